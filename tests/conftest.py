@@ -1,0 +1,56 @@
+"""What all tests share: determinism, no network, and where the reference data lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports a hub's client: no test may depend on a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import pytest
+import torch
+
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()  # tests import timm themselves
+
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50, database=None)
+hypothesis.settings.load_profile("deterministic")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Test processes share the machine's cores, and sums are added in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> Iterator[None]:
+    """Each test draws the same random numbers, whichever ran before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The reference data that comes with the tests."""
+    return ROOT / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the repository with data too large for it; tests that need it are skipped where it is absent."""
+    folder = (ROOT / ".." / "shared").resolve()
+    if not folder.is_dir():
+        pytest.skip("the folder 'shared' beside the repository, with larger reference data, is absent")
+    return folder
