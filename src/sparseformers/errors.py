@@ -1,0 +1,73 @@
+"""Errors that a user can mend: one sentence on what is wrong, one on what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SparseFormersError(Exception):
+    """A problem that the user can mend; the command line prints it without a traceback and exits with code 2.
+
+    Args:
+        problem: one sentence on what is wrong.
+        remedy: one sentence on what to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[SparseFormersError], tuple[str, str]]:
+        """Data workers raise in another process, so the error has to survive pickling."""
+        return type(self), (self.problem, self.remedy)
+
+
+class ConfigError(SparseFormersError):
+    """A setting is unknown, out of range, or at odds with another one."""
+
+
+class TeacherError(SparseFormersError):
+    """A teacher is unknown, cannot be fetched, or cannot be inherited from."""
+
+
+class WeightsError(SparseFormersError):
+    """A weight file is damaged, or does not fit the network."""
+
+
+class DataError(SparseFormersError):
+    """A data folder is missing, empty, or holds nothing that can be read."""
+
+
+class RunError(SparseFormersError):
+    """A run folder is in use, or is not one."""
+
+
+class NonFiniteLossError(SparseFormersError):
+    """The loss became NaN or infinite; no optimiser step was made from it."""
+
+
+class MissingExtraError(SparseFormersError):
+    """An optional library is not installed."""
+
+    @classmethod
+    def for_package(cls, package: str, extra: str) -> MissingExtraError:
+        """The error for ``package``, which comes with the extra of the name ``extra``."""
+        return cls(f"The package '{package}' is not installed.", f"Install it with: pip install 'sparseformers[{extra}]'.")
+
+
+def suggest(word: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """A phrase such as ``Did you mean 'lr'?`` with the names nearest to ``word``, or an empty string."""
+    names = list(known)
+    # A name that the word begins with (lr_rate -> lr) is nearer than the letters tell.
+    begun = [name for name in names if word.startswith((f"{name}_", f"{name}-", f"{name}."))]
+    near = list(dict.fromkeys([*begun, *difflib.get_close_matches(word, names, n=limit, cutoff=0.55)]))[:limit]
+    return f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+
+
+def shorten(names: Iterable[str], *, limit: int = 10) -> str:
+    """Names joined by commas, at most ``limit`` of them, with a count of the rest."""
+    listed = sorted(names)
+    rest = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sparseformers.errors import ConfigError
+from sparseformers.settings import from_dict, to_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    points: int = 3
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ConfigError(f"There must be a point, not {self.points}.", "Use 16.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    tokens: int
+    name: str = "outer"
+    mode: Literal["fast", "slow"] = "fast"
+    flag: bool = False
+    limit: int | float | None = None
+    folder: Path | None = None
+    size: tuple[int, int] = (2, 3)
+    folders: tuple[Path, ...] = ()
+    inner: Inner = field(default_factory=Inner)
+    other: Inner | None = None
+
+
+def failure(values: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(Outer, values, where="recipe")
+    return caught.value
+
+
+def test_round_trip_through_json() -> None:
+    settings = Outer(
+        tokens=48, limit=0.5, folder=Path("a/b"), folders=(Path("c"), Path("d")), inner=Inner(points=9), other=Inner(scale=2.0)
+    )
+    assert from_dict(Outer, json.loads(json.dumps(to_dict(settings)))) == settings
+
+
+def test_to_dict_holds_plain_values_only() -> None:
+    assert to_dict(Outer(tokens=1, folder=Path("a"))) == {
+        "tokens": 1,
+        "name": "outer",
+        "mode": "fast",
+        "flag": False,
+        "limit": None,
+        "folder": "a",
+        "size": [2, 3],
+        "folders": [],
+        "inner": {"points": 3, "scale": 0.5},
+        "other": None,
+    }
+
+
+def test_missing_keys_take_their_defaults() -> None:
+    assert from_dict(Outer, {"tokens": 5}) == Outer(tokens=5)
+
+
+def test_an_integer_is_a_float() -> None:
+    scale = from_dict(Outer, {"tokens": 5, "inner": {"scale": 2}}).inner.scale
+    assert isinstance(scale, float)
+    assert scale == 2.0
+
+
+def test_not_a_mapping() -> None:
+    error = failure([1, 2])
+    assert error.problem == "The recipe is not a mapping of names to values."
+    assert error.remedy == "Give a JSON object."
+
+
+def test_unknown_key_suggests_the_nearest_name() -> None:
+    error = failure({"tokens": 5, "token": 4})
+    assert error.problem == "The recipe does not fit: unknown key 'token'. Did you mean 'tokens'?"
+    assert error.remedy.startswith("Known keys are: tokens, name, mode")
+
+
+def test_unknown_key_that_resembles_nothing() -> None:
+    assert failure({"tokens": 5, "zzz": 4}).problem == "The recipe does not fit: unknown key 'zzz'."
+
+
+def test_unknown_nested_key_is_named_with_its_path() -> None:
+    assert "unknown key 'inner.point'. Did you mean 'points'?" in failure({"tokens": 5, "inner": {"point": 4}}).problem
+
+
+def test_unknown_nested_key_that_resembles_nothing_lists_its_neighbours() -> None:
+    assert "unknown key 'other.zzz'. Known there are: points, scale." in failure({"tokens": 5, "other": {"zzz": 4}}).problem
+
+
+def test_missing_key() -> None:
+    assert failure({}).problem == "The recipe does not fit: missing key 'tokens'."
+
+
+def test_all_faults_of_all_levels_come_in_one_message() -> None:
+    problem = failure({"naem": "x", "mode": "medium", "flag": 1, "inner": {"points": "3", "scael": 1}}).problem
+    for fault in (
+        "missing key 'tokens'",
+        "unknown key 'naem'. Did you mean 'name'?",
+        "key 'mode': 'medium' is none of 'fast', 'slow'",
+        "key 'flag': expected bool but got 1",
+        "key 'inner.points': expected int but got '3'",
+        "unknown key 'inner.scael'. Did you mean 'scale'?",
+    ):
+        assert fault in problem
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"tokens": "48"}, "key 'tokens': expected int but got '48'"),
+        ({"tokens": True}, "key 'tokens': expected int but got True"),
+        ({"tokens": 1.5}, "key 'tokens': expected int but got 1.5"),
+        ({"tokens": None}, "key 'tokens': expected int but got None"),
+        ({"name": 3}, "key 'name': expected str but got 3"),
+        ({"limit": "x"}, "key 'limit': expected int but got 'x' or expected float but got 'x'"),
+        ({"size": [1]}, "key 'size': expected 2 values but got 1"),
+        ({"size": 7}, "key 'size': expected a list but got 7"),
+        ({"size": [1, "2"]}, "key 'size': expected int but got '2'"),
+        ({"folder": 7}, "key 'folder': expected Path but got 7"),
+        ({"inner": 7}, "key 'inner': expected a mapping of names to values but got 7"),
+        ({"inner": None}, "key 'inner': expected a mapping of names to values but got None"),
+        ({"inner": {"scale": True}}, "key 'inner.scale': expected float but got True"),
+    ],
+)
+def test_wrong_types(values: dict[str, object], fault: str) -> None:
+    assert fault in failure({"tokens": 5, **values}).problem
+
+
+def test_values_out_of_range_keep_their_own_message() -> None:
+    error = failure({"tokens": 5, "inner": {"points": 0}})
+    assert error.problem == "There must be a point, not 0."
+    assert error.remedy == "Use 16."
+
+
+def test_wrong_names_are_told_before_values_out_of_range() -> None:
+    assert failure({"token": 5, "tokens": 5, "inner": {"points": 0}}).problem.startswith("The recipe does not fit")
