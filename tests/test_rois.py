@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sparseformers import rois
+
+SIDES = st.floats(-0.5, 1.5, width=32)
+BOXES = st.lists(st.tuples(SIDES, SIDES, SIDES, SIDES), min_size=1, max_size=6).map(torch.tensor)
+SMALL = st.floats(-1.0, 1.0, width=32)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def random_offsets(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ordered(boxes: Tensor) -> Tensor:
+    """The same boxes with x1 <= x2 and y1 <= y2."""
+    near, far = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([torch.minimum(near, far), torch.maximum(near, far)], dim=-1)
+
+
+@pytest.mark.parametrize("tokens", range(1, 201))
+def test_initial_grid_covers_the_image(tokens: int) -> None:
+    boxes = rois.initial_grid(tokens)
+    assert boxes.shape == (tokens, 4)
+    assert boxes.dtype == torch.float32
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
+    assert (boxes[:, :2] < boxes[:, 2:]).all()
+    pixels = (torch.arange(32) + 0.5) / 32
+    across = (boxes[:, 0:1] <= pixels) & (pixels <= boxes[:, 2:3])  # N x 32
+    down = (boxes[:, 1:2] <= pixels) & (pixels <= boxes[:, 3:4])  # N x 32
+    covered = (down[:, :, None] & across[:, None, :]).any(dim=0)
+    assert covered.all()
+    assert sum(rois.row_lengths(tokens)) == tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows"),
+    [(1, [1]), (2, [2]), (4, [2, 2]), (7, [2, 3, 2]), (48, [8] * 6), (49, [7] * 7), (63, [9] * 7), (64, [8] * 8)],
+)
+def test_row_lengths(tokens: int, rows: list[int]) -> None:
+    assert rois.row_lengths(tokens) == rows
+
+
+@pytest.mark.parametrize("tokens", range(1, 201))
+def test_rows_are_of_nearly_equal_length(tokens: int) -> None:
+    lengths = rois.row_lengths(tokens)
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= 2 * len(lengths)
+
+
+def test_grid_of_48_is_six_rows_of_eight_half_image_boxes() -> None:
+    boxes = rois.initial_grid(48).view(6, 8, 4)
+    torch.testing.assert_close(boxes[..., 2:] - boxes[..., :2], torch.full((6, 8, 2), 0.5))
+    torch.testing.assert_close(boxes[0, :, 0], torch.linspace(0, 0.5, 8))
+    torch.testing.assert_close(boxes[:, 0, 1], torch.linspace(0, 0.5, 6))
+    assert len(boxes.view(48, 4).unique(dim=0)) == 48
+
+
+def test_grid_of_one_is_the_whole_image() -> None:
+    assert rois.initial_grid(1).tolist() == [[0, 0, 1, 1]]
+
+
+def test_grid_of_no_tokens() -> None:
+    with pytest.raises(ValueError, match="at least one token, not 0"):
+        rois.initial_grid(0)
+
+
+@given(BOXES)
+def test_centre_and_size_round_trip(boxes: Tensor) -> None:
+    centre, size = rois.centre_and_size(boxes)
+    assert (size >= 0).all()
+    torch.testing.assert_close(rois.from_centre_and_size(centre, size), ordered(boxes), atol=1e-6, rtol=0)
+
+
+@given(BOXES)
+def test_adjusting_by_nothing_keeps_boxes_and_orders_their_corners(boxes: Tensor) -> None:
+    torch.testing.assert_close(rois.adjust(boxes, torch.zeros_like(boxes)), ordered(boxes), atol=1e-6, rtol=0)
+
+
+@given(BOXES, SMALL, SMALL, SMALL, SMALL)
+def test_adjusting_moves_and_scales_relative_to_the_box(boxes: Tensor, dx: float, dy: float, dw: float, dh: float) -> None:
+    centre, size = rois.centre_and_size(boxes)
+    adjusted = rois.adjust(boxes, torch.tensor([dx, dy, dw, dh]).expand_as(boxes))
+    new_centre, new_size = rois.centre_and_size(adjusted)
+    torch.testing.assert_close(new_centre, centre + torch.tensor([dx, dy]) * size, atol=2e-6, rtol=0)
+    torch.testing.assert_close(new_size, size * torch.tensor([math.exp(dw), math.exp(dh)]), atol=5e-6, rtol=0)
+    assert (adjusted[..., :2] <= adjusted[..., 2:]).all()
+
+
+@given(BOXES, SMALL, SMALL, SMALL, SMALL)
+def test_adjustments_compose(boxes: Tensor, dx: float, dw: float, ex: float, ew: float) -> None:
+    """Moving by dx then by ex in the scaled box is one move by dx + ex * exp(dw); scales multiply."""
+    twice = rois.adjust(rois.adjust(boxes, torch.tensor([dx, dx, dw, dw])), torch.tensor([ex, ex, ew, ew]))
+    move = dx + ex * math.exp(dw)
+    once = rois.adjust(boxes, torch.tensor([move, move, dw + ew, dw + ew]))
+    torch.testing.assert_close(twice, once, atol=2e-5, rtol=0)
+
+
+@given(SEEDS, st.integers(2, 40), st.floats(0.1, 100.0), st.floats(-5.0, 5.0))
+def test_standardised_offsets_have_mean_0_and_spread_one_third(seed: int, points: int, scale: float, shift: float) -> None:
+    offsets = rois.standardise(random_offsets(seed, 3, points, 2) * scale + shift)
+    spread = (random_offsets(seed, 3, points, 2) * scale).std(dim=-2, unbiased=True)
+    # The small number that keeps the division safe draws narrow spreads in a little.
+    expected = spread / (3 * (spread + 1e-5))
+    torch.testing.assert_close(offsets.mean(dim=-2), torch.zeros(3, 2), atol=2e-4, rtol=0)
+    torch.testing.assert_close(offsets.std(dim=-2, unbiased=True), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_equal_offsets_all_fall_on_the_centre() -> None:
+    assert rois.standardise(torch.full((1, 5, 2), 0.25)).abs().max() == 0
+
+
+@given(SEEDS, st.floats(0.5, 50.0), st.floats(-3.0, 3.0))
+def test_points_do_not_depend_on_the_scale_and_shift_of_offsets(seed: int, scale: float, shift: float) -> None:
+    boxes, offsets = rois.initial_grid(3)[None], random_offsets(seed, 1, 3, 9, 2)
+    plain = rois.sampling_points(boxes, offsets)
+    torch.testing.assert_close(rois.sampling_points(boxes, offsets * scale + shift), plain, atol=5e-4, rtol=0)
+
+
+@given(SEEDS, SMALL, SMALL)
+def test_points_move_with_their_box(seed: int, dx: float, dy: float) -> None:
+    boxes, offsets, shift = rois.initial_grid(3)[None], random_offsets(seed, 1, 3, 9, 2), torch.tensor([dx, dy])
+    moved = rois.sampling_points(boxes + shift.repeat(2), offsets)
+    torch.testing.assert_close(moved, rois.sampling_points(boxes, offsets) + shift, atol=1e-5, rtol=0)
+
+
+@given(SEEDS)
+def test_points_scale_with_their_box(seed: int) -> None:
+    boxes, offsets = rois.initial_grid(3)[None], random_offsets(seed, 1, 3, 9, 2)
+    centre, size = rois.centre_and_size(boxes)
+    small = rois.sampling_points(rois.from_centre_and_size(centre, size * torch.tensor([0.5, 0.25])), offsets)
+    offset = rois.sampling_points(boxes, offsets) - centre[..., None, :]
+    torch.testing.assert_close(small, centre[..., None, :] + offset * torch.tensor([0.5, 0.25]), atol=1e-5, rtol=0)
+
+
+@given(BOXES, st.sampled_from([8, 16, 64, 384]))
+def test_position_encoding_is_the_formula_of_the_appendix(boxes: Tensor, width: int) -> None:
+    count = width // 8
+    frequencies = [128.0 ** (i / (count - 1)) if count > 1 else 1.0 for i in range(count)]
+    for box, encoding in zip(boxes.tolist(), rois.position_encoding(boxes, width).tolist(), strict=True):
+        expected = []
+        for side in box:
+            for frequency in frequencies:
+                expected += [math.sin(math.pi * frequency * side), math.cos(math.pi * frequency * side)]
+        assert encoding == pytest.approx(expected, abs=5e-4)  # 128 pi magnifies float32's rounding
+
+
+@given(BOXES)
+def test_released_position_encoding_is_its_formula(boxes: Tensor) -> None:
+    frequencies = [128.0 ** (i / 15) for i in range(16)]
+    for box, encoding in zip(boxes.tolist(), rois.released_position_encoding(boxes, 64).tolist(), strict=True):
+        expected = []
+        for side in box:
+            expected += [math.sin(math.pi * frequency * side) for frequency in frequencies[0::2]]
+            expected += [math.cos(math.pi * frequency * side) for frequency in frequencies[1::2]]
+        assert encoding == pytest.approx(expected, abs=5e-4)
+
+
+def test_operations_agree_with_the_authors(fixtures: Path) -> None:
+    official = load_file(fixtures / "official_ops.safetensors")
+    boxes = official["roi"]
+    offsets = official["offset"].unflatten(-1, (9, 2))
+    exact = {"atol": 1e-6, "rtol": 0}
+    torch.testing.assert_close(rois.adjust(boxes, official["delta"]), official["adjusted"], **exact)
+    torch.testing.assert_close(rois.sampling_points(boxes, offsets), official["points"].squeeze(2), **exact)
+    torch.testing.assert_close(rois.released_position_encoding(boxes, 64), official["pe_official"], **exact)
+
+
+def test_arithmetic_is_float32_whatever_comes_in() -> None:
+    boxes = rois.initial_grid(5).bfloat16()[None]
+    for result in (
+        rois.adjust(boxes, torch.zeros(1, 5, 4, dtype=torch.bfloat16)),
+        rois.standardise(torch.randn(1, 5, 9, 2).bfloat16()),
+        rois.sampling_points(boxes, torch.randn(1, 5, 9, 2).bfloat16()),
+        rois.position_encoding(boxes, 64),
+        rois.released_position_encoding(boxes, 64),
+        *rois.centre_and_size(boxes),
+    ):
+        assert result.dtype == torch.float32
+
+
+def test_arithmetic_stays_float32_under_autocast() -> None:
+    boxes, delta = rois.initial_grid(5)[None], torch.randn(1, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = rois.adjust(boxes, delta)
+    torch.testing.assert_close(inside, rois.adjust(boxes, delta), atol=0, rtol=0)
+
+
+def test_low_precision_adjustments_are_computed_in_float32() -> None:
+    boxes, delta = rois.initial_grid(5)[None], torch.randn(1, 5, 4).bfloat16()
+    torch.testing.assert_close(rois.adjust(boxes, delta), rois.adjust(boxes, delta.float()), atol=0, rtol=0)
