@@ -1,0 +1,242 @@
+"""What a SparseFormer is made of, as frozen dataclasses, and the named sizes of the paper.
+
+A configuration says everything that is needed to build the network again; it is saved inside ``model.safetensors``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sparseformers.errors import ConfigError, suggest
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
+
+
+def _require(condition: bool, problem: str, remedy: str) -> None:
+    if not condition:
+        raise ConfigError(problem, remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """One pre-norm transformer block, in all the forms that plain vision transformers come in."""
+
+    width: int
+    """Channels of a token, D."""
+    heads: int
+    """Attention heads; must divide the width."""
+    feed_forward_width: int
+    """Hidden channels of the feed-forward network (for a gated one: of each of its two halves)."""
+    activation: Activation = "gelu"
+    """Activation of the feed-forward network; OpenAI's CLIP uses quick_gelu."""
+    gated: bool = False
+    """A gated feed-forward network: activation(a) * b with a and b from one projection (DINOv2's giant: SwiGLU)."""
+    qkv_bias: bool = True
+    """Whether the query, key and value projections have biases."""
+    attention_bias: bool = True
+    """Whether the attention's output projection has a bias."""
+    feed_forward_bias: bool = True
+    """Whether the feed-forward network's projections have biases."""
+    query_key_norm: bool = False
+    """Normalise queries and keys of each head before their product."""
+    layer_scale: bool = False
+    """A learnt factor per channel on each residual branch (DINOv2)."""
+    norm_eps: float = 1e-6
+    """Epsilon of the block's LayerNorms."""
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 1 and self.heads >= 1, "A block's width and heads must be at least 1.", "Raise them.")
+        _require(
+            self.width % self.heads == 0,
+            f"A width of {self.width} cannot be split over {self.heads} attention heads.",
+            "Choose a number of heads that divides the width.",
+        )
+        _require(self.feed_forward_width >= 1, "The feed-forward width must be at least 1.", "Raise it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocusingConfig:
+    """The focusing transformer: it turns an image into N tokens, each with a region of interest (RoI)."""
+
+    tokens: int = 48
+    """Latent tokens, N, without the class token."""
+    width: int = 384
+    """Channels of a token in the focusing iterations, F: a multiple of 64 (attention heads have 64 channels)."""
+    iterations: int = 4
+    """Focusing iterations; they share their weights."""
+    channels: int = 64
+    """Channels of the stem's feature map, C."""
+    points: int = 16
+    """Sampling points of each token, P."""
+    mixing_hidden: int = 128
+    """Hidden width of the generator of the mixing matrices."""
+    position_encoding: Literal["appendix", "released"] = "appendix"
+    """RoI position encoding: the paper's appendix A.2, or the layout that the authors' released weights use."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.tokens >= 1,
+            f"A SparseFormer needs at least one latent token, not {self.tokens}.",
+            "Ask for one token or more, for example --tokens 48.",
+        )
+        _require(
+            self.width >= 64 and self.width % 64 == 0,
+            f"The focusing width must be a multiple of 64, not {self.width}.",
+            f"Use {max(64, math.ceil(self.width / 64) * 64)}, for example.",
+        )
+        _require(self.iterations >= 1, "The focusing transformer needs at least one iteration.", "Use 4, as the paper does.")
+        _require(self.channels >= 1, "The stem needs at least one channel.", "Use 64, as the paper does.")
+        _require(self.mixing_hidden >= 1, "The mixing generator needs a hidden width.", "Use 128, as the paper does.")
+        _require(
+            self.points >= 2,
+            f"A token needs at least 2 sampling points (their spread is standardised), not {self.points}.",
+            "Use 16, as the paper does.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CortexConfig:
+    """The cortex transformer and what turns its tokens into an embedding: the part that comes from the teacher."""
+
+    block: BlockConfig
+    """The form of its blocks."""
+    depth: int
+    """Number of blocks."""
+    prefix_tokens: int = 1
+    """Learnt tokens put before the latent ones: the class token, then registers; 0 for teachers without any."""
+    final_norm: bool = True
+    """A LayerNorm over all tokens after the last block."""
+    pooling: Literal["token", "average", "attention"] = "token"
+    """What becomes the embedding: the class token, the mean of the latent tokens, or an attention-pooled token."""
+    pool_prefix_tokens: bool = False
+    """Whether average and attention pooling take in the prefix tokens too."""
+    pooled_norm: bool = False
+    """A LayerNorm after pooling (timm's ``fc_norm``)."""
+    attention_pool_heads: int = 1
+    """Heads of the attention pooling, where there is one."""
+    projection: int | None = None
+    """Channels of a linear projection of the pooled token (CLIP); none for teachers that have none."""
+    projection_bias: bool = False
+    """Whether that projection has a bias."""
+    classes: int | None = None
+    """Outputs of an inherited classifier on top of the embedding; none without one."""
+
+    def __post_init__(self) -> None:
+        _require(self.depth >= 0, f"A cortex cannot have {self.depth} blocks.", "Keep at least one block of the teacher.")
+        _require(self.prefix_tokens >= 0, "The number of prefix tokens cannot be negative.", "Use 1 for a class token.")
+        _require(
+            self.pooling != "token" or self.prefix_tokens >= 1,
+            "Pooling by 'token' needs a class token, but there are no prefix tokens.",
+            "Set prefix_tokens to 1, or pool by 'average'.",
+        )
+        _require(
+            self.attention_pool_heads >= 1 and self.block.width % self.attention_pool_heads == 0,
+            f"A width of {self.block.width} cannot be split over {self.attention_pool_heads} heads of attention pooling.",
+            "Choose a number of heads that divides the width.",
+        )
+        _require(
+            self.projection is None or self.projection >= 1, "A projection needs at least one channel.", "Use None for none."
+        )
+        _require(self.classes is None or self.classes >= 1, "A classifier needs at least one class.", "Use None for none.")
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the final image embedding, D_out."""
+        return self.block.width if self.projection is None else self.projection
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingConfig:
+    """How an image file becomes the network's input; the network normalises for itself, so images travel as [0, 1]."""
+
+    size: tuple[int, int] = (224, 224)
+    """Height and width in pixels that the teacher was made for (a SparseFormer takes any)."""
+    crop: float = 0.875
+    """Share of the shorter side that the central crop keeps."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    """Filter of the resize (antialiased)."""
+    resize: Literal["shorter", "squash"] = "shorter"
+    """Resize the shorter side and crop the centre, or squash the whole image to the size (SigLIP)."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel (red, green, blue) of images in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divides each channel after that."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.size) >= 1, f"An image size of {self.size} is not possible.", "Use 224, for example.")
+        _require(0 < self.crop <= 1, f"The crop must be a share in (0, 1], not {self.crop}.", "Use 0.875, for example.")
+        _require(min(self.std) > 0, f"Images cannot be divided by a std of {self.std}.", "Use 1 for a channel to leave as it is.")
+        _require(min(self.std) > 0, "Standard deviations must be above 0.", "Take those of the teacher.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseFormerConfig:
+    """A whole SparseFormer."""
+
+    focusing: FocusingConfig
+    """The part in front, new in every SparseFormer."""
+    cortex: CortexConfig
+    """The part that is inherited."""
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    """What the network expects of its images: the teacher's own."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.cortex.block.width % 8 == 0,
+            f"The cortex width must be a multiple of 8 for the position encoding, not {self.cortex.block.width}.",
+            "Choose another teacher.",
+        )
+
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+
+
+def _named(
+    *, tokens: int, focusing_width: int, width: int, depth: int, projection: int | None = None, classes: int | None = None
+) -> SparseFormerConfig:
+    """A size of the paper's Table: a CLIP one has a projection, an AugReg one a classifier."""
+    clip = projection is not None
+    return SparseFormerConfig(
+        focusing=FocusingConfig(tokens=tokens, width=focusing_width),
+        cortex=CortexConfig(
+            block=BlockConfig(
+                width=width,
+                heads=width // 64,
+                feed_forward_width=4 * width,
+                activation="quick_gelu" if clip else "gelu",
+                norm_eps=1e-5 if clip else 1e-6,
+            ),
+            depth=depth,
+            projection=projection,
+            classes=classes,
+        ),
+        preprocessing=PreprocessingConfig(
+            crop=1.0 if clip else 0.9, mean=CLIP_MEAN if clip else HALF, std=CLIP_STD if clip else HALF
+        ),
+    )
+
+
+NAMED_CONFIGS: Mapping[str, SparseFormerConfig] = {
+    "sf_base_augreg": _named(tokens=48, focusing_width=384, width=768, depth=8, classes=1000),
+    "sf_large_augreg": _named(tokens=48, focusing_width=512, width=1024, depth=16, classes=1000),
+    "sf_base_clip": _named(tokens=48, focusing_width=384, width=768, depth=8, projection=512),
+    "sf_large_clip": _named(tokens=63, focusing_width=512, width=1024, depth=16, projection=768),
+}
+"""The bootstrapped sizes of Gao et al., CVPR 2024 (Table 1 and section 4)."""
+
+
+def named_config(name: str) -> SparseFormerConfig:
+    """The configuration of a named size, such as ``sf_base_augreg``.
+
+    Raises:
+        ConfigError: for a name that is none, with the nearest ones.
+    """
+    if name not in NAMED_CONFIGS:
+        known = ", ".join(NAMED_CONFIGS)
+        raise ConfigError(f"There is no model of the name '{name}'.", f"{suggest(name, NAMED_CONFIGS)} Known: {known}.".strip())
+    return NAMED_CONFIGS[name]

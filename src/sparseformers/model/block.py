@@ -1,0 +1,103 @@
+"""The pre-norm transformer block, in all the forms that an inherited one can have.
+
+Parameter names are timm's, the names that most teachers already carry. Legend: B batch, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseformers.config import BlockConfig
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), the GELU of OpenAI's CLIP."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation (SigLIP)."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class LayerScale(nn.Module):
+    """A learnt factor per channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x D -> ... x D."""
+        return x * self.gamma
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through PyTorch's fused kernel."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        head_width = config.width // config.heads
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.qkv_bias)
+        self.q_norm = nn.LayerNorm(head_width, eps=config.norm_eps) if config.query_key_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_width, eps=config.norm_eps) if config.query_key_norm else nn.Identity()
+        self.proj = nn.Linear(config.width, config.width, bias=config.attention_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x T x D."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # B x T x 3 x heads x D/heads
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B x heads x T x D/heads each
+        attended = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
+        return self.proj(attended.transpose(1, 2).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """Linear, activation (or a gate), Linear."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        hidden = config.feed_forward_width
+        self.gated = config.gated
+        self.activation = ACTIVATIONS[config.activation]
+        self.fc1 = nn.Linear(config.width, 2 * hidden if config.gated else hidden, bias=config.feed_forward_bias)
+        self.fc2 = nn.Linear(hidden, config.width, bias=config.feed_forward_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x D -> ... x D."""
+        hidden = self.fc1(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            return self.fc2(self.activation(gate) * value)
+        return self.fc2(self.activation(hidden))
+
+
+class TransformerBlock(nn.Module):
+    """x += attention(norm(x)); x += feed_forward(norm(x)), each branch scaled where the teacher's is."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.ls1 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = FeedForward(config)
+        self.ls2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x T x D."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))

@@ -1,0 +1,114 @@
+"""The cortex transformer: the teacher's later blocks, its final norm, pooling and head, fed with N latent tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseformers.config import BlockConfig, CortexConfig
+from sparseformers.model.block import FeedForward, TransformerBlock
+
+
+class PrefixTokens(nn.Module):
+    """Learnt tokens that are put before the latent ones: a class token, then registers where the teacher has them."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.zeros(count, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B x N x D -> B x (R+N) x D with R prefix tokens."""
+        return torch.cat([self.tokens.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens], dim=1)
+
+
+class TokenPooling(nn.Module):
+    """The class token is the embedding."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B x T x D -> B x D."""
+        return tokens[:, 0]
+
+
+class AveragePooling(nn.Module):
+    """The mean of the tokens is the embedding, the first ``skip`` left out."""
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.skip = skip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B x T x D -> B x D."""
+        return tokens[:, self.skip :].mean(dim=1)
+
+
+class AttentionPooling(nn.Module):
+    """A learnt query attends to all tokens but the first ``skip``, then a feed-forward residual (SigLIP's "MAP")."""
+
+    def __init__(self, config: BlockConfig, heads: int, skip: int) -> None:
+        super().__init__()
+        self.heads, self.skip = heads, skip
+        self.latent = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.q = nn.Linear(config.width, config.width)
+        self.kv = nn.Linear(config.width, 2 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B x T x D -> B x D."""
+        latent = self.latent.expand(tokens.shape[0], -1, -1)
+        query = self.q(latent).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B x heads x 1 x D/heads
+        key, value = self.kv(tokens[:, self.skip :]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        pooled = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+def build_pooling(config: CortexConfig) -> nn.Module:
+    """The pooling module that the configuration names."""
+    if config.pooling == "token":
+        return TokenPooling()
+    skip = 0 if config.pool_prefix_tokens else config.prefix_tokens
+    if config.pooling == "average":
+        return AveragePooling(skip)
+    return AttentionPooling(config.block, config.attention_pool_heads, skip)
+
+
+class CortexOutput(NamedTuple):
+    """What the cortex makes of the tokens."""
+
+    embedding: Tensor
+    """B x D_out, in the teacher's space."""
+    logits: Tensor | None
+    """B x classes where a classifier was inherited."""
+    tokens: Tensor
+    """B x (R+N) x D after the final norm."""
+
+
+class CortexTransformer(nn.Module):
+    """Prefix tokens, blocks, final norm, pooling, projection and classifier, as far as the teacher has them."""
+
+    def __init__(self, config: CortexConfig) -> None:
+        super().__init__()
+        width, eps = config.block.width, config.block.norm_eps
+        self.prefix = PrefixTokens(config.prefix_tokens, width) if config.prefix_tokens else nn.Identity()
+        self.blocks = nn.ModuleList(TransformerBlock(config.block) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
+        self.pooling = build_pooling(config)
+        self.pooled_norm = nn.LayerNorm(width, eps=eps) if config.pooled_norm else nn.Identity()
+        self.projection = (
+            nn.Identity() if config.projection is None else nn.Linear(width, config.projection, bias=config.projection_bias)
+        )
+        self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
+
+    def forward(self, tokens: Tensor) -> CortexOutput:
+        """Latent tokens B x N x D -> the embedding and what goes with it."""
+        tokens = self.prefix(tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        embedding = self.projection(self.pooled_norm(self.pooling(tokens)))
+        logits = None if self.classifier is None else self.classifier(embedding)
+        return CortexOutput(embedding, logits, tokens)

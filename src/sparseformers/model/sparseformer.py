@@ -1,0 +1,93 @@
+"""The SparseFormer: normalise, focus, think. Composed here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import SparseFormerConfig
+from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.focusing import FocusingTransformer, Front
+
+SMALLEST_SIDE = 32
+"""Smallest height or width of an image, in pixels."""
+
+
+class SparseFormerOutput(NamedTuple):
+    """The one thing that a SparseFormer returns."""
+
+    embedding: Tensor
+    """B x D_out, the image embedding in the teacher's space."""
+    logits: Tensor | None
+    """B x classes through the inherited classifier; None without one."""
+    tokens: Tensor
+    """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens."""
+    rois: Tensor
+    """B x (iterations+1) x N x 4: RoIs at the start and after each iteration, (x1, y1, x2, y2) in [0, 1] of the image."""
+
+
+class Normalise(nn.Module):
+    """Images in [0, 1] to zero mean and unit variance by the teacher's statistics."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] -> B x 3 x H x W."""
+        return (images - self.mean) / self.std
+
+
+class SparseFormer(nn.Module):
+    """A front that turns the image into a few tokens with RoIs, and the cortex that thinks about them.
+
+    Args:
+        config: what it is made of.
+        front: another way to make tokens; the bootstrapped focusing transformer by default.
+    """
+
+    def __init__(self, config: SparseFormerConfig, *, front: Front | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
+        self.focusing = FocusingTransformer(config.focusing, config.cortex.block.width) if front is None else front
+        self.cortex = CortexTransformer(config.cortex)
+
+    def forward(self, images: Tensor) -> SparseFormerOutput:
+        """Embeds images.
+
+        Args:
+            images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
+
+        Raises:
+            ValueError: for another number of dimensions or channels, or a smaller image.
+        """
+        check_images(images)
+        focus = self.focusing(self.normalise(images))
+        embedding, logits, tokens = self.cortex(focus.tokens)
+        return SparseFormerOutput(embedding, logits, tokens, focus.rois)
+
+    def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Where each look reads the image: one B x N x P x 2 per focusing iteration and one for the last sampling.
+
+        Points are (x, y) in [0, 1] of the image, or outside of it. Runs the front only.
+
+        Args:
+            images: as for :meth:`forward`.
+        """
+        check_images(images)
+        return self.focusing(self.normalise(images)).points
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless images are B x 3 x H x W with sides of at least 32 pixels."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be B x 3 x H x W, not {' x '.join(str(side) for side in images.shape)}")
+    if min(images.shape[-2:]) < SMALLEST_SIDE:
+        raise ValueError(f"images must be at least {SMALLEST_SIDE} pixels a side, not {images.shape[-2]} x {images.shape[-1]}")

@@ -1,0 +1,101 @@
+"""Starting values: new parts that say little at first."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.mixing import AdaptiveMixing
+from sparseformers.model.sampling import SamplingPoints
+from tests.model.small import small_config, small_model
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(2, 3, 48, 64)
+
+
+def test_rois_stay_on_the_initial_grid(images: Tensor) -> None:
+    rois = small_model(trained=False, tokens=7, iterations=3)(images).rois
+    grid = roi_arithmetic.initial_grid(7).expand(2, 4, -1, -1)
+    torch.testing.assert_close(rois, grid, atol=1e-6, rtol=0)
+
+
+def test_every_token_samples_the_same_points_of_its_roi(images: Tensor) -> None:
+    model = small_model(trained=False, tokens=7, points=9)
+    centre, size = roi_arithmetic.centre_and_size(roi_arithmetic.initial_grid(7))
+    for points in model.sampling_points(images):
+        inside = (points - centre[:, None]) / size[:, None]
+        torch.testing.assert_close(inside, inside[:1, :1].expand_as(inside), atol=1e-5, rtol=0)
+
+
+def test_sampling_points_start_as_a_grid_row_by_row() -> None:
+    module = SamplingPoints(64, 9)
+    module.start()
+    third = 1 / 3
+    expected = [(x, y) for y in (-third, 0.0, third) for x in (-third, 0.0, third)]
+    torch.testing.assert_close(module.bias.detach().view(9, 2), torch.tensor(expected))
+
+
+def test_sampling_points_that_are_no_square_start_at_random_inside_the_roi() -> None:
+    module = SamplingPoints(64, 7)
+    module.start()
+    bias = module.bias.detach()
+    assert bias.abs().max() <= 0.5
+    assert len(bias.unique()) == 14
+
+
+def test_mixing_matrices_start_xavier_uniform_whatever_the_token() -> None:
+    channels, points = 64, 16
+    module = AdaptiveMixing(64, channels, points, 32)
+    module.start()
+    first, second = module.generator(torch.randn(2, 64))
+    assert torch.equal(first, second)
+    channel, spatial = first.split([channels**2, points * 32])
+    for matrix, fans in ((channel, channels + channels), (spatial, points + 32)):
+        bound = math.sqrt(6 / fans)
+        assert matrix.abs().max() <= bound
+        assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_branches_that_should_be_quiet_start_with_small_norms() -> None:
+    focusing = small_model(trained=False).focusing
+    for width, sampling in ((64, focusing.layer.sampling), (32, focusing.last_sampling)):
+        for norm in (sampling.mixing.generator[0], sampling.sampling_points.offsets[0]):
+            torch.testing.assert_close(norm.weight.detach(), torch.full((width,), width**-0.5))
+    torch.testing.assert_close(focusing.layer.adjustment.delta[0].weight.detach(), torch.full((64,), 1 / 8))
+    assert focusing.layer.sampling.position.norm.weight.detach().eq(1).all()
+
+
+def test_linear_layers_start_narrow_and_without_bias() -> None:
+    focusing = small_model(trained=False).focusing
+    silent = {focusing.layer.adjustment.delta[-1]}
+    for sampling in (focusing.layer.sampling, focusing.last_sampling):
+        silent |= {sampling.sampling_points.offsets[-1], sampling.mixing.generator[-1]}
+    for module in focusing.modules():
+        if isinstance(module, nn.Linear) and module in silent:
+            assert module.weight.detach().eq(0).all()
+        elif isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.15)
+            assert module.bias is not None
+            assert module.bias.detach().eq(0).all()
+
+
+def test_norms_of_the_new_parts_have_an_epsilon_of_their_own() -> None:
+    model = small_model(trained=False, block={"norm_eps": 1e-3})
+    assert {norm.eps for norm in model.focusing.modules() if isinstance(norm, nn.LayerNorm)} == {1e-5}
+    assert {norm.eps for norm in model.cortex.modules() if isinstance(norm, nn.LayerNorm)} == {1e-3}
+
+
+def test_blocks_are_pre_norm_with_two_residual_branches() -> None:
+    block = TransformerBlock(small_config(block={"layer_scale": True}).cortex.block)
+    with torch.no_grad():
+        block.ls1.gamma.zero_()
+        block.ls2.gamma.zero_()
+    tokens = torch.randn(2, 5, 32)
+    assert torch.equal(block(tokens), tokens)
