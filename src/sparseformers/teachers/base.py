@@ -1,0 +1,214 @@
+"""What a teacher is to the rest of the package, whichever library it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import CortexConfig, PreprocessingConfig
+from sparseformers.errors import TeacherError, WeightsError, shorten
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.sparseformer import Normalise
+
+
+class TeacherOutput(NamedTuple):
+    """What a teacher says of images."""
+
+    embedding: Tensor
+    """B x D_out, the final image embedding: the space that a student aligns to."""
+    logits: Tensor | None
+    """B x classes of its classifier; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherIdentity:
+    """Which teacher it was, for the run folder; the weights themselves are never copied there."""
+
+    name: str
+    """As the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``."""
+    source: str
+    """Where its weights came from: a file, or a repository."""
+    licence: str | None = None
+    """The licence that its weights come under, where known."""
+    class_names: tuple[str, ...] | None = None
+    """Names of its classifier's outputs, where known."""
+
+
+class Teacher(nn.Module, ABC):
+    """A foundation model to inherit from, behind one interface; one adapter per host library.
+
+    Args:
+        network: the host library's module, never changed.
+        identity: which one it is.
+        anatomy: what its blocks and everything after them are made of, at full depth.
+        preprocessing: what it expects of images.
+        patch_size: side of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        identity: TeacherIdentity,
+        anatomy: CortexConfig,
+        preprocessing: PreprocessingConfig,
+        patch_size: int,
+    ) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.identity = identity
+        self.anatomy = anatomy
+        self.preprocessing = preprocessing
+        self.patch_size = patch_size
+        self.normalise = Normalise(preprocessing.mean, preprocessing.std)
+
+    @property
+    @abstractmethod
+    def host_blocks(self) -> Sequence[nn.Module]:
+        """The host's transformer blocks, first to last; each takes and gives B x T x D tokens."""
+
+    @abstractmethod
+    def embed(self, normalised: Tensor) -> TeacherOutput:
+        """Normalised images B x 3 x H x W through the host's own forward."""
+
+    @abstractmethod
+    def block_state(self, index: int) -> dict[str, Tensor]:
+        """The weights of one block under the names of :class:`~sparseformers.model.block.TransformerBlock`."""
+
+    @abstractmethod
+    def head_state(self) -> dict[str, Tensor]:
+        """The weights after the blocks under the names of :class:`CortexTransformer`: norm, pooling, projection, classifier."""
+
+    @property
+    def depth(self) -> int:
+        """L, its number of blocks."""
+        return self.anatomy.depth
+
+    @property
+    def patch_tokens(self) -> int:
+        """How many patches it cuts an image of its own size into."""
+        height, width = self.preprocessing.size
+        return (height // self.patch_size) * (width // self.patch_size)
+
+    def forward(self, images: Tensor) -> TeacherOutput:
+        """Embeds images.
+
+        Args:
+            images: B x 3 x H x W in [0, 1] at ``preprocessing.size``.
+
+        Raises:
+            ValueError: for images of another size.
+        """
+        if tuple(images.shape[-2:]) != self.preprocessing.size:
+            raise ValueError(f"the teacher takes images of {self.preprocessing.size}, not {tuple(images.shape[-2:])}")
+        return self.embed(self.normalise(images))
+
+    def block_inputs(self, images: Tensor) -> list[Tensor]:
+        """The tokens that enter each block and, last, those that leave the last one: L+1 tensors B x T x D.
+
+        Args:
+            images: as for :meth:`forward`.
+        """
+        captured: list[Tensor] = []
+        hooks = [block.register_forward_pre_hook(_capture_first(captured), with_kwargs=True) for block in self.host_blocks]
+        hooks.append(self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result))))
+        try:
+            self(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return captured
+
+    @torch.no_grad()
+    def prefix_tokens(self) -> Tensor:
+        """Its class token and registers as they enter the first block (positions and pre-norm applied): R x D."""
+        # The patches cannot reach them before the first block, so any image will do.
+        image = self.normalise.mean.expand(1, 3, *self.preprocessing.size)
+        first = self.block_inputs(image)[0]
+        return first[0, : self.anatomy.prefix_tokens].clone()
+
+    def cortex_state(self) -> dict[str, Tensor]:
+        """All that a cortex of this anatomy needs, under the names of :class:`CortexTransformer`; contiguous copies.
+
+        Raises:
+            WeightsError: if a weight that the anatomy calls for is not there, or of another shape.
+        """
+        state = {f"blocks.{i}.{name}": value for i in range(self.depth) for name, value in self.block_state(i).items()}
+        state |= self.head_state()
+        if self.anatomy.prefix_tokens:
+            state["prefix.tokens"] = self.prefix_tokens()
+        with torch.device("meta"):
+            expected = {name: tuple(value.shape) for name, value in CortexTransformer(self.anatomy).state_dict().items()}
+        check_fit(
+            expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"the teacher '{self.identity.name}'"
+        )
+        return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and values of all its weights: two teachers with the same one give the same embeddings."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _capture_first(captured: list[Tensor]):  # type: ignore[no-untyped-def]
+    def hook(_module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        captured.append(positional[0] if positional else named["hidden_states"])
+
+    return hook
+
+
+def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return result if isinstance(result, Tensor) else result[0]
+
+
+def check_fit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], *, what: str) -> None:
+    """Raises WeightsError unless both have the same names and shapes; lists at most ten of each difference."""
+    faults = []
+    if missing := expected.keys() - given.keys():
+        faults.append(f"missing: {shorten(missing)}")
+    if unexpected := given.keys() - expected.keys():
+        faults.append(f"unexpected: {shorten(unexpected)}")
+    wrong = {name for name in expected.keys() & given.keys() if expected[name] != given[name]}
+    if wrong:
+        faults.append(
+            f"other shape: {shorten(f'{name} {list(given[name])} instead of {list(expected[name])}' for name in wrong)}"
+        )
+    if faults:
+        raise WeightsError(
+            f"The weights of {what} do not fit ({'; '.join(faults)}).", "Check that the file belongs to this architecture."
+        )
+
+
+def check_image_size(image_size: int, patch_size: int) -> None:
+    """Raises TeacherError unless an image of the side ``image_size`` in pixels holds at least one patch."""
+    if image_size < patch_size:
+        raise TeacherError(
+            f"An image size of {image_size} does not hold a single patch of {patch_size} x {patch_size} pixels.",
+            f"Use a multiple of {patch_size}, for example {16 * patch_size}.",
+        )
+
+
+def check_block(state: Mapping[str, Tensor], anatomy: CortexConfig, *, name: str) -> None:
+    """Refuses a teacher whose blocks hold other weights than a plain pre-norm block.
+
+    Raises:
+        TeacherError: naming the weights that have no place in an inherited block.
+    """
+    with torch.device("meta"):
+        expected = TransformerBlock(anatomy.block).state_dict()
+    if state.keys() != expected.keys():
+        odd = shorten(state.keys() ^ expected.keys())
+        raise TeacherError(
+            f"The blocks of '{name}' are not plain pre-norm transformer blocks (they differ in: {odd}).",
+            "Choose a plain vision transformer, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k.",
+        )

@@ -1,0 +1,137 @@
+"""Weight files of teachers: read safely, checked strictly, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sparseformers.errors import SparseFormersError, TeacherError, WeightsError
+from sparseformers.teachers.base import check_fit
+
+LICENCES = {
+    "dinov2": "Apache-2.0",
+    "lvd142m": "Apache-2.0",
+    "dino": "Apache-2.0",
+    "openai": "MIT",
+    "metaclip": "CC-BY-NC-4.0",
+    "laion": "MIT",
+    "datacomp": "MIT",
+    "commonpool": "MIT",
+    "webli": "Apache-2.0",
+    "mae": "CC-BY-NC-4.0",
+    "augreg": "Apache-2.0",
+    "orig": "Apache-2.0",
+}
+"""Licences of hub weights by a part of their name, as their authors publish them."""
+
+HUB_PATIENCE = 10.0
+"""Seconds to wait for a sign of life from a hub."""
+
+WRAPPERS = ("model", "state_dict", "teacher", "model_state_dict")
+"""Keys under which training code keeps the weights inside a checkpoint."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file or a pickle that holds nothing but tensors.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, or a pickle that carries code.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no weight file '{path}'.", "Check the path after the '@'.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+            raise WeightsError(
+                f"The file '{path}' holds more than tensors, and loading it could run code.",
+                "Save its state_dict with torch.save, or better as .safetensors.",
+            ) from None
+        raise WeightsError(
+            f"The file '{path}' cannot be read as weights ({type(error).__name__}).", "It may be cut short: fetch it again."
+        ) from None
+    return _unwrap(content, path)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint; prefixes of wrappers (DDP, compile) taken off."""
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"The file '{path}' holds no state dict.", "Give a mapping from names to tensors.")
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return dict(content)
+
+
+def class_names_of(path: Path) -> tuple[str, ...] | None:
+    """Class names from a .safetensors file's metadata (``class_names`` or ``classes``, a JSON list); None without any."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    for key in ("class_names", "classes", "labels"):
+        try:
+            names = json.loads(metadata.get(key, "null"))
+        except json.JSONDecodeError:
+            names = metadata[key].split(",")
+        if isinstance(names, list):
+            return tuple(str(name) for name in names)
+    return None
+
+
+def check_state_fits(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+    """Raises WeightsError unless ``state`` has exactly the names and shapes of ``module``."""
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check_fit(expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"'{what}'")
+
+
+def licence_of(name: str) -> str | None:
+    """The licence of hub weights by their name, where it is known."""
+    return next((licence for part, licence in LICENCES.items() if part in name.lower()), None)
+
+
+def expect_hub(repository: str | None) -> None:
+    """Raises at once, in its client's own way, if the hub is needed and cannot be reached.
+
+    Left to itself the client tries again for about a minute.
+
+    Args:
+        repository: the hub's name of it, OWNER/NAME or OWNER/NAME/FILE; None where the weights do not come from the hub.
+    """
+    if repository is None:
+        return
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    cached = Path(constants.HF_HUB_CACHE) / "--".join(["models", *repository.split("/")[:2]]) / "snapshots"
+    if not constants.HF_HUB_OFFLINE and not cached.is_dir():
+        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
+
+
+@contextmanager
+def hub_errors(teacher: str, *, by_hand: str) -> Iterator[None]:
+    """Turns whatever a hub's client raises into one error that says how to go on without the hub."""
+    try:
+        yield
+    except SparseFormersError:
+        raise
+    except Exception as error:  # clients raise anything from OSError to their HTTP library's own types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise TeacherError(
+            f"The weights of '{teacher}' could not be fetched ({type(error).__name__}: {reason}).",
+            f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub.",
+        ) from error

@@ -1,0 +1,272 @@
+"""Teachers from Hugging Face transformers, by repository or local folder: ViT, DINOv2 (with registers), CLIP and SigLIP.
+
+The embedding is the class token after the final norm (ViT, DINOv2), CLIP's projected image embedding (its pooled class token
+where a checkpoint has no projection), or SigLIP's pooled output. Only the vision part of a model is loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
+from sparseformers.errors import SparseFormersError, TeacherError, WeightsError, shorten
+from sparseformers.teachers.base import TeacherIdentity, check_block, check_image_size
+from sparseformers.teachers.files import expect_hub, hub_errors
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
+from sparseformers.teachers.plain_vit import refuse
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+import transformers  # noqa: E402
+from transformers import AutoConfig, ImageProcessingMixin, PretrainedConfig  # noqa: E402
+
+LOGGER = logging.getLogger(__name__)
+
+TOWERS = {
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "clip": "CLIPVisionModelWithProjection",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+}
+"""Model types that can be inherited from, and the class that loads the vision part."""
+
+REASONS = {
+    "swin": "it is windowed",
+    "swinv2": "it is windowed",
+    "beit": "its attention has relative positions",
+    "data2vec-vision": "its attention has relative positions",
+    "dinov3_vit": "it uses rotary positions, which its blocks would need for tokens without a fixed place",
+    "deit": "it has a distillation token with a head of its own",
+    "siglip2": "it takes patches, not images, at a native aspect ratio (checkpoints of one size are of the type siglip)",
+}
+"""Why some known model types are refused; the others are just not among those above."""
+
+BICUBIC, BILINEAR = 3, 2
+FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}
+"""Pillow's numbers of resampling filters."""
+
+_DINOV2 = {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True, "resample": BICUBIC}
+_DINOV2 |= {"image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std}
+_CLIP = {"do_center_crop": True, "resample": BICUBIC, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "vit": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": _DINOV2,
+    "clip_vision_model": _CLIP,
+    "siglip_vision_model": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
+}
+"""Preprocessing of each type of tower, for what a checkpoint's ``preprocessor_config.json`` leaves open."""
+
+
+def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> HuggingFaceTeacher:
+    """A model with the weights of a repository of the hub, or of a local folder in its format.
+
+    The classifier of a ViT is inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are left out.
+
+    Args:
+        name: OWNER/NAME, or a folder with ``config.json`` and weights.
+        image_size: side in pixels, if not that of its preprocessing; its position embeddings are resampled.
+        crop: share of the shorter side that the central crop keeps, if not that of its preprocessing.
+
+    Raises:
+        TeacherError: if the hub cannot be reached, or the model cannot be inherited from.
+        WeightsError: if a local folder is missing or damaged, or weights are missing.
+    """
+    with _errors_of(name), _quiet():
+        settings, _ = PretrainedConfig.get_config_dict(name)
+        model_type = _check_type(settings, name)
+        network = _load(name, model_type)
+        processor = _processor_of(name)
+    architectures = settings.get("architectures") or []
+    if model_type != "vit" and any(kind.endswith("ForImageClassification") for kind in architectures):
+        LOGGER.warning("The classifier of 'hf:%s' is not inherited: it takes more than the image embedding.", name)
+    local = Path(name).is_dir()
+    return _wrap(
+        _vision_part(network, f"hf:{name}"),
+        name=f"hf:{name}",
+        source=name if local else f"Hugging Face hub, {name}",
+        processor=processor,
+        image_size=image_size,
+        crop=crop,
+    )
+
+
+def from_module(
+    network: nn.Module,
+    *,
+    name: str = "a module passed in",
+    source: str = "passed in from Python",
+    processor: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    crop: float | None = None,
+) -> HuggingFaceTeacher:
+    """A model of transformers that exists already; the teacher is a copy, the module stays as it is.
+
+    Args:
+        network: a ViT, DINOv2, CLIP or SigLIP model of transformers, or its vision part.
+        name: what to call it.
+        source: where its weights came from.
+        processor: its image processor's settings (``processor.to_dict()``); those usual for its type by default.
+        image_size: side in pixels, if not that of its preprocessing.
+        crop: share of the shorter side that the central crop keeps, if not that of its preprocessing.
+
+    Raises:
+        TeacherError: with the reason, where it cannot be inherited from.
+    """
+    part = copy.deepcopy(_vision_part(network, name))
+    return _wrap(part, name=name, source=source, processor=processor or {}, image_size=image_size, crop=crop)
+
+
+def _wrap(
+    part: VisionPart, *, name: str, source: str, processor: Mapping[str, Any], image_size: int | None, crop: float | None
+) -> HuggingFaceTeacher:
+    config = part.tower.config
+    patch = side_of(config.patch_size)
+    if image_size is not None:
+        check_image_size(image_size, patch)
+    teacher = HuggingFaceTeacher(
+        part.float(),
+        identity=TeacherIdentity(name=name, source=source, class_names=_class_names(part)),
+        anatomy=anatomy_of(part, name),
+        preprocessing=_preprocessing(processor, config, image_size=image_size, crop=crop),
+        patch_size=patch,
+    )
+    check_block(teacher.block_state(0), teacher.anatomy, name=name)
+    return teacher
+
+
+def _check_type(settings: Mapping[str, Any], name: str) -> str:
+    model_type = settings.get("model_type")
+    if not model_type:
+        raise TeacherError(f"'{name}' holds no model of transformers (its config.json names no type).", "Check the name.")
+    if model_type not in TOWERS:
+        known = "vit, dinov2, dinov2_with_registers, clip or siglip"
+        raise refuse(f"hf:{name}", REASONS.get(model_type, f"its type '{model_type}' is none of {known}"))
+    return str(model_type)
+
+
+def _load(name: str, model_type: str) -> nn.Module:
+    """The vision part of a checkpoint, with nothing left to chance: a missing weight is an error."""
+    config = AutoConfig.from_pretrained(name)
+    kind, options = TOWERS[model_type], {}
+    if model_type == "vit" and "ViTForImageClassification" in (config.architectures or []):
+        kind = "ViTForImageClassification"
+    elif model_type == "vit":
+        options["add_pooling_layer"] = False
+    if model_type == "clip":
+        config.vision_config.projection_dim = config.projection_dim
+    config = getattr(config, "vision_config", config)
+    network, report = getattr(transformers, kind).from_pretrained(name, config=config, output_loading_info=True, **options)
+    missing = {key for key in report["missing_keys"] if not key.endswith("mask_token")}
+    if missing == {"visual_projection.weight"}:
+        return network.vision_model
+    if missing:
+        raise WeightsError(
+            f"The weights of 'hf:{name}' do not fit (missing: {shorten(missing)}).", "Check that they belong to its config.json."
+        )
+    return network
+
+
+def _vision_part(network: nn.Module, name: str) -> VisionPart:
+    """The tower and heads of any of the model classes."""
+    holders = ("vit", "dinov2", "dinov2_with_registers", "vision_model")
+    tower = next((getattr(network, holder) for holder in holders if hasattr(network, holder)), network)
+    model_type = getattr(getattr(tower, "config", None), "model_type", type(network).__name__)
+    if model_type not in PROCESSORS:
+        raise refuse(name, REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(PROCESSORS)}"))
+    classifier = getattr(network, "classifier", None) if model_type == "vit" else None
+    return VisionPart(
+        tower,
+        projection=getattr(network, "visual_projection", None),
+        classifier=classifier if isinstance(classifier, nn.Linear) else None,
+    )
+
+
+def _class_names(part: VisionPart) -> tuple[str, ...] | None:
+    if part.classifier is None:
+        return None
+    names = tuple(str(part.tower.config.id2label.get(index)) for index in range(part.classifier.out_features))
+    return None if names[0] in ("LABEL_0", "None") else names
+
+
+def _processor_of(name: str) -> dict[str, Any]:
+    """The settings in ``preprocessor_config.json``; none where there is no such file."""
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        return {}
+    return dict(settings)
+
+
+def _preprocessing(
+    processor: Mapping[str, Any], config: Any, *, image_size: int | None, crop: float | None
+) -> PreprocessingConfig:
+    settings = {**PROCESSORS[config.model_type], **{key: value for key, value in processor.items() if value is not None}}
+    crops = bool(settings.get("do_center_crop"))
+    edge = _edge(settings.get("size"), default=side_of(config.image_size))
+    kept = _edge(settings.get("crop_size"), default=edge) if crops else edge
+    squashes = not crops and "shortest_edge" not in (settings["size"] if isinstance(settings.get("size"), Mapping) else {})
+    normalises = settings.get("do_normalize", True)
+    side = image_size or kept
+    return PreprocessingConfig(
+        size=(side, side),
+        crop=min(kept / edge, 1.0) if crop is None else crop,
+        interpolation=FILTERS.get(int(settings["resample"]), "bicubic"),  # type: ignore[arg-type]  # one of the literals
+        resize="squash" if squashes else "shorter",
+        mean=tuple(settings["image_mean"]) if normalises else (0.0, 0.0, 0.0),
+        std=tuple(settings["image_std"]) if normalises else (1.0, 1.0, 1.0),
+    )
+
+
+def _edge(size: Any, *, default: int) -> int:
+    """The side that an image processor's size amounts to: a number, or a mapping with one of several keys."""
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or size.get("height")
+    return int(size) if size else default
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Errors of a local folder speak of the folder, those of a repository of the hub."""
+    if Path(name).is_dir():
+        try:
+            yield
+        except SparseFormersError:
+            raise
+        except Exception as error:  # transformers raises anything from OSError to its readers' own types
+            raise WeightsError(
+                f"The folder '{name}' cannot be read as a model ({type(error).__name__}: {str(error).strip()[:160]}).",
+                "It needs a config.json and its model.safetensors; fetch it again if it was cut short.",
+            ) from error
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise WeightsError(f"There is no folder '{name}'.", "Give an existing folder, or a repository as OWNER/NAME.")
+    with hub_errors(f"hf:{name}", by_hand="hf:FOLDER"):
+        expect_hub(name)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers from reporting on the parts of a checkpoint that are left out on purpose."""
+    log = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

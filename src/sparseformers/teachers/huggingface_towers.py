@@ -1,0 +1,193 @@
+"""The vision towers of Hugging Face transformers as teachers: ViT, DINOv2 (with registers), CLIP and SigLIP.
+
+Weight names changed between its major versions 4 and 5; both are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import Activation, BlockConfig, CortexConfig
+from sparseformers.teachers.base import Teacher, TeacherOutput
+from sparseformers.teachers.plain_vit import refuse
+
+WITH_POOLER = ("clip_vision_model", "siglip_vision_model")
+"""Model types whose embedding is the pooler's output; that of the others is the class token after the final norm."""
+
+ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
+"""Model types that fit their positions to any image unasked."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Hugging Face's names of activations, and ours."""
+
+RENAMED = (
+    ("layernorm_before.", "norm1."),
+    ("layernorm_after.", "norm2."),
+    ("layer_norm1.", "norm1."),
+    ("layer_norm2.", "norm2."),
+    ("attention.attention.", "attn."),
+    ("attention.output.dense.", "attn.proj."),
+    ("attention.", "attn."),
+    ("self_attn.", "attn."),
+    ("attn.o_proj.", "attn.proj."),
+    ("attn.out_proj.", "attn.proj."),
+    ("attn.query.", "attn.q_proj."),
+    ("attn.key.", "attn.k_proj."),
+    ("attn.value.", "attn.v_proj."),
+    ("intermediate.dense.", "mlp.fc1."),
+    ("output.dense.", "mlp.fc2."),
+    ("mlp.weights_in.", "mlp.fc1."),
+    ("mlp.weights_out.", "mlp.fc2."),
+    ("mlp.down_proj.", "mlp.fc2."),
+    ("layer_scale1.lambda1", "ls1.gamma"),
+    ("layer_scale2.lambda1", "ls2.gamma"),
+)
+"""Beginnings of a block's weight names and ours, applied one after the other."""
+
+JOINED = {"attn.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
+"""Our linear layers, each of which joins several of theirs."""
+
+
+class VisionPart(nn.Module):
+    """What is kept of a model: its vision tower, and what makes an embedding or logits of the tower's output.
+
+    Args:
+        tower: the model without heads.
+        projection: CLIP's projection into the space shared with text.
+        classifier: a linear classifier of the class token.
+    """
+
+    tower: Any  # each model type has its own attributes
+
+    def __init__(self, tower: nn.Module, *, projection: nn.Linear | None, classifier: nn.Linear | None) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = projection
+        self.classifier = classifier
+
+
+class HuggingFaceTeacher(Teacher):
+    """A vision tower of Hugging Face transformers as a teacher."""
+
+    network: VisionPart
+
+    @property
+    def host_blocks(self) -> Sequence[nn.Module]:
+        return blocks_of(self.network.tower)
+
+    def embed(self, normalised: Tensor) -> TeacherOutput:
+        tower, config = self.network.tower, self.network.tower.config
+        own_size = tuple(normalised.shape[-2:]) == (side_of(config.image_size),) * 2
+        options = {} if own_size or config.model_type in ALWAYS_INTERPOLATES else {"interpolate_pos_encoding": True}
+        output = tower(pixel_values=normalised, **options)
+        pools = config.model_type in WITH_POOLER
+        embedding = output.pooler_output if pools else output.last_hidden_state[:, 0]
+        if self.network.projection is not None:
+            embedding = self.network.projection(embedding)
+        return TeacherOutput(embedding, None if self.network.classifier is None else self.network.classifier(embedding))
+
+    def block_state(self, index: int) -> dict[str, Tensor]:
+        return canonical_block_state(self.host_blocks[index])
+
+    def head_state(self) -> dict[str, Tensor]:
+        tower = self.network.tower
+        rooms = {
+            "norm": tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm,
+            "projection": self.network.projection,
+            "classifier": self.network.classifier,
+        }
+        state = {
+            f"{room}.{name}": value
+            for room, module in rooms.items()
+            if module is not None
+            for name, value in module.state_dict().items()
+        }
+        return state | (_pooling_state(tower.head) if self.anatomy.pooling == "attention" else {})
+
+
+def _pooling_state(head: Any) -> dict[str, Tensor]:
+    """SigLIP's attention pooling: its joined query, key and value weights as one of the query and one of the other two."""
+    state = {"pooling.latent": head.probe}
+    for kind in ("weight", "bias"):
+        joined = getattr(head.attention, f"in_proj_{kind}")
+        state[f"pooling.q.{kind}"], state[f"pooling.kv.{kind}"] = joined.split([len(joined) // 3, 2 * len(joined) // 3])
+    for room, module in {"proj": head.attention.out_proj, "norm": head.layernorm, "mlp": head.mlp}.items():
+        state |= {f"pooling.{room}.{name}": value for name, value in module.state_dict().items()}
+    return state
+
+
+def blocks_of(tower: Any) -> list[nn.Module]:
+    """A tower's transformer blocks, first to last."""
+    holder = tower.encoder if hasattr(tower, "encoder") else tower
+    return list(holder.layers if hasattr(holder, "layers") else holder.layer)
+
+
+def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
+    """A block's weights under our names; one without counterpart keeps its name, to be refused."""
+    state = {}
+    for full_name, value in block.state_dict().items():
+        name = full_name
+        for theirs, ours in RENAMED:
+            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
+        state[name] = value
+    for joined, parts in JOINED.items():
+        for kind in ("weight", "bias"):
+            if all(f"{part}.{kind}" in state for part in parts):
+                state[f"{joined}.{kind}"] = torch.cat([state.pop(f"{part}.{kind}") for part in parts])
+    return state
+
+
+def anatomy_of(part: VisionPart, name: str) -> CortexConfig:
+    """The cortex that a tower and its heads call for.
+
+    Raises:
+        TeacherError: with the reason, where a part of it has no counterpart in the cortex.
+    """
+    config: Any = part.tower.config
+    state = canonical_block_state(blocks_of(part.tower)[0])
+    gated = bool(getattr(config, "use_swiglu_ffn", False))
+    if config.hidden_act not in ACTIVATIONS:
+        raise refuse(name, f"its activation is {config.hidden_act}")
+    pools_by_attention = config.model_type == "siglip_vision_model"
+    if pools_by_attention and not hasattr(part.tower, "head"):
+        raise refuse(name, "its SigLIP tower has no pooling head, so there is no image embedding")
+    return CortexConfig(
+        block=BlockConfig(
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            feed_forward_width=state["mlp.fc2.weight"].shape[1],
+            activation="silu" if gated else ACTIVATIONS[config.hidden_act],
+            gated=gated,
+            qkv_bias="attn.qkv.bias" in state,
+            attention_bias="attn.proj.bias" in state,
+            feed_forward_bias="mlp.fc2.bias" in state,
+            layer_scale="ls1.gamma" in state,
+            norm_eps=config.layer_norm_eps,
+        ),
+        depth=len(blocks_of(part.tower)),
+        prefix_tokens=0 if pools_by_attention else 1 + getattr(config, "num_register_tokens", 0),
+        pooling="attention" if pools_by_attention else "token",
+        attention_pool_heads=config.num_attention_heads if pools_by_attention else 1,
+        projection=None if part.projection is None else part.projection.out_features,
+        projection_bias=part.projection is not None and part.projection.bias is not None,
+        classes=None if part.classifier is None else part.classifier.out_features,
+    )
+
+
+def side_of(size: int | Sequence[int]) -> int:
+    """The side of a square that a configuration gives as one number or as two."""
+    return size if isinstance(size, int) else int(size[0])

@@ -1,0 +1,215 @@
+"""Teachers from timm: every plain ``VisionTransformer``, from the hub, from a file, or passed in."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.errors import TeacherError, suggest
+from sparseformers.teachers.base import Teacher, TeacherIdentity, TeacherOutput, check_block, check_image_size
+from sparseformers.teachers.files import check_state_fits, class_names_of, expect_hub, hub_errors, licence_of, read_weights
+from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, refuse_module
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+import timm  # noqa: E402
+import timm.data  # noqa: E402
+from timm.models import is_model_pretrained  # noqa: E402
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
+
+
+class TimmTeacher(Teacher):
+    """A timm ``VisionTransformer`` as a teacher."""
+
+    network: VisionTransformer
+
+    @property
+    def host_blocks(self) -> Sequence[nn.Module]:
+        return list(self.network.blocks)
+
+    def embed(self, normalised: Tensor) -> TeacherOutput:
+        embedding = self.network.forward_head(self.network.forward_features(normalised), pre_logits=True)
+        if not isinstance(self.network.head, nn.Linear):
+            return TeacherOutput(embedding, None)
+        head = self.network.head(embedding)
+        return TeacherOutput(head, None) if self.anatomy.projection else TeacherOutput(embedding, head)
+
+    def block_state(self, index: int) -> dict[str, Tensor]:
+        return canonical_block_state(self.network.blocks[index])
+
+    def head_state(self) -> dict[str, Tensor]:
+        return head_state_of(self.network, projects=self.anatomy.projection is not None)
+
+
+def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
+    """A timm model with the weights that timm has for it.
+
+    Args:
+        name: timm's name, for example ``vit_base_patch16_224.augreg_in21k_ft_in1k``.
+        image_size: side in pixels, if not the model's own; its position embeddings are resampled.
+        crop: share of the shorter side that the central crop keeps, if not the model's own.
+
+    Raises:
+        TeacherError: if timm does not know the name, the hub cannot be reached, or it cannot be inherited from.
+    """
+    _check_name(name)
+    empty = _empty_network(name)
+    if not is_model_pretrained(name):
+        raise TeacherError(f"timm has no weights for '{name}'.", f"Give them as timm:{name}@FILE.")
+    if image_size is not None:
+        check_image_size(image_size, empty.patch_embed.patch_size[0])
+    options: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    with hub_errors(f"timm:{name}", by_hand=f"timm:{name}@FILE"):
+        expect_hub(empty.pretrained_cfg.get("hf_hub_id"))
+        network = timm.create_model(name, pretrained=True, **options)
+    tag = empty.pretrained_cfg.get("tag", "")
+    return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", crop=crop, licence=licence_of(f"{name}.{tag}"))
+
+
+def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
+    """A timm model with weights from a local file; its classes and position grid are read off the weights.
+
+    Args:
+        name: timm's name of the architecture.
+        path: a .safetensors file or a .pth state dict (read with ``weights_only``).
+        image_size: side in pixels, if not the one that the weights were made at.
+        crop: share of the shorter side that the central crop keeps, if not the model's own.
+
+    Raises:
+        TeacherError: for an unknown or unsuitable architecture.
+        WeightsError: if the file cannot be read or does not fit.
+    """
+    _check_name(name)
+    empty = _empty_network(name)
+    if image_size is not None:
+        check_image_size(image_size, empty.patch_embed.patch_size[0])
+    state = read_weights(path)
+    options: dict[str, Any] = {"num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0}
+    side = image_size or _side_of(empty, state)
+    network = timm.create_model(name, pretrained=False, **options, **({} if side is None else {"img_size": side}))
+    state = {key: value.float() for key, value in checkpoint_filter_fn(state, network).items()}
+    check_state_fits(network, state, what=str(path))
+    network.load_state_dict(state)
+    return _wrap(network, name=f"timm:{name}@{path}", source=str(path), crop=crop, class_names=class_names_of(path))
+
+
+def untrained(name: str) -> TimmTeacher:
+    """A timm architecture with random weights.
+
+    Raises:
+        TeacherError: if timm does not know the name, or it cannot be inherited from.
+    """
+    _check_name(name)
+    return from_module(timm.create_model(name, pretrained=False), name=f"timm:{name}", source="random weights")
+
+
+def from_module(
+    network: nn.Module,
+    *,
+    name: str = "a module passed in",
+    source: str = "passed in from Python",
+    licence: str | None = None,
+    image_size: int | None = None,
+    crop: float | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> TimmTeacher:
+    """A timm ``VisionTransformer`` that exists already; the teacher is a copy, the module stays as it is.
+
+    Args:
+        network: the module.
+        name: what to call it.
+        source: where its weights came from.
+        licence: the licence that its weights come under.
+        image_size: side in pixels, if not the module's own; its position embeddings are resampled.
+        crop: share of the shorter side that the central crop keeps, if not the module's own.
+        class_names: names of its classifier's outputs.
+
+    Raises:
+        TeacherError: with the reason, where it cannot be inherited from.
+    """
+    refuse_module(network, name)
+    copied: Any = copy.deepcopy(network)
+    if image_size is not None:
+        check_image_size(image_size, copied.patch_embed.patch_size[0])
+        copied.set_input_size(img_size=image_size)
+    return _wrap(copied, name=name, source=source, crop=crop, class_names=class_names, licence=licence)
+
+
+def _wrap(
+    network: VisionTransformer,
+    *,
+    name: str,
+    source: str,
+    crop: float | None,
+    class_names: tuple[str, ...] | None = None,
+    licence: str | None = None,
+) -> TimmTeacher:
+    teacher = TimmTeacher(
+        network,
+        identity=TeacherIdentity(name=name, source=source, licence=licence, class_names=class_names),
+        anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network)),
+        preprocessing=_preprocessing(network, crop),
+        patch_size=network.patch_embed.patch_size[0],
+    )
+    check_block(teacher.block_state(0), teacher.anatomy, name=name)
+    return teacher
+
+
+def _check_name(name: str) -> None:
+    """Raises TeacherError unless timm knows the architecture and, where the name has a tag, the tag."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = suggest(name, [*timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
+        raise TeacherError(f"timm has no model of the name '{name}'.", near or "timm.list_pretrained('vit_*') lists its ViTs.")
+    if tag and not is_model_pretrained(name):
+        known = timm.list_pretrained(f"{architecture}.*")
+        near = suggest(name, known) or (f"Known are: {', '.join(known)}." if known else f"Leave out '.{tag}'.")
+        raise TeacherError(f"timm has no weights of the name '{name}'.", near)
+
+
+def _empty_network(name: str) -> VisionTransformer:
+    """The architecture without memory, to see whether it can be inherited from before anything is fetched."""
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False)
+    refuse_module(network, f"timm:{name}")
+    return network
+
+
+def _side_of(empty: VisionTransformer, state: dict[str, Tensor]) -> int | None:
+    """The side in pixels that a square position grid was made for; None where the weights do not tell."""
+    if "pos_embed" not in state or "patch_embed.proj.weight" not in state or state["pos_embed"].ndim != 3:
+        return None
+    positions, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
+    for extra in (0 if empty.no_embed_class else empty.num_prefix_tokens, 0):
+        side = math.isqrt(max(positions - extra, 0))
+        if side and side * side == positions - extra:
+            return side * patch
+    return None
+
+
+def _is_projection(network: VisionTransformer) -> bool:
+    """Whether the head projects into the space shared with text: a CLIP that was not fine-tuned to classify."""
+    settings = getattr(network, "pretrained_cfg", None) or {}
+    name = f"{settings.get('architecture', '')}.{settings.get('tag', '')}"
+    return "clip" in name and "_ft" not in name and settings.get("num_classes") == network.num_classes
+
+
+def _preprocessing(network: VisionTransformer, crop: float | None) -> PreprocessingConfig:
+    settings = timm.data.resolve_data_config(model=network)
+    height, width = network.patch_embed.img_size
+    return PreprocessingConfig(
+        size=(height, width),
+        crop=settings["crop_pct"] if crop is None else crop,
+        interpolation="bicubic" if settings["interpolation"] == "random" else settings["interpolation"],
+        resize="squash" if settings["crop_mode"] == "squash" else "shorter",
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+    )

@@ -1,0 +1,166 @@
+"""Weight files and hubs: what is read, what is refused, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from torch import nn
+from torch.testing import assert_close
+
+from sparseformers.errors import TeacherError, WeightsError
+from sparseformers.teachers import load_teacher
+from sparseformers.teachers.files import (
+    check_state_fits,
+    class_names_of,
+    expect_hub,
+    hub_errors,
+    licence_of,
+    read_weights,
+)
+
+STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
+
+
+class Hostile:
+    """An object whose unpickling would make a folder."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "weights.safetensors")
+    assert_close(read_weights(tmp_path / "weights.safetensors"), STATE)
+
+
+@pytest.mark.parametrize("key", [None, "model", "state_dict", "teacher", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_a_pickle_and_its_wrappings(key: str | None, prefix: str, tmp_path: Path) -> None:
+    state = {prefix + name: value for name, value in STATE.items()}
+    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "weights.pth")
+    assert_close(read_weights(tmp_path / "weights.pth"), STATE)
+
+
+def test_a_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "ran"
+    torch.save({"weight": STATE["weight"], "extra": Hostile(proof)}, tmp_path / "hostile.pth")
+    with pytest.raises(WeightsError) as error:
+        read_weights(tmp_path / "hostile.pth")
+    assert error.value.problem == f"The file '{tmp_path / 'hostile.pth'}' holds more than tensors, and loading it could run code."
+    assert error.value.remedy == "Save its state_dict with torch.save, or better as .safetensors."
+    assert not proof.exists()
+
+
+def test_a_plain_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "ran"
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps({"extra": Hostile(proof)}, protocol=2))
+    with pytest.raises(WeightsError, match=r"cannot be read as weights|could run code"):
+        read_weights(tmp_path / "hostile.pth")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("kept", [0, 4, 60])
+def test_a_file_cut_short(name: str, kept: int, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(STATE, path)
+    else:
+        torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsError) as error:
+        load_teacher(f"timm:vit_tiny_patch16_224@{path}")
+    assert error.value.problem.startswith(f"The file '{path}' cannot be read as weights (")
+    assert error.value.remedy == "It may be cut short: fetch it again."
+
+
+def test_a_file_without_a_state_dict(tmp_path: Path) -> None:
+    for content in ([1, 2], {}, {"model": {"weight": 3}}, torch.zeros(2)):
+        torch.save(content, tmp_path / "odd.pth")
+        with pytest.raises(WeightsError, match=r"holds no state dict. Give a mapping from names to tensors"):
+            read_weights(tmp_path / "odd.pth")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"There is no weight file '{tmp_path / 'none.pth'}'. Check the path after the '@'"):
+        load_teacher(f"timm:vit_tiny_patch16_224@{tmp_path / 'none.pth'}")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "names"),
+    [
+        (None, None),
+        ({"class_names": json.dumps(["cat", "dog"])}, ("cat", "dog")),
+        ({"classes": "cat,dog"}, ("cat", "dog")),
+        ({"labels": json.dumps([0, 1])}, ("0", "1")),
+        ({"class_names": json.dumps({"cat": 0})}, None),
+    ],
+)
+def test_class_names(metadata: dict[str, str] | None, names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "weights.safetensors", metadata=metadata)
+    assert class_names_of(tmp_path / "weights.safetensors") == names
+    assert class_names_of(tmp_path / "weights.pth") is None
+
+
+def test_a_state_that_does_not_fit_lists_ten_of_each_difference() -> None:
+    module = nn.ModuleList(nn.Linear(2, 2) for _ in range(13))
+    check_state_fits(module, module.state_dict(), what="file")
+    with pytest.raises(WeightsError) as error:
+        check_state_fits(module, {f"other.{index:02}": torch.zeros(1) for index in range(12)}, what="file")
+    missing, unexpected = error.value.problem.split("; ")
+    assert missing.startswith("The weights of 'file' do not fit (missing: 0.bias, ")
+    assert missing.endswith(" and 16 more")
+    assert missing.count(",") == 9
+    assert unexpected == f"unexpected: {', '.join(f'other.{index:02}' for index in range(10))} and 2 more)."
+
+
+def test_hub_errors() -> None:
+    with pytest.raises(TeacherError) as error, hub_errors("timm:name", by_hand="timm:name@FILE"):
+        raise OSError("first line\nsecond line")
+    assert error.value.problem == "The weights of 'timm:name' could not be fetched (OSError: first line)."
+    assert isinstance(error.value.__cause__, OSError)
+    with pytest.raises(TeacherError, match=r"\(OSError: OSError\)"), hub_errors("timm:name", by_hand="timm:name@FILE"):
+        raise OSError
+    with pytest.raises(WeightsError, match="as it is"), hub_errors("timm:name", by_hand="timm:name@FILE"):
+        raise WeightsError("Passes", "as it is.")
+    with pytest.raises(KeyboardInterrupt), hub_errors("timm:name", by_hand="timm:name@FILE"):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def dead_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A hub on a port that nothing listens on, and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_hub_that_cannot_be_reached_is_noticed_at_once(dead_hub: Path) -> None:
+    with pytest.raises(TeacherError, match="could not be fetched"), hub_errors("timm:name", by_hand="timm:name@FILE"):
+        expect_hub("owner/name")
+    expect_hub(None)
+
+
+def test_a_repository_in_the_cache_needs_no_hub(dead_hub: Path) -> None:
+    (dead_hub / "models--owner--name" / "snapshots").mkdir(parents=True)
+    expect_hub("owner/name")
+    expect_hub("owner/name/file.bin")
+
+
+def test_licences() -> None:
+    assert licence_of("vit_base_patch16_224.augreg_in21k") == "Apache-2.0"
+    assert licence_of("vit_base_patch16_224.mae") == "CC-BY-NC-4.0"
+    assert licence_of("metaclip_400m") == "CC-BY-NC-4.0"
+    assert licence_of("openai") == "MIT"
+    assert licence_of("something_else") is None

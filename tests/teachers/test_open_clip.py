@@ -1,0 +1,261 @@
+"""OpenCLIP's image towers as teachers: identity in every variant, hub, files, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.testing import assert_close
+
+from sparseformers.config import CLIP_MEAN, CLIP_STD
+from sparseformers.errors import TeacherError, WeightsError
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers import open_clip as adapter
+from tests.teachers.identity import check_identity, images_for, randomise
+
+import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
+from open_clip.model import CLIP  # isort: skip
+from open_clip.timm_model import TimmModel  # isort: skip
+from timm.models.vision_transformer import VisionTransformer  # isort: skip
+
+TOWER: dict[str, Any] = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+TEXT: dict[str, Any] = {"context_length": 8, "vocab_size": 32, "width": 32, "heads": 2, "layers": 1}
+ARCHITECTURE = "ViT-S-32-alt"
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "class token": {},
+    "odd depth": {"layers": 3},
+    "layer scale": {"ls_init_value": 0.1},
+    "no pre-norm": {"no_ln_pre": True},
+    "average pooling": {"pool_type": "avg"},
+    "average pooling, then norm": {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True},
+    "class token, then norm": {"final_ln_after_pool": True},
+    "query-key norm": {"qk_norm": True},
+    "GELU by tanh": {"act_kwargs": {"approximate": "tanh"}},
+    "another epsilon": {"norm_kwargs": {"eps": 1e-3}},
+    "fixed positions": {"pos_embed_type": "sin_cos_2d"},
+    "tokens in its output": {"output_tokens": True},
+}
+
+
+def tiny(*, quick_gelu: bool = False, **options: Any) -> CLIP:
+    return randomise(CLIP(16, {**TOWER, **options}, TEXT, quick_gelu=quick_gelu))
+
+
+def siglip(*, proj: str | None = "none", trunk: dict[str, Any] | None = None) -> TimmModel:
+    """A tower as OpenCLIP builds it for SigLIP, with a small trunk put in."""
+    tower = TimmModel("vit_tiny_patch16_224", embed_dim=64, image_size=32, pool="avg", proj=proj)
+    options: dict[str, Any] = {"class_token": False, "global_pool": "map", "num_classes": 0, "act_layer": "gelu_tanh"}
+    options |= trunk or {}
+    tower.trunk = VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, **options)
+    if proj in ("linear", "mlp"):
+        tower.head[-1] = nn.Linear(64, 16, bias=False) if proj == "linear" else tower.head[-1]
+    return randomise(tower)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_identity(variant: str) -> None:
+    check_identity(adapter.from_module(tiny(**VARIANTS[variant])))
+
+
+def test_identity_with_quick_gelu() -> None:
+    teacher = adapter.from_module(tiny(quick_gelu=True))
+    assert teacher.anatomy.block.activation == "quick_gelu"
+    check_identity(teacher)
+
+
+@pytest.mark.parametrize(
+    ("proj", "trunk", "projection"),
+    [
+        ("none", {}, None),
+        ("linear", {}, 16),
+        ("linear", {"class_token": True, "global_pool": "token"}, 16),
+        (None, {"class_token": True, "global_pool": "token", "num_classes": 24}, 24),
+    ],
+)
+def test_identity_of_timm_towers(proj: str | None, trunk: dict[str, Any], projection: int | None) -> None:
+    teacher = adapter.from_module(siglip(proj=proj, trunk=trunk))
+    assert teacher.anatomy.projection == projection
+    assert teacher.anatomy.classes is None
+    check_identity(teacher)
+
+
+@pytest.mark.parametrize("tower", [tiny, lambda: tiny(pool_type="avg"), siglip])
+def test_the_embedding_is_that_of_encode_image(tower: Any) -> None:
+    network = tower()
+    teacher = adapter.from_module(network)
+    images = images_for(teacher)
+    encode = network.encode_image if isinstance(network, CLIP) else network
+    said = teacher(images)
+    assert_close(said.embedding, encode(teacher.normalise(images)))
+    assert said.logits is None
+
+
+def test_the_module_passed_in_stays_as_it_is() -> None:
+    network = tiny()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    adapter.from_module(network, image_size=48)
+    assert network.visual.image_size == (32, 32)
+    assert all(weight.requires_grad for weight in network.visual.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("network", [tiny, siglip])
+def test_image_size_resamples_positions(network: Any) -> None:
+    teacher = adapter.from_module(network(), image_size=48)
+    assert teacher.preprocessing.size == (48, 48)
+    assert teacher.patch_tokens == 36
+    check_identity(teacher)
+    with pytest.raises(TeacherError, match="image size of 4 does not hold a single patch of 8 x 8 pixels"):
+        adapter.from_module(network(), image_size=4)
+
+
+def test_preprocessing() -> None:
+    network = tiny()
+    preprocessing = adapter.from_module(network).preprocessing
+    assert (preprocessing.mean, preprocessing.std) == (CLIP_MEAN, CLIP_STD)
+    assert (preprocessing.resize, preprocessing.crop, preprocessing.interpolation) == ("shorter", 1.0, "bicubic")
+    network.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash", "interpolation": "bilinear"}
+    preprocessing = adapter.from_module(network, crop=0.9).preprocessing
+    assert preprocessing.mean == preprocessing.std == (0.5, 0.5, 0.5)
+    assert (preprocessing.resize, preprocessing.crop, preprocessing.interpolation) == ("squash", 0.9, "bilinear")
+
+
+def coca() -> CLIP:
+    return tiny(attentional_pool=True, attn_pooler_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (coca, "it pools by CoCa's attentional pooler"),
+        (lambda: tiny(pool_type="none"), "its pooling 'none' is neither the class token nor the average"),
+        (lambda: tiny(scale_fc=True), "not plain pre-norm transformer blocks .*mlp.ln.weight"),
+        (lambda: tiny(scaled_cosine_attn=True), "not plain pre-norm transformer blocks .*attn.logit_scale"),
+        (lambda: siglip(proj="mlp"), "its head has a part 'mlp' besides a linear projection"),
+        (lambda: siglip(trunk={"global_pool": "max", "class_token": True}), "its pooling 'max' is none of"),
+        (lambda: nn.Linear(2, 2), "its Linear is convolutional or otherwise not a plain vision transformer"),
+    ],
+)
+def test_refused_modules(network: Any, reason: str) -> None:
+    with pytest.raises(TeacherError, match=reason):
+        adapter.from_module(network())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("RN50/openai", "its ModifiedResNet is convolutional"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "it pools by CoCa's attentional pooler"),
+        ("EVA02-B-16/merged2b_s8b_b131k", "it uses rotary positions"),
+        ("convnext_base/laion400m_s13b_b51k", "its ConvNeXt is windowed, convolutional"),
+    ],
+)
+def test_refused_names_are_refused_before_anything_is_fetched(name: str, reason: str) -> None:
+    with pytest.raises(TeacherError, match=f"cannot be inherited from yet: {reason}"):
+        load_teacher(f"open_clip:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "remedy"),
+    [
+        ("ViT-B-33/openai", "OpenCLIP has no architecture of the name 'ViT-B-33'.", "Did you mean 'ViT-B-32'"),
+        ("qqq/openai", "OpenCLIP has no architecture of the name 'qqq'.", "open_clip.list_models() lists them."),
+        ("ViT-B-32/laion2b_s34b", "OpenCLIP has no weights 'laion2b_s34b' of ViT-B-32.", "Did you mean 'laion2b_s34b_b79k'"),
+        ("ViT-B-32", "'ViT-B-32' lacks a tag for its weights.", "Known are: "),
+        ("ViT-S-32-alt/openai", "OpenCLIP has no weights 'openai' of ViT-S-32-alt.", "give a file: open_clip:ViT-S-32-alt@FILE."),
+    ],
+)
+def test_unknown_names(name: str, problem: str, remedy: str) -> None:
+    with pytest.raises(TeacherError) as error:
+        load_teacher(f"open_clip:{name}")
+    assert error.value.problem == problem
+    assert remedy in error.value.remedy
+    assert error.value.remedy.count(",") <= 9
+
+
+def test_a_version_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_clip, "__version__", "2.7.1")
+    with pytest.raises(TeacherError) as error:
+        load_teacher("open_clip:ViT-B-32/openai")
+    assert error.value.problem == f"open_clip 2.7.1 is too old; versions {adapter.OLDEST} to {adapter.NEWEST_TESTED} are tested."
+    assert error.value.remedy == f"Upgrade it with: pip install 'open_clip_torch>={adapter.OLDEST}'."
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str | None) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(adapter, "expect_hub", unreachable)
+    with pytest.raises(TeacherError) as error:
+        load_teacher("open_clip:ViT-B-32/openai")
+    assert error.value.problem == "The weights of 'open_clip:ViT-B-32/openai' could not be fetched (ConnectionError: no route)."
+    assert "give it as open_clip:ViT-B-32-quickgelu@FILE; 'bundled' needs no hub" in error.value.remedy
+
+
+def build(**options: Any) -> nn.Module:
+    """A random tower of a real architecture."""
+    tower = adapter._build(ARCHITECTURE, **options).to_empty(device="cpu")
+    return randomise(tower)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a whole CLIP of a real architecture, in half precision."""
+    path = tmp_path_factory.mktemp("weights") / "clip.safetensors"
+    state = {f"visual.{name}": value.half() for name, value in build().state_dict().items()}
+    save_file({**state, "logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(4, 4)}, path)
+    return path
+
+
+def check_loaded(teacher: Teacher, network: nn.Module) -> None:
+    images = images_for(teacher)
+    assert_close(teacher(images).embedding, network.half().float()(teacher.normalise(images)))
+
+
+def test_from_file_of_a_whole_clip(saved: Path) -> None:
+    teacher = load_teacher(f"open_clip:{ARCHITECTURE}@{saved}")
+    assert teacher.identity.source == str(saved)
+    assert teacher.identity.licence is None
+    check_loaded(teacher, build())
+
+
+def test_from_file_of_the_tower_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tower.pth"
+    torch.save({"state_dict": {f"module.{name}": value.half() for name, value in build().state_dict().items()}}, path)
+    check_loaded(load_teacher(f"open_clip:{ARCHITECTURE}@{path}"), build())
+
+
+def test_from_file_reads_the_size_off_the_weights(tmp_path: Path) -> None:
+    network = build(side=96)
+    save_file(network.state_dict(), tmp_path / "small.safetensors")
+    teacher = load_teacher(f"open_clip:{ARCHITECTURE}@{tmp_path / 'small.safetensors'}")
+    assert teacher.preprocessing.size == (96, 96)
+    assert teacher.patch_tokens == 9
+    assert load_teacher(f"open_clip:{ARCHITECTURE}@{tmp_path / 'small.safetensors'}", image_size=64).patch_tokens == 4
+
+
+def test_from_file_of_other_weights(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"do not fit .*other shape: .* and [0-9]+ more") as error:
+        load_teacher(f"open_clip:ViT-B-32@{saved}")
+    assert error.value.problem.count("instead of") <= 10
+    save_file({"surprise": torch.ones(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsError, match=r"missing: .* and [0-9]+ more; unexpected: surprise"):
+        load_teacher(f"open_clip:{ARCHITECTURE}@{tmp_path / 'odd.safetensors'}")
+
+
+def test_from_hub(saved: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = {"hf_hub": "owner/name/", "mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash", "quick_gelu": True}
+    monkeypatch.setattr(adapter, "expect_hub", lambda repository: None)
+    monkeypatch.setattr(adapter, "get_pretrained_cfg", lambda architecture, tag: settings)
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda settings: str(saved))
+    teacher = load_teacher(f"open_clip:{ARCHITECTURE}/laion2b_test", image_size=96)
+    assert teacher.anatomy.block.activation == "quick_gelu"
+    assert teacher.preprocessing.resize == "squash"
+    assert teacher.preprocessing.size == (96, 96)
+    assert teacher.identity.licence == "MIT"
+    assert capfd.readouterr() == ("", "")

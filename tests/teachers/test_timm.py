@@ -1,0 +1,290 @@
+"""timm's vision transformers as teachers: identity in every variant, files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.testing import assert_close
+
+from sparseformers.errors import ConfigError, TeacherError, WeightsError
+from sparseformers.teachers import load_teacher
+from sparseformers.teachers import timm as adapter
+from tests.teachers.identity import check_identity, images_for, randomise
+
+import timm  # isort: skip  # after the adapter, which makes torchvision importable
+from timm.layers import GluMlp, RmsNorm, SwiGLU, SwiGLUPacked  # isort: skip
+from timm.models.deit import VisionTransformerDistilled  # isort: skip
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer  # isort: skip
+
+TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 5}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "class token": {},
+    "odd depth": {"depth": 3},
+    "no classifier": {"num_classes": 0},
+    "layer scale": {"init_values": 0.1},
+    "query-key norm": {"qk_norm": True},
+    "no biases of query, key and value": {"qkv_bias": False},
+    "no bias of the attention": {"proj_bias": False},
+    "pre-norm": {"pre_norm": True, "norm_layer": nn.LayerNorm},
+    "quick GELU": {"act_layer": "quick_gelu"},
+    "GELU by tanh": {"act_layer": "gelu_tanh"},
+    "registers": {"reg_tokens": 3},
+    "registers without positions": {"reg_tokens": 3, "no_embed_class": True},
+    "class token without position": {"no_embed_class": True},
+    "no class token": {"class_token": False, "global_pool": "avg"},
+    "registers but no class token": {"class_token": False, "reg_tokens": 2, "global_pool": "avg"},
+    "average pooling": {"global_pool": "avg"},
+    "average pooling with the class token": {"global_pool": "avg", "pool_include_prefix": True},
+    "average pooling after the norm": {"global_pool": "avg", "fc_norm": False},
+    "class token, then norm": {"fc_norm": True},
+    "no final norm": {"final_norm": False},
+    "attention pooling": {"class_token": False, "global_pool": "map", "num_classes": 0},
+    "attention pooling beside a class token": {"global_pool": "map", "act_layer": "gelu_tanh"},
+    "attention pooling with the class token": {"global_pool": "map", "pool_include_prefix": True},
+    "SwiGLU, packed": {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "init_values": 0.1, "mlp_ratio": 4},
+    "SwiGLU": {"mlp_layer": SwiGLU, "act_layer": nn.SiLU},
+    "another feed-forward width": {"mlp_ratio": 2.5},
+}
+
+
+def tiny(**options: Any) -> VisionTransformer:
+    return randomise(VisionTransformer(**{**TINY, **options}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_identity(variant: str) -> None:
+    check_identity(adapter.from_module(tiny(**VARIANTS[variant])))
+
+
+@pytest.mark.parametrize("variant", ["class token", "registers", "average pooling", "attention pooling"])
+def test_the_teacher_says_what_the_module_says(variant: str) -> None:
+    network = tiny(**VARIANTS[variant])
+    teacher = adapter.from_module(network)
+    images = images_for(teacher)
+    said = teacher(images)
+    own = network(teacher.normalise(images))
+    assert_close(own, said.embedding if said.logits is None else said.logits)
+
+
+def test_identity_of_a_clip() -> None:
+    network = timm.create_model(
+        "vit_base_patch32_clip_quickgelu_224.openai", embed_dim=64, depth=2, num_heads=2, num_classes=512, img_size=64
+    )
+    teacher = load_teacher(randomise(network))
+    assert teacher.anatomy.projection == 512
+    assert teacher.anatomy.classes is None
+    assert teacher.anatomy.block.activation == "quick_gelu"
+    check_identity(teacher)
+
+
+def test_a_clip_tuned_to_classify_has_a_classifier() -> None:
+    name = "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k"
+    network = timm.create_model(name, embed_dim=64, depth=1, num_heads=2, img_size=64)
+    anatomy = load_teacher(network).anatomy
+    assert anatomy.classes == 1000
+    assert anatomy.projection is None
+
+
+def test_the_module_passed_in_stays_as_it_is() -> None:
+    network = tiny().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    load_teacher(network, image_size=48)
+    assert network.training
+    assert all(weight.requires_grad for weight in network.parameters())
+    assert network.patch_embed.img_size == (32, 32)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": True}, {"reg_tokens": 2, "no_embed_class": True}])
+def test_image_size_resamples_positions(options: dict[str, Any]) -> None:
+    teacher = load_teacher(tiny(**options), image_size=48)
+    assert teacher.preprocessing.size == (48, 48)
+    assert teacher.patch_tokens == 36
+    check_identity(teacher)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"images of \(32, 32\), not \(40, 32\)"):
+        load_teacher(tiny())(torch.zeros(1, 3, 40, 32))
+
+
+def test_an_image_size_below_one_patch_is_refused() -> None:
+    with pytest.raises(TeacherError, match=r"image size of 7 does not hold a single patch of 8 x 8 pixels. Use a multiple of 8"):
+        load_teacher(tiny(), image_size=7)
+
+
+def test_crop() -> None:
+    assert load_teacher(tiny(), crop=0.5).preprocessing.crop == 0.5
+    assert load_teacher(tiny()).preprocessing.crop == 0.875
+    with pytest.raises(ConfigError, match=r"crop must be a share in \(0, 1\], not 0"):
+        load_teacher(tiny(), crop=0.0)
+
+
+def test_preprocessing_is_the_models_own() -> None:
+    siglip = timm.create_model("vit_base_patch16_siglip_224", embed_dim=64, depth=1, num_heads=2)
+    preprocessing = load_teacher(siglip).preprocessing
+    assert preprocessing.mean == preprocessing.std == (0.5, 0.5, 0.5)
+    assert preprocessing.size == (224, 224)
+
+
+def test_fingerprint_depends_on_the_weights() -> None:
+    first, again, other = load_teacher(tiny()), load_teacher(tiny()), load_teacher(randomise(tiny(), seed=1))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "max pooling": (partial(tiny, global_pool="max"), "its pooling 'max' is none of token, average or attention pooling"),
+    "parallel blocks": (partial(tiny, block_fn=ParallelScalingBlock), "its ParallelScalingBlock blocks are not plain pre-norm"),
+    "post-norm blocks": (partial(tiny, block_fn=ResPostBlock), "its ResPostBlock blocks are not plain pre-norm"),
+    "RMS norm": (partial(tiny, norm_layer=RmsNorm), "it normalises by RmsNorm, not LayerNorm"),
+    "activation": (partial(tiny, act_layer="hard_swish"), "its activation is Hardswish"),
+    "gate at the end": (partial(tiny, mlp_layer=partial(GluMlp, gate_last=True)), "is the last half, not the first"),
+    "distilled": (lambda: VisionTransformerDistilled(**TINY), "it has a distillation token with a head of its own"),
+    "norm inside": (partial(tiny, scale_attn_norm=True), "are not plain pre-norm transformer blocks .*attn.norm.weight"),
+    "gated feed-forward in pooling": (
+        partial(tiny, global_pool="map", mlp_layer=SwiGLUPacked, act_layer=nn.SiLU),
+        "its attention pooling is not that of SigLIP",
+    ),
+    "subclass": (lambda: type("Changed", (VisionTransformer,), {})(**TINY), "its Changed changes the plain vision transformer"),
+    "not a transformer": (lambda: nn.Linear(2, 2), "its Linear is windowed, convolutional or otherwise not a plain"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_modules(case: str) -> None:
+    build, reason = REFUSED[case]
+    with pytest.raises(TeacherError, match=reason) as error:
+        load_teacher(build())
+    assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("swin_tiny_patch4_window7_224", "its SwinTransformer is windowed"),
+        ("eva02_tiny_patch14_224", "it uses rotary positions"),
+        ("vit_tiny_r_s16_p8_224", "it is a hybrid with a convolutional backbone"),
+        ("deit_tiny_distilled_patch16_224", "it has a distillation token"),
+        ("resnet18", "its ResNet is windowed, convolutional"),
+    ],
+)
+def test_refused_names_are_refused_before_anything_is_fetched(name: str, reason: str) -> None:
+    with pytest.raises(TeacherError, match=f"'timm:{name}' cannot be inherited from yet: {reason}"):
+        load_teacher(f"timm:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("vit_tinny_patch16_224", "Did you mean 'vit_tiny_patch16_224'"),
+        ("vit_tiny_patch16_224.augreg_in21", "Did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
+        ("qqqqqqqq", "list_pretrained"),
+    ],
+)
+def test_unknown_names(name: str, suggestion: str) -> None:
+    with pytest.raises(TeacherError, match=r"timm has no (model|weights) of the name") as error:
+        load_teacher(f"timm:{name}")
+    assert suggestion in error.value.remedy
+
+
+def test_an_architecture_without_weights() -> None:
+    with pytest.raises(TeacherError) as error:
+        load_teacher("timm:vit_base_patch16_plus_240")
+    assert error.value.problem == "timm has no weights for 'vit_base_patch16_plus_240'."
+    assert error.value.remedy == "Give them as timm:vit_base_patch16_plus_240@FILE."
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str | None) -> None:
+        raise ConnectionError(f"no route to {repository}\nand a second line")
+
+    monkeypatch.setattr(adapter, "expect_hub", unreachable)
+    name = "timm:vit_tiny_patch16_224.augreg_in21k"
+    with pytest.raises(TeacherError) as error:
+        load_teacher(name)
+    assert error.value.problem.startswith(
+        f"The weights of '{name}' could not be fetched (ConnectionError: no route to timm/vit_tiny"
+    )
+    assert error.value.remedy == (
+        f"Check the network, or fetch the file elsewhere and give it as {name}@FILE; 'bundled' needs no hub."
+    )
+
+
+def test_from_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(adapter, "expect_hub", lambda repository: None)
+    monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **options: create(name, pretrained=False, **options))
+    teacher = load_teacher("timm:vit_tiny_patch16_224.augreg_in21k", image_size=64, crop=0.75)
+    assert teacher.identity.name == "timm:vit_tiny_patch16_224.augreg_in21k"
+    assert teacher.identity.licence == "Apache-2.0"
+    assert teacher.preprocessing.size == (64, 64)
+    assert teacher.preprocessing.crop == 0.75
+    assert teacher.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled ViT-Ti/16 at 64 pixels with seven classes, in half precision."""
+    network = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64))
+    path = tmp_path_factory.mktemp("weights") / "labelled.safetensors"
+    names = json.dumps([f"class {index}" for index in range(7)])
+    save_file({name: value.half() for name, value in network.state_dict().items()}, path, metadata={"class_names": names})
+    return path
+
+
+def test_from_file_reads_classes_and_size_off_the_weights(saved: Path) -> None:
+    teacher = load_teacher(f"timm:vit_tiny_patch16_224@{saved}")
+    assert teacher.preprocessing.size == (64, 64)
+    assert teacher.anatomy.classes == 7
+    assert teacher.identity.class_names == tuple(f"class {index}" for index in range(7))
+    assert teacher.identity.source == str(saved)
+    assert teacher.identity.licence is None
+    assert all(value.dtype == torch.float32 for value in teacher.cortex_state().values())
+    assert load_teacher(f"timm:vit_tiny_patch16_224@{saved}", image_size=96).preprocessing.size == (96, 96)
+
+
+def test_from_file_gives_the_networks_own_logits(saved: Path) -> None:
+    teacher = load_teacher(f"timm:vit_tiny_patch16_224@{saved}")
+    network = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64)).half().float()
+    images = images_for(teacher)
+    assert_close(teacher(images).logits, network(teacher.normalise(images)))
+
+
+def test_weights_that_do_not_fit_are_listed_ten_at_most(saved: Path) -> None:
+    with pytest.raises(WeightsError) as error:
+        load_teacher(f"timm:vit_small_patch16_224@{saved}")
+    assert f"The weights of '{saved}' do not fit (other shape: " in error.value.problem
+    assert "blocks.0.attn.proj.bias [192] instead of [384]" in error.value.problem
+    assert error.value.problem.count("instead of") == 10
+    assert "and 141 more" in error.value.problem
+    assert error.value.remedy == "Check that the file belongs to this architecture."
+
+
+def test_missing_and_unexpected_weights_are_listed(saved: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(saved)
+    removed = sorted(name for name in state if name.startswith("blocks.1."))
+    kept = {name: value for name, value in state.items() if name not in removed}
+    save_file({**kept, "surprise": torch.zeros(1)}, tmp_path / "cut.safetensors")
+    with pytest.raises(WeightsError) as error:
+        load_teacher(f"timm:vit_tiny_patch16_224@{tmp_path / 'cut.safetensors'}")
+    assert f"missing: {', '.join(removed[:10])} and {len(removed) - 10} more; unexpected: surprise" in error.value.problem
+
+
+def test_the_labelled_teacher(shared: Path) -> None:
+    path = shared / "teacher" / "vit_s14_caltech101.safetensors"
+    teacher = load_teacher(f"timm:vit_small_patch14_dinov2@{path}", crop=0.875)
+    assert teacher.identity.class_names is not None
+    assert len(set(teacher.identity.class_names)) == teacher.anatomy.classes == 101
+    assert teacher.preprocessing.size == (224, 224)
+    assert teacher.preprocessing.crop == 0.875
+    assert teacher.patch_tokens == 256
