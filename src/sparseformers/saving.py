@@ -1,0 +1,136 @@
+"""A SparseFormer in one file: weights as safetensors, its configuration inside, usable without the teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparseformers.config import SparseFormerConfig
+from sparseformers.errors import ConfigError, RunError, WeightsError
+from sparseformers.files import replacing
+from sparseformers.inherit import Provenance
+from sparseformers.model import SparseFormer
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.teachers.base import check_fit
+
+MODEL_FILE = "model.safetensors"
+"""The name of a model inside a run folder."""
+
+
+class SavedModel(NamedTuple):
+    """What a model file holds."""
+
+    student: SparseFormer
+    """In evaluation mode, float32, on the CPU."""
+    provenance: Provenance | None
+    """Where it comes from; None for a model that was not inherited."""
+
+
+def save(student: SparseFormer, path: str | Path, *, provenance: Provenance | None = None) -> None:
+    """Writes a student with its configuration to one .safetensors file, whole or not at all.
+
+    Args:
+        student: whose weights to save; those on another device are copied.
+        path: the file; its folder is made if need be.
+        provenance: where the student comes from.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    metadata = {
+        "format": "sparseformers",
+        "sparseformers": version("sparseformers"),
+        "config": json.dumps(to_dict(student.config)),
+        "digest": digest(state),
+    }
+    if provenance is not None:
+        metadata["provenance"] = json.dumps(to_dict(provenance))
+    with replacing(Path(path)) as temporary:
+        save_file(state, temporary, metadata=metadata)
+
+
+def load(run_or_file: str | Path) -> SparseFormer:
+    """Loads a SparseFormer from a run folder or a model file; the teacher is not needed.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        RunError: if the folder is no run, or its run has not saved a model yet.
+        WeightsError: if the file is cut short, was tampered with, or is no SparseFormer.
+    """
+    return load_saved(run_or_file).student
+
+
+def load_saved(run_or_file: str | Path) -> SavedModel:
+    """Like :func:`load`, with the provenance of the model."""
+    path = model_file(Path(run_or_file))
+    state, metadata = _read(path)
+    try:
+        config = from_dict(SparseFormerConfig, json.loads(metadata["config"]), where=f"configuration in '{path}'")
+        provenance = metadata.get("provenance")
+        origin = None if provenance is None else from_dict(Provenance, json.loads(provenance), where=f"provenance in '{path}'")
+    except (json.JSONDecodeError, ConfigError) as error:
+        raise WeightsError(f"The configuration inside '{path}' cannot be used: {error}", "Save the model again.") from None
+    with torch.device("meta"):
+        student = SparseFormer(config)
+    expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
+    check_fit(expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"'{path}'")
+    if metadata.get("digest") != digest(state):
+        raise WeightsError(
+            f"The weights in '{path}' are not those that were saved.", "The file was changed or damaged: fetch it again."
+        )
+    student = SparseFormer(config)  # its buffers, which the file does not hold, need real memory
+    student.load_state_dict(state)
+    return SavedModel(student.eval(), origin)
+
+
+def model_file(path: Path) -> Path:
+    """The model file that a run folder or a path to a file means.
+
+    Raises:
+        RunError: if there is none.
+    """
+    if path.is_dir():
+        if (path / MODEL_FILE).is_file():
+            return path / MODEL_FILE
+        if (path / "config.json").is_file():
+            raise RunError(f"The run '{path}' has no {MODEL_FILE} yet.", "Wait for its first evaluation, or resume it.")
+        raise RunError(f"The folder '{path}' is not a run of sparseformers.", "Give the --out folder of a bootstrap.")
+    if not path.is_file():
+        raise RunError(f"There is no run folder or model file '{path}'.", "Check the path.")
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"The file '{path}' cannot be read as safetensors ({error}).", "It may be cut short: fetch or save it again."
+        ) from None
+    if metadata.get("format") != "sparseformers" or "config" not in metadata:
+        raise WeightsError(
+            f"The file '{path}' is not a model of sparseformers: it carries no configuration.",
+            "Give a model.safetensors that sparseformers saved; weights of a teacher go after '--teacher timm:NAME@'.",
+        )
+    return state, metadata
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of a state dict."""
+    checksum = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        checksum.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+    return checksum.hexdigest()

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sparseformers.errors import RunError, WeightsError
+from sparseformers.inherit import Provenance, Shares
+from sparseformers.saving import load, load_saved, save
+from tests.model.small import small_model
+
+
+@pytest.fixture
+def model_path(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save(small_model(), path)
+    return path
+
+
+def rewrite(path: Path, *, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None) -> None:
+    with safe_open(path, "pt") as file:
+        kept = file.metadata()
+    save_file(tensors or load_file(path), path, metadata={**kept, **(metadata or {})})
+
+
+def test_save_load__round_trip_gives_the_same_function(tmp_path: Path) -> None:
+    student = small_model(block={"layer_scale": True, "query_key_norm": True}, pooling="attention", projection=8, classes=3)
+    provenance = Provenance(
+        teacher="timm:x",
+        teacher_fingerprint="abc",
+        shares=Shares(truncate=1, tune=1, freeze=1),
+        image_size=(64, 64),
+        crop=0.9,
+    )
+    save(student, tmp_path / "folder" / "model.safetensors", provenance=provenance)
+    again = load_saved(tmp_path / "folder" / "model.safetensors")
+    images = torch.rand(2, 3, 48, 64)
+    for ours, theirs in zip(again.student(images), student(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert again.provenance == provenance
+    assert again.student.config == student.config
+    assert not again.student.training
+
+
+def test_load__takes_a_run_folder(model_path: Path) -> None:
+    assert load(model_path.parent).config == load(model_path).config
+
+
+def test_save__leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save(small_model(), path)
+    before = path.read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("sparseformers.saving.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(small_model(tokens=3), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_load__truncated_file(model_path: Path) -> None:
+    model_path.write_bytes(model_path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="cannot be read as safetensors") as caught:
+        load(model_path)
+    assert "cut short" in caught.value.remedy
+
+
+def test_load__one_changed_value(model_path: Path) -> None:
+    content = bytearray(model_path.read_bytes())
+    content[-3] ^= 1
+    model_path.write_bytes(bytes(content))
+    with pytest.raises(WeightsError, match="not those that were saved"):
+        load(model_path)
+
+
+def test_load__missing_and_unexpected_weights_are_listed(model_path: Path) -> None:
+    tensors = load_file(model_path)
+    tensors["stray"] = tensors.pop("cortex.norm.weight")
+    rewrite(model_path, tensors=tensors)
+    with pytest.raises(WeightsError, match=r"missing: cortex\.norm\.weight; unexpected: stray"):
+        load(model_path)
+
+
+def test_load__at_most_ten_names_are_listed(model_path: Path) -> None:
+    tensors = load_file(model_path)
+    rewrite(model_path, tensors={"stray": tensors["cortex.norm.weight"]})
+    with pytest.raises(WeightsError, match=r"and \d+ more") as caught:
+        load(model_path)
+    assert caught.value.problem.split(";")[0].count(",") == 9
+
+
+def test_load__unknown_key_in_the_configuration_suggests_the_nearest(model_path: Path) -> None:
+    with safe_open(model_path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    config["focusing"]["tokns"] = config["focusing"].pop("tokens")
+    rewrite(model_path, metadata={"config": json.dumps(config)})
+    with pytest.raises(WeightsError, match=r"unknown key 'focusing\.tokns'\. Did you mean 'tokens'"):
+        load(model_path)
+
+
+def test_load__a_teachers_weights_are_no_student(tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "teacher.safetensors")
+    with pytest.raises(WeightsError, match="carries no configuration"):
+        load(tmp_path / "teacher.safetensors")
+
+
+def test_load__missing_places(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run folder or model file"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="is not a run of sparseformers"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RunError, match=r"has no model\.safetensors yet"):
+        load(tmp_path)
