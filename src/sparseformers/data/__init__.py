@@ -1,0 +1,43 @@
+"""Images from folders: finding and decoding them, views to train on and to evaluate with, what is held out or skipped."""
+
+from sparseformers.data.dataset import (
+    Batch,
+    ImageViews,
+    SampleStream,
+    View,
+    ViewKey,
+    collate,
+    default_workers,
+    evaluation_batches,
+    fixed_views,
+    training_loader,
+)
+from sparseformers.data.images import IMAGE_SUFFIXES, UnreadableImageError, find_images, read_image
+from sparseformers.data.skipped import SkippedImages
+from sparseformers.data.splits import LabelledImages, labelled_splits, split_holdout
+from sparseformers.data.transforms import AUGMENTATIONS, Augmentation, evaluation_view, training_view
+
+__all__ = [
+    "AUGMENTATIONS",
+    "IMAGE_SUFFIXES",
+    "Augmentation",
+    "Batch",
+    "ImageViews",
+    "LabelledImages",
+    "SampleStream",
+    "SkippedImages",
+    "UnreadableImageError",
+    "View",
+    "ViewKey",
+    "collate",
+    "default_workers",
+    "evaluation_batches",
+    "evaluation_view",
+    "find_images",
+    "fixed_views",
+    "labelled_splits",
+    "read_image",
+    "split_holdout",
+    "training_loader",
+    "training_view",
+]

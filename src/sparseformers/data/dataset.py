@@ -1,0 +1,276 @@
+"""Views of images as tensors, in an order that a run can stop and go on in.
+
+Every view is a function of (seed, epoch, index) alone, whichever worker or process makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data.images import UnreadableImageError, read_image
+from sparseformers.data.transforms import CropView, evaluation_view
+
+MOST_WORKERS = 8
+BATCHES_AHEAD = 4
+"""Batches that each worker keeps ready."""
+
+
+class ViewKey(NamedTuple):
+    """Which view of which image."""
+
+    epoch: int
+    """From 0; another epoch, another random view."""
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+    """Place of the view in :class:`ImageViews`."""
+
+
+class View(NamedTuple):
+    """One view, or why there is none."""
+
+    image: Tensor | None
+    """3 x H x W in [0, 1]; None for an unreadable image."""
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+    """Place of the view in :class:`ImageViews`."""
+    problem: str | None
+    """Why the image is unreadable; None for a readable one."""
+
+
+class Batch(NamedTuple):
+    """The readable views of a batch, and what was unreadable."""
+
+    images: Tensor
+    """b x 3 x H x W in [0, 1]; where b = 0, H and W are 0 too."""
+    indices: Tensor
+    """b, int64: place of each view in :class:`ImageViews`."""
+    unreadable: tuple[tuple[int, str], ...]
+    """(index, reason) of each view that is missing from the batch."""
+
+
+class ImageViews(Dataset[View]):
+    """Views of image files.
+
+    Args:
+        paths: the images.
+        view: makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only; where it has
+            an attribute ``at_least``, large JPEGs are decoded at a size with sides of no fewer pixels than that.
+        seed: of the views.
+        views_per_image: K; the view k of image i has the index i * K + k.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], view: Callable[[Image.Image], Tensor], *, seed: int, views_per_image: int = 1
+    ) -> None:
+        self.paths = list(paths)
+        self.view = view
+        self.seed = seed
+        self.views_per_image = views_per_image
+        self._at_least: int | None = getattr(view, "at_least", None)
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.views_per_image
+
+    def path(self, index: int) -> Path:
+        """The file of the view ``index``."""
+        return self.paths[index // self.views_per_image]
+
+    def __getitem__(self, key: ViewKey) -> View:
+        """The view of this key; never raises for an unreadable image, but says what is wrong with it."""
+        epoch, index = key
+        try:
+            image = read_image(self.path(index), at_least=self._at_least)
+        except UnreadableImageError as error:
+            return View(None, index, error.reason)
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the accelerators too and those are not restored.
+            torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))
+            return View(self.view(image), index, None)
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed of 63 bits that belongs to these numbers; near ones give unrelated seeds."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def collate(views: list[View]) -> Batch:
+    """Puts views together, without the unreadable ones."""
+    readable = [view for view in views if view.image is not None]
+    images = [view.image for view in readable if view.image is not None]
+    return Batch(
+        images=torch.stack(images) if images else torch.empty(0, 3, 0, 0),
+        indices=torch.tensor([view.index for view in readable], dtype=torch.int64),
+        unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
+    )
+
+
+class SampleStream(Sampler[list[ViewKey]]):
+    """The order of training: epoch after epoch, each in its own random order, cut into batches.
+
+    A batch may span two epochs. Processes take turns within every batch, so together they see what one would, and each
+    gets equally many batches (a short last one may leave some of them an empty list).
+
+    Args:
+        length: images in an epoch.
+        batch_size: samples in a batch of all processes together.
+        seed: of the order.
+        total: samples of the whole run, counted from its beginning and not from ``start``; None for no end.
+        start: samples that the run has had before.
+        process: which process this is, from 0.
+        processes: how many there are.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        seed: int,
+        total: int | None,
+        start: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if length < 1 or batch_size < 1 or start < 0 or not 0 <= process < processes:
+            raise ValueError(f"no stream of {length} images in batches of {batch_size} for process {process} of {processes}")
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.total = total
+        self.start = start
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        """How many batches are left of the run; a TypeError where it has no end."""
+        if self.total is None:
+            raise TypeError("a stream without a total has no length")
+        return math.ceil(max(0, self.total - self.start) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        batch: list[ViewKey] = []
+        taken = self.start
+        for key in self._keys():
+            if self.total is not None and taken >= self.total:
+                break
+            batch.append(key)
+            taken += 1
+            if len(batch) == self.batch_size:
+                yield batch[self.process :: self.processes]
+                batch = []
+        if batch:
+            yield batch[self.process :: self.processes]
+
+    def _keys(self) -> Iterator[ViewKey]:
+        """The endless stream from ``start`` on."""
+        epoch, passed = divmod(self.start, self.length)
+        while True:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+            order = torch.randperm(self.length, generator=generator)
+            for index in order[passed:].tolist():
+                yield ViewKey(epoch, index)
+            epoch, passed = epoch + 1, 0
+
+
+class _InOrder(Sampler[list[ViewKey]]):
+    """Every view of the first epoch once, in order."""
+
+    def __init__(self, length: int, batch_size: int) -> None:
+        self.length = length
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.length / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        for start in range(0, self.length, self.batch_size):
+            yield [ViewKey(0, index) for index in range(start, min(start + self.batch_size, self.length))]
+
+
+def default_workers() -> int:
+    """How many processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MOST_WORKERS, allowed or 1))
+
+
+def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) -> DataLoader[Batch]:
+    """Loads the batches of ``stream``, each a :class:`Batch`.
+
+    Args:
+        views: with training views.
+        stream: over ``len(views)`` images.
+        workers: processes to read with; 0 reads in this one.
+    """
+    return _loader(views, stream, workers)
+
+
+def evaluation_batches(
+    paths: Sequence[Path], preprocessing: PreprocessingConfig, *, batch_size: int, workers: int
+) -> DataLoader[Batch]:
+    """Loads the teacher's own view of each image, in order, as :class:`Batch` by batch.
+
+    Args:
+        paths: the images; a batch's indices are places in it.
+        preprocessing: the teacher's.
+        batch_size: images in a batch.
+        workers: processes to read with; 0 reads in this one.
+    """
+    views = ImageViews(paths, evaluation_view(preprocessing), seed=0)
+    return _loader(views, _InOrder(len(views), batch_size), workers)
+
+
+def fixed_views(
+    paths: Sequence[Path],
+    *,
+    size: tuple[int, int],
+    views_per_image: int,
+    seed: int,
+    scale: tuple[float, float] = (0.1, 0.6),
+    batch_size: int = 32,
+    workers: int = 0,
+) -> DataLoader[Batch]:
+    """Loads K random crops of each image, the same ones every time: to evaluate with when there are few images.
+
+    Args:
+        paths: the images; view k of image i has the index i * K + k.
+        size: height and width in pixels.
+        views_per_image: K.
+        seed: of the crops.
+        scale: the least and greatest share of the image's area.
+        batch_size: views in a batch.
+        workers: processes to read with; 0 reads in this one.
+    """
+    views = ImageViews(paths, CropView(size, scale), seed=seed, views_per_image=views_per_image)
+    return _loader(views, _InOrder(len(views), batch_size), workers)
+
+
+def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) -> DataLoader[Batch]:
+    loader = DataLoader(
+        views,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_init_worker if workers else None,
+        persistent_workers=False,
+        # Its own, so that making an iterator does not draw from the global one.
+        generator=torch.Generator().manual_seed(views.seed),
+    )
+    # A DataLoader is typed by what its dataset holds, not by what it yields.
+    return cast("DataLoader[Batch]", loader)
+
+
+def _init_worker(_worker: int) -> None:
+    # The workers share the processors already.
+    torch.set_num_threads(1)

@@ -1,0 +1,205 @@
+"""Image files: finding them in folder trees, and decoding whatever they hold to 8-bit RGB."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from sparseformers.errors import DataError, shorten, suggest
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Endings of the file names that count as images, in any case."""
+MOST_PIXELS = 150_000_000
+"""Images of more pixels are not decoded: a small file can unpack to all of the memory. Pillow's own limit is 179 million."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""What a file is decoded as, whatever its name says; Pillow's other formats run external programs, among other things."""
+
+
+class UnreadableImageError(Exception):
+    """An image file that cannot be decoded; training goes on without it.
+
+    Args:
+        path: the file.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
+        return type(self), (self.path, self.reason)
+
+
+def find_images(folders: Sequence[Path]) -> list[Path]:
+    """All image files in folder trees, by the endings of their names; hidden files and folders are left out.
+
+    Symbolic links are followed, each file counts once.
+
+    Args:
+        folders: folders, or single image files.
+
+    Returns:
+        The paths, each beginning with its folder as given, sorted.
+
+    Raises:
+        DataError: for a folder that is missing or cannot be read, a file that is no image, or no image in all of them.
+    """
+    found = images_under([_checked(folder) for folder in folders])
+    if not found:
+        places = shorten(f"'{folder}'" for folder in folders) or "given"
+        held = "The folder {} holds no images." if len(folders) == 1 else "The folders {} hold no images."
+        raise DataError(held.format(places), f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
+    return found
+
+
+def images_under(folders: Sequence[Path]) -> list[Path]:
+    """Like :func:`find_images` for folders that are there; no image is no error."""
+    found: dict[str, Path] = {}
+    visited: set[str] = set()
+    for folder in folders:
+        for identity, path in _walk(folder, visited):
+            found.setdefault(identity, path)
+    return sorted(found.values())
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image: not hidden, and with one of the known endings."""
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _checked(folder: Path) -> Path:
+    """``folder`` as a path, if it is a folder or an image file."""
+    folder = Path(folder)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        if is_image_name(folder.name):
+            return folder
+        raise DataError(
+            f"'{folder}' is neither a folder nor an image.",
+            f"Give a folder, or a file that ends in {', '.join(IMAGE_SUFFIXES)}.",
+        )
+    siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    raise DataError(
+        f"The folder '{folder}' does not exist.",
+        f"{suggest(folder.name, siblings)} Give a folder that holds images.".strip(),
+    )
+
+
+def _walk(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
+    """Image files under ``place`` with what identifies them on the disk; ``visited`` keeps links from going in circles."""
+    identity = os.path.realpath(place)
+    if not place.is_dir():
+        yield identity, place
+        return
+    if identity in visited:
+        return
+    visited.add(identity)
+    try:
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"The folder '{place}' cannot be read ({error.strerror}).", "Check its permissions.") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(place / entry.name, visited)
+        elif is_image_name(entry.name) and entry.is_file():
+            # Only links need the disk again; realpath for every file would double the time on a million of them.
+            real = os.path.realpath(entry.path) if entry.is_symlink() else str(Path(identity, entry.name))
+            yield real, place / entry.name
+
+
+def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
+    """Decodes an image file to 8-bit RGB.
+
+    The EXIF orientation is applied, transparency is laid on white, grey values of more than 8 bits are scaled, and of
+    several frames or pages the first one is taken.
+
+    Args:
+        path: the file.
+        at_least: pixels; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep at
+            least this many. The size is the file's own without it.
+
+    Raises:
+        UnreadableImageError: for a file that is missing, empty, truncated, damaged, too large, or no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(image, path)
+                if at_least is not None and isinstance(image, JpegImageFile):
+                    image.draft(None, (at_least, at_least))
+                image.load()
+                _turn_upright(image)
+                return _to_rgb(image)
+    except UnreadableImageError:
+        raise
+    # Pillow's decoders let nearly every kind of exception through on damaged files.
+    except Exception as error:
+        raise UnreadableImageError(path, _reason(path, error)) from error
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {MOST_PIXELS // 1_000_000} million")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why ``path`` could not be read, in a few words and without the path."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: more than {MOST_PIXELS // 1_000_000} million pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return "the file is empty" if path.stat().st_size == 0 else "not an image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Turns ``image`` as its EXIF orientation says; leaves it where the EXIF data is damaged."""
+    # The pixels are decoded by now, and Pillow's EXIF parser raises anything.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if not image.has_transparency_data:
+        # A conversion to the same mode would copy.
+        return image if image.mode == "RGB" else image.convert("RGB")
+    # Converted here and not pasted with a mask, because a palette's transparency is only resolved by this.
+    overlay = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of any depth to 0 ... 255.
+
+    16-bit values are scaled by their full range. 32-bit integers and floats have no agreed one: the narrowest usual
+    range that holds them is taken ([0, 1] and [0, 255] for floats, then 16 bits), else their own.
+    """
+    integer = np.issubdtype(values.dtype, np.integer)
+    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(grey.min()), float(grey.max())
+    usual = (65535.0,) if integer else (1.0, 255.0, 65535.0)
+    peak = next((peak for peak in usual if low >= 0 and high <= peak), None)
+    if peak is None:
+        grey, peak = grey - low, max(high - low, 1e-30)
+    rounded: np.ndarray = np.rint(grey * (255.0 / peak)).astype(np.uint8)
+    return rounded

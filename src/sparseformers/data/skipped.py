@@ -1,0 +1,41 @@
+"""The images that a run could not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparseformers.files import replacing
+
+
+class SkippedImages:
+    """Collects unreadable images, each once, however often it was met."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[Path, str] = {}
+
+    def add(self, path: Path, reason: str) -> None:
+        """Notes that ``path`` was skipped; the first reason stands."""
+        self._reasons.setdefault(path, reason)
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def share(self, of: int) -> float:
+        """The share of ``of`` images that was skipped, in [0, 1]."""
+        return len(self) / of if of else 0.0
+
+    def lines(self) -> list[str]:
+        """A line ``path TAB reason`` for each image, sorted by path."""
+        return [f"{_one_field(str(path))}\t{_one_field(self._reasons[path])}" for path in sorted(self._reasons)]
+
+    def write(self, file: Path) -> None:
+        """Writes a line with the count, then :meth:`lines`."""
+        count = f"# {len(self)} image{'' if len(self) == 1 else 's'} could not be read"
+        with replacing(file) as unfinished:
+            # Names on disk may be no valid UTF-8; they are written as they are.
+            unfinished.write_text("\n".join([count, *self.lines()]) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def _one_field(text: str) -> str:
+    """``text`` without the characters that part fields and lines."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,216 @@
+"""From a decoded image to the network's input in [0, 1]: random views to train on, fixed ones to evaluate with.
+
+Everything works on Pillow images up to the last step: as fast on one core as tensors are, and the same to the bit whatever
+the number of threads. Randomness comes from torch's global generator alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.errors import ConfigError, suggest
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+from torchvision.transforms import v2  # noqa: E402
+from torchvision.transforms.v2 import functional  # noqa: E402
+
+Augmentation = Literal["default", "strong"]
+AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")
+"""``default`` for photographs by the thousand, ``strong`` for a handful of them."""
+
+_RATIOS = (3 / 4, 4 / 3)
+"""Width over height of random crops."""
+_LONGEST_SIDES = 20
+"""An image's longer side in shorter ones; what a central crop would not see anyway is cut off before the resize."""
+
+
+def training_view(size: tuple[int, int], augmentation: Augmentation) -> Callable[[Image.Image], Tensor]:
+    """Random views of an image to train on.
+
+    Args:
+        size: height and width in pixels.
+        augmentation: one of ``AUGMENTATIONS``.
+
+    Returns:
+        A picklable function of an RGB image that gives 3 x H x W in [0, 1].
+
+    Raises:
+        ConfigError: for an augmentation that is none.
+    """
+    if augmentation == "default":
+        return DefaultView(size)
+    if augmentation == "strong":
+        return StrongView(size)
+    raise ConfigError(
+        f"There is no augmentation '{augmentation}'.",
+        f"{suggest(augmentation, AUGMENTATIONS)} Known: {', '.join(AUGMENTATIONS)}.".strip(),
+    )
+
+
+def evaluation_view(preprocessing: PreprocessingConfig) -> Callable[[Image.Image], Tensor]:
+    """The teacher's own view of an image, without its normalisation.
+
+    Returns:
+        A picklable function of an RGB image that gives 3 x H x W in [0, 1].
+    """
+    return EvaluationView(preprocessing)
+
+
+@dataclass(frozen=True)
+class CropView:
+    """A random crop and nothing else."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    scale: tuple[float, float]
+    """The least and greatest share of the image's area."""
+
+    @property
+    def at_least(self) -> int:
+        """Pixels that the image's sides need for its smallest crops to have the full resolution."""
+        return math.ceil(max(self.size) / math.sqrt(self.scale[0] * _RATIOS[0]))
+
+    @cached_property
+    def _crop(self) -> v2.Transform:
+        bicubic = v2.InterpolationMode.BICUBIC
+        return v2.RandomResizedCrop(self.size, scale=self.scale, ratio=_RATIOS, interpolation=bicubic, antialias=True)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return _to_tensor(self._crop(image))
+
+
+@dataclass(frozen=True)
+class DefaultView(CropView):
+    """A random crop of a quarter of the area or more, a flip, moderate colour jitter."""
+
+    scale: tuple[float, float] = (0.25, 1.0)
+    """The least and greatest share of the image's area."""
+
+    @cached_property
+    def _change(self) -> v2.Transform:
+        jitter = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02)
+        return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomApply([jitter], p=0.5)])
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return _to_tensor(self._change(self._crop(image)))
+
+
+@dataclass(frozen=True)
+class StrongView:
+    """Views that differ so much that a few photographs yield enough of them.
+
+    In the spirit of Asano and Saeed, "The augmented image prior" (ICLR 2023): crops down to 1/50 of the area, turned,
+    sheared, flipped, with other colours, now and then grey or blurred. The turned crop lies inside the image, so nothing
+    has to be filled in.
+    """
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    scale: tuple[float, float] = (0.02, 1.0)
+    """The least and greatest share of the image's area; sides are drawn uniformly, so small crops are common."""
+    degrees: float = 30.0
+    """The greatest rotation to either side."""
+    shear: float = 15.0
+    """The greatest shear to either side, in degrees."""
+
+    @property
+    def at_least(self) -> int:
+        """Pixels that the image's sides need for its smallest crops to have the full resolution."""
+        return math.ceil(max(self.size) / math.sqrt(self.scale[0] * _RATIOS[0]))
+
+    @cached_property
+    def _recolour(self) -> v2.Transform:
+        jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+        return v2.Compose([v2.RandomApply([jitter], p=0.8), v2.RandomGrayscale(p=0.1)])
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        view = self._recolour(self._turned_crop(image))
+        if _uniform(0, 1) < 0.1:
+            view = view.filter(ImageFilter.GaussianBlur(_uniform(0.3, 1.0) * min(self.size) / 100))
+        return _to_tensor(view)
+
+    def _turned_crop(self, image: Image.Image) -> Image.Image:
+        """A parallelogram inside the image, resized to ``size``: its bounding box is resized first (antialiased, and
+        small), then turned upright.
+        """
+        height, width = self.size
+        right, down = self._half_axes(image.width, image.height)
+        # Half the bounding box of centre +- right +- down, shrunk where it would reach outside of the image.
+        reach = (abs(right[0]) + abs(down[0]), abs(right[1]) + abs(down[1]))
+        shrink = min(1.0, image.width / (2 * reach[0]), image.height / (2 * reach[1]))
+        half = (min(reach[0] * shrink, image.width / 2), min(reach[1] * shrink, image.height / 2))
+        centre = (_uniform(half[0], image.width - half[0]), _uniform(half[1], image.height - half[1]))
+        box = (
+            max(centre[0] - half[0], 0.0),
+            max(centre[1] - half[1], 0.0),
+            min(centre[0] + half[0], image.width),
+            min(centre[1] + half[1], image.height),
+        )
+        # One pixel of the box for one of the view, along each of its sides.
+        density = max(width / (2 * math.hypot(*right)), height / (2 * math.hypot(*down)))
+        across, along = max(1, math.ceil(2 * reach[0] * density)), max(1, math.ceil(2 * reach[1] * density))
+        part = image.resize((across, along), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+        # From a view's pixel (x, y) to the box's: its middle + right * (2x/W - 1) + down * (2y/H - 1), in the box's pixels.
+        by_x = (right[0] * across / (reach[0] * width), right[1] * along / (reach[1] * width))
+        by_y = (down[0] * across / (reach[0] * height), down[1] * along / (reach[1] * height))
+        start = [side / 2 - by_x[i] * width / 2 - by_y[i] * height / 2 for i, side in enumerate((across, along))]
+        matrix = (by_x[0], by_y[0], start[0], by_x[1], by_y[1], start[1])
+        return part.transform((width, height), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
+
+    def _half_axes(self, width: int, height: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """From a random crop's centre to the middles of its right and its lower side, (x, y) in the image's pixels."""
+        share = _uniform(math.sqrt(self.scale[0]), math.sqrt(self.scale[1]))
+        ratio = math.exp(_uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1])))
+        half_width, half_height = (0.5 * share * math.sqrt(width * height * part) for part in (ratio, 1 / ratio))
+        flip = -1 if _uniform(0, 1) < 0.5 else 1
+        turn = math.radians(_uniform(-self.degrees, self.degrees))
+        lean = turn + math.radians(_uniform(-self.shear, self.shear))
+        right = (flip * half_width * math.cos(turn), flip * half_width * math.sin(turn))
+        return right, (-half_height * math.sin(lean), half_height * math.cos(lean))
+
+
+@dataclass(frozen=True)
+class EvaluationView:
+    """Resize and central crop as timm does them: the resized image is 1 / crop of the size, rounded down."""
+
+    preprocessing: PreprocessingConfig
+    """The teacher's size, crop, interpolation and kind of resize."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        filter_ = v2.InterpolationMode(self.preprocessing.interpolation)
+        if self.preprocessing.resize == "shorter":
+            longest = _LONGEST_SIDES * min(image.size) * max(self.preprocessing.size) // min(self.preprocessing.size)
+            image = functional.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+        resized = functional.resize(image, self._resized(image.height, image.width), interpolation=filter_, antialias=True)
+        return _to_tensor(functional.center_crop(resized, list(self.preprocessing.size)))
+
+    def _resized(self, height: int, width: int) -> list[int]:
+        """Height and width of the resized image, by timm's rounding."""
+        to_height, to_width = (math.floor(side / self.preprocessing.crop) for side in self.preprocessing.size)
+        if self.preprocessing.resize == "squash":
+            return [to_height, to_width]
+        if to_height == to_width:
+            return [max(to_height, int(to_height * height / width)), max(to_width, int(to_width * width / height))]
+        ratio = min(height / to_height, width / to_width)
+        return [round(height / ratio), round(width / ratio)]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """An RGB image to 3 x H x W in [0, 1]."""
+    return functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
+
+
+def _uniform(low: float, high: float) -> float:
+    """A number between the two, from torch's global generator."""
+    return low + (high - low) * float(torch.rand(()))

@@ -1,0 +1,270 @@
+"""The order of training and what its views depend on: (seed, epoch, index) and nothing else."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import (
+    Batch,
+    ImageViews,
+    SampleStream,
+    View,
+    ViewKey,
+    collate,
+    default_workers,
+    evaluation_batches,
+    evaluation_view,
+    fixed_views,
+    read_image,
+    training_loader,
+    training_view,
+)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Seven small images of noise."""
+    folder = tmp_path_factory.mktemp("photographs")
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(7)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture
+def with_broken(photographs: list[Path], tmp_path: Path) -> list[Path]:
+    """The first four, then an empty file and a file of text in between."""
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    return [photographs[0], tmp_path / "empty.jpg", photographs[1], photographs[2], tmp_path / "text.jpg", photographs[3]]
+
+
+def training_views(paths: list[Path], seed: int = 0) -> ImageViews:
+    return ImageViews(paths, training_view((16, 16), "default"), seed=seed)
+
+
+def image_of(views: ImageViews, epoch: int, index: int) -> torch.Tensor:
+    image = views[ViewKey(epoch, index)].image
+    assert image is not None
+    return image
+
+
+class TestImageViews:
+    def test_a_view_is_a_function_of_seed_epoch_and_index(self, photographs: list[Path]) -> None:
+        first = image_of(training_views(photographs), 3, 2)
+        torch.manual_seed(123)
+        torch.rand(7)
+        assert torch.equal(image_of(training_views(photographs), 3, 2), first)
+        assert not torch.equal(image_of(training_views(photographs), 4, 2), first)
+        assert not torch.equal(image_of(training_views(photographs, seed=1), 3, 2), first)
+
+    def test_the_index_changes_the_view_of_the_same_file(self, photographs: list[Path]) -> None:
+        views = training_views([photographs[0], photographs[0]])
+        assert not torch.equal(image_of(views, 0, 0), image_of(views, 0, 1))
+
+    def test_the_global_generator_is_left_alone(self, photographs: list[Path]) -> None:
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        image_of(training_views(photographs), 0, 0)
+        assert torch.equal(torch.rand(3), expected)
+
+    def test_unreadable_files_are_reported_and_not_raised(self, with_broken: list[Path]) -> None:
+        views = training_views(with_broken)
+        assert views[ViewKey(0, 1)] == View(None, 1, "the file is empty")
+        assert views[ViewKey(0, 4)] == View(None, 4, "not an image of a known format")
+        readable = views[ViewKey(0, 5)]
+        assert readable.image is not None
+        assert readable.problem is None
+
+    def test_several_views_of_an_image(self, photographs: list[Path]) -> None:
+        views = ImageViews(photographs, training_view((16, 16), "default"), seed=0, views_per_image=3)
+        assert len(views) == 21
+        assert [views.path(index) for index in (0, 2, 3, 20)] == [photographs[i] for i in (0, 0, 1, 6)]
+        assert not torch.equal(image_of(views, 0, 0), image_of(views, 0, 1))
+
+    def test_large_jpegs_are_decoded_at_the_size_that_the_view_needs(self, tmp_path: Path) -> None:
+        Image.new("RGB", (1600, 1600)).save(tmp_path / "a.jpg")
+
+        class SizeView:
+            at_least = 100
+
+            def __call__(self, image: Image.Image) -> torch.Tensor:
+                return torch.tensor(image.size)
+
+        assert image_of(ImageViews([tmp_path / "a.jpg"], SizeView(), seed=0), 0, 0).tolist() == [200, 200]
+
+
+class TestCollate:
+    def test_readable_and_unreadable(self) -> None:
+        images = torch.rand(2, 3, 4, 5)
+        batch = collate([View(images[0], 8, None), View(None, 3, "empty"), View(images[1], 5, None)])
+        assert torch.equal(batch.images, images)
+        assert batch.indices.tolist() == [8, 5]
+        assert batch.indices.dtype == torch.int64
+        assert batch.unreadable == ((3, "empty"),)
+
+    @pytest.mark.parametrize("views", [[], [View(None, 3, "empty")]])
+    def test_nothing_readable(self, views: list[View]) -> None:
+        batch = collate(views)
+        assert batch.images.shape == (0, 3, 0, 0)
+        assert batch.indices.shape == (0,)
+        assert len(batch.unreadable) == len(views)
+
+
+class TestSampleStream:
+    @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
+    def test_every_epoch_has_every_sample_once(self, batch_size: int) -> None:
+        keys = list(chain.from_iterable(SampleStream(10, batch_size=batch_size, seed=0, total=30)))
+        assert [key.epoch for key in keys] == [0] * 10 + [1] * 10 + [2] * 10
+        orders = [[key.index for key in keys[i : i + 10]] for i in (0, 10, 20)]
+        assert all(sorted(order) == list(range(10)) for order in orders)
+        assert orders[0] != orders[1] != orders[2]
+
+    def test_the_seed_changes_the_order(self) -> None:
+        first, second = (list(SampleStream(50, batch_size=50, seed=seed, total=50)) for seed in (0, 1))
+        assert first != second
+
+    @pytest.mark.parametrize(("total", "sizes"), [(10, [4, 4, 2]), (8, [4, 4]), (3, [3]), (0, [])])
+    def test_ends_after_the_total(self, total: int, sizes: list[int]) -> None:
+        stream = SampleStream(5, batch_size=4, seed=0, total=total)
+        assert [len(batch) for batch in stream] == sizes
+        assert len(stream) == len(sizes)
+
+    def test_endless(self) -> None:
+        stream = SampleStream(3, batch_size=2, seed=0, total=None)
+        assert len([batch for batch, _ in zip(stream, range(1000), strict=False)]) == 1000
+        with pytest.raises(TypeError, match="no length"):
+            len(stream)
+
+    @pytest.mark.parametrize("processes", [2, 4])
+    @pytest.mark.parametrize("start", [0, 12, 13])
+    def test_processes_share_each_batch_of_one(self, processes: int, start: int) -> None:
+        alone = list(SampleStream(10, batch_size=6, seed=0, total=33, start=start))
+        parts = [
+            list(SampleStream(10, batch_size=6, seed=0, total=33, start=start, process=process, processes=processes))
+            for process in range(processes)
+        ]
+        assert {len(part) for part in parts} == {len(alone)}
+        for slices, batch in zip(zip(*parts, strict=True), alone, strict=True):
+            assert sorted(chain.from_iterable(slices)) == sorted(batch)
+            assert max(map(len, slices)) - min(map(len, slices)) <= 1
+
+    @pytest.mark.parametrize("processes", [1, 2, 4])
+    @pytest.mark.parametrize("done", [1, 2, 3, 5])
+    def test_goes_on_where_it_stopped(self, processes: int, done: int) -> None:
+        for process in range(processes):
+            whole = SampleStream(7, batch_size=4, seed=0, total=30, process=process, processes=processes)
+            rest = SampleStream(7, batch_size=4, seed=0, total=30, start=done * 4, process=process, processes=processes)
+            assert list(rest) == list(whole)[done:]
+            assert len(rest) == len(whole) - done
+
+    def test_a_run_that_is_over_has_no_more(self) -> None:
+        stream = SampleStream(7, batch_size=4, seed=0, total=8, start=12)
+        assert list(stream) == []
+        assert len(stream) == 0
+
+    @pytest.mark.parametrize("wrong", [{"length": 0}, {"batch_size": 0}, {"start": -1}, {"process": 2}])
+    def test_impossible_streams(self, wrong: dict[str, int]) -> None:
+        settings = {"length": 5, "batch_size": 2, "start": 0, "process": 0} | wrong
+        length = settings.pop("length")
+        with pytest.raises(ValueError, match="no stream"):
+            SampleStream(length, seed=0, total=None, processes=2, **settings)
+
+
+def by_key(batches: list[Batch], keys: list[list[ViewKey]]) -> dict[ViewKey, torch.Tensor]:
+    return {
+        key: image
+        for batch, batch_keys in zip(batches, keys, strict=True)
+        for key, image in zip(batch_keys, batch.images, strict=True)
+    }
+
+
+class TestTrainingLoader:
+    def load(self, paths: list[Path], *, workers: int, **place: int) -> dict[ViewKey, torch.Tensor]:
+        stream = SampleStream(len(paths), batch_size=4, seed=0, total=24, **place)
+        return by_key(list(training_loader(training_views(paths), stream, workers=workers)), list(stream))
+
+    def test_views_do_not_depend_on_workers_processes_or_restarts(self, photographs: list[Path]) -> None:
+        expected = self.load(photographs, workers=0)
+        assert len(expected) == 24
+        others = [
+            self.load(photographs, workers=2),
+            self.load(photographs, workers=1, process=0, processes=2) | self.load(photographs, workers=0, process=1, processes=2),
+        ]
+        for loaded in others:
+            assert loaded.keys() == expected.keys()
+            assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+        restarted = self.load(photographs, workers=2, start=12)
+        assert len(restarted) == 12
+        assert all(torch.equal(restarted[key], expected[key]) for key in restarted)
+
+    def test_order_of_batches(self, photographs: list[Path]) -> None:
+        stream = SampleStream(7, batch_size=4, seed=0, total=10)
+        loader = training_loader(training_views(photographs), stream, workers=2)
+        assert [batch.indices.tolist() for batch in loader] == [[key.index for key in keys] for keys in stream]
+        assert len(loader) == 3
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_unreadable_images_are_dropped_and_reported(self, with_broken: list[Path], workers: int) -> None:
+        stream = SampleStream(6, batch_size=3, seed=0, total=6)
+        batches = list(training_loader(training_views(with_broken), stream, workers=workers))
+        assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == [0, 2, 3, 5]
+        unreadable = dict(pair for batch in batches for pair in batch.unreadable)
+        assert unreadable == {1: "the file is empty", 4: "not an image of a known format"}
+
+    def test_loading_leaves_the_global_generator_alone(self, photographs: list[Path]) -> None:
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        self.load(photographs, workers=0)
+        assert torch.equal(torch.rand(3), expected)
+
+
+class TestEvaluationBatches:
+    preprocessing = PreprocessingConfig(size=(16, 16))
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_every_image_in_order(self, photographs: list[Path], workers: int) -> None:
+        loader = evaluation_batches(photographs, self.preprocessing, batch_size=3, workers=workers)
+        batches = list(loader)
+        assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+        assert len(loader) == 3
+        view = evaluation_view(self.preprocessing)
+        expected = torch.stack([view(read_image(path)) for path in photographs])
+        assert torch.equal(torch.cat([batch.images for batch in batches]), expected)
+
+    def test_unreadable_images(self, with_broken: list[Path]) -> None:
+        (batch,) = evaluation_batches(with_broken, self.preprocessing, batch_size=8, workers=0)
+        assert batch.indices.tolist() == [0, 2, 3, 5]
+        assert [index for index, _ in batch.unreadable] == [1, 4]
+
+
+class TestFixedViews:
+    def test_the_same_views_every_time(self, photographs: list[Path]) -> None:
+        first, again, others = (
+            torch.cat([batch.images for batch in fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed)])
+            for seed in (0, 0, 1)
+        )
+        assert first.shape == (21, 3, 16, 24)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, others)
+        assert len({image.numpy().tobytes() for image in first}) == 21
+
+    def test_indices_count_image_by_image(self, with_broken: list[Path]) -> None:
+        loader = fixed_views(with_broken, size=(8, 8), views_per_image=2, seed=0, batch_size=6, workers=2)
+        batches = list(loader)
+        assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
+        assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]
+
+
+def test_default_workers_are_some_but_not_many() -> None:
+    assert 1 <= default_workers() <= 8

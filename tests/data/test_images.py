@@ -1,0 +1,387 @@
+"""Finding image files, and decoding everything that people keep in their folders."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparseformers.data import IMAGE_SUFFIXES, SkippedImages, UnreadableImageError, find_images, images, read_image
+from sparseformers.errors import DataError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def photograph(width: int = 48, height: int = 32) -> Image.Image:
+    """Smooth and different everywhere, so that JPEG keeps it and every turn of it shows."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x / 2 - y / 2], axis=-1).round().astype(np.uint8))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+class TestFindImages:
+    def test_finds_every_kind_in_all_depths_and_sorts(self, tmp_path: Path) -> None:
+        names = ["b.JPG", "a.png", "deep/er/c.WebP", "deep/d.tiff", "e.gif", "f.bmp", "g.jpeg", "h.tif"]
+        for name in [*names, "notes.txt", "archive.jpg.zip", "jpg"]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        assert find_images([tmp_path]) == sorted(tmp_path / name for name in names)
+        assert {Path(name).suffix.lower() for name in names} == set(IMAGE_SUFFIXES)
+
+    def test_leaves_out_hidden_files_and_folders(self, tmp_path: Path) -> None:
+        (tmp_path / ".cache").mkdir()
+        for name in ("seen.png", "._seen.png", ".cache/thumbnail.png"):
+            (tmp_path / name).touch()
+        assert find_images([tmp_path]) == [tmp_path / "seen.png"]
+
+    def test_a_hidden_folder_that_was_asked_for_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / ".hidden").mkdir()
+        (tmp_path / ".hidden" / "a.png").touch()
+        assert find_images([tmp_path / ".hidden"]) == [tmp_path / ".hidden" / "a.png"]
+
+    def test_counts_each_file_once_over_overlapping_folders_and_links(self, tmp_path: Path) -> None:
+        (tmp_path / "part").mkdir()
+        (tmp_path / "part" / "a.png").touch()
+        (tmp_path / "part" / "b.png").touch()
+        (tmp_path / "part" / "circle").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "same.png").symlink_to(tmp_path / "part" / "a.png")
+        found = find_images([tmp_path / "part", tmp_path, tmp_path / "part" / "b.png"])
+        assert found == [tmp_path / "part" / "a.png", tmp_path / "part" / "b.png"]
+
+    def test_follows_links_to_folders(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "a.png").touch()
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        assert find_images([tmp_path / "data"]) == [tmp_path / "data" / "link" / "a.png"]
+
+    def test_takes_a_single_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").touch()
+        (tmp_path / "b.png").touch()
+        assert find_images([tmp_path / "a.png"]) == [tmp_path / "a.png"]
+
+    def test_missing_folder_suggests_a_near_one(self, tmp_path: Path) -> None:
+        (tmp_path / "photographs").mkdir()
+        with pytest.raises(DataError) as caught:
+            find_images([tmp_path / "photograph"])
+        assert caught.value.problem == f"The folder '{tmp_path / 'photograph'}' does not exist."
+        assert caught.value.remedy == "Did you mean 'photographs'? Give a folder that holds images."
+
+    def test_missing_folder_in_a_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="does not exist") as caught:
+            find_images([tmp_path / "no" / "where"])
+        assert caught.value.remedy == "Give a folder that holds images."
+
+    def test_another_kind_of_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(DataError) as caught:
+            find_images([tmp_path / "notes.txt"])
+        assert caught.value.problem == f"'{tmp_path / 'notes.txt'}' is neither a folder nor an image."
+        assert ".jpg" in caught.value.remedy
+
+    def test_no_image_in_one_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(DataError) as caught:
+            find_images([tmp_path])
+        assert caught.value.problem == f"The folder '{tmp_path}' holds no images."
+        assert caught.value.remedy == f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}."
+
+    def test_no_image_in_several_folders(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        with pytest.raises(DataError) as caught:
+            find_images([tmp_path / "a", tmp_path / "b"])
+        assert caught.value.problem == f"The folders '{tmp_path / 'a'}', '{tmp_path / 'b'}' hold no images."
+
+    def test_one_empty_folder_beside_a_full_one_is_fine(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "a.png").touch()
+        assert find_images([tmp_path / "empty", tmp_path / "full"]) == [tmp_path / "full" / "a.png"]
+
+
+class TestFormats:
+    @pytest.mark.parametrize(
+        ("name", "tolerance"),
+        [("a.jpg", 16), ("a.png", 0), ("a.webp", 24), ("a.bmp", 0), ("a.tif", 0), ("a.tiff", 0), ("a.gif", 40)],
+    )
+    def test_every_format(self, tmp_path: Path, name: str, tolerance: int) -> None:
+        photograph().save(tmp_path / name)
+        image = read_image(tmp_path / name)
+        assert (image.mode, image.size) == ("RGB", (48, 32))
+        assert np.abs(pixels(image) - pixels(photograph())).max() <= tolerance
+
+    def test_the_content_counts_and_not_the_name(self, tmp_path: Path) -> None:
+        photograph().save(tmp_path / "a.png", format="BMP")
+        assert np.array_equal(pixels(read_image(tmp_path / "a.png")), pixels(photograph()))
+
+    def test_first_frame_of_an_animated_gif(self, tmp_path: Path) -> None:
+        frames = [Image.new("RGB", (10, 10), colour) for colour in (RED, GREEN, BLUE)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        assert read_image(tmp_path / "a.gif").getpixel((5, 5)) == RED
+
+    def test_first_page_of_a_tiff(self, tmp_path: Path) -> None:
+        pages = [Image.new("RGB", (10, 10), GREEN), Image.new("RGB", (20, 20), BLUE)]
+        pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+        image = read_image(tmp_path / "a.tif")
+        assert (image.size, image.getpixel((5, 5))) == ((10, 10), GREEN)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 3)])
+    def test_tiny_images(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        Image.new("RGB", size, BLUE).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").size == size
+
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: np.transpose(upright, (1, 0, 2)),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(np.transpose(upright, (1, 0, 2)), 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""How a camera stores an upright image for each EXIF orientation (the inverse of what displays do)."""
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", TURNS)
+    @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+    def test_is_applied(self, tmp_path: Path, orientation: int, name: str) -> None:
+        upright = pixels(photograph())
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = np.ascontiguousarray(TURNS[orientation](upright)).astype(np.uint8)
+        Image.fromarray(stored).save(tmp_path / name, exif=exif)
+        image = read_image(tmp_path / name)
+        assert image.size == (48, 32)
+        assert np.abs(pixels(image) - upright).max() <= (16 if name == "a.jpg" else 0)
+
+    def test_damaged_exif_data_is_ignored(self, tmp_path: Path) -> None:
+        photograph().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_image(tmp_path / "a.jpg").size == (48, 32)
+
+
+class TestModes:
+    def test_cmyk_jpeg(self, tmp_path: Path) -> None:
+        Image.new("RGB", (16, 16), RED).convert("CMYK").save(tmp_path / "a.jpg")
+        assert np.abs(pixels(read_image(tmp_path / "a.jpg"))[8, 8] - RED).max() <= 4
+
+    def test_greyscale(self, tmp_path: Path) -> None:
+        Image.new("L", (4, 4), 77).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (77, 77, 77)
+
+    def test_one_bit(self, tmp_path: Path) -> None:
+        stripes = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8)).convert("1")
+        stripes.save(tmp_path / "a.png")
+        assert pixels(read_image(tmp_path / "a.png"))[..., 0].tolist() == [[0, 255], [255, 0]]
+
+    def test_palette(self, tmp_path: Path) -> None:
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([*BLUE, *GREEN])
+        image.save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").getpixel((0, 0)) == GREEN
+
+    def test_alpha_is_laid_on_white(self, tmp_path: Path) -> None:
+        image = Image.new("RGBA", (3, 1))
+        for x, alpha in enumerate((0, 128, 255)):
+            image.putpixel((x, 0), (*RED, alpha))
+        image.save(tmp_path / "a.png")
+        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [list(WHITE), [255, 127, 127], list(RED)]
+
+    def test_grey_with_alpha(self, tmp_path: Path) -> None:
+        image = Image.new("LA", (2, 1))
+        image.putpixel((0, 0), (0, 0))
+        image.putpixel((1, 0), (50, 255))
+        image.save(tmp_path / "a.png")
+        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [[255, 255, 255], [50, 50, 50]]
+
+    @pytest.mark.parametrize("name", ["a.png", "a.gif"])
+    def test_transparent_colour_of_a_palette(self, tmp_path: Path, name: str) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([*BLUE, *GREEN])
+        image.putpixel((1, 0), 1)
+        image.save(tmp_path / name, transparency=0)
+        assert pixels(read_image(tmp_path / name))[0].tolist() == [list(WHITE), list(GREEN)]
+
+    def test_transparent_colour_without_a_palette(self, tmp_path: Path) -> None:
+        image = Image.new("RGB", (2, 1), RED)
+        image.putpixel((1, 0), GREEN)
+        image.save(tmp_path / "a.png", transparency=RED)
+        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [list(WHITE), list(GREEN)]
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
+    def test_16_bits_are_scaled_and_not_clipped(self, tmp_path: Path, name: str) -> None:
+        Image.fromarray(np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / name)
+        assert pixels(read_image(tmp_path / name))[0, :, 0].tolist() == [0, 1, 100, 255]
+
+    def test_dark_16_bit_images_stay_dark(self, tmp_path: Path) -> None:
+        Image.fromarray(np.full((2, 2), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+        assert pixels(read_image(tmp_path / "a.png")).max() == 1
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([0, 257 * 9, 65535], [0, 9, 255]),
+            ([0, 500_000, 2_000_000], [0, 64, 255]),
+            ([-100, 20, 100], [0, 153, 255]),
+        ],
+    )
+    def test_32_bit_integers(self, tmp_path: Path, values: list[int], expected: list[int]) -> None:
+        Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "a.tif")
+        assert pixels(read_image(tmp_path / "a.tif"))[0, :, 0].tolist() == expected
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([0.0, 0.2, 1.0], [0, 51, 255]),
+            ([0.0, 51.0, 200.0], [0, 51, 200]),
+            ([0.0, 257.0, 65535.0], [0, 1, 255]),
+            ([-1.0, 0.2, 1.0], [0, 153, 255]),
+            ([float("nan"), 0.2, 1.0], [0, 51, 255]),
+            ([-3.0, -3.0, -3.0], [0, 0, 0]),
+        ],
+    )
+    def test_floats(self, tmp_path: Path, values: list[float], expected: list[int]) -> None:
+        Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / "a.tif")
+        assert pixels(read_image(tmp_path / "a.tif"))[0, :, 0].tolist() == expected
+
+
+class TestReducedDecoding:
+    @pytest.mark.parametrize("at_least", [1, 30, 50, 51, 99, 100, 101, 199, 200, 201, 1000])
+    def test_sides_never_fall_below(self, tmp_path: Path, at_least: int) -> None:
+        photograph(403, 200).save(tmp_path / "a.jpg")
+        image = read_image(tmp_path / "a.jpg", at_least=at_least)
+        assert min(image.size) >= min(at_least, 200)
+        assert image.size == (403, 200) or at_least <= 100
+
+    def test_large_jpegs_are_decoded_smaller(self, tmp_path: Path) -> None:
+        photograph(800, 400).save(tmp_path / "a.jpg")
+        small = read_image(tmp_path / "a.jpg", at_least=100)
+        assert small.size == (200, 100)
+        expected = pixels(photograph(800, 400).resize((200, 100), Image.Resampling.BOX))
+        assert np.abs(pixels(small) - expected).max() <= 8
+
+    def test_other_formats_keep_their_size(self, tmp_path: Path) -> None:
+        photograph(800, 400).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png", at_least=100).size == (800, 400)
+
+
+def huge_png() -> bytes:
+    """A small file that says it has 2.5 thousand million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+class TestUnreadable:
+    def read(self, path: Path) -> UnreadableImageError:
+        with pytest.raises(UnreadableImageError) as caught:
+            read_image(path)
+        assert caught.value.path == path
+        return caught.value
+
+    def test_empty_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").touch()
+        assert self.read(tmp_path / "a.jpg").reason == "the file is empty"
+
+    def test_text(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_text("<html>Not found</html>")
+        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path / "a.jpg").reason == "the file is missing"
+
+    def test_folder(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path).reason == "is a directory"
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+    @pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
+    def test_truncated_file(self, tmp_path: Path, name: str, part: float) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: int(len(data) * part)])
+        assert self.read(tmp_path / name).reason
+
+    def test_damaged_png(self, tmp_path: Path) -> None:
+        photograph().save(tmp_path / "a.png")
+        data = bytearray((tmp_path / "a.png").read_bytes())
+        data[45:60] = b"\0" * 15
+        (tmp_path / "a.png").write_bytes(data)
+        assert self.read(tmp_path / "a.png").reason
+
+    def test_postscript_is_not_run(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
+
+    def test_decompression_bomb(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(huge_png())
+        assert self.read(tmp_path / "a.png").reason == "too large: more than 150 million pixels"
+
+    def test_own_limit_on_pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
+        photograph().save(tmp_path / "a.png")
+        assert self.read(tmp_path / "a.png").reason.startswith("too large: 48 x 32 pixels")
+
+    def test_pillows_warnings_do_not_reach_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 32 - 1)
+        photograph().save(tmp_path / "a.png")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_image(tmp_path / "a.png").size == (48, 32)
+
+    def test_error_survives_pickling(self, tmp_path: Path) -> None:
+        error = pickle.loads(pickle.dumps(UnreadableImageError(tmp_path / "a.jpg", "the file is empty")))
+        assert (error.path, error.reason) == (tmp_path / "a.jpg", "the file is empty")
+        assert str(error) == f"{tmp_path / 'a.jpg'}: the file is empty"
+
+
+class TestSkippedImages:
+    def test_each_path_counts_once(self) -> None:
+        skipped = SkippedImages()
+        for _ in range(3):
+            skipped.add(Path("a.jpg"), "the file is empty")
+        skipped.add(Path("b.jpg"), "truncated")
+        assert (len(skipped), skipped.share(8), skipped.share(0)) == (2, 0.25, 0.0)
+
+    def test_file(self, tmp_path: Path) -> None:
+        skipped = SkippedImages()
+        skipped.add(Path("b.jpg"), "broken\nin two lines")
+        skipped.add(Path("a\t.jpg"), "the file is empty")
+        skipped.add(Path("b.jpg"), "another reason")
+        file = tmp_path / "skipped_images.txt"
+        file.write_text("an older list")
+        skipped.write(file)
+        assert file.read_text().splitlines() == [
+            "# 2 images could not be read",
+            "a\\t.jpg\tthe file is empty",
+            "b.jpg\tbroken\\nin two lines",
+        ]
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_file_without_any(self, tmp_path: Path) -> None:
+        SkippedImages().write(tmp_path / "skipped_images.txt")
+        assert (tmp_path / "skipped_images.txt").read_text() == "# 0 images could not be read\n"
+
+    def test_file_names_that_are_no_text(self, tmp_path: Path) -> None:
+        skipped = SkippedImages()
+        skipped.add(Path("caf\udce9.jpg"), "the file is empty")
+        skipped.write(tmp_path / "skipped_images.txt")
+        assert b"caf\xe9.jpg\t" in (tmp_path / "skipped_images.txt").read_bytes()

@@ -1,0 +1,119 @@
+"""Held-out images and class folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparseformers.data import labelled_splits, split_holdout
+from sparseformers.errors import ConfigError, DataError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+class TestSplitHoldout:
+    paths = tuple(Path("data", "photographs", f"{i // 100:02}", f"{i:04}.jpg") for i in range(2000))
+
+    def test_parts_are_disjoint_complete_and_in_order(self) -> None:
+        train, held_out = split_holdout(self.paths, 0.1, seed=0)
+        assert sorted(train + held_out) == sorted(self.paths)
+        assert not set(train) & set(held_out)
+        assert train == sorted(train)
+        assert held_out == sorted(held_out)
+
+    @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+    def test_share_is_about_right(self, share: float) -> None:
+        _, held_out = split_holdout(self.paths, share, seed=1)
+        assert abs(len(held_out) / 2000 - share) < 0.03
+
+    def test_same_seed_same_split_other_seed_other_split(self) -> None:
+        assert split_holdout(self.paths, 0.1, seed=3) == split_holdout(self.paths, 0.1, seed=3)
+        assert split_holdout(self.paths, 0.1, seed=3) != split_holdout(self.paths, 0.1, seed=4)
+
+    def test_more_files_do_not_move_the_others(self) -> None:
+        _, before = split_holdout(self.paths, 0.1, seed=0)
+        more = [Path("data", "photographs", "new", f"{i}.jpg") for i in range(500)]
+        _, after = split_holdout([*more, *self.paths], 0.1, seed=0)
+        assert [path for path in after if path not in more] == before
+
+    def test_the_split_moves_along_with_the_folder(self) -> None:
+        moved = [Path("elsewhere", *path.parts[1:]) for path in self.paths]
+        here, there = split_holdout(self.paths, 0.1, seed=0), split_holdout(moved, 0.1, seed=0)
+        assert [path.parts[1:] for path in here[1]] == [path.parts[1:] for path in there[1]]
+
+    @pytest.mark.parametrize("count", [2, 3, 5])
+    @pytest.mark.parametrize("share", [1e-6, 0.5, 0.999999])
+    def test_neither_part_is_empty(self, count: int, share: float) -> None:
+        for seed in range(5):
+            train, held_out = split_holdout(self.paths[:count], share, seed=seed)
+            assert train
+            assert held_out
+
+    def test_nothing_is_held_out_of_a_single_image_or_by_a_share_of_0(self) -> None:
+        assert split_holdout(self.paths[:1], 0.5, seed=0) == ([self.paths[0]], [])
+        assert split_holdout(self.paths, 0.0, seed=0) == (list(self.paths), [])
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0, 5.0, float("nan")])
+    def test_impossible_shares(self, share: float) -> None:
+        with pytest.raises(ConfigError) as caught:
+            split_holdout(self.paths, share, seed=0)
+        assert caught.value.problem == f"The held-out share must be in [0, 1), not {share}."
+        assert caught.value.remedy == "Use 0.05, for example."
+
+
+class TestLabelledSplits:
+    @pytest.mark.parametrize("test", ["test", "val", "validation"])
+    def test_train_and_test(self, tmp_path: Path, test: str) -> None:
+        touch(tmp_path, "train/cat/1.jpg", "train/cat/2.jpg", "train/dog/1.jpg", "train/ant/1.jpg", "unlabelled/x.jpg")
+        touch(tmp_path, f"{test}/dog/9.jpg", f"{test}/ant/deeper/8.jpg")
+        splits = labelled_splits(tmp_path)
+        assert splits is not None
+        assert set(splits) == {"train", "test"}
+        assert splits["train"].class_names == splits["test"].class_names == ("ant", "cat", "dog")
+        assert splits["train"].labels == (0, 1, 1, 2)
+        assert splits["test"].labels == (0, 2)
+        assert splits["test"].paths == (tmp_path / test / "ant" / "deeper" / "8.jpg", tmp_path / test / "dog" / "9.jpg")
+
+    def test_one_level(self, tmp_path: Path) -> None:
+        touch(tmp_path, "dog/1.jpg", "cat/1.jpg", "cat/2.png", "empty/notes.txt", ".hidden/1.jpg", "loose.jpg")
+        splits = labelled_splits(tmp_path)
+        assert splits is not None
+        assert set(splits) == {"all"}
+        assert splits["all"].class_names == ("cat", "dog")
+        assert splits["all"].labels == (0, 0, 1)
+        assert splits["all"].paths == (tmp_path / "cat" / "1.jpg", tmp_path / "cat" / "2.png", tmp_path / "dog" / "1.jpg")
+
+    def test_train_without_test(self, tmp_path: Path) -> None:
+        touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "unlabelled/1.jpg")
+        splits = labelled_splits(tmp_path)
+        assert splits is not None
+        assert splits["all"].class_names == ("cat", "dog")
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["1.jpg", "2.jpg"],
+            ["only/1.jpg", "other/notes.txt"],
+            ["train/1.jpg", "test/1.jpg"],
+            ["train/only/1.jpg", "test/only/1.jpg"],
+        ],
+    )
+    def test_no_classes(self, tmp_path: Path, names: list[str]) -> None:
+        touch(tmp_path, *names)
+        assert labelled_splits(tmp_path) is None
+
+    def test_test_class_that_is_not_trained(self, tmp_path: Path) -> None:
+        touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/dog/1.jpg", "test/emu/1.jpg")
+        with pytest.raises(DataError) as caught:
+            labelled_splits(tmp_path)
+        assert caught.value.problem == f"The test images of '{tmp_path}' have classes that the training images lack: 'emu'."
+        assert caught.value.remedy == "Add training images of them, or remove these folders."
+
+    def test_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="does not exist"):
+            labelled_splits(tmp_path / "nowhere")

@@ -1,0 +1,177 @@
+"""Views: the evaluation one is timm's, the training ones are random, complete and inside the image."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import AUGMENTATIONS, evaluation_view, training_view
+from sparseformers.data.transforms import Augmentation, CropView, StrongView
+from sparseformers.errors import ConfigError
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+from timm.data import create_transform  # noqa: E402
+
+SIZES = [(300, 200), (200, 300), (224, 224), (61, 333), (97, 80), (1, 1), (3, 200), (640, 37)]
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def seeded(view: Callable[[Image.Image], Tensor], image: Image.Image, seed: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return view(image)
+
+
+class TestEvaluationView:
+    @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (61, 333), (97, 80), (1, 1), (640, 37), (701, 503)])
+    @pytest.mark.parametrize(
+        ("side", "crop", "interpolation"),
+        [(224, 0.875, "bicubic"), (224, 1.0, "bicubic"), (112, 0.95, "bicubic"), (98, 0.9, "bilinear"), (64, 0.9, "lanczos")],
+    )
+    def test_is_timms(self, size: tuple[int, int], side: int, crop: float, interpolation: str) -> None:
+        image = noise(*size)
+        self.check(image, PreprocessingConfig(size=(side, side), crop=crop, interpolation=interpolation), "center")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("crop", [1.0, 0.95])
+    @pytest.mark.parametrize("size", [(300, 200), (80, 333)])
+    def test_squash_is_timms(self, size: tuple[int, int], crop: float) -> None:
+        self.check(noise(*size), PreprocessingConfig(size=(112, 112), crop=crop, resize="squash"), "squash")
+
+    @pytest.mark.parametrize("size", [(300, 200), (200, 300), (80, 333)])
+    @pytest.mark.parametrize("resize", ["shorter", "squash"])
+    def test_oblong_inputs_are_timms(self, size: tuple[int, int], resize: str) -> None:
+        config = PreprocessingConfig(size=(96, 160), crop=0.9, resize=resize)  # type: ignore[arg-type]
+        self.check(noise(*size), config, "center" if resize == "shorter" else "squash")
+
+    def check(self, image: Image.Image, config: PreprocessingConfig, mode: str) -> None:
+        reference = create_transform(
+            (3, *config.size),
+            is_training=False,
+            interpolation=config.interpolation,
+            crop_pct=config.crop,
+            crop_mode=mode,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+        torch.testing.assert_close(evaluation_view(config)(image), reference(image), rtol=0, atol=1e-6)
+
+    def test_survives_pickling(self) -> None:
+        view = evaluation_view(PreprocessingConfig(size=(32, 32)))
+        assert torch.equal(pickle.loads(pickle.dumps(view))(noise(90, 60)), view(noise(90, 60)))
+
+    def test_a_thin_strip_does_not_fill_the_memory(self) -> None:
+        strip = noise(200_000, 1)
+        view = evaluation_view(PreprocessingConfig(size=(32, 32)))(strip)
+        middle = evaluation_view(PreprocessingConfig(size=(32, 32)))(strip.crop((99_990, 0, 100_010, 1)))
+        torch.testing.assert_close(view, middle, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+class TestTrainingView:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_shape_range_and_kind(self, augmentation: Augmentation, size: tuple[int, int]) -> None:
+        for seed in range(5):
+            view = seeded(training_view((48, 64), augmentation), noise(*size), seed)
+            assert view.shape == (3, 48, 64)
+            assert view.dtype == torch.float32
+            assert view.min() >= 0
+            assert view.max() <= 1
+
+    def test_same_seed_same_view(self, augmentation: Augmentation) -> None:
+        view, image = training_view((32, 32), augmentation), noise(90, 60)
+        assert torch.equal(seeded(view, image, 1), seeded(view, image, 1))
+        assert not torch.equal(seeded(view, image, 1), seeded(view, image, 2))
+
+    def test_survives_pickling(self, augmentation: Augmentation) -> None:
+        view, image = training_view((32, 32), augmentation), noise(90, 60)
+        before = seeded(view, image, 1)
+        assert torch.equal(seeded(pickle.loads(pickle.dumps(view)), image, 1), before)
+
+    def test_leaves_the_image_alone(self, augmentation: Augmentation) -> None:
+        image = noise(90, 60)
+        for seed in range(5):
+            seeded(training_view((32, 32), augmentation), image, seed)
+        assert image.tobytes() == noise(90, 60).tobytes()
+
+    def test_decodes_enough_for_its_smallest_crops(self, augmentation: Augmentation) -> None:
+        view = training_view((50, 100), augmentation)
+        smallest_crop = view.at_least**2 * view.scale[0]  # type: ignore[attr-defined]
+        assert smallest_crop * 3 / 4 >= 100**2
+
+
+class TestStrongView:
+    @pytest.mark.parametrize("size", [(300, 200), (64, 64), (40, 300)])
+    def test_nothing_is_filled_in(self, size: tuple[int, int]) -> None:
+        white = Image.new("RGB", size, "white")
+        views = StrongView((40, 40), degrees=45.0, shear=25.0)
+        for seed in range(100):
+            torch.manual_seed(seed)
+            assert np.asarray(views._turned_crop(white)).min() == 255
+
+    def test_crops_reach_from_small_ones_to_the_whole(self) -> None:
+        """On a ramp along x, the range of a view's values is the share of the width that it shows."""
+        ramp = Image.fromarray(np.tile(np.linspace(0, 255, 400).round().astype(np.uint8)[None, :, None], (400, 1, 3)))
+        view = StrongView((32, 32), degrees=0.0, shear=0.0)
+        torch.manual_seed(0)
+        spans = [np.ptp(np.asarray(view._turned_crop(ramp)).astype(int)) / 255 for _ in range(300)]
+        assert min(spans) < 0.2
+        assert max(spans) > 0.85
+
+    def test_geometry(self) -> None:
+        """A view of a linear image is linear: its gradient is that of the rotation, so an angle can be read off it."""
+        x, y = np.meshgrid(np.arange(256), np.arange(256))
+        plane = Image.fromarray(np.stack([x, y, 0 * x], axis=-1).astype(np.uint8))
+        torch.manual_seed(0)
+        for _ in range(50):
+            view = np.asarray(StrongView((64, 64), scale=(0.2, 0.4), shear=0.0)._turned_crop(plane)).astype(float)
+            (x_down, x_right), (y_down, y_right) = (np.gradient(view[..., channel]) for channel in (0, 1))
+            right = np.array([x_right.mean(), y_right.mean()])
+            down = np.array([x_down.mean(), y_down.mean()])
+            assert abs(right @ down) < 0.02 * np.linalg.norm(right) * np.linalg.norm(down)
+            assert abs(np.degrees(np.arctan2(-down[0], down[1]))) < 31
+            assert x_right.std() < 0.5
+
+    def test_flips_half_of_the_views(self) -> None:
+        x = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (256, 1, 3))
+        torch.manual_seed(0)
+        views = [np.asarray(StrongView((32, 32))._turned_crop(Image.fromarray(x))).astype(int) for _ in range(200)]
+        flipped = sum(view[16, 0, 0] > view[16, -1, 0] for view in views)
+        assert 70 < flipped < 130
+
+    def test_is_grey_now_and_then(self) -> None:
+        torch.manual_seed(0)
+        views = [StrongView((16, 16))(noise(60, 60)) for _ in range(200)]
+        grey = sum(bool((view.amax(0) - view.amin(0)).max() < 1e-6) for view in views)
+        assert 5 < grey < 50
+
+
+class TestCropView:
+    def test_shares_of_the_area(self) -> None:
+        """On a ramp along x and one along y, the spans of values multiply to the share of the area."""
+        x, y = np.meshgrid(np.linspace(0, 255, 500), np.linspace(0, 255, 500))
+        image = Image.fromarray(np.stack([x, y, 0 * x], axis=-1).round().astype(np.uint8))
+        torch.manual_seed(0)
+        for _ in range(50):
+            view = CropView((64, 64), (0.1, 0.6))(image)
+            span = view.amax((1, 2)) - view.amin((1, 2))
+            assert 0.085 < span[0] * span[1] < 0.63
+            assert view[0, 0, 0] < view[0, 0, -1]
+
+
+def test_unknown_augmentation() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_view((32, 32), "stronk")  # type: ignore[arg-type]
+    assert caught.value.problem == "There is no augmentation 'stronk'."
+    assert caught.value.remedy == "Did you mean 'strong'? Known: default, strong."
