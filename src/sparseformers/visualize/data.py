@@ -1,0 +1,162 @@
+"""What there is to draw: where a student looks at an image, as plain tensors.
+
+Legend: S stages, N latent tokens, P sampling points per token; RoIs are (x1, y1, x2, y2) and points (x, y), in [0, 1]
+of the image (or outside of it), x to the right, y down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.rois import centre_and_size
+
+SMALLEST_RADIUS = 0.012
+"""Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
+
+SEEN_AT_A_POINT = 0.95
+"""Coverage right at a lone sampling point."""
+
+
+@dataclass(frozen=True, eq=False)
+class FocusPicture:
+    """An image with where each token looked at each stage.
+
+    Raises:
+        ValueError: if the shapes are other than said here.
+    """
+
+    image: Tensor
+    """3 x H x W in [0, 1], red-green-blue, float32 on the processor: the picture as it is drawn."""
+    rois: Tensor
+    """S x N x 4, the RoIs at the start and after each focusing iteration."""
+    points: tuple[Tensor, ...]
+    """One N x P x 2 per look at the image, in their order; the last is that of the final RoIs."""
+    title: str
+    """What to call the image, such as its file name."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[0] != 3:
+            raise ValueError(f"a picture must be 3 x H x W, not {_shape(self.image)}")
+        if self.rois.ndim != 3 or self.rois.shape[-1] != 4:
+            raise ValueError(f"the RoIs of a picture must be S x N x 4, not {_shape(self.rois)}")
+        for points in self.points:
+            if points.ndim != 3 or points.shape[0] != self.rois.shape[1] or points.shape[-1] != 2:
+                raise ValueError(f"the points of a look must be {self.rois.shape[1]} x P x 2, not {_shape(points)}")
+        if not self.points:
+            raise ValueError("a picture needs the sampling points of at least one look")
+
+
+def trace_focus(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> list[FocusPicture]:
+    """Looks at images with a student and notes where it looked.
+
+    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards.
+
+    Args:
+        student: any SparseFormer, on any device.
+        images: B x 3 x H x W in [0, 1], red-green-blue.
+        titles: one per image.
+
+    Returns:
+        One picture per image. To draw on a finer version of an image, ``dataclasses.replace(picture, image=finer)``.
+
+    Raises:
+        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    """
+    if len(titles) != len(images):
+        raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
+    device = next(student.parameters()).device
+    with _evaluation_mode(student), torch.inference_mode():
+        on_device = images.to(device)
+        traced_rois = student(on_device).rois
+        traced_points = student.sampling_points(on_device)
+    # Cloned outside of inference mode, so that callers get ordinary tensors.
+    rois, points = _on_processor(traced_rois), [_on_processor(look) for look in traced_points]
+    drawn = _on_processor(images)
+    return [
+        FocusPicture(image=drawn[index], rois=rois[index], points=tuple(look[index] for look in points), title=title)
+        for index, title in enumerate(titles)
+    ]
+
+
+def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
+    """How strongly each pixel is looked at, by the sampling points of the last look.
+
+    Every point sees a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
+    the square root of P, per axis); neighbourhoods add up and saturate. A point outside of the image sees its border,
+    as in the network. Points that are not finite see nothing.
+
+    Args:
+        picture: with N x P x 2 points in its last look.
+        height: H of the result, in pixels.
+        width: W of the result, in pixels.
+
+    Returns:
+        H x W in [0, 1], float32: 0 where nothing looks, 0.95 right at a lone point, nearly 1 where several look.
+    """
+    points = picture.points[-1].float()
+    _, size = centre_and_size(picture.rois[-1])  # N x 2
+    radius = (size / (2 * math.sqrt(points.shape[-2]))).clamp_min(SMALLEST_RADIUS)
+    radius = radius.unsqueeze(-2).expand_as(points)
+    across = _neighbourhood(points[..., 0], radius[..., 0], width)  # NP x W
+    down = _neighbourhood(points[..., 1], radius[..., 1], height)  # NP x H
+    looks = down.T @ across
+    return 1 - (looks * math.log(1 - SEEN_AT_A_POINT)).exp()
+
+
+def inside_rois(rois: Tensor, *, height: int, width: int) -> Tensor:
+    """Which pixels lie inside at least one RoI.
+
+    Args:
+        rois: N x 4.
+        height: H of the result, in pixels.
+        width: W of the result, in pixels.
+
+    Returns:
+        H x W, 1.0 inside and 0.0 outside, float32.
+    """
+    centre, size = centre_and_size(rois)
+    across = (_pixel_centres(width) - centre[:, :1]).abs() <= size[:, :1] / 2  # N x W
+    down = (_pixel_centres(height) - centre[:, 1:]).abs() <= size[:, 1:] / 2  # N x H
+    return (down.float().T @ across.float() > 0).float()
+
+
+def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
+    """Gaussians around N x P positions on one axis of the image -> NP x pixels, 1 at the pixel nearest to a position."""
+    position = position.clamp(0, 1).reshape(-1, 1)
+    # On the nearest pixel's centre, or a small neighbourhood could fall between the pixels of a coarse result.
+    position = ((position * pixels).floor().clamp_max(pixels - 1) + 0.5) / pixels
+    distance = (_pixel_centres(pixels) - position) / radius.reshape(-1, 1)
+    return (-0.5 * distance.square()).exp().nan_to_num(nan=0.0)
+
+
+def _pixel_centres(pixels: int) -> Tensor:
+    """Where the centres of that many pixels lie in [0, 1]."""
+    return (torch.arange(pixels, dtype=torch.float32) + 0.5) / pixels
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards each submodule is as it was (frozen parts may be in evaluation mode already)."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _on_processor(tensor: Tensor) -> Tensor:
+    """An own float32 copy in main memory."""
+    return tensor.detach().to("cpu", torch.float32).clone()
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(str(side) for side in tensor.shape)

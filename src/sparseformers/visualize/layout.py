@@ -1,0 +1,95 @@
+"""Where the panels of a sheet go: arithmetic in inches, nothing is drawn here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+LONGEST_SIDE = 2.5
+"""Of a panel, in inches."""
+NARROWEST_CELL = 2.0
+"""In inches: room for the title of a column."""
+GAP = 0.05
+"""Between the panels of a picture, in inches."""
+BLOCK_GAP = 0.4
+"""Between pictures side by side, in inches."""
+ROW_GAP = 0.05
+"""Between pictures one below the other, in inches."""
+ROW_TITLE = 0.2
+"""Height of a picture's title, in inches."""
+COLUMN_TITLE = 0.3
+"""Height of the titles at the top, in inches."""
+BORDER = 0.12
+"""Around the sheet, in inches."""
+
+
+class Place(NamedTuple):
+    """A rectangle on the sheet, in shares of its width and height, from the bottom left as matplotlib counts."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Where everything goes."""
+
+    width: float
+    """In inches."""
+    height: float
+    """In inches."""
+    panels: tuple[tuple[Place, ...], ...]
+    """For each picture, its panels from left to right."""
+    row_titles: tuple[Place, ...]
+    """For each picture, the strip above its panels."""
+    column_titles: tuple[tuple[Place, ...], ...]
+    """For each block of panels side by side, the strips above its columns."""
+
+
+def block_columns(pictures: int, panels: int) -> int:
+    """How many pictures (each a row of panels) to put side by side for a sheet that is about square."""
+    return max(1, round(math.sqrt(pictures / panels)))
+
+
+def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int) -> Sheet:
+    """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
+
+    Args:
+        sizes: width and height of each picture, in any unit.
+        panels: in the row of each picture.
+        columns: pictures side by side.
+    """
+    scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
+    columns = min(columns, len(sizes))
+    cell = max(NARROWEST_CELL, *(width for width, _ in scaled))
+    block = panels * cell + (panels - 1) * GAP
+    rows = [max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
+    sheet_width = 2 * BORDER + columns * block + (columns - 1) * BLOCK_GAP
+    sheet_height = 2 * BORDER + COLUMN_TITLE + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
+
+    def place(left: float, top: float, width: float, height: float) -> Place:
+        """Inches from the top left, to shares from the bottom left."""
+        bottom = sheet_height - top - height
+        return Place(left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
+
+    panel_places, row_titles = [], []
+    top = BORDER + COLUMN_TITLE
+    for row, row_height in enumerate(rows):
+        for column, (width, height) in enumerate(scaled[row * columns : (row + 1) * columns]):
+            left = BORDER + column * (block + BLOCK_GAP)
+            lefts = [left + panel * (cell + GAP) + (cell - width) / 2 for panel in range(panels)]
+            panel_places.append(tuple(place(start, top + ROW_TITLE, width, height) for start in lefts))
+            row_titles.append(place(lefts[0], top, block - (lefts[0] - left), ROW_TITLE))
+        top += ROW_TITLE + row_height + ROW_GAP
+    column_titles = tuple(
+        tuple(
+            place(BORDER + column * (block + BLOCK_GAP) + panel * (cell + GAP), BORDER, cell, COLUMN_TITLE)
+            for panel in range(panels)
+        )
+        for column in range(columns)
+    )
+    return Sheet(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles)
