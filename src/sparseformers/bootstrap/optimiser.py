@@ -1,0 +1,58 @@
+"""Parameter groups and the learning rate: new parts at the full rate, tuned blocks at a tenth of it (appendix A.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseformers.inherit import parameter_groups
+from sparseformers.model import SparseFormer
+
+UNDECAYED = ("token", "stages", "initial_rois", "bias", "gamma")
+"""Last parts of the names of parameters that weight decay would only pull towards an arbitrary zero."""
+
+
+def build_optimiser(student: SparseFormer, *, lr: float, tuned_lr_ratio: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over what learns: four groups, ``new`` and ``tuned`` with and without weight decay.
+
+    Args:
+        student: with ``requires_grad`` set by inheritance.
+        lr: peak rate of the new parts.
+        tuned_lr_ratio: rate of the tuned blocks as a share of it.
+        weight_decay: of matrices; vectors, embeddings and RoIs have none.
+    """
+    groups: list[dict[str, Any]] = []
+    for name, ratio in (("new", 1.0), ("tuned", tuned_lr_ratio)):
+        members = [(leaf, parameter) for leaf, parameter in parameter_groups(student)[name] if parameter.requires_grad]
+        for decay in (weight_decay, 0.0):
+            chosen = [parameter for leaf, parameter in members if is_decayed(leaf, parameter) == (decay > 0)]
+            if chosen:
+                groups.append({"params": chosen, "name": name, "weight_decay": decay, "peak_lr": lr * ratio, "lr": 0.0})
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+
+
+def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix that weight decay should keep small."""
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED and not name.startswith("cortex.prefix.")
+
+
+def rate_factor(progress: float, warm_up: float) -> float:
+    """The share of the peak rate at a point of the training: a linear rise, then half a cosine down to zero.
+
+    Args:
+        progress: in [0, 1], of samples or of the clock.
+        warm_up: share of the training that the rise takes, in [0, 1).
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group's rate to its peak times ``factor``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak_lr"] * factor

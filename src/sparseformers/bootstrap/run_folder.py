@@ -1,0 +1,208 @@
+"""The run folder: what lies where, who may write it, and that nothing in it is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.errors import RunError
+from sparseformers.files import write_json, write_text
+from sparseformers.saving import MODEL_FILE
+from sparseformers.settings import from_dict
+
+REPORTED_PACKAGES = (
+    "sparseformers",
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip_torch",
+    "transformers",
+    "accelerate",
+    "safetensors",
+)
+"""Whose versions a run records."""
+
+LOGGER = logging.getLogger("sparseformers")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one bootstrapping run."""
+
+    path: Path
+    """The folder."""
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings, versions, and the teacher's identity."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: training steps and held-out measurements."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What happened, with times."""
+        return self.path / "train.log"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The model with the highest held-out centred cosine."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The newest model, usable while training goes on."""
+        return self.path / MODEL_FILE
+
+    @property
+    def skipped(self) -> Path:
+        """Images that could not be read, with reasons."""
+        return self.path / "skipped_images.txt"
+
+    @property
+    def picture(self) -> Path:
+        """RoIs on held-out images."""
+        return self.path / "rois.png"
+
+    @property
+    def curves(self) -> Path:
+        """Loss and held-out centred cosine over the images seen."""
+        return self.path / "curves.png"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "README.md"
+
+    @property
+    def non_finite(self) -> Path:
+        """The files of the batch whose loss was not finite, if that happened."""
+        return self.path / "non_finite_batch.txt"
+
+    @classmethod
+    def create(cls, path: Path, *, overwrite: bool) -> RunFolder:
+        """Makes a new run folder.
+
+        Raises:
+            RunError: if there is something at ``path`` and it may not be overwritten, or is not a run.
+        """
+        cls.refuse(path, overwrite=overwrite)
+        run = cls(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        try:
+            run.checkpoint.parent.mkdir(parents=True)
+        except OSError as error:
+            raise RunError(f"The output folder '{path}' cannot be made ({error.strerror}).", "Choose another --out.") from None
+        return run
+
+    @classmethod
+    def refuse(cls, path: Path, *, overwrite: bool) -> None:
+        """Raises RunError if a run cannot be made at ``path``, before anything is loaded or written."""
+        if path.exists() and not path.is_dir():
+            raise RunError(f"The output '{path}' is a file.", "Give a folder to --out.")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        if not cls(path).config.is_file():
+            raise RunError(f"The folder '{path}' is not empty and is no run, so it is not overwritten.", "Choose another --out.")
+        if not overwrite:
+            raise RunError(
+                f"The output folder '{path}' is in use.",
+                f"Add --overwrite to replace it, or go on with it by: sparseformers resume {path}",
+            )
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """The run at ``path``.
+
+        Raises:
+            RunError: if there is none.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise RunError(f"The folder '{path}' is not a run of sparseformers.", "Give the --out folder of a bootstrap.")
+        return run
+
+    def write_config(self, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
+        """Records the settings, what became of their open choices, and the versions."""
+        write_json(self.config, {"settings": dict(settings), "resolved": dict(resolved), "versions": installed_versions()})
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of ``config.json``.
+
+        Raises:
+            RunError: if it cannot be read.
+        """
+        try:
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+            return {"settings": dict(content["settings"]), "resolved": dict(content["resolved"])}
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"The file '{self.config}' is not the configuration of a run ({error!r}).", "Start a new run."
+            ) from None
+
+    def settings(self) -> BootstrapConfig:
+        """The settings that the run was started with."""
+        return from_dict(BootstrapConfig, self.read_config()["settings"], where=f"settings in '{self.config}'")
+
+    def append_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to ``metrics.jsonl``."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(entry)) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
+        entries = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return entries
+
+    def rewind_metrics(self, samples: int) -> None:
+        """Drops the lines after ``samples``: a resumed run measures them again."""
+        kept = [entry for entry in self.read_metrics() if entry["samples"] <= samples]
+        write_text(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    @contextmanager
+    def logging(self) -> Iterator[logging.Logger]:
+        """A logger that writes to ``train.log`` with times, as long as the context lasts."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(handler)
+        LOGGER.setLevel(logging.INFO)
+        try:
+            yield LOGGER
+        finally:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, as far as they are installed."""
+    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,119 @@
+"""From settings to everything that a training needs: the plan and the run are made of the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sparseformers.bootstrap.budget import Budget
+from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.precision import resolve_precision
+from sparseformers.data import default_workers, find_images, split_holdout
+from sparseformers.errors import DataError
+from sparseformers.inherit import Inheritance, inherit
+from sparseformers.teachers import Teacher, load_teacher
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training is made of."""
+
+    settings: BootstrapConfig
+    """As asked for."""
+    teacher: Teacher
+    """Frozen, on the device."""
+    inheritance: Inheritance
+    """The student with its report, on the device."""
+    train: tuple[Path, ...]
+    """Images to learn from."""
+    held_out: tuple[Path, ...]
+    """Images to measure progress on, never learnt from."""
+    budget: Budget
+    """How long."""
+    precision: Literal["fp32", "bf16"]
+    """Of matrix products, resolved."""
+    workers: int
+    """Processes that read images, resolved."""
+    device: torch.device
+    """Where the networks are."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.teacher.preprocessing.size
+
+
+def gather_parts(
+    settings: BootstrapConfig,
+    *,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+    precision: Literal["fp32", "bf16"] | None = None,
+) -> Parts:
+    """Finds the images, loads the teacher and makes the student; cheap checks come first.
+
+    Args:
+        settings: of the run.
+        device: to put the networks on.
+        teacher: a module to use instead of loading ``settings.teacher``.
+        precision: resolved earlier, for a run that is resumed.
+
+    Raises:
+        SparseFormersError: if anything that was asked for is not to be had.
+    """
+    train, held_out = gather_images(settings)
+    loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
+    inheritance = inherit(
+        loaded,
+        tokens=settings.tokens,
+        truncate=settings.truncate,
+        tune=settings.tune,
+        freeze=settings.freeze,
+        focusing_width=settings.focusing_width,
+        channels=settings.channels,
+        points=settings.points,
+        iterations=settings.iterations,
+        seed=settings.seed,
+    )
+    inheritance.student.to(device)
+    return Parts(
+        settings=settings,
+        teacher=loaded.to(device),
+        inheritance=inheritance,
+        train=tuple(train),
+        held_out=tuple(held_out),
+        budget=Budget.of(settings, images=len(train)),
+        precision=precision or resolve_precision(settings.precision, device),
+        workers=default_workers() if settings.workers is None else settings.workers,
+        device=device,
+    )
+
+
+def gather_images(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Images to learn from and held-out ones.
+
+    Raises:
+        DataError: if there are none, or only one and it would have to be both.
+    """
+    paths = find_images(settings.data)
+    if settings.eval_data:
+        evaluation = find_images(settings.eval_data)
+        seen = {path.resolve() for path in evaluation}
+        return [path for path in paths if path.resolve() not in seen], thin(evaluation, settings.holdout_limit)
+    train, held_out = split_holdout(paths, settings.holdout, seed=settings.seed)
+    if not held_out:
+        raise DataError(
+            "No image is left to measure progress on.", "Raise --holdout, add images, or name a folder with --eval-data."
+        )
+    return train, thin(held_out, settings.holdout_limit)
+
+
+def thin(paths: Sequence[Path], limit: int) -> Sequence[Path]:
+    """At most ``limit`` of the paths, evenly spread over them."""
+    step = max(1, -(-len(paths) // limit))
+    return paths[::step]
