@@ -1,0 +1,64 @@
+"""``sparseformers bootstrap``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from accelerate import PartialState
+from rich.console import Console
+
+from sparseformers.bootstrap import BootstrapConfig, RunFolder, RunSummary, bootstrap, make_plan
+from sparseformers.bootstrap.setup import gather_parts
+from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.tables import plan_table, summary_table
+from sparseformers.settings import to_dict
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Make a SparseFormer of a teacher and align it on plain images.
+
+    Example: sparseformers bootstrap --teacher timm:vit_base_patch16_224.augreg_in21k_ft_in1k --data photos --out runs/first
+    --minutes 60
+    """
+
+    settings: Annotated[BootstrapConfig, tyro.conf.arg(name="")]
+    """What to make."""
+    out: Path
+    """The run folder to make."""
+    overwrite: bool = False
+    """Replace a run that is there."""
+    dry_run: bool = False
+    """Only print the plan: what is new, tuned and frozen, cost, steps, estimated time and memory."""
+    json: bool = False
+    """Print the summary (or the plan) as JSON."""
+
+    def run(self) -> None:
+        """Runs the command."""
+        console = console_for(as_json=self.json)
+        if self.dry_run:
+            self._plan(console)
+            return
+        RunFolder.refuse(self.out, overwrite=self.overwrite)
+        report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
+
+    def _plan(self, console: Console) -> None:
+        with console.status("measuring a few steps"):
+            plan = make_plan(gather_parts(self.settings, device=PartialState().device))
+        if self.json:
+            print_json(to_dict(plan))
+        else:
+            console.print(plan_table(plan))
+
+
+def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:
+    """Prints what came of a run, on the main process."""
+    if not PartialState().is_main_process:
+        return
+    if as_json:
+        print_json(to_dict(summary))
+    else:
+        console.print(summary_table(summary))

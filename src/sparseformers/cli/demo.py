@@ -1,0 +1,80 @@
+"""``sparseformers demo``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.tables import duration, summary_table
+from sparseformers.demo import DemoSummary, run_demo
+from sparseformers.errors import ConfigError
+from sparseformers.evaluate import Alignment
+from sparseformers.settings import to_dict
+
+HONESTLY = (
+    "Fifteen photographs teach the student the teacher's view of the textures and shapes that are in them, not of the world: on "
+    "new photographs it is far from a replacement. For that, give it thousands of images: sparseformers bootstrap --data DIR."
+)
+"""What the figures mean."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Bootstrap from the bundled teacher on fifteen photographs that installed packages ship, evaluate and draw. No network.
+
+    Example: sparseformers demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")
+    """The run folder to make; the photographs are put beside it."""
+    minutes: float = 8.0
+    """Of training; loading, evaluating and drawing add about one."""
+    seed: int = 0
+    """Of everything random."""
+    overwrite: bool = False
+    """Replace a run that is there."""
+    json: bool = False
+    """Print the figures as JSON."""
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise ConfigError(f"--minutes must be above 0, not {self.minutes}.", "Use 8, for example.")
+
+    def run(self) -> None:
+        """Runs the command."""
+        console = console_for(as_json=self.json)
+        summary = run_demo(self.out, minutes=self.minutes, seed=self.seed, overwrite=self.overwrite, console=console)
+        if self.json:
+            print_json(to_dict(summary))
+            return
+        console.print(summary_table(summary.run))
+        console.print(demo_table(summary))
+        console.print(HONESTLY)
+        console.print(f"Where it looks: {summary.run.path / 'rois.png'}", highlight=False, markup=False)
+        console.print(f"Use it: sparseformers.load('{self.out}')", highlight=False, markup=False)
+
+
+def demo_table(summary: DemoSummary) -> Table:
+    """The demonstration's figures: held-out views before and after, and photographs that were held out whole."""
+    trained = duration(summary.run.seconds)
+    table = Table(title=f"Held-out views, {summary.run.samples:,} images and {trained} of training", title_justify="left")
+    columns = {"same photographs, start": summary.start, "same, end": summary.regions, "other photographs, end": summary.whole}
+    table.add_column("measure")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for measure, figure in {
+        "centred cosine": lambda a: f"{a.centred_cosine:.3f}",
+        "cosine": lambda a: f"{a.cosine_mean:.3f}",
+        "cosine of a constant output": lambda a: f"{a.constant_baseline:.3f}",
+        "nearest neighbours in common": _neighbours,
+    }.items():
+        table.add_row(measure, *(figure(alignment) for alignment in columns.values()))
+    return table
+
+
+def _neighbours(alignment: Alignment) -> str:
+    times = alignment.neighbour_agreement / alignment.neighbour_chance
+    return f"{alignment.neighbour_agreement:.1%} ({times:.1f}x chance)"

@@ -1,0 +1,19 @@
+"""What commands have in common when they speak to a person or to a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+
+def console_for(*, as_json: bool) -> Console:
+    """A console on standard output; on standard error where that carries JSON."""
+    return Console(stderr=as_json)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Writes one JSON object to standard output."""
+    print(json.dumps(dict(content), indent=2))

@@ -1,0 +1,50 @@
+"""A student from a run or a file, with the teacher that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+
+from sparseformers.errors import TeacherError
+from sparseformers.inherit import Provenance
+from sparseformers.model import SparseFormer
+from sparseformers.saving import load_saved
+from sparseformers.teachers import Teacher, load_teacher
+
+
+class Pair(NamedTuple):
+    """Student and teacher on the same device, at the size that they were aligned at."""
+
+    student: SparseFormer
+    """In evaluation mode."""
+    teacher: Teacher
+    """The very one that the student was made from."""
+    provenance: Provenance
+    """What is known of the student's making."""
+    device: torch.device
+    """Where both are."""
+
+
+def load_pair(path: Path, *, teacher: str | None = None) -> Pair:
+    """Loads a student and its teacher.
+
+    Args:
+        path: a run folder or a model file.
+        teacher: where to load the teacher from, if not from where it was.
+
+    Raises:
+        TeacherError: if the student does not say which teacher it had, or that one cannot be had.
+        WeightsError: if the teacher's weights are not those that the student was made from.
+    """
+    student, provenance = load_saved(path)
+    if provenance is None:
+        raise TeacherError(
+            f"The model '{path}' does not say which teacher it was made from.", "Use a model of a bootstrapping run."
+        )
+    loaded = load_teacher(teacher or provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
+    provenance.require_same_teacher(loaded.fingerprint())
+    device = PartialState().device
+    return Pair(student.to(device), loaded.to(device), provenance, device)

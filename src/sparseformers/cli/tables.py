@@ -1,0 +1,56 @@
+"""Tables that the training commands print."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from sparseformers.bootstrap import Plan, RunSummary
+from sparseformers.evaluate import Cost
+
+
+def plan_table(plan: Plan) -> Table:
+    """The plan of a dry run."""
+    table = Table(title=f"Plan: bootstrap from {plan.teacher}", show_header=False, title_justify="left")
+    for line in plan.inheritance:
+        table.add_row("inheritance", line)
+    _add_costs(table, plan.student_cost, plan.teacher_cost)
+    table.add_row("images", f"{plan.train_images:,} to learn from, {plan.held_out_images:,} to measure progress on")
+    table.add_row("length", f"{plan.samples:,} images seen in {plan.steps:,} steps ({plan.precision})")
+    table.add_row("time", f"about {duration(plan.seconds)} ({plan.seconds_per_step:.2f} s a step, measured)")
+    table.add_row("memory", f"about {plan.memory_gib:.1f} GiB (measured)")
+    return table
+
+
+def summary_table(summary: RunSummary) -> Table:
+    """What came of a run."""
+    alignment = summary.alignment
+    table = Table(title=f"Run {summary.path}", show_header=False, title_justify="left")
+    table.add_row("held-out centred cosine", f"{alignment.centred_cosine:.3f}", style="bold")
+    table.add_row("cosine", f"{alignment.cosine_mean:.3f} (a constant output has {alignment.constant_baseline:.3f})")
+    table.add_row(
+        f"{alignment.neighbours} nearest neighbours in common",
+        f"{alignment.neighbour_agreement:.1%} (chance {alignment.neighbour_chance:.1%})",
+    )
+    _add_costs(table, summary.student_cost, summary.teacher_cost)
+    table.add_row("images seen", f"{summary.samples:,} in {duration(summary.seconds)} ({summary.images_per_second:.1f} a second)")
+    table.add_row("waiting for data", f"{summary.data_wait:.1%} of the time")
+    table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
+    table.add_row("images skipped", f"{summary.skipped}")
+    return table
+
+
+def _add_costs(table: Table, student: Cost, teacher: Cost) -> None:
+    ratio = student.multiply_adds / teacher.multiply_adds
+    table.add_row(
+        "multiply-adds",
+        f"student {student.multiply_adds / 1e9:.2f} G, teacher {teacher.multiply_adds / 1e9:.2f} G ({ratio:.0%}) "
+        f"at {student.size[0]} x {student.size[1]}",
+    )
+    table.add_row("parameters", f"student {student.parameters / 1e6:.1f} M, teacher {teacher.parameters / 1e6:.1f} M")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
