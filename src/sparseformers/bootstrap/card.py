@@ -28,7 +28,7 @@ def _card(parts: Parts, figures: Mapping[str, Any]) -> str:
     height, width = parts.size
     neighbours, chance = alignment["neighbours"], alignment["neighbour_chance"]
     licence = parts.teacher.identity.licence or "see where the teacher comes from"
-    return f"""# A SparseFormer of {provenance.teacher}
+    return f"""# A SparseFormer of {_without_folders(provenance.teacher)}
 
 Bootstrapped by sparseformers from plain images: its embeddings lie in the space of its teacher, so that classifiers, text
 towers and indexes made for the teacher take them.
@@ -60,3 +60,9 @@ output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.
 
 The weights derive from the teacher's, whose licence holds for them: {licence}.
 """
+
+
+def _without_folders(teacher: str) -> str:
+    """The teacher's name without the folders of a local file: they are nobody else's business."""
+    name, at, file = teacher.partition("@")
+    return f"{name}{at}{Path(file).name}" if at else teacher

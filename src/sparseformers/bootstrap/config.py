@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from sparseformers.errors import ConfigError
+from sparseformers.teachers import absolute_name
+
+Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
+"""Folders that the command line takes one by one: --data A --data B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +22,7 @@ class BootstrapConfig:
 
     teacher: str
     """timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
-    data: tuple[Path, ...]
+    data: Folders
     """Folders with images to learn from, searched recursively; labels are not looked at. May be given several times."""
 
     tokens: int | None = None
@@ -68,7 +75,7 @@ class BootstrapConfig:
     """Share of the images that is never trained on and measures progress."""
     holdout_limit: int = 1000
     """At most so many images measure progress."""
-    eval_data: tuple[Path, ...] = ()
+    eval_data: Folders = ()
     """Folders with images to measure progress on, in the place of a held-out share. May be given several times."""
     eval_views: int = 0
     """Fixed random crops of each such image to measure on, for very few images; 0 takes the central view."""
@@ -78,6 +85,15 @@ class BootstrapConfig:
     """Minutes between checkpoints to resume from."""
     workers: int | None = None
     """Processes that read images; chosen from the processor's cores by default."""
+
+    def absolute(self) -> BootstrapConfig:
+        """The same settings with all paths absolute, so that a run can be resumed from any working directory."""
+        return dataclasses.replace(
+            self,
+            teacher=absolute_name(self.teacher),
+            data=tuple(path.absolute() for path in self.data),
+            eval_data=tuple(path.absolute() for path in self.eval_data),
+        )
 
     def __post_init__(self) -> None:
         for name, value, least in (

@@ -31,7 +31,7 @@ def build_optimiser(student: SparseFormer, *, lr: float, tuned_lr_ratio: float, 
             chosen = [parameter for leaf, parameter in members if is_decayed(leaf, parameter) == (decay > 0)]
             if chosen:
                 groups.append({"params": chosen, "name": name, "weight_decay": decay, "peak_lr": lr * ratio, "lr": 0.0})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:

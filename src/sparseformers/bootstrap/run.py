@@ -13,6 +13,7 @@ from torch import nn
 
 from sparseformers.bootstrap.card import write_card
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
@@ -77,6 +78,7 @@ def bootstrap(
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
     """
     accelerator = Accelerator()
+    settings = settings.absolute()
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher)
     run = RunFolder.create(Path(out), overwrite=overwrite) if accelerator.is_main_process else RunFolder(Path(out))
     if accelerator.is_main_process:
@@ -152,7 +154,7 @@ def _summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignm
         seconds=state.seconds,
         images_per_second=state.samples / state.seconds if state.seconds else 0.0,
         data_wait=meters.data_wait(),
-        peak_memory_gib=max((entry["peak_memory_gib"] for entry in figures), default=0.0),
+        peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
         skipped=len(trainer.skipped),
         student_cost=measure_cost(parts.inheritance.student, parts.size),
         teacher_cost=measure_cost(parts.teacher, parts.size),

@@ -13,7 +13,7 @@ from torch import nn
 from sparseformers.bootstrap.budget import Budget
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.precision import resolve_precision
-from sparseformers.data import default_workers, find_images, split_holdout
+from sparseformers.data import UnreadableImageError, default_workers, find_images, read_image, split_holdout
 from sparseformers.errors import DataError
 from sparseformers.inherit import Inheritance, inherit
 from sparseformers.teachers import Teacher, load_teacher
@@ -98,19 +98,40 @@ def gather_images(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[P
     """Images to learn from and held-out ones.
 
     Raises:
-        DataError: if there are none, or only one and it would have to be both.
+        DataError: if there are none, if none can be read, or if fewer than two are left to measure progress on.
     """
+    train, held_out = _split(settings)
+    if not can_read(train, 1):
+        raise DataError(f"None of the {len(train)} training images can be read.", "Name another folder with --data.")
+    if not can_read(held_out, 1 if settings.eval_views > 1 else 2):
+        raise DataError(
+            f"Too few of the {len(held_out)} held-out images can be read to measure progress on.",
+            "Raise --holdout, add images, or name a folder with --eval-data.",
+        )
+    return train, thin(held_out, settings.holdout_limit)
+
+
+def _split(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[Path]]:
     paths = find_images(settings.data)
     if settings.eval_data:
         evaluation = find_images(settings.eval_data)
         seen = {path.resolve() for path in evaluation}
-        return [path for path in paths if path.resolve() not in seen], thin(evaluation, settings.holdout_limit)
-    train, held_out = split_holdout(paths, settings.holdout, seed=settings.seed)
-    if not held_out:
-        raise DataError(
-            "No image is left to measure progress on.", "Raise --holdout, add images, or name a folder with --eval-data."
-        )
-    return train, thin(held_out, settings.holdout_limit)
+        return [path for path in paths if path.resolve() not in seen], evaluation
+    return split_holdout(paths, settings.holdout, seed=settings.seed)
+
+
+def can_read(paths: Sequence[Path], count: int) -> bool:
+    """Whether at least ``count`` of the images can be read; reads no more of them than it takes to know."""
+    readable = 0
+    for path in paths:
+        if readable == count:
+            break
+        try:
+            read_image(path)
+        except UnreadableImageError:
+            continue
+        readable += 1
+    return readable == count
 
 
 def thin(paths: Sequence[Path], limit: int) -> Sequence[Path]:

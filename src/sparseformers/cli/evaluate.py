@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -37,7 +37,7 @@ class Evaluate:
     Example: sparseformers evaluate runs/first --data photos/validation
     """
 
-    path: tyro.conf.Positional[Path]
+    run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """A run folder or a model file."""
     data: Path
     """The folder of images."""
@@ -57,7 +57,7 @@ class Evaluate:
         console = console_for(as_json=self.json)
         splits = None if self.views else labelled_splits(self.data)
         find_images([self.data])
-        pair = load_pair(self.path, teacher=self.teacher)
+        pair = load_pair(self.run_path, teacher=self.teacher)
         skipped = SkippedImages()
         evaluation = (
             self._unlabelled(pair, console, skipped) if splits is None else self._labelled(splits, pair, console, skipped)
@@ -65,7 +65,7 @@ class Evaluate:
         if self.json:
             print_json(evaluation.to_dict() | {"skipped_images": skipped.lines()})
             return
-        console.print(evaluation_table(evaluation, f"{self.path} on {self.data}"))
+        console.print(evaluation_table(evaluation, f"{self.run_path} on {self.data}"))
         for line in skipped.lines():
             console.print(f"skipped: {line}", highlight=False, markup=False)
 

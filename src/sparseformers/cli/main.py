@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Union
@@ -54,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog="sparseformers",
             description=DESCRIPTION,
             args=arguments,
-            config=(tyro.conf.UseAppendAction,),
         )
         command.run()
     except SparseFormersError as error:
         errors.print(f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}", highlight=False)
         return BAD_USAGE
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         errors.print("interrupted", highlight=False)
         return INTERRUPTED

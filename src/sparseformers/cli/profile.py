@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from accelerate import PartialState
@@ -36,7 +36,7 @@ class Profile:
     Example: sparseformers profile sf_base_augreg
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME")]
     """A run folder, a model file, or a named size: sf_base_augreg, sf_large_augreg, sf_base_clip, sf_large_clip."""
     batches: tuple[int, ...] = (1, 16)
     """Batch sizes to time."""

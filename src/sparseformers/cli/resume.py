@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -19,7 +20,7 @@ class Resume:
     Example: sparseformers resume runs/first
     """
 
-    path: tyro.conf.Positional[Path]
+    run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run folder."""
     json: bool = False
     """Print the summary as JSON."""
@@ -27,4 +28,4 @@ class Resume:
     def run(self) -> None:
         """Runs the command."""
         console = console_for(as_json=self.json)
-        report_summary(resume(self.path, console=console), console, as_json=self.json)
+        report_summary(resume(self.run_path, console=console), console, as_json=self.json)

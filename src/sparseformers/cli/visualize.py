@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -25,9 +26,9 @@ class Visualize:
     Example: sparseformers visualize runs/first photos/cat.jpg photos/dog.jpg --out looks.png
     """
 
-    path: tyro.conf.Positional[Path]
+    run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """A run folder or a model file."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Images, or folders of them."""
     out: Path
     """The picture to write: .png, .pdf, .svg, .jpg or .webp."""
@@ -38,7 +39,7 @@ class Visualize:
         paths = find_images(self.images)
         if len(paths) > MOST_IMAGES:
             raise ConfigError(f"A sheet takes at most {MOST_IMAGES} images, not {len(paths)}.", "Name fewer of them.")
-        student = load(self.path)
+        student = load(self.run_path)
         view = evaluation_view(student.config.preprocessing)
         views, titles = [], []
         skipped: list[UnreadableImageError] = []

@@ -86,8 +86,10 @@ class SparseFormer(nn.Module):
 
 
 def check_images(images: Tensor) -> None:
-    """Raises ValueError unless images are B x 3 x H x W with sides of at least 32 pixels."""
+    """Raises ValueError unless images are B x 3 x H x W, floating point, with sides of at least 32 pixels."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be B x 3 x H x W, not {' x '.join(str(side) for side in images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating point in [0, 1], not {images.dtype}; divide bytes by 255")
     if min(images.shape[-2:]) < SMALLEST_SIDE:
         raise ValueError(f"images must be at least {SMALLEST_SIDE} pixels a side, not {images.shape[-2]} x {images.shape[-1]}")

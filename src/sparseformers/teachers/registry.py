@@ -55,6 +55,15 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
     return _import_adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
 
 
+def absolute_name(teacher: str) -> str:
+    """A teacher's name that means the same from any working directory: local files and folders made absolute."""
+    name, at, file = teacher.partition("@")
+    if at and file:
+        return f"{name}@{Path(file).absolute()}"
+    kind, _, rest = teacher.partition(":")
+    return f"hf:{Path(rest).absolute()}" if kind == "hf" and Path(rest).is_dir() else teacher
+
+
 def untrained_teacher(architecture: str) -> Teacher:
     """A timm architecture with random weights: to measure what it costs, which does not depend on them.
 
