@@ -132,5 +132,5 @@ def digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        checksum.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        checksum.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return checksum.hexdigest()

@@ -21,6 +21,7 @@ from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.evaluate import Alignment, Cost, measure_cost
 from sparseformers.inherit import InheritReport
+from sparseformers.processes import make_accelerator
 from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
@@ -77,7 +78,7 @@ def bootstrap(
     Raises:
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
     """
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     settings = settings.absolute()
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher)
     run = RunFolder.create(Path(out), overwrite=overwrite) if accelerator.is_main_process else RunFolder(Path(out))
@@ -94,7 +95,7 @@ def resume(path: str | Path, *, console: Console | None = None) -> RunSummary:
         RunError: if ``path`` is no run, or has no checkpoint.
     """
     run = RunFolder.existing(Path(path))
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     content = run.read_config()
     parts = gather_parts(run.settings(), device=accelerator.device, precision=content["resolved"].get("precision"))
     parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))

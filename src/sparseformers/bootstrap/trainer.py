@@ -63,7 +63,7 @@ class Trainer:
         checkpointed = clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
             if self._everywhere(len(batch.images) > 0):
-                set_rates(optimiser, rate_factor(self._progress(ahead=len(batch.images)), self.settings.warm_up))
+                set_rates(optimiser, rate_factor(self._progress(ahead=self._step_size()), self.settings.warm_up))
                 loss = self._loss(model, batch)
                 self.accelerator.backward(loss)
                 norm = self.accelerator.clip_grad_norm_(trainable, self.settings.clip_norm)
@@ -133,8 +133,13 @@ class Trainer:
         """Advances by a global batch, as the stream does, and notes what could not be read."""
         for index, reason in batch.unreadable:
             self.skipped.add(self.parts.train[index], reason)
-        left = None if self.parts.budget.samples is None else self.parts.budget.samples - self.state.samples
-        self.state.samples += self.settings.batch_size if left is None else min(self.settings.batch_size, left)
+        self.state.samples += self._step_size()
+
+    def _step_size(self) -> int:
+        """Images of the next global batch, over all processes; the last one may be short."""
+        if self.parts.budget.samples is None:
+            return self.settings.batch_size
+        return min(self.settings.batch_size, self.parts.budget.samples - self.state.samples)
 
     def _evaluation_is_due(self) -> bool:
         """Measurements are spread evenly over the budget; the one before the first step is number 0."""

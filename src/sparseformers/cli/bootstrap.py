@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from accelerate import PartialState
 from rich.console import Console
 
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, RunSummary, bootstrap, make_plan
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.tables import plan_table, summary_table
+from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
 
 
@@ -42,12 +42,13 @@ class Bootstrap:
         if self.dry_run:
             self._plan(console)
             return
-        RunFolder.refuse(self.out, overwrite=self.overwrite)
+        if process_state().is_main_process:  # the others would meet the folder that it makes
+            RunFolder.refuse(self.out, overwrite=self.overwrite)
         report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
 
     def _plan(self, console: Console) -> None:
         with console.status("measuring a few steps"):
-            plan = make_plan(gather_parts(self.settings, device=PartialState().device))
+            plan = make_plan(gather_parts(self.settings, device=process_state().device))
         if self.json:
             print_json(to_dict(plan))
         else:
@@ -56,7 +57,7 @@ class Bootstrap:
 
 def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:
     """Prints what came of a run, on the main process."""
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     if as_json:
         print_json(to_dict(summary))

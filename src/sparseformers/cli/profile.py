@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from accelerate import PartialState
 from rich.console import Console
 
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
@@ -17,6 +16,7 @@ from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluate import measure_profile, profile_table
 from sparseformers.inherit import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
+from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
 
@@ -54,7 +54,7 @@ class Profile:
     def run(self) -> None:
         """Runs the command."""
         console = console_for(as_json=self.json)
-        device = PartialState().device
+        device = process_state().device
         student, teacher = self._named() if self.model in NAMED_CONFIGS else self._saved(console)
         precision = resolve_precision(self.precision, device)
         profile = measure_profile(

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import PartialState
 
 from sparseformers.errors import TeacherError
 from sparseformers.inherit import Provenance
 from sparseformers.model import SparseFormer
+from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher
 
@@ -46,5 +46,5 @@ def load_pair(path: Path, *, teacher: str | None = None) -> Pair:
         )
     loaded = load_teacher(teacher or provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
     provenance.require_same_teacher(loaded.fingerprint())
-    device = PartialState().device
+    device = process_state().device
     return Pair(student.to(device), loaded.to(device), provenance, device)
