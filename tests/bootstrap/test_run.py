@@ -11,8 +11,9 @@ import torch
 
 import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
+from sparseformers.bootstrap.objective import alignment_loss
 from sparseformers.bootstrap.trainer import Trainer
-from sparseformers.errors import DataError, NonFiniteLossError, RunError, WeightsError
+from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, RunError, WeightsError
 from tests.tiny import SIDE, write_images, write_teacher
 
 RUN_FILES = {
@@ -158,6 +159,15 @@ def test_resume__refuses_what_is_no_run_and_another_teacher(settings: BootstrapC
         resume(tmp_path / "run")
 
 
+def test_resume__unknown_key_in_the_runs_settings_suggests_the_nearest(settings: BootstrapConfig, tmp_path: Path) -> None:
+    bootstrap(settings, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    content["settings"]["tokenss"] = 3
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"unknown key 'tokenss'\. Did you mean 'tokens'"):
+        resume(tmp_path / "run")
+
+
 def test_bootstrap__refuses_a_folder_in_use(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(settings, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -220,8 +230,8 @@ def test_bootstrap__evaluation_folder_is_taken_out_of_the_training_images(settin
 def test_bootstrap__non_finite_loss_stops_before_the_step_and_names_the_files(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = sys.modules[Trainer.__module__]
-    monkeypatch.setattr(trainer, "cosine_distance", lambda student, _teacher: student.sum() * float("nan"))
+    trainer, original = sys.modules[Trainer.__module__], alignment_loss
+    monkeypatch.setattr(trainer, "alignment_loss", lambda *arguments: original(*arguments) * float("nan"))
     with pytest.raises(NonFiniteLossError, match="not a finite number"):
         bootstrap(settings, tmp_path / "run")
     named = (tmp_path / "run" / "non_finite_batch.txt").read_text().splitlines()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sparseformers.bootstrap.meters import peak_memory
-from sparseformers.bootstrap.objective import cosine_distance
+from sparseformers.bootstrap.objective import alignment_loss
 from sparseformers.bootstrap.optimiser import build_optimiser
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
@@ -87,11 +87,7 @@ def _seconds_per_step(parts: Parts, images: torch.Tensor) -> float:
     dtype, shortest = autocast_dtype(parts.precision), float("inf")
     for _ in range(1 + MEASURED_STEPS):
         start = time.perf_counter()
-        with torch.autocast(parts.device.type, dtype=dtype, enabled=dtype is not None):
-            with torch.inference_mode():
-                target = parts.teacher(images).embedding
-            loss = cosine_distance(student(images).embedding, target.clone())
-        loss.backward()
+        alignment_loss(student, parts.teacher, images, dtype).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if parts.device.type == "cuda":

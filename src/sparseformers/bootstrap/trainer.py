@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
-from sparseformers.bootstrap.objective import cosine_distance
+from sparseformers.bootstrap.objective import alignment_loss
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor, set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.progress import TrainingProgress
@@ -86,16 +86,13 @@ class Trainer:
         return alignment
 
     def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
-        """The objective on one batch: the teacher without gradient, the student with.
+        """The objective on one batch.
 
         Raises:
             NonFiniteLossError: before a step is made from it.
         """
         images = batch.images.to(self.parts.device, non_blocking=True)
-        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            with torch.inference_mode():
-                target = self.parts.teacher(images).embedding
-            loss = cosine_distance(model(images).embedding, target.clone())
+        loss = alignment_loss(model, self.parts.teacher, images, self.autocast)
         if not self._everywhere(math.isfinite(loss.item())):
             self._stop_on(batch)
         return loss

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparseformers.bootstrap import precision
+from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_resolve_precision__what_is_asked_for_stands(asked: str) -> None:
+    assert resolve_precision(asked, CPU) == asked  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("times_as_fast", "expected"), [(3.0, "bf16"), (1.1, "fp32"), (0.2, "fp32")])
+def test_resolve_precision__auto_takes_bf16_only_where_it_is_clearly_faster(
+    times_as_fast: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {torch.float32: times_as_fast, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "_seconds_of_product", lambda dtype, _device: seconds[dtype])
+    assert resolve_precision("auto", CPU) == expected
+
+
+def test_autocast_dtype() -> None:
+    assert autocast_dtype("bf16") is torch.bfloat16
+    assert autocast_dtype("fp32") is None
