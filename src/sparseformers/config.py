@@ -20,6 +20,14 @@ def _require(condition: bool, problem: str, remedy: str) -> None:
         raise ConfigError(problem, remedy)
 
 
+def _require_chance(stochastic_depth: float) -> None:
+    _require(
+        0 <= stochastic_depth < 1,
+        f"Stochastic depth leaves out a branch with a chance in [0, 1), not {stochastic_depth}.",
+        "Use 0 for none, or 0.1, for example.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
     """One pre-norm transformer block, in all the forms that plain vision transformers come in."""
@@ -59,8 +67,13 @@ class BlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FocusingConfig:
-    """The focusing transformer: it turns an image into N tokens, each with a region of interest (RoI)."""
+    """The focusing transformer: it turns an image into N tokens, each with a region of interest (RoI).
 
+    The one of Gao et al., CVPR 2024: for networks that are bootstrapped from a teacher.
+    """
+
+    kind: Literal["bootstrapped"] = "bootstrapped"
+    """Tells it from the other fronts in a saved configuration."""
     tokens: int = 48
     """Latent tokens, N, without the class token."""
     width: int = 384
@@ -98,6 +111,57 @@ class FocusingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OriginalFocusingConfig:
+    """The focusing transformer of the original SparseFormer (v1): Gao et al., ICLR 2024, trained without a teacher."""
+
+    kind: Literal["original"] = "original"
+    """Tells it from the other fronts in a saved configuration."""
+    tokens: int = 49
+    """Latent tokens, N; each has an embedding of its own."""
+    width: int = 256
+    """Channels of a token in the focusing iterations, F."""
+    iterations: int = 4
+    """Focusing iterations; they share their weights."""
+    channels: int = 96
+    """Channels of the stem's feature map, C."""
+    points: int = 36
+    """Sampling points of each token, P."""
+    mixing_reduction: int = 4
+    """The generator of the mixing matrices has a hidden width of the token's width divided by this."""
+    heads: int = 64
+    """Attention heads, at the focusing width and at the cortex's; must divide both."""
+    norm_eps: float = 1e-6
+    """Epsilon of its LayerNorms, but for that of the mixing generator, which is 1e-5."""
+    stochastic_depth: float = 0.0
+    """Chance, in training, that an attention or feed-forward branch is left out for an image."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.tokens >= 1,
+            f"A SparseFormer needs at least one latent token, not {self.tokens}.",
+            "Ask for one token or more, for example 49.",
+        )
+        _require(
+            self.heads >= 1 and self.width >= 1 and self.width % self.heads == 0,
+            f"A focusing width of {self.width} cannot be split over {self.heads} attention heads.",
+            "Choose a multiple of the heads; v1 has 64 heads whatever the width.",
+        )
+        _require(self.iterations >= 1, "The focusing transformer needs at least one iteration.", "Use 4, as the paper does.")
+        _require(self.channels >= 1, "The stem needs at least one channel.", "Use 96, as the paper does.")
+        _require(
+            1 <= self.mixing_reduction <= self.width,
+            f"The mixing generator cannot divide a width of {self.width} by {self.mixing_reduction}.",
+            "Use 4, as the paper does.",
+        )
+        _require(
+            self.points >= 2,
+            f"A token needs at least 2 sampling points (their spread is standardised), not {self.points}.",
+            "Use 36, as the paper does.",
+        )
+        _require_chance(self.stochastic_depth)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CortexConfig:
     """The cortex transformer and what turns its tokens into an embedding: the part that comes from the teacher."""
 
@@ -123,6 +187,8 @@ class CortexConfig:
     """Whether that projection has a bias."""
     classes: int | None = None
     """Outputs of an inherited classifier on top of the embedding; none without one."""
+    stochastic_depth: float = 0.0
+    """Chance, in training, that a branch of the last block is left out for an image; it grows evenly from 0 before the first."""
 
     def __post_init__(self) -> None:
         _require(self.depth >= 0, f"A cortex cannot have {self.depth} blocks.", "Keep at least one block of the teacher.")
@@ -141,6 +207,7 @@ class CortexConfig:
             self.projection is None or self.projection >= 1, "A projection needs at least one channel.", "Use None for none."
         )
         _require(self.classes is None or self.classes >= 1, "A classifier needs at least one class.", "Use None for none.")
+        _require_chance(self.stochastic_depth)
 
     @property
     def embedding_width(self) -> int:
@@ -176,19 +243,27 @@ class PreprocessingConfig:
 class SparseFormerConfig:
     """A whole SparseFormer."""
 
-    focusing: FocusingConfig
-    """The part in front, new in every SparseFormer."""
+    focusing: FocusingConfig | OriginalFocusingConfig
+    """The part in front, new in every SparseFormer; its ``kind`` says which (files from before there were two have none)."""
     cortex: CortexConfig
-    """The part that is inherited."""
+    """The part that is inherited (in v1: the blocks after the one that samples)."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     """What the network expects of its images: the teacher's own."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.cortex.block.width % 8 == 0,
-            f"The cortex width must be a multiple of 8 for the position encoding, not {self.cortex.block.width}.",
-            "Choose another teacher.",
-        )
+        width = self.cortex.block.width
+        if isinstance(self.focusing, OriginalFocusingConfig):
+            _require(
+                width % self.focusing.heads == 0,
+                f"A cortex width of {width} cannot be split over {self.focusing.heads} attention heads.",
+                "Choose a multiple of the heads.",
+            )
+        else:
+            _require(
+                width % 8 == 0,
+                f"The cortex width must be a multiple of 8 for the position encoding, not {width}.",
+                "Choose another teacher.",
+            )
 
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -221,13 +296,33 @@ def _named(
     )
 
 
+def _original(*, tokens: int, focusing_width: int, width: int, depth: int) -> SparseFormerConfig:
+    """A size of v1; its depth counts the cortex layer that samples, which is part of the front here."""
+    focusing = OriginalFocusingConfig(tokens=tokens, width=focusing_width)
+    return SparseFormerConfig(
+        focusing=focusing,
+        cortex=CortexConfig(
+            block=BlockConfig(width=width, heads=focusing.heads, feed_forward_width=4 * width, norm_eps=focusing.norm_eps),
+            depth=depth - 1,
+            prefix_tokens=0,
+            final_norm=False,
+            pooling="average",
+            pooled_norm=True,
+            classes=1000,
+        ),
+    )
+
+
 NAMED_CONFIGS: Mapping[str, SparseFormerConfig] = {
     "sf_base_augreg": _named(tokens=48, focusing_width=384, width=768, depth=8, classes=1000),
     "sf_large_augreg": _named(tokens=48, focusing_width=512, width=1024, depth=16, classes=1000),
     "sf_base_clip": _named(tokens=48, focusing_width=384, width=768, depth=8, projection=512),
     "sf_large_clip": _named(tokens=63, focusing_width=512, width=1024, depth=16, projection=768),
+    "sf_v1_tiny": _original(tokens=49, focusing_width=256, width=512, depth=8),
+    "sf_v1_small": _original(tokens=64, focusing_width=320, width=640, depth=8),
+    "sf_v1_base": _original(tokens=81, focusing_width=384, width=768, depth=10),
 }
-"""The bootstrapped sizes of Gao et al., CVPR 2024 (Table 1 and section 4)."""
+"""The bootstrapped sizes of Gao et al., CVPR 2024 (Table 1 and section 4), then those of Gao et al., ICLR 2024 ("v1")."""
 
 
 def named_config(name: str) -> SparseFormerConfig:

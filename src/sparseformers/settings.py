@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +120,9 @@ def _coerce(hint: Any, value: Any, *, where: str) -> Any:
 def _coerce_union(arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
+    members = [choice for choice in arguments if dataclasses.is_dataclass(choice)]
+    if len(members) > 1 and isinstance(value, Mapping):
+        return _coerce(_member(members, value, where=where), value, where=where)
     faults = []
     for choice in arguments:
         if choice is type(None):
@@ -131,3 +134,30 @@ def _coerce_union(arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
         except TypeError as error:
             faults.append(str(error))
     raise TypeError(" or ".join(faults) or f"unexpected {value!r}")
+
+
+def _member(members: Sequence[Any], values: Mapping[str, Any], *, where: str) -> Any:
+    """The one of several dataclasses that ``values`` mean, by the Literal field that tells them apart.
+
+    Without that key it is the first one, as in files from before there were others.
+    """
+    tag, owners = _tag(members)
+    if tag not in values:
+        return members[0]
+    if not isinstance(values[tag], str) or values[tag] not in owners:
+        known = ", ".join(repr(choice) for choice in owners)
+        raise _UnfitError(f"key '{where}.{tag}': {values[tag]!r} is none of {known}")
+    return owners[values[tag]]
+
+
+def _tag(members: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the Literal field whose values no two of the dataclasses share, and whose each value is."""
+    hints = [typing.get_type_hints(member) for member in members]
+    for field in dataclasses.fields(members[0]):
+        choices = [typing.get_args(hint.get(field.name)) for hint in hints]
+        literal = all(typing.get_origin(hint.get(field.name)) is typing.Literal for hint in hints)
+        owners = {choice: member for member, own in zip(members, choices, strict=True) for choice in own}
+        if literal and len(owners) == sum(len(own) for own in choices):
+            return field.name, owners
+    names = ", ".join(member.__name__ for member in members)
+    raise AssertionError(f"{names} have no Literal field that tells them apart")

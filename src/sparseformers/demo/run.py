@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +51,7 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
         SparseFormersError: with what to do.
     """
     RunFolder.refuse(out, overwrite=overwrite)
-    photographs = out.with_name(f"{out.name}-photographs")
-    if photographs.is_dir():
-        shutil.rmtree(photographs)
-    folders = gather_photographs(photographs)
+    folders = gather_photographs(out.with_name(f"{out.name}-photographs"))
     settings = BootstrapConfig(
         teacher="bundled",
         data=(folders.train,),

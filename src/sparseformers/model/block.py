@@ -85,10 +85,41 @@ class FeedForward(nn.Module):
         return self.fc2(self.activation(hidden))
 
 
-class TransformerBlock(nn.Module):
-    """x += attention(norm(x)); x += feed_forward(norm(x)), each branch scaled where the teacher's is."""
+class StochasticDepth(nn.Module):
+    """Leaves out a residual branch for some images of a batch in training, and makes up for it in the others.
 
-    def __init__(self, config: BlockConfig) -> None:
+    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+
+    Args:
+        chance: of leaving it out, in (0, 1).
+    """
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.kept = 1 - chance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x ... -> B x ..., the same in evaluation mode."""
+        if not self.training:
+            return x
+        mask = x.new_empty([x.shape[0]] + [1] * (x.ndim - 1)).bernoulli_(self.kept)
+        return x * mask / self.kept
+
+
+def stochastic_depth(chance: float) -> nn.Module:
+    """The module for a chance in [0, 1): nothing at all for 0."""
+    return StochasticDepth(chance) if chance else nn.Identity()
+
+
+class TransformerBlock(nn.Module):
+    """x += attention(norm(x)); x += feed_forward(norm(x)), each branch scaled where the teacher's is.
+
+    Args:
+        config: its form.
+        left_out: chance, in training, that a branch is left out for an image.
+    """
+
+    def __init__(self, config: BlockConfig, *, left_out: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attn = Attention(config)
@@ -96,8 +127,16 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = FeedForward(config)
         self.ls2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+        self.depth = stochastic_depth(left_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """B x T x D -> B x T x D."""
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        return self.think(self.attend(x))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The first half, B x T x D -> B x T x D: tokens exchange."""
+        return x + self.depth(self.ls1(self.attn(self.norm1(x))))
+
+    def think(self, x: Tensor) -> Tensor:
+        """The second half, B x T x D -> B x T x D: each token for itself."""
+        return x + self.depth(self.ls2(self.mlp(self.norm2(x))))

@@ -84,7 +84,7 @@ class CortexOutput(NamedTuple):
     logits: Tensor | None
     """B x classes where a classifier was inherited."""
     tokens: Tensor
-    """B x (R+N) x D after the final norm."""
+    """B x (R+N) x D after the final norm (after the last block where the norm comes after pooling)."""
 
 
 class CortexTransformer(nn.Module):
@@ -94,7 +94,10 @@ class CortexTransformer(nn.Module):
         super().__init__()
         width, eps = config.block.width, config.block.norm_eps
         self.prefix = PrefixTokens(config.prefix_tokens, width) if config.prefix_tokens else nn.Identity()
-        self.blocks = nn.ModuleList(TransformerBlock(config.block) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
+            for index in range(config.depth)
+        )
         self.norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
         self.pooling = build_pooling(config)
         self.pooled_norm = nn.LayerNorm(width, eps=eps) if config.pooled_norm else nn.Identity()

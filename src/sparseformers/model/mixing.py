@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.model.start import quiet_layer_norm
+
+
+class MixingMatrices(NamedTuple):
+    """The two matrices that each token mixes its features with."""
+
+    channel: Tensor
+    """... x C x C, from the right."""
+    spatial: Tensor
+    """... x P_out x P, from the left."""
+
+
+class MixingGenerator(nn.Sequential):
+    """From a token to the numbers of its mixing matrices: the channel matrix first, then the spatial one.
+
+    Args:
+        width: of the tokens.
+        channels: C of a sampled feature.
+        points: P sampled features per token.
+        hidden: bottleneck.
+    """
+
+    def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
+        self.channels, self.points, self.points_out = channels, points, max(points, 32)
+        super().__init__(
+            quiet_layer_norm(width),
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, channels * channels + points * self.points_out),
+        )
+
+    def start(self) -> None:
+        """Before training every token mixes with the same Xavier-uniform matrices, whatever its content."""
+        last = cast(nn.Linear, self[-1])
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            for matrix in self._cut(last.bias):
+                nn.init.xavier_uniform_(matrix)
+
+    def matrices(self, tokens: Tensor) -> MixingMatrices:
+        """Tokens ... x width -> their matrices."""
+        return self._cut(self(tokens))
+
+    def _cut(self, numbers: Tensor) -> MixingMatrices:
+        channel, spatial = numbers.split([self.channels**2, self.points * self.points_out], dim=-1)
+        return MixingMatrices(
+            channel.unflatten(-1, (self.channels, self.channels)), spatial.unflatten(-1, (self.points_out, self.points))
+        )
 
 
 class AdaptiveMixing(nn.Module):
@@ -26,28 +72,44 @@ class AdaptiveMixing(nn.Module):
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
         super().__init__()
-        self.channels, self.points, self.points_out = channels, points, max(points, 32)
-        self.generator = nn.Sequential(
-            quiet_layer_norm(width),
-            nn.Linear(width, hidden),
-            nn.Linear(hidden, channels * channels + points * self.points_out),
-        )
-        self.projection = nn.Linear(channels * self.points_out, width)
+        self.generator = MixingGenerator(width, channels, points, hidden)
+        self.projection = nn.Linear(channels * self.generator.points_out, width)
 
     def start(self) -> None:
-        """Before training every token mixes with the same Xavier-uniform matrices, whatever its content."""
-        last = cast(nn.Linear, self.generator[-1])
-        nn.init.zeros_(last.weight)
-        with torch.no_grad():
-            channel, spatial = last.bias.split([self.channels**2, self.points * self.points_out])
-            nn.init.xavier_uniform_(channel.view(self.channels, self.channels))
-            nn.init.xavier_uniform_(spatial.view(self.points_out, self.points))
+        """Starting values of the generator; linear layers have theirs already."""
+        self.generator.start()
 
     def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
         """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
-        matrices = self.generator(tokens)
-        channel, spatial = matrices.split([self.channels**2, self.points * self.points_out], dim=-1)
-        channel = channel.unflatten(-1, (self.channels, self.channels))  # B x N x C x C
-        spatial = spatial.unflatten(-1, (self.points_out, self.points))  # B x N x P_out x P
+        channel, spatial = self.generator.matrices(tokens)
         mixed = F.gelu(spatial @ (sampled.to(tokens.dtype) @ channel))  # B x N x P_out x C
+        return tokens + self.projection(mixed.flatten(-2))
+
+
+class OriginalMixing(nn.Module):
+    """The mixing of v1: a learnt bias after each product, and a GELU after the first one too (Gao et al., ICLR 2024).
+
+    Args:
+        width: of the tokens.
+        channels: C of a sampled feature.
+        points: P sampled features per token.
+        hidden: bottleneck of the generator.
+    """
+
+    def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
+        super().__init__()
+        self.generator = MixingGenerator(width, channels, points, hidden)
+        self.channel_bias = nn.Parameter(torch.zeros(channels))
+        self.spatial_bias = nn.Parameter(torch.zeros(self.generator.points_out))
+        self.projection = nn.Linear(channels * self.generator.points_out, width)
+
+    def start(self) -> None:
+        """Starting values of the generator; the biases are zero, and linear layers have theirs already."""
+        self.generator.start()
+
+    def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
+        """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
+        channel, spatial = self.generator.matrices(tokens)
+        mixed = F.gelu(sampled.to(tokens.dtype) @ channel + self.channel_bias)  # B x N x P x C
+        mixed = F.gelu(spatial @ mixed + self.spatial_bias.unsqueeze(-1))  # B x N x P_out x C
         return tokens + self.projection(mixed.flatten(-2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,14 @@ class SamplingPoints(nn.Module):
     Args:
         width: of the tokens.
         points: P.
+        norm_eps: epsilon of its LayerNorm.
     """
 
-    def __init__(self, width: int, points: int) -> None:
+    def __init__(self, width: int, points: int, *, norm_eps: float = 1e-5) -> None:
         super().__init__()
         self.points = points
         self.bias = nn.Parameter(torch.empty(points * 2))
-        self.offsets = nn.Sequential(quiet_layer_norm(width), nn.Linear(width, points * 2, bias=False))
+        self.offsets = nn.Sequential(quiet_layer_norm(width, eps=norm_eps), nn.Linear(width, points * 2, bias=False))
 
     def start(self) -> None:
         """A regular grid over the RoI (uniform random points if P is no square), the same for every token."""
@@ -47,19 +48,20 @@ class SamplingPoints(nn.Module):
         return roi_arithmetic.sampling_points(rois, offsets)
 
 
-def sample_features(features: Tensor, points: Tensor) -> Tensor:
-    """Reads a feature map bilinearly at points; outside the image it goes on with its border.
+def sample_features(features: Tensor, points: Tensor, *, outside: Literal["border", "zeros"] = "border") -> Tensor:
+    """Reads a feature map bilinearly at points.
 
     Args:
         features: B x C x H x W.
         points: B x N x P x 2, (x, y) in [0, 1] of the image.
+        outside: what lies outside the image: its border goes on, or there is nothing.
 
     Returns:
         B x N x P x C in the map's precision.
     """
     # Interpolated in float32, as the points are: bfloat16 has not enough digits for a position on the map.
     grid = 2 * points.float() - 1
-    sampled = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode=outside, align_corners=False)
     return sampled.permute(0, 2, 3, 1).to(features.dtype)
 
 

@@ -15,9 +15,9 @@ class QuietLayerNorm(nn.LayerNorm):
         nn.init.constant_(self.weight, 1 / math.sqrt(self.normalized_shape[0]))
 
 
-def quiet_layer_norm(width: int) -> nn.LayerNorm:
+def quiet_layer_norm(width: int, *, eps: float = 1e-5) -> nn.LayerNorm:
     """The LayerNorm at the head of the mixing generator, the sampling offsets and the RoI adjustment."""
-    return QuietLayerNorm(width, eps=1e-5)
+    return QuietLayerNorm(width, eps=eps)
 
 
 def start_linear(module: nn.Module) -> None:
