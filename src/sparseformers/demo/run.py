@@ -51,7 +51,7 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
         SparseFormersError: with what to do.
     """
     RunFolder.refuse(out, overwrite=overwrite)
-    folders = gather_photographs(out.with_name(f"{out.name}-photographs"))
+    folders = gather_photographs(out.absolute().with_name(f"{out.absolute().name}-photographs"))
     settings = BootstrapConfig(
         teacher="bundled",
         data=(folders.train,),

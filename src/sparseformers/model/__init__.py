@@ -1,5 +1,5 @@
 """The network, one file per box of the paper's figure: stem, sampling, mixing, position, focusing, cortex; composed in
-``sparseformer``.
+``sparseformer``. The front of v1, the original SparseFormer, is in ``original``; ``front`` chooses between the two.
 
 Legend: B batch, N latent tokens, P sampling points per token, C stem channels, F focusing width, D cortex width,
 R prefix tokens, T = R + N. Images travel as [0, 1]; RoIs are (x1, y1, x2, y2) in [0, 1] of the image, x to the right.
@@ -7,6 +7,17 @@ R prefix tokens, T = R + N. Images travel as [0, 1]; RoIs are (x1, y1, x2, y2) i
 
 from sparseformers.model.cortex import CortexTransformer
 from sparseformers.model.focusing import Focus, FocusingTransformer, Front
+from sparseformers.model.front import build_front
+from sparseformers.model.original import OriginalFocusingTransformer
 from sparseformers.model.sparseformer import SparseFormer, SparseFormerOutput
 
-__all__ = ["CortexTransformer", "Focus", "FocusingTransformer", "Front", "SparseFormer", "SparseFormerOutput"]
+__all__ = [
+    "CortexTransformer",
+    "Focus",
+    "FocusingTransformer",
+    "Front",
+    "OriginalFocusingTransformer",
+    "SparseFormer",
+    "SparseFormerOutput",
+    "build_front",
+]

@@ -127,7 +127,7 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = FeedForward(config)
         self.ls2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
-        self.depth = stochastic_depth(left_out)
+        self.drop = stochastic_depth(left_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """B x T x D -> B x T x D."""
@@ -135,8 +135,8 @@ class TransformerBlock(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """The first half, B x T x D -> B x T x D: tokens exchange."""
-        return x + self.depth(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop(self.ls1(self.attn(self.norm1(x))))
 
     def think(self, x: Tensor) -> Tensor:
         """The second half, B x T x D -> B x T x D: each token for itself."""
-        return x + self.depth(self.ls2(self.mlp(self.norm2(x))))
+        return x + self.drop(self.ls2(self.mlp(self.norm2(x))))

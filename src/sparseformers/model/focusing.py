@@ -21,7 +21,7 @@ class Focus(NamedTuple):
     tokens: Tensor
     """B x N x D, at the cortex's width."""
     rois: Tensor
-    """B x S x N x 4: the RoIs at the start and after each iteration, (x1, y1, x2, y2) in [0, 1] of the image."""
+    """B x S x N x 4: the RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
     points: tuple[Tensor, ...]
     """Where each look at the image read it, one B x N x P x 2 per look, (x, y) in [0, 1] of the image."""
 

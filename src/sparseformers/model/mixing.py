@@ -31,12 +31,13 @@ class MixingGenerator(nn.Sequential):
     """
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
-        self.channels, self.points, self.points_out = channels, points, max(points, 32)
+        points_out = max(points, 32)
         super().__init__(
             quiet_layer_norm(width),
             nn.Linear(width, hidden),
-            nn.Linear(hidden, channels * channels + points * self.points_out),
+            nn.Linear(hidden, channels * channels + points * points_out),
         )
+        self.channels, self.points, self.points_out = channels, points, points_out
 
     def start(self) -> None:
         """Before training every token mixes with the same Xavier-uniform matrices, whatever its content."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.model.cortex import CortexTransformer
-from sparseformers.model.focusing import FocusingTransformer, Front
+from sparseformers.model.focusing import Front
+from sparseformers.model.front import build_front
 
 SMALLEST_SIDE = 32
 """Smallest height or width of an image, in pixels."""
@@ -23,9 +24,11 @@ class SparseFormerOutput(NamedTuple):
     logits: Tensor | None
     """B x classes through the inherited classifier; None without one."""
     tokens: Tensor
-    """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens."""
+    """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens. In v1, whose
+    norm comes after pooling, after the last block."""
     rois: Tensor
-    """B x (iterations+1) x N x 4: RoIs at the start and after each iteration, (x1, y1, x2, y2) in [0, 1] of the image."""
+    """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also after the cortex layer that samples),
+    (x1, y1, x2, y2) in [0, 1] of the image."""
 
 
 class Normalise(nn.Module):
@@ -49,14 +52,14 @@ class SparseFormer(nn.Module):
 
     Args:
         config: what it is made of.
-        front: another way to make tokens; the bootstrapped focusing transformer by default.
+        front: another way to make tokens; the focusing transformer that the configuration names by default.
     """
 
     def __init__(self, config: SparseFormerConfig, *, front: Front | None = None) -> None:
         super().__init__()
         self.config = config
         self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
-        self.focusing = FocusingTransformer(config.focusing, config.cortex.block.width) if front is None else front
+        self.focusing = build_front(config.focusing, config.cortex.block.width) if front is None else front
         self.cortex = CortexTransformer(config.cortex)
 
     def forward(self, images: Tensor) -> SparseFormerOutput:
