@@ -11,6 +11,7 @@ from sparseformers.config import (
     BlockConfig,
     CortexConfig,
     FocusingConfig,
+    OriginalFocusingConfig,
     PreprocessingConfig,
     SparseFormerConfig,
     named_config,
@@ -135,3 +136,62 @@ def test_cortex_width_must_suit_the_position_encoding() -> None:
     cortex = CortexConfig(block=BlockConfig(width=60, heads=2, feed_forward_width=128), depth=1)
     error = failure(SparseFormerConfig, cortex=cortex, focusing=FocusingConfig())
     assert error.problem == "The cortex width must be a multiple of 8 for the position encoding, not 60."
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "focusing_width", "width", "depth"),
+    [("sf_v1_tiny", 49, 256, 512, 7), ("sf_v1_small", 64, 320, 640, 7), ("sf_v1_base", 81, 384, 768, 9)],
+)
+def test_named_sizes_of_v1(name: str, tokens: int, focusing_width: int, width: int, depth: int) -> None:
+    config = named_config(name)
+    assert config.focusing == OriginalFocusingConfig(tokens=tokens, width=focusing_width, channels=96, points=36, heads=64)
+    assert (config.cortex.block.width, config.cortex.block.heads, config.cortex.depth) == (width, 64, depth)
+    assert (config.cortex.prefix_tokens, config.cortex.pooling, config.cortex.pool_first) == (0, "average", True)
+
+
+def test_a_config_saved_before_there_were_two_fronts_is_bootstrapped() -> None:
+    values = to_dict(named_config("sf_base_clip"))
+    assert values["focusing"].pop("kind") == "bootstrapped"
+    assert from_dict(SparseFormerConfig, values) == named_config("sf_base_clip")
+
+
+def test_unknown_kind_of_front_in_a_saved_config() -> None:
+    values = to_dict(named_config("sf_v1_tiny"))
+    values["focusing"]["kind"] = "orignal"
+    error = failure(from_dict, kind=SparseFormerConfig, values=values)
+    assert "key 'focusing.kind': 'orignal' is none of 'bootstrapped', 'original'" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("values", "problem", "remedy"),
+    [
+        ({"tokens": 0}, "at least one latent token, not 0", "49"),
+        ({"width": 100}, "width of 100 cannot be split over 64 attention heads", "multiple of the heads"),
+        ({"heads": 0}, "over 0 attention heads", "multiple of the heads"),
+        ({"iterations": 0}, "at least one iteration", "Use 4"),
+        ({"channels": 0}, "at least one channel", "Use 96"),
+        ({"mixing_reduction": 0}, "cannot divide a width of 256 by 0", "Use 4"),
+        ({"mixing_reduction": 257}, "cannot divide a width of 256 by 257", "Use 4"),
+        ({"points": 1}, "at least 2 sampling points", "Use 36"),
+        ({"stochastic_depth": 1.0}, "a chance in [0, 1), not 1.0", "0.1"),
+    ],
+)
+def test_original_focusing_out_of_range(values: dict[str, Any], problem: str, remedy: str) -> None:
+    error = failure(OriginalFocusingConfig, **values)
+    assert problem in error.problem
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize("values", [{"pool_first": True, "final_norm": False}, {"pool_first": True, "pooled_norm": True}])
+def test_pooling_first_needs_the_final_norm_alone(values: dict[str, bool]) -> None:
+    assert "Pooling first needs a final norm" in failure(CortexConfig, block=BLOCK, depth=2, **values).problem
+
+
+def test_stochastic_depth_of_the_cortex_is_a_chance() -> None:
+    assert "not -0.1" in failure(CortexConfig, block=BLOCK, depth=2, stochastic_depth=-0.1).problem
+
+
+def test_the_cortex_of_v1_must_suit_its_heads() -> None:
+    cortex = CortexConfig(block=BlockConfig(width=96, heads=2, feed_forward_width=128), depth=1)
+    error = failure(SparseFormerConfig, cortex=cortex, focusing=OriginalFocusingConfig())
+    assert error.problem == "A cortex width of 96 cannot be split over 64 attention heads."

@@ -144,3 +144,67 @@ def test_values_out_of_range_keep_their_own_message() -> None:
 
 def test_wrong_names_are_told_before_values_out_of_range() -> None:
     assert failure({"token": 5, "tokens": 5, "inner": {"points": 0}}).problem.startswith("The recipe does not fit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    shape: Literal["circle"] = "circle"
+    radius: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    shape: Literal["box", "crate"] = "box"
+    width: int = 1
+    height: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    figure: Circle | Box
+    frame: Box | Circle | None = None
+
+
+def drawing_failure(values: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(Drawing, values, where="drawing")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "drawing", [Drawing(figure=Circle(radius=3)), Drawing(figure=Box(shape="crate", width=2), frame=Circle())]
+)
+def test_one_of_several_dataclasses_survives_json(drawing: Drawing) -> None:
+    assert from_dict(Drawing, json.loads(json.dumps(to_dict(drawing)))) == drawing
+
+
+def test_without_the_key_that_tells_them_apart_it_is_the_first_of_them() -> None:
+    assert from_dict(Drawing, {"figure": {"radius": 2}, "frame": {"width": 5}}) == Drawing(
+        figure=Circle(radius=2), frame=Box(width=5)
+    )
+
+
+def test_unknown_member() -> None:
+    for shape in ("boks", 3, None, ["box"]):
+        problem = drawing_failure({"figure": {"shape": shape}}).problem
+        assert f"key 'figure.shape': {shape!r} is none of 'circle', 'box', 'crate'" in problem
+
+
+def test_unknown_key_of_a_member_suggests_that_members_names() -> None:
+    problem = drawing_failure({"figure": {"shape": "box", "widht": 3, "radius": 2}}).problem
+    assert "unknown key 'figure.widht'. Did you mean 'width'?" in problem
+    assert "unknown key 'figure.radius'. Known there are: shape, width, height" in problem
+
+
+def test_a_member_that_is_no_mapping() -> None:
+    assert "key 'figure': expected a mapping of names to values but got 7" in drawing_failure({"figure": 7}).problem
+
+
+def test_members_that_nothing_tells_apart_are_a_mistake_of_the_program() -> None:
+    @dataclass(frozen=True)
+    class Ambiguous:
+        figure: Inner | Outer
+
+    Ambiguous.__annotations__["figure"] = Inner | Outer
+    with pytest.raises(AssertionError, match="Inner, Outer have no Literal field"):
+        from_dict(Ambiguous, {"figure": {}})

@@ -7,6 +7,7 @@ The library mirrors the commands::
     summary = sparseformers.bootstrap(sparseformers.BootstrapConfig(teacher="bundled", data=(Path("photos"),)), "runs/first")
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
+    student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sparseformers.config import SparseFormerConfig, named_config
 from sparseformers.errors import SparseFormersError
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormer, SparseFormerOutput
+from sparseformers.official import create_model, load_official
 from sparseformers.saving import load, save
 from sparseformers.teachers import Teacher, load_teacher
 
@@ -29,8 +31,10 @@ __all__ = [
     "SparseFormersError",
     "Teacher",
     "bootstrap",
+    "create_model",
     "inherit",
     "load",
+    "load_official",
     "load_teacher",
     "named_config",
     "resume",

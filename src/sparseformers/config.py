@@ -179,6 +179,8 @@ class CortexConfig:
     """Whether average and attention pooling take in the prefix tokens too."""
     pooled_norm: bool = False
     """A LayerNorm after pooling (timm's ``fc_norm``)."""
+    pool_first: bool = False
+    """Pool the tokens before the final norm, which then norms the pooled one and, for what is given out, each token (v1)."""
     attention_pool_heads: int = 1
     """Heads of the attention pooling, where there is one."""
     projection: int | None = None
@@ -207,6 +209,11 @@ class CortexConfig:
             self.projection is None or self.projection >= 1, "A projection needs at least one channel.", "Use None for none."
         )
         _require(self.classes is None or self.classes >= 1, "A classifier needs at least one class.", "Use None for none.")
+        _require(
+            not self.pool_first or (self.final_norm and not self.pooled_norm),
+            "Pooling first needs a final norm, and leaves no place for another one after pooling.",
+            "Set final_norm, and leave pooled_norm off.",
+        )
         _require_chance(self.stochastic_depth)
 
     @property
@@ -305,9 +312,8 @@ def _original(*, tokens: int, focusing_width: int, width: int, depth: int) -> Sp
             block=BlockConfig(width=width, heads=focusing.heads, feed_forward_width=4 * width, norm_eps=focusing.norm_eps),
             depth=depth - 1,
             prefix_tokens=0,
-            final_norm=False,
             pooling="average",
-            pooled_norm=True,
+            pool_first=True,
             classes=1000,
         ),
     )

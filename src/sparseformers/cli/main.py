@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sparseformers.cli.bootstrap import Bootstrap
+from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
 from sparseformers.cli.evaluate import Evaluate
 from sparseformers.cli.profile import Profile
@@ -35,6 +36,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
+    Annotated[Convert, tyro.conf.subcommand("convert")],
     Annotated[Demo, tyro.conf.subcommand("demo")],
 ]
 

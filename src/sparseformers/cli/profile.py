@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -26,7 +26,16 @@ TEACHER_ARCHITECTURES = {
     "sf_base_clip": "vit_base_patch16_clip_quickgelu_224",
     "sf_large_clip": "vit_large_patch14_clip_quickgelu_224",
 }
-"""timm's architectures of the named sizes' teachers; time and cost do not depend on their weights."""
+"""timm's architectures of the named sizes' teachers; time and cost do not depend on their weights. v1 has none."""
+
+
+class _Subject(NamedTuple):
+    """What to measure."""
+
+    student: SparseFormer
+    teacher: Teacher | None
+    groups: dict[str, int] | None
+    """Parameters by what bootstrapping does with them; None for a model that was not inherited."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class Profile:
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME")]
-    """A run folder, a model file, or a named size: sf_base_augreg, sf_large_augreg, sf_base_clip, sf_large_clip."""
+    """A run folder, a model file, or a named size: sf_base_augreg, sf_large_augreg, sf_base_clip, sf_large_clip, sf_v1_tiny,
+    sf_v1_small, sf_v1_base (v1 has no teacher)."""
     batches: tuple[int, ...] = (1, 16)
     """Batch sizes to time."""
     repeats: int = 10
@@ -55,13 +65,13 @@ class Profile:
         """Runs the command."""
         console = console_for(as_json=self.json)
         device = process_state().device
-        student, teacher = self._named() if self.model in NAMED_CONFIGS else self._saved(console)
+        student, teacher, groups = self._named() if self.model in NAMED_CONFIGS else self._saved(console)
         precision = resolve_precision(self.precision, device)
         profile = measure_profile(
             student.to(device),
             student.config.preprocessing.size,
             teacher=None if teacher is None else teacher.to(device),
-            parameter_groups=count_parameters(student),
+            parameter_groups=groups,
             batches=self.batches,
             repeats=self.repeats,
             device=device,
@@ -72,13 +82,16 @@ class Profile:
         else:
             console.print(profile_table(profile, f"{self.model} on {device.type}, {precision}"))
 
-    def _named(self) -> tuple[SparseFormer, Teacher]:
-        """A named size with random weights, as bootstrapping would set it up."""
-        student, teacher = SparseFormer(named_config(self.model)), untrained_teacher(TEACHER_ARCHITECTURES[self.model])
+    def _named(self) -> _Subject:
+        """A named size with random weights, as bootstrapping would set it up; v1 as it is."""
+        student = SparseFormer(named_config(self.model))
+        if self.model not in TEACHER_ARCHITECTURES:
+            return _Subject(student, None, None)
+        teacher = untrained_teacher(TEACHER_ARCHITECTURES[self.model])
         freeze_inherited(student, split_depth(teacher.depth))
-        return student, teacher
+        return _Subject(student, teacher, count_parameters(student))
 
-    def _saved(self, console: Console) -> tuple[SparseFormer, Teacher | None]:
+    def _saved(self, console: Console) -> _Subject:
         """A saved student, with its teacher if that can be had."""
         if not Path(self.model).exists():
             near = suggest(self.model, NAMED_CONFIGS)
@@ -88,10 +101,12 @@ class Profile:
             )
         student, provenance = load_saved(self.model)
         if provenance is None:
-            return student, None
+            return _Subject(student, None, None)
         freeze_inherited(student, provenance.shares)
+        groups = count_parameters(student)
         try:
-            return student, load_teacher(provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
+            teacher = load_teacher(provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
         except SparseFormersError as error:
             console.print(f"Without the teacher: {error.problem}", highlight=False, markup=False)
-            return student, None
+            return _Subject(student, None, groups)
+        return _Subject(student, teacher, groups)

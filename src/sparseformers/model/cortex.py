@@ -84,7 +84,7 @@ class CortexOutput(NamedTuple):
     logits: Tensor | None
     """B x classes where a classifier was inherited."""
     tokens: Tensor
-    """B x (R+N) x D after the final norm (after the last block where the norm comes after pooling)."""
+    """B x (R+N) x D after the final norm."""
 
 
 class CortexTransformer(nn.Module):
@@ -111,7 +111,24 @@ class CortexTransformer(nn.Module):
         tokens = self.prefix(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        tokens = self.norm(tokens)
-        embedding = self.projection(self.pooled_norm(self.pooling(tokens)))
+        pooled, tokens = self.read(tokens)
+        embedding = self.projection(pooled)
         logits = None if self.classifier is None else self.classifier(embedding)
         return CortexOutput(embedding, logits, tokens)
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens B x T x D after the last block -> the pooled one B x D, and all of them after the final norm."""
+        tokens = self.norm(tokens)
+        return self.pooled_norm(self.pooling(tokens)), tokens
+
+
+class PoolFirstCortexTransformer(CortexTransformer):
+    """A cortex that pools before its final norm, as v1 does."""
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.norm(self.pooling(tokens)), self.norm(tokens)
+
+
+def build_cortex(config: CortexConfig) -> CortexTransformer:
+    """The cortex that the configuration means."""
+    return PoolFirstCortexTransformer(config) if config.pool_first else CortexTransformer(config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.config import SparseFormerConfig
-from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.cortex import build_cortex
 from sparseformers.model.focusing import Front
 from sparseformers.model.front import build_front
 
@@ -24,8 +24,7 @@ class SparseFormerOutput(NamedTuple):
     logits: Tensor | None
     """B x classes through the inherited classifier; None without one."""
     tokens: Tensor
-    """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens. In v1, whose
-    norm comes after pooling, after the last block."""
+    """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens."""
     rois: Tensor
     """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also after the cortex layer that samples),
     (x1, y1, x2, y2) in [0, 1] of the image."""
@@ -60,7 +59,7 @@ class SparseFormer(nn.Module):
         self.config = config
         self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
         self.focusing = build_front(config.focusing, config.cortex.block.width) if front is None else front
-        self.cortex = CortexTransformer(config.cortex)
+        self.cortex = build_cortex(config.cortex)
 
     def forward(self, images: Tensor) -> SparseFormerOutput:
         """Embeds images.

@@ -60,16 +60,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"The file '{path}' cannot be read as weights ({type(error).__name__}).", "It may be cut short: fetch it again."
         ) from None
-    return _unwrap(content, path)
+    return unwrap(content, what=f"the file '{path}'")
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint; prefixes of wrappers (DDP, compile) taken off."""
+def unwrap(content: Any, *, what: str) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint; prefixes of wrappers (DDP, compile) taken off.
+
+    Args:
+        content: a state dict, or a mapping that has one under a key in ``WRAPPERS``.
+        what: what it is, for messages.
+
+    Raises:
+        WeightsError: if there is none.
+    """
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"The file '{path}' holds no state dict.", "Give a mapping from names to tensors.")
+        raise WeightsError(f"{what[0].upper()}{what[1:]} holds no state dict.", "Give a mapping from names to tensors.")
     for prefix in ("module.", "_orig_mod.", "module."):
         if all(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): value for name, value in content.items()}

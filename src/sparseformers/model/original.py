@@ -1,0 +1,160 @@
+"""The front of the original SparseFormer, "v1": Gao et al., "SparseFormer: Sparse Visual Recognition via Limited Latent
+Tokens", ICLR 2024.
+
+It is made of the same boxes as the bootstrapped one in another order: attention, RoI adjustment, sampling and mixing,
+feed-forward. Legend: B batch, N latent tokens, P sampling points per token, C stem channels, F focusing width, D cortex width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.config import BlockConfig, OriginalFocusingConfig
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.focusing import Focus, FocusingStep
+from sparseformers.model.mixing import OriginalMixing
+from sparseformers.model.sampling import Glimpse, SamplingPoints, sample_features
+from sparseformers.model.start import quiet_layer_norm, start_linear
+from sparseformers.model.stem import Stem
+
+
+class ClampGradient(torch.autograd.Function):
+    """The identity, whose gradient is clamped elementwise."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, limit: float) -> Tensor:
+        """``x`` as it is; ``limit`` is the largest size of an element of its gradient."""
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.limit = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].clamp(-ctx.limit, ctx.limit), None
+
+
+class OriginalRoIAdjustment(nn.Module):
+    """A token moves and scales its own RoI, by one linear layer.
+
+    Args:
+        width: of the tokens.
+        norm_eps: epsilon of its LayerNorm.
+    """
+
+    def __init__(self, width: int, *, norm_eps: float) -> None:
+        super().__init__()
+        self.delta = nn.Sequential(quiet_layer_norm(width, eps=norm_eps), nn.Linear(width, 4, bias=False))
+
+    def start(self) -> None:
+        """RoIs stay where they are at first."""
+        nn.init.zeros_(cast(nn.Linear, self.delta[-1]).weight)
+
+    def forward(self, tokens: Tensor, rois: Tensor) -> Tensor:
+        """Tokens B x N x width and RoIs B x N x 4 -> RoIs B x N x 4, float32."""
+        return roi_arithmetic.adjust(rois, self.delta(tokens))
+
+
+class OriginalSampling(nn.Module):
+    """One look at the image: sampling points, bilinear sampling with nothing outside the image, mixing.
+
+    Args:
+        width: of the tokens.
+        config: sizes of the focusing transformer.
+    """
+
+    def __init__(self, width: int, config: OriginalFocusingConfig) -> None:
+        super().__init__()
+        self.sampling_points = SamplingPoints(width, config.points, norm_eps=config.norm_eps)
+        self.mixing = OriginalMixing(width, config.channels, config.points, width // config.mixing_reduction)
+
+    def start(self) -> None:
+        """Starting values of its parts; linear layers have theirs already."""
+        self.sampling_points.start()
+        self.mixing.start()
+
+    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> Glimpse:
+        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> a glimpse.
+
+        Backwards, the gradient to the points is clamped to +-1/H: bilinear sampling gives a few points very large ones.
+        """
+        points = self.sampling_points(tokens, rois)
+        clamped = ClampGradient.apply(points, 1 / features.shape[-2])
+        return Glimpse(self.mixing(tokens, sample_features(features, clamped, outside="zeros")), points)
+
+
+class OriginalLayer(nn.Module):
+    """All four operations: exchange between tokens, move, look, think.
+
+    Args:
+        width: of the tokens.
+        config: sizes of the focusing transformer.
+    """
+
+    def __init__(self, width: int, config: OriginalFocusingConfig) -> None:
+        super().__init__()
+        block = BlockConfig(width=width, heads=config.heads, feed_forward_width=4 * width, norm_eps=config.norm_eps)
+        self.block = TransformerBlock(block, left_out=config.stochastic_depth)
+        self.adjustment = OriginalRoIAdjustment(width, norm_eps=config.norm_eps)
+        self.sampling = OriginalSampling(width, config)
+
+    def start(self) -> None:
+        """Starting values of its parts; linear layers have theirs already."""
+        self.adjustment.start()
+        self.sampling.start()
+
+    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingStep:
+        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> the next step."""
+        tokens = self.block.attend(tokens)
+        rois = self.adjustment(tokens, rois)
+        tokens, points = self.sampling(features, tokens, rois)
+        return FocusingStep(self.block.think(tokens), rois, points)
+
+
+class OriginalFocusingTransformer(nn.Module):
+    """The front of v1: a stem, focusing iterations with shared weights, and one layer of the cortex that looks once more.
+
+    Args:
+        config: its sizes.
+        cortex_width: D, the width of the tokens that it gives.
+    """
+
+    def __init__(self, config: OriginalFocusingConfig, cortex_width: int) -> None:
+        super().__init__()
+        self.iterations = config.iterations
+        self.stem = Stem(config.channels)
+        self.token = nn.Parameter(torch.empty(config.tokens, config.width))
+        self.initial_rois = nn.Parameter(roi_arithmetic.initial_grid(config.tokens))
+        self.layer = OriginalLayer(config.width, config)
+        self.widen = nn.Sequential(nn.Linear(config.width, cortex_width), nn.LayerNorm(cortex_width, eps=config.norm_eps))
+        self.last_layer = OriginalLayer(cortex_width, config)
+        self.start()
+
+    def start(self) -> None:
+        """Starting values; the zero-initialised branches keep RoIs, points and mixing matrices alike for all tokens."""
+        self.apply(start_linear)
+        nn.init.trunc_normal_(self.token, std=1.0)
+        self.layer.start()
+        self.last_layer.start()
+
+    def forward(self, images: Tensor) -> Focus:
+        """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs."""
+        features = self.stem(images)
+        rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
+        tokens = self.token.expand(images.shape[0], -1, -1)  # B x N x F
+
+        stage_rois, points = [rois], []
+        for _ in range(self.iterations):
+            tokens, rois, looked_at = self.layer(features, tokens, rois)
+            stage_rois.append(rois)
+            points.append(looked_at)
+
+        tokens, rois, looked_at = self.last_layer(features, self.widen(tokens), rois)
+        return Focus(tokens, torch.stack([*stage_rois, rois], dim=1), (*points, looked_at))

@@ -1,0 +1,278 @@
+"""v1, the original SparseFormer: its front, its cortex, and training it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig, named_config
+from sparseformers.model import OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
+from sparseformers.model.block import StochasticDepth, TransformerBlock
+from sparseformers.model.mixing import OriginalMixing
+from sparseformers.model.original import ClampGradient, OriginalLayer, OriginalSampling
+from sparseformers.model.sampling import sample_features
+from tests.model.small import scattered
+
+
+def original_model(*, trained: bool = True, stochastic_depth: float = 0.0, **focusing: Any) -> SparseFormer:
+    """A small v1 as after some training (or as before it)."""
+    config = SparseFormerConfig(
+        focusing=OriginalFocusingConfig(
+            **{
+                "tokens": 6,
+                "width": 16,
+                "iterations": 2,
+                "channels": 8,
+                "points": 4,
+                "heads": 4,
+                "stochastic_depth": stochastic_depth,
+                **focusing,
+            }
+        ),
+        cortex=CortexConfig(
+            block=BlockConfig(width=32, heads=4, feed_forward_width=48),
+            depth=2,
+            prefix_tokens=0,
+            pooling="average",
+            pool_first=True,
+            classes=5,
+            stochastic_depth=stochastic_depth,
+        ),
+    )
+    model = SparseFormer(config).eval()
+    if trained:
+        scattered(model)
+    return model
+
+
+def assert_same(one: SparseFormerOutput, other: SparseFormerOutput, *, tolerance: float) -> None:
+    for mine, theirs in zip(one, other, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 224), (224, 40)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes_at_any_size_and_batch(size: tuple[int, int], batch: int) -> None:
+    model, images = original_model(), torch.rand(batch, 3, *size)
+    output, points = model(images), model.sampling_points(images)
+    assert output.embedding.shape == (batch, 32)
+    assert output.logits is not None
+    assert output.logits.shape == (batch, 5)
+    assert output.tokens.shape == (batch, 6, 32)
+    assert output.rois.shape == (batch, 1 + 2 + 1, 6, 4)
+    assert [look.shape for look in points] == [(batch, 6, 4, 2)] * 3
+
+
+def test_every_token_has_its_own_embedding_and_all_norms_their_epsilon() -> None:
+    focusing = original_model(norm_eps=1e-3).focusing
+    assert focusing.token.shape == (6, 16)
+    eps = {name: module.eps for name, module in focusing.named_modules() if isinstance(module, nn.LayerNorm)}
+    assert {value for name, value in eps.items() if "mixing.generator" in name} == {1e-5}
+    assert {value for name, value in eps.items() if "mixing.generator" not in name} == {1e-3}
+
+
+def test_rois_begin_with_the_learnt_ones_and_move_at_every_stage() -> None:
+    model = original_model()
+    rois = model(torch.rand(2, 3, 32, 32)).rois
+    torch.testing.assert_close(rois[:, 0], model.focusing.initial_rois.detach().expand(2, -1, -1))
+    for stage in range(1, rois.shape[1]):
+        assert not torch.equal(rois[:, stage], rois[:, stage - 1])
+    assert rois.dtype == torch.float32
+
+
+def test_each_look_is_at_the_roi_that_was_adjusted_right_before_it() -> None:
+    model, images = original_model(points=5), torch.rand(2, 3, 40, 56)
+    rois, points = model(images).rois, model.sampling_points(images)
+    for stage, look in enumerate(points, start=1):
+        centre, size = roi_arithmetic.centre_and_size(rois[:, stage])
+        torch.testing.assert_close(look.mean(dim=-2), centre, atol=1e-5, rtol=0)
+        torch.testing.assert_close(look.std(dim=-2), size / 3, atol=1e-3, rtol=1e-3)
+
+
+def test_a_layer_attends_adjusts_looks_and_thinks_in_this_order() -> None:
+    config = original_model().config.focusing
+    assert isinstance(config, OriginalFocusingConfig)
+    layer = OriginalLayer(16, config)
+    layer.start()
+    scattered(layer)
+    features, tokens = torch.randn(2, 8, 10, 12), torch.randn(2, 6, 16)
+    rois = roi_arithmetic.initial_grid(6).expand(2, -1, -1)
+    step = layer(features, tokens, rois)
+    block = layer.block
+    attended = tokens + block.attn(block.norm1(tokens))
+    moved = roi_arithmetic.adjust(rois, layer.adjustment.delta(attended))
+    looked, points = layer.sampling(features, attended, moved)
+    torch.testing.assert_close(step.rois, moved)
+    torch.testing.assert_close(step.points, points)
+    torch.testing.assert_close(step.tokens, looked + block.mlp(block.norm2(looked)))
+
+
+def test_mixing_has_biases_and_two_activations() -> None:
+    module = OriginalMixing(width=16, channels=3, points=4, hidden=8)
+    scattered(module, scale=0.3)
+    tokens, sampled = torch.randn(2, 16), torch.randn(2, 4, 3)
+    result = module(tokens[None], sampled[None])[0]
+    for token in range(2):
+        numbers = module.generator(tokens[token])
+        channel, spatial = numbers[:9].view(3, 3), numbers[9:].view(32, 4)
+        mixed = nn.functional.gelu(sampled[token] @ channel + module.channel_bias)
+        mixed = nn.functional.gelu(spatial @ mixed + module.spatial_bias[:, None])
+        expected = tokens[token] + module.projection(mixed.reshape(-1))
+        torch.testing.assert_close(result[token], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_lies_outside_the_image() -> None:
+    features = torch.randn(1, 3, 4, 6)
+    outside = torch.tensor([[-2.0, -2.0], [3.0, -0.5], [1.5, 0.5]]).view(1, 1, 3, 2)
+    assert sample_features(features, outside, outside="zeros").eq(0).all()
+    corner = sample_features(features, torch.zeros(1, 1, 1, 2), outside="zeros")
+    torch.testing.assert_close(corner[0, 0, 0], features[0, :, 0, 0] / 4)
+
+
+def test_the_front_looks_at_nothing_outside_the_image() -> None:
+    config = original_model().config.focusing
+    assert isinstance(config, OriginalFocusingConfig)
+    sampling = OriginalSampling(16, config)
+    sampling.start()
+    scattered(sampling)
+    tokens, rois = torch.randn(1, 2, 16), torch.tensor([[[3.0, 3.0, 4.0, 4.0], [-9.0, 0.0, -8.0, 1.0]]])
+    seen = [sampling(features, tokens, rois).tokens for features in (torch.randn(1, 8, 9, 9), torch.randn(1, 8, 9, 9))]
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
+
+
+def gradient_to_points(model: SparseFormer, images: Tensor, scale: float) -> Tensor:
+    """What reaches the points of the last look, per unit of ``scale`` of the loss."""
+    sampling = model.focusing.last_layer.sampling
+    caught: list[Tensor] = []
+    hook = sampling.sampling_points.register_forward_hook(lambda _, __, points: points.register_hook(caught.append) and None)
+    (model(images).embedding.sum() * scale).backward()
+    hook.remove()
+    return caught[0]
+
+
+def test_the_gradient_to_the_points_is_clamped_to_one_over_the_height_of_the_map() -> None:
+    model, images = original_model().train(), torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        model.cortex.norm.weight.copy_(torch.randn(32))
+    small, large = gradient_to_points(model, images, 1e-3), gradient_to_points(model, images, 1e6)
+    limit = 1 / 16  # of a map of 16 x 24
+    assert small.abs().max() < limit
+    assert small.any()
+    assert large.abs().max() == limit
+    torch.testing.assert_close(large, (small * 1e9).clamp(-limit, limit), atol=1e-3, rtol=1e-3)
+
+
+def test_clamping_the_gradient_leaves_the_values_alone() -> None:
+    x = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    y = ClampGradient.apply(x, 0.5)
+    assert torch.equal(y, x)
+    (y * torch.tensor([0.1, -7.0, 7.0])).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == pytest.approx([0.1, -0.5, 0.5])
+
+
+def test_tokens_are_pooled_before_the_norm_and_normed_each() -> None:
+    model, images = original_model(), torch.rand(2, 3, 40, 40)
+    raw: list[Tensor] = []
+    model.cortex.blocks[-1].register_forward_hook(lambda _, __, tokens: raw.append(tokens))
+    output = model(images)
+    torch.testing.assert_close(output.embedding, model.cortex.norm(raw[0].mean(dim=1)))
+    torch.testing.assert_close(output.tokens, model.cortex.norm(raw[0]))
+
+
+def test_rois_stay_on_the_initial_grid_before_training() -> None:
+    rois = original_model(trained=False)(torch.rand(2, 3, 48, 64)).rois
+    torch.testing.assert_close(rois, roi_arithmetic.initial_grid(6).expand(2, 4, -1, -1), atol=1e-6, rtol=0)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = original_model().train()
+    logits = model(torch.rand(2, 3, 48, 48)).logits
+    assert logits is not None
+    (logits * torch.randn_like(logits)).sum().backward()
+    silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert silent == []
+    assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
+
+
+def test_compiles_without_graph_breaks() -> None:
+    torch._dynamo.reset()
+    model, images = original_model(), torch.rand(2, 3, 40, 56)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        assert_same(compiled(images), model(images), tolerance=1e-6)
+
+
+def test_compiled_training_clamps_the_gradient_too() -> None:
+    torch._dynamo.reset()
+    points = torch.tensor([2.0, 3.0], requires_grad=True)
+
+    def loss(x: Tensor) -> Tensor:
+        return (ClampGradient.apply(x, 0.25) * torch.tensor([0.1, 4.0])).sum()
+
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(points).backward()
+    assert points.grad is not None
+    assert points.grad.tolist() == pytest.approx([0.1, 0.25])
+
+
+def test_exports_for_any_batch_and_size() -> None:
+    model = original_model()
+    shapes = {"images": {0: Dim("batch"), 2: Dim.AUTO, 3: Dim.AUTO}}
+    exported = torch.export.export(model, (torch.rand(2, 3, 64, 64),), dynamic_shapes=shapes).module()
+    for size in ((5, 3, 48, 80), (1, 3, 224, 96)):
+        images = torch.rand(size)
+        with torch.no_grad():
+            assert_same(SparseFormerOutput(*exported(images)), model(images), tolerance=1e-5)
+
+
+def test_rois_and_points_stay_float32_under_autocast() -> None:
+    model, images = original_model(), torch.rand(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, points = model(images), model.sampling_points(images)
+    assert output.logits is not None
+    assert output.logits.dtype == torch.bfloat16
+    assert all(values.dtype == torch.float32 for values in (output.rois, *points))
+    assert torch.cosine_similarity(output.embedding.float(), model(images).embedding).min() > 0.99
+
+
+def test_stochastic_depth_leaves_out_whole_images_in_training_only() -> None:
+    module, x = StochasticDepth(0.4), torch.rand(1000, 3, 2) + 1
+    kept = module.train()(x)
+    whole = kept.flatten(1).ne(0)
+    assert torch.equal(whole.any(dim=1), whole.all(dim=1))
+    assert whole.any(dim=1).float().mean().item() == pytest.approx(0.6, abs=0.05)
+    torch.testing.assert_close(kept[whole.all(dim=1)], x[whole.all(dim=1)] / 0.6)
+    assert torch.equal(module.eval()(x), x)
+
+
+def test_stochastic_depth_grows_towards_the_last_block() -> None:
+    model = original_model(stochastic_depth=0.2)
+    dropped = [block.drop for block in model.cortex.blocks]
+    assert [1 - drop.kept for drop in dropped] == pytest.approx([0.1, 0.2])
+    assert 1 - model.focusing.layer.block.drop.kept == pytest.approx(0.2)
+    images = torch.rand(4, 3, 32, 32)
+    assert torch.equal(model(images).embedding, model(images).embedding)
+    assert not torch.equal(model.train()(images).embedding, model(images).embedding)
+
+
+def test_without_stochastic_depth_there_is_no_such_module() -> None:
+    block = TransformerBlock(BlockConfig(width=32, heads=2, feed_forward_width=48))
+    assert not any(isinstance(module, StochasticDepth) for module in block.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "focusing_width", "width", "depth"),
+    [("sf_v1_tiny", 49, 256, 512, 7), ("sf_v1_small", 64, 320, 640, 7), ("sf_v1_base", 81, 384, 768, 9)],
+)
+def test_named_sizes_are_those_of_the_paper(name: str, tokens: int, focusing_width: int, width: int, depth: int) -> None:
+    with torch.device("meta"):
+        model = SparseFormer(named_config(name))
+    assert isinstance(model.focusing, OriginalFocusingTransformer)
+    assert model.focusing.token.shape == (tokens, focusing_width)
+    assert (model.config.cortex.block.width, model.config.cortex.depth) == (width, depth)
+    assert all(block.attn.heads == 64 for block in [*model.cortex.blocks, model.focusing.layer.block])
