@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from sparseformers.config import (
-    NAMED_CONFIGS,
     BlockConfig,
     CortexConfig,
     FocusingConfig,
     OriginalFocusingConfig,
     PreprocessingConfig,
     SparseFormerConfig,
-    named_config,
 )
 from sparseformers.errors import ConfigError
+from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.settings import from_dict, to_dict
 
 BLOCK = BlockConfig(width=64, heads=2, feed_forward_width=128)

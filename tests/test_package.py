@@ -49,7 +49,7 @@ def test_the_wheel_is_complete_and_runs_outside_the_checkout(tmp_path: Path) -> 
     assert packed >= modules | {"sparseformers/py.typed"}
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r});"
-        "from sparseformers.model import SparseFormer; from sparseformers.config import named_config;"
+        "from sparseformers.model import SparseFormer; from sparseformers.named import named_config;"
         "import sparseformers, torch; torch.set_default_device('meta'); SparseFormer(named_config('sf_base_clip'));"
         "print(sparseformers.__file__)"
     )

@@ -13,10 +13,11 @@ The library mirrors the commands::
 from __future__ import annotations
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
-from sparseformers.config import SparseFormerConfig, named_config
+from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import SparseFormersError
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormer, SparseFormerOutput
+from sparseformers.named import named_config
 from sparseformers.official import create_model, load_official
 from sparseformers.saving import load, save
 from sparseformers.teachers import Teacher, load_teacher

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import sparseformers
 from sparseformers.cli.main import main
-from sparseformers.config import NAMED_CONFIGS
+from sparseformers.named import NAMED_CONFIGS
 from sparseformers.official import RELEASES, config_from_state
 from tests.official.reference import small_weights
 

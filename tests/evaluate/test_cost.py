@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, named_config
+from sparseformers.config import BlockConfig
 from sparseformers.evaluate import (
     Cost,
     Latency,
@@ -22,6 +22,7 @@ from sparseformers.evaluate import (
 )
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
+from sparseformers.named import named_config
 from tests.evaluate.networks import Network
 
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig, named_config
+from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.model import OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
 from sparseformers.model.block import StochasticDepth, TransformerBlock
 from sparseformers.model.mixing import OriginalMixing
 from sparseformers.model.original import ClampGradient, OriginalLayer, OriginalSampling
 from sparseformers.model.sampling import sample_features
+from sparseformers.named import named_config
 from tests.model.small import scattered
 
 

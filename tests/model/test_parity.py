@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparseformers.config import PreprocessingConfig, named_config
+from sparseformers.config import PreprocessingConfig
 from sparseformers.model import SparseFormer
+from sparseformers.named import named_config
 from sparseformers.official import OfficialActivation, config_from_state
 from sparseformers.official.load import build
 from sparseformers.official.names import name_table, rename, reverse

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import sparseformers
-from sparseformers.config import NAMED_CONFIGS
 from sparseformers.errors import ConfigError, WeightsError
+from sparseformers.named import NAMED_CONFIGS
 from sparseformers.official import RELEASES, config_from_state, create_model, released_config
 from tests.official.reference import small_weights
 

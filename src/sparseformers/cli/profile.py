@@ -11,11 +11,11 @@ from rich.console import Console
 
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.output import console_for, print_json
-from sparseformers.config import NAMED_CONFIGS, named_config
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluate import measure_profile, profile_table
 from sparseformers.inherit import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
+from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from sparseformers.config import SparseFormerConfig, named_config
+from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import WeightsError, shorten
 from sparseformers.model import SparseFormer
+from sparseformers.named import named_config
 from sparseformers.official.download import download_official
 from sparseformers.official.load import build, read_official
 from sparseformers.official.releases import RELEASES, release, released_config

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sparseformers.config import FocusingConfig, SparseFormerConfig, named_config
+from sparseformers.config import FocusingConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, suggest
+from sparseformers.named import named_config
 from sparseformers.official.shapes import OfficialActivation
 
 RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-refactor"
@@ -32,7 +33,7 @@ RELEASES: Mapping[str, Release] = {
     "sf_base_clip": Release("sparseformer_btsp_openai_clip_base_converted.pth", "quick_gelu"),
     "sf_large_clip": Release("sparseformer_btsp_openai_clip_large_converted.pth", "quick_gelu"),
 }
-"""By the names of their sizes in :data:`sparseformers.config.NAMED_CONFIGS`."""
+"""By the names of their sizes in :data:`sparseformers.named.NAMED_CONFIGS`."""
 
 
 def release(name: str) -> Release:
