@@ -62,4 +62,5 @@ class TrainingProgress:
             f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
             f" neighbours {alignment.neighbour_agreement:.0%})",
             highlight=False,
+            soft_wrap=True,
         )

@@ -53,8 +53,8 @@ class Demo:
         console.print(summary_table(summary.run))
         console.print(demo_table(summary))
         console.print(HONESTLY)
-        console.print(f"Where it looks: {summary.run.path / 'rois.png'}", highlight=False, markup=False)
-        console.print(f"Use it: sparseformers.load('{self.out}')", highlight=False, markup=False)
+        console.print(f"Where it looks: {summary.run.path / 'rois.png'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Use it: sparseformers.load('{self.out}')", highlight=False, markup=False, soft_wrap=True)
 
 
 def demo_table(summary: DemoSummary) -> Table:

@@ -67,7 +67,7 @@ class Evaluate:
             return
         console.print(evaluation_table(evaluation, f"{self.run_path} on {self.data}"))
         for line in skipped.lines():
-            console.print(f"skipped: {line}", highlight=False, markup=False)
+            console.print(f"skipped: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def _labelled(self, splits: dict[str, LabelledImages], pair: Pair, console: Console, skipped: SkippedImages) -> Evaluation:
         test = splits.get("test") or splits["all"]

@@ -107,6 +107,6 @@ class Profile:
         try:
             teacher = load_teacher(provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
         except SparseFormersError as error:
-            console.print(f"Without the teacher: {error.problem}", highlight=False, markup=False)
+            console.print(f"Without the teacher: {error.problem}", highlight=False, markup=False, soft_wrap=True)
             return _Subject(student, None, groups)
         return _Subject(student, teacher, groups)

@@ -53,5 +53,5 @@ class Visualize:
             raise DataError(f"None of the {len(paths)} images can be read: {skipped[0].reason}.", "Name others.")
         save_figure(draw_focus(trace_focus(student, torch.stack(views), titles)), self.out)
         for unreadable in skipped:
-            console.print(f"skipped {unreadable.path}: {unreadable.reason}", highlight=False, markup=False)
-        console.print(f"{len(views)} images drawn to {self.out}", highlight=False, markup=False)
+            console.print(f"skipped {unreadable.path}: {unreadable.reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{len(views)} images drawn to {self.out}", highlight=False, markup=False, soft_wrap=True)
