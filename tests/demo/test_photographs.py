@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparseformers.bootstrap import RunFolder
 from sparseformers.cli.main import main
 from sparseformers.demo import gather_photographs
 from sparseformers.demo.photographs import cut
@@ -36,7 +37,9 @@ def test_gather_photographs__fifteen_in_two_parts_and_two_whole(tmp_path: Path) 
 def test_demo__runs_through_and_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path / "demo"), "--minutes", "0.5"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "other photographs, end" in printed
+    assert "Held-out views" in printed
     assert "Fifteen photographs teach" in printed
+    measured = [entry["centred_cosine"] for entry in RunFolder(tmp_path / "demo").read_metrics() if entry["kind"] == "held_out"]
+    assert measured[-1] > measured[0] + 0.05
     assert (tmp_path / "demo" / "rois.png").is_file()
     assert (tmp_path / "demo-photographs" / "train" / "astronaut.jpg").is_file()
