@@ -117,3 +117,9 @@ class TestLabelledSplits:
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="does not exist"):
             labelled_splits(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("images", "held_out"), [(2, 1), (3, 2), (15, 2)])
+def test_split_holdout__two_are_held_out_of_few(images: int, held_out: int) -> None:
+    train, rest = split_holdout([Path(f"photos/{number}.jpg") for number in range(images)], 0.001, seed=0)
+    assert (len(train), len(rest)) == (images - held_out, held_out)

@@ -26,8 +26,8 @@ def split_holdout(paths: Sequence[Path], share: float, *, seed: int) -> tuple[li
 
     Args:
         paths: the images.
-        share: of them to hold out, in [0, 1); the drawn share differs a little. Above 0, at least one of two or more
-            images is held out; at least one is always left to train on.
+        share: of them to hold out, in [0, 1); the drawn share differs a little. Above 0, at least two images are held
+            out (nearness is measured between images), as far as one is left to train on.
         seed: another one draws other images.
 
     Returns:
@@ -44,7 +44,7 @@ def split_holdout(paths: Sequence[Path], share: float, *, seed: int) -> tuple[li
     draws = {path: _draw(path, root, seed) for path in paths}
     by_draw = sorted(draws, key=draws.__getitem__)
     drawn = sum(draw < share for draw in draws.values())
-    held_out = set(by_draw[: min(max(drawn, 1), len(by_draw) - 1)])
+    held_out = set(by_draw[: min(max(drawn, 2), len(by_draw) - 1)])
     return [path for path in paths if path not in held_out], [path for path in paths if path in held_out]
 
 
