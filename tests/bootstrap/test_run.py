@@ -12,6 +12,7 @@ import torch
 import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.bootstrap.objective import alignment_loss
+from sparseformers.bootstrap.optimiser import rate_factor
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, RunError, WeightsError
 from tests.tiny import SIDE, write_images, write_teacher
@@ -103,6 +104,24 @@ def test_bootstrap__model_needs_no_teacher(settings: BootstrapConfig, tmp_path: 
     assert output.embedding.shape == (1, 64)
     assert output.logits is not None
     assert output.logits.shape == (1, 3)
+
+
+def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors: list[float] = []
+    monkeypatch.setattr(sys.modules[Trainer.__module__], "set_rates", lambda _optimiser, factor: factors.append(factor))
+    bootstrap(changed(settings, warm_up=0.25), tmp_path / "run")
+    assert factors == pytest.approx([rate_factor((4 * step + 2) / 24, 0.25) for step in range(6)])
+
+
+def test_bootstrap__a_single_step_moves_what_learns(settings: BootstrapConfig, tmp_path: Path) -> None:
+    bootstrap(changed(settings, samples=4), tmp_path / "run")
+    teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE)
+    start = sparseformers.inherit(teacher, focusing_width=64, channels=8, points=4).student.state_dict()
+    assert not torch.equal(
+        sparseformers.load(tmp_path / "run").state_dict()["focusing.widen.weight"], start["focusing.widen.weight"]
+    )
 
 
 def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(settings: BootstrapConfig, tmp_path: Path) -> None:

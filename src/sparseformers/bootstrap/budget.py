@@ -34,7 +34,7 @@ class Budget:
         epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
         return cls(samples=max(1, round(epochs * images)), seconds=None)
 
-    def progress(self, *, samples: int, seconds: float) -> float:
+    def progress(self, *, samples: float, seconds: float) -> float:
         """How much of it is spent, in [0, 1].
 
         Args:

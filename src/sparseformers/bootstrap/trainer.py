@@ -63,7 +63,7 @@ class Trainer:
         checkpointed = clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
             if self._everywhere(len(batch.images) > 0):
-                set_rates(optimiser, rate_factor(self._progress(ahead=self._step_size()), self.settings.warm_up))
+                set_rates(optimiser, rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up))
                 loss = self._loss(model, batch)
                 self.accelerator.backward(loss)
                 norm = self.accelerator.clip_grad_norm_(trainable, self.settings.clip_norm)
@@ -112,8 +112,11 @@ class Trainer:
         )
         return training_loader(views, stream, workers=parts.workers)
 
-    def _progress(self, ahead: int = 0) -> float:
-        """Share of the budget that is spent, or will be after ``ahead`` more images."""
+    def _progress(self, ahead: float = 0) -> float:
+        """Share of the budget that is spent, or will be after ``ahead`` more images.
+
+        Rates are taken at the middle of a step: at its end the last one, or the only one, would have a rate of zero.
+        """
         return self.parts.budget.progress(samples=self.state.samples + ahead, seconds=self.state.seconds)
 
     def _everywhere(self, condition: bool) -> bool:
