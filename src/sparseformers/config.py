@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sparseformers.errors import ConfigError
+from sparseformers.rois import grid_of
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -166,6 +167,50 @@ class OriginalFocusingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InheritedFocusingConfig:
+    """A front that starts as the teacher at a lower resolution and then learns where to look; beyond the papers.
+
+    It holds the teacher's patch embedding, positions, prefix tokens and first blocks, one for each further look.
+    """
+
+    kind: Literal["inherited"] = "inherited"
+    """Tells it from the other fronts in a saved configuration."""
+    tokens: int = 49
+    """Latent tokens, N, at first the cells of a grid (a square one, or the fullest near a square)."""
+    looks: int = 3
+    """Further looks at the image, K: one after each of the first K blocks, which stand in the front."""
+    moves: bool = True
+    """Whether tokens move their RoIs before each further look; without, they look at their cells again."""
+    bound: float = 0.4
+    """Most that a step moves a RoI, in its own sizes, and that it changes the logarithm of its size."""
+    patch_size: int = 16
+    """Side in pixels of the patches that the teacher's embedding takes, P."""
+    patch_bias: bool = True
+    """Whether the teacher's patch embedding has a bias."""
+    pre_norm: bool = False
+    """Whether the teacher norms its tokens before the first block (CLIP)."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.tokens >= 1,
+            f"A SparseFormer needs at least one latent token, not {self.tokens}.",
+            "Ask for one token or more, for example --tokens 48.",
+        )
+        _require(self.looks >= 0, f"There cannot be {self.looks} further looks.", "Use 3, or 0 for none.")
+        _require(self.patch_size >= 1, f"A patch cannot have a side of {self.patch_size} pixels.", "Use the teacher's.")
+        _require(
+            0 < self.bound < 1,
+            f"The bound of a RoI's step must be in (0, 1) of its size, not {self.bound}.",
+            "Use 0.4, for example.",
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the coarse grid; where rows differ in length, columns of the longest."""
+        return grid_of(self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CortexConfig:
     """The cortex transformer and what turns its tokens into an embedding: the part that comes from the teacher."""
 
@@ -175,6 +220,10 @@ class CortexConfig:
     """Number of blocks."""
     prefix_tokens: int = 1
     """Learnt tokens put before the latent ones: the class token, then registers; 0 for teachers without any."""
+    position_grid: tuple[int, int] | None = None
+    """Rows and columns of a learnt map of positions that each block adds to its tokens by their RoIs; None for no maps."""
+    prefix_from_front: bool = False
+    """Whether the prefix tokens come from the front with the latent ones, and are not the cortex's own."""
     final_norm: bool = True
     """A LayerNorm over all tokens after the last block."""
     pooling: Literal["token", "average", "attention"] = "token"
@@ -253,7 +302,7 @@ class PreprocessingConfig:
 class SparseFormerConfig:
     """A whole SparseFormer."""
 
-    focusing: FocusingConfig | OriginalFocusingConfig
+    focusing: FocusingConfig | OriginalFocusingConfig | InheritedFocusingConfig
     """The part in front, new in every SparseFormer; its ``kind`` says which (files from before there were two have none)."""
     cortex: CortexConfig
     """The part that is inherited (in v1: the blocks after the one that samples)."""
@@ -262,6 +311,11 @@ class SparseFormerConfig:
 
     def __post_init__(self) -> None:
         width = self.cortex.block.width
+        _require(
+            self.cortex.prefix_from_front == isinstance(self.focusing, InheritedFocusingConfig),
+            "The prefix tokens are the front's where it is inherited, and the cortex's where it is not.",
+            "Set prefix_from_front accordingly.",
+        )
         if isinstance(self.focusing, OriginalFocusingConfig):
             _require(
                 width % self.focusing.heads == 0,

@@ -37,6 +37,32 @@ def initial_grid(tokens: int) -> Tensor:
     return torch.tensor(boxes, dtype=torch.float32)
 
 
+def cells(tokens: int) -> Tensor:
+    """Boxes that tile the image without overlap, in the rows of :func:`initial_grid`: the patches of a coarse grid.
+
+    Args:
+        tokens: N, at least 1.
+
+    Returns:
+        N x 4, RoIs row by row from the top left.
+    """
+    if tokens < 1:
+        raise ValueError(f"a grid needs at least one token, not {tokens}")
+    rows = row_lengths(tokens)
+    boxes = [
+        (column / columns, row / len(rows), (column + 1) / columns, (row + 1) / len(rows))
+        for row, columns in enumerate(rows)
+        for column in range(columns)
+    ]
+    return torch.tensor(boxes, dtype=torch.float32)
+
+
+def grid_of(tokens: int) -> tuple[int, int]:
+    """Rows and columns of the grid of N tokens; where rows differ in length, columns of the longest."""
+    lengths = row_lengths(tokens)
+    return len(lengths), max(lengths)
+
+
 def row_lengths(tokens: int) -> list[int]:
     """How many of N tokens stand in each row of the grid, from top to bottom."""
     for rows in range(math.isqrt(tokens), 0, -1):
@@ -109,6 +135,23 @@ def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
     """
     centre, size = centre_and_size(rois)
     return centre.unsqueeze(-2) + standardise(offsets) * size.unsqueeze(-2)
+
+
+def regular_points(rois: Tensor, side: int) -> Tensor:
+    """The centres of side x side equal parts of each RoI, row by row: the pixels of a patch that shows it.
+
+    Args:
+        rois: B x N x 4.
+        side: pixels along each side, at least 1.
+
+    Returns:
+        B x N x side² x 2, points (x, y) in [0, 1] of the image (or outside of it).
+    """
+    rois = rois.float()
+    steps = (torch.arange(side, dtype=torch.float32, device=rois.device) + 0.5) / side
+    inside = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)  # side² x 2
+    near, far = rois[..., None, :2], rois[..., None, 2:]
+    return near + inside * (far - near)
 
 
 def position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0) -> Tensor:

@@ -13,7 +13,7 @@ from tests.model.small import small_model
 def test_build_optimiser__tuned_blocks_learn_at_a_tenth_and_frozen_ones_not_at_all() -> None:
     student = small_model(depth=3)
     freeze_inherited(student, Shares(truncate=0, tune=1, freeze=2))
-    optimiser = build_optimiser(student, lr=2e-3, tuned_lr_ratio=0.1, weight_decay=0.05)
+    optimiser = build_optimiser(student, lr=2e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
     set_rates(optimiser, 0.5)
     rate_of = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
     for name, parameter in student.named_parameters():
@@ -28,7 +28,7 @@ def test_build_optimiser__tuned_blocks_learn_at_a_tenth_and_frozen_ones_not_at_a
 def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not() -> None:
     student = small_model()
     freeze_inherited(student, Shares(truncate=0, tune=2, freeze=0))
-    optimiser = build_optimiser(student, lr=1e-3, tuned_lr_ratio=0.1, weight_decay=0.05)
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
     decay_of = {id(parameter): group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
     named = dict(student.named_parameters())
     for name in ("focusing.initial_rois", "focusing.token", "focusing.stages", "cortex.prefix.tokens", "focusing.widen.bias"):
@@ -40,7 +40,9 @@ def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not()
 def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
     student = small_model()
     freeze_inherited(student, Shares(truncate=0, tune=0, freeze=2))
-    names = {group["name"] for group in build_optimiser(student, lr=1e-3, tuned_lr_ratio=0.1, weight_decay=0.05).param_groups}
+    names = {
+        group["name"] for group in build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05).param_groups
+    }
     assert names == {"new"}
 
 

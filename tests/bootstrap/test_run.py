@@ -39,6 +39,9 @@ def settings(tmp_path: Path) -> BootstrapConfig:
         teacher=write_teacher(tmp_path / "teacher.safetensors"),
         data=(tmp_path / "photos",),
         image_size=SIDE,
+        front="bootstrapped",
+        lr=1e-3,
+        tuned_lr_ratio=0.1,
         focusing_width=64,
         channels=8,
         points=4,
@@ -90,7 +93,7 @@ def test_bootstrap__learns_to_point_where_the_teacher_points(settings: Bootstrap
 def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(settings, tmp_path / "run")
     teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE)
-    start = sparseformers.inherit(teacher, focusing_width=64, channels=8, points=4).student
+    start = sparseformers.inherit(teacher, front="bootstrapped", focusing_width=64, channels=8, points=4).student
     trained = sparseformers.load(tmp_path / "run").state_dict()
     for name, parameter in start.named_parameters():
         moved = not torch.equal(trained[name], parameter)
@@ -118,7 +121,7 @@ def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
 def test_bootstrap__a_single_step_moves_what_learns(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(changed(settings, samples=4), tmp_path / "run")
     teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE)
-    start = sparseformers.inherit(teacher, focusing_width=64, channels=8, points=4).student.state_dict()
+    start = sparseformers.inherit(teacher, front="bootstrapped", focusing_width=64, channels=8, points=4).student.state_dict()
     assert not torch.equal(
         sparseformers.load(tmp_path / "run").state_dict()["focusing.widen.weight"], start["focusing.widen.weight"]
     )
@@ -250,7 +253,7 @@ def test_bootstrap__non_finite_loss_stops_before_the_step_and_names_the_files(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, original = sys.modules[Trainer.__module__], alignment_loss
-    monkeypatch.setattr(trainer, "alignment_loss", lambda *arguments: original(*arguments) * float("nan"))
+    monkeypatch.setattr(trainer, "alignment_loss", lambda *given, **named: original(*given, **named) * float("nan"))
     with pytest.raises(NonFiniteLossError, match="not a finite number"):
         bootstrap(settings, tmp_path / "run")
     named = (tmp_path / "run" / "non_finite_batch.txt").read_text().splitlines()

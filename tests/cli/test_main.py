@@ -14,7 +14,20 @@ from sparseformers.cli.main import main
 from tests.model.small import small_model
 from tests.tiny import SIDE, write_images, write_teacher
 
-SMALL = ["--image-size", str(SIDE), "--focusing-width", "64", "--channels", "8", "--points", "4", "--batch-size", "4"]
+SMALL = [
+    "--front",
+    "bootstrapped",
+    "--image-size",
+    str(SIDE),
+    "--focusing-width",
+    "64",
+    "--channels",
+    "8",
+    "--points",
+    "4",
+    "--batch-size",
+    "4",
+]
 FAST = [*SMALL, "--samples", "16", "--holdout", "0.3", "--evaluations", "1", "--precision", "fp32", "--workers", "0"]
 
 

@@ -187,7 +187,7 @@ class PatchFront(nn.Module):
         super().__init__()
         self.projection = nn.Linear(3, 32)
 
-    def forward(self, images: Tensor) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
         quarters = nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)
         rois = roi_arithmetic.initial_grid(4).expand(len(images), 1, -1, -1)
         return Focus(self.projection(quarters), rois, ())

@@ -25,6 +25,8 @@ class BootstrapConfig:
     data: Folders
     """Folders with images to learn from, searched recursively; labels are not looked at. May be given several times."""
 
+    front: Literal["inherited", "bootstrapped"] = "inherited"
+    """The part in front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer."""
     tokens: int | None = None
     """Latent tokens N, without the class token; by default a quarter of the teacher's patch tokens with it."""
     truncate: int | None = None
@@ -41,6 +43,15 @@ class BootstrapConfig:
     """Sampling points of each token."""
     iterations: int = 4
     """Focusing iterations."""
+    looks: int = 0
+    """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks."""
+    move_rois: bool = True
+    """Inherited front: whether RoIs move; fixed to their cells, the student is the trained low-resolution teacher."""
+    elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
+    """Inherited front: other numbers of tokens to train with, too; one of all is drawn for each step, and one model then
+    serves them all. May be given several times."""
+    block_positions: bool = True
+    """Inherited front: whether each block adds a learnt map of positions to its tokens."""
     image_size: int | None = None
     """Side in pixels of the images that teacher and student see; the teacher's own by default."""
     crop: float | None = None
@@ -56,8 +67,16 @@ class BootstrapConfig:
     """Images per step, over all processes."""
     lr: float = 1e-3
     """Peak learning rate of the new parts."""
-    tuned_lr_ratio: float = 0.1
-    """Learning rate of the tuned blocks as a share of it (appendix A.2)."""
+    tuned_lr_ratio: float = 0.025
+    """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
+    looks_lr_ratio: float = 0.025
+    """Inherited front: learning rate of what further looks add to the tokens, as a share of that of the new parts."""
+    rois_lr_ratio: float = 0.2
+    """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
+    centred: float = 0.0
+    """Share of the loss that compares embeddings after subtracting the teacher's mean over the held-out images, in [0, 1]."""
+    token_weight: float = 0.0
+    """Inherited front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
     weight_decay: float = 0.05
     """AdamW's weight decay; none on biases, norms, embeddings and RoIs."""
     warm_up: float = 0.05
@@ -70,6 +89,13 @@ class BootstrapConfig:
     """Of the matrix products; auto measures which one this machine is faster in."""
     seed: int = 0
     """Of starting values, order, views and the held-out choice."""
+    data_seed: int | None = None
+    """Of the views and the held-out choice alone, where runs with several seeds are to share them."""
+
+    cache_teacher: Path | None = None
+    """Folder to keep fixed views and the teacher's embeddings of them in, computed once for all runs that share them."""
+    cached_views: int = 4
+    """Views of each image in that folder; longer trainings see them again."""
 
     holdout: float = 0.05
     """Share of the images that is never trained on and measures progress."""
@@ -93,7 +119,18 @@ class BootstrapConfig:
             teacher=absolute_name(self.teacher),
             data=tuple(path.absolute() for path in self.data),
             eval_data=tuple(path.absolute() for path in self.eval_data),
+            cache_teacher=None if self.cache_teacher is None else self.cache_teacher.absolute(),
         )
+
+    @property
+    def lr_ratios(self) -> dict[str, float]:
+        """Learning rates by group of parameters, as shares of ``lr``."""
+        return {"looks": self.looks_lr_ratio, "rois": self.rois_lr_ratio, "tuned": self.tuned_lr_ratio}
+
+    @property
+    def views_from(self) -> int:
+        """The seed of the views and of the held-out choice."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -105,6 +142,8 @@ class BootstrapConfig:
             ("eval-views", self.eval_views, 0),
             ("workers", self.workers, 0),
             ("image-size", self.image_size, 32),
+            ("looks", self.looks, 0),
+            ("cached-views", self.cached_views, 1),
         ):
             if value is not None and value < least:
                 raise ConfigError(f"--{name} must be at least {least}, not {value}.", f"Use {least} or more.")
@@ -115,10 +154,25 @@ class BootstrapConfig:
             ("holdout", self.holdout, 1),
             ("warm-up", self.warm_up, 1),
             ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
+            ("looks-lr-ratio", self.looks_lr_ratio, float("inf")),
+            ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
+            ("centred", self.centred, 1.0 + 1e-9),
+            ("token-weight", self.token_weight, float("inf")),
             ("weight-decay", self.weight_decay, float("inf")),
         ):
             if not 0 <= share < most:
                 raise ConfigError(f"--{name} must be in [0, {most}), not {share}.", "Choose a value in that range.")
+        if self.elastic and self.front != "inherited":
+            raise ConfigError(
+                f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front inherited."
+            )
+        if self.token_weight and self.cache_teacher is not None:
+            raise ConfigError(
+                f"--token-weight {self.token_weight} needs the teacher's tokens, which --cache-teacher does not keep.",
+                "Leave out one of the two.",
+            )
+        if self.elastic and min(self.elastic) < 1:
+            raise ConfigError(f"--elastic must be at least 1, not {min(self.elastic)}.", "Use 9, for example.")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise ConfigError(f"--crop must be in (0, 1], not {self.crop}.", "Use 0.875, for example.")
         if not self.data:

@@ -51,7 +51,7 @@ class HeldOut:
                 parts.held_out,
                 size=parts.size,
                 views_per_image=settings.eval_views,
-                seed=settings.seed,
+                seed=settings.views_from,
                 batch_size=settings.batch_size,
                 workers=parts.workers,
             )

@@ -1,23 +1,60 @@
-"""The objective: the student's image embedding should point where the teacher's does, and nothing else."""
+"""The objective: the student's image embedding should point where the teacher's does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.model import SparseFormerOutput
+from sparseformers.rois import regular_points
 from sparseformers.teachers import Teacher
+
+POINTS_A_SIDE = 4
+"""The teacher's tokens are averaged over so many points along each side of a RoI."""
+
+
+class Targets(NamedTuple):
+    """What the teacher says of images, without gradient."""
+
+    embedding: Tensor
+    """B x D_out."""
+    tokens: Tensor | None = None
+    """B x D x rows x columns, its patch tokens after the final norm; None where they are not asked for."""
+
+
+def teacher_embedding(teacher: Teacher, images: Tensor, autocast: torch.dtype | None) -> Tensor:
+    """The teacher's embeddings B x D_out, without gradient.
+
+    Args:
+        teacher: frozen.
+        images: B x 3 x H x W in [0, 1] at the teacher's size.
+        autocast: precision; None for float32.
+    """
+    return teacher_targets(teacher, images, autocast).embedding
+
+
+def teacher_targets(teacher: Teacher, images: Tensor, autocast: torch.dtype | None, *, with_tokens: bool = False) -> Targets:
+    """What the student is to say of images; arguments as for :func:`teacher_embedding`."""
+    with torch.inference_mode(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        if with_tokens:
+            embedding, tokens = teacher.embedding_and_tokens(images)
+        else:
+            embedding, tokens = teacher(images).embedding, None
+    # Autograd does not take tensors of inference mode; a copy made outside of it is an ordinary one.
+    return Targets(embedding.clone(), None if tokens is None else tokens.clone())
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean of 1 - cosine between embeddings (Gao et al., CVPR 2024, section 3).
 
     Args:
-        student: B x D_out.
-        teacher: B x D_out, without gradient.
+        student: ... x D.
+        teacher: ... x D, without gradient.
 
     Returns:
         A float32 scalar in [0, 2].
@@ -25,8 +62,50 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
 
 
+def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
+    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D."""
+    points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
+    read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.mean(dim=-1).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """How far a student is from its teacher's answer: by cosine, and more where asked for."""
+
+    centred: float = 0.0
+    """Share of the cosine that is taken after ``mean`` is subtracted from both embeddings, in [0, 1]."""
+    mean: Tensor | None = None
+    """D_out, of the teacher's embeddings; needed for a centred share."""
+    token_weight: float = 0.0
+    """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
+
+    def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
+        """A float32 scalar, at least 0."""
+        loss = (1 - self.centred) * cosine_distance(output.embedding, targets.embedding)
+        if self.centred and self.mean is not None:
+            distance = cosine_distance(output.embedding.float() - self.mean, targets.embedding.float() - self.mean)
+            loss = loss + self.centred * distance
+        if self.token_weight and targets.tokens is not None:
+            rois = output.rois[:, -1].detach()
+            latent = output.tokens[:, -rois.shape[1] :]
+            loss = loss + self.token_weight * cosine_distance(latent, tokens_in_rois(targets.tokens, rois))
+        return loss
+
+
+PLAIN = Objective()
+"""The paper's: the plain cosine of the embeddings."""
+
+
 def alignment_loss(
-    student: Callable[[Tensor], SparseFormerOutput], teacher: Teacher, images: Tensor, autocast: torch.dtype | None
+    student: Callable[[Tensor, int | None], SparseFormerOutput],
+    teacher: Teacher,
+    images: Tensor,
+    autocast: torch.dtype | None,
+    targets: Tensor | None = None,
+    *,
+    objective: Objective = PLAIN,
+    tokens: int | None = None,
 ) -> Tensor:
     """The objective on one batch that both see alike: the teacher without gradient, the student with.
 
@@ -35,9 +114,13 @@ def alignment_loss(
         teacher: frozen.
         images: B x 3 x H x W in [0, 1] at the teacher's size.
         autocast: precision of both; None for float32.
+        targets: B x D_out, the teacher's embeddings of these images where they are known; it is not run then.
+        objective: what counts.
+        tokens: of the student, if other than its own number.
     """
+    if targets is None:
+        answer = teacher_targets(teacher, images, autocast, with_tokens=objective.token_weight > 0)
+    else:
+        answer = Targets(targets)
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        with torch.inference_mode():
-            target = teacher(images).embedding
-        # Autograd does not take tensors of inference mode; a copy made outside of it is an ordinary one.
-        return cosine_distance(student(images).embedding, target.clone())
+        return objective(student(images, tokens), answer)

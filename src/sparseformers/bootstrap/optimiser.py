@@ -1,8 +1,9 @@
-"""Parameter groups and the learning rate: new parts at the full rate, tuned blocks at a tenth of it (appendix A.2)."""
+"""Parameter groups and the learning rate: new parts at the full rate, the others at a share of it (appendix A.2)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,22 +12,24 @@ from torch import nn
 from sparseformers.inherit import parameter_groups
 from sparseformers.model import SparseFormer
 
-UNDECAYED = ("token", "stages", "initial_rois", "bias", "gamma")
+UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "bias", "gamma")
 """Last parts of the names of parameters that weight decay would only pull towards an arbitrary zero."""
 
 
-def build_optimiser(student: SparseFormer, *, lr: float, tuned_lr_ratio: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over what learns: four groups, ``new`` and ``tuned`` with and without weight decay.
+def build_optimiser(
+    student: SparseFormer, *, lr: float, lr_ratios: Mapping[str, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over what learns, each group of parameters with and without weight decay.
 
     Args:
         student: with ``requires_grad`` set by inheritance.
         lr: peak rate of the new parts.
-        tuned_lr_ratio: rate of the tuned blocks as a share of it.
+        lr_ratios: rate of each group of :data:`sparseformers.inherit.GROUPS` as a share of it, 1 for those not named.
         weight_decay: of matrices; vectors, embeddings and RoIs have none.
     """
     groups: list[dict[str, Any]] = []
-    for name, ratio in (("new", 1.0), ("tuned", tuned_lr_ratio)):
-        members = [(leaf, parameter) for leaf, parameter in parameter_groups(student)[name] if parameter.requires_grad]
+    for name, grouped in parameter_groups(student).items():
+        members, ratio = [(leaf, parameter) for leaf, parameter in grouped if parameter.requires_grad], lr_ratios.get(name, 1.0)
         for decay in (weight_decay, 0.0):
             chosen = [parameter for leaf, parameter in members if is_decayed(leaf, parameter) == (decay > 0)]
             if chosen:
@@ -36,7 +39,7 @@ def build_optimiser(student: SparseFormer, *, lr: float, tuned_lr_ratio: float, 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is a matrix that weight decay should keep small."""
-    return parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED and not name.startswith("cortex.prefix.")
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED
 
 
 def rate_factor(progress: float, warm_up: float) -> float:

@@ -13,6 +13,7 @@ from torch import nn
 
 from sparseformers.bootstrap.card import write_card
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.run_folder import RunFolder
@@ -55,6 +56,8 @@ class RunSummary:
     """Of the teacher at the run's image size."""
     report: InheritReport
     """What was inherited."""
+    view_cache: Path | None
+    """The cache of views that was trained on, a folder named by its key; None without one."""
 
 
 def bootstrap(
@@ -81,6 +84,8 @@ def bootstrap(
     accelerator = make_accelerator()
     settings = settings.absolute()
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher)
+    if accelerator.is_main_process:
+        require_room(parts)
     run = RunFolder.create(Path(out), overwrite=overwrite) if accelerator.is_main_process else RunFolder(Path(out))
     if accelerator.is_main_process:
         run.write_config(to_dict(settings), resolved_choices(parts))
@@ -118,14 +123,23 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
         "held_out_images": len(parts.held_out),
         "budget_samples": parts.budget.samples,
         "budget_seconds": parts.budget.seconds,
+        "view_cache": _cache_choice(parts),
     }
+
+
+def _cache_choice(parts: Parts) -> dict[str, str] | None:
+    """Which cache of views the run trains on."""
+    if parts.cache_key is None:
+        return None
+    return {"folder": str(parts.cache_folder), "key": parts.cache_key.digest}
 
 
 def _train(parts: Parts, run: RunFolder, accelerator: Accelerator, console: Console | None, *, resume: bool) -> RunSummary:
     quiet = console is None or not accelerator.is_main_process
     console = Console(quiet=True) if quiet or console is None else console
     with run.logging() as logger:
-        trainer = Trainer(parts, run, accelerator, resume=resume)
+        cache = prepare_cache(parts, accelerator, console)
+        trainer = Trainer(parts, run, accelerator, resume=resume, cache=cache)
         if resume and accelerator.is_main_process:
             run.rewind_metrics(trainer.state.samples)
         logger.info("%s from %d images seen", "resumed" if resume else "started", trainer.state.samples)
@@ -160,6 +174,7 @@ def _summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignm
         student_cost=measure_cost(parts.inheritance.student, parts.size),
         teacher_cost=measure_cost(parts.teacher, parts.size),
         report=parts.inheritance.report,
+        view_cache=parts.cache_folder,
     )
 
 

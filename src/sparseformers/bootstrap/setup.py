@@ -11,9 +11,18 @@ import torch
 from torch import nn
 
 from sparseformers.bootstrap.budget import Budget
+from sparseformers.bootstrap.cache_key import CacheKey, make_cache_key
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.precision import resolve_precision
-from sparseformers.data import UnreadableImageError, default_workers, find_images, read_image, split_holdout
+from sparseformers.data import (
+    ImageViews,
+    UnreadableImageError,
+    default_workers,
+    find_images,
+    read_image,
+    split_holdout,
+    training_view,
+)
 from sparseformers.errors import DataError
 from sparseformers.inherit import Inheritance, inherit
 from sparseformers.teachers import Teacher, load_teacher
@@ -41,11 +50,23 @@ class Parts:
     """Processes that read images, resolved."""
     device: torch.device
     """Where the networks are."""
+    cache_key: CacheKey | None = None
+    """What the cache of views is of that the run trains on; None if it makes views as it goes."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         return self.teacher.preprocessing.size
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where that cache is, or will be."""
+        root = self.settings.cache_teacher
+        return None if root is None or self.cache_key is None else root / self.cache_key.digest
+
+    def training_views(self) -> ImageViews:
+        """Random views of the images to learn from."""
+        return ImageViews(self.train, training_view(self.size, self.settings.augment), seed=self.settings.views_from)
 
 
 def gather_parts(
@@ -70,6 +91,7 @@ def gather_parts(
     loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
     inheritance = inherit(
         loaded,
+        front=settings.front,
         tokens=settings.tokens,
         truncate=settings.truncate,
         tune=settings.tune,
@@ -78,9 +100,17 @@ def gather_parts(
         channels=settings.channels,
         points=settings.points,
         iterations=settings.iterations,
+        looks=settings.looks,
+        move_rois=settings.move_rois,
+        block_positions=settings.block_positions,
         seed=settings.seed,
     )
     inheritance.student.to(device)
+    precision = precision or resolve_precision(settings.precision, device)
+    cache_key = None
+    if settings.cache_teacher is not None:
+        fingerprint = inheritance.provenance.teacher_fingerprint
+        cache_key = make_cache_key(settings, loaded, fingerprint=fingerprint, precision=precision, images=train)
     return Parts(
         settings=settings,
         teacher=loaded.to(device),
@@ -88,9 +118,10 @@ def gather_parts(
         train=tuple(train),
         held_out=tuple(held_out),
         budget=Budget.of(settings, images=len(train)),
-        precision=precision or resolve_precision(settings.precision, device),
+        precision=precision,
         workers=default_workers() if settings.workers is None else settings.workers,
         device=device,
+        cache_key=cache_key,
     )
 
 
@@ -117,7 +148,7 @@ def _split(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[Path]]:
         evaluation = find_images(settings.eval_data)
         seen = {path.resolve() for path in evaluation}
         return [path for path in paths if path.resolve() not in seen], evaluation
-    return split_holdout(paths, settings.holdout, seed=settings.seed)
+    return split_holdout(paths, settings.holdout, seed=settings.views_from)
 
 
 def can_read(paths: Sequence[Path], count: int) -> bool:

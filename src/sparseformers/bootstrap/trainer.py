@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import torch
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
-from sparseformers.bootstrap.objective import alignment_loss
+from sparseformers.bootstrap.objective import PLAIN, Objective, alignment_loss
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor, set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.state import TrainingState, load_checkpoint, save_checkpoint
-from sparseformers.data import Batch, ImageViews, SampleStream, SkippedImages, training_loader, training_view
+from sparseformers.bootstrap.view_cache import ViewCache
+from sparseformers.data import Batch, SampleStream, SkippedImages, derived_seed, training_loader
 from sparseformers.errors import DataError, NonFiniteLossError
 from sparseformers.evaluate import Alignment
 from sparseformers.files import write_text
@@ -37,28 +39,42 @@ class Trainer:
         run: where to write.
         accelerator: of the process, or of one of several.
         resume: whether to go on from the run's checkpoint.
+        cache: views with the teacher's embeddings to train on; without it views are made and the teacher runs.
     """
 
-    def __init__(self, parts: Parts, run: RunFolder, accelerator: Accelerator, *, resume: bool = False) -> None:
-        self.parts, self.run, self.accelerator = parts, run, accelerator
+    def __init__(
+        self,
+        parts: Parts,
+        run: RunFolder,
+        accelerator: Accelerator,
+        *,
+        resume: bool = False,
+        cache: ViewCache | None = None,
+    ) -> None:
+        self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
         self.settings = parts.settings
         self.student = parts.inheritance.student
         self.optimiser = build_optimiser(
             self.student,
             lr=self.settings.lr,
-            tuned_lr_ratio=self.settings.tuned_lr_ratio,
+            lr_ratios=self.settings.lr_ratios,
             weight_decay=self.settings.weight_decay,
         )
         self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser) if resume else TrainingState()
         self.skipped = SkippedImages()
         self.meters = Meters(parts.device)
         self.autocast = autocast_dtype(parts.precision)
+        self.objective = PLAIN
 
     def train(self, progress_bar: TrainingProgress) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement."""
         held_out = HeldOut(self.parts, self.skipped)
+        self.objective = Objective(
+            centred=self.settings.centred,
+            mean=held_out.teacher.mean(dim=0).to(self.parts.device),
+            token_weight=self.settings.token_weight,
+        )
         model, optimiser = self.accelerator.prepare(self.student, self.optimiser)
-        trainable = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         alignment = held_out.measure(self.student) if self.state.evaluations else self._measure(held_out, progress_bar)
         checkpointed = clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
@@ -66,7 +82,7 @@ class Trainer:
                 set_rates(optimiser, rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up))
                 loss = self._loss(model, batch)
                 self.accelerator.backward(loss)
-                norm = self.accelerator.clip_grad_norm_(trainable, self.settings.clip_norm)
+                norm = self._clip()
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 self.meters.step(loss, norm, len(batch.images) * self.accelerator.num_processes)
@@ -85,6 +101,20 @@ class Trainer:
         self._checkpoint()
         return alignment
 
+    def _clip(self) -> Tensor:
+        """Clips the gradient, and returns its norm before that, without the part that moves RoIs.
+
+        That part is clipped for itself: the gradient of sampling coordinates is now and then so large that all the others
+        would be scaled down to nothing with it.
+        """
+        groups = self.optimiser.param_groups
+        moving = [parameter for group in groups if group["name"] == "rois" for parameter in group["params"]]
+        others = [parameter for group in groups if group["name"] != "rois" for parameter in group["params"]]
+        if moving:
+            self.accelerator.clip_grad_norm_(moving, self.settings.clip_norm)
+        norm: Tensor = self.accelerator.clip_grad_norm_(others, self.settings.clip_norm)
+        return norm
+
     def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """The objective on one batch.
 
@@ -92,15 +122,25 @@ class Trainer:
             NonFiniteLossError: before a step is made from it.
         """
         images = batch.images.to(self.parts.device, non_blocking=True)
-        loss = alignment_loss(model, self.parts.teacher, images, self.autocast)
+        targets = None if batch.targets is None else batch.targets.to(self.parts.device, non_blocking=True)
+        loss = alignment_loss(
+            model, self.parts.teacher, images, self.autocast, targets, objective=self.objective, tokens=self._tokens()
+        )
         if not self._everywhere(math.isfinite(loss.item())):
             self._stop_on(batch)
         return loss
 
-    def _batches(self) -> torch.utils.data.DataLoader[Batch]:
+    def _tokens(self) -> int | None:
+        """How many tokens the next step has: drawn from the seed and the samples seen, so that a resumed run agrees."""
+        if not self.settings.elastic:
+            return None
+        own = self.student.config.focusing.tokens
+        choices = sorted({own, *self.settings.elastic})
+        return choices[derived_seed(self.settings.seed, self.state.samples) % len(choices)]
+
+    def _batches(self) -> Iterable[Batch]:
         """What is left of the stream of views for this process."""
         settings, parts = self.settings, self.parts
-        views = ImageViews(parts.train, training_view(parts.size, settings.augment), seed=settings.seed)
         stream = SampleStream(
             len(parts.train),
             batch_size=settings.batch_size,
@@ -110,7 +150,9 @@ class Trainer:
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        return training_loader(views, stream, workers=parts.workers)
+        if self.cache is not None:
+            return self.cache.batches(stream)
+        return training_loader(parts.training_views(), stream, workers=parts.workers)
 
     def _progress(self, ahead: float = 0) -> float:
         """Share of the budget that is spent, or will be after ``ahead`` more images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, RunSummary, bootstrap, make_plan
+from sparseformers.bootstrap.recipe import load_recipe
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.tables import plan_table, summary_table
@@ -29,6 +31,8 @@ class Bootstrap:
     """What to make."""
     out: Path
     """The run folder to make."""
+    recipe: str | None = None
+    """A recipe to start from, such as paper, or a TOML file; flags that are given here count more than what it sets."""
     overwrite: bool = False
     """Replace a run that is there."""
     dry_run: bool = False
@@ -53,6 +57,25 @@ class Bootstrap:
             print_json(to_dict(plan))
         else:
             console.print(plan_table(plan))
+
+
+def expand_recipe(arguments: Sequence[str]) -> list[str]:
+    """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
+
+    Args:
+        arguments: of the program; only those of ``bootstrap`` change.
+
+    Raises:
+        ConfigError: if there is no such recipe, or it is none.
+    """
+    expanded = list(arguments)
+    if expanded[:1] != ["bootstrap"]:
+        return expanded
+    for flag, following in zip(expanded, [*expanded[1:], ""], strict=True):
+        name, _, value = flag.partition("=")
+        if name == "--recipe" and (value or following):
+            return ["bootstrap", *load_recipe(value or following).flags(), *expanded[1:]]
+    return expanded
 
 
 def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:

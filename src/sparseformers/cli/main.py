@@ -11,7 +11,9 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from sparseformers.cli.bootstrap import Bootstrap
+from sparseformers.cli.ablate import Ablate
+from sparseformers.cli.bench_recipe import BenchRecipe
+from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
 from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
 from sparseformers.cli.evaluate import Evaluate
@@ -37,6 +39,8 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
+    Annotated[BenchRecipe, tyro.conf.subcommand("bench-recipe")],
+    Annotated[Ablate, tyro.conf.subcommand("ablate")],
     Annotated[Demo, tyro.conf.subcommand("demo")],
 ]
 
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Command,
             prog="sparseformers",
             description=DESCRIPTION,
-            args=arguments,
+            args=expand_recipe(sys.argv[1:] if arguments is None else arguments),
         )
         command.run()
     except SparseFormersError as error:

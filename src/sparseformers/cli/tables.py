@@ -17,6 +17,9 @@ def plan_table(plan: Plan) -> Table:
     table.add_row("images", f"{plan.train_images:,} to learn from, {plan.held_out_images:,} to measure progress on")
     table.add_row("length", f"{plan.samples:,} images seen in {plan.steps:,} steps ({plan.precision})")
     table.add_row("time", f"about {duration(plan.seconds)} ({plan.seconds_per_step:.2f} s a step, measured)")
+    if plan.cache_gib:
+        made = f"about {duration(plan.cache_seconds)} to make" if plan.cache_seconds else "already made"
+        table.add_row("cache of views", f"{plan.cache_gib:.1f} GiB, {made}")
     table.add_row("memory", f"about {plan.memory_gib:.1f} GiB (measured)")
     return table
 
@@ -36,6 +39,8 @@ def summary_table(summary: RunSummary) -> Table:
     table.add_row("waiting for data", f"{summary.data_wait:.1%} of the time")
     table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
     table.add_row("images skipped", f"{summary.skipped}")
+    if summary.view_cache is not None:
+        table.add_row("cache of views", str(summary.view_cache))
     return table
 
 

@@ -8,9 +8,11 @@ from sparseformers.data.dataset import (
     ViewKey,
     collate,
     default_workers,
+    derived_seed,
     evaluation_batches,
     fixed_views,
     training_loader,
+    views_in_order,
 )
 from sparseformers.data.images import IMAGE_SUFFIXES, UnreadableImageError, find_images, read_image
 from sparseformers.data.skipped import SkippedImages
@@ -31,6 +33,7 @@ __all__ = [
     "ViewKey",
     "collate",
     "default_workers",
+    "derived_seed",
     "evaluation_batches",
     "evaluation_view",
     "find_images",
@@ -40,4 +43,5 @@ __all__ = [
     "split_holdout",
     "training_loader",
     "training_view",
+    "views_in_order",
 ]

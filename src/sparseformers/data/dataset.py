@@ -55,6 +55,8 @@ class Batch(NamedTuple):
     """b, int64: place of each view in :class:`ImageViews`."""
     unreadable: tuple[tuple[int, str], ...]
     """(index, reason) of each view that is missing from the batch."""
+    targets: Tensor | None = None
+    """b x D_out float32: the teacher's embedding of each view, where it was computed before."""
 
 
 class ImageViews(Dataset[View]):
@@ -183,18 +185,20 @@ class SampleStream(Sampler[list[ViewKey]]):
 
 
 class _InOrder(Sampler[list[ViewKey]]):
-    """Every view of the first epoch once, in order."""
+    """Every view of the first epochs once, in order; no batch spans two epochs."""
 
-    def __init__(self, length: int, batch_size: int) -> None:
+    def __init__(self, length: int, batch_size: int, epochs: int = 1) -> None:
         self.length = length
         self.batch_size = batch_size
+        self.epochs = epochs
 
     def __len__(self) -> int:
-        return math.ceil(self.length / self.batch_size)
+        return self.epochs * math.ceil(self.length / self.batch_size)
 
     def __iter__(self) -> Iterator[list[ViewKey]]:
-        for start in range(0, self.length, self.batch_size):
-            yield [ViewKey(0, index) for index in range(start, min(start + self.batch_size, self.length))]
+        for epoch in range(self.epochs):
+            for start in range(0, self.length, self.batch_size):
+                yield [ViewKey(epoch, index) for index in range(start, min(start + self.batch_size, self.length))]
 
 
 def default_workers() -> int:
@@ -212,6 +216,18 @@ def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) ->
         workers: processes to read with; 0 reads in this one.
     """
     return _loader(views, stream, workers)
+
+
+def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> DataLoader[Batch]:
+    """Loads every view of the first epochs once, epoch by epoch and each in the order of the images.
+
+    Args:
+        views: with training views.
+        epochs: how many.
+        batch_size: views in a batch; the last one of each epoch may be short.
+        workers: processes to read with; 0 reads in this one.
+    """
+    return _loader(views, _InOrder(len(views), batch_size, epochs), workers)
 
 
 def evaluation_batches(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig
 from sparseformers.model.block import FeedForward, TransformerBlock
+from sparseformers.model.position import block_positions
 
 
 class PrefixTokens(nn.Module):
@@ -93,10 +94,14 @@ class CortexTransformer(nn.Module):
     def __init__(self, config: CortexConfig) -> None:
         super().__init__()
         width, eps = config.block.width, config.block.norm_eps
-        self.prefix = PrefixTokens(config.prefix_tokens, width) if config.prefix_tokens else nn.Identity()
+        own_prefix = config.prefix_tokens and not config.prefix_from_front
+        self.prefix = PrefixTokens(config.prefix_tokens, width) if own_prefix else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
             for index in range(config.depth)
+        )
+        self.positions = nn.ModuleList(
+            block_positions(config.position_grid, config.prefix_tokens, width) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
         self.pooling = build_pooling(config)
@@ -106,11 +111,16 @@ class CortexTransformer(nn.Module):
         )
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
-    def forward(self, tokens: Tensor) -> CortexOutput:
-        """Latent tokens B x N x D -> the embedding and what goes with it."""
+    def forward(self, tokens: Tensor, rois: Tensor | None = None) -> CortexOutput:
+        """Thinks about the tokens of an image.
+
+        Args:
+            tokens: B x N x D, or B x (R+N) x D where the front has put the prefix tokens in.
+            rois: B x N x 4, where the N latent tokens look; needed only where blocks add positions.
+        """
         tokens = self.prefix(tokens)
-        for block in self.blocks:
-            tokens = block(tokens)
+        for positions, block in zip(self.positions, self.blocks, strict=True):
+            tokens = block(positions(tokens, rois))
         pooled, tokens = self.read(tokens)
         embedding = self.projection(pooled)
         logits = None if self.classifier is None else self.classifier(embedding)

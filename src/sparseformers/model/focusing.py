@@ -29,9 +29,23 @@ class Focus(NamedTuple):
 class Front(Protocol):
     """The seam between image and cortex: anything that turns normalised images into a :class:`Focus` fits here."""
 
-    def __call__(self, images: Tensor) -> Focus:
-        """B x 3 x H x W normalised images -> their focus."""
+    def __call__(self, images: Tensor, tokens: int | None = None) -> Focus:
+        """B x 3 x H x W normalised images -> their focus.
+
+        Args:
+            images: the images.
+            tokens: N, if other than configured; most fronts have no other.
+
+        Raises:
+            ValueError: for another number of tokens than the front can give.
+        """
         ...
+
+
+def refuse_other_tokens(tokens: int | None, own: int) -> None:
+    """Raises ValueError for a number of tokens other than the only one that a front has."""
+    if tokens not in (None, own):
+        raise ValueError(f"this front has {own} tokens and no other number, not {tokens}")
 
 
 class RoIAdjustment(nn.Module):
@@ -107,17 +121,18 @@ class FocusingTransformer(nn.Module):
         self.layer.adjustment.start()
         self.last_sampling.start()
 
-    def forward(self, images: Tensor) -> Focus:
-        """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs."""
+    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+        """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs; it has no other N than its own."""
+        refuse_other_tokens(tokens, len(self.initial_rois))
         features = self.stem(images)
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
-        tokens = self.token.expand(images.shape[0], rois.shape[1], -1)  # B x N x F
+        latent = self.token.expand(images.shape[0], rois.shape[1], -1)  # B x N x F
 
         stage_rois, points = [rois], []
         for stage in range(self.iterations):
-            tokens, rois, looked_at = self.layer(features, tokens + self.stages[stage], rois)
+            latent, rois, looked_at = self.layer(features, latent + self.stages[stage], rois)
             stage_rois.append(rois)
             points.append(looked_at)
 
-        tokens, looked_at = self.last_sampling(features, self.widen(tokens), rois)
-        return Focus(tokens, torch.stack(stage_rois, dim=1), (*points, looked_at))
+        latent, looked_at = self.last_sampling(features, self.widen(latent), rois)
+        return Focus(latent, torch.stack(stage_rois, dim=1), (*points, looked_at))

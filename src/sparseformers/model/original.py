@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, OriginalFocusingConfig
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.focusing import Focus, FocusingStep
+from sparseformers.model.focusing import Focus, FocusingStep, refuse_other_tokens
 from sparseformers.model.mixing import OriginalMixing
 from sparseformers.model.sampling import Glimpse, SamplingPoints, sample_features
 from sparseformers.model.start import quiet_layer_norm, start_linear
@@ -144,17 +144,18 @@ class OriginalFocusingTransformer(nn.Module):
         self.layer.start()
         self.last_layer.start()
 
-    def forward(self, images: Tensor) -> Focus:
-        """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs."""
+    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+        """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs; it has no other N than its own."""
+        refuse_other_tokens(tokens, len(self.initial_rois))
         features = self.stem(images)
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
-        tokens = self.token.expand(images.shape[0], -1, -1)  # B x N x F
+        latent = self.token.expand(images.shape[0], -1, -1)  # B x N x F
 
         stage_rois, points = [rois], []
         for _ in range(self.iterations):
-            tokens, rois, looked_at = self.layer(features, tokens, rois)
+            latent, rois, looked_at = self.layer(features, latent, rois)
             stage_rois.append(rois)
             points.append(looked_at)
 
-        tokens, rois, looked_at = self.last_layer(features, self.widen(tokens), rois)
-        return Focus(tokens, torch.stack([*stage_rois, rois], dim=1), (*points, looked_at))
+        latent, rois, looked_at = self.last_layer(features, self.widen(latent), rois)
+        return Focus(latent, torch.stack([*stage_rois, rois], dim=1), (*points, looked_at))

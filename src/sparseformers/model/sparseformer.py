@@ -58,21 +58,24 @@ class SparseFormer(nn.Module):
         super().__init__()
         self.config = config
         self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
-        self.focusing = build_front(config.focusing, config.cortex.block.width) if front is None else front
+        self.focusing = build_front(config.focusing, config.cortex) if front is None else front
         self.cortex = build_cortex(config.cortex)
 
-    def forward(self, images: Tensor) -> SparseFormerOutput:
+    def forward(self, images: Tensor, tokens: int | None = None) -> SparseFormerOutput:
         """Embeds images.
 
         Args:
             images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
+            tokens: latent tokens N, if other than configured: with an inherited front any number, best one of those that it
+                was trained with.
 
         Raises:
-            ValueError: for another number of dimensions or channels, or a smaller image.
+            ValueError: for another number of dimensions or channels, a smaller image, or a number of tokens that the front
+                cannot give.
         """
         check_images(images)
-        focus = self.focusing(self.normalise(images))
-        embedding, logits, tokens = self.cortex(focus.tokens)
+        focus = self.focusing(self.normalise(images), tokens)
+        embedding, logits, tokens = self.cortex(focus.tokens, focus.rois[:, -1])
         return SparseFormerOutput(embedding, logits, tokens, focus.rois)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import CortexConfig, PreprocessingConfig
@@ -25,6 +26,19 @@ class TeacherOutput(NamedTuple):
     """B x D_out, the final image embedding: the space that a student aligns to."""
     logits: Tensor | None
     """B x classes of its classifier; None without one."""
+
+
+class PatchEmbedding(NamedTuple):
+    """How a teacher turns a patch of pixels into a token."""
+
+    weight: Tensor
+    """D x 3 x P x P, the kernel over normalised pixels."""
+    bias: Tensor | None
+    """D; None without one."""
+    positions: Tensor
+    """D x rows x columns, what is added to the token of each patch."""
+    pre_norm: tuple[Tensor, Tensor] | None
+    """Weight and bias (D each) of a LayerNorm over the tokens before the first block (CLIP); None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +100,10 @@ class Teacher(nn.Module, ABC):
     def head_state(self) -> dict[str, Tensor]:
         """The weights after the blocks under the names of :class:`CortexTransformer`: norm, pooling, projection, classifier."""
 
+    @abstractmethod
+    def patch_embedding(self) -> PatchEmbedding:
+        """How it makes tokens of pixels, with the positions of its own grid of patches."""
+
     @property
     def depth(self) -> int:
         """L, its number of blocks."""
@@ -110,6 +128,25 @@ class Teacher(nn.Module, ABC):
             raise ValueError(f"the teacher takes images of {self.preprocessing.size}, not {tuple(images.shape[-2:])}")
         return self.embed(self.normalise(images))
 
+    def embedding_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Its embedding B x D_out and its patch tokens after the final norm, B x D x rows x columns.
+
+        Args:
+            images: as for :meth:`forward`.
+        """
+        captured: list[Tensor] = []
+        hook = self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result)))
+        try:
+            embedding = self(images).embedding
+        finally:
+            hook.remove()
+        tokens = captured[0][:, self.anatomy.prefix_tokens :]
+        if self.anatomy.final_norm:
+            state, block = self.head_state(), self.anatomy.block
+            tokens = F.layer_norm(tokens.float(), (block.width,), state["norm.weight"], state["norm.bias"], block.norm_eps)
+        columns = self.preprocessing.size[1] // self.patch_size
+        return embedding, tokens.transpose(1, 2).unflatten(-1, (-1, columns))
+
     def block_inputs(self, images: Tensor) -> list[Tensor]:
         """The tokens that enter each block and, last, those that leave the last one: L+1 tensors B x T x D.
 
@@ -133,6 +170,13 @@ class Teacher(nn.Module, ABC):
         image = self.normalise.mean.expand(1, 3, *self.preprocessing.size)
         first = self.block_inputs(image)[0]
         return first[0, : self.anatomy.prefix_tokens].clone()
+
+    def positions_on(self, rows: int, columns: int) -> Tensor:
+        """Its position embeddings resampled to another grid of patches (bicubic, antialiased): D x rows x columns."""
+        positions = self.patch_embedding().positions.detach().float()
+        if tuple(positions.shape[1:]) == (rows, columns):
+            return positions.clone()
+        return F.interpolate(positions[None], size=(rows, columns), mode="bicubic", antialias=True)[0]
 
     def cortex_state(self) -> dict[str, Tensor]:
         """All that a cortex of this anatomy needs, under the names of :class:`CortexTransformer`; contiguous copies.

@@ -5,14 +5,16 @@ Weight names changed between its major versions 4 and 5; both are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
-from sparseformers.teachers.base import Teacher, TeacherOutput
+from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput
 from sparseformers.teachers.plain_vit import refuse
 
 WITH_POOLER = ("clip_vision_model", "siglip_vision_model")
@@ -117,6 +119,24 @@ class HuggingFaceTeacher(Teacher):
             for name, value in module.state_dict().items()
         }
         return state | (_pooling_state(tower.head) if self.anatomy.pooling == "attention" else {})
+
+    def patch_embedding(self) -> PatchEmbedding:
+        embeddings, norm = self.network.tower.embeddings, getattr(self.network.tower, "pre_layrnorm", None)
+        nested = hasattr(embeddings, "patch_embeddings")
+        projection = embeddings.patch_embeddings.projection if nested else embeddings.patch_embedding
+        positions = embeddings.position_embeddings[0] if nested else embeddings.position_embedding.weight
+        side = math.isqrt(len(positions))  # the class token's position, where there is one, comes first
+        grid = positions[-side * side :].T.reshape(-1, side, side)
+        own = tuple(edge // self.patch_size for edge in self.preprocessing.size)
+        if own != (side, side):  # as transformers itself fits positions to another size
+            antialias = self.network.tower.config.model_type == "dinov2_with_registers"
+            grid = F.interpolate(grid[None], size=own, mode="bicubic", align_corners=False, antialias=antialias)[0]
+        return PatchEmbedding(
+            weight=projection.weight,
+            bias=projection.bias,
+            positions=grid,
+            pre_norm=None if norm is None else (norm.weight, norm.bias),
+        )
 
 
 def _pooling_state(head: Any) -> dict[str, Tensor]:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig
-from sparseformers.teachers.base import Teacher, TeacherOutput
+from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput
 from sparseformers.teachers.plain_vit import (
     activation_of,
     anatomy_of,
     canonical_block_state,
     head_state_of,
+    patch_embedding_of,
     refuse,
     refuse_module,
 )
@@ -63,6 +64,17 @@ class OpenClipTeacher(Teacher):
             state["projection.weight"] = self.network.proj.T
         return state
 
+    def patch_embedding(self) -> PatchEmbedding:
+        network, (rows, columns) = self.network, self.network.grid_size
+        positions = network.positional_embedding[1:].T.reshape(-1, rows, columns)
+        norm = network.ln_pre
+        return PatchEmbedding(
+            weight=network.conv1.weight,
+            bias=network.conv1.bias,
+            positions=positions,
+            pre_norm=(norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None,
+        )
+
 
 class OpenClipTimmTeacher(Teacher):
     """A timm ``VisionTransformer`` inside an OpenCLIP model (SigLIP) as a teacher."""
@@ -82,6 +94,9 @@ class OpenClipTimmTeacher(Teacher):
     def head_state(self) -> dict[str, Tensor]:
         projection = {f"projection.{name.removeprefix('proj.')}": value for name, value in self.network.head.state_dict().items()}
         return head_state_of(self.network.trunk, projects=True) | projection
+
+    def patch_embedding(self) -> PatchEmbedding:
+        return patch_embedding_of(self.network.trunk)
 
 
 def _rename(name: str) -> str:

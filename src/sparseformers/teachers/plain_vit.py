@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
 from sparseformers.errors import TeacherError
+from sparseformers.teachers.base import PatchEmbedding
 from sparseformers.torchvision_guard import import_torchvision
 
 import_torchvision()
@@ -94,6 +95,23 @@ def head_state_of(network: VisionTransformer, *, projects: bool) -> dict[str, Te
     if network.global_pool == "map":
         rooms["pooling"] = network.attn_pool
     return {f"{room}.{name}": value for room, module in rooms.items() for name, value in module.state_dict().items()}
+
+
+def patch_embedding_of(network: VisionTransformer) -> PatchEmbedding:
+    """The patch embedding with the positions of the network's own grid."""
+    projection, (rows, columns) = network.patch_embed.proj, network.patch_embed.grid_size
+    width = network.embed_dim
+    positions = torch.zeros(width, rows, columns)
+    if network.pos_embed is not None:
+        of_patches = network.pos_embed[0, -rows * columns :]
+        positions = of_patches.T.reshape(width, rows, columns)
+    norm = network.norm_pre
+    return PatchEmbedding(
+        weight=projection.weight,
+        bias=projection.bias,
+        positions=positions,
+        pre_norm=(norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None,
+    )
 
 
 def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:

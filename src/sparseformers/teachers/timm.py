@@ -13,9 +13,16 @@ from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import TeacherError, suggest
-from sparseformers.teachers.base import Teacher, TeacherIdentity, TeacherOutput, check_block, check_image_size
+from sparseformers.teachers.base import (
+    PatchEmbedding,
+    Teacher,
+    TeacherIdentity,
+    TeacherOutput,
+    check_block,
+    check_image_size,
+)
 from sparseformers.teachers.files import check_state_fits, class_names_of, expect_hub, hub_errors, licence_of, read_weights
-from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, refuse_module
+from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, patch_embedding_of, refuse_module
 from sparseformers.torchvision_guard import import_torchvision
 
 import_torchvision()
@@ -47,6 +54,9 @@ class TimmTeacher(Teacher):
 
     def head_state(self) -> dict[str, Tensor]:
         return head_state_of(self.network, projects=self.anatomy.projection is not None)
+
+    def patch_embedding(self) -> PatchEmbedding:
+        return patch_embedding_of(self.network)
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:

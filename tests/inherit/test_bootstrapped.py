@@ -1,4 +1,8 @@
+"""Inheritance with the papers' front: truncate, tune, freeze."""
+
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import timm
@@ -8,6 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.inherit import default_tokens, inherit, parameter_groups, split_depth
 from sparseformers.teachers import Teacher, load_teacher
+
+bootstrapped = partial(inherit, front="bootstrapped")
 
 
 def vit(**options: object) -> Teacher:
@@ -70,8 +76,8 @@ def test_split_depth__refuses(given: dict[str, int], message: str) -> None:
 
 
 def test_default_tokens__are_a_quarter_with_the_class_token() -> None:
-    assert default_tokens(vit()) == 15  # 64 patches -> 4 x 4 with the class token
-    assert default_tokens(vit(class_token=False, global_pool="avg")) == 16
+    assert default_tokens(vit(), "bootstrapped") == 15  # 64 patches -> 4 x 4 with the class token
+    assert default_tokens(vit(class_token=False, global_pool="avg"), "bootstrapped") == 16
 
 
 def test_default_tokens__of_the_papers_base_model() -> None:
@@ -82,7 +88,7 @@ def test_default_tokens__of_the_papers_base_model() -> None:
 
 def test_inherit__takes_the_later_blocks_and_the_head_of_the_teacher() -> None:
     teacher = vit()
-    student, report, provenance = inherit(teacher)
+    student, report, provenance = bootstrapped(teacher)
     theirs, ours = teacher.network.state_dict(), student.cortex.state_dict()
     for block in range(4):
         for name in ("norm1.weight", "attn.qkv.weight", "ls1.gamma", "mlp.fc2.bias"):
@@ -96,14 +102,14 @@ def test_inherit__takes_the_later_blocks_and_the_head_of_the_teacher() -> None:
 
 def test_inherit__class_token_starts_as_the_teachers_with_its_position() -> None:
     teacher = vit()
-    student = inherit(teacher).student
+    student = bootstrapped(teacher).student
     expected = teacher.network.cls_token[0] + teacher.network.pos_embed[0, :1]
     torch.testing.assert_close(student.cortex.prefix.tokens, expected, rtol=0, atol=1e-6)
 
 
 def test_inherit__cortex_reproduces_the_teacher_when_nothing_is_truncated() -> None:
     teacher = vit(reg_tokens=2).eval()
-    student = inherit(teacher, truncate=0).student.eval()
+    student = bootstrapped(teacher, truncate=0).student.eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         tokens = teacher.block_inputs(images)[0][:, 3:]
@@ -113,7 +119,7 @@ def test_inherit__cortex_reproduces_the_teacher_when_nothing_is_truncated() -> N
 
 
 def test_inherit__parameter_groups_are_new_tuned_and_frozen() -> None:
-    student, report, _ = inherit(vit(), truncate=2, tune=1, freeze=3)
+    student, report, _ = bootstrapped(vit(), truncate=2, tune=1, freeze=3)
     groups = {group: {name for name, _ in members} for group, members in parameter_groups(student).items()}
     assert "cortex.prefix.tokens" in groups["new"]
     assert all(name.startswith("cortex.blocks.0.") for name in groups["tuned"])
@@ -128,7 +134,7 @@ def test_inherit__parameter_groups_are_new_tuned_and_frozen() -> None:
 def test_inherit__does_not_change_the_teacher_and_shares_nothing_with_it() -> None:
     teacher = vit()
     before = teacher.fingerprint()
-    student = inherit(teacher).student
+    student = bootstrapped(teacher).student
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.zero_()
@@ -137,18 +143,18 @@ def test_inherit__does_not_change_the_teacher_and_shares_nothing_with_it() -> No
 
 def test_inherit__is_a_function_of_the_seed() -> None:
     teacher = vit()
-    first, again, other = (inherit(teacher, seed=seed).student.state_dict() for seed in (1, 1, 2))
+    first, again, other = (bootstrapped(teacher, seed=seed).student.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["focusing.token"], other["focusing.token"])
 
 
 def test_inherit__sizes_follow_from_the_teacher_and_can_be_set() -> None:
-    default = inherit(vit(embed_dim=192, num_heads=3)).student.config.focusing
+    default = bootstrapped(vit(embed_dim=192, num_heads=3)).student.config.focusing
     assert (default.width, default.channels, default.points, default.iterations) == (128, 64, 16, 4)
-    chosen = inherit(vit(), tokens=7, focusing_width=64, channels=16, points=9, iterations=2).student.config.focusing
+    chosen = bootstrapped(vit(), tokens=7, focusing_width=64, channels=16, points=9, iterations=2).student.config.focusing
     assert (chosen.tokens, chosen.width, chosen.channels, chosen.points, chosen.iterations) == (7, 64, 16, 9, 2)
     with pytest.raises(ConfigError, match="at least one latent token"):
-        inherit(vit(), tokens=0)
+        bootstrapped(vit(), tokens=0)
 
 
 def test_inherit__missing_weight_of_the_teacher_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,4 +163,4 @@ def test_inherit__missing_weight_of_the_teacher_is_an_error(monkeypatch: pytest.
     del state["norm.weight"]
     monkeypatch.setattr(teacher, "head_state", lambda: state)
     with pytest.raises(WeightsError, match=r"missing: norm\.weight"):
-        inherit(teacher)
+        bootstrapped(teacher)

@@ -1,0 +1,91 @@
+"""The teacher itself, built of this package's own parts: what a baseline takes it apart from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.errors import ConfigError
+from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.sparseformer import Normalise
+from sparseformers.teachers import Teacher, TeacherOutput
+
+
+class PatchTokens(nn.Module):
+    """One token for each patch of a regular grid: its pixels projected, its position added, normalised where the teacher's are.
+
+    Args:
+        teacher: whose patch embedding to copy.
+        rows: patches from top to bottom.
+        columns: patches from left to right.
+    """
+
+    def __init__(self, teacher: Teacher, rows: int, columns: int) -> None:
+        super().__init__()
+        patches = teacher.patch_embedding()
+        width, channels, patch, _ = patches.weight.shape
+        with torch.device("meta"):  # no starting values: each is the teacher's
+            self.projection = nn.Conv2d(channels, width, patch, stride=patch, bias=patches.bias is not None)
+            # All adapters' towers have one epsilon for the norm before the blocks and those inside of them.
+            norm = nn.LayerNorm(width, eps=teacher.anatomy.block.norm_eps)
+        _fill(self.projection, patches.weight, patches.bias)
+        self.positions = nn.Parameter(teacher.positions_on(rows, columns).flatten(1).T.contiguous())
+        self.norm: nn.Module = nn.Identity() if patches.pre_norm is None else _fill(norm, *patches.pre_norm)
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        """Normalised images B x 3 x H x W -> B x N x D, row by row."""
+        return self.norm(self.projection(normalised).flatten(2).mT + self.positions)
+
+
+def _fill(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """The module with copies of these values."""
+    values = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    module.load_state_dict({name: value.detach().float().clone() for name, value in values.items()}, assign=True)
+    return module
+
+
+class RebuiltTeacher(nn.Module):
+    """A teacher of any host library as patch tokens and a cortex of all its blocks; it gives the teacher's own embeddings.
+
+    Its weights are copies, and frozen.
+
+    Args:
+        teacher: which one.
+        grid: rows and columns of patches, if not the teacher's own; its position embeddings are resampled.
+
+    Raises:
+        ConfigError: for a grid without patches.
+        WeightsError: if the teacher's weights do not fit its anatomy.
+    """
+
+    def __init__(self, teacher: Teacher, *, grid: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if grid is not None and min(grid) < 1:
+            raise ConfigError(f"A grid of {grid[0]} x {grid[1]} patches holds none.", "Use 1 or more a side.")
+        patch = teacher.patch_size
+        self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
+        """Height and width in pixels of the images that it takes."""
+        self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
+        self.patches = PatchTokens(teacher, self.size[0] // patch, self.size[1] // patch)
+        with torch.device("meta"):
+            self.cortex = CortexTransformer(teacher.anatomy)
+        self.cortex.load_state_dict(teacher.cortex_state(), assign=True)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> TeacherOutput:
+        """Embeds images.
+
+        Args:
+            images: B x 3 x H x W in [0, 1] of the height and width ``size``.
+
+        Raises:
+            ValueError: for images of another size.
+        """
+        embedding, logits, _ = self.cortex(self.tokens(images))
+        return TeacherOutput(embedding, logits)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The patch tokens that enter the first block, B x N x D, without prefix tokens; images as for :meth:`forward`."""
+        if tuple(images.shape[-2:]) != self.size:
+            raise ValueError(f"the teacher takes images of {self.size}, not {tuple(images.shape[-2:])}")
+        return self.patches(self.normalise(images))

@@ -1,0 +1,54 @@
+"""Which of a student's parameters are new, which are tuned, and which stay the teacher's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparseformers.inherit.shares import Shares
+from sparseformers.model import SparseFormer
+from sparseformers.model.inherited import InheritedFocusingTransformer
+
+GROUPS = ("new", "looks", "rois", "tuned", "frozen")
+"""``looks`` are what an inherited front's further looks add to its tokens, ``rois`` what moves its RoIs."""
+
+OF_THE_TEACHER = ("embedding.", "pre_norm.", "prefix.", "blocks.")
+"""Beginnings of the names of the parameters that an inherited front takes over."""
+
+
+def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
+    """Turns gradients off for all that is to stay the teacher's: the ending blocks, final norm, pooling and head."""
+    front = student.focusing
+    student.cortex.requires_grad_(False)
+    student.cortex.prefix.requires_grad_(True)
+    student.cortex.positions.requires_grad_(True)
+    in_front = list(front.blocks) if isinstance(front, InheritedFocusingTransformer) else []
+    for index, block in enumerate([*in_front, *student.cortex.blocks]):
+        block.requires_grad_(index < shares.tune)
+
+
+def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """The student's named parameters by group, see ``GROUPS``; needs ``requires_grad`` to be set."""
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in GROUPS}
+    in_front = isinstance(student.focusing, InheritedFocusingTransformer)
+    for name, parameter in student.named_parameters():
+        groups[_group(name, parameter, in_front)].append((name, parameter))
+    return groups
+
+
+def count_parameters(student: SparseFormer) -> dict[str, int]:
+    """How many parameters are ``new`` (whatever for), ``tuned`` and ``frozen``."""
+    counts = {group: sum(parameter.numel() for _, parameter in members) for group, members in parameter_groups(student).items()}
+    return {"new": counts["new"] + counts["looks"] + counts["rois"], "tuned": counts["tuned"], "frozen": counts["frozen"]}
+
+
+def _group(name: str, parameter: nn.Parameter, in_front: bool) -> str:
+    part, _, rest = name.partition(".")
+    if part == "cortex":
+        inherited = not rest.startswith(("prefix.", "positions."))
+    else:
+        inherited = in_front and rest.startswith(OF_THE_TEACHER)
+    if inherited:
+        return "tuned" if parameter.requires_grad else "frozen"
+    if in_front and rest.startswith("looks."):
+        return "rois" if ".step." in rest else "looks"
+    return "new"

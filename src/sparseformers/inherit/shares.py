@@ -1,0 +1,52 @@
+"""How a teacher's depth is shared out: blocks to truncate, to tune and to freeze."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparseformers.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How many of the teacher's blocks go where; together they are its depth."""
+
+    truncate: int
+    """Leading blocks that are left behind."""
+    tune: int
+    """Middle blocks that are inherited and go on learning, at a lower rate."""
+    freeze: int
+    """Ending blocks that are inherited and stay as they are, with the final norm, head and projection."""
+
+
+def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = None, freeze: int | None = None) -> Shares:
+    """Splits a depth into thirds (12 -> 4, 4, 4; 7 -> 2, 3, 2), or completes what is given.
+
+    Raises:
+        ConfigError: if the numbers are negative or do not add up to the depth.
+    """
+    given = {"truncate": truncate, "tune": tune, "freeze": freeze}
+    for name, blocks in given.items():
+        if blocks is not None and not 0 <= blocks <= depth:
+            raise ConfigError(f"--{name} {blocks} is impossible: the teacher has {depth} blocks.", f"Use 0 to {depth}.")
+    third = round(depth / 3) if depth > 1 else 0
+    if truncate is None:
+        truncate = (
+            depth - tune - freeze if tune is not None and freeze is not None else min(third, depth - (tune or 0) - (freeze or 0))
+        )
+    kept = depth - truncate
+    if tune is None:
+        tune = kept - freeze if freeze is not None else kept - min(third, kept // 2)
+    if freeze is None:
+        freeze = kept - tune
+    if min(truncate, tune, freeze) < 0 or truncate + tune + freeze != depth:
+        asked = ", ".join(f"--{name} {blocks}" for name, blocks in given.items() if blocks is not None)
+        raise ConfigError(
+            f"The shares {asked} do not add up to the teacher's {depth} blocks.",
+            f"Give two of them, or three that sum to {depth}.",
+        )
+    if truncate == depth:
+        raise ConfigError(
+            f"--truncate {truncate} leaves none of the teacher's {depth} blocks.", "Keep at least one to tune or freeze."
+        )
+    return Shares(truncate=truncate, tune=tune, freeze=freeze)
