@@ -170,17 +170,15 @@ class OriginalFocusingConfig:
 class InheritedFocusingConfig:
     """A front that starts as the teacher at a lower resolution and then learns where to look; beyond the papers.
 
-    It holds the teacher's patch embedding, positions, prefix tokens and first blocks, one for each further look.
+    It holds the teacher's patch embedding, positions, prefix tokens, and one of its first blocks for each further look.
     """
 
     kind: Literal["inherited"] = "inherited"
     """Tells it from the other fronts in a saved configuration."""
     tokens: int = 49
     """Latent tokens, N, at first the cells of a grid (a square one, or the fullest near a square)."""
-    looks: int = 3
-    """Further looks at the image, K: one after each of the first K blocks, which stand in the front."""
-    moves: bool = True
-    """Whether tokens move their RoIs before each further look; without, they look at their cells again."""
+    looks: int = 0
+    """Further looks at the image, K: RoIs move after each of the first K blocks, which stand in the front; 0 keeps to cells."""
     bound: float = 0.4
     """Most that a step moves a RoI, in its own sizes, and that it changes the logarithm of its size."""
     patch_size: int = 16

@@ -51,7 +51,7 @@ def test_bench_recipe__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report["rows"][0]["settings"] == {"front": "bootstrapped", "lr": 2e-3}
     assert report["rows"][0]["figures"]["samples"] == {"mean": 8.0, "deviation": None, "n": 1}
     assert [point["samples"] for point in report["rows"][0]["runs"][0]["curve"]] == [0, 4, 8]
-    assert len(report["untrained"]) == 3
+    assert len(report["untrained"]) == 4
     assert main([*asked, "--markdown", "--no-baselines"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["", "---", "teacher", "mine"]
@@ -110,13 +110,13 @@ def test_bootstrap_recipe__flags_of_the_user_win_over_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(command, "bootstrap", take)
     monkeypatch.setattr(command, "report_summary", lambda *_arguments, **_options: None)
     mine = tmp_path / "mine.toml"
-    mine.write_text('description = "Mine."\n[settings]\nmove_rois = false\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
+    mine.write_text('description = "Mine."\n[settings]\nblock_positions = true\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
     asked = ["bootstrap", "--teacher", "bundled", "--data", "photos", "--out", str(tmp_path / "run"), "--recipe", str(mine)]
     assert main([*asked, "--batch-size", "8"]) == 0
-    assert main([*asked, "--move-rois", "--lr", "1e-4"]) == 0
+    assert main([*asked, "--no-block-positions", "--lr", "1e-4"]) == 0
     first, second = taken
-    assert (first.move_rois, first.lr, first.batch_size, first.augment) == (False, 2e-3, 8, "strong")
-    assert (second.move_rois, second.lr, second.batch_size) == (True, 1e-4, 64)
+    assert (first.block_positions, first.lr, first.batch_size, first.augment) == (True, 2e-3, 8, "strong")
+    assert (second.block_positions, second.lr, second.batch_size) == (False, 1e-4, 64)
 
 
 def test_bootstrap_recipe__unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, CortexConfig, InheritedFocusingConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.model import SparseFormer
-from sparseformers.model.inherited import InheritedFocusingTransformer, Look, RoIStep
+from sparseformers.model.inherited import RoIStep
 from sparseformers.model.position import BlockPositions, read_map
 from tests.model.small import scattered
 
@@ -60,19 +60,11 @@ def test_rois_begin_as_cells_and_move_within_the_bound_once_trained() -> None:
         assert ((scaled / size).log().abs() <= 0.3 + 1e-5).all()
 
 
-def test_untrained__rois_stay_and_looks_add_nothing() -> None:
+def test_untrained__rois_stay_and_further_looks_change_nothing() -> None:
     with_looks, without = front_model(trained=False, looks=2), front_model(trained=False, looks=0)
     rois = with_looks(random_images()).rois
     torch.testing.assert_close(rois, rois[:, :1].expand_as(rois))
-    look = cast(Look, cast(InheritedFocusingTransformer, with_looks.focusing).looks[0])
-    tokens, cells = torch.randn(2, 6, 32), rois[:, 0]
-    torch.testing.assert_close(look(tokens, torch.randn(2, 6, 32), cells), tokens)
     assert without(random_images()).rois.shape[1] == 1
-
-
-def test_fixed__rois_never_move() -> None:
-    rois = front_model(moves=False)(random_images()).rois
-    assert torch.equal(rois, rois[:, :1].expand_as(rois))
 
 
 def test_other_numbers_of_tokens__from_one_model() -> None:

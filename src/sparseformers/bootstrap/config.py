@@ -44,13 +44,12 @@ class BootstrapConfig:
     iterations: int = 4
     """Focusing iterations."""
     looks: int = 0
-    """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks."""
-    move_rois: bool = True
-    """Inherited front: whether RoIs move; fixed to their cells, the student is the trained low-resolution teacher."""
+    """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks. With 0 they keep to
+    their cells, and the student is the trained low-resolution teacher."""
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
     """Inherited front: other numbers of tokens to train with, too; one of all is drawn for each step, and one model then
     serves them all. May be given several times."""
-    block_positions: bool = True
+    block_positions: bool = False
     """Inherited front: whether each block adds a learnt map of positions to its tokens."""
     image_size: int | None = None
     """Side in pixels of the images that teacher and student see; the teacher's own by default."""
@@ -65,14 +64,14 @@ class BootstrapConfig:
     """Length of training in minutes on the clock; the learning rate decays to zero on it."""
     batch_size: int = 32
     """Images per step, over all processes."""
-    lr: float = 1e-3
-    """Peak learning rate of the new parts."""
-    tuned_lr_ratio: float = 0.025
+    lr: float = 3e-5
+    """Peak learning rate of the new parts (the paper's new front wants 1e-3), which the ratios below refer to."""
+    tuned_lr_ratio: float = 1.0
     """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
-    looks_lr_ratio: float = 0.025
-    """Inherited front: learning rate of what further looks add to the tokens, as a share of that of the new parts."""
-    rois_lr_ratio: float = 0.2
+    rois_lr_ratio: float = 3.0
     """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
+    positions_lr_ratio: float = 30.0
+    """Inherited front: learning rate of the positions before each block, as a share of that of the new parts."""
     centred: float = 0.0
     """Share of the loss that compares embeddings after subtracting the teacher's mean over the held-out images, in [0, 1]."""
     token_weight: float = 0.0
@@ -125,7 +124,11 @@ class BootstrapConfig:
     @property
     def lr_ratios(self) -> dict[str, float]:
         """Learning rates by group of parameters, as shares of ``lr``."""
-        return {"looks": self.looks_lr_ratio, "rois": self.rois_lr_ratio, "tuned": self.tuned_lr_ratio}
+        return {
+            "positions": self.positions_lr_ratio,
+            "rois": self.rois_lr_ratio,
+            "tuned": self.tuned_lr_ratio,
+        }
 
     @property
     def views_from(self) -> int:
@@ -154,7 +157,7 @@ class BootstrapConfig:
             ("holdout", self.holdout, 1),
             ("warm-up", self.warm_up, 1),
             ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
-            ("looks-lr-ratio", self.looks_lr_ratio, float("inf")),
+            ("positions-lr-ratio", self.positions_lr_ratio, float("inf")),
             ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
             ("centred", self.centred, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),

@@ -101,7 +101,6 @@ def gather_parts(
         points=settings.points,
         iterations=settings.iterations,
         looks=settings.looks,
-        move_rois=settings.move_rois,
         block_positions=settings.block_positions,
         seed=settings.seed,
     )

@@ -9,11 +9,8 @@ import tyro
 from rich.console import Console
 
 from sparseformers.bench import BenchConfig, BenchReport, TextTable, open_bench, recipe_rows, recipes_table, run_rows
-from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.output import console_for, print_json, print_whole
 from sparseformers.errors import ConfigError
-
-WIDEST = 1000
-"""Characters in a line of a table at most."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,6 @@ def print_report(report: BenchReport, table: TextTable, console: Console, *, as_
     elif as_markdown:
         print(table.markdown())
     else:
-        rich = table.rich()
-        needed = Console(width=WIDEST).measure(rich).maximum
-        # A figure that is cut off is worth nothing: a narrow terminal wraps the lines.
-        Console(width=max(needed, console.width)).print(rich, crop=False)
+        print_whole(table.rich(), console)
         for note in table.notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)

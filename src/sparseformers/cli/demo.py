@@ -61,7 +61,12 @@ def demo_table(summary: DemoSummary) -> Table:
     """The demonstration's figures: held-out views before and after, and photographs that were held out whole."""
     trained = duration(summary.run.seconds)
     table = Table(title=f"Held-out views, {summary.run.samples:,} images and {trained} of training", title_justify="left")
-    columns = {"same photographs, start": summary.start, "same, end": summary.regions, "other photographs, end": summary.whole}
+    columns = {
+        "same photographs, start": summary.start,
+        "same, end": summary.regions,
+        "others, start": summary.whole_start,
+        "others, end": summary.whole,
+    }
     table.add_column("measure")
     for column in columns:
         table.add_column(column, justify="right")

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+
+WIDEST = 1000
+"""Characters of a line that no table exceeds."""
 
 
 def console_for(*, as_json: bool) -> Console:
@@ -17,3 +21,9 @@ def console_for(*, as_json: bool) -> Console:
 def print_json(content: Mapping[str, Any]) -> None:
     """Writes one JSON object to standard output."""
     print(json.dumps(dict(content), indent=2))
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Prints a table with nothing cut off, for a figure that is cut off is worth nothing: a narrow terminal wraps the lines."""
+    needed = Console(width=WIDEST).measure(table).maximum
+    Console(width=max(needed, console.width)).print(table, crop=False)

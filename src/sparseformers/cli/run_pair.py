@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from sparseformers.errors import TeacherError
+from sparseformers.config import InheritedFocusingConfig
+from sparseformers.errors import ConfigError, TeacherError
 from sparseformers.inherit import Provenance
-from sparseformers.model import SparseFormer
+from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher
@@ -18,7 +19,7 @@ from sparseformers.teachers import Teacher, load_teacher
 class Pair(NamedTuple):
     """Student and teacher on the same device, at the size that they were aligned at."""
 
-    student: SparseFormer
+    student: SparseFormer | WithTokens
     """In evaluation mode."""
     teacher: Teacher
     """The very one that the student was made from."""
@@ -28,14 +29,16 @@ class Pair(NamedTuple):
     """Where both are."""
 
 
-def load_pair(path: Path, *, teacher: str | None = None) -> Pair:
+def load_pair(path: Path, *, teacher: str | None = None, tokens: int | None = None) -> Pair:
     """Loads a student and its teacher.
 
     Args:
         path: a run folder or a model file.
         teacher: where to load the teacher from, if not from where it was.
+        tokens: of the student, if other than configured.
 
     Raises:
+        ConfigError: if the student cannot have that number of tokens.
         TeacherError: if the student does not say which teacher it had, or that one cannot be had.
         WeightsError: if the teacher's weights are not those that the student was made from.
     """
@@ -47,4 +50,8 @@ def load_pair(path: Path, *, teacher: str | None = None) -> Pair:
     loaded = load_teacher(teacher or provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
     provenance.require_same_teacher(loaded.fingerprint())
     device = process_state().device
-    return Pair(student.to(device), loaded.to(device), provenance, device)
+    student.to(device)
+    own = student.config.focusing
+    if tokens is not None and tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
+        raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+    return Pair(student if tokens is None else WithTokens(student, tokens), loaded.to(device), provenance, device)

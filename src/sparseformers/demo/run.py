@@ -12,8 +12,10 @@ from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.data import default_workers, find_images, fixed_views
 from sparseformers.demo.photographs import gather_photographs
 from sparseformers.evaluate import Alignment, embed, measure_alignment
+from sparseformers.inherit import inherit
+from sparseformers.model import SparseFormer
 from sparseformers.saving import load
-from sparseformers.teachers import load_teacher
+from sparseformers.teachers import Teacher, load_teacher
 
 IMAGE_SIZE = 112
 """Side in pixels: small, so that ten minutes on two cores are some 30,000 images."""
@@ -33,8 +35,10 @@ class DemoSummary:
     """On held-out views of the same photographs, before the first step."""
     regions: Alignment
     """The same at the end."""
+    whole_start: Alignment
+    """On views of the two photographs that were held out whole, before the first step."""
     whole: Alignment
-    """On views of the two photographs that were held out whole, at the end."""
+    """The same at the end."""
 
 
 def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = False, console: Console | None = None) -> DemoSummary:
@@ -66,12 +70,18 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
     run = bootstrap(settings, out, overwrite=overwrite, console=console)
     first = next(entry for entry in RunFolder(out).read_metrics() if entry["kind"] == "held_out")
     start = Alignment(**{name: first[name] for name in vars(run.alignment)})
-    return DemoSummary(run=run, start=start, regions=run.alignment, whole=_measure_whole(out, folders.whole, settings))
+    teacher = load_teacher("bundled", image_size=IMAGE_SIZE)
+    return DemoSummary(
+        run=run,
+        start=start,
+        regions=run.alignment,
+        whole_start=_measure_whole(inherit(teacher).student.eval(), teacher, folders.whole, settings),
+        whole=_measure_whole(load(out), teacher, folders.whole, settings),
+    )
 
 
-def _measure_whole(out: Path, folder: Path, settings: BootstrapConfig) -> Alignment:
+def _measure_whole(student: SparseFormer, teacher: Teacher, folder: Path, settings: BootstrapConfig) -> Alignment:
     """Alignment on views of the photographs that were held out whole."""
-    student, teacher = load(out), load_teacher("bundled", image_size=IMAGE_SIZE)
     device = next(student.parameters()).device
     views = fixed_views(
         find_images([folder]),

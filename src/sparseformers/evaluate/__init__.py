@@ -4,6 +4,7 @@ Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cos
 """
 
 from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
+from sparseformers.evaluate.conditions import Condition, shift_conditions
 from sparseformers.evaluate.cost import Cost, Latency, compare_latency, measure_cost, multiply_adds, parameters
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
 from sparseformers.evaluate.neighbours import Neighbours, knn_accuracy, nearest_neighbours
@@ -15,15 +16,19 @@ from sparseformers.evaluate.report import (
     evaluate_unlabelled,
     evaluation_table,
 )
+from sparseformers.evaluate.shift_report import ShiftReport, shifts_table, worst_table
+from sparseformers.evaluate.shifts import measure_shifts, views_of
 
 __all__ = [
     "Alignment",
+    "Condition",
     "Cost",
     "Embedded",
     "Evaluation",
     "Latency",
     "Neighbours",
     "Profile",
+    "ShiftReport",
     "align_labels",
     "centred_cosine",
     "compare_latency",
@@ -36,8 +41,13 @@ __all__ = [
     "measure_alignment",
     "measure_cost",
     "measure_profile",
+    "measure_shifts",
     "multiply_adds",
     "nearest_neighbours",
     "parameters",
     "profile_table",
+    "shift_conditions",
+    "shifts_table",
+    "views_of",
+    "worst_table",
 ]

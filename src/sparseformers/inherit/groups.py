@@ -8,8 +8,8 @@ from sparseformers.inherit.shares import Shares
 from sparseformers.model import SparseFormer
 from sparseformers.model.inherited import InheritedFocusingTransformer
 
-GROUPS = ("new", "looks", "rois", "tuned", "frozen")
-"""``looks`` are what an inherited front's further looks add to its tokens, ``rois`` what moves its RoIs."""
+GROUPS = ("new", "positions", "rois", "tuned", "frozen")
+"""``positions`` are those added before each block, ``rois`` what moves the RoIs of an inherited front."""
 
 OF_THE_TEACHER = ("embedding.", "pre_norm.", "prefix.", "blocks.")
 """Beginnings of the names of the parameters that an inherited front takes over."""
@@ -38,17 +38,15 @@ def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Para
 def count_parameters(student: SparseFormer) -> dict[str, int]:
     """How many parameters are ``new`` (whatever for), ``tuned`` and ``frozen``."""
     counts = {group: sum(parameter.numel() for _, parameter in members) for group, members in parameter_groups(student).items()}
-    return {"new": counts["new"] + counts["looks"] + counts["rois"], "tuned": counts["tuned"], "frozen": counts["frozen"]}
+    kept = {group: counts.pop(group) for group in ("tuned", "frozen")}
+    return {"new": sum(counts.values())} | kept
 
 
 def _group(name: str, parameter: nn.Parameter, in_front: bool) -> str:
     part, _, rest = name.partition(".")
-    if part == "cortex":
-        inherited = not rest.startswith(("prefix.", "positions."))
-    else:
-        inherited = in_front and rest.startswith(OF_THE_TEACHER)
-    if inherited:
+    if rest.startswith("positions."):
+        return "positions"
+    in_cortex = part == "cortex" and not rest.startswith("prefix.")
+    if in_cortex or (in_front and rest.startswith(OF_THE_TEACHER)):
         return "tuned" if parameter.requires_grad else "frozen"
-    if in_front and rest.startswith("looks."):
-        return "rois" if ".step." in rest else "looks"
-    return "new"
+    return "rois" if in_front and rest.startswith("steps.") else "new"

@@ -50,8 +50,7 @@ def inherit(
     points: int = 16,
     iterations: int = 4,
     looks: int = 0,
-    move_rois: bool = True,
-    block_positions: bool = True,
+    block_positions: bool = False,
     seed: int = 0,
 ) -> Inheritance:
     """Makes a student of a teacher.
@@ -68,8 +67,7 @@ def inherit(
         channels: the paper's front: C of the stem.
         points: the paper's front: P sampling points per token.
         iterations: the paper's front: of the focusing transformer.
-        looks: inherited front: further looks at the image, one after each of the first blocks.
-        move_rois: inherited front: whether RoIs move before each of them.
+        looks: inherited front: further looks at the image: after each of so many first blocks RoIs move; 0 keeps to the cells.
         block_positions: inherited front: whether each block adds a learnt map of positions to its tokens.
         seed: of the starting values of the new parts.
 
@@ -80,7 +78,7 @@ def inherit(
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     if front == "inherited":
-        config = _inherited_config(teacher, tokens=tokens, looks=looks, moves=move_rois, block_positions=block_positions)
+        config = _inherited_config(teacher, tokens=tokens, looks=looks, block_positions=block_positions)
     else:
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
@@ -94,12 +92,11 @@ def inherit(
         student = SparseFormer(config)
     in_front = looks if front == "inherited" else 0
     inherited = _cortex_state(teacher, skipped=shares.truncate + in_front, prefix=front == "bootstrapped")
-    student.cortex.load_state_dict(student.cortex.state_dict() | inherited)
+    left_behind = ["the patch embedding", "the position embeddings"]
     if isinstance(config.focusing, InheritedFocusingConfig):
-        student.focusing.load_state_dict(student.focusing.state_dict() | _front_state(teacher, config.focusing))
+        inherited |= _front_state(teacher, config.focusing)
         left_behind = []
-    else:
-        left_behind = ["the patch embedding", "the position embeddings"]
+    student.load_state_dict(student.state_dict() | inherited)
     freeze_inherited(student, shares)
     provenance = Provenance(
         teacher=teacher.identity.name,
@@ -129,7 +126,7 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
 
-def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, moves: bool, block_positions: bool) -> SparseFormerConfig:
+def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, block_positions: bool) -> SparseFormerConfig:
     if looks > teacher.depth:
         raise ConfigError(
             f"--looks {looks} is impossible: the teacher has {teacher.depth} blocks to look after.",
@@ -139,7 +136,6 @@ def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, moves: bool,
     focusing = InheritedFocusingConfig(
         tokens=tokens,
         looks=looks,
-        moves=moves,
         patch_size=teacher.patch_size,
         patch_bias=embedding.bias is not None,
         pre_norm=embedding.pre_norm is not None,
@@ -157,16 +153,16 @@ def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, moves: bool,
 
 
 def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, Tensor]:
-    """The teacher's cortex without its first blocks, the others counted from 0 again."""
+    """The teacher's weights from the blocks on, without its first ones, as a student's; blocks are counted from 0 again."""
     kept = {}
     for name, value in teacher.cortex_state().items():
         room, _, rest = name.partition(".")
         if room == "blocks":
             index, _, leaf = rest.partition(".")
             if int(index) >= skipped:
-                kept[f"blocks.{int(index) - skipped}.{leaf}"] = value
+                kept[f"cortex.blocks.{int(index) - skipped}.{leaf}"] = value
         elif room != "prefix" or prefix:
-            kept[name] = value
+            kept[f"cortex.{name}"] = value
     return kept
 
 
@@ -182,4 +178,4 @@ def _front_state(teacher: Teacher, config: InheritedFocusingConfig) -> dict[str,
         state["prefix.tokens"] = teacher.prefix_tokens()
     for index in range(config.looks):
         state |= {f"blocks.{index}.{leaf}": value for leaf, value in teacher.block_state(index).items()}
-    return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
+    return {f"focusing.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}

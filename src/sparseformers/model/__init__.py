@@ -1,5 +1,6 @@
 """The network, one file per box of the paper's figure: stem, sampling, mixing, position, focusing, cortex; composed in
-``sparseformer``. The front of v1, the original SparseFormer, is in ``original``; ``front`` chooses between the two.
+``sparseformer``. Two other fronts: ``original`` of v1, the original SparseFormer, and ``inherited``, which starts as the teacher
+at a lower resolution and reads the image through ``pyramid``; ``front`` chooses among the three.
 
 Legend: B batch, N latent tokens, P sampling points per token, C stem channels, F focusing width, D cortex width,
 R prefix tokens, T = R + N. Images travel as [0, 1]; RoIs are (x1, y1, x2, y2) in [0, 1] of the image, x to the right.
@@ -9,7 +10,7 @@ from sparseformers.model.cortex import CortexTransformer
 from sparseformers.model.focusing import Focus, FocusingTransformer, Front
 from sparseformers.model.front import build_front
 from sparseformers.model.original import OriginalFocusingTransformer
-from sparseformers.model.sparseformer import SparseFormer, SparseFormerOutput
+from sparseformers.model.sparseformer import SparseFormer, SparseFormerOutput, WithTokens
 
 __all__ = [
     "CortexTransformer",
@@ -19,5 +20,6 @@ __all__ = [
     "OriginalFocusingTransformer",
     "SparseFormer",
     "SparseFormerOutput",
+    "WithTokens",
     "build_front",
 ]

@@ -2,8 +2,8 @@
 
 Its tokens are made as the teacher makes them: the teacher's patch embedding of the pixels inside each RoI, plus the
 teacher's position embedding at the RoI's centre. At the start the RoIs are the cells of a coarse grid, so that a new
-student *is* its teacher on a smaller image, and training can only go on from there. Nothing is truncated: the leading
-blocks stand here, and after each of them every token moves its RoI and looks again.
+student *is* its teacher on a smaller image, and training can only go on from there. Nothing is truncated. There may be
+further looks: then the leading blocks stand here, and after each of them every token moves its RoI and looks again.
 
 Beyond the papers, whose own fronts are in :mod:`sparseformers.model.focusing` and :mod:`sparseformers.model.original`.
 Legend: B batch, N latent tokens, D width, R prefix tokens (class token and registers), P side of a patch in pixels.
@@ -22,7 +22,7 @@ from sparseformers.config import CortexConfig, InheritedFocusingConfig
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import Focus
-from sparseformers.model.position import RoIPosition, block_positions, read_map
+from sparseformers.model.position import block_positions, read_map
 from sparseformers.model.pyramid import ImagePyramid
 
 
@@ -72,36 +72,6 @@ class RoIStep(nn.Module):
         return roi_arithmetic.adjust(rois.detach(), self.bound * delta.tanh())
 
 
-class Look(nn.Module):
-    """A further look at the image: the token moves its RoI, and takes in what is seen there and where that is.
-
-    Args:
-        config: of the front.
-        width: D.
-    """
-
-    def __init__(self, config: InheritedFocusingConfig, width: int) -> None:
-        super().__init__()
-        self.step = RoIStep(width, config.bound) if config.moves else None
-        self.inject = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.position = RoIPosition(width, "appendix")
-
-    def start(self) -> None:
-        """It moves nothing and adds nothing at first."""
-        if self.step is not None:
-            self.step.start()
-        zero(cast(nn.Linear, self.inject[-1]))
-        zero(self.position.projection)
-
-    def move(self, tokens: Tensor, rois: Tensor) -> Tensor:
-        """Where to look: tokens B x N x D and RoIs B x N x 4 -> RoIs B x N x 4."""
-        return rois if self.step is None else self.step(tokens, rois)
-
-    def forward(self, tokens: Tensor, seen: Tensor, rois: Tensor) -> Tensor:
-        """Tokens B x N x D, what is seen as patch tokens B x N x D, and RoIs B x N x 4 -> tokens B x N x D."""
-        return self.position(tokens + self.inject(seen), rois)
-
-
 class InheritedFocusingTransformer(nn.Module):
     """The front: patches of RoIs as the teacher's tokens, its first blocks, and a further look after each of them.
 
@@ -125,9 +95,9 @@ class InheritedFocusingTransformer(nn.Module):
             block_positions(cortex.position_grid, cortex.prefix_tokens, width) for _ in range(config.looks)
         )
         self.blocks = nn.ModuleList(TransformerBlock(block) for _ in range(config.looks))
-        self.looks = nn.ModuleList(Look(config, width) for _ in range(config.looks))
-        for look in self.looks:
-            cast(Look, look).start()
+        self.steps = nn.ModuleList(RoIStep(width, config.bound) for _ in range(config.looks))
+        for step in self.steps:
+            cast(RoIStep, step).start()
 
     def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
         """Looks at images.
@@ -142,21 +112,21 @@ class InheritedFocusingTransformer(nn.Module):
         cells = self.cells if tokens is None else roi_arithmetic.cells(tokens).to(self.cells.device)  # N x 4
         levels = self.pyramid.levels(images, roi_arithmetic.grid_of(len(cells)))
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
-        patches, looked_at = self.pyramid(levels, rois)
-        seen = self.prefix(self.pre_norm(self.embedding(patches, rois)))  # B x (R+N) x D
+        seen, looked_at = self.look(levels, rois)  # B x N x D
+        all_tokens = self.prefix(seen)  # B x (R+N) x D
 
         stage_rois, points = [rois], [looked_at]
-        for positions, block, look in zip(self.positions, self.blocks, self.looks, strict=True):
-            prefix, latent = block(positions(seen, rois)).split([self.prefix_tokens, rois.shape[1]], dim=1)
-            rois = look.move(latent, rois)
-            patches, looked_at = self.pyramid(levels, rois)
-            seen = torch.cat([prefix, look(latent, self.embedding(patches, rois), rois)], dim=1)
+        for positions, block, step in zip(self.positions, self.blocks, self.steps, strict=True):
+            prefix, latent = block(positions(all_tokens, rois)).split([self.prefix_tokens, rois.shape[1]], dim=1)
+            rois = step(latent, rois)
+            before, (seen, looked_at) = seen, self.look(levels, rois)
+            # What a block gives is what it was given plus its own part: the difference puts the new patch in the old one's place.
+            all_tokens = torch.cat([prefix, latent + (seen - before)], dim=1)
             stage_rois.append(rois)
             points.append(looked_at)
-        return Focus(seen, torch.stack(stage_rois, dim=1), tuple(points))
+        return Focus(all_tokens, torch.stack(stage_rois, dim=1), tuple(points))
 
-
-def zero(linear: nn.Linear) -> None:
-    """Makes a linear layer give nothing, until it learns."""
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+    def look(self, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels of the pyramid and RoIs B x N x 4 -> tokens as the teacher would make them B x N x D, and where it read."""
+        patches, points = self.pyramid(levels, rois)
+        return self.pre_norm(self.embedding(patches, rois)), points

@@ -75,8 +75,8 @@ class SparseFormer(nn.Module):
         """
         check_images(images)
         focus = self.focusing(self.normalise(images), tokens)
-        embedding, logits, tokens = self.cortex(focus.tokens, focus.rois[:, -1])
-        return SparseFormerOutput(embedding, logits, tokens, focus.rois)
+        embedding, logits, final_tokens = self.cortex(focus.tokens, focus.rois[:, -1])
+        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
         """Where each look reads the image: one B x N x P x 2 per focusing iteration and one for the last sampling.
@@ -88,6 +88,25 @@ class SparseFormer(nn.Module):
         """
         check_images(images)
         return self.focusing(self.normalise(images)).points
+
+
+class WithTokens(nn.Module):
+    """A SparseFormer at another number of tokens than configured, for what calls it with images alone.
+
+    Args:
+        student: with a front that can have any number of tokens.
+        tokens: N.
+    """
+
+    def __init__(self, student: SparseFormer, tokens: int) -> None:
+        super().__init__()
+        self.student = student
+        self.tokens = tokens
+
+    def forward(self, images: Tensor) -> SparseFormerOutput:
+        """As :meth:`SparseFormer.forward`."""
+        output: SparseFormerOutput = self.student(images, self.tokens)
+        return output
 
 
 def check_images(images: Tensor) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sparseformers.config import SparseFormerConfig
+from sparseformers.config import OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.official.names import name_table, rename, reverse
@@ -58,7 +58,10 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
     Raises:
         WeightsError: listing at most ten names each that are missing, unexpected or of another shape.
     """
-    table = name_table(config.focusing.kind, depth=config.cortex.depth, head=head_of(state))
+    kind: Literal["original", "bootstrapped"] = (
+        "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"
+    )
+    table = name_table(kind, depth=config.cortex.depth, head=head_of(state))
     with torch.device("meta"):
         expected = rename(SparseFormer(config).state_dict(), reverse(table))
     check_fit(_shapes(expected), _shapes(state), what=what)
