@@ -30,7 +30,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """The run folder to make; the photographs are put beside it."""
-    minutes: float = 8.0
+    minutes: float = 4.0
     """Of training; loading, evaluating and drawing add about one."""
     seed: int = 0
     """Of everything random."""
