@@ -364,6 +364,7 @@ def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(settings: Boot
 def test_torchrun__the_other_processes_wait_for_the_cache(settings: BootstrapConfig, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparseformers"]
     command += ["bootstrap", "--teacher", settings.teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE)]
+    command += ["--front", "bootstrapped", "--lr", "1e-3", "--tuned-lr-ratio", "0.1"]
     command += ["--focusing-width", "64", "--channels", "8", "--points", "4", "--batch-size", "4", "--samples", "12"]
     command += ["--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0", "--cached-views", "2"]
     command += ["--cache-teacher", str(tmp_path / "cache"), "--out", str(tmp_path / "two")]
