@@ -1,9 +1,9 @@
-"""How much could moving the RoIs pay at most? An experiment: one student is told by its teacher where to look.
+"""What would better places for the RoIs be worth? An experiment: one student is told by its teacher where to look.
 
 Two students of an inherited front are trained on the same views. The first keeps to the cells of its coarse grid. The second gets
 RoIs that still tile the image, but are small where the teacher's class token attends and large elsewhere: an oracle, because it
-asks the teacher's last third of blocks, at full resolution, before it looks. What the oracle gains over the cells is what a
-student that has to find out for itself could hope for.
+asks the teacher's last third of blocks, at full resolution, before it looks. What it gains over the cells hints at what there is
+to find for a student that has to look for itself; other places may be better still, so it is no bound.
 
     python examples/focus_oracle.py --teacher timm:vit_small_patch14_dinov2@FILE --data DIR/train --test DIR/test --samples 6000
 """
