@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import AUGMENTATIONS, evaluation_view, training_view
-from sparseformers.data.transforms import Augmentation, CropView, StrongView
+from sparseformers.data.transforms import SMALLEST_CROPS, Augmentation, CropView, StrongView
 from sparseformers.errors import ConfigError
 from sparseformers.torchvision_guard import import_torchvision
 
@@ -109,6 +109,43 @@ class TestTrainingView:
         view = training_view((50, 100), augmentation)
         smallest_crop = view.at_least**2 * view.scale[0]  # type: ignore[attr-defined]
         assert smallest_crop * 3 / 4 >= 100**2
+
+    def test_the_augmentations_own_crop_scale_changes_nothing(self, augmentation: Augmentation) -> None:
+        own = training_view((32, 32), augmentation, crop_scale=SMALLEST_CROPS[augmentation])
+        assert torch.equal(seeded(own, noise(90, 60), 1), seeded(training_view((32, 32), augmentation), noise(90, 60), 1))
+
+    def test_crop_scale_sets_how_much_has_to_be_decoded(self, augmentation: Augmentation) -> None:
+        smaller, larger = (training_view((48, 48), augmentation, crop_scale=scale) for scale in (0.01, 0.5))
+        assert smaller.at_least > larger.at_least > 48  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("crop_scale", "least", "below"), [(None, 0.25, 0.35), (0.05, 0.05, 0.2), (0.8, 0.8, 0.9), (1.0, 0.99, 1.01)]
+)
+def test_crop_scale__is_the_smallest_share_of_the_area(crop_scale: float | None, least: float, below: float) -> None:
+    view = training_view((64, 64), "default", crop_scale=crop_scale)
+    assert isinstance(view, CropView)
+    torch.manual_seed(0)
+    shares = [share_of_the_area(view._crop) for _ in range(60)]
+    assert least - 0.03 < min(shares) < below
+    assert max(shares) > 0.9
+
+
+def test_crop_scale__of_strong_views() -> None:
+    view = training_view((32, 32), "strong", crop_scale=0.5)
+    assert isinstance(view, StrongView)
+    plain = StrongView(view.size, view.scale, degrees=0.0, shear=0.0)
+    torch.manual_seed(0)
+    assert min(share_of_the_area(plain._turned_crop) for _ in range(60)) > 0.4
+    assert min(share_of_the_area(StrongView((32, 32), degrees=0.0, shear=0.0)._turned_crop) for _ in range(60)) < 0.2
+
+
+def share_of_the_area(crop: Callable[[Image.Image], Image.Image]) -> float:
+    """The share of an image that a random crop shows: on a ramp along x and one along y, the product of the spans of values."""
+    x, y = np.meshgrid(np.linspace(0, 255, 500), np.linspace(0, 255, 500))
+    shown = np.asarray(crop(Image.fromarray(np.stack([x, y, 0 * x], axis=-1).round().astype(np.uint8)))).astype(float)
+    span = np.ptp(shown, axis=(0, 1)) / 255
+    return float(span[0] * span[1])
 
 
 class TestStrongView:

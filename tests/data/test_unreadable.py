@@ -1,0 +1,154 @@
+"""Decoding no more than is needed, and files that cannot be read: named, counted, never fatal."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparseformers.data import SkippedImages, UnreadableImageError, images, read_image
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def photograph(width: int = 48, height: int = 32) -> Image.Image:
+    """Smooth and different everywhere, so that JPEG keeps it and every turn of it shows."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x / 2 - y / 2], axis=-1).round().astype(np.uint8))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+class TestReducedDecoding:
+    @pytest.mark.parametrize("at_least", [1, 30, 50, 51, 99, 100, 101, 199, 200, 201, 1000])
+    def test_sides_never_fall_below(self, tmp_path: Path, at_least: int) -> None:
+        photograph(403, 200).save(tmp_path / "a.jpg")
+        image = read_image(tmp_path / "a.jpg", at_least=at_least)
+        assert min(image.size) >= min(at_least, 200)
+        assert image.size == (403, 200) or at_least <= 100
+
+    def test_large_jpegs_are_decoded_smaller(self, tmp_path: Path) -> None:
+        photograph(800, 400).save(tmp_path / "a.jpg")
+        small = read_image(tmp_path / "a.jpg", at_least=100)
+        assert small.size == (200, 100)
+        expected = pixels(photograph(800, 400).resize((200, 100), Image.Resampling.BOX))
+        assert np.abs(pixels(small) - expected).max() <= 8
+
+    def test_other_formats_keep_their_size(self, tmp_path: Path) -> None:
+        photograph(800, 400).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png", at_least=100).size == (800, 400)
+
+
+def huge_png() -> bytes:
+    """A small file that says it has 2.5 thousand million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+class TestUnreadable:
+    def read(self, path: Path) -> UnreadableImageError:
+        with pytest.raises(UnreadableImageError) as caught:
+            read_image(path)
+        assert caught.value.path == path
+        return caught.value
+
+    def test_empty_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").touch()
+        assert self.read(tmp_path / "a.jpg").reason == "the file is empty"
+
+    def test_text(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_text("<html>Not found</html>")
+        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path / "a.jpg").reason == "the file is missing"
+
+    def test_folder(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path).reason == "is a directory"
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+    @pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
+    def test_truncated_file(self, tmp_path: Path, name: str, part: float) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: int(len(data) * part)])
+        assert self.read(tmp_path / name).reason
+
+    def test_damaged_png(self, tmp_path: Path) -> None:
+        photograph().save(tmp_path / "a.png")
+        data = bytearray((tmp_path / "a.png").read_bytes())
+        data[45:60] = b"\0" * 15
+        (tmp_path / "a.png").write_bytes(data)
+        assert self.read(tmp_path / "a.png").reason
+
+    def test_postscript_is_not_run(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
+
+    def test_decompression_bomb(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(huge_png())
+        assert self.read(tmp_path / "a.png").reason == "too large: more than 150 million pixels"
+
+    def test_own_limit_on_pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
+        photograph().save(tmp_path / "a.png")
+        assert self.read(tmp_path / "a.png").reason.startswith("too large: 48 x 32 pixels")
+
+    def test_pillows_warnings_do_not_reach_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 32 - 1)
+        photograph().save(tmp_path / "a.png")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_image(tmp_path / "a.png").size == (48, 32)
+
+    def test_error_survives_pickling(self, tmp_path: Path) -> None:
+        error = pickle.loads(pickle.dumps(UnreadableImageError(tmp_path / "a.jpg", "the file is empty")))
+        assert (error.path, error.reason) == (tmp_path / "a.jpg", "the file is empty")
+        assert str(error) == f"{tmp_path / 'a.jpg'}: the file is empty"
+
+
+class TestSkippedImages:
+    def test_each_path_counts_once(self) -> None:
+        skipped = SkippedImages()
+        for _ in range(3):
+            skipped.add(Path("a.jpg"), "the file is empty")
+        skipped.add(Path("b.jpg"), "truncated")
+        assert (len(skipped), skipped.share(8), skipped.share(0)) == (2, 0.25, 0.0)
+
+    def test_file(self, tmp_path: Path) -> None:
+        skipped = SkippedImages()
+        skipped.add(Path("b.jpg"), "broken\nin two lines")
+        skipped.add(Path("a\t.jpg"), "the file is empty")
+        skipped.add(Path("b.jpg"), "another reason")
+        file = tmp_path / "skipped_images.txt"
+        file.write_text("an older list")
+        skipped.write(file)
+        assert file.read_text().splitlines() == [
+            "# 2 images could not be read",
+            "a\\t.jpg\tthe file is empty",
+            "b.jpg\tbroken\\nin two lines",
+        ]
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_file_without_any(self, tmp_path: Path) -> None:
+        SkippedImages().write(tmp_path / "skipped_images.txt")
+        assert (tmp_path / "skipped_images.txt").read_text() == "# 0 images could not be read\n"
+
+    def test_file_names_that_are_no_text(self, tmp_path: Path) -> None:
+        skipped = SkippedImages()
+        skipped.add(Path("caf\udce9.jpg"), "the file is empty")
+        skipped.write(tmp_path / "skipped_images.txt")
+        assert b"caf\xe9.jpg\t" in (tmp_path / "skipped_images.txt").read_bytes()
