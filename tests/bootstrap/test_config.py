@@ -25,6 +25,13 @@ def settings(**options: object) -> BootstrapConfig:
         ({"lr": float("nan")}, "--lr must be above 0"),
         ({"minutes": -1.0}, "--minutes must be above 0"),
         ({"crop": 1.5}, r"--crop must be in \(0, 1\]"),
+        ({"crop_scale": 0.0}, r"--crop-scale must be in \(0, 1\], not 0\.0\..*Use 0\.25, for example"),
+        ({"crop_scale": 1.01}, r"--crop-scale must be in \(0, 1\], not 1\.01"),
+        ({"layer_decay": 0.0}, r"--layer-decay must be in \(0, 1\], not 0\.0\..*Use 0\.75, for example"),
+        ({"layer_decay": 1.5}, r"--layer-decay must be in \(0, 1\], not 1\.5"),
+        ({"layer_decay": float("nan")}, r"--layer-decay must be in \(0, 1\], not nan"),
+        ({"ema": 1.0}, r"--ema must be in \[0, 1\), not 1\.0\..*Choose a value in that range"),
+        ({"ema": -0.1}, r"--ema must be in \[0, 1\), not -0\.1"),
         ({"image_size": 8}, "--image-size must be at least 32"),
         ({"data": ()}, "No folder with images was given"),
         ({"epochs": 1.0, "minutes": 2.0}, "given 2 times"),
@@ -33,6 +40,11 @@ def settings(**options: object) -> BootstrapConfig:
 def test_settings__out_of_range_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(**options)
+
+
+def test_settings__bounds_that_are_values() -> None:
+    chosen = settings(ema=0.0, layer_decay=1.0, crop_scale=1.0)
+    assert (chosen.ema, chosen.layer_decay, chosen.crop_scale) == (0.0, 1.0, 1.0)
 
 
 def test_settings__round_trip_through_json_values() -> None:

@@ -16,12 +16,13 @@ from tests.tiny import SIDE, write_images, write_teacher
 
 
 @pytest.mark.slow
-def test_torchrun__two_processes_agree_with_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--ema", "0.9", "--layer-decay", "0.75")], ids=["plain", "ema"])
+def test_torchrun__two_processes_agree_with_one(tmp_path: Path, options: tuple[str, ...]) -> None:
     write_images(tmp_path / "photos", 12)
     command = ["-m", "sparseformers", "bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors")]
     command += ["--data", str(tmp_path / "photos"), "--image-size", str(SIDE), "--focusing-width", "64", "--channels", "8"]
     command += ["--points", "4", "--batch-size", "4", "--samples", "24", "--holdout", "0.25", "--evaluations", "2"]
-    command += ["--precision", "fp32", "--workers", "0", "--out"]
+    command += ["--precision", "fp32", "--workers", "0", *options, "--out"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, launch in (("one", []), ("two", launcher)):

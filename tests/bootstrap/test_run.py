@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import sparseformers
-from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
+from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.bootstrap.objective import alignment_loss
 from sparseformers.bootstrap.optimiser import rate_factor
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, RunError, WeightsError
+from tests.bootstrap.runs import changed, entries, tiny_settings
 from tests.tiny import SIDE, write_images, write_teacher
 
 RUN_FILES = {
@@ -34,36 +36,11 @@ RUN_FILES = {
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    write_images(tmp_path / "photos", 12)
-    return BootstrapConfig(
-        teacher=write_teacher(tmp_path / "teacher.safetensors"),
-        data=(tmp_path / "photos",),
-        image_size=SIDE,
-        front="bootstrapped",
-        lr=1e-3,
-        tuned_lr_ratio=0.1,
-        focusing_width=64,
-        channels=8,
-        points=4,
-        batch_size=4,
-        samples=24,
-        holdout=0.25,
-        evaluations=3,
-        precision="fp32",
-        workers=0,
-    )
-
-
-def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
-    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+    return tiny_settings(tmp_path)
 
 
 def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-
-
-def entries(folder: Path, kind: str) -> list[dict[str, float]]:
-    return [entry for entry in RunFolder(folder).read_metrics() if entry["kind"] == kind]
 
 
 def test_bootstrap__writes_the_run_folder(settings: BootstrapConfig, tmp_path: Path) -> None:
@@ -136,10 +113,11 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(se
     assert not torch.equal(first["focusing.widen.weight"], other["focusing.widen.weight"])
 
 
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "layer_decay": 0.75}], ids=["plain", "ema"])
 def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, float]
 ) -> None:
-    settings = changed(settings, checkpoint_minutes=1e-9)  # after every step
+    settings = changed(settings, checkpoint_minutes=1e-9, **options)  # after every step
     bootstrap(settings, tmp_path / "whole")
     count, original = Trainer._count, Trainer._loss
 
@@ -160,12 +138,28 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
         [(e["samples"], e["centred_cosine"]) for e in entries(tmp_path / name, "held_out")] for name in ("whole", "stopped")
     ]
     assert figures[0] == figures[1]
+    ends = [torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("whole", "stopped")]
+    assert ("average" in ends[0]) == ("ema" in options)
+    for part in ends[0].keys() & {"student", "average"}:
+        first, second = (flat(end[part]) for end in ends)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first), part
 
 
-def test_resume__of_a_finished_run_changes_nothing(settings: BootstrapConfig, tmp_path: Path) -> None:
-    bootstrap(settings, tmp_path / "run")
+def flat(state: dict[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors and numbers of nested dictionaries."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in state.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": torch.as_tensor(value)}
+    return found
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_resume__of_a_finished_run_changes_nothing(settings: BootstrapConfig, tmp_path: Path, ema: float) -> None:
+    finished = bootstrap(changed(settings, ema=ema), tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    assert resume(tmp_path / "run").samples == 24
+    again = resume(tmp_path / "run")
+    assert (again.samples, again.alignment) == (24, finished.alignment)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 

@@ -117,9 +117,9 @@ def assert_same_samples(cached: Batch, made: Batch) -> None:
 
 
 class TestSamples:
-    @pytest.mark.parametrize("augment", ["default", "strong"])
-    def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, augment: str) -> None:
-        parts = gathered(changed(settings, augment=augment))
+    @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=["default", "strong", "crop-scale"])
+    def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
+        parts = gathered(changed(settings, **options))
         total = 2 * len(parts.train)
         made = list(training_loader(parts.training_views(), stream_of(parts, total), workers=0))
         cached = list(prepared(parts).batches(stream_of(parts, total)))
@@ -188,6 +188,7 @@ class TestReuse:
             {"image_size": 48},
             {"crop": 0.5},
             {"augment": "strong"},
+            {"crop_scale": 0.5},
             {"cached_views": 3},
             {"precision": "bf16"},
             {"holdout": 0.5},
@@ -196,6 +197,21 @@ class TestReuse:
     )
     def test_another_setting_is_another_cache(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
         assert key_of(changed(settings, **options)) != key_of(settings)
+
+    @pytest.mark.parametrize(("augment", "own"), [("default", 0.25), ("strong", 0.02)])
+    def test_the_augmentations_own_crop_scale_is_the_same_cache(
+        self, settings: BootstrapConfig, augment: str, own: float
+    ) -> None:
+        keys = [gathered(changed(settings, augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
+        assert keys[0] is not None
+        assert keys[0] == keys[1]
+        # Nothing else: caches that were made before crops had a scale of their own have to be found.
+        expected = {"format", "teacher", "augment", "seed", "cached_views", "precision", "libraries", "images"}
+        assert set(keys[0].content) == expected
+        assert keys[0].content["augment"] == augment
+
+    def test_average_and_layer_decay_share_a_cache(self, settings: BootstrapConfig) -> None:
+        assert key_of(changed(settings, ema=0.9, layer_decay=0.5)) == key_of(settings)
 
     def test_other_weights_are_another_cache(self, settings: BootstrapConfig, tmp_path: Path) -> None:
         before = key_of(settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.data.transforms import SMALLEST_CROPS
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher
 
@@ -75,7 +76,7 @@ def make_cache_key(
         precision: that the teacher runs in.
         images: to learn from, in the order that the stream of samples counts them in.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "teacher": {
             # The same weights give other embeddings with another activation, or another normalisation of pixels.
@@ -92,6 +93,8 @@ def make_cache_key(
         "libraries": {library: version(library).partition("+")[0] for library in LIBRARIES},
         "images": _states(images),
     }
+    if settings.crop_scale not in (None, SMALLEST_CROPS[settings.augment]):  # else caches from before there was a choice hold
+        content["crop_scale"] = settings.crop_scale
     return CacheKey(
         content=content,
         epochs=settings.cached_views,

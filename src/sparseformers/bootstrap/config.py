@@ -72,6 +72,9 @@ class BootstrapConfig:
     """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
     positions_lr_ratio: float = 30.0
     """Inherited front: learning rate of the positions before each block, as a share of that of the new parts."""
+    layer_decay: float = 1.0
+    """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
+    is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
     centred: float = 0.0
     """Share of the loss that compares embeddings after subtracting the teacher's mean over the held-out images, in [0, 1]."""
     token_weight: float = 0.0
@@ -82,8 +85,13 @@ class BootstrapConfig:
     """Share of the training over which the learning rate rises from zero."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    ema: float = 0.0
+    """Decay per step of an exponential moving average of the weights, in [0, 1), such as 0.999; it is measured and saved in the
+    place of the newest weights. Over the first steps it is (1 + step) / (10 + step), if that is less. 0 keeps no average."""
     augment: Literal["default", "strong"] = "default"
     """Random crops, flips and moderate colour jitter; or strong enough to learn from a handful of photographs."""
+    crop_scale: float | None = None
+    """Smallest share of the image's area that those random crops keep, in (0, 1]; 0.25 by default, 0.02 for strong."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the matrix products; auto measures which one this machine is faster in."""
     seed: int = 0
@@ -162,6 +170,7 @@ class BootstrapConfig:
             ("centred", self.centred, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),
             ("weight-decay", self.weight_decay, float("inf")),
+            ("ema", self.ema, 1),
         ):
             if not 0 <= share < most:
                 raise ConfigError(f"--{name} must be in [0, {most}), not {share}.", "Choose a value in that range.")
@@ -176,8 +185,13 @@ class BootstrapConfig:
             )
         if self.elastic and min(self.elastic) < 1:
             raise ConfigError(f"--elastic must be at least 1, not {min(self.elastic)}.", "Use 9, for example.")
-        if self.crop is not None and not 0 < self.crop <= 1:
-            raise ConfigError(f"--crop must be in (0, 1], not {self.crop}.", "Use 0.875, for example.")
+        for name, part, example in (
+            ("crop", self.crop, 0.875),
+            ("crop-scale", self.crop_scale, 0.25),
+            ("layer-decay", self.layer_decay, 0.75),
+        ):
+            if part is not None and not 0 < part <= 1:
+                raise ConfigError(f"--{name} must be in (0, 1], not {part}.", f"Use {example}, for example.")
         if not self.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
         lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]

@@ -89,7 +89,13 @@ def make_plan(parts: Parts) -> Plan:
 def _seconds_per_step(parts: Parts, images: torch.Tensor) -> float:
     """Shortest time of a whole step: teacher (unless its embeddings are cached), student forward and backward, optimiser."""
     settings, student = parts.settings, parts.inheritance.student
-    optimiser = build_optimiser(student, lr=settings.lr, lr_ratios=settings.lr_ratios, weight_decay=settings.weight_decay)
+    optimiser = build_optimiser(
+        student,
+        lr=settings.lr,
+        lr_ratios=settings.lr_ratios,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+    )
     dtype = autocast_dtype(parts.precision)
     targets = None if parts.cache_key is None else torch.ones(len(images), parts.cache_key.width, device=parts.device)
 

@@ -33,12 +33,15 @@ RECIPE_KEYS = (
     "tuned_lr_ratio",
     "positions_lr_ratio",
     "rois_lr_ratio",
+    "layer_decay",
     "centred",
     "token_weight",
     "weight_decay",
     "warm_up",
     "clip_norm",
+    "ema",
     "augment",
+    "crop_scale",
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
 

@@ -66,7 +66,8 @@ class Parts:
 
     def training_views(self) -> ImageViews:
         """Random views of the images to learn from."""
-        return ImageViews(self.train, training_view(self.size, self.settings.augment), seed=self.settings.views_from)
+        view = training_view(self.size, self.settings.augment, crop_scale=self.settings.crop_scale)
+        return ImageViews(self.train, view, seed=self.settings.views_from)
 
 
 def gather_parts(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.errors import RunError
 from sparseformers.files import replacing
 from sparseformers.model import SparseFormer
@@ -26,15 +27,28 @@ class TrainingState:
     """Measurements made so far."""
 
 
-def save_checkpoint(path: Path, state: TrainingState, student: SparseFormer, optimiser: torch.optim.Optimizer) -> None:
-    """Writes all that resuming needs, whole or not at all; the teacher is not in it."""
+def save_checkpoint(
+    path: Path,
+    state: TrainingState,
+    student: SparseFormer,
+    optimiser: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
+) -> None:
+    """Writes all that resuming needs, whole or not at all: the newest weights, and their average where there is one.
+
+    The teacher is not in it.
+    """
     content = {"state": vars(state).copy(), "student": student.state_dict(), "optimiser": optimiser.state_dict()}
+    if average is not None:
+        content["average"] = average.state_dict()
     with replacing(path) as temporary:
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path, student: SparseFormer, optimiser: torch.optim.Optimizer) -> TrainingState:
-    """Restores student and optimiser, and returns where the training was.
+def load_checkpoint(
+    path: Path, student: SparseFormer, optimiser: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> TrainingState:
+    """Restores student, optimiser and average, and returns where the training was.
 
     Raises:
         RunError: if there is no checkpoint, or it cannot be read.
@@ -45,6 +59,8 @@ def load_checkpoint(path: Path, student: SparseFormer, optimiser: torch.optim.Op
         content = torch.load(path, map_location="cpu", weights_only=True)
         student.load_state_dict(content["student"])
         optimiser.load_state_dict(content["optimiser"])
+        if average is not None:
+            average.load_state_dict(content["average"])
         return TrainingState(**content["state"])
     except Exception as error:  # the reader raises whatever the damaged bytes lead it to
         raise RunError(

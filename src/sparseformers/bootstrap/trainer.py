@@ -6,12 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
 from sparseformers.bootstrap.objective import PLAIN, Objective, alignment_loss
@@ -59,15 +61,19 @@ class Trainer:
             lr=self.settings.lr,
             lr_ratios=self.settings.lr_ratios,
             weight_decay=self.settings.weight_decay,
+            layer_decay=self.settings.layer_decay,
         )
-        self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser) if resume else TrainingState()
+        self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
+        self.state = TrainingState()
+        if resume:
+            self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser, self.average)
         self.skipped = SkippedImages()
         self.meters = Meters(parts.device)
         self.autocast = autocast_dtype(parts.precision)
         self.objective = PLAIN
 
     def train(self, progress_bar: TrainingProgress) -> Alignment:
-        """Trains until the budget is spent, and returns the last held-out measurement."""
+        """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured."""
         held_out = HeldOut(self.parts, self.skipped)
         self.objective = Objective(
             centred=self.settings.centred,
@@ -75,7 +81,7 @@ class Trainer:
             token_weight=self.settings.token_weight,
         )
         model, optimiser = self.accelerator.prepare(self.student, self.optimiser)
-        alignment = held_out.measure(self.student) if self.state.evaluations else self._measure(held_out, progress_bar)
+        alignment = self._alignment(held_out) if self.state.evaluations else self._measure(held_out, progress_bar)
         checkpointed = clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
             if self._everywhere(len(batch.images) > 0):
@@ -85,6 +91,8 @@ class Trainer:
                 norm = self._clip()
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
+                if self.average is not None:
+                    self.average.update()
                 self.meters.step(loss, norm, len(batch.images) * self.accelerator.num_processes)
             self._count(batch)
             now = time.perf_counter()
@@ -99,6 +107,8 @@ class Trainer:
                 break
         self._refuse_if_nothing_was_read()
         self._checkpoint()
+        if self.average is not None:
+            self.average.install()
         return alignment
 
     def _clip(self) -> Tensor:
@@ -188,18 +198,27 @@ class Trainer:
         due = self.state.evaluations / self.settings.evaluations
         return self._progress() >= due
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Within it the student has the average of its weights, where one is kept."""
+        return nullcontext() if self.average is None else self.average.installed()
+
+    def _alignment(self, held_out: HeldOut) -> Alignment:
+        with self._averaged():
+            return held_out.measure(self.student)
+
     def _measure(self, held_out: HeldOut, progress_bar: TrainingProgress) -> Alignment:
         """Measures on the held-out images, writes it down, and saves the model."""
-        alignment = held_out.measure(self.student)
+        alignment = self._alignment(held_out)
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
         if self.accelerator.is_main_process:
             self.run.append_metrics(
                 {"kind": "held_out", "samples": self.state.samples, "seconds": round(self.state.seconds, 1), **asdict(alignment)}
             )
             provenance = self.parts.inheritance.provenance
-            save(self.student, self.run.model, provenance=provenance)
-            if alignment.centred_cosine > self.state.best:
-                save(self.student, self.run.best, provenance=provenance)
+            with self._averaged():
+                save(self.student, self.run.model, provenance=provenance)
+                if alignment.centred_cosine > self.state.best:
+                    save(self.student, self.run.best, provenance=provenance)
             progress_bar.measured(self._progress(), self.state.samples, alignment)
             LOGGER.info("%d images: held-out centred cosine %.4f", self.state.samples, alignment.centred_cosine)
         self.state.best = max(self.state.best, alignment.centred_cosine)
@@ -225,7 +244,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run.checkpoint, self.state, self.student, self.optimiser)
+            save_checkpoint(self.run.checkpoint, self.state, self.student, self.optimiser, self.average)
             self.skipped.write(self.run.skipped)
         self.accelerator.wait_for_everyone()
 

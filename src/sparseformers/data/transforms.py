@@ -7,7 +7,7 @@ the number of threads. Randomness comes from torch's global generator alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -28,6 +28,8 @@ from torchvision.transforms.v2 import functional  # noqa: E402
 Augmentation = Literal["default", "strong"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")
 """``default`` for photographs by the thousand, ``strong`` for a handful of them."""
+SMALLEST_CROPS: Mapping[Augmentation, float] = {"default": 0.25, "strong": 0.02}
+"""The smallest share of the image's area that a random crop keeps, unless told otherwise."""
 
 _RATIOS = (3 / 4, 4 / 3)
 """Width over height of random crops."""
@@ -35,12 +37,16 @@ _LONGEST_SIDES = 20
 """An image's longer side in shorter ones; what a central crop would not see anyway is cut off before the resize."""
 
 
-def training_view(size: tuple[int, int], augmentation: Augmentation) -> Callable[[Image.Image], Tensor]:
+def training_view(
+    size: tuple[int, int], augmentation: Augmentation, *, crop_scale: float | None = None
+) -> Callable[[Image.Image], Tensor]:
     """Random views of an image to train on.
 
     Args:
         size: height and width in pixels.
         augmentation: one of ``AUGMENTATIONS``.
+        crop_scale: the smallest share of the image's area that a random crop keeps, in (0, 1]; by default the
+            augmentation's own, see ``SMALLEST_CROPS``.
 
     Returns:
         A picklable function of an RGB image that gives 3 x H x W in [0, 1].
@@ -48,14 +54,13 @@ def training_view(size: tuple[int, int], augmentation: Augmentation) -> Callable
     Raises:
         ConfigError: for an augmentation that is none.
     """
-    if augmentation == "default":
-        return DefaultView(size)
-    if augmentation == "strong":
-        return StrongView(size)
-    raise ConfigError(
-        f"There is no augmentation '{augmentation}'.",
-        f"{suggest(augmentation, AUGMENTATIONS)} Known: {', '.join(AUGMENTATIONS)}.".strip(),
-    )
+    if augmentation not in AUGMENTATIONS:
+        raise ConfigError(
+            f"There is no augmentation '{augmentation}'.",
+            f"{suggest(augmentation, AUGMENTATIONS)} Known: {', '.join(AUGMENTATIONS)}.".strip(),
+        )
+    scale = (SMALLEST_CROPS[augmentation] if crop_scale is None else crop_scale, 1.0)
+    return DefaultView(size, scale) if augmentation == "default" else StrongView(size, scale)
 
 
 def evaluation_view(preprocessing: PreprocessingConfig) -> Callable[[Image.Image], Tensor]:
@@ -94,7 +99,7 @@ class CropView:
 class DefaultView(CropView):
     """A random crop of a quarter of the area or more, a flip, moderate colour jitter."""
 
-    scale: tuple[float, float] = (0.25, 1.0)
+    scale: tuple[float, float] = (SMALLEST_CROPS["default"], 1.0)
     """The least and greatest share of the image's area."""
 
     @cached_property
@@ -117,7 +122,7 @@ class StrongView:
 
     size: tuple[int, int]
     """Height and width in pixels."""
-    scale: tuple[float, float] = (0.02, 1.0)
+    scale: tuple[float, float] = (SMALLEST_CROPS["strong"], 1.0)
     """The least and greatest share of the image's area; sides are drawn uniformly, so small crops are common."""
     degrees: float = 30.0
     """The greatest rotation to either side."""

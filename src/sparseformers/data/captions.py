@@ -1,0 +1,156 @@
+"""Captions of images from a file: one JSON object on each line, or a table of comma- or tab-separated values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparseformers.errors import DataError, shorten, suggest
+
+IMAGE_KEYS = ("image", "file_name", "filepath", "path")
+"""What the image's file may be called; the first that is there counts."""
+CAPTION_KEYS = ("caption", "captions", "text", "title")
+"""What the caption may be called; in JSON it may be a list of several."""
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """Images and what is said of them."""
+
+    paths: tuple[Path, ...]
+    """The images, in the order in which the file first names them."""
+    captions: tuple[str, ...]
+    """All captions."""
+    image_of: tuple[int, ...]
+    """For each caption, the place of its image in ``paths``."""
+
+    def only(self, images: Sequence[int]) -> CaptionedImages:
+        """These images alone, in this order, with their captions.
+
+        Args:
+            images: places in ``paths``, none twice.
+        """
+        places = {image: place for place, image in enumerate(images)}
+        kept = [(caption, places[image]) for caption, image in zip(self.captions, self.image_of, strict=True) if image in places]
+        return CaptionedImages(
+            tuple(self.paths[image] for image in images), tuple(caption for caption, _ in kept), tuple(image for _, image in kept)
+        )
+
+
+def read_captions(path: Path, folder: Path) -> CaptionedImages:
+    """Reads a captions file.
+
+    Args:
+        path: ``.jsonl``: on each line ``{"image": "a.jpg", "caption": "a cat"}``, or a list of captions; ``.csv`` or
+            ``.tsv``: a header with the two names, then a line for each caption. Several lines may name the same image.
+        folder: where relative names of images begin.
+
+    Raises:
+        DataError: for a file that is missing, empty or in another form, an image that is missing, an empty caption, or a
+            caption that an image has twice.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no captions file '{path}'.", "Check the path after --captions.")
+    if path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
+        raise DataError(f"The captions file '{path}' has an unknown form.", "Its name has to end in .jsonl, .csv or .tsv.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The file '{path}' cannot be read as text ({type(error).__name__}).", "Save it as UTF-8.") from None
+    rows = list(_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _table_rows(path, text))
+    if not rows:
+        raise DataError(f"The captions file '{path}' holds no captions.", 'Write lines such as {"image": ..., "caption": ...}.')
+    return _gathered(path, folder, rows)
+
+
+def _gathered(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> CaptionedImages:
+    """The rows (line, image, caption) after all checks."""
+    places: dict[str, int] = {}
+    paths: list[Path] = []
+    seen: set[tuple[int, str]] = set()
+    empty, twice, image_of = [], [], []
+    for line, image, caption in rows:
+        key = os.path.normpath(folder / image)  # ./a.jpg is a.jpg
+        if key not in places:
+            places[key] = len(paths)
+            paths.append(folder / image)
+        place = places[key]
+        image_of.append(place)
+        if not caption:
+            empty.append(line)
+        elif (place, caption) in seen:
+            twice.append(line)
+        seen.add((place, caption))
+    if missing := [str(image) for image in paths if not image.is_file()]:
+        count = "an image that is" if len(missing) == 1 else f"{len(missing)} images that are"
+        raise DataError(
+            f"The captions file '{path}' names {count} not there: {shorten(missing)}.",
+            f"Names are relative to '{folder}' (--data); mend them, or leave out these lines.",
+        )
+    if empty:
+        raise DataError(f"Captions in '{path}' are empty: {_lines(empty)}.", "Write them, or leave out these lines.")
+    if twice:
+        raise DataError(f"Captions in '{path}' stand there twice for one image: {_lines(twice)}.", "Leave out one of each.")
+    return CaptionedImages(tuple(paths), tuple(caption for _, _, caption in rows), tuple(image_of))
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
+    for line, content in enumerate(text.split("\n"), start=1):  # a caption may hold other characters that end lines
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise DataError(f"Line {line} of '{path}' is not JSON ({error.msg}).", "Write one object on each line.") from None
+        if not isinstance(row, dict):
+            raise DataError(f"Line {line} of '{path}' is not a JSON object.", 'Write {"image": ..., "caption": ...}.')
+        image, said = _value(row, IMAGE_KEYS, path, line), _value(row, CAPTION_KEYS, path, line)
+        captions = said if isinstance(said, list) else [said]
+        if not isinstance(image, str) or not all(isinstance(caption, str) for caption in captions):
+            raise DataError(f"Line {line} of '{path}' holds something else than text.", "Image and captions are text.")
+        if not captions:
+            raise DataError(f"The image on line {line} of '{path}' has no caption.", "Write one, or leave out the line.")
+        for caption in captions:
+            yield line, image, caption.strip()
+
+
+def _table_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
+    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="", strict=True)
+    while (row := _next_row(reader, path)) is not None:
+        image, caption = _value(row, IMAGE_KEYS, path, 1), _value(row, CAPTION_KEYS, path, 1)
+        if None in row:
+            raise DataError(
+                f"Line {reader.line_num} of '{path}' has more columns than the header.",
+                f"Put a caption that holds a '{separator}' in double quotes.",
+            )
+        yield reader.line_num, image, caption.strip()
+
+
+def _next_row(reader: csv.DictReader[str], path: Path) -> dict[Any, Any] | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise DataError(f"Line {reader.line_num} of '{path}' cannot be read ({error}).", "Check its double quotes.") from None
+
+
+def _value(row: dict[Any, Any], keys: tuple[str, ...], path: Path, line: int) -> Any:
+    """The value of the first of these keys that the row has."""
+    for key in keys:
+        if key in row:
+            return row[key]
+    near = next((near for name in row if name and (near := suggest(str(name), keys))), "")
+    raise DataError(
+        f"Line {line} of '{path}' has no '{keys[0]}'.", f"{near} It may also be called {', '.join(keys[1:])}.".strip()
+    )
+
+
+def _lines(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
+    return f"line {shown}" if len(numbers) == 1 else f"lines {shown}"

@@ -1,0 +1,40 @@
+"""Settings of whole runs on the CPU, and what they write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparseformers.bootstrap import BootstrapConfig, RunFolder
+from tests.tiny import SIDE, write_images, write_teacher
+
+
+def tiny_settings(tmp_path: Path) -> BootstrapConfig:
+    """Of a run of six steps, with its teacher and twelve photographs in ``tmp_path``."""
+    write_images(tmp_path / "photos", 12)
+    return BootstrapConfig(
+        teacher=write_teacher(tmp_path / "teacher.safetensors"),
+        data=(tmp_path / "photos",),
+        image_size=SIDE,
+        front="bootstrapped",
+        lr=1e-3,
+        tuned_lr_ratio=0.1,
+        focusing_width=64,
+        channels=8,
+        points=4,
+        batch_size=4,
+        samples=24,
+        holdout=0.25,
+        evaluations=3,
+        precision="fp32",
+        workers=0,
+    )
+
+
+def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
+    """The settings with some of them changed."""
+    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+
+
+def entries(folder: Path, kind: str) -> list[dict[str, float]]:
+    """The lines of a kind in a run's metrics."""
+    return [entry for entry in RunFolder(folder).read_metrics() if entry["kind"] == kind]
