@@ -16,6 +16,7 @@ from sparseformers.cli.bench_recipe import BenchRecipe
 from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
 from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
+from sparseformers.cli.embed import Embed
 from sparseformers.cli.evaluate import Evaluate
 from sparseformers.cli.profile import Profile
 from sparseformers.cli.resume import Resume
@@ -39,6 +40,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
+    Annotated[Embed, tyro.conf.subcommand("embed")],
     Annotated[BenchRecipe, tyro.conf.subcommand("bench-recipe")],
     Annotated[Ablate, tyro.conf.subcommand("ablate")],
     Annotated[Demo, tyro.conf.subcommand("demo")],

@@ -278,7 +278,7 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
         collate_fn=collate,
         prefetch_factor=BATCHES_AHEAD if workers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_init_worker if workers else None,
+        worker_init_fn=init_worker if workers else None,
         persistent_workers=False,
         # Its own, so that making an iterator does not draw from the global one.
         generator=torch.Generator().manual_seed(views.seed),
@@ -287,6 +287,7 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
     return cast("DataLoader[Batch]", loader)
 
 
-def _init_worker(_worker: int) -> None:
+def init_worker(_worker: int) -> None:
+    """What each reading process does first."""
     # The workers share the processors already.
     torch.set_num_threads(1)

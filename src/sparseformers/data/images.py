@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -53,7 +54,7 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: for a folder that is missing or cannot be read, a file that is no image, or no image in all of them.
     """
-    found = images_under([_checked(folder) for folder in folders])
+    found = images_under([checked_folder(folder) for folder in folders])
     if not found:
         places = shorten(f"'{folder}'" for folder in folders) or "given"
         held = "The folder {} holds no images." if len(folders) == 1 else "The folders {} hold no images."
@@ -66,7 +67,7 @@ def images_under(folders: Sequence[Path]) -> list[Path]:
     found: dict[str, Path] = {}
     visited: set[str] = set()
     for folder in folders:
-        for identity, path in _walk(folder, visited):
+        for identity, path in walk_images(folder, visited):
             found.setdefault(identity, path)
     return sorted(found.values())
 
@@ -76,8 +77,8 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _checked(folder: Path) -> Path:
-    """``folder`` as a path, if it is a folder or an image file."""
+def checked_folder(folder: Path) -> Path:
+    """``folder`` as a path, if it is a folder or an image file; raises DataError if it is neither."""
     folder = Path(folder)
     if folder.is_dir():
         return folder
@@ -95,7 +96,7 @@ def _checked(folder: Path) -> Path:
     )
 
 
-def _walk(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
+def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
     """Image files under ``place`` with what identifies them on the disk; ``visited`` keeps links from going in circles."""
     identity = os.path.realpath(place)
     if not place.is_dir():
@@ -112,7 +113,7 @@ def _walk(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(place / entry.name, visited)
+            yield from walk_images(place / entry.name, visited)
         elif is_image_name(entry.name) and entry.is_file():
             # Only links need the disk again; realpath for every file would double the time on a million of them.
             real = os.path.realpath(entry.path) if entry.is_symlink() else str(Path(identity, entry.name))
@@ -133,11 +134,16 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     Raises:
         UnreadableImageError: for a file that is missing, empty, truncated, damaged, too large, or no image.
     """
+    return decode(path, path, at_least=at_least)
+
+
+def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None) -> Image.Image:
+    """As :func:`read_image`, from a file or from memory; ``path`` is what to call it in errors."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 _check_size(image, path)
                 if at_least is not None and isinstance(image, JpegImageFile):
                     image.draft(None, (at_least, at_least))
@@ -148,7 +154,7 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
         raise
     # Pillow's decoders let nearly every kind of exception through on damaged files.
     except Exception as error:
-        raise UnreadableImageError(path, _reason(path, error)) from error
+        raise UnreadableImageError(path, _reason(source, error)) from error
 
 
 def _check_size(image: Image.Image, path: Path) -> None:
@@ -157,14 +163,15 @@ def _check_size(image: Image.Image, path: Path) -> None:
         raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {MOST_PIXELS // 1_000_000} million")
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why ``path`` could not be read, in a few words and without the path."""
+def _reason(source: Path | BinaryIO, error: Exception) -> str:
+    """Why an image could not be read, in a few words and without its path."""
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: more than {MOST_PIXELS // 1_000_000} million pixels"
     if isinstance(error, UnidentifiedImageError):
-        return "the file is empty" if path.stat().st_size == 0 else "not an image of a known format"
+        empty = source.stat().st_size == 0 if isinstance(source, Path) else source.seek(0, os.SEEK_END) == 0
+        return "the file is empty" if empty else "not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()) or type(error).__name__

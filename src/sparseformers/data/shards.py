@@ -6,13 +6,13 @@ because webdataset's own iterator reads a member whole whatever its size, and en
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import lzma
 import posixpath
 import re
 import tarfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,18 +20,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 
-from sparseformers.data.images import (
-    FORMATS,
-    UnreadableImageError,
-    _check_size,
-    _reason,
-    _to_rgb,
-    _turn_upright,
-    is_image_name,
-)
+from sparseformers.data.images import UnreadableImageError, decode, is_image_name
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -126,16 +117,21 @@ def shard_members(shard: str) -> Iterator[ShardMember]:
     """
     damage, members = None, 0
     try:
-        with _opened(shard) as file:
-            try:
-                for member in _members(file, shard):
-                    yield member
-                    members += 1
-            except _DAMAGES as error:
-                damage = _damage(error, members)
+        file = _opened(shard)
+        try:
+            for member in _members(file, shard):
+                yield member
+                members += 1
+        except _DAMAGES as error:
+            damage = _damage(error, members)
+        except GeneratorExit:  # nobody wants to know any more how it ends
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+        file.close()  # before the damage is told: an address may say only here that it broke off
     except OSError as error:
         raise _unreachable(shard, error) from error
-    if damage is not None:  # told here, because closing an address may tell of the real cause
+    if damage is not None:
         yield ShardMember("", damage, 0, bytes)
 
 
@@ -153,16 +149,16 @@ def _opened(shard: str) -> IO[bytes]:
 
 
 def _unreachable(shard: str, error: OSError) -> DataError:
-    return DataError(
-        f"The shard '{shard}' cannot be read ({error.strerror or error}).", "See to it that it can be, then start again."
-    )
+    code = re.search(r"exit (\d+)", str(error))  # of the command that webdataset fetches it with
+    reason = error.strerror or (f"fetching it ended with code {code[1]}" if code else str(error))
+    return DataError(f"The shard '{shard}' cannot be read ({reason}).", "See to it that it can be, then start again.")
 
 
 def _members(file: IO[bytes], shard: str) -> Iterator[ShardMember]:
     seen: set[str] = set()
     with tarfile.open(fileobj=file, mode="r:*" if is_local(shard) else "r|*", tarinfo=_StrictTarInfo) as archive:
         while (info := archive.next()) is not None:
-            archive.members.clear()  # or it would remember them all
+            archive.members.clear()  # type: ignore[attr-defined]  # or it would remember them all
             name = info.name.removeprefix("./")
             if info.isdir() or not is_image_name(posixpath.basename(name)):
                 continue
@@ -227,24 +223,7 @@ def decode_member(content: bytes, path: Path, *, at_least: int | None = None) ->
     Raises:
         UnreadableImageError: if it is empty, truncated, damaged, too large, or no image.
     """
-    if not content:
-        raise UnreadableImageError(path, "the file is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                _check_size(image, path)
-                if at_least is not None and isinstance(image, JpegImageFile):
-                    image.draft(None, (at_least, at_least))
-                image.load()
-                _turn_upright(image)
-                return _to_rgb(image)
-    except UnreadableImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(path, "not an image of a known format") from error
-    except Exception as error:
-        raise UnreadableImageError(path, _reason(path, error)) from error
+    return decode(BytesIO(content), path, at_least=at_least)
 
 
 def _require_webdataset() -> None:
