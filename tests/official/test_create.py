@@ -66,6 +66,25 @@ def test_a_file_that_is_no_released_model(weights: dict[str, Tensor], tmp_path: 
     assert "more)" in caught.value.problem
 
 
+@pytest.mark.parametrize(
+    ("reference", "name", "found", "wanted"),
+    [
+        ("v1", "sf_base_augreg", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
+        ("v1", "sf_base_clip", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
+        ("bootstrapped_clip", "sf_v1_tiny", "bootstrapped SparseFormer", "original SparseFormer (v1)"),
+    ],
+)
+def test_a_file_of_one_variant_is_not_loaded_as_the_other(
+    reference: str, name: str, found: str, wanted: str, fixtures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(small_weights(fixtures, reference), path)
+    with pytest.raises(WeightsError) as caught:
+        create_model(name, source=path)
+    assert caught.value.problem == f"The file '{path}' is not the one of '{name}': its network is the {found}, not the {wanted}."
+    assert f"Give {RELEASES[name].file}; sparseformers.load_official loads" in caught.value.remedy
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'sf_v1_tiny'"):
         create_model("sf_v1_tini", pretrained=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +38,8 @@ class Server:
     ranges: bool = True
     """Whether it knows ranges."""
     status: int = 200
+    delay: float = 0.0
+    """Seconds before it answers."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and range of each request."""
 
@@ -43,6 +49,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             server.asked.append((self.path, wanted))
+            time.sleep(server.delay)
             if server.status != 200:
                 self.send_error(server.status)
                 return
@@ -78,6 +85,10 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+def names_in(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
 def failure(server: Server, cache: Path) -> WeightsError:
     with pytest.raises(WeightsError) as caught:
         download_official(NAME, cache, base_url=server.url)
@@ -90,7 +101,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
     assert download_official(NAME, tmp_path / "cache", base_url=server.url) == path
     assert server.asked == [(f"/{FILE}", None)]
-    assert [file.name for file in (tmp_path / "cache").iterdir()] == [FILE]
+    assert names_in(tmp_path / "cache") == {FILE, f"{FILE}.lock"}
 
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
@@ -103,7 +114,7 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(server: Server, tmp_path:
     server.stop_after = None
     assert download_official(NAME, tmp_path, base_url=server.url).read_bytes() == CONTENT
     assert [wanted for _, wanted in server.asked] == [None, "bytes=300000-"]
-    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert names_in(tmp_path) == {FILE, f"{FILE}.lock"}
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server: Server, tmp_path: Path) -> None:
@@ -142,6 +153,50 @@ def test_no_network(server: Server, tmp_path: Path) -> None:
         download_official(NAME, tmp_path, base_url="http://127.0.0.1:1")  # nothing listens there
     assert "could not be fetched" in caught.value.problem
     assert f"put it at '{tmp_path / FILE}', or give it as --from FILE" in caught.value.remedy
+
+
+def test_two_that_want_the_same_file_fetch_it_once(server: Server, tmp_path: Path) -> None:
+    server.delay = 0.3
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: download_official(NAME, tmp_path, base_url=server.url), range(2)))
+    assert paths == [tmp_path / FILE] * 2
+    assert paths[0].read_bytes() == CONTENT
+    assert server.asked == [(f"/{FILE}", None)]
+
+
+FETCHING = """
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+
+path = Path(sys.argv[1])
+with FileLock(f"{path}.lock"):
+    print("fetching", flush=True)
+    time.sleep(0.5)
+    path.with_name(f"{path.name}.part").write_bytes(b"what came")
+    path.with_name(f"{path.name}.part").rename(path)
+"""
+"""Another process that fetches a file."""
+
+
+def test_another_process_s_fetching_is_waited_for(server: Server, tmp_path: Path) -> None:
+    written = io.StringIO()
+    with subprocess.Popen([sys.executable, "-c", FETCHING, str(tmp_path / FILE)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "fetching\n"
+        path = download_official(NAME, tmp_path, base_url=server.url, console=Console(file=written, width=150))
+    assert path.read_bytes() == b"what came"
+    assert server.asked == []
+    assert f"Waiting for another process, which is fetching {FILE}." in written.getvalue()
+
+
+def test_a_process_that_was_killed_does_not_keep_others_from_going_on(server: Server, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FETCHING, str(tmp_path / FILE)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.kill()
+    assert (tmp_path / f"{FILE}.lock").exists()
+    assert download_official(NAME, tmp_path, base_url=server.url).read_bytes() == CONTENT
 
 
 def test_a_progress_bar_on_a_terminal(server: Server, tmp_path: Path) -> None:

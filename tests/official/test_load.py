@@ -99,11 +99,33 @@ def test_a_token_too_many(weights: dict[str, Tensor]) -> None:
     assert "initial_embedding.weight [10, 64] instead of [9, 64]" in error.problem
 
 
-def test_parts_of_a_bootstrapped_model_missing(fixtures: Path) -> None:
+@pytest.mark.parametrize(
+    "missing", ["cls_embedding.weight", "layers.0.pe_transition.1.weight", "layers.2.adaptive_mixing.out_proj.bias", "norm.bias"]
+)
+def test_one_key_of_a_bootstrapped_model_missing(missing: str, fixtures: Path, tmp_path: Path) -> None:
     clip = small_weights(fixtures, "bootstrapped_clip")
-    del clip["cls_embedding.weight"]
-    with pytest.raises(WeightsError, match=r"missing: cls_embedding\.weight\)"):
+    del clip[missing]
+    path = written_safetensors(clip, tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        load_official(path, activation="quick_gelu")
+    assert f"The weights of '{path}' do not fit (missing: {missing})." in caught.value.problem
+
+
+def test_one_shape_of_a_bootstrapped_model_wrong(fixtures: Path) -> None:
+    clip = small_weights(fixtures, "bootstrapped_clip") | {"layers.0.stage_embedding.weight": torch.zeros(4, 63)}
+    with pytest.raises(WeightsError, match=r"other shape: layers\.0\.stage_embedding\.weight \[4, 63\] instead of \[4, 64\]\)"):
         load_official(clip, activation="quick_gelu")
+
+
+@pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
+def test_an_image_of_a_batch_gives_what_it_gives_alone(name: str, fixtures: Path) -> None:
+    model = load_official(small_weights(fixtures, name), activation="gelu" if name == "v1" else "quick_gelu")
+    images = torch.rand(3, 3, 40, 72)
+    together = model(images)
+    for number in range(3):
+        alone = model(images[number : number + 1])
+        torch.testing.assert_close(alone.embedding[0], together.embedding[number], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.rois[0], together.rois[number], atol=1e-5, rtol=1e-5)
 
 
 class Payload:

@@ -74,7 +74,8 @@ def measure_profile(
 
 def profile_table(profile: Profile, title: str) -> Table:
     """The profile as a table: student, and beside it the teacher and how many times cheaper the student is."""
-    table = Table(title=title, caption="multiply-adds: matrix products of one image, those of attention included")
+    caption = "multiply-adds: matrix products of one image, those of attention included; the papers count layers alone"
+    table = Table(title=title, caption=caption)
     student, teacher = profile.student, profile.teacher
     table.add_column("measure")
     for column in ("student", *(("teacher", "teacher / student") if teacher else ())):
@@ -84,6 +85,10 @@ def profile_table(profile: Profile, title: str) -> Table:
     for group, count in profile.parameter_groups.items():
         table.add_row(f"  {group}", f"{count / 1e6:.1f}")
     _add(table, "multiply-adds, G", student.multiply_adds / 1e9, teacher.multiply_adds / 1e9 if teacher else None, digits=2)
+    if student.published_multiply_adds is not None:
+        beside = teacher.published_multiply_adds if teacher else None
+        as_published = None if beside is None else beside / 1e9
+        _add(table, "  as the papers count", student.published_multiply_adds / 1e9, as_published, digits=2)
     of_teacher = {latency.batch: latency for latency in profile.teacher_latency}
     for latency in profile.student_latency:
         other = of_teacher.get(latency.batch)

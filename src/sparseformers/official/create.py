@@ -14,7 +14,7 @@ from sparseformers.named import named_config
 from sparseformers.official.download import download_official
 from sparseformers.official.load import build, read_official
 from sparseformers.official.releases import RELEASES, release, released_config
-from sparseformers.official.shapes import config_from_state, head_of
+from sparseformers.official.shapes import TITLES, config_from_state, head_of, variant_of_config
 from sparseformers.settings import to_dict
 
 
@@ -57,6 +57,12 @@ def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
     if other is not None:
         raise WeightsError(
             f"The file '{path}' is the one of '{other}', not of '{name}'.", f"Give {release(name).file}, or ask for '{other}'."
+        )
+    found, wanted = TITLES[variant_of_config(config)], TITLES[variant_of_config(asked)]
+    if found != wanted:
+        raise WeightsError(
+            f"The file '{path}' is not the one of '{name}': its network is the {found}, not the {wanted}.",
+            f"Give {release(name).file}; sparseformers.load_official loads a file as what it is.",
         )
     faults = shorten(_differences(to_dict(config), to_dict(asked)), limit=4)
     raise WeightsError(f"The file '{path}' is not the one of '{name}' ({faults}).", f"Give {release(name).file}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -38,7 +39,8 @@ def download_official(
 ) -> Path:
     """The file that the authors released of a named size; fetched unless it is in the cache already.
 
-    What an interrupted attempt has fetched stays in the cache as ``FILE.part``, and the next one goes on from there.
+    What an interrupted attempt has fetched stays in the cache as ``FILE.part``, and the next one goes on from there. Of several
+    processes that want the same file one fetches it, and the others wait for it.
 
     Args:
         name: such as ``sf_base_augreg``.
@@ -54,14 +56,30 @@ def download_official(
     path = (cache_folder() if cache is None else Path(cache)) / file
     if path.is_file():
         return path
-    url = f"{base_url}/{file}"
-    with _fetching(url, path, name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{file}.part")
-        total = _fetch(url, part, console or Console(stderr=True))
-        _check_size(part, total)
-        os.replace(part, path)
+    url, console = f"{base_url}/{file}", console or Console(stderr=True)
+    with _fetching(url, path, name), _alone(path, console):
+        if not path.is_file():  # another process may have fetched it meanwhile
+            part = path.with_name(f"{file}.part")
+            total = _fetch(url, part, console)
+            _check_size(part, total)
+            os.replace(part, path)
     return path
+
+
+@contextmanager
+def _alone(path: Path, console: Console) -> Iterator[None]:
+    """Keeps other processes from fetching ``path`` at the same time; waits for one that does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")  # it stays: to remove it would let two processes hold different ones
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print(f"Waiting for another process, which is fetching {path.name}.", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Answer(NamedTuple):

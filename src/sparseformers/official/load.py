@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparseformers.config import OriginalFocusingConfig, SparseFormerConfig
+from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.official.names import name_table, rename, reverse
-from sparseformers.official.shapes import OfficialActivation, config_from_state, head_of
+from sparseformers.official.shapes import OfficialActivation, config_from_state, head_of, variant_of_config
 from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.files import read_weights, unwrap
 
@@ -58,10 +58,7 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
     Raises:
         WeightsError: listing at most ten names each that are missing, unexpected or of another shape.
     """
-    kind: Literal["original", "bootstrapped"] = (
-        "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"
-    )
-    table = name_table(kind, depth=config.cortex.depth, head=head_of(state))
+    table = name_table(variant_of_config(config), depth=config.cortex.depth, head=head_of(state))
     with torch.device("meta"):
         expected = rename(SparseFormer(config).state_dict(), reverse(table))
     check_fit(_shapes(expected), _shapes(state), what=what)

@@ -54,6 +54,11 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
     )
 
 
+def variant_of_config(config: SparseFormerConfig) -> Variant:
+    """Which of the authors' networks a configuration is."""
+    return "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"
+
+
 def head_of(state: Mapping[str, Tensor]) -> Head:
     """What their ``proj`` is: a classifier has a bias, CLIP's projection has none."""
     return "classifier" if "proj.bias" in state else "projection"
