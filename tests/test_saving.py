@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError, WeightsError
 from sparseformers.inherit import Provenance, Shares
-from sparseformers.saving import load, load_saved, save
+from sparseformers.saving import CONFIGURATION, load, load_saved, save
+from sparseformers.settings import to_dict
 from tests.model.small import small_model
 
 
@@ -44,6 +45,19 @@ def test_save_load__round_trip_gives_the_same_function(tmp_path: Path) -> None:
     assert again.provenance == provenance
     assert again.student.config == student.config
     assert not again.student.training
+
+
+def test_save__puts_the_configuration_among_the_tensors_too(model_path: Path) -> None:
+    tensors = load_file(model_path)
+    assert json.loads(bytes(tensors.pop(CONFIGURATION).tolist())) == json.loads(json.dumps(to_dict(load(model_path).config)))
+    assert tensors.keys() == load(model_path).state_dict().keys()
+
+
+def test_load__takes_a_file_from_before_that(model_path: Path) -> None:
+    tensors = load_file(model_path)
+    del tensors[CONFIGURATION]
+    rewrite(model_path, tensors=tensors)
+    assert load(model_path).config == small_model().config
 
 
 def test_load__takes_a_run_folder(model_path: Path) -> None:

@@ -7,32 +7,45 @@ The library mirrors the commands::
     summary = sparseformers.bootstrap(sparseformers.BootstrapConfig(teacher="bundled", data=(Path("photos"),)), "runs/first")
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
+    summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
+    student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
 """
 
 from __future__ import annotations
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.config import SparseFormerConfig
+from sparseformers.embed import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
-from sparseformers.inherit import inherit
-from sparseformers.model import SparseFormer, SparseFormerOutput
+from sparseformers.hosts.hub import SparseFormer
+from sparseformers.hosts.open_clip_visual import as_open_clip_visual
+from sparseformers.hosts.public import create_model, inherit, load, load_official
+from sparseformers.hosts.timm_models import register_models as _register_models
+from sparseformers.hosts.vision_tower import as_vision_tower
+from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
-from sparseformers.official import create_model, load_official
-from sparseformers.saving import load, save
+from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
 
 __version__ = "0.1.0"
 
+_register_models()  # timm.create_model knows the sf_* models from here on
+
 __all__ = [
     "BootstrapConfig",
+    "EmbedConfig",
+    "EmbedSummary",
     "SparseFormer",
     "SparseFormerConfig",
     "SparseFormerOutput",
     "SparseFormersError",
     "Teacher",
+    "as_open_clip_visual",
+    "as_vision_tower",
     "bootstrap",
     "create_model",
+    "embed",
     "inherit",
     "load",
     "load_official",

@@ -25,6 +25,12 @@ from sparseformers.teachers.base import check_fit
 MODEL_FILE = "model.safetensors"
 """The name of a model inside a run folder."""
 
+CONFIGURATION = "_extra_state"
+"""The name that PyTorch has for what belongs to a module besides its weights: here its configuration as JSON, in bytes.
+
+A file carries it twice: for us in the metadata, and among the tensors for hosts such as timm, which read nothing else.
+"""
+
 
 class SavedModel(NamedTuple):
     """What a model file holds."""
@@ -53,7 +59,12 @@ def save(student: SparseFormer, path: str | Path, *, provenance: Provenance | No
     if provenance is not None:
         metadata["provenance"] = json.dumps(to_dict(provenance))
     with replacing(Path(path)) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        save_file(state | {CONFIGURATION: configuration_tensor(student.config)}, temporary, metadata=metadata)
+
+
+def configuration_tensor(config: SparseFormerConfig) -> Tensor:
+    """A configuration as JSON, in bytes: uint8, one-dimensional."""
+    return torch.frombuffer(bytearray(json.dumps(to_dict(config)).encode()), dtype=torch.uint8).clone()
 
 
 def load(run_or_file: str | Path) -> SparseFormer:
@@ -73,6 +84,7 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     """Like :func:`load`, with the provenance of the model."""
     path = model_file(Path(run_or_file))
     state, metadata = _read(path)
+    configuration = state.pop(CONFIGURATION, None)  # files from before there was one have none
     try:
         config = from_dict(SparseFormerConfig, json.loads(metadata["config"]), where=f"configuration in '{path}'")
         provenance = metadata.get("provenance")
@@ -83,7 +95,8 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
         student = SparseFormer(config)
     expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
     check_fit(expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"'{path}'")
-    if metadata.get("digest") != digest(state):
+    changed = configuration is not None and bytes(configuration.tolist()) != metadata["config"].encode()
+    if changed or metadata.get("digest") != digest(state):
         raise WeightsError(
             f"The weights in '{path}' are not those that were saved.", "The file was changed or damaged: fetch it again."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -9,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF
-from sparseformers.errors import TeacherError, WeightsError
-from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
+from sparseformers.inherit import inherit
+from sparseformers.teachers import Teacher, huggingface_towers, load_teacher
 from sparseformers.teachers import huggingface as adapter
-from tests.teachers.identity import check_identity, images_for, randomise
+from tests.teachers.identity import check_identity, check_same, images_for, randomise
 
 import transformers as hf  # isort: skip  # after the adapter, which makes torchvision importable
 
@@ -105,6 +109,47 @@ def test_a_module_and_its_folder_are_one_teacher(variant: str, tmp_path: Path) -
     images = images_for(from_folder)
     normalised = from_folder.normalise(images)
     assert_close(from_module.embed(normalised).embedding, from_folder.embed(normalised).embedding)
+
+
+FIVE: dict[str, Any] = {
+    "ViT": vit,
+    "DINOv2": dinov2,
+    "DINOv2 with registers": dinov2_with_registers,
+    "CLIP's tower": clip_vision,
+    "SigLIP's tower": siglip_vision,
+}
+
+
+def at_lower_resolution(network: Any, teacher: Teacher, side: int) -> Any:
+    """transformers' own model of the same weights for smaller images, its positions fitted to the fewer patches."""
+    config = copy.deepcopy(network.config)
+    config.image_size = side
+    lower, state = type(network)(config).eval(), network.state_dict()
+    (name,) = [name for name in state if name.endswith(("position_embeddings", "position_embedding.weight"))]
+    patches = side // teacher.patch_size
+    fitted = teacher.positions_on(patches, patches).flatten(1).T
+    of_prefix = state[name].flatten(0, -2)[: -teacher.patch_tokens]
+    state[name] = torch.cat([of_prefix, fitted]).view_as(lower.state_dict()[name])
+    lower.load_state_dict(state)
+    return lower
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("looks", [0, 1])
+@pytest.mark.parametrize("variant", FIVE)
+def test_a_new_student_is_transformers_own_model_at_a_lower_resolution(variant: str, looks: int) -> None:
+    network: Any = FIVE[variant]()
+    teacher = adapter.from_module(network, image_size=32)
+    student = inherit(teacher, tokens=4, looks=looks).student.eval()
+    images = images_for(teacher)
+    smaller = F.interpolate(teacher.normalise(images), size=(16, 16), mode="bilinear", antialias=True)
+    theirs = at_lower_resolution(network, teacher, 16)(pixel_values=smaller)
+    ours = student(images)
+    expected = theirs.last_hidden_state[:, 0] if variant == "ViT" else theirs.pooler_output
+    check_same(ours.embedding, expected, tolerance=1e-5)
+    if variant != "CLIP's tower":  # whose tokens are given out before the final norm
+        check_same(ours.tokens, theirs.last_hidden_state, tolerance=1e-5)
+    assert float((ours.embedding - teacher(images).embedding).abs().max()) > 1e-2  # it is not the teacher at its own
 
 
 def said(teacher: Teacher, network: nn.Module) -> tuple[Any, Any]:
@@ -282,3 +327,27 @@ def test_the_module_passed_in_stays_as_it_is() -> None:
     adapter.from_module(network)
     assert all(weight.requires_grad for weight in network.parameters())
     assert all(weight.dtype == torch.float16 for weight in network.parameters())
+
+
+@pytest.mark.parametrize("installed", ["4.9.2", "4.51.3", "3.0"])
+def test_a_version_that_is_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
+    for load in (lambda: load_teacher("hf:owner/name"), lambda: adapter.from_module(vit())):
+        with pytest.raises(TeacherError) as error:
+            load()
+        assert error.value.problem == f"transformers {installed} is too old; versions 4.52 to 5.23 are tested."
+        assert error.value.remedy == "Upgrade it with: pip install 'transformers>=4.52'."
+
+
+@pytest.mark.parametrize("installed", ["4.52.0", "5.0.0rc1", "6.1"])
+def test_a_version_that_is_not_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
+    assert adapter.from_module(vit()).depth == 2
+
+
+def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError) as error:
+        load_teacher("hf:owner/name")
+    assert error.value.problem == "The package 'transformers' is not installed."
+    assert error.value.remedy == "Install it with: pip install 'sparseformers[huggingface]'."

@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.files import write_text
+from sparseformers.files import write_json, write_text
+from sparseformers.hosts.card import Figures, card_text
+from sparseformers.settings import from_dict, to_dict
 
 
 def write_card(path: Path, parts: Parts, figures: Mapping[str, Any]) -> None:
-    """Writes the run's README.
+    """Writes the run's README, and its figures into the ``config.json`` beside it, from where they travel with the model.
 
     Args:
-        path: of the file.
+        path: of the README.
         parts: of the training.
         figures: the run's summary as plain values.
     """
-    write_text(path, _card(parts, figures))
+    measured = _figures(parts, figures)
+    config = path.with_name("config.json")
+    write_json(config, {**json.loads(config.read_text(encoding="utf-8")), "figures": to_dict(measured)})
+    student, provenance = parts.inheritance.student, parts.inheritance.provenance
+    loading = f'sparseformers.load("{Path(figures["path"]).name}")'
+    text = card_text(student.config, cost=measured.student_cost, provenance=provenance, figures=measured, loading=loading)
+    write_text(path, text)
 
 
-def _card(parts: Parts, figures: Mapping[str, Any]) -> str:
-    provenance, settings = parts.inheritance.provenance, parts.settings
-    alignment, student, teacher = figures["alignment"], figures["student_cost"], figures["teacher_cost"]
-    shares, minutes = provenance.shares, figures["seconds"] / 60
-    height, width = parts.size
-    neighbours, chance = alignment["neighbours"], alignment["neighbour_chance"]
-    licence = parts.teacher.identity.licence or "see where the teacher comes from"
-    return f"""# A SparseFormer of {_without_folders(provenance.teacher)}
-
-Bootstrapped by sparseformers from plain images: its embeddings lie in the space of its teacher, so that classifiers, text
-towers and indexes made for the teacher take them.
-
-| | student | teacher |
-|---|---|---|
-| latent tokens / patch tokens | {parts.inheritance.student.config.focusing.tokens} | {parts.teacher.patch_tokens} |
-| multiply-adds at {height} x {width} | {student["multiply_adds"] / 1e9:.2f} G | {teacher["multiply_adds"] / 1e9:.2f} G |
-| parameters | {student["parameters"] / 1e6:.1f} M | {teacher["parameters"] / 1e6:.1f} M |
-
-On {alignment["images"]:,} held-out images:
-
-| measure | value |
-|---|---|
-| centred cosine to the teacher | {alignment["centred_cosine"]:.3f} |
-| cosine to the teacher (a constant output has {alignment["constant_baseline"]:.3f}) | {alignment["cosine_mean"]:.3f} |
-| nearest {neighbours} neighbours in common (chance {chance:.1%}) | {alignment["neighbour_agreement"]:.1%} |
-
-Training: {figures["samples"]:,} images seen ({len(parts.train):,} different ones, no labels) in {minutes:.1f} minutes, seed
-{settings.seed}, {parts.precision}; of the teacher's blocks the first {shares.truncate} truncated, then {shares.tune} tuned and
-{shares.freeze} frozen; {figures["skipped"]} images could not be read.
-
-```python
-import sparseformers
-
-student = sparseformers.load("{Path(figures["path"]).name}")
-output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.tokens, output.rois
-```
-
-The weights derive from the teacher's, whose licence holds for them: {licence}.
-"""
-
-
-def _without_folders(teacher: str) -> str:
-    """The teacher's name without the folders of a local file: they are nobody else's business."""
-    name, at, file = teacher.partition("@")
-    return f"{name}{at}{Path(file).name}" if at else teacher
+def _figures(parts: Parts, figures: Mapping[str, Any]) -> Figures:
+    """Of the run's summary what is told to others, with what the parts know."""
+    told = {name: figures[name] for name in ("alignment", "student_cost", "teacher_cost", "samples", "seconds", "skipped")}
+    known = {
+        "patch_tokens": parts.teacher.patch_tokens,
+        "training_images": len(parts.train),
+        "seed": parts.settings.seed,
+        "precision": parts.precision,
+        "licence": parts.teacher.identity.licence,
+    }
+    return from_dict(Figures, {**told, **known}, where="figures of the run")

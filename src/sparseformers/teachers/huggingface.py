@@ -19,14 +19,13 @@ from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import SparseFormersError, TeacherError, WeightsError, shorten
 from sparseformers.teachers.base import TeacherIdentity, check_block, check_image_size
 from sparseformers.teachers.files import expect_hub, hub_errors
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, check_version, side_of
 from sparseformers.teachers.plain_vit import refuse
 from sparseformers.torchvision_guard import import_torchvision
 
 import_torchvision()
 
 import transformers  # noqa: E402
-from transformers import AutoConfig, ImageProcessingMixin, PretrainedConfig  # noqa: E402
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,8 +82,9 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
         TeacherError: if the hub cannot be reached, or the model cannot be inherited from.
         WeightsError: if a local folder is missing or damaged, or weights are missing.
     """
+    check_version()
     with _errors_of(name), _quiet():
-        settings, _ = PretrainedConfig.get_config_dict(name)
+        settings, _ = transformers.PretrainedConfig.get_config_dict(name)
         model_type = _check_type(settings, name)
         network = _load(name, model_type)
         processor = _processor_of(name)
@@ -124,6 +124,7 @@ def from_module(
     Raises:
         TeacherError: with the reason, where it cannot be inherited from.
     """
+    check_version()
     part = copy.deepcopy(_vision_part(network, name))
     return _wrap(part, name=name, source=source, processor=processor or {}, image_size=image_size, crop=crop)
 
@@ -158,7 +159,7 @@ def _check_type(settings: Mapping[str, Any], name: str) -> str:
 
 def _load(name: str, model_type: str) -> nn.Module:
     """The vision part of a checkpoint, with nothing left to chance: a missing weight is an error."""
-    config = AutoConfig.from_pretrained(name)
+    config = transformers.AutoConfig.from_pretrained(name)
     kind, options = TOWERS[model_type], {}
     if model_type == "vit" and "ViTForImageClassification" in (config.architectures or []):
         kind = "ViTForImageClassification"
@@ -203,7 +204,7 @@ def _class_names(part: VisionPart) -> tuple[str, ...] | None:
 def _processor_of(name: str) -> dict[str, Any]:
     """The settings in ``preprocessor_config.json``; none where there is no such file."""
     try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         return {}
     return dict(settings)

@@ -6,7 +6,9 @@ Weight names changed between its major versions 4 and 5; both are read.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -14,8 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
+from sparseformers.errors import TeacherError
 from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput
 from sparseformers.teachers.plain_vit import refuse
+
+OLDEST, NEWEST_TESTED = "4.52", "5.23"
+"""The versions of transformers that the tests ran with."""
 
 WITH_POOLER = ("clip_vision_model", "siglip_vision_model")
 """Model types whose embedding is the pooler's output; that of the others is the class token after the final norm."""
@@ -62,6 +68,17 @@ RENAMED = (
 
 JOINED = {"attn.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
 """Our linear layers, each of which joins several of theirs."""
+
+
+def check_version() -> None:
+    """Raises TeacherError for a version of transformers that is too old."""
+    installed = version("transformers")
+    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (installed, OLDEST))
+    if found < oldest:
+        raise TeacherError(
+            f"transformers {installed} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
+            f"Upgrade it with: pip install 'transformers>={OLDEST}'.",
+        )
 
 
 class VisionPart(nn.Module):

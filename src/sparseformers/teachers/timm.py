@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ import timm  # noqa: E402
 import timm.data  # noqa: E402
 from timm.models import is_model_pretrained  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
+
+OLDEST, NEWEST_TESTED = "1.0.21", "1.0.31"
+"""The versions of timm that the tests ran with."""
 
 
 class TimmTeacher(Teacher):
@@ -173,8 +177,19 @@ def _wrap(
     return teacher
 
 
+def check_version() -> None:
+    """Raises TeacherError for a version of timm that is too old."""
+    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (timm.__version__, OLDEST))
+    if found < oldest:
+        raise TeacherError(
+            f"timm {timm.__version__} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
+            f"Upgrade it with: pip install 'timm>={OLDEST}'.",
+        )
+
+
 def _check_name(name: str) -> None:
-    """Raises TeacherError unless timm knows the architecture and, where the name has a tag, the tag."""
+    """Raises TeacherError unless timm is new enough and knows the architecture and, where the name has a tag, the tag."""
+    check_version()
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = suggest(name, [*timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])

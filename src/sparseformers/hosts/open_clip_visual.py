@@ -1,0 +1,152 @@
+"""A student in the place of an OpenCLIP model's image tower: ``clip.visual = as_open_clip_visual(student)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.errors import ConfigError
+from sparseformers.model import SparseFormer
+from sparseformers.model.sparseformer import check_images
+
+
+class OpenClipVisual(nn.Module):
+    """A SparseFormer that answers as OpenCLIP asks its image towers.
+
+    Whatever OpenCLIP does with ``clip.visual`` goes on working: ``encode_image``, ``get_logits``, zero-shot classifiers,
+    ``lock_image_tower``, ``set_grad_checkpointing``. The student itself is inside, not a copy: training one trains the other.
+    OpenCLIP's intermediates (``forward_intermediates``) are maps over a grid, which a SparseFormer does not have.
+
+    Args:
+        student: in the space of the model's own image tower.
+        output_tokens: give the latent tokens too, as OpenCLIP's towers do where CoCa asks for them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, student: SparseFormer, *, output_tokens: bool = False) -> None:
+        super().__init__()
+        preprocessing = student.config.preprocessing
+        self.student = student
+        self.output_tokens = output_tokens
+        self.output_dim = student.config.cortex.embedding_width
+        self.image_size = preprocessing.size
+        """Height and width in pixels that the student was aligned at; it takes images of any size."""
+        self.image_mean, self.image_std = preprocessing.mean, preprocessing.std
+        self.preprocess_cfg = preprocess_cfg(preprocessing)
+        self.grad_checkpointing = False
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Embeds images.
+
+        Args:
+            x: B x 3 x H x W, normalised by ``image_mean`` and ``image_std`` as OpenCLIP's preprocessing does it; any H and W
+                from 32 up.
+
+        Returns:
+            B x D, not of length 1; with ``output_tokens`` also the latent tokens B x N x width after the final norm.
+
+        Raises:
+            ConfigError: if the weights were cast to half precision.
+        """
+        dtype = next(self.student.parameters()).dtype
+        if dtype != torch.float32:
+            raise ConfigError(
+                f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}.",
+                "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast.",
+            )
+        images = x.float() * self.std + self.mean  # the student normalises for itself
+        embedding, tokens = self._checkpointed(images) if self._checkpoints else self._embed(images)
+        if x.dtype != torch.float32:  # the rest of a CLIP in half precision
+            embedding, tokens = embedding.to(x.dtype), tokens.to(x.dtype)
+        return (embedding, tokens[:, self.student.config.cortex.prefix_tokens :]) if self.output_tokens else embedding
+
+    @property
+    def _checkpoints(self) -> bool:
+        return self.grad_checkpointing and torch.is_grad_enabled()
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.student(images)
+        return output.embedding, output.tokens
+
+    def _checkpointed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As the student's own forward, but the insides of the front and of each block are computed again for the gradient."""
+        check_images(images)
+        front, cortex = self.student.focusing, self.student.cortex
+        focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)
+        tokens, rois = cortex.prefix(focus.tokens), focus.rois[:, -1]
+        for positions, block in zip(cortex.positions, cortex.blocks, strict=True):
+            tokens = checkpoint(block, positions(tokens, rois), use_reentrant=False)
+        pooled, tokens = cortex.read(tokens)
+        return cortex.projection(pooled), tokens
+
+    def lock(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
+        """Freezes the tower, but for its last groups (locked-image tuning).
+
+        Args:
+            unlocked_groups: how many to leave free, in OpenCLIP's order from the last: the projection where there is one, the
+                last block with final norm and pooling, then block by block, and the front.
+            freeze_bn_stats: without effect: there is no batch normalisation.
+        """
+        self.student.requires_grad_(False)
+        groups = self._groups()
+        for group in groups[len(groups) - min(unlocked_groups, len(groups)) :]:
+            for part in group:
+                part.requires_grad_(True)
+
+    def _groups(self) -> list[Sequence[nn.Module]]:
+        """The parts that learn, first to last."""
+        cortex = self.student.cortex
+        blocks = list(zip(cortex.positions, cortex.blocks, strict=True))
+        last = [part for pair in blocks[-1:] for part in pair]
+        groups: list[Sequence[nn.Module]] = [
+            [cast(nn.Module, self.student.focusing), cortex.prefix],
+            *blocks[:-1],
+            [*last, cortex.norm, cortex.pooling, cortex.pooled_norm],
+            [cortex.projection],
+        ]
+        return [group for group in groups if any(True for part in group for _ in part.parameters())]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Saves memory in training at the price of a second forward pass through front and blocks."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of tokens, positions, RoIs and the like, which weight decay would pull towards an arbitrary zero."""
+        return {name for name, _ in self.named_parameters() if name.rpartition(".")[2] not in ("weight", "bias")}
+
+
+def as_open_clip_visual(student: SparseFormer, *, output_tokens: bool = False) -> OpenClipVisual:
+    """A drop-in for an OpenCLIP model's image tower.
+
+    After these lines the model's own functions use the student::
+
+        clip, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained="openai")
+        clip.visual = sparseformers.as_open_clip_visual(sparseformers.load("runs/clip"))
+
+    Args:
+        student: bootstrapped from that model's image tower; it is used as it is, not copied.
+        output_tokens: give the latent tokens too.
+    """
+    return OpenClipVisual(student, output_tokens=output_tokens)
+
+
+def preprocess_cfg(preprocessing: PreprocessingConfig) -> dict[str, object]:
+    """OpenCLIP's form of it. OpenCLIP always keeps the whole shorter side: it has no word for a narrower central crop."""
+    return {
+        "size": preprocessing.size,
+        "mode": "RGB",
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": preprocessing.interpolation,
+        "resize_mode": "squash" if preprocessing.resize == "squash" else "shortest",
+        "fill_color": 0,
+    }
