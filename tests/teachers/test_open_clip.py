@@ -15,6 +15,7 @@ from sparseformers.config import CLIP_MEAN, CLIP_STD
 from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import open_clip as adapter
+from sparseformers.teachers import open_clip_names as names
 from tests.teachers.identity import check_identity, images_for, randomise
 
 import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
@@ -182,15 +183,15 @@ def test_a_version_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_clip, "__version__", "2.7.1")
     with pytest.raises(TeacherError) as error:
         load_teacher("open_clip:ViT-B-32/openai")
-    assert error.value.problem == f"open_clip 2.7.1 is too old; versions {adapter.OLDEST} to {adapter.NEWEST_TESTED} are tested."
-    assert error.value.remedy == f"Upgrade it with: pip install 'open_clip_torch>={adapter.OLDEST}'."
+    assert error.value.problem == f"open_clip 2.7.1 is too old; versions {names.OLDEST} to {names.NEWEST_TESTED} are tested."
+    assert error.value.remedy == f"Upgrade it with: pip install 'open_clip_torch>={names.OLDEST}'."
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(repository: str | None) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(adapter, "expect_hub", unreachable)
+    monkeypatch.setattr(names, "expect_hub", unreachable)
     with pytest.raises(TeacherError) as error:
         load_teacher("open_clip:ViT-B-32/openai")
     assert error.value.problem == "The weights of 'open_clip:ViT-B-32/openai' could not be fetched (ConnectionError: no route)."
@@ -199,7 +200,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(**options: Any) -> nn.Module:
     """A random tower of a real architecture."""
-    tower = adapter._build(ARCHITECTURE, **options).to_empty(device="cpu")
+    tower = adapter._build(names.find_architecture(ARCHITECTURE), **options).to_empty(device="cpu")
     return randomise(tower)
 
 
@@ -250,8 +251,8 @@ def test_from_file_of_other_weights(saved: Path, tmp_path: Path) -> None:
 
 def test_from_hub(saved: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     settings = {"hf_hub": "owner/name/", "mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash", "quick_gelu": True}
-    monkeypatch.setattr(adapter, "expect_hub", lambda repository: None)
-    monkeypatch.setattr(adapter, "get_pretrained_cfg", lambda architecture, tag: settings)
+    monkeypatch.setattr(names, "expect_hub", lambda repository: None)
+    monkeypatch.setattr(names, "get_pretrained_cfg", lambda architecture, tag: settings)
     monkeypatch.setattr(open_clip, "download_pretrained", lambda settings: str(saved))
     teacher = load_teacher(f"open_clip:{ARCHITECTURE}/laion2b_test", image_size=96)
     assert teacher.anatomy.block.activation == "quick_gelu"

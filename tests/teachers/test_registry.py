@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError
-from sparseformers.teachers import load_teacher, registry, untrained_teacher
+from sparseformers.teachers import absolute_name, load_teacher, registry, untrained_teacher
 from sparseformers.teachers import timm as timm_adapter
 
 FORMS = "Write timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."
@@ -91,3 +91,18 @@ def test_an_untrained_teacher_has_the_anatomy_of_the_trained_one() -> None:
     assert (teacher.depth, teacher.anatomy.embedding_width, teacher.anatomy.classes) == (12, 192, 1000)
     with pytest.raises(TeacherError, match="its ResNet is windowed, convolutional"):
         untrained_teacher("resnet18")
+
+
+def test_a_name_that_holds_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exported").mkdir()
+    here = {
+        "timm:vit_tiny@w.safetensors": f"timm:vit_tiny@{tmp_path}/w.safetensors",
+        "open_clip:ViT-B-32@w.pth": f"open_clip:ViT-B-32@{tmp_path}/w.pth",
+        "open_clip:clip/config.json@w.pth": f"open_clip:{tmp_path}/clip/config.json@{tmp_path}/w.pth",
+        "open_clip:ViT-B-32/openai": "open_clip:ViT-B-32/openai",
+        "hf:exported": f"hf:{tmp_path}/exported",
+        "hf:owner/name": "hf:owner/name",
+        "bundled": "bundled",
+    }
+    assert {name: absolute_name(name) for name in here} == here

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from sparseformers.baselines import LowResolutionTeacher
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
+from sparseformers.cli.evaluate_zero_shot import InWords
 from sparseformers.cli.output import console_for, print_json, print_whole
+from sparseformers.cli.progress import embedding_progress, thinned
 from sparseformers.cli.run_pair import Pair, load_pair
 from sparseformers.data import (
     LabelledImages,
@@ -45,8 +43,6 @@ from sparseformers.evaluate import (
 )
 from sparseformers.model import SparseFormer
 
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -57,9 +53,16 @@ class Evaluate:
     With --shifts it is measured where the student loses what it learnt: blurred, noisy, compressed, darker, flatter, cropped and
     small photographs, other image sizes and shapes; and how far its RoIs move there.
 
+    With --zero-shot, the text tower of an OpenCLIP teacher names the classes of the class folders, and student and teacher are
+    measured by it; with --captions, images are looked for by captions, and captions by images.
+
     Example: sparseformers evaluate runs/first --data photos/validation
 
     Example: sparseformers evaluate runs/first --data photos/validation --shifts --limit 200
+
+    Example: sparseformers evaluate runs/clip --data photos --zero-shot --templates simple
+
+    Example: sparseformers evaluate runs/clip --data photos --captions photos/captions.jsonl
     """
 
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
@@ -70,6 +73,17 @@ class Evaluate:
     """Fixed random crops of each image to measure on (no classes then); 0 takes the central view."""
     shifts: bool = False
     """Measure under changed conditions, beside the teacher itself and the teacher at a lower resolution with as many tokens."""
+    zero_shot: bool = False
+    """Classify the images of class folders by the names of their classes, with the teacher's own text tower (OpenCLIP)."""
+    classnames: Path | None = None
+    """With --zero-shot: a file with the classes' names, if the folders' own will not do: lines of FOLDER, a tab and the name;
+    one name a line in the order of the sorted folders; or a .json object."""
+    templates: str = "openai"
+    """With --zero-shot: the sentences that names are put in: openai (80 of them), simple (7), or a file with one a line that
+    marks the place of the name by {}."""
+    captions: Path | None = None
+    """Measure image-text retrieval by the captions in this file: .jsonl with {"image": ..., "caption": ...} on each line, or
+    .csv with these two columns; names of images are relative to DIR."""
     limit: int = 0
     """Measure on this many images only, drawn evenly from all; 0 takes all."""
     tokens: int | None = None
@@ -96,13 +110,24 @@ class Evaluate:
             )
         if self.limit < 0 or self.limit == 1:
             raise ConfigError(f"Nothing can be measured on --limit {self.limit} images.", "Give 2 or more, or 0 for all.")
+        self._in_words().check()
+        if self._asks_in_words and (self.shifts or self.views):
+            raise ConfigError(
+                "--zero-shot and --captions measure the central view of an image, without --shifts and --views.",
+                "Measure them in another run.",
+            )
 
     def run(self) -> None:
         """Runs the command."""
         console = console_for(as_json=self.json)
+        if self._asks_in_words:
+            find_images([self.data])
+            title = f"{self.run_path} on {self.data}"
+            self._in_words().run(self._load, title, console, as_json=self.json)
+            return
         splits = None if self.views else labelled_splits(self.data)
         find_images([self.data])
-        pair = load_pair(self.run_path, teacher=self.teacher, tokens=self.tokens)
+        pair = self._load()
         skipped = SkippedImages()
         title = f"{self.run_path} on {self.data}"
         report: ShiftReport | Evaluation
@@ -121,6 +146,25 @@ class Evaluate:
             print_whole(table, console)
         for line in skipped.lines():
             console.print(f"skipped: {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def _load(self) -> Pair:
+        return load_pair(self.run_path, teacher=self.teacher, tokens=self.tokens)
+
+    @property
+    def _asks_in_words(self) -> bool:
+        return self.zero_shot or self.captions is not None
+
+    def _in_words(self) -> InWords:
+        return InWords(
+            data=self.data,
+            zero_shot=self.zero_shot,
+            classnames=self.classnames,
+            templates=self.templates,
+            captions=self.captions,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
 
     def _shifts(
         self, splits: dict[str, LabelledImages] | None, pair: Pair, console: Console, skipped: SkippedImages
@@ -205,27 +249,3 @@ class Evaluate:
                 progress=advance,
                 on_unreadable=lambda index, reason: skipped.add(paths[index // each], reason),
             )
-
-
-def thinned(items: Sequence[Item], limit: int) -> list[Item]:
-    """``limit`` of the items, evenly drawn in their order; all of them if they are no more than that, or for 0."""
-    if not limit or limit >= len(items):
-        return list(items)
-    return [items[place * len(items) // limit] for place in range(limit)]
-
-
-class Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate of late, or nothing before it is known."""
-        return Text("" if task.speed is None else f"{task.speed:.0f} img/s")
-
-
-@contextmanager
-def embedding_progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over ``total`` images that is gone at the end; gives a function that advances it."""
-    columns = (TextColumn(f"embedding {what}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda images: bar.advance(task, images)

@@ -5,7 +5,15 @@ Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cos
 
 from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
 from sparseformers.evaluate.conditions import Condition, shift_conditions
-from sparseformers.evaluate.cost import Cost, Latency, compare_latency, measure_cost, multiply_adds, parameters
+from sparseformers.evaluate.cost import (
+    Cost,
+    Latency,
+    compare_latency,
+    measure_cost,
+    multiply_adds,
+    parameters,
+    published_multiply_adds,
+)
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
 from sparseformers.evaluate.neighbours import Neighbours, knn_accuracy, nearest_neighbours
 from sparseformers.evaluate.profile import Profile, measure_profile, profile_table
@@ -46,6 +54,7 @@ __all__ = [
     "nearest_neighbours",
     "parameters",
     "profile_table",
+    "published_multiply_adds",
     "shift_conditions",
     "shifts_table",
     "views_of",

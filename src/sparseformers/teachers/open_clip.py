@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.errors import TeacherError, shorten, suggest
 from sparseformers.teachers.base import Teacher, TeacherIdentity, check_block, check_image_size
-from sparseformers.teachers.files import check_state_fits, expect_hub, hub_errors, licence_of, read_weights
+from sparseformers.teachers.files import check_state_fits, licence_of, read_weights
+from sparseformers.teachers.open_clip_names import (
+    Architecture,
+    check_version,
+    configuration_errors,
+    fetch,
+    find_architecture,
+    find_weights,
+    first_settings,
+    split_name,
+)
 from sparseformers.teachers.open_clip_towers import (
     OpenClipTeacher,
     OpenClipTimmTeacher,
@@ -30,16 +38,11 @@ from sparseformers.torchvision_guard import import_torchvision
 
 import_torchvision()
 
-import open_clip  # noqa: E402
 from open_clip.model import _build_vision_tower  # noqa: E402  # the public create_model would build the text tower too
-from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
 from open_clip.timm_model import TimmModel  # noqa: E402
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict  # noqa: E402
 from open_clip.transformer import VisionTransformer  # noqa: E402
 from timm.layers import resample_abs_pos_embed  # noqa: E402
-
-OLDEST, NEWEST_TESTED = "2.30", "3.3"
-"""The versions of OpenCLIP that the tests ran with."""
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
@@ -54,14 +57,12 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
         TeacherError: if OpenCLIP does not know the name, the hub cannot be reached, or it cannot be inherited from.
         WeightsError: if the weights do not fit.
     """
-    _check_version()
-    architecture, _, tag = name.rpartition("/")
-    architecture = _check_architecture(architecture or tag)
-    settings = _check_tag(architecture, tag if "/" in name else "")
+    check_version()
+    arch, tag = split_name(name)
+    architecture = find_architecture(arch)
+    settings = find_weights(architecture, tag)
     network = _build(architecture, quick_gelu=bool(settings.get("quick_gelu")))
-    with hub_errors(f"open_clip:{name}", by_hand=f"open_clip:{_by_hand(architecture, settings)}@FILE"):
-        expect_hub(settings.get("hf_hub"))
-        path = Path(open_clip.download_pretrained(settings))
+    path = fetch(name, architecture, settings)
     _load(network, _visual_state(read_weights(path)), what=str(path))
     _resize(network, image_size)
     return _wrap(
@@ -77,10 +78,11 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
 def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP image tower with weights from a local file; its position grid is read off the weights.
 
-    Preprocessing is that of the first weights that OpenCLIP lists for the architecture.
+    Preprocessing is what a configuration file says of it, or that of the first weights that OpenCLIP lists for the architecture.
 
     Args:
-        name: OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's).
+        name: OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's), or the
+            path of a model's configuration file, which ends in ``.json``.
         path: a .safetensors file or a .pth state dict (read with ``weights_only``) of a whole CLIP or its image tower.
         image_size: side in pixels, if not the one that the weights were made at.
         crop: share of the shorter side that the central crop keeps; all of it by default.
@@ -89,8 +91,8 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
         TeacherError: for an unknown or unsuitable architecture.
         WeightsError: if the file cannot be read or does not fit.
     """
-    _check_version()
-    architecture = _check_architecture(name)
+    check_version()
+    architecture = find_architecture(name)
     network = _build(architecture)
     state = _visual_state(read_weights(path))
     side = _side_of(state)
@@ -98,9 +100,14 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
         network = _build(architecture, side=side)
     _load(network, state, what=str(path))
     _resize(network, image_size)
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    settings = get_pretrained_cfg(architecture, tags[0]) if tags else {}
-    return _wrap(network, name=f"open_clip:{name}@{path}", source=str(path), licence=None, settings=settings, crop=crop)
+    return _wrap(
+        network,
+        name=f"open_clip:{name}@{path}",
+        source=str(path),
+        licence=None,
+        settings=first_settings(architecture),
+        crop=crop,
+    )
 
 
 def from_module(
@@ -125,7 +132,7 @@ def from_module(
     Raises:
         TeacherError: with the reason, where it cannot be inherited from.
     """
-    _check_version()
+    check_version()
     tower = getattr(network, "visual", network)
     refuse_tower(tower, name)
     tower = copy.deepcopy(tower)
@@ -149,51 +156,15 @@ def _wrap(
     return teacher
 
 
-def _check_version() -> None:
-    found, oldest = (tuple(map(int, re.findall(r"\d+", version)[:2])) for version in (open_clip.__version__, OLDEST))
-    if found < oldest:
-        raise TeacherError(
-            f"open_clip {open_clip.__version__} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
-            f"Upgrade it with: pip install 'open_clip_torch>={OLDEST}'.",
-        )
-
-
-def _check_architecture(name: str) -> str:
-    """OpenCLIP's spelling of an architecture that it knows."""
-    spelt = name.replace("/", "-")
-    known = open_clip.list_models()
-    if spelt not in known:
-        near = suggest(spelt, known) or "open_clip.list_models() lists them."
-        raise TeacherError(f"OpenCLIP has no architecture of the name '{name}'.", near)
-    return spelt
-
-
-def _check_tag(architecture: str, tag: str) -> dict[str, Any]:
-    """OpenCLIP's settings of the weights of the name ``tag``."""
-    settings = get_pretrained_cfg(architecture, tag)
-    if not settings:
-        known = open_clip.list_pretrained_tags_by_model(architecture)
-        what = f"OpenCLIP has no weights '{tag}' of {architecture}." if tag else f"'{architecture}' lacks a tag for its weights."
-        listed = f"Known are: {shorten(known)}." if known else f"It has none; give a file: open_clip:{architecture}@FILE."
-        raise TeacherError(what, f"{suggest(tag, known)} {listed}".strip())
-    return dict(settings)
-
-
-def _by_hand(architecture: str, settings: Mapping[str, Any]) -> str:
-    """The architecture to name beside a file of these weights: a file does not say that it was made with quick GELU."""
-    quick = f"{architecture}-quickgelu"
-    return quick if settings.get("quick_gelu") and quick in open_clip.list_models() else architecture
-
-
-def _build(architecture: str, *, quick_gelu: bool = False, side: int | None = None) -> Any:
+def _build(architecture: Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
     """The image tower without memory, refused here if it cannot be inherited from: before anything is fetched."""
-    config = open_clip.get_model_config(architecture)
+    config = architecture.config
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     if side is not None:
         vision["image_size"] = side
-    with torch.device("meta"):
+    with torch.device("meta"), configuration_errors(architecture):
         network = _build_vision_tower(config["embed_dim"], vision, quick_gelu or config.get("quick_gelu", False))
-    refuse_tower(network, f"open_clip:{architecture}")
+    refuse_tower(network, f"open_clip:{architecture.name}")
     return network
 
 

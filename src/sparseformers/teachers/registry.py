@@ -58,9 +58,10 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
 def absolute_name(teacher: str) -> str:
     """A teacher's name that means the same from any working directory: local files and folders made absolute."""
     name, at, file = teacher.partition("@")
+    kind, _, rest = name.partition(":")
     if at and file:
-        return f"{name}@{Path(file).absolute()}"
-    kind, _, rest = teacher.partition(":")
+        architecture = f"{kind}:{Path(rest).absolute()}" if rest.endswith(".json") else name
+        return f"{architecture}@{Path(file).absolute()}"
     return f"hf:{Path(rest).absolute()}" if kind == "hf" and Path(rest).is_dir() else teacher
 
 

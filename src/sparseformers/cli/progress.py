@@ -1,0 +1,41 @@
+"""Bars for long work, and fewer images for less of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+def thinned(items: Sequence[Item], limit: int) -> list[Item]:
+    """``limit`` of the items, evenly drawn in their order; all of them if they are no more than that, or for 0."""
+    if not limit or limit >= len(items):
+        return list(items)
+    return [items[place * len(items) // limit] for place in range(limit)]
+
+
+class Rate(ProgressColumn):
+    """How many a second, of ``unit``."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate of late, or nothing before it is known."""
+        return Text("" if task.speed is None else f"{task.speed:.0f} {self.unit}/s")
+
+
+@contextmanager
+def embedding_progress(console: Console, what: str, total: int, *, unit: str = "img") -> Iterator[Callable[[int], None]]:
+    """A bar over ``total`` images (or another ``unit``) that is gone at the end; gives a function that advances it."""
+    columns = (TextColumn(f"embedding {what}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,172 @@
+"""From what a user writes after ``open_clip:`` to OpenCLIP's own configuration and weights; image and text towers share it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sparseformers.errors import TeacherError, shorten, suggest
+from sparseformers.teachers.files import expect_hub, hub_errors
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+import open_clip  # noqa: E402
+from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
+
+OLDEST, NEWEST_TESTED = "2.30", "3.3"
+"""The versions of OpenCLIP that the tests ran with."""
+
+NEEDED = ("embed_dim", "vision_cfg", "text_cfg")
+"""Keys without which OpenCLIP takes no configuration for one of a model."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an OpenCLIP model is made of."""
+
+    name: str
+    """OpenCLIP's spelling of its name, or the path of a configuration file."""
+    config: Mapping[str, Any]
+    """OpenCLIP's configuration of the model."""
+    preprocessing: Mapping[str, Any]
+    """What a configuration file says of images; nothing for an architecture that OpenCLIP knows by name."""
+
+    @property
+    def from_file(self) -> bool:
+        """Whether it comes from a configuration file."""
+        return is_file_name(self.name)
+
+
+def is_file_name(name: str) -> bool:
+    """Whether an architecture is named by its configuration file."""
+    return name.endswith(".json")
+
+
+def check_version() -> None:
+    """Raises TeacherError for a version of OpenCLIP that is too old."""
+    # Old ones do not say in the package itself which version they are.
+    version = getattr(open_clip, "__version__", None) or metadata.version("open_clip_torch")
+    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (version, OLDEST))
+    if found < oldest:
+        raise TeacherError(
+            f"open_clip {version} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
+            f"Upgrade it with: pip install 'open_clip_torch>={OLDEST}'.",
+        )
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture that a user means.
+
+    Args:
+        name: OpenCLIP's name of it, or the path of a configuration file that ends in ``.json``: one of OpenCLIP's
+            ``model_configs``, or the ``open_clip_config.json`` that lies beside weights on a hub.
+
+    Raises:
+        TeacherError: for a name that OpenCLIP does not know, or a file that is no such configuration.
+    """
+    if is_file_name(name):
+        return _read_configuration(Path(name))
+    spelt = name.replace("/", "-")
+    known = open_clip.list_models()
+    if spelt not in known:
+        near = suggest(spelt, known) or "open_clip.list_models() lists them."
+        raise TeacherError(f"OpenCLIP has no architecture of the name '{name}'.", near)
+    return Architecture(spelt, open_clip.get_model_config(spelt), {})
+
+
+def _read_configuration(path: Path) -> Architecture:
+    if not path.is_file():
+        raise TeacherError(f"There is no configuration file '{path}'.", "Check the path between 'open_clip:' and the '@'.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
+        raise TeacherError(f"The configuration '{path}' is not JSON ({error}).", "Write it again, or fetch it again.") from None
+    config = content.get("model_cfg", content) if isinstance(content, dict) else None
+    if not isinstance(config, dict) or (missing := [key for key in NEEDED if key not in config]):
+        lacks = ", ".join(missing) if isinstance(config, dict) else "all keys"
+        raise TeacherError(
+            f"The file '{path}' is no configuration of an OpenCLIP model: it lacks {lacks}.",
+            "Give an open_clip_config.json, or a file in the form of OpenCLIP's own model_configs.",
+        )
+    return Architecture(str(path), config, content.get("preprocess_cfg", {}))
+
+
+@contextmanager
+def configuration_errors(architecture: Architecture) -> Iterator[None]:
+    """Turns what OpenCLIP raises on a configuration file that it cannot build a tower from into one error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or not architecture.from_file:  # the former is of a hub
+            raise
+        raise TeacherError(
+            f"OpenCLIP cannot build a model by the configuration '{architecture.name}' ({type(error).__name__}: {error}).",
+            "Compare it with OpenCLIP's own model_configs.",
+        ) from error
+
+
+def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
+    """OpenCLIP's settings of its weights of the name ``tag``.
+
+    Raises:
+        TeacherError: if it has none of that name.
+    """
+    if architecture.from_file:
+        raise TeacherError(
+            f"OpenCLIP has no weights for the configuration file '{architecture.name}'.",
+            f"Name their file: open_clip:{architecture.name}@FILE.",
+        )
+    settings = get_pretrained_cfg(architecture.name, tag)
+    if not settings:
+        known = open_clip.list_pretrained_tags_by_model(architecture.name)
+        lacks = f"'{architecture.name}' lacks a tag for its weights."
+        what = f"OpenCLIP has no weights '{tag}' of {architecture.name}." if tag else lacks
+        listed = f"Known are: {shorten(known)}." if known else f"It has none; give a file: open_clip:{architecture.name}@FILE."
+        raise TeacherError(what, f"{suggest(tag, known)} {listed}".strip())
+    return dict(settings)
+
+
+def first_settings(architecture: Architecture) -> Mapping[str, Any]:
+    """How images are prepared for an architecture whose weights are a file: as the file says, or as for OpenCLIP's first ones."""
+    if architecture.from_file:
+        return architecture.preprocessing
+    tags = open_clip.list_pretrained_tags_by_model(architecture.name)
+    return get_pretrained_cfg(architecture.name, tags[0]) if tags else {}
+
+
+def fetch(name: str, architecture: Architecture, settings: Mapping[str, Any]) -> Path:
+    """The file of weights that OpenCLIP has, from its cache or its hub.
+
+    Args:
+        name: as the user wrote it, after ``open_clip:``.
+        architecture: of the weights.
+        settings: from :func:`find_weights`.
+
+    Raises:
+        TeacherError: if the hub cannot be reached, with how to go on without it.
+    """
+    with hub_errors(f"open_clip:{name}", by_hand=f"open_clip:{_by_hand(architecture.name, settings)}@FILE"):
+        expect_hub(settings.get("hf_hub"))
+        return Path(open_clip.download_pretrained(dict(settings)))
+
+
+def _by_hand(architecture: str, settings: Mapping[str, Any]) -> str:
+    """The architecture to name beside a file of these weights: a file does not say that it was made with quick GELU."""
+    quick = f"{architecture}-quickgelu"
+    return quick if settings.get("quick_gelu") and quick in open_clip.list_models() else architecture
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """What stands before and after the last slash of ARCH/TAG; the tag is empty where there is none, or it is a file's name."""
+    architecture, slash, tag = name.rpartition("/")
+    return (name, "") if not slash or is_file_name(name) else (architecture, tag)
+
+
+check_version()  # here too: an older version would not even have all the names that the modules after this one import
