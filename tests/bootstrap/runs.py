@@ -8,9 +8,9 @@ from sparseformers.bootstrap import BootstrapConfig, RunFolder
 from tests.tiny import SIDE, write_images, write_teacher
 
 
-def tiny_settings(tmp_path: Path) -> BootstrapConfig:
-    """Of a run of six steps, with its teacher and twelve photographs in ``tmp_path``."""
-    write_images(tmp_path / "photos", 12)
+def tiny_settings(tmp_path: Path, *, photographs: int = 12) -> BootstrapConfig:
+    """Of a run of six steps, with its teacher and photographs in ``tmp_path``."""
+    write_images(tmp_path / "photos", photographs)
     return BootstrapConfig(
         teacher=write_teacher(tmp_path / "teacher.safetensors"),
         data=(tmp_path / "photos",),

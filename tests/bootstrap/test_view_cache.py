@@ -32,30 +32,18 @@ from sparseformers.data import Batch, SampleStream, ViewKey, training_loader
 from sparseformers.errors import RunError
 from sparseformers.processes import make_accelerator
 from sparseformers.teachers import Teacher
-from tests.tiny import SIDE, write_images, write_teacher
+from tests.bootstrap.runs import tiny_settings
+from tests.tiny import SIDE, write_teacher
 
 FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    write_images(tmp_path / "photos", 9)
-    return BootstrapConfig(
-        teacher=write_teacher(tmp_path / "teacher.safetensors"),
-        data=(tmp_path / "photos",),
-        image_size=SIDE,
-        front="bootstrapped",
-        lr=1e-3,
-        tuned_lr_ratio=0.1,
-        focusing_width=64,
-        channels=8,
-        points=4,
-        batch_size=4,
+    return dataclasses.replace(
+        tiny_settings(tmp_path, photographs=9),
         samples=12,
-        holdout=0.25,
         evaluations=1,
-        precision="fp32",
-        workers=0,
         cache_teacher=tmp_path / "cache",
         cached_views=2,
     )

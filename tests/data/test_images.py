@@ -12,18 +12,9 @@ from PIL import Image
 
 from sparseformers.data import IMAGE_SUFFIXES, find_images, read_image
 from sparseformers.errors import DataError
+from tests.data.photographs import photograph, pixels
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def photograph(width: int = 48, height: int = 32) -> Image.Image:
-    """Smooth and different everywhere, so that JPEG keeps it and every turn of it shows."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, 255 - x / 2 - y / 2], axis=-1).round().astype(np.uint8))
-
-
-def pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image).astype(int)
 
 
 class TestFindImages:
