@@ -15,8 +15,9 @@ from sparseformers.bench import Bench, BenchConfig, BenchReport, open_bench, rec
 from sparseformers.bench.measure import Judge
 from sparseformers.bootstrap import RunFolder, bootstrap
 from sparseformers.bootstrap.recipe import Recipe
-from sparseformers.bootstrap.trainer import Trainer
+from sparseformers.bootstrap.step import StepFigures, TrainingStep
 from sparseformers.cli.main import main
+from sparseformers.data import Batch
 from sparseformers.errors import DataError, NonFiniteLossError, RunError
 from sparseformers.evaluate import Evaluation
 from tests.bench.conditions import CLASSES, TEST, TINY, TRAIN, tiny_bench
@@ -165,14 +166,14 @@ def test_run_rows__measures_a_training_that_was_stopped_before_that(
 
 def test_run_rows__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_bench(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_minutes=1e-9"))  # after every step
-    original = Trainer._loss
+    original = TrainingStep.__call__
 
-    def stop_at_the_second_batch(self: Trainer, model: torch.nn.Module, batch: object) -> torch.Tensor:
-        if self.state.samples == 4:
+    def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+        if samples == 4:
             raise KeyboardInterrupt
-        return original(self, model, batch)  # type: ignore[arg-type]
+        return original(self, batch, rate=rate, samples=samples)
 
-    monkeypatch.setattr(Trainer, "_loss", stop_at_the_second_batch)
+    monkeypatch.setattr(TrainingStep, "__call__", stop_at_the_second_batch)
     with pytest.raises(KeyboardInterrupt):
         run(config)
     monkeypatch.undo()

@@ -14,7 +14,8 @@ import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.bootstrap.objective import alignment_loss
 from sparseformers.bootstrap.optimiser import rate_factor
-from sparseformers.bootstrap.trainer import Trainer
+from sparseformers.bootstrap.step import StepFigures, TrainingStep
+from sparseformers.data import Batch
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, RunError, WeightsError
 from tests.bootstrap.runs import changed, entries, tiny_settings
 from tests.tiny import SIDE, write_images, write_teacher
@@ -90,7 +91,7 @@ def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factors: list[float] = []
-    monkeypatch.setattr(sys.modules[Trainer.__module__], "set_rates", lambda _optimiser, factor: factors.append(factor))
+    monkeypatch.setattr(sys.modules[TrainingStep.__module__], "set_rates", lambda _optimiser, factor: factors.append(factor))
     bootstrap(changed(settings, warm_up=0.25), tmp_path / "run")
     assert factors == pytest.approx([rate_factor((4 * step + 2) / 24, 0.25) for step in range(6)])
 
@@ -119,18 +120,17 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
 ) -> None:
     settings = changed(settings, checkpoint_minutes=1e-9, **options)  # after every step
     bootstrap(settings, tmp_path / "whole")
-    count, original = Trainer._count, Trainer._loss
+    original = TrainingStep.__call__
 
-    def stop_at_the_fourth_batch(self: Trainer, model: torch.nn.Module, batch: object) -> torch.Tensor:
-        if self.state.samples == 12:
+    def stop_at_the_fourth_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+        if samples == 12:
             raise KeyboardInterrupt
-        return original(self, model, batch)  # type: ignore[arg-type]
+        return original(self, batch, rate=rate, samples=samples)
 
-    monkeypatch.setattr(Trainer, "_loss", stop_at_the_fourth_batch)
+    monkeypatch.setattr(TrainingStep, "__call__", stop_at_the_fourth_batch)
     with pytest.raises(KeyboardInterrupt):
         bootstrap(settings, tmp_path / "stopped")
     monkeypatch.undo()
-    assert Trainer._count is count
     resume(tmp_path / "stopped")
     whole, stopped = (sparseformers.load(tmp_path / name).state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
@@ -219,15 +219,15 @@ def test_bootstrap__never_trains_on_held_out_images(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[Path] = set()
-    original = Trainer._loss
+    original = TrainingStep.__call__
 
-    def record(self: Trainer, model: torch.nn.Module, batch: object) -> torch.Tensor:
-        seen.update(self.parts.train[int(index)] for index in batch.indices)  # type: ignore[attr-defined]
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+        seen.update(self.parts.train[int(index)] for index in batch.indices)
         held_out.update(self.parts.held_out)
-        return original(self, model, batch)  # type: ignore[arg-type]
+        return original(self, batch, rate=rate, samples=samples)
 
     held_out: set[Path] = set()
-    monkeypatch.setattr(Trainer, "_loss", record)
+    monkeypatch.setattr(TrainingStep, "__call__", record)
     bootstrap(changed(settings, samples=60), tmp_path / "run")
     assert held_out
     assert seen
@@ -246,7 +246,7 @@ def test_bootstrap__evaluation_folder_is_taken_out_of_the_training_images(settin
 def test_bootstrap__non_finite_loss_stops_before_the_step_and_names_the_files(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, original = sys.modules[Trainer.__module__], alignment_loss
+    trainer, original = sys.modules[TrainingStep.__module__], alignment_loss
     monkeypatch.setattr(trainer, "alignment_loss", lambda *given, **named: original(*given, **named) * float("nan"))
     with pytest.raises(NonFiniteLossError, match="not a finite number"):
         bootstrap(settings, tmp_path / "run")

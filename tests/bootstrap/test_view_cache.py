@@ -26,7 +26,7 @@ from sparseformers.bootstrap.cache_key import make_cache_key
 from sparseformers.bootstrap.make_cache import prepare_cache
 from sparseformers.bootstrap.objective import teacher_embedding
 from sparseformers.bootstrap.setup import Parts, gather_parts
-from sparseformers.bootstrap.trainer import Trainer
+from sparseformers.bootstrap.step import StepFigures, TrainingStep
 from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import Batch, SampleStream, ViewKey, training_loader
 from sparseformers.errors import RunError
@@ -330,14 +330,14 @@ def test_bootstrap__with_a_cache_learns_what_it_learns_without(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []
-    original = Trainer._loss
+    original = TrainingStep.__call__
 
-    def record(self: Trainer, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        loss = original(self, model, batch)
-        losses.append(loss.item())
-        return loss
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+        figures = original(self, batch, rate=rate, samples=samples)
+        losses.append(figures.loss.item())
+        return figures
 
-    monkeypatch.setattr(Trainer, "_loss", record)
+    monkeypatch.setattr(TrainingStep, "__call__", record)
     first = bootstrap(settings, tmp_path / "first")
     bootstrap(settings, tmp_path / "second")
     without = bootstrap(changed(settings, cache_teacher=None), tmp_path / "without")

@@ -1,0 +1,56 @@
+"""What a training writes down as it goes: the meters, the held-out figures, the bar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+
+from sparseformers.bootstrap.meters import Meters
+from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.run_folder import RunFolder
+from sparseformers.bootstrap.state import TrainingState
+from sparseformers.evaluate import Alignment
+
+LOGGER = logging.getLogger("sparseformers")
+
+
+class Reporter:
+    """Writes to ``metrics.jsonl``, the log and the bar; only the main process has one that writes.
+
+    Args:
+        run: where to write.
+        meters: of this process.
+        progress_bar: to draw.
+        writes: whether this is the main process.
+    """
+
+    def __init__(self, run: RunFolder, meters: Meters, progress_bar: TrainingProgress, *, writes: bool) -> None:
+        self.run, self.meters, self.progress_bar, self.writes = run, meters, progress_bar, writes
+
+    def step(self, state: TrainingState, progress: float, optimiser: torch.optim.Optimizer) -> None:
+        """Now and then: the meters to the bar and to ``metrics.jsonl``."""
+        if not self.meters.due():
+            return
+        figures = self.meters.read()
+        if self.writes:
+            rates = {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups}
+            self._append("train", state, {**figures, **rates})
+            self.progress_bar.step(
+                progress,
+                loss=figures["loss"],
+                images_per_second=figures["images_per_second"],
+                data_wait=figures["data_wait"],
+            )
+
+    def measured(self, state: TrainingState, progress: float, alignment: Alignment) -> None:
+        """A measurement on the held-out images."""
+        if self.writes:
+            self._append("held_out", state, asdict(alignment))
+            self.progress_bar.measured(progress, state.samples, alignment)
+            LOGGER.info("%d images: held-out centred cosine %.4f", state.samples, alignment.centred_cosine)
+
+    def _append(self, kind: str, state: TrainingState, figures: Mapping[str, float]) -> None:
+        self.run.append_metrics({"kind": kind, "samples": state.samples, "seconds": round(state.seconds, 1), **figures})
