@@ -53,11 +53,22 @@ def test_peak_memory__is_that_of_a_process_with_torch() -> None:
     assert 2**26 < peak_memory(CPU) < 2**37
 
 
-@pytest.mark.parametrize("steps", [0, 1])
-def test_due__only_with_steps_and_after_a_while(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    meters = Meters(CPU)
+@pytest.mark.parametrize(("steps", "due"), [(0, False), (2, False), (3, True)])
+def test_due__after_so_many_steps(steps: int, due: bool) -> None:
+    meters = Meters(CPU, every=3)
     for _ in range(steps):
         meters.step(torch.tensor(1.0), None, 1)
-    now = time.perf_counter()
-    monkeypatch.setattr(time, "perf_counter", lambda: now + 60)
-    assert meters.due() == bool(steps)
+    assert meters.due() == due
+
+
+def test_load_state_dict__goes_on_summing() -> None:
+    whole, stopped, resumed = (Meters(CPU, every=3) for _ in range(3))
+    losses = torch.rand(3, generator=torch.Generator().manual_seed(0))
+    for number, loss in enumerate(losses):
+        whole.step(loss, 2 * loss, 8)
+        if number == 2:
+            resumed.load_state_dict(stopped.state_dict())
+        (stopped if number < 2 else resumed).step(loss, 2 * loss, 8)
+    assert resumed.due()
+    figures = [meters.read() for meters in (whole, resumed)]
+    assert [(each["loss"], each["gradient_norm"]) for each in figures] == [(figures[0]["loss"], figures[0]["gradient_norm"])] * 2

@@ -114,6 +114,8 @@ class BootstrapConfig:
     """Fixed random crops of each such image to measure on, for very few images; 0 takes the central view."""
     evaluations: int = 10
     """How often progress is measured over the training."""
+    log_every: int = 10
+    """Steps between two lines of figures in ``metrics.jsonl``."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints to resume from."""
     workers: int | None = None
@@ -149,6 +151,7 @@ class BootstrapConfig:
             ("samples", self.samples, 1),
             ("batch-size", self.batch_size, 1),
             ("evaluations", self.evaluations, 1),
+            ("log-every", self.log_every, 1),
             ("holdout-limit", self.holdout_limit, 2),
             ("eval-views", self.eval_views, 0),
             ("workers", self.workers, 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -13,19 +13,18 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 
-SECONDS_BETWEEN_READINGS = 5.0
-"""How often figures are written down."""
-
 
 class Meters:
     """Loss, gradient norm, images a second and the share of time spent waiting for data, since the last reading.
 
     Args:
         device: where losses are computed.
+        every: steps between two readings; a number and not a time, so that a run that was stopped and resumed has the same.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, every: int = 10) -> None:
         self.device = device
+        self.every = every
         self.images = 0
         self.total_seconds = 0.0
         self.total_waited = 0.0
@@ -67,7 +66,7 @@ class Meters:
 
     def due(self) -> bool:
         """Whether it is time to read."""
-        return self._steps > 0 and time.perf_counter() - self._since >= SECONDS_BETWEEN_READINGS
+        return self._steps >= self.every
 
     def read(self) -> dict[str, float]:
         """The figures since the last reading; starts over."""
@@ -83,6 +82,16 @@ class Meters:
         self.total_waited += self._waited
         self._clear()
         return figures
+
+    def state_dict(self) -> dict[str, float]:
+        """What the steps since the last reading add up to, but for times: a resumed run goes on summing."""
+        return {"loss": float(self._loss), "norm": float(self._norm), "steps": self._steps, "images": self._images}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Takes over a state of :meth:`state_dict`."""
+        self._loss.fill_(state["loss"])
+        self._norm.fill_(state["norm"])
+        self._steps, self._images = int(state["steps"]), int(state["images"])
 
     def data_wait(self) -> float:
         """Share of the whole training spent waiting for data."""

@@ -42,6 +42,10 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
+    def move(self, progress: float) -> None:
+        """Shows how much of the budget is spent, in [0, 1]."""
+        self._bar.update(self._task, completed=progress)
+
     def step(self, progress: float, *, loss: float, images_per_second: float, data_wait: float) -> None:
         """Shows where the training is.
 

@@ -31,7 +31,8 @@ class Reporter:
         self.run, self.meters, self.progress_bar, self.writes = run, meters, progress_bar, writes
 
     def step(self, state: TrainingState, progress: float, optimiser: torch.optim.Optimizer) -> None:
-        """Now and then: the meters to the bar and to ``metrics.jsonl``."""
+        """The place in the training to the bar; now and then the meters to it and to ``metrics.jsonl``."""
+        self.progress_bar.move(progress)
         if not self.meters.due():
             return
         figures = self.meters.read()

@@ -62,7 +62,7 @@ class Trainer:
         if resume:
             self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser, self.average)
         self.skipped = SkippedImages()
-        self.meters = Meters(parts.device)
+        self.meters = Meters(parts.device, every=self.settings.log_every)
 
     def train(self, progress_bar: TrainingProgress) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured."""
