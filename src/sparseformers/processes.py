@@ -1,18 +1,50 @@
-"""The device of this process, and whether it is one of several (torchrun, accelerate launch)."""
+"""The device of this process, whether it is one of several (torchrun, accelerate launch), and what these agree on."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+
+LONGEST_WAIT = timedelta(minutes=30)
+"""How long processes wait for one that is alive but does not come; those that end are noticed at once."""
+
+Choice = TypeVar("Choice")
 
 
 def process_state() -> PartialState:
     """Accelerate's state of this process; joins the others where there are any."""
     # Without being told, accelerate does not join processes of a machine without an accelerator.
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
 
 
 def make_accelerator() -> Accelerator:
     """Accelerate's handle on devices and processes; precision is ours, so it is told of none."""
     process_state()
-    return Accelerator(cpu=not torch.accelerator.is_available())
+    # No buffer of a student changes, so there is none to broadcast.
+    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[wrapper])
+
+
+def process_number() -> int:
+    """Which of the processes of a launcher this is, from 0; known before they are joined."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def summed(value: float, accelerator: Accelerator) -> float:
+    """The sum of all processes' values."""
+    if accelerator.num_processes == 1:
+        return value
+    return float(accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=accelerator.device), "sum"))
+
+
+def chosen_by_first(choose: Callable[[], Choice], accelerator: Accelerator) -> Choice:
+    """What the main process chooses, for all: measured by each of them, a choice could differ."""
+    choices = [choose() if accelerator.is_main_process else None]
+    broadcast_object_list(choices)
+    return choices[0]  # type: ignore[return-value]  # the main process has put it there

@@ -41,15 +41,22 @@ class SavedModel(NamedTuple):
     """Where it comes from; None for a model that was not inherited."""
 
 
-def save(student: SparseFormer, path: str | Path, *, provenance: Provenance | None = None) -> None:
+def save(
+    student: SparseFormer,
+    path: str | Path,
+    *,
+    provenance: Provenance | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes a student with its configuration to one .safetensors file, whole or not at all.
 
     Args:
         student: whose weights to save; those on another device are copied.
         path: the file; its folder is made if need be.
         provenance: where the student comes from.
+        weights: the student's state dict, where it does not hold all of it itself.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in (weights or student.state_dict()).items()}
     metadata = {
         "format": "sparseformers",
         "sparseformers": version("sparseformers"),

@@ -15,7 +15,7 @@ from sparseformers.files import write_json
 from sparseformers.inherit import Shares
 from sparseformers.settings import from_dict, to_dict
 
-WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "log_every")
+WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "log_every", "accumulate", "shard_weights")
 """Settings that may differ between a finished training and one that is asked for: they change nothing that is measured."""
 
 

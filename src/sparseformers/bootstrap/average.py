@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sparseformers.bootstrap.sharding import local, scattered
+
 
 def decay_at(step: int, decay: float) -> float:
     """The decay of the average at a step, counted from 0: min(``decay``, (1 + step) / (10 + step)).
@@ -39,7 +41,8 @@ class WeightAverage:
     def update(self) -> None:
         """Takes in the student's weights after a step of the optimiser."""
         blend = get_ema_multi_avg_fn(decay_at(self.steps, self.decay))
-        blend(list(self.weights.values()), [parameter.detach() for parameter in self.newest.values()], self.steps)
+        weights = [local(average) for average in self.weights.values()]
+        blend(weights, [local(parameter.detach()) for parameter in self.newest.values()], self.steps)
         self.steps += 1
 
     def install(self) -> None:
@@ -62,8 +65,8 @@ class WeightAverage:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state of :meth:`state_dict`; raises KeyError if a parameter is not in it."""
-        for name, average in self.weights.items():
-            average.copy_(state["weights"][name])
+        for name, average in scattered(state["weights"], self.weights).items():
+            self.weights[name].copy_(average)
         self.steps = int(state["steps"])
 
     def _copy(self) -> dict[str, Tensor]:

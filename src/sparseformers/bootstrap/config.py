@@ -64,6 +64,11 @@ class BootstrapConfig:
     """Length of training in minutes on the clock; the learning rate decays to zero on it."""
     batch_size: int = 32
     """Images per step, over all processes."""
+    accumulate: int = 1
+    """Parts that each process cuts its images of a step into, one after the other, to save memory; the step stays the same."""
+    shard_weights: bool = False
+    """Several processes: each keeps a part of the student's weights, gradients and optimiser (FSDP), for students that do not
+    fit into one; slower."""
     lr: float = 3e-5
     """Peak learning rate of the new parts (the paper's new front wants 1e-3), which the ratios below refer to."""
     tuned_lr_ratio: float = 1.0
@@ -150,6 +155,7 @@ class BootstrapConfig:
             ("tokens", self.tokens, 1),
             ("samples", self.samples, 1),
             ("batch-size", self.batch_size, 1),
+            ("accumulate", self.accumulate, 1),
             ("evaluations", self.evaluations, 1),
             ("log-every", self.log_every, 1),
             ("holdout-limit", self.holdout_limit, 2),

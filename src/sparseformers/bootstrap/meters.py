@@ -72,7 +72,7 @@ class Meters:
         """The figures since the last reading; starts over."""
         elapsed = time.perf_counter() - self._since
         figures = {
-            "loss": round(float(self._loss) / self._steps, 5),
+            "loss": round(float(self._loss) / self._steps, 7),
             "gradient_norm": round(float(self._norm) / self._steps, 4),
             "images_per_second": round(self._images / elapsed, 2),
             "data_wait": round(self._waited / elapsed, 4),

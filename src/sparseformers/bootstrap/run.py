@@ -15,14 +15,16 @@ from sparseformers.bootstrap.card import write_card
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.meters import peak_memory
+from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
+from sparseformers.bootstrap.sharding import unsharded
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.evaluate import Alignment, Cost, measure_cost
 from sparseformers.inherit import InheritReport
-from sparseformers.processes import make_accelerator
+from sparseformers.processes import chosen_by_first, make_accelerator
 from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
@@ -83,7 +85,8 @@ def bootstrap(
     """
     accelerator = make_accelerator()
     settings = settings.absolute()
-    parts = gather_parts(settings, device=accelerator.device, teacher=teacher)
+    precision = chosen_by_first(lambda: resolve_precision(settings.precision, accelerator.device), accelerator)
+    parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
     if accelerator.is_main_process:
         require_room(parts)
     run = RunFolder.create(Path(out), overwrite=overwrite) if accelerator.is_main_process else RunFolder(Path(out))
@@ -151,6 +154,7 @@ def _train(parts: Parts, run: RunFolder, accelerator: Accelerator, console: Cons
         except BaseException as error:
             logger.error("stopped: %s: %s", type(error).__name__, error)
             raise
+        parts = unsharded(parts)
         summary = _summarise(parts, run, trainer, alignment)
         if accelerator.is_main_process:
             _draw(parts, run)

@@ -25,6 +25,7 @@ from sparseformers.data import (
 )
 from sparseformers.errors import DataError
 from sparseformers.inherit import Inheritance, inherit
+from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher, load_teacher
 
 
@@ -105,7 +106,8 @@ def gather_parts(
         block_positions=settings.block_positions,
         seed=settings.seed,
     )
-    inheritance.student.to(device)
+    if not (settings.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
+        inheritance.student.to(device)
     precision = precision or resolve_precision(settings.precision, device)
     cache_key = None
     if settings.cache_teacher is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sparseformers.bootstrap.average import WeightAverage
+from sparseformers.bootstrap.sharding import gathered, load_optimiser, load_student
 from sparseformers.errors import RunError
 from sparseformers.files import replacing
 from sparseformers.model import SparseFormer
@@ -33,14 +34,19 @@ def save_checkpoint(
     student: SparseFormer,
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None = None,
+    *,
+    writes: bool = True,
 ) -> None:
     """Writes all that resuming needs, whole or not at all: the newest weights, and their average where there is one.
 
-    The teacher is not in it.
+    The teacher is not in it. All processes have to call it, and the one that ``writes`` does so.
     """
     content = {"state": vars(state).copy(), "student": student.state_dict(), "optimiser": optimiser.state_dict()}
     if average is not None:
         content["average"] = average.state_dict()
+    content = gathered(content, keep=writes)
+    if not writes:
+        return
     with replacing(path) as temporary:
         torch.save(content, temporary)
 
@@ -57,8 +63,8 @@ def load_checkpoint(
         raise RunError(f"The run has no checkpoint '{path}' to go on from.", "Start it again with --overwrite.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        student.load_state_dict(content["student"])
-        optimiser.load_state_dict(content["optimiser"])
+        load_student(student, content["student"])
+        load_optimiser(optimiser, content["optimiser"])
         if average is not None:
             average.load_state_dict(content["average"])
         return TrainingState(**content["state"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.objective import Objective, alignment_loss
@@ -15,15 +17,18 @@ from sparseformers.bootstrap.optimiser import set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.data import Batch, derived_seed
+from sparseformers.processes import summed
 
 
 class StepFigures(NamedTuple):
     """What a step has to say; values stay on the device."""
 
     loss: Tensor
-    """Of this process's share of the batch."""
+    """Mean over the images of the batch, over all processes."""
     norm: Tensor
     """Of the gradient before clipping, without the part that moves RoIs."""
+    images: int
+    """How many could be read, over all processes."""
 
 
 class NonFiniteLoss(Exception):  # noqa: N818  # the trainer makes an error with a remedy of it
@@ -56,37 +61,59 @@ class TrainingStep:
         self.settings, self.objective, self.average = parts.settings, objective, average
         self.autocast = autocast_dtype(parts.precision)
 
-    def __call__(self, batch: Batch, *, rate: float, samples: int) -> StepFigures:
-        """One step of the optimiser.
+    def __call__(self, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+        """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
 
         Args:
-            batch: of at least one image.
+            batch: this process's share, which may be empty.
             rate: share of the peak learning rates.
             samples: images seen before.
 
         Raises:
             NonFiniteLoss: before a step is made from it, in all processes.
         """
+        images = int(summed(len(batch.images), self.accelerator))
+        if images == 0:
+            return None
         set_rates(self.optimiser, rate)
-        loss = self._loss(batch, self._tokens(samples))
-        self.accelerator.backward(loss)
+        loss = self._backward(batch, self._tokens(samples), images)
+        if not math.isfinite(loss.item()):
+            self.optimiser.zero_grad(set_to_none=True)
+            raise NonFiniteLoss
         norm = self._clip()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
-        return StepFigures(loss.detach(), norm)
+        return StepFigures(loss, norm, images)
+
+    def _backward(self, batch: Batch, tokens: int | None, images: int) -> Tensor:
+        """The gradient of the mean loss over ``images``, those of all processes; returns that mean.
+
+        Wrappers average gradients over the processes, so each loss counts by its share of the images times the processes.
+        They synchronise within forward and backward, so each process makes as many of both, if need be for nothing.
+        """
+        processes = self.accelerator.num_processes
+        total = torch.zeros((), device=self.parts.device)
+        parts = split(batch, self.settings.accumulate)
+        for number, part in enumerate(parts, start=1):
+            count = len(part.images)
+            if count == 0 and processes == 1:
+                continue
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
+                loss = self._loss(part if count else stand_in(self.parts), tokens)
+                self.accelerator.backward(loss * (count * processes / images))
+            if count:
+                total += loss.detach() * count
+        return self.accelerator.reduce(total, "sum") / images
 
     def _loss(self, batch: Batch, tokens: int | None) -> Tensor:
         device = self.parts.device
         images = batch.images.to(device, non_blocking=True)
         targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
-        loss = alignment_loss(
+        return alignment_loss(
             self.model, self.parts.teacher, images, self.autocast, targets, objective=self.objective, tokens=tokens
         )
-        if agreed(float(not math.isfinite(loss.item())), self.accelerator):
-            raise NonFiniteLoss
-        return loss
 
     def _tokens(self, samples: int) -> int | None:
         """How many tokens the step has: drawn from the seed and the samples seen, so that a resumed run agrees."""
@@ -108,7 +135,22 @@ class TrainingStep:
         if moving:
             self.accelerator.clip_grad_norm_(moving, self.settings.clip_norm)
         norm: Tensor = self.accelerator.clip_grad_norm_(others, self.settings.clip_norm)
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def split(batch: Batch, count: int) -> list[Batch]:
+    """The readable views of a batch in ``count`` parts whose sizes differ by one at most; some may be empty."""
+    if count == 1:
+        return [batch]
+    targets = [None] * count if batch.targets is None else batch.targets.tensor_split(count)
+    parts = zip(batch.images.tensor_split(count), batch.indices.tensor_split(count), targets, strict=True)
+    return [Batch(images, indices, (), part_targets) for images, indices, part_targets in parts]
+
+
+def stand_in(parts: Parts) -> Batch:
+    """One image of noise for a process that has none to learn from: it has to take part in the step, and weighs nothing."""
+    image = torch.rand(1, 3, *parts.size, generator=torch.Generator().manual_seed(0))
+    return Batch(image, torch.empty(0, dtype=torch.int64), ())
 
 
 def agreed(value: float, accelerator: Accelerator) -> float:

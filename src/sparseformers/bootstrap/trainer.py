@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.held_out import HeldOut
@@ -17,6 +18,7 @@ from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
+from sparseformers.bootstrap.sharding import gathered, is_sharded, shard
 from sparseformers.bootstrap.state import TrainingState, load_checkpoint, save_checkpoint
 from sparseformers.bootstrap.step import NonFiniteLoss, TrainingStep, agreed
 from sparseformers.bootstrap.view_cache import ViewCache
@@ -50,6 +52,8 @@ class Trainer:
         self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
         self.settings = parts.settings
         self.student = parts.inheritance.student
+        if self.settings.shard_weights:
+            shard(self.student, accelerator)
         self.optimiser = build_optimiser(
             self.student,
             lr=self.settings.lr,
@@ -67,7 +71,7 @@ class Trainer:
     def train(self, progress_bar: TrainingProgress) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured."""
         reporter = Reporter(self.run, self.meters, progress_bar, writes=self.accelerator.is_main_process)
-        held_out = HeldOut(self.parts, self.skipped)
+        held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self._step(held_out)
         alignment = self._alignment(held_out) if self.state.evaluations else self._measure(held_out, reporter)
         checkpointed = clock = time.perf_counter()
@@ -91,7 +95,8 @@ class Trainer:
         return alignment
 
     def _step(self, held_out: HeldOut) -> TrainingStep:
-        model, optimiser = self.accelerator.prepare(self.student, self.optimiser)
+        optimiser = self.accelerator.prepare(self.optimiser)
+        model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         objective = Objective(
             centred=self.settings.centred,
             mean=held_out.teacher.mean(dim=0).to(self.parts.device),
@@ -100,16 +105,15 @@ class Trainer:
         return TrainingStep(self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
-        """A step on the batch, unless some process could read none of its share."""
-        if agreed(float(len(batch.images) == 0), self.accelerator):
-            return
+        """A step on the batch, unless no process could read any of it."""
         rate = rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up)
         try:
             figures = step(batch, rate=rate, samples=self.state.samples)
         except NonFiniteLoss:
             self._stop_on(batch)
         else:
-            self.meters.step(figures.loss, figures.norm, len(batch.images) * self.accelerator.num_processes)
+            if figures is not None:
+                self.meters.step(figures.loss, figures.norm, figures.images)
 
     def _batches(self) -> Iterable[Batch]:
         """What is left of the stream of views for this process."""
@@ -164,19 +168,22 @@ class Trainer:
         alignment = self._alignment(held_out)
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
         reporter.measured(self.state, self._progress(), alignment)
-        if self.accelerator.is_main_process:
-            provenance = self.parts.inheritance.provenance
-            with self._averaged():
-                save(self.student, self.run.model, provenance=provenance)
+        with self._averaged():
+            weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
+            if self.accelerator.is_main_process:
+                provenance = self.parts.inheritance.provenance
+                save(self.student, self.run.model, provenance=provenance, weights=weights)
                 if alignment.centred_cosine > self.state.best:
-                    save(self.student, self.run.best, provenance=provenance)
+                    save(self.student, self.run.best, provenance=provenance, weights=weights)
         self.state.best = max(self.state.best, alignment.centred_cosine)
         self.accelerator.wait_for_everyone()
         return alignment
 
     def _checkpoint(self) -> None:
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.run.checkpoint, self.state, self.student, self.optimiser, self.average)
+        writes = self.accelerator.is_main_process
+        save_checkpoint(self.run.checkpoint, self.state, self.student, self.optimiser, self.average, writes=writes)
+        self.skipped.update(gather_object([self.skipped]))
+        if writes:
             self.skipped.write(self.run.skipped)
         self.accelerator.wait_for_everyone()
 

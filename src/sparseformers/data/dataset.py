@@ -185,26 +185,35 @@ class SampleStream(Sampler[list[ViewKey]]):
 
 
 class _InOrder(Sampler[list[ViewKey]]):
-    """Every view of the first epochs once, in order; no batch spans two epochs."""
+    """Every view of the first epochs once, in order; no batch spans two epochs. Processes take whole batches in turn."""
 
-    def __init__(self, length: int, batch_size: int, epochs: int = 1) -> None:
+    def __init__(self, length: int, batch_size: int, epochs: int = 1, *, process: int = 0, processes: int = 1) -> None:
         self.length = length
         self.batch_size = batch_size
         self.epochs = epochs
+        self.process = process
+        self.processes = processes
 
     def __len__(self) -> int:
-        return self.epochs * math.ceil(self.length / self.batch_size)
+        return self.epochs * len(self._starts())
+
+    def _starts(self) -> range:
+        return range(self.process * self.batch_size, self.length, self.processes * self.batch_size)
 
     def __iter__(self) -> Iterator[list[ViewKey]]:
         for epoch in range(self.epochs):
-            for start in range(0, self.length, self.batch_size):
+            for start in self._starts():
                 yield [ViewKey(epoch, index) for index in range(start, min(start + self.batch_size, self.length))]
 
 
 def default_workers() -> int:
-    """How many processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``."""
+    """How many processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``.
+
+    The processes that a launcher started on this machine share its processors.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(MOST_WORKERS, allowed or 1))
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MOST_WORKERS, (allowed or 1) // sharing))
 
 
 def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) -> DataLoader[Batch]:
@@ -231,7 +240,13 @@ def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: 
 
 
 def evaluation_batches(
-    paths: Sequence[Path], preprocessing: PreprocessingConfig, *, batch_size: int, workers: int
+    paths: Sequence[Path],
+    preprocessing: PreprocessingConfig,
+    *,
+    batch_size: int,
+    workers: int,
+    process: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
     """Loads the teacher's own view of each image, in order, as :class:`Batch` by batch.
 
@@ -240,9 +255,11 @@ def evaluation_batches(
         preprocessing: the teacher's.
         batch_size: images in a batch.
         workers: processes to read with; 0 reads in this one.
+        process: which of several this is, from 0; each takes every so many-th batch.
+        processes: how many share the images.
     """
     views = ImageViews(paths, evaluation_view(preprocessing), seed=0)
-    return _loader(views, _InOrder(len(views), batch_size), workers)
+    return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
 
 
 def fixed_views(
@@ -254,6 +271,8 @@ def fixed_views(
     scale: tuple[float, float] = (0.1, 0.6),
     batch_size: int = 32,
     workers: int = 0,
+    process: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
     """Loads K random crops of each image, the same ones every time: to evaluate with when there are few images.
 
@@ -265,9 +284,11 @@ def fixed_views(
         scale: the least and greatest share of the image's area.
         batch_size: views in a batch.
         workers: processes to read with; 0 reads in this one.
+        process: which of several this is, from 0; each takes every so many-th batch.
+        processes: how many share the views.
     """
     views = ImageViews(paths, CropView(size, scale), seed=seed, views_per_image=views_per_image)
-    return _loader(views, _InOrder(len(views), batch_size), workers)
+    return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
 
 
 def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) -> DataLoader[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sparseformers.files import replacing
@@ -16,6 +17,12 @@ class SkippedImages:
     def add(self, path: Path, reason: str) -> None:
         """Notes that ``path`` was skipped; the first reason stands."""
         self._reasons.setdefault(path, reason)
+
+    def update(self, others: Iterable[SkippedImages]) -> None:
+        """Takes over what others have collected, such as those of other processes."""
+        for other in others:
+            for path, reason in other._reasons.items():
+                self.add(path, reason)
 
     def __len__(self) -> int:
         return len(self._reasons)

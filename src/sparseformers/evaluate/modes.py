@@ -29,10 +29,13 @@ def evaluation_mode(*networks: object) -> Iterator[None]:
 
 
 @contextmanager
-def inference(device: torch.device, autocast: torch.dtype | None) -> Iterator[None]:
-    """Inference mode, in the precision ``autocast`` on ``device`` (None: in the networks' own)."""
+def inference(device: torch.device, autocast: torch.dtype | None, *, gradients_later: bool = False) -> Iterator[None]:
+    """Inference mode, in the precision ``autocast`` on ``device`` (None: in the networks' own).
+
+    With ``gradients_later`` gradients are only turned off: what sharded weights gather in inference mode cannot learn later.
+    """
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.no_grad() if gradients_later else torch.inference_mode())
         if autocast is not None:
             stack.enter_context(torch.autocast(device.type, dtype=autocast))
         yield
