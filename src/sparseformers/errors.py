@@ -44,6 +44,20 @@ class RunError(SparseFormersError):
     """A run folder is in use, or is not one."""
 
 
+class ProcessEndedError(RunError):
+    """One of several processes has ended, so the others do.
+
+    Args:
+        problem: one sentence on what is wrong, with the number of the process.
+        remedy: one sentence on what to do about it.
+        speaks: whether this process is the one that is to tell the user.
+    """
+
+    def __init__(self, problem: str, remedy: str, *, speaks: bool = True) -> None:
+        super().__init__(problem, remedy)
+        self.speaks = speaks
+
+
 class NonFiniteLossError(SparseFormersError):
     """The loss became NaN or infinite; no optimiser step was made from it."""
 

@@ -36,6 +36,12 @@ def process_number() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def leave_processes() -> None:
+    """Takes leave of the other processes, where there are any, when all is done."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def summed(value: float, accelerator: Accelerator) -> float:
     """The sum of all processes' values."""
     if accelerator.num_processes == 1:

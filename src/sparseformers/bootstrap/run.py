@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
@@ -15,8 +14,10 @@ from sparseformers.bootstrap.card import write_card
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.meters import peak_memory
+from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.restart import is_restart, launch
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.sharding import unsharded
@@ -83,17 +84,29 @@ def bootstrap(
     Raises:
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
     """
+    with together(make_accelerator()) as peers:
+        return _bootstrap(settings.absolute(), Path(out), peers, overwrite=overwrite, teacher=teacher, console=console)
+
+
+def _bootstrap(
+    settings: BootstrapConfig, out: Path, peers: Peers, *, overwrite: bool, teacher: nn.Module | None, console: Console | None
+) -> RunSummary:
+    """As :func:`bootstrap`, in each process."""
     accelerator = make_accelerator()
-    settings = settings.absolute()
+    restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
+    if restarted and chosen_by_first(RunFolder(out).checkpoint.is_file, accelerator):
+        return _resume(out, peers, console)
+    if accelerator.is_main_process:  # before anything is loaded
+        RunFolder.refuse(out, overwrite=overwrite or restarted)
     precision = chosen_by_first(lambda: resolve_precision(settings.precision, accelerator.device), accelerator)
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
     if accelerator.is_main_process:
         require_room(parts)
-    run = RunFolder.create(Path(out), overwrite=overwrite) if accelerator.is_main_process else RunFolder(Path(out))
+    run = RunFolder.create(out, overwrite=overwrite or restarted) if accelerator.is_main_process else RunFolder(out)
     if accelerator.is_main_process:
         run.write_config(to_dict(settings), resolved_choices(parts))
     accelerator.wait_for_everyone()
-    return _train(parts, run, accelerator, console, resume=False)
+    return _train(parts, run, peers, console, resume=False)
 
 
 def resume(path: str | Path, *, console: Console | None = None) -> RunSummary:
@@ -102,12 +115,18 @@ def resume(path: str | Path, *, console: Console | None = None) -> RunSummary:
     Raises:
         RunError: if ``path`` is no run, or has no checkpoint.
     """
-    run = RunFolder.existing(Path(path))
+    with together(make_accelerator()) as peers:
+        return _resume(Path(path), peers, console)
+
+
+def _resume(path: Path, peers: Peers, console: Console | None) -> RunSummary:
+    """As :func:`resume`, in each process."""
+    run = RunFolder.existing(path)
     accelerator = make_accelerator()
     content = run.read_config()
     parts = gather_parts(run.settings(), device=accelerator.device, precision=content["resolved"].get("precision"))
     parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
-    return _train(parts, run, accelerator, console, resume=True)
+    return _train(parts, run, peers, console, resume=True)
 
 
 def resolved_choices(parts: Parts) -> dict[str, Any]:
@@ -127,6 +146,7 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
         "budget_samples": parts.budget.samples,
         "budget_seconds": parts.budget.seconds,
         "view_cache": _cache_choice(parts),
+        "launch": launch(),
     }
 
 
@@ -137,23 +157,20 @@ def _cache_choice(parts: Parts) -> dict[str, str] | None:
     return {"folder": str(parts.cache_folder), "key": parts.cache_key.digest}
 
 
-def _train(parts: Parts, run: RunFolder, accelerator: Accelerator, console: Console | None, *, resume: bool) -> RunSummary:
+def _train(parts: Parts, run: RunFolder, peers: Peers, console: Console | None, *, resume: bool) -> RunSummary:
+    accelerator = make_accelerator()
     quiet = console is None or not accelerator.is_main_process
     console = Console(quiet=True) if quiet or console is None else console
-    with run.logging() as logger:
+    with run.logging(peers.process) as logger, peers.recorded(logger):
         cache = prepare_cache(parts, accelerator, console)
         trainer = Trainer(parts, run, accelerator, resume=resume, cache=cache)
         if resume and accelerator.is_main_process:
             run.rewind_metrics(trainer.state.samples)
         logger.info("%s from %d images seen", "resumed" if resume else "started", trainer.state.samples)
-        try:
-            with TrainingProgress(
-                console, parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
-            ) as bar:
-                alignment = trainer.train(bar)
-        except BaseException as error:
-            logger.error("stopped: %s: %s", type(error).__name__, error)
-            raise
+        with TrainingProgress(
+            console, parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
+        ) as bar:
+            alignment = trainer.train(bar)
         parts = unsharded(parts)
         summary = _summarise(parts, run, trainer, alignment)
         if accelerator.is_main_process:

@@ -184,10 +184,16 @@ class RunFolder:
         write_text(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     @contextmanager
-    def logging(self) -> Iterator[logging.Logger]:
-        """A logger that writes to ``train.log`` with times, as long as the context lasts."""
+    def logging(self, process: int = 0) -> Iterator[logging.Logger]:
+        """A logger that writes to ``train.log`` with times, as long as the context lasts.
+
+        Args:
+            process: which of several this is, from 0; the others write warnings and errors alone, and their number with them.
+        """
         handler = logging.FileHandler(self.log, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        number = f"process {process}: " if process else ""
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {number}%(message)s"))
+        handler.setLevel(logging.WARNING if process else logging.INFO)
         LOGGER.addHandler(handler)
         LOGGER.setLevel(logging.INFO)
         try:

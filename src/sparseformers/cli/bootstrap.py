@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from sparseformers.bootstrap import BootstrapConfig, RunFolder, RunSummary, bootstrap, make_plan
+from sparseformers.bootstrap import BootstrapConfig, RunSummary, bootstrap, make_plan
 from sparseformers.bootstrap.recipe import load_recipe
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.cli.output import console_for, print_json
@@ -46,8 +46,6 @@ class Bootstrap:
         if self.dry_run:
             self._plan(console)
             return
-        if process_state().is_main_process:  # the others would meet the folder that it makes
-            RunFolder.refuse(self.out, overwrite=self.overwrite)
         report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
 
     def _plan(self, console: Console) -> None:

@@ -21,7 +21,8 @@ from sparseformers.cli.evaluate import Evaluate
 from sparseformers.cli.profile import Profile
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.visualize import Visualize
-from sparseformers.errors import SparseFormersError
+from sparseformers.errors import ProcessEndedError, SparseFormersError
+from sparseformers.processes import leave_processes, process_number
 
 DESCRIPTION = """Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels.
 
@@ -30,6 +31,8 @@ Start with: sparseformers demo --out runs/demo
 
 BAD_USAGE = 2
 """Exit code for what the user can mend."""
+PROCESS_ENDED = 1
+"""Exit code where another process of the training has ended."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -54,26 +57,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 for bad usage or input, 130 after Ctrl-C.
+        The exit code: 0, 2 for bad usage or input, 1 where another process has ended, 130 after Ctrl-C.
     """
-    errors = Console(stderr=True, soft_wrap=True)
+    speaks = process_number() == 0  # of several processes one prints
     try:
         command: Command = tyro.cli(
             Command,
             prog="sparseformers",
             description=DESCRIPTION,
             args=expand_recipe(sys.argv[1:] if arguments is None else arguments),
+            console_outputs=speaks,
         )
         command.run()
+        leave_processes()
+    except ProcessEndedError as error:
+        if error.speaks:
+            print_error(error)
+        return PROCESS_ENDED
     except SparseFormersError as error:
-        errors.print(f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}", highlight=False)
+        if speaks:
+            print_error(error)
         return BAD_USAGE
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        errors.print("interrupted", highlight=False)
+        if speaks:
+            Console(stderr=True).print("interrupted", highlight=False)
         return INTERRUPTED
     return 0
+
+
+def print_error(error: SparseFormersError) -> None:
+    """Says what is wrong and what to do about it, on standard error."""
+    text = f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}"
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
 
 
 if __name__ == "__main__":
