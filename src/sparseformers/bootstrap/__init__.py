@@ -1,8 +1,20 @@
 """Bootstrapping: align a student that inherited from a teacher to it, on plain images, without labels."""
 
 from sparseformers.bootstrap.config import BootstrapConfig
-from sparseformers.bootstrap.plan import Plan, make_plan
+from sparseformers.bootstrap.plan import Plan, make_plan, plan_of
+from sparseformers.bootstrap.plan_config import PlanConfig, Scale
 from sparseformers.bootstrap.run import RunSummary, bootstrap, resume
 from sparseformers.bootstrap.run_folder import RunFolder
 
-__all__ = ["BootstrapConfig", "Plan", "RunFolder", "RunSummary", "bootstrap", "make_plan", "resume"]
+__all__ = [
+    "BootstrapConfig",
+    "Plan",
+    "PlanConfig",
+    "RunFolder",
+    "RunSummary",
+    "Scale",
+    "bootstrap",
+    "make_plan",
+    "plan_of",
+    "resume",
+]

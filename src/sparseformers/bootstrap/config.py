@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -20,6 +20,7 @@ Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
 class BootstrapConfig:
     """What to make of which teacher, from which images, for how long."""
 
+    needs_data: ClassVar[bool] = True
     teacher: str
     """timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
     data: Folders
@@ -201,7 +202,7 @@ class BootstrapConfig:
         ):
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"--{name} must be in (0, 1], not {part}.", f"Use {example}, for example.")
-        if not self.data:
+        if self.needs_data and not self.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
         lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]
         if len(lengths) > 1:

@@ -89,7 +89,7 @@ def gather_parts(
     Raises:
         SparseFormersError: if anything that was asked for is not to be had.
     """
-    train, held_out = gather_images(settings)
+    train, held_out = gather_images(settings) if settings.data else ((), ())  # a plan needs none
     loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
     inheritance = inherit(
         loaded,
@@ -110,7 +110,7 @@ def gather_parts(
         inheritance.student.to(device)
     precision = precision or resolve_precision(settings.precision, device)
     cache_key = None
-    if settings.cache_teacher is not None:
+    if settings.cache_teacher is not None and train:
         fingerprint = inheritance.provenance.teacher_fingerprint
         cache_key = make_cache_key(settings, loaded, fingerprint=fingerprint, precision=precision, images=train)
     return Parts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from accelerate import Accelerator
@@ -93,6 +93,19 @@ class Trainer:
         if self.average is not None:
             self.average.install()
         return alignment
+
+    def rehearse(self, held_out: HeldOut, batches: Iterable[Batch] | None = None) -> Iterator[None]:
+        """Makes steps as :meth:`train` does, for as long as the budget lasts, and stops after each; to time them by.
+
+        Args:
+            held_out: as for a training.
+            batches: to learn from in the place of the stream of views.
+        """
+        step = self._step(held_out)
+        for batch in self.meters.timed(self._batches() if batches is None else batches):
+            self._learn(step, batch)
+            self._count(batch)
+            yield
 
     def _step(self, held_out: HeldOut) -> TrainingStep:
         optimiser = self.accelerator.prepare(self.optimiser)

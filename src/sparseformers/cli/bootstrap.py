@@ -14,7 +14,8 @@ from sparseformers.bootstrap import BootstrapConfig, RunSummary, bootstrap, make
 from sparseformers.bootstrap.recipe import load_recipe
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.tables import plan_table, summary_table
+from sparseformers.cli.plan_table import plan_table
+from sparseformers.cli.tables import summary_table
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
 
@@ -36,7 +37,7 @@ class Bootstrap:
     overwrite: bool = False
     """Replace a run that is there."""
     dry_run: bool = False
-    """Only print the plan: what is new, tuned and frozen, cost, steps, estimated time and memory."""
+    """Only print the plan, as the command plan does: what is new, tuned and frozen, cost, steps, estimated time and memory."""
     json: bool = False
     """Print the summary (or the plan) as JSON."""
 
@@ -49,7 +50,7 @@ class Bootstrap:
         report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
 
     def _plan(self, console: Console) -> None:
-        with console.status("measuring a few steps"):
+        with console.status("measuring some steps"):
             plan = make_plan(gather_parts(self.settings, device=process_state().device))
         if self.json:
             print_json(to_dict(plan))
@@ -61,18 +62,18 @@ def expand_recipe(arguments: Sequence[str]) -> list[str]:
     """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
 
     Args:
-        arguments: of the program; only those of ``bootstrap`` change.
+        arguments: of the program; only those of ``bootstrap`` and ``plan`` change.
 
     Raises:
         ConfigError: if there is no such recipe, or it is none.
     """
     expanded = list(arguments)
-    if expanded[:1] != ["bootstrap"]:
+    if expanded[:1] not in (["bootstrap"], ["plan"]):
         return expanded
     for flag, following in zip(expanded, [*expanded[1:], ""], strict=True):
         name, _, value = flag.partition("=")
         if name == "--recipe" and (value or following):
-            return ["bootstrap", *load_recipe(value or following).flags(), *expanded[1:]]
+            return [expanded[0], *load_recipe(value or following).flags(), *expanded[1:]]
     return expanded
 
 

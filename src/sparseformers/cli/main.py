@@ -18,6 +18,7 @@ from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
 from sparseformers.cli.embed import Embed
 from sparseformers.cli.evaluate import Evaluate
+from sparseformers.cli.plan import Plan
 from sparseformers.cli.profile import Profile
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.visualize import Visualize
@@ -39,6 +40,7 @@ INTERRUPTED = 130
 Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")],
     Annotated[Resume, tyro.conf.subcommand("resume")],
+    Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from sparseformers.bootstrap import Plan, RunSummary
+from sparseformers.bootstrap import RunSummary
 from sparseformers.evaluate import Cost
-
-
-def plan_table(plan: Plan) -> Table:
-    """The plan of a dry run."""
-    table = Table(title=f"Plan: bootstrap from {plan.teacher}", show_header=False, title_justify="left")
-    for line in plan.inheritance:
-        table.add_row("inheritance", line)
-    _add_costs(table, plan.student_cost, plan.teacher_cost)
-    table.add_row("images", f"{plan.train_images:,} to learn from, {plan.held_out_images:,} to measure progress on")
-    table.add_row("length", f"{plan.samples:,} images seen in {plan.steps:,} steps ({plan.precision})")
-    table.add_row("time", f"about {duration(plan.seconds)} ({plan.seconds_per_step:.2f} s a step, measured)")
-    if plan.cache_gib:
-        made = f"about {duration(plan.cache_seconds)} to make" if plan.cache_seconds else "already made"
-        table.add_row("cache of views", f"{plan.cache_gib:.1f} GiB, {made}")
-    table.add_row("memory", f"about {plan.memory_gib:.1f} GiB (measured)")
-    return table
 
 
 def summary_table(summary: RunSummary) -> Table:
@@ -34,7 +18,7 @@ def summary_table(summary: RunSummary) -> Table:
         f"{alignment.neighbours} nearest neighbours in common",
         f"{alignment.neighbour_agreement:.1%} (chance {alignment.neighbour_chance:.1%})",
     )
-    _add_costs(table, summary.student_cost, summary.teacher_cost)
+    add_costs(table, summary.student_cost, summary.teacher_cost)
     table.add_row("images seen", f"{summary.samples:,} in {duration(summary.seconds)} ({summary.images_per_second:.1f} a second)")
     table.add_row("waiting for data", f"{summary.data_wait:.1%} of the time")
     table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
@@ -44,7 +28,8 @@ def summary_table(summary: RunSummary) -> Table:
     return table
 
 
-def _add_costs(table: Table, student: Cost, teacher: Cost) -> None:
+def add_costs(table: Table, student: Cost, teacher: Cost) -> None:
+    """Rows of multiply-adds of one forward pass, and of parameters."""
     ratio = student.multiply_adds / teacher.multiply_adds
     table.add_row(
         "multiply-adds",

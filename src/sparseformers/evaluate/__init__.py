@@ -26,6 +26,7 @@ from sparseformers.evaluate.report import (
 )
 from sparseformers.evaluate.shift_report import ShiftReport, shifts_table, worst_table
 from sparseformers.evaluate.shifts import measure_shifts, views_of
+from sparseformers.evaluate.training_cost import TrainingCost, measure_training_cost, training_multiply_adds
 
 __all__ = [
     "Alignment",
@@ -37,6 +38,7 @@ __all__ = [
     "Neighbours",
     "Profile",
     "ShiftReport",
+    "TrainingCost",
     "align_labels",
     "centred_cosine",
     "compare_latency",
@@ -50,6 +52,7 @@ __all__ = [
     "measure_cost",
     "measure_profile",
     "measure_shifts",
+    "measure_training_cost",
     "multiply_adds",
     "nearest_neighbours",
     "parameters",
@@ -57,6 +60,7 @@ __all__ = [
     "published_multiply_adds",
     "shift_conditions",
     "shifts_table",
+    "training_multiply_adds",
     "views_of",
     "worst_table",
 ]
