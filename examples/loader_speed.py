@@ -54,9 +54,9 @@ class Settings:
     turns: int = 5
     """Turns of each loop."""
     enlarge: tuple[int, int] | None = None
-    """Width and height in pixels of enlarged copies to read in the place of the images: large photographs, more or less."""
+    """Width and height in pixels of canvases full of the images, to read in their place: as large as a camera's photographs."""
     limit: int = 200
-    """At most so many images are enlarged and compared."""
+    """At most so many images are enlarged, and compared."""
     teacher: str | None = None
     """Compare this teacher's embeddings of both decodings, too; as for bootstrap."""
     json: bool = False
@@ -148,14 +148,19 @@ def measure_speed(paths: Sequence[Path], settings: Settings, workers: int) -> Sp
 
 
 def enlarged(paths: Sequence[Path], size: tuple[int, int], folder: Path) -> list[Path]:
-    """Copies of images that fill ``size``, as JPEGs of the usual quality."""
+    """Canvases of ``size`` full of photographs, one begun with each of the images, as JPEGs of the usual quality."""
     made = []
-    for number, path in enumerate(paths):
-        image = read_image(path)
-        factor = max(size[0] / image.width, size[1] / image.height)
-        larger = image.resize((math.ceil(image.width * factor), math.ceil(image.height * factor)), Image.Resampling.BICUBIC)
+    for number in range(len(paths)):
+        canvas, place, row = Image.new("RGB", size), number, 0
+        while row < size[1]:
+            column, height = 0, 0
+            while column < size[0]:
+                image = read_image(paths[place % len(paths)])
+                canvas.paste(image, (column, row))
+                column, height, place = column + image.width, max(height, image.height), place + 1
+            row += height
         made.append(folder / f"{number:05}.jpg")
-        larger.crop((0, 0, *size)).save(made[-1], quality=90)
+        canvas.save(made[-1], quality=90)
     return made
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError, read_image
@@ -110,7 +110,7 @@ def collate(views: list[View]) -> Batch:
     readable = [view for view in views if view.image is not None]
     images = [view.image for view in readable if view.image is not None]
     return Batch(
-        images=torch.stack(images) if images else torch.empty(0, 3, 0, 0),
+        images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
         indices=torch.tensor([view.index for view in readable], dtype=torch.int64),
         unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
     )
