@@ -29,14 +29,15 @@ def test_a_number_of_images() -> None:
     assert plan.images_per_second == 5
 
 
-def test_devices_share_the_steps_but_not_the_measurements() -> None:
+def test_devices_share_steps_and_measurements_but_not_writing() -> None:
     plan = of(Budget(samples=5000, seconds=None), devices=8)
     assert plan.steps == 63
     assert plan.stepping == 125
-    assert plan.measuring == 90
+    assert plan.measuring == 90 / 8
+    assert plan.saving == 3 * 2 + 2.5
     assert plan.images_per_second == 40
     slower = of(Budget(samples=5000, seconds=None), devices=8, efficiency=0.5)
-    assert (slower.steps, slower.stepping) == (63, 250)
+    assert (slower.steps, slower.stepping, slower.measuring) == (63, 250, 90 / 4)
 
 
 def test_a_time_is_kept_and_what_is_left_of_it_is_learnt_in() -> None:

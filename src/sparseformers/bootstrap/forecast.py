@@ -23,7 +23,7 @@ class Pace:
     step: float
     """Seconds of a step."""
     held_out: float
-    """Seconds of a measurement on the held-out images."""
+    """Seconds of a measurement on all held-out images."""
     saving: float
     """Seconds of writing the model."""
 
@@ -64,8 +64,8 @@ def forecast(
 ) -> Forecast:
     """How long a training takes, or how far it comes in the time that it has.
 
-    Steps are shared out over the devices; measurements and writing are not, all devices wait for them. The measurement before
-    the first step is not counted, as it is not in a run's own seconds.
+    Steps and measurements are shared out over the devices; writing is not, all devices wait for it. The measurement before the
+    first step is not counted, as it is not in a run's own seconds.
 
     Args:
         budget: images to see, or seconds to spend.
@@ -78,7 +78,7 @@ def forecast(
         checkpoint_models: size of a checkpoint as so many times that of the model.
     """
     rate = batch * devices * efficiency / pace.step
-    measuring = evaluations * pace.held_out
+    measuring = evaluations * pace.held_out / (devices * efficiency)
     models = evaluations * SAVES_PER_MEASUREMENT * pace.saving
     checkpoint = checkpoint_models * pace.saving
     if budget.samples is not None:

@@ -235,7 +235,7 @@ def _assumptions(parts: Parts, scale: Scale, measured: Measured) -> Iterator[str
     if scale.devices > 1:
         yield (
             f"{scale.devices} devices, {together}: {settings.batch_size} images a step on each, so that bootstrap takes "
-            f"--batch-size {settings.batch_size * scale.devices}. Measurements and checkpoints stop all of them."
+            f"--batch-size {settings.batch_size * scale.devices}. Writing stops all of them."
         )
     yield from _assumptions_of_reading(parts, scale, measured)
     yield "Checkpoints are written as fast as to this machine's temporary folder."

@@ -14,6 +14,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -83,8 +84,9 @@ def rehearse(parts: Parts, *, seconds: float, cache: ViewCache | None = None) ->
     endless = dataclasses.replace(parts, budget=Budget(samples=None, seconds=1e12))
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        held_out, held_out_image = _time_held_out(endless)
-        trainer = Trainer(endless, run, make_accelerator(), cache=cache)
+        accelerator = make_accelerator()
+        held_out, held_out_image = _time_held_out(endless, accelerator)
+        trainer = Trainer(endless, run, accelerator, cache=cache)
         reading = _time_reading(endless, seconds / 2) if _reads(endless) else None
         images = random_images(parts)
         step, data_wait = _time_steps(trainer, held_out, _batches(endless, images, cache), endless, seconds)
@@ -190,14 +192,14 @@ def _time_reading(parts: Parts, seconds: float) -> float:
     return settings.batch_size / _drain(loader, fewest=FEWEST_STEPS, seconds=seconds)
 
 
-def _time_held_out(parts: Parts) -> tuple[HeldOut, float]:
+def _time_held_out(parts: Parts, accelerator: Accelerator) -> tuple[HeldOut, float]:
     """Some of the held-out images, or noise in their place, and the seconds of a measurement for each of them."""
     settings = parts.settings
     if parts.held_out:
         some = tuple(thin(parts.held_out, max(2, HELD_OUT_BATCHES * settings.batch_size)))
-        held_out = HeldOut(dataclasses.replace(parts, held_out=some), SkippedImages())
+        held_out = HeldOut(dataclasses.replace(parts, held_out=some), SkippedImages(), accelerator)
     else:
-        held_out = _HeldOutNoise(parts, SkippedImages())
+        held_out = _HeldOutNoise(parts, SkippedImages(), accelerator)
     seconds = _seconds_of(lambda: held_out.measure(parts.inheritance.student), parts.device)
     return held_out, seconds / len(held_out.teacher)
 
@@ -205,10 +207,13 @@ def _time_held_out(parts: Parts) -> tuple[HeldOut, float]:
 class _HeldOutNoise(HeldOut):
     """Two batches of noise in the place of held-out images."""
 
+    def _rounds(self) -> int:
+        return 2
+
     def _batches(self) -> DataLoader[Batch]:
-        images = random_images(self.parts)
-        batch = Batch(images, torch.arange(len(images)), ())
-        return cast("DataLoader[Batch]", [batch, batch])
+        images = random_images(self.parts)[: self.batch_size]
+        places = torch.arange(2 * len(images)).split(len(images))
+        return cast("DataLoader[Batch]", [Batch(images, indices, ()) for indices in places])
 
 
 def _median(work: Callable[[], object], parts: Parts) -> float:
