@@ -19,15 +19,25 @@ Choice = TypeVar("Choice")
 
 def process_state() -> PartialState:
     """Accelerate's state of this process; joins the others where there are any."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not torch.distributed.is_initialized():
+        _join_again()
     # Without being told, accelerate does not join processes of a machine without an accelerator.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+
+
+def _join_again() -> None:
+    """Joins processes that a launcher has started again: what they left in its store before would have them wait for nothing."""
+    accelerator = torch.accelerator.current_accelerator()
+    backend = torch.distributed.get_default_backend_for_device(accelerator or torch.device("cpu"))
+    store, rank, processes = next(torch.distributed.rendezvous("env://", timeout=LONGEST_WAIT))
+    attempt = torch.distributed.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    torch.distributed.init_process_group(backend, store=attempt, rank=rank, world_size=processes, timeout=LONGEST_WAIT)
 
 
 def make_accelerator() -> Accelerator:
     """Accelerate's handle on devices and processes; precision is ours, so it is told of none."""
     process_state()
-    # No buffer of a student changes, so there is none to broadcast.
-    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    wrapper = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[wrapper])
 
 

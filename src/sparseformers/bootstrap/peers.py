@@ -83,6 +83,7 @@ class Peers:
             broadcast_object_list(place)
             port, token = place[0]
             self._greet(port, token)
+        os.register_at_fork(after_in_child=self._forget)
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def _greet(self, port: int, token: str) -> None:
@@ -118,6 +119,12 @@ class Peers:
             if hasattr(socket, name):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._connections[process] = connection
+
+    def _forget(self) -> None:
+        """A process that reads images outlives its parent by seconds, and would keep the connections open for as long."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
 
     def _watch(self) -> None:
         """Waits for news from the others, in a thread of its own; passes on what ends the training."""
@@ -202,6 +209,8 @@ class Peers:
         elif isinstance(error, SystemExit):  # a launcher terminates the others when one has ended
             self._told.wait(1.0)
         self._left_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a process that reads images may end now without another error
         own = isinstance(error, SparseFormersError | KeyboardInterrupt)
         if self.ending is not None and self.ending.process != self.process and not own:
             return ProcessEndedError(self.ending.problem, self.ending.remedy, speaks=self._speaks(self.ending))
