@@ -12,12 +12,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import is_sharded
 from sparseformers.data import Batch, SkippedImages, evaluation_batches, fixed_views
+from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, measure_alignment
 from sparseformers.evaluate.modes import evaluation_mode, inference
 from sparseformers.model import SparseFormer
@@ -63,7 +65,11 @@ class HeldOut:
                     self._embedding(model, torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0)))
                 for index, reason in () if batch is None or on_unreadable is None else batch.unreadable:
                     on_unreadable(index, reason)
+        if isinstance(model, FSDPModule):
+            model.reshard()  # else the next step would learn with what was put together here, whatever the weights are by then
         gathered = gather_object(rows)
+        if not gathered:
+            raise DataError("None of the held-out images can be read any more.", "See that the folder is still there.")
         indices = torch.cat([indices for indices, _ in gathered])
         return torch.cat([embeddings for _, embeddings in gathered])[indices.argsort()]
 
