@@ -63,8 +63,9 @@ class HeldOut:
                     rows.append((batch.indices, self._embedding(model, batch.images)))
                 elif is_sharded(model):  # its parts are with the others, and theirs are here
                     self._embedding(model, torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0)))
-                for index, reason in () if batch is None or on_unreadable is None else batch.unreadable:
-                    on_unreadable(index, reason)
+                if batch is not None and on_unreadable is not None:
+                    for index, reason in batch.unreadable:
+                        on_unreadable(index, reason)
         if isinstance(model, FSDPModule):
             model.reshard()  # else the next step would learn with what was put together here, whatever the weights are by then
         gathered = gather_object(rows)

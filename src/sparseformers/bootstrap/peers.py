@@ -266,6 +266,7 @@ def together(accelerator: Accelerator) -> Iterator[Peers]:
     restore = _heed_termination(peers)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # nothing is changed in place
             if peers.process:  # one process of all says it
                 warnings.simplefilter("ignore")
             yield peers
