@@ -150,7 +150,17 @@ def test_bootstrap__every_kind_of_student_agrees(tmp_path: Path, arguments: list
     "launcher",
     [
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"],
+        [
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+        ],
     ],
     ids=["torchrun", "accelerate"],
 )
@@ -165,5 +175,6 @@ def test_launchers__two_processes_agree_with_one(tmp_path: Path, arguments: list
             timeout=300,
         )
         assert finished.returncode == 0, finished.stderr
+    assert RunFolder(tmp_path / "two").read_config()["resolved"]["processes"] == 2
     assert finished.stdout.count("held-out centred cosine") == 1 + 3
     assert_same(tmp_path / "one", tmp_path / "two")

@@ -25,7 +25,7 @@ from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.evaluate import Alignment, Cost, measure_cost
 from sparseformers.inherit import InheritReport
-from sparseformers.processes import chosen_by_first, make_accelerator
+from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
@@ -147,6 +147,7 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
         "budget_seconds": parts.budget.seconds,
         "view_cache": _cache_choice(parts),
         "launch": launch(),
+        "processes": process_state().num_processes,
     }
 
 
