@@ -210,7 +210,7 @@ class Peers:
             self._told.wait(1.0)
         self._left_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a process that reads images may end now without another error
+            signal.signal(signal.SIGCHLD, _pass)  # a process that reads images may end now without another error
         own = isinstance(error, SparseFormersError | KeyboardInterrupt)
         if self.ending is not None and self.ending.process != self.process and not own:
             return ProcessEndedError(self.ending.problem, self.ending.remedy, speaks=self._speaks(self.ending))
@@ -246,7 +246,7 @@ class Peers:
 
     def on_termination(self, _signal: int, _frame: FrameType | None) -> None:
         """Leaves the training, unless this process is about to do so anyway and has yet to say why."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # those that read images are terminated too, which is no error now
+        signal.signal(signal.SIGCHLD, _pass)  # those that read images are terminated too, which is no error now
         if self._left_at is None and self.ending is None:
             raise SystemExit(128 + signal.SIGTERM)
 
@@ -285,6 +285,10 @@ def _heed_termination(peers: Peers) -> Callable[[], object]:
         return lambda: None
     signal.signal(signal.SIGTERM, peers.on_termination)
     return lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _pass(_signal: int, _frame: FrameType | None) -> None:
+    """Heeds nothing; a signal that waits to be heeded would complain of being ignored."""
 
 
 def killed(process: int, processes: int) -> Ending:
