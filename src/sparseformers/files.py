@@ -35,3 +35,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def synchronise(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk and outlast a loss of power.
+
+    Raises:
+        OSError: if there is no room for what was written.
+    """
+    if path.is_dir() and os.name == "nt":  # which has no such thing for folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError, RunError, WeightsError
-from sparseformers.files import replacing
+from sparseformers.files import replacing, synchronise
 from sparseformers.inherit import Provenance
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
@@ -30,6 +32,9 @@ CONFIGURATION = "_extra_state"
 
 A file carries it twice: for us in the metadata, and among the tensors for hosts such as timm, which read nothing else.
 """
+
+SCORE = "held_out_centred_cosine"
+"""The name in a file's metadata of how near the student was to its teacher."""
 
 
 class SavedModel(NamedTuple):
@@ -47,14 +52,19 @@ def save(
     *,
     provenance: Provenance | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    score: float | None = None,
 ) -> None:
-    """Writes a student with its configuration to one .safetensors file, whole or not at all.
+    """Writes a student with its configuration to one .safetensors file, whole or not at all; the same student, the same bytes.
 
     Args:
         student: whose weights to save; those on another device are copied.
         path: the file; its folder is made if need be.
         provenance: where the student comes from.
         weights: the student's state dict, where it does not hold all of it itself.
+        score: how near it is to its teacher, for :func:`saved_score`.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in (weights or student.state_dict()).items()}
     metadata = {
@@ -65,8 +75,55 @@ def save(
     }
     if provenance is not None:
         metadata["provenance"] = json.dumps(to_dict(provenance))
+    if score is not None:
+        metadata[SCORE] = repr(score)
     with replacing(Path(path)) as temporary:
-        save_file(state | {CONFIGURATION: configuration_tensor(student.config)}, temporary, metadata=metadata)
+        write_tensors(temporary, state | {CONFIGURATION: configuration_tensor(student.config)}, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a .safetensors file and waits until it is on the disk; the same content gives the same bytes.
+
+    Args:
+        path: the file, in a folder that is there.
+        tensors: by name, contiguous, on the CPU, none sharing memory with another.
+        metadata: texts by name.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:  # which tells the cause in its text only
+        cause = re.search(r"\(os error (\d+)\)", str(error))
+        if cause is None:
+            raise
+        raise OSError(int(cause[1]), os.strerror(int(cause[1])), str(path)) from error
+    if metadata:
+        _sort_metadata(path)
+    synchronise(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Puts the metadata of a .safetensors file in order, in place: the library writes them in another one each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:  # another spelling of the same texts, which no reader minds
+            return
+        file.seek(8)
+        file.write(text.ljust(size))
+
+
+def saved_score(path: Path) -> float | None:
+    """How near the student in a file was to its teacher, as it was saved; None if there is no such file or it does not say."""
+    try:
+        with safe_open(path, "pt") as file:
+            return float((file.metadata() or {})[SCORE])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
 
 
 def configuration_tensor(config: SparseFormerConfig) -> Tensor:

@@ -165,7 +165,7 @@ def test_run_rows__measures_a_training_that_was_stopped_before_that(
 
 
 def test_run_rows__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_bench(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_minutes=1e-9"))  # after every step
+    config = tiny_bench(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))  # after every step
     original = TrainingStep.__call__
 
     def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
@@ -198,7 +198,7 @@ def test_run_rows__settings_without_effect_may_differ(
     copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MODULE, "bootstrap", never)
-    assert len(run(copied(overrides=(*TINY, "checkpoint_minutes=3"))).rows[0].runs) == 2
+    assert len(run(copied(overrides=(*TINY, "checkpoint_every=3m"))).rows[0].runs) == 2
 
 
 def test_open_bench__another_teacher_or_other_images_are_refused(copied: Callable[..., BenchConfig], tmp_path: Path) -> None:

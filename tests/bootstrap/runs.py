@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sparseformers.bootstrap import BootstrapConfig, RunFolder
+from sparseformers.bootstrap.checkpoint import read_checkpoint
+from sparseformers.bootstrap.checkpoints import Writing
+from sparseformers.bootstrap.packing import unpack
 from tests.tiny import SIDE, write_images, write_teacher
 
 
@@ -38,3 +46,22 @@ def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
 def entries(folder: Path, kind: str) -> list[dict[str, float]]:
     """The lines of a kind in a run's metrics."""
     return [entry for entry in RunFolder(folder).read_metrics() if entry["kind"] == kind]
+
+
+@contextmanager
+def each_checkpoint_awaited() -> Iterator[None]:
+    """Within it a checkpoint that is due is written even if the one before takes long."""
+
+    def not_busy(self: Writing) -> bool:
+        self.wait()
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writing, "is_busy", property(not_busy))
+        yield
+
+
+def last_checkpoint(folder: Path) -> dict[str, Any]:
+    """The states of the parts of a run's newest checkpoint, by name."""
+    snapshot = read_checkpoint(RunFolder(folder).checkpoint_folders()[-1])
+    return {name: unpack(state, snapshot.tensors.get(name, {})) for name, state in snapshot.state["parts"].items()}

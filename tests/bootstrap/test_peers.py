@@ -21,7 +21,7 @@ def arguments(folder: Path, out: str) -> list[str]:
     teacher = f"timm:test_vit@{folder / 'teacher.safetensors'}"
     options = ["--teacher", teacher, "--data", str(folder / "photos"), "--image-size", str(SIDE), "--batch-size", "4"]
     options += ["--samples", "24", "--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0"]
-    return ["bootstrap", *options, "--checkpoint-minutes", "1e-9", "--out", str(folder / out)]
+    return ["bootstrap", *options, "--checkpoint-every", "1step", "--out", str(folder / out)]
 
 
 def begin(folder: Path, name: str, count: int, *accidents: Accident) -> Group:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NO_METHOD = {
     *("teacher", "data", "tokens", "elastic", "image_size", "crop"),
     *("epochs", "samples", "minutes", "precision", "seed", "data_seed", "cache_teacher", "cached_views"),
-    *("holdout", "holdout_limit", "eval_data", "eval_views", "evaluations", "log_every", "checkpoint_minutes", "workers"),
+    *("holdout", "holdout_limit", "eval_data", "eval_views", "evaluations", "log_every", "checkpoint_every", "keep", "workers"),
     *("accumulate", "shard_weights"),
 }
 """Settings that are not of the method: what it is done to, for how long, how it is measured, and the machine."""

@@ -17,14 +17,18 @@ from sparseformers.bootstrap.optimiser import rate_factor
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
 from sparseformers.data import Batch
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, RunError, WeightsError
-from tests.bootstrap.runs import changed, entries, tiny_settings
+from tests.bootstrap.runs import changed, entries, last_checkpoint, tiny_settings
 from tests.tiny import SIDE, write_images, write_teacher
 
 RUN_FILES = {
     "README.md",
     "checkpoints",
     "checkpoints/best.safetensors",
-    "checkpoints/last.pt",
+    "checkpoints/step-00000006",
+    "checkpoints/step-00000006/manifest.json",
+    "checkpoints/step-00000006/optimiser.safetensors",
+    "checkpoints/step-00000006/state.json",
+    "checkpoints/step-00000006/student.safetensors",
     "config.json",
     "curves.png",
     "metrics.jsonl",
@@ -118,7 +122,7 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(se
 def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, float]
 ) -> None:
-    settings = changed(settings, checkpoint_minutes=1e-9, **options)  # after every step
+    settings = changed(settings, checkpoint_every="1steps", **options)
     bootstrap(settings, tmp_path / "whole")
     original = TrainingStep.__call__
 
@@ -138,20 +142,20 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
         [(e["samples"], e["centred_cosine"]) for e in entries(tmp_path / name, "held_out")] for name in ("whole", "stopped")
     ]
     assert figures[0] == figures[1]
-    ends = [torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("whole", "stopped")]
+    ends = [last_checkpoint(tmp_path / name) for name in ("whole", "stopped")]
     assert ("average" in ends[0]) == ("ema" in options)
-    for part in ends[0].keys() & {"student", "average"}:
+    for part in ends[0].keys() & {"student", "optimiser", "average"}:
         first, second = (flat(end[part]) for end in ends)
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first), part
 
 
-def flat(state: dict[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
-    """All tensors and numbers of nested dictionaries."""
-    found: dict[str, torch.Tensor] = {}
-    for name, value in state.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": torch.as_tensor(value)}
-    return found
+def flat(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors and numbers of nested dictionaries and lists."""
+    if isinstance(state, (dict, list, tuple)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {key: value for name, item in items for key, value in flat(item, f"{prefix}{name}.").items()}
+    return {prefix: torch.as_tensor(state)} if isinstance(state, (torch.Tensor, int, float)) else {}
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -167,9 +171,7 @@ def test_resume__refuses_what_is_no_run_and_another_teacher(settings: BootstrapC
     with pytest.raises(RunError, match="is not a run of sparseformers"):
         resume(tmp_path)
     bootstrap(settings, tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(b"torn")
-    with pytest.raises(RunError, match="cannot be read"):
-        resume(tmp_path / "run")
+    (tmp_path / "run" / "README.md").unlink()  # without which it is not finished
     write_teacher(tmp_path / "teacher.safetensors", classes=4)
     with pytest.raises(WeightsError, match="not those that the student was made from"):
         resume(tmp_path / "run")

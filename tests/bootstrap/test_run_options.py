@@ -12,7 +12,7 @@ from sparseformers.bootstrap import BootstrapConfig, bootstrap
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
 from sparseformers.evaluate import Alignment
-from tests.bootstrap.runs import changed, entries, tiny_settings
+from tests.bootstrap.runs import changed, entries, last_checkpoint, tiny_settings
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_bootstrap__with_an_average_measures_and_saves_it_and_learns_as_without(
     newest = measured.copy()
     measured.clear()
     bootstrap(changed(settings, warm_up=0.0, ema=0.9), tmp_path / "averaged")
-    checkpoint = torch.load(tmp_path / "averaged" / "checkpoints" / "last.pt", weights_only=True)
+    checkpoint = last_checkpoint(tmp_path / "averaged")
     saved = sparseformers.load(tmp_path / "averaged").state_dict()
     assert len(newest) == len(measured) == 4
     for name in saved:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from sparseformers.bootstrap import BootstrapConfig
+from sparseformers.bootstrap.changes import parse_pairs, setting_names
 from sparseformers.bootstrap.config import Folders
 from sparseformers.bootstrap.recipe import Recipe, changed
-from sparseformers.errors import ConfigError, suggest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from sparseformers.errors import ConfigError
 
 CONTROLLED = {
     "teacher": "--teacher",
@@ -129,25 +124,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: for what is no pair, no setting, or has a flag of its own.
     """
-    known = [field.name for field in fields(BootstrapConfig) if field.name not in CONTROLLED]
-    settings: dict[str, Any] = {}
     for pair in pairs:
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        key = key.replace("-", "_")
-        if not equals or not value:
-            raise ConfigError(f"--set {pair} is not KEY=VALUE.", "Write --set batch_size=64, for example.")
+        key = pair.partition("=")[0].strip().replace("-", "_")
         if key in CONTROLLED:
             raise ConfigError(f"--set {pair} sets what all rows of a bench share.", f"Use {CONTROLLED[key]}.")
-        if key not in known:
-            raise ConfigError(
-                f"--set {pair} names no setting of bootstrap.", suggest(key, known) or f"There are: {', '.join(known)}."
-            )
-        settings[key] = _value(value)
-    return settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return parse_pairs(pairs, [name for name in setting_names() if name not in CONTROLLED])

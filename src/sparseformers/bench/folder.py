@@ -10,13 +10,11 @@ from typing import Any, Literal
 
 from sparseformers.bench.measure import Measurement
 from sparseformers.bootstrap import BootstrapConfig, RunFolder
+from sparseformers.bootstrap.config import WITHOUT_EFFECT
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.files import write_json
 from sparseformers.inherit import Shares
 from sparseformers.settings import from_dict, to_dict
-
-WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "log_every", "accumulate", "shard_weights")
-"""Settings that may differ between a finished training and one that is asked for: they change nothing that is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +161,7 @@ class BenchFolder:
                 f"The training '{run.path}' has other settings than are asked for ({changes}).",
                 f"Choose another --out, ask for those settings, or remove the folder '{self.path / row}' to train it anew.",
             )
-        return run.card.is_file() and run.model.is_file()  # the card is written last
+        return run.is_finished
 
     def read_measured(self, row: str, seed: int) -> RunMeasurement | None:
         """What was measured of a training; None if nothing was."""

@@ -145,7 +145,7 @@ def _train(bench: Bench, row: Recipe, settings: BootstrapConfig, progress: Train
     run, what = bench.folder.run(row.name, settings.seed), f"{row.name}, seed {settings.seed}"
     if finished:
         progress.announce(what, "finished before")
-    elif run.checkpoint.is_file():
+    elif run.checkpoint_folders():
         progress.announce(what, "goes on")
         resume(run.path, console=bench.console)
     else:

@@ -9,8 +9,12 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from sparseformers.bootstrap.interval import Interval
 from sparseformers.errors import ConfigError
 from sparseformers.teachers import absolute_name
+
+WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every", "accumulate", "shard_weights")
+"""Settings that change nothing of what is learnt or measured: they may differ where the others have to be the same."""
 
 Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
 """Folders that the command line takes one by one: --data A --data B."""
@@ -122,8 +126,10 @@ class BootstrapConfig:
     """How often progress is measured over the training."""
     log_every: int = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints to resume from."""
+    checkpoint_every: str = "10m"
+    """Length of training between checkpoints to resume from, such as 10m, 30s, 2h, 500steps or 1epoch."""
+    keep: int = 3
+    """So many checkpoints are kept, the newest; the best model is kept besides."""
     workers: int | None = None
     """Processes that read images; chosen from the processor's cores by default."""
 
@@ -161,6 +167,7 @@ class BootstrapConfig:
             ("log-every", self.log_every, 1),
             ("holdout-limit", self.holdout_limit, 2),
             ("eval-views", self.eval_views, 0),
+            ("keep", self.keep, 1),
             ("workers", self.workers, 0),
             ("image-size", self.image_size, 32),
             ("looks", self.looks, 0),
@@ -202,6 +209,7 @@ class BootstrapConfig:
         ):
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"--{name} must be in (0, 1], not {part}.", f"Use {example}, for example.")
+        Interval.parse(self.checkpoint_every, flag="--checkpoint-every")
         if self.needs_data and not self.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
         lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]

@@ -85,13 +85,20 @@ class Meters:
 
     def state_dict(self) -> dict[str, float]:
         """What the steps since the last reading add up to, but for times: a resumed run goes on summing."""
-        return {"loss": float(self._loss), "norm": float(self._norm), "steps": self._steps, "images": self._images}
+        return {
+            "loss": float(self._loss),
+            "norm": float(self._norm),
+            "steps": self._steps,
+            "images": self._images,
+            "total_images": self.images,
+        }
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Takes over a state of :meth:`state_dict`."""
         self._loss.fill_(state["loss"])
         self._norm.fill_(state["norm"])
         self._steps, self._images = int(state["steps"]), int(state["images"])
+        self.images = int(state["total_images"])
 
     def data_wait(self) -> float:
         """Share of the whole training spent waiting for data."""

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from sparseformers.bootstrap.stopping import RunStopped
 from sparseformers.errors import ProcessEndedError, RunError, SparseFormersError
 
 SECONDS_TO_CONNECT = 60.0
@@ -202,7 +203,7 @@ class Peers:
 
         Communication fails where another process has ended, so such an error is not the reason but what came of it.
         """
-        if isinstance(error, ProcessEndedError) or self.processes == 1:
+        if isinstance(error, ProcessEndedError | RunStopped) or self.processes == 1:
             return error
         if isinstance(error, RuntimeError | OSError):
             self._told.wait(SECONDS_TO_LEARN)
@@ -234,6 +235,11 @@ class Peers:
         """Writes down, once, what ends the training within the context; raises what :meth:`leave` makes of it."""
         try:
             yield
+        except RunStopped as stopped:  # all of them do, together
+            self.finish()
+            if self.process == 0:
+                logger.info("%s", stopped)
+            raise
         except BaseException as error:
             called = self.leave(error)
             if called is not error and self.ending is not None and self.ending.process == self.process:

@@ -10,6 +10,7 @@ import torch
 
 from sparseformers.bootstrap.budget import Budget
 from sparseformers.bootstrap.forecast import Forecast, Pace, Sizes, forecast, sizes_of, view_bytes
+from sparseformers.bootstrap.interval import Interval
 from sparseformers.bootstrap.make_cache import is_made
 from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.plan_config import PlanConfig, Scale
@@ -106,7 +107,9 @@ def make_plan(parts: Parts, scale: Scale | None = None) -> Plan:
         devices=scale.devices,
         efficiency=scale.efficiency,
         evaluations=settings.evaluations,
-        checkpoint_seconds=60 * settings.checkpoint_minutes,
+        checkpoint_seconds=Interval.parse(settings.checkpoint_every, flag="--checkpoint-every").in_seconds(
+            step=pace.step / scale.efficiency, batch_size=settings.batch_size * scale.devices, images=images
+        ),
         checkpoint_models=sizes.checkpoint / sizes.model,
     )
     view = view_bytes(parts.size, parts.teacher.anatomy.embedding_width)

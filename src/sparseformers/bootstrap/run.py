@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
+from rich.markup import escape
 from torch import nn
 
 from sparseformers.bootstrap.card import write_card
+from sparseformers.bootstrap.changes import refuse_changes
+from sparseformers.bootstrap.checkpoint import Snapshot, read_checkpoint
+from sparseformers.bootstrap.checkpoints import Found, find_checkpoint, remove_leftovers
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.random_state import random_state_of
+from sparseformers.bootstrap.recipe import changed
 from sparseformers.bootstrap.restart import is_restart, launch
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.sharding import unsharded
+from sparseformers.bootstrap.state import random_state_in
+from sparseformers.bootstrap.stopping import StopSignals
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.evaluate import Alignment, Cost, measure_cost
 from sparseformers.inherit import InheritReport
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
-from sparseformers.settings import to_dict
+from sparseformers.settings import from_dict, to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
 PICTURED_IMAGES = 6
@@ -83,6 +95,7 @@ def bootstrap(
 
     Raises:
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
+        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
     with together(make_accelerator()) as peers:
         return _bootstrap(settings.absolute(), Path(out), peers, overwrite=overwrite, teacher=teacher, console=console)
@@ -94,39 +107,105 @@ def _bootstrap(
     """As :func:`bootstrap`, in each process."""
     accelerator = make_accelerator()
     restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
-    if restarted and chosen_by_first(RunFolder(out).checkpoint.is_file, accelerator):
-        return _resume(out, peers, console)
+    if restarted:
+        return _resume(out, peers, {}, console)
     if accelerator.is_main_process:  # before anything is loaded
-        RunFolder.refuse(out, overwrite=overwrite or restarted)
+        RunFolder.refuse(out, overwrite=overwrite)
     precision = chosen_by_first(lambda: resolve_precision(settings.precision, accelerator.device), accelerator)
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
     if accelerator.is_main_process:
         require_room(parts)
-    run = RunFolder.create(out, overwrite=overwrite or restarted) if accelerator.is_main_process else RunFolder(out)
-    if accelerator.is_main_process:
-        run.write_config(to_dict(settings), resolved_choices(parts))
-    accelerator.wait_for_everyone()
-    return _train(parts, run, peers, console, resume=False)
+    run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
+    with run.room_required():
+        if accelerator.is_main_process:
+            run.write_config(to_dict(settings), resolved_choices(parts))
+        accelerator.wait_for_everyone()
+    return _train(parts, run, peers, _console(console, accelerator))
 
 
-def resume(path: str | Path, *, console: Console | None = None) -> RunSummary:
-    """Goes on with a run from its last checkpoint, with its own settings.
+def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, console: Console | None = None) -> RunSummary:
+    """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
+
+    A run that was killed before its first checkpoint starts at its beginning.
+
+    Args:
+        path: the run folder.
+        changes: settings without effect on what is learnt (see ``WITHOUT_EFFECT``), by name; the run keeps them.
+        console: for progress; quiet by default.
 
     Raises:
-        RunError: if ``path`` is no run, or has no checkpoint.
+        ConfigError: if another setting was changed, here or in the run's ``config.json``.
+        RunError: if ``path`` is no run, or none of its checkpoints is whole.
+        SparseFormersError: of another kind, if teacher or images are not those of the run.
+        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
     with together(make_accelerator()) as peers:
-        return _resume(Path(path), peers, console)
+        return _resume(Path(path), peers, changes or {}, console)
 
 
-def _resume(path: Path, peers: Peers, console: Console | None) -> RunSummary:
+def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Console | None) -> RunSummary:
     """As :func:`resume`, in each process."""
     run = RunFolder.existing(path)
+    there, content = run.settings(), run.read_config()
+    settings = changed(there, changes, where="--set of this resume")
+    changes_told = refuse_changes(there, settings)
     accelerator = make_accelerator()
-    content = run.read_config()
-    parts = gather_parts(run.settings(), device=accelerator.device, precision=content["resolved"].get("precision"))
-    parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
-    return _train(parts, run, peers, console, resume=True)
+    console = _console(console, accelerator)
+    with run.logging(peers.process) as logger, run.room_required():
+        finished = run.is_finished
+        found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
+        if accelerator.is_main_process and not finished:
+            _report(logger, console, found.notes)
+            _prepare(run, settings, changes_told, logger)
+        parts = gather_parts(settings, device=accelerator.device, precision=content["resolved"].get("precision"))
+        parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
+        if finished:
+            return _finished(parts, run, console)
+        snapshot = None if found.folder is None else read_checkpoint(found.folder)
+    return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
+
+
+def _console(console: Console | None, accelerator: Accelerator) -> Console:
+    """The console to write to, which is quiet but in the main process."""
+    return Console(quiet=True) if console is None or not accelerator.is_main_process else console
+
+
+def _report(logger: logging.Logger, console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        logger.warning(note)
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+
+
+def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], logger: logging.Logger) -> None:
+    """Clears away what a kill has left, and writes down what was changed."""
+    for name in remove_leftovers(run):
+        logger.warning("removed what was left unfinished: %s", name)
+    if changes:
+        run.change_settings(to_dict(settings))
+        logger.info("changed: %s", "; ".join(changes))
+
+
+def _finished(parts: Parts, run: RunFolder, console: Console) -> RunSummary:
+    """What came of a run that needs no going on."""
+    console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+    figures = run.read_figures()
+    entries = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
+    waits = [entry["data_wait"] for entry in entries]
+    seconds = float(figures["seconds"])
+    return RunSummary(
+        path=run.path,
+        alignment=from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'"),
+        samples=int(figures["samples"]),
+        seconds=seconds,
+        images_per_second=figures["samples"] / seconds if seconds else 0.0,
+        data_wait=sum(waits) / len(waits) if waits else 0.0,
+        peak_memory_gib=max((entry["peak_memory_gib"] for entry in entries), default=0.0),
+        skipped=int(figures["skipped"]),
+        student_cost=from_dict(Cost, figures["student_cost"], where=f"figures in '{run.config}'"),
+        teacher_cost=from_dict(Cost, figures["teacher_cost"], where=f"figures in '{run.config}'"),
+        report=parts.inheritance.report,
+        view_cache=parts.cache_folder,
+    )
 
 
 def resolved_choices(parts: Parts) -> dict[str, Any]:
@@ -158,20 +237,30 @@ def _cache_choice(parts: Parts) -> dict[str, str] | None:
     return {"folder": str(parts.cache_folder), "key": parts.cache_key.digest}
 
 
-def _train(parts: Parts, run: RunFolder, peers: Peers, console: Console | None, *, resume: bool) -> RunSummary:
+def _train(
+    parts: Parts,
+    run: RunFolder,
+    peers: Peers,
+    console: Console,
+    *,
+    resumed: bool = False,
+    snapshot: Snapshot | None = None,
+) -> RunSummary:
     accelerator = make_accelerator()
-    quiet = console is None or not accelerator.is_main_process
-    console = Console(quiet=True) if quiet or console is None else console
-    with run.logging(peers.process) as logger, peers.recorded(logger):
+    with run.logging(peers.process) as logger, peers.recorded(logger), run.room_required():
         cache = prepare_cache(parts, accelerator, console)
-        trainer = Trainer(parts, run, accelerator, resume=resume, cache=cache)
-        if resume and accelerator.is_main_process:
-            run.rewind_metrics(trainer.state.samples)
-        logger.info("%s from %d images seen", "resumed" if resume else "started", trainer.state.samples)
-        with TrainingProgress(
-            console, parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
-        ) as bar:
-            alignment = trainer.train(bar)
+        trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
+        if resumed and accelerator.is_main_process:
+            run.rewind_metrics(None if snapshot is None else trainer.state.samples)
+        logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
+        start = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
+        random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
+        with ExitStack() as stack:
+            signals = stack.enter_context(StopSignals(speaks=accelerator.is_main_process))
+            stack.enter_context(random_state_of(random_state, accelerator.device))
+            stack.enter_context(trainer.checkpointer)
+            bar = stack.enter_context(TrainingProgress(console, start))
+            alignment = trainer.train(bar, signals)
         parts = unsharded(parts)
         summary = _summarise(parts, run, trainer, alignment)
         if accelerator.is_main_process:

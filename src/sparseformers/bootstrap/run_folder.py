@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +35,9 @@ REPORTED_PACKAGES = (
 
 LOGGER = logging.getLogger("sparseformers")
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What systems answer when a disk, a quota or a file is full."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -58,9 +62,16 @@ class RunFolder:
         return self.path / "train.log"
 
     @property
-    def checkpoint(self) -> Path:
-        """The state to resume from."""
-        return self.path / "checkpoints" / "last.pt"
+    def checkpoints(self) -> Path:
+        """What to resume from: a folder ``step-00000500`` for each of the newest checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint_folders(self) -> list[Path]:
+        """Those folders, the newest last; whether they are whole is not looked at."""
+        named = self.checkpoints.glob("step-*")
+        return sorted(
+            (path for path in named if path.is_dir() and path.name[5:].isdecimal()), key=lambda path: int(path.name[5:])
+        )
 
     @property
     def best(self) -> Path:
@@ -97,6 +108,11 @@ class RunFolder:
         """The files of the batch whose loss was not finite, if that happened."""
         return self.path / "non_finite_batch.txt"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether its training is at its end, and all that is made of it afterwards is there."""
+        return self.card.is_file() and self.model.is_file()  # the card is written last
+
     @classmethod
     def create(cls, path: Path, *, overwrite: bool) -> RunFolder:
         """Makes a new run folder.
@@ -109,7 +125,7 @@ class RunFolder:
         if path.is_dir():
             shutil.rmtree(path)
         try:
-            run.checkpoint.parent.mkdir(parents=True)
+            path.mkdir(parents=True)
         except OSError as error:
             raise RunError(f"The output folder '{path}' cannot be made ({error.strerror}).", "Choose another --out.") from None
         return run
@@ -119,8 +135,8 @@ class RunFolder:
         """Raises RunError if a run cannot be made at ``path``, before anything is loaded or written."""
         if path.exists() and not path.is_dir():
             raise RunError(f"The output '{path}' is a file.", "Give a folder to --out.")
-        if not path.is_dir() or not any(path.iterdir()):
-            return
+        if not path.is_dir() or all(content.suffix == ".part" for content in path.iterdir()):
+            return  # nothing, or what a start that was killed has left
         if not cls(path).config.is_file():
             raise RunError(f"The folder '{path}' is not empty and is no run, so it is not overwritten.", "Choose another --out.")
         if not overwrite:
@@ -159,9 +175,54 @@ class RunFolder:
                 f"The file '{self.config}' is not the configuration of a run ({error!r}).", "Start a new run."
             ) from None
 
+    def read_figures(self) -> dict[str, Any]:
+        """What a finished run came to, as its card has it.
+
+        Raises:
+            RunError: if ``config.json`` does not say.
+        """
+        try:
+            return dict(json.loads(self.config.read_text(encoding="utf-8"))["figures"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"The file '{self.config}' has no figures of the run ({error!r}).", "Start a new run.") from None
+
     def settings(self) -> BootstrapConfig:
-        """The settings that the run was started with."""
-        return from_dict(BootstrapConfig, self.read_config()["settings"], where=f"settings in '{self.config}'")
+        """The settings of the run."""
+        settings = self.read_config()["settings"]
+        if isinstance(settings.get("checkpoint_minutes"), (int, float)):  # its name in earlier versions
+            settings["checkpoint_every"] = f"{max(1, round(60 * settings.pop('checkpoint_minutes')))}s"
+        return from_dict(BootstrapConfig, settings, where=f"settings in '{self.config}'")
+
+    def change_settings(self, settings: Mapping[str, Any]) -> None:
+        """Records other settings; what else is in ``config.json`` stays."""
+        write_json(self.config, {**json.loads(self.config.read_text(encoding="utf-8")), "settings": dict(settings)})
+
+    def write_error(self, error: OSError) -> RunError:
+        """What to say when something of the run cannot be written."""
+        where = f"the run '{self.path}'"
+        if error.errno in NO_ROOM:
+            return RunError(
+                f"There is no room left to write {where} ({error.strerror}), so it stopped; its checkpoints before are whole.",
+                f"Free some space, then go on by: sparseformers resume {self.path}",
+            )
+        return RunError(
+            f"A file of {where} cannot be written ({error.strerror or error}), so it stopped; its checkpoints before are whole.",
+            f"Mend that, then go on by: sparseformers resume {self.path}",
+        )
+
+    @contextmanager
+    def room_required(self) -> Iterator[None]:
+        """Within it a full disk is an error that says so.
+
+        Raises:
+            RunError: in the place of the system's.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise self.write_error(error) from error
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``."""
@@ -178,9 +239,9 @@ class RunFolder:
                 continue
         return entries
 
-    def rewind_metrics(self, samples: int) -> None:
-        """Drops the lines after ``samples``: a resumed run measures them again."""
-        kept = [entry for entry in self.read_metrics() if entry["samples"] <= samples]
+    def rewind_metrics(self, samples: int | None) -> None:
+        """Drops the lines after ``samples``, or all for None: a resumed run measures them again."""
+        kept = [entry for entry in self.read_metrics() if samples is not None and entry["samples"] <= samples]
         write_text(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     @contextmanager
@@ -190,7 +251,7 @@ class RunFolder:
         Args:
             process: which of several this is, from 0; the others write warnings and errors alone, and their number with them.
         """
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler = _LogFile(self.log, encoding="utf-8")
         number = f"process {process}: " if process else ""
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {number}%(message)s"))
         handler.setLevel(logging.WARNING if process else logging.INFO)
@@ -201,6 +262,18 @@ class RunFolder:
         finally:
             LOGGER.removeHandler(handler)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts off: what can be mended is said once, by whatever else has to be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def installed_versions() -> dict[str, str]:

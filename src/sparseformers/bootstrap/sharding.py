@@ -61,7 +61,7 @@ def gathered(state: Any, *, keep: bool) -> Any:
     if isinstance(state, Mapping):
         return {name: gathered(value, keep=keep) for name, value in state.items()}
     if isinstance(state, list | tuple):
-        return [gathered(value, keep=keep) for value in state]
+        return type(state)(gathered(value, keep=keep) for value in state)
     if not isinstance(state, Tensor):
         return state
     if isinstance(state, DTensor):

@@ -1,22 +1,37 @@
-"""The state of a training between two steps, and how it is saved and loaded."""
+"""The state of a training between two steps: what a checkpoint is collected from, and what it is given back to."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
 
-from sparseformers.bootstrap.average import WeightAverage
+from sparseformers.bootstrap.changes import refuse_changes
+from sparseformers.bootstrap.checkpoint import Snapshot
+from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.interval import Place
+from sparseformers.bootstrap.packing import Stateful, pack, unpack
+from sparseformers.bootstrap.random_state import random_state
+from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import gathered, load_optimiser, load_student
-from sparseformers.errors import RunError
-from sparseformers.files import replacing
+from sparseformers.data import SkippedImages
+from sparseformers.errors import DataError, RunError
+from sparseformers.evaluate import Alignment
 from sparseformers.model import SparseFormer
+from sparseformers.settings import from_dict, to_dict
 
 
 @dataclass
 class TrainingState:
-    """Where a training is. Views and order are functions of the seed and ``samples``, so no generator needs saving."""
+    """Where a training is. The schedule, the order of the images and their views are functions of the seed and ``samples``."""
 
     samples: int = 0
     """Images seen, those that could not be read counted in."""
@@ -26,49 +41,143 @@ class TrainingState:
     """Highest held-out centred cosine so far."""
     evaluations: int = 0
     """Measurements made so far."""
+    alignment: Alignment | None = None
+    """The last one."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.samples, self.seconds)
 
 
-def save_checkpoint(
-    path: Path,
+@dataclass(frozen=True)
+class StudentState:
+    """A student's weights, whole ones, also where it is sharded."""
+
+    student: SparseFormer
+    """Whose."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.student.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        load_student(self.student, state)
+
+
+@dataclass(frozen=True)
+class OptimiserState:
+    """An optimiser's moments and rates, whole ones, also where the student is sharded."""
+
+    optimiser: torch.optim.Optimizer
+    """Whose."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.optimiser.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_optimiser(self.optimiser, state)
+
+
+def identity_of(parts: Parts) -> dict[str, Any]:
+    """What tells a training from others, as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
+    return {
+        "settings": to_dict(parts.settings),
+        "teacher": {
+            "identity": to_dict(parts.teacher.identity),
+            "fingerprint": parts.inheritance.provenance.teacher_fingerprint,
+        },
+        # A place among the images, which is a number, means nothing among others.
+        "data": {
+            "train_images": len(parts.train),
+            "held_out_images": len(parts.held_out),
+            "digest": names_digest([*parts.train, *parts.held_out]),
+        },
+    }
+
+
+def collect(
     state: TrainingState,
-    student: SparseFormer,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None = None,
+    stateful: Mapping[str, Stateful],
+    skipped: SkippedImages,
     *,
-    writes: bool = True,
-) -> None:
-    """Writes all that resuming needs, whole or not at all: the newest weights, and their average where there is one.
+    identity: Mapping[str, Any],
+    accelerator: Accelerator,
+) -> Snapshot:
+    """All that going on needs; all processes call it together, and have to be in the same place.
 
-    The teacher is not in it. All processes have to call it, and the one that ``writes`` does so.
+    Args:
+        state: where the training is.
+        stateful: what has a state, by name: student, optimiser and the like; each name makes a file of its tensors.
+        skipped: images that could not be read.
+        identity: of the training, see :func:`identity_of`.
+        accelerator: of the process.
+
+    Returns:
+        The whole snapshot in the main process; its tensors are those that the training goes on changing.
     """
-    content = {"state": vars(state).copy(), "student": student.state_dict(), "optimiser": optimiser.state_dict()}
-    if average is not None:
-        content["average"] = average.state_dict()
-    content = gathered(content, keep=writes)
-    if not writes:
-        return
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in stateful}
+    whole = {name: gathered(part.state_dict(), keep=accelerator.is_main_process) for name, part in stateful.items()}
+    content = {
+        **identity,
+        "training": to_dict(state),
+        "skipped": skipped.state_dict(),
+        "random": gather_object([random_state(accelerator.device)]),
+        "parts": {name: pack(part, tensors[name]) for name, part in whole.items()},
+    }
+    return Snapshot(content, {name: named for name, named in tensors.items() if named})
 
 
-def load_checkpoint(
-    path: Path, student: SparseFormer, optimiser: torch.optim.Optimizer, average: WeightAverage | None = None
+def restore(
+    snapshot: Snapshot,
+    stateful: Mapping[str, Stateful],
+    skipped: SkippedImages,
+    *,
+    parts: Parts,
+    identity: Mapping[str, Any],
 ) -> TrainingState:
-    """Restores student, optimiser and average, and returns where the training was.
+    """Gives what :func:`collect` collected back.
 
     Raises:
-        RunError: if there is no checkpoint, or it cannot be read.
+        ConfigError: if a setting was changed since that does have an effect.
+        DataError: if the images are others.
+        WeightsError: if the teacher is another one.
+        RunError: if something is missing in it.
     """
-    if not path.is_file():
-        raise RunError(f"The run has no checkpoint '{path}' to go on from.", "Start it again with --overwrite.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        load_student(student, content["student"])
-        load_optimiser(optimiser, content["optimiser"])
-        if average is not None:
-            average.load_state_dict(content["average"])
-        return TrainingState(**content["state"])
-    except Exception as error:  # the reader raises whatever the damaged bytes lead it to
-        raise RunError(
-            f"The checkpoint '{path}' cannot be read ({type(error).__name__}).", "Start the run again with --overwrite."
-        ) from error
+    content = snapshot.state
+    refuse_changes(from_dict(BootstrapConfig, content["settings"], where="settings of the checkpoint"), parts.settings)
+    parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
+    _require_same_data(content["data"], identity["data"])
+    for name, part in stateful.items():
+        try:
+            part.load_state_dict(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__}).",
+                "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite.",
+            ) from error
+    skipped.load_state_dict(content["skipped"])
+    return from_dict(TrainingState, content["training"], where="state in the checkpoint")
+
+
+def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
+    """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
+    states = snapshot.state["random"]
+    return states[process] if process < len(states) else None
+
+
+def names_digest(paths: Sequence[Path]) -> str:
+    """SHA-256 of the names in their order, relative to the folder that all of them are in."""
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    names = "\n".join(str(path)[len(root) :] for path in paths)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    if there == found:
+        return
+    before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
+    told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
+    raise DataError(
+        f"The images are no longer those that the run has learnt from ({told}).",
+        "Put them back as they were, or start a new run.",
+    )

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sparseformers.bootstrap.average import WeightAverage
+from sparseformers.bootstrap.checkpoint import Snapshot
+from sparseformers.bootstrap.checkpoints import Checkpointer
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
 from sparseformers.bootstrap.objective import Objective
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
+from sparseformers.bootstrap.packing import Stateful
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import gathered, is_sharded, shard
-from sparseformers.bootstrap.state import TrainingState, load_checkpoint, save_checkpoint
+from sparseformers.bootstrap.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.bootstrap.step import NonFiniteLoss, TrainingStep, agreed
+from sparseformers.bootstrap.stopping import RunStopped, StopSignals
 from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
 from sparseformers.errors import DataError, NonFiniteLossError
 from sparseformers.evaluate import Alignment
 from sparseformers.files import write_text
-from sparseformers.saving import save
+from sparseformers.saving import save, saved_score
 
 
 class Trainer:
@@ -36,7 +41,7 @@ class Trainer:
         parts: teacher, student, images, budget.
         run: where to write.
         accelerator: of the process, or of one of several.
-        resume: whether to go on from the run's checkpoint.
+        snapshot: of a checkpoint to go on from; None starts at the beginning.
         cache: views with the teacher's embeddings to train on; without it views are made and the teacher runs.
     """
 
@@ -46,7 +51,7 @@ class Trainer:
         run: RunFolder,
         accelerator: Accelerator,
         *,
-        resume: bool = False,
+        snapshot: Snapshot | None = None,
         cache: ViewCache | None = None,
     ) -> None:
         self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
@@ -62,19 +67,33 @@ class Trainer:
             layer_decay=self.settings.layer_decay,
         )
         self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
-        self.state = TrainingState()
-        if resume:
-            self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser, self.average)
         self.skipped = SkippedImages()
         self.meters = Meters(parts.device, every=self.settings.log_every)
+        self.identity = identity_of(parts)
+        self.state = TrainingState()
+        if snapshot is not None:
+            self.state = restore(snapshot, self._stateful(), self.skipped, parts=parts, identity=self.identity)
+        # A kill may have come between that file and the checkpoint that knows of it.
+        score = saved_score(run.best)
+        self.state.best = TrainingState.best if score is None else score
+        self.checkpointer = Checkpointer(
+            run, self.settings, images=len(parts.train), accelerator=accelerator, start=self.state.place
+        )
 
-    def train(self, progress_bar: TrainingProgress) -> Alignment:
-        """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured."""
+    def train(self, progress_bar: TrainingProgress, signals: StopSignals) -> Alignment:
+        """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
+
+        Raises:
+            RunStopped: after a step, with the state saved, if a signal asked for it.
+        """
         reporter = Reporter(self.run, self.meters, progress_bar, writes=self.accelerator.is_main_process)
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self._step(held_out)
-        alignment = self._alignment(held_out) if self.state.evaluations else self._measure(held_out, reporter)
-        checkpointed = clock = time.perf_counter()
+        if self._progress() >= 1:
+            self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
+        elif not self.state.evaluations:
+            self._measure(held_out, reporter)
+        clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
             self._learn(step, batch)
             self._count(batch)
@@ -82,17 +101,18 @@ class Trainer:
             self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
             reporter.step(self.state, self._progress(), self.optimiser)
             if self._evaluation_is_due():
-                alignment = self._measure(held_out, reporter)
-            if now - checkpointed > 60 * self.settings.checkpoint_minutes:
-                self._checkpoint()
-                checkpointed = now
+                self._measure(held_out, reporter)
             if self._progress() >= 1:
                 break
+            if self.checkpointer.is_due(self.state.place):
+                self._checkpoint()
+            self._stop_if_asked(signals)
         self._refuse_if_nothing_was_read()
-        self._checkpoint()
+        self._last_checkpoint()
         if self.average is not None:
             self.average.install()
-        return alignment
+        assert self.state.alignment is not None  # measured at the end, if not before
+        return self.state.alignment
 
     def rehearse(self, held_out: HeldOut, batches: Iterable[Batch] | None = None) -> Iterator[None]:
         """Makes steps as :meth:`train` does, for as long as the budget lasts, and stops after each; to time them by.
@@ -176,29 +196,54 @@ class Trainer:
         with self._averaged():
             return held_out.measure(self.student)
 
-    def _measure(self, held_out: HeldOut, reporter: Reporter) -> Alignment:
+    def _measure(self, held_out: HeldOut, reporter: Reporter) -> None:
         """Measures on the held-out images, writes it down, and saves the model."""
         alignment = self._alignment(held_out)
+        self.state.alignment = alignment
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
         reporter.measured(self.state, self._progress(), alignment)
+        self._save_models(score=alignment.centred_cosine)
+
+    def _save_models(self, score: float | None = None) -> None:
+        """Saves the model, and as the best one, too, if no other had so high a ``score``."""
         with self._averaged():
             weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 provenance = self.parts.inheritance.provenance
                 save(self.student, self.run.model, provenance=provenance, weights=weights)
-                if alignment.centred_cosine > self.state.best:
-                    save(self.student, self.run.best, provenance=provenance, weights=weights)
-        self.state.best = max(self.state.best, alignment.centred_cosine)
+                if score is not None and score > self.state.best:
+                    save(self.student, self.run.best, provenance=provenance, weights=weights, score=score)
+        if score is not None:
+            self.state.best = max(self.state.best, score)
         self.accelerator.wait_for_everyone()
-        return alignment
+
+    def _stateful(self) -> Mapping[str, Stateful]:
+        """What has a state of its own, by name; each name is a part of a checkpoint."""
+        always = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser), "meters": self.meters}
+        return always if self.average is None else {**always, "average": self.average}
 
     def _checkpoint(self) -> None:
-        writes = self.accelerator.is_main_process
-        save_checkpoint(self.run.checkpoint, self.state, self.student, self.optimiser, self.average, writes=writes)
+        """Begins to write a checkpoint beside the steps that follow."""
         self.skipped.update(gather_object([self.skipped]))
-        if writes:
+        snapshot = collect(self.state, self._stateful(), self.skipped, identity=self.identity, accelerator=self.accelerator)
+        self.checkpointer.save(snapshot, self.state.place)
+        if self.accelerator.is_main_process:
             self.skipped.write(self.run.skipped)
+
+    def _last_checkpoint(self) -> None:
+        """Writes a checkpoint, unless there is one of here, and waits until it is whole."""
+        if self.checkpointer.saved != self.state.place:
+            self._checkpoint()
+        self.checkpointer.wait()
         self.accelerator.wait_for_everyone()
+
+    def _stop_if_asked(self, signals: StopSignals) -> None:
+        """Saves and stops in all processes, if a signal reached any; stops if a checkpoint could not be written."""
+        if self.checkpointer.has_failed:
+            self.checkpointer.wait()  # which raises the reason
+        if code := int(agreed(float(signals.asked), self.accelerator)):
+            self._last_checkpoint()
+            raise RunStopped(self.run.path, samples=self.state.samples, by=signal.Signals(code))
 
     def _stop_on(self, batch: Batch) -> None:
         files = [str(self.parts.train[int(index)]) for index in batch.indices]

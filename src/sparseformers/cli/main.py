@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from sparseformers.bootstrap.stopping import RunStopped
 from sparseformers.cli.ablate import Ablate
 from sparseformers.cli.bench_recipe import BenchRecipe
 from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 for bad usage or input, 1 where another process has ended, 130 after Ctrl-C.
+        The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 1 where another process has ended,
+        130 after Ctrl-C.
     """
     speaks = process_number() == 0  # of several processes one prints
     try:
@@ -82,6 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_USAGE
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RunStopped as stopped:
+        leave_processes()
+        if speaks:
+            text = f"{escape(str(stopped))}; go on with it by: {escape(stopped.resume_command)}"
+            Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+        return stopped.exit_code
     except KeyboardInterrupt:
         if speaks:
             Console(stderr=True).print("interrupted", highlight=False)

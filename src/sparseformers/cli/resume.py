@@ -9,23 +9,28 @@ from typing import Annotated
 import tyro
 
 from sparseformers.bootstrap import resume
+from sparseformers.bootstrap.changes import parse_pairs, setting_names
 from sparseformers.cli.bootstrap import report_summary
 from sparseformers.cli.output import console_for
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was stopped, with its own settings.
+    """Go on with a run that was stopped or killed, with its own settings, from its newest whole checkpoint.
 
     Example: sparseformers resume runs/first
     """
 
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run folder."""
+    overrides: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
+    """Another value for a setting that changes nothing of what is learnt: workers, checkpoint_every, keep or log_every. May be
+    given several times."""
     json: bool = False
     """Print the summary as JSON."""
 
     def run(self) -> None:
         """Runs the command."""
         console = console_for(as_json=self.json)
-        report_summary(resume(self.run_path, console=console), console, as_json=self.json)
+        changes = parse_pairs(self.overrides, setting_names())
+        report_summary(resume(self.run_path, changes=changes, console=console), console, as_json=self.json)

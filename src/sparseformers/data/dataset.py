@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -312,3 +313,6 @@ def init_worker(_worker: int) -> None:
     """What each reading process does first."""
     # The workers share the processors already.
     torch.set_num_threads(1)
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sparseformers.files import replacing
@@ -26,6 +26,15 @@ class SkippedImages:
 
     def __len__(self) -> int:
         return len(self._reasons)
+
+    def state_dict(self) -> list[list[str]]:
+        """Path and reason of each image."""
+        return [[str(path), reason] for path, reason in self._reasons.items()]
+
+    def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:
+        """Adds the images of a :meth:`state_dict`."""
+        for path, reason in state:
+            self.add(Path(path), reason)
 
     def share(self, of: int) -> float:
         """The share of ``of`` images that was skipped, in [0, 1]."""

@@ -1,0 +1,142 @@
+"""One checkpoint: a folder with a state as JSON, tensors as safetensors, and a manifest of their sizes and SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sparseformers.errors import RunError
+from sparseformers.files import synchronise
+from sparseformers.saving import write_tensors
+
+MANIFEST = "manifest.json"
+"""Sizes and SHA-256 of the other files; written last, and without a complete one there is no checkpoint."""
+STATE = "state.json"
+"""All that is no tensor."""
+FORMAT = 1
+"""Of the folder; a later one is refused by name."""
+CHUNK = 1 << 20
+"""Bytes that are read at once."""
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: dict[str, Any]
+    """Plain JSON values."""
+    tensors: dict[str, dict[str, Tensor]]
+    """By file (without its suffix) and name; contiguous, on the CPU."""
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
+    """Writes a checkpoint to a temporary folder beside ``folder`` and renames it; one that is there is replaced.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left of it then.
+    """
+    temporary, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        size = _fill(temporary, snapshot)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        synchronise(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return size
+
+
+def _fill(folder: Path, snapshot: Snapshot) -> int:
+    """Writes the files, each down to the disk, the manifest last."""
+    for file, tensors in snapshot.tensors.items():
+        write_tensors(folder / f"{file}.safetensors", tensors)
+    _write_json(folder / STATE, snapshot.state)
+    written = sorted(folder.iterdir())
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
+    _write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+    synchronise(folder)
+    return sum(path.stat().st_size for path in [*written, folder / MANIFEST])
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    synchronise(path)
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None if it is whole, every byte of it."""
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        for name, entry in files.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if (size := (folder / name).stat().st_size) != entry["size"]:
+                return f"{name} has {size:,} bytes instead of {entry['size']:,}"
+            if sha256_of(folder / name) != entry["sha256"]:
+                return f"{name} holds other bytes than were written"
+        return None if STATE in files else f"its {MANIFEST} is incomplete"
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"its {MANIFEST} cannot be used ({type(error).__name__})"
+
+
+def read_checkpoint(folder: Path) -> Snapshot:
+    """What a whole checkpoint holds.
+
+    Raises:
+        RunError: if it is of a later format, or was changed since it was found whole.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest["format"] != FORMAT:
+            raise RunError(
+                f"The checkpoint '{folder}' has format {manifest['format']}, and this version reads format {FORMAT}.",
+                "Go on with the version of sparseformers that the run was made with.",
+            )
+        state = json.loads((folder / STATE).read_bytes())
+        suffix = ".safetensors"
+        tensors = {name.removesuffix(suffix): load_file(folder / name) for name in manifest["files"] if name.endswith(suffix)}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(
+            f"The checkpoint '{folder}' cannot be read ({type(error).__name__}).", "Resume the run from the one before it."
+        ) from error
+    return Snapshot(state, tensors)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    checksum = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            checksum.update(chunk)
+    return checksum.hexdigest()
+
+
+def step_name(samples: int, batch_size: int) -> str:
+    """The name of the checkpoint after so many images: ``step-00000500``."""
+    return f"step-{-(-samples // batch_size):08}"
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint: first its name, so that a half of it is never taken for one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.replace(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
