@@ -74,3 +74,8 @@ def test_has_passed__at_every_end(text: str, places: list[int]) -> None:
 @pytest.mark.parametrize("text", ["3steps", "24samples", "2epochs", "1epoch"])
 def test_has_passed__counts_from_the_beginning_of_the_training(text: str) -> None:
     assert ends(text, resumed_at=16) == [place for place in ends(text, resumed_at=0) if place > 16]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("2m", 120.0), ("3steps", 6.0), ("20samples", 10.0), ("1epoch", 50.0)])
+def test_in_seconds__by_the_time_of_a_step(text: str, seconds: float) -> None:
+    assert Interval.parse(text, flag="--checkpoint-every").in_seconds(step=2.0, batch_size=4, images=100) == seconds

@@ -62,8 +62,7 @@ def same_end(whole: Path, killed: Path) -> None:
     for state in states:
         state["training"].pop("seconds")
         state["settings"].pop("workers")
-        (process,) = state["processes"]
-        process.pop("random")  # what the operating system seeded Python's and numpy's generators with
+        state.pop("random")  # what the operating system seeded Python's and numpy's generators with
     assert states[0] == states[1]
     assert [path.name for path in RunFolder(killed).checkpoint_folders()][-1] == last
     assert len(RunFolder(killed).checkpoint_folders()) == 3

@@ -219,8 +219,11 @@ class Trainer:
 
     def _stateful(self) -> Mapping[str, Stateful]:
         """What has a state of its own, by name; each name is a part of a checkpoint."""
-        always = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser), "meters": self.meters}
-        return always if self.average is None else {**always, "average": self.average}
+        stateful: dict[str, Stateful] = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser)}
+        stateful["meters"] = self.meters
+        if self.average is not None:
+            stateful["average"] = self.average
+        return stateful
 
     def _checkpoint(self) -> None:
         """Begins to write a checkpoint beside the steps that follow."""
