@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError, WeightsError
 from sparseformers.inherit import Provenance, Shares
-from sparseformers.saving import CONFIGURATION, load, load_saved, save
+from sparseformers.saving import CONFIGURATION, load, load_saved, save, saved_score
 from sparseformers.settings import to_dict
 from tests.model.small import small_model
 
@@ -51,6 +51,22 @@ def test_save__puts_the_configuration_among_the_tensors_too(model_path: Path) ->
     tensors = load_file(model_path)
     assert json.loads(bytes(tensors.pop(CONFIGURATION).tolist())) == json.loads(json.dumps(to_dict(load(model_path).config)))
     assert tensors.keys() == load(model_path).state_dict().keys()
+
+
+def test_save__the_same_student_gives_the_same_bytes(tmp_path: Path) -> None:
+    student, provenance = small_model(), Provenance("timm:x", "abc", Shares(truncate=1, tune=1, freeze=1), (64, 64), 0.9)
+    for number in range(8):  # the library puts metadata in another order each time
+        save(student, tmp_path / f"{number}.safetensors", provenance=provenance, score=0.5)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert load_saved(tmp_path / "0.safetensors").provenance == provenance
+
+
+def test_saved_score__is_the_one_that_was_given(tmp_path: Path) -> None:
+    save(small_model(), tmp_path / "scored.safetensors", score=0.1 + 0.2)
+    save(small_model(), tmp_path / "plain.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    scores = [saved_score(tmp_path / f"{name}.safetensors") for name in ("scored", "plain", "torn", "absent")]
+    assert scores == [0.1 + 0.2, None, None, None]
 
 
 def test_load__takes_a_file_from_before_that(model_path: Path) -> None:

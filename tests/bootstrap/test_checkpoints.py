@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.bootstrap import checkpoints as module
 from sparseformers.bootstrap.checkpoint import Snapshot, fault_of, write_checkpoint
 from sparseformers.bootstrap.checkpoints import Checkpointer, Writing
 from sparseformers.errors import DataError, RunError
 from sparseformers.processes import make_accelerator
+from sparseformers.saving import save
 from tests.bootstrap.runs import changed, each_checkpoint_awaited, entries, tiny_settings
 
 
@@ -170,6 +172,16 @@ def test_resume__best_model_of_after_the_checkpoint_agrees_with_its_score(finish
     for out in (finished, stopped):
         last = out / "checkpoints" / "step-00000006" / "state.json"
         assert json.loads(last.read_text())["training"]["best"] == best
+
+
+def test_resume__a_best_model_from_after_the_checkpoint_is_not_replaced_by_a_lesser_one(stopped: Path) -> None:
+    best = stopped / "checkpoints" / "best.safetensors"
+    save(sparseformers.load(best), best, score=0.99)  # another run of the same steps may have come that far
+    before = best.read_bytes()
+    resume(stopped)
+    assert best.read_bytes() == before
+    state = json.loads((stopped / "checkpoints" / "step-00000006" / "state.json").read_text())
+    assert state["training"]["best"] == 0.99
 
 
 def test_resume__of_a_run_with_a_lost_best_model_makes_another(stopped: Path) -> None:

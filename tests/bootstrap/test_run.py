@@ -115,6 +115,7 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(se
     bootstrap(changed(settings, seed=1), tmp_path / "other")
     first, again, other = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two", "other"))
     assert all(torch.equal(first[name], again[name]) for name in first)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
     assert not torch.equal(first["focusing.widen.weight"], other["focusing.widen.weight"])
 
 
@@ -126,7 +127,7 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
     bootstrap(settings, tmp_path / "whole")
     original = TrainingStep.__call__
 
-    def stop_at_the_fourth_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+    def stop_at_the_fourth_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
         if samples == 12:
             raise KeyboardInterrupt
         return original(self, batch, rate=rate, samples=samples)
@@ -223,7 +224,7 @@ def test_bootstrap__never_trains_on_held_out_images(
     seen: set[Path] = set()
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
         seen.update(self.parts.train[int(index)] for index in batch.indices)
         held_out.update(self.parts.held_out)
         return original(self, batch, rate=rate, samples=samples)

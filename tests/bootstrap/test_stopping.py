@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sparseformers.bootstrap import RunFolder, bootstrap, resume
+from sparseformers.bootstrap.checkpoint import read_checkpoint
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
 from sparseformers.bootstrap.stopping import RunStopped, StopSignals
 from sparseformers.cli.main import main
 from sparseformers.data import Batch
+from tests.bootstrap.ranks import start
+from tests.bootstrap.ranks_work import command
 from tests.bootstrap.runs import changed, tiny_settings
+from tests.tiny import SIDE, write_images, write_teacher
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def at_third_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Non
     def patch(act: Callable[[], None]) -> None:
         original = TrainingStep.__call__
 
-        def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+        def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
             if samples == 8:
                 act()
             return original(self, batch, rate=rate, samples=samples)
@@ -86,7 +91,7 @@ def test_main__exit_code_and_the_command_to_go_on(
     monkeypatch.undo()
     original = TrainingStep.__call__
 
-    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
         os.kill(os.getpid(), number)
         return original(self, batch, rate=rate, samples=samples)
 
@@ -135,3 +140,27 @@ def test_stop_signals__the_first_one_counts() -> None:
         assert signals.asked == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)()
+
+
+def test_several_processes__one_of_them_asked_all_stop_after_the_same_step_and_one_goes_on(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 12)
+    run, teacher = RunFolder(tmp_path / "run"), write_teacher(tmp_path / "teacher.safetensors")
+    options = ["--teacher", teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE), "--batch-size", "4"]
+    options += ["--samples", "200", "--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0"]
+    arguments = ["bootstrap", *options, "--checkpoint-every", "2steps", "--out", str(run.path)]
+    group = start(2, command, arguments, output=tmp_path / "two")
+    patience = time.monotonic() + 60
+    while not run.checkpoint_folders() and time.monotonic() < patience:
+        time.sleep(0.001)
+    os.kill(group.processes[1].pid or 0, signal.SIGTERM)
+    assert group.join() == [0, 0], group.said(0) + group.said(1)
+    assert group.said(0).count("stopped by SIGTERM after") == 1
+    assert f"go on with it by: sparseformers resume {run.path}" in " ".join(group.said(0).split())
+    assert group.said(1) == ""
+    snapshot = read_checkpoint(run.checkpoint_folders()[-1])
+    assert 0 < snapshot.state["training"]["samples"] < 200
+    assert len(snapshot.state["random"]) == 2
+    alone = start(1, command, ["resume", str(run.path)], output=tmp_path / "one")
+    assert alone.join() == [0], alone.said(0)
+    assert run.is_finished
+    assert run.read_metrics()[-1]["samples"] == 200
