@@ -28,15 +28,19 @@ def rewrite(path: Path, *, tensors: dict[str, torch.Tensor] | None = None, metad
     save_file(tensors or load_file(path), path, metadata={**kept, **(metadata or {})})
 
 
-def test_save_load__round_trip_gives_the_same_function(tmp_path: Path) -> None:
-    student = small_model(block={"layer_scale": True, "query_key_norm": True}, pooling="attention", projection=8, classes=3)
-    provenance = Provenance(
+def small_provenance() -> Provenance:
+    return Provenance(
         teacher="timm:x",
         teacher_fingerprint="abc",
         shares=Shares(truncate=1, tune=1, freeze=1),
         image_size=(64, 64),
         crop=0.9,
     )
+
+
+def test_save_load__round_trip_gives_the_same_function(tmp_path: Path) -> None:
+    student = small_model(block={"layer_scale": True, "query_key_norm": True}, pooling="attention", projection=8, classes=3)
+    provenance = small_provenance()
     save(student, tmp_path / "folder" / "model.safetensors", provenance=provenance)
     again = load_saved(tmp_path / "folder" / "model.safetensors")
     images = torch.rand(2, 3, 48, 64)
@@ -54,7 +58,7 @@ def test_save__puts_the_configuration_among_the_tensors_too(model_path: Path) ->
 
 
 def test_save__the_same_student_gives_the_same_bytes(tmp_path: Path) -> None:
-    student, provenance = small_model(), Provenance("timm:x", "abc", Shares(truncate=1, tune=1, freeze=1), (64, 64), 0.9)
+    student, provenance = small_model(), small_provenance()
     for number in range(8):  # the library puts metadata in another order each time
         save(student, tmp_path / f"{number}.safetensors", provenance=provenance, score=0.5)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
