@@ -24,8 +24,8 @@ class Resume:
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run folder."""
     overrides: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
-    """Another value for a setting that changes nothing of what is learnt: workers, checkpoint_every, keep or log_every. May be
-    given several times."""
+    """Another value for a setting that changes nothing of what is learnt, such as workers, checkpoint_every, keep or log_every.
+    May be given several times."""
     json: bool = False
     """Print the summary as JSON."""
 
