@@ -6,16 +6,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sparseformers.bench.measure import Measurement
 from sparseformers.bootstrap import BootstrapConfig, RunFolder
+from sparseformers.bootstrap.precision import Precision
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.files import write_json
 from sparseformers.inherit import Shares
 from sparseformers.settings import from_dict, to_dict
 
-WITHOUT_EFFECT = ("workers", "checkpoint_minutes", "log_every", "accumulate", "shard_weights")
+WITHOUT_EFFECT = (
+    *("workers", "checkpoint_minutes", "log_every", "trackers", "tracker_project"),
+    *("accumulate", "shard_weights"),
+)
 """Settings that may differ between a finished training and one that is asked for: they change nothing that is measured."""
 
 
@@ -39,7 +43,7 @@ class Conditions:
     """Height and width in pixels."""
     crop: float
     """Share of the shorter side that the central crop keeps."""
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     """Of matrix products, in training and in judging."""
 
     def digest(self) -> str:

@@ -98,8 +98,13 @@ class BootstrapConfig:
     """Random crops, flips and moderate colour jitter; or strong enough to learn from a handful of photographs."""
     crop_scale: float | None = None
     """Smallest share of the image's area that those random crops keep, in (0, 1]; 0.25 by default, 0.02 for strong."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the matrix products; auto measures which one this machine is faster in."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the matrix products; auto measures whether this machine is faster in fp32 or bf16. The loss of fp16 is scaled so that
+    small gradients do not vanish."""
+    gradient_checkpointing: bool = False
+    """Compute what is inside the student's blocks again in the backward pass instead of keeping it: less memory, more time."""
+    compile: bool = False
+    """Compile teacher and student with torch.compile: minutes at the start, faster steps where the machine has a compiler."""
     seed: int = 0
     """Of starting values, order, views and the held-out choice."""
     data_seed: int | None = None
@@ -122,6 +127,10 @@ class BootstrapConfig:
     """How often progress is measured over the training."""
     log_every: int = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
+    trackers: tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...] = ("auto",)
+    """Where figures go beside ``metrics.jsonl``; auto is TensorBoard where it is installed. Several may be named."""
+    tracker_project: str = "sparseformers"
+    """Project of the run at Weights & Biases or trackio."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints to resume from."""
     workers: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from torch import nn
 
 from sparseformers.bootstrap.card import write_card
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.heartbeat import Heartbeat
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.restart import is_restart, launch
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.sharding import unsharded
+from sparseformers.bootstrap.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.evaluate import Alignment, Cost, measure_cost
@@ -53,6 +57,8 @@ class RunSummary:
     """Most memory held."""
     skipped: int
     """Images that could not be read."""
+    non_finite_steps: int
+    """Steps that were skipped because the loss or its gradient was not a finite number."""
     student_cost: Cost
     """Of the student at the run's image size."""
     teacher_cost: Cost
@@ -93,6 +99,7 @@ def _bootstrap(
 ) -> RunSummary:
     """As :func:`bootstrap`, in each process."""
     accelerator = make_accelerator()
+    chosen_trackers(settings.trackers)
     restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
     if restarted and chosen_by_first(RunFolder(out).checkpoint.is_file, accelerator):
         return _resume(out, peers, console)
@@ -124,6 +131,7 @@ def _resume(path: Path, peers: Peers, console: Console | None) -> RunSummary:
     run = RunFolder.existing(path)
     accelerator = make_accelerator()
     content = run.read_config()
+    chosen_trackers(run.settings().trackers)
     parts = gather_parts(run.settings(), device=accelerator.device, precision=content["resolved"].get("precision"))
     parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
     return _train(parts, run, peers, console, resume=True)
@@ -162,16 +170,18 @@ def _train(parts: Parts, run: RunFolder, peers: Peers, console: Console | None, 
     accelerator = make_accelerator()
     quiet = console is None or not accelerator.is_main_process
     console = Console(quiet=True) if quiet or console is None else console
-    with run.logging(peers.process) as logger, peers.recorded(logger):
+    writes = accelerator.is_main_process
+    with run.logging(peers.process) as logger, Heartbeat(run.heartbeat, writes=writes) as heartbeat, peers.recorded(logger):
         cache = prepare_cache(parts, accelerator, console)
         trainer = Trainer(parts, run, accelerator, resume=resume, cache=cache)
         if resume and accelerator.is_main_process:
             run.rewind_metrics(trainer.state.samples)
         logger.info("%s from %d images seen", "resumed" if resume else "started", trainer.state.samples)
-        with TrainingProgress(
-            console, parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
-        ) as bar:
-            alignment = trainer.train(bar)
+        progress = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
+        trackers = Trackers(parts.settings, run, samples=trainer.state.samples, writes=writes)
+        heartbeat.tell(trainer.state, progress)
+        with closing(trackers), TrainingProgress(console, progress) as bar:
+            alignment = trainer.train(Reporter(run, trainer.meters, bar, trackers, heartbeat, writes=writes))
         parts = unsharded(parts)
         summary = _summarise(parts, run, trainer, alignment)
         if accelerator.is_main_process:
@@ -193,6 +203,7 @@ def _summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignm
         data_wait=meters.data_wait(),
         peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
         skipped=len(trainer.skipped),
+        non_finite_steps=meters.non_finite,
         student_cost=measure_cost(parts.inheritance.student, parts.size),
         teacher_cost=measure_cost(parts.teacher, parts.size),
         report=parts.inheritance.report,

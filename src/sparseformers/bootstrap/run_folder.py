@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "train.log"
 
     @property
+    def heartbeat(self) -> Path:
+        """The last sign of life, and how the run ended."""
+        return self.path / "heartbeat.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The state to resume from."""
         return self.path / "checkpoints" / "last.pt"
@@ -94,8 +99,8 @@ class RunFolder:
 
     @property
     def non_finite(self) -> Path:
-        """The files of the batch whose loss was not finite, if that happened."""
-        return self.path / "non_finite_batch.txt"
+        """The files of the batches whose loss or gradient was not finite, if they stopped the run."""
+        return self.path / "non_finite_batches.txt"
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool) -> RunFolder:

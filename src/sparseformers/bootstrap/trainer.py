@@ -12,20 +12,20 @@ from accelerate.utils import gather_object
 from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
+from sparseformers.bootstrap.non_finite import NonFiniteSteps
 from sparseformers.bootstrap.objective import Objective
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
-from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.precision import gradient_scaler
 from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import gathered, is_sharded, shard
 from sparseformers.bootstrap.state import TrainingState, load_checkpoint, save_checkpoint
-from sparseformers.bootstrap.step import NonFiniteLoss, TrainingStep, agreed
+from sparseformers.bootstrap.step import TrainingStep, agreed
 from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
-from sparseformers.errors import DataError, NonFiniteLossError
-from sparseformers.evaluate import Alignment
-from sparseformers.files import write_text
+from sparseformers.errors import DataError
+from sparseformers.evaluate import Alignment, Drift
 from sparseformers.saving import save
 
 
@@ -67,10 +67,11 @@ class Trainer:
             self.state = load_checkpoint(run.checkpoint, self.student, self.optimiser, self.average)
         self.skipped = SkippedImages()
         self.meters = Meters(parts.device, every=self.settings.log_every)
+        self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
+        self.scaler = gradient_scaler(parts.precision, parts.device)
 
-    def train(self, progress_bar: TrainingProgress) -> Alignment:
+    def train(self, reporter: Reporter) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured."""
-        reporter = Reporter(self.run, self.meters, progress_bar, writes=self.accelerator.is_main_process)
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self._step(held_out)
         alignment = self._alignment(held_out) if self.state.evaluations else self._measure(held_out, reporter)
@@ -115,18 +116,28 @@ class Trainer:
             mean=held_out.teacher.mean(dim=0).to(self.parts.device),
             token_weight=self.settings.token_weight,
         )
-        return TrainingStep(self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average)
+        return TrainingStep(
+            self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average, scaler=self.scaler
+        )
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
-        """A step on the batch, unless no process could read any of it."""
+        """A step on the batch, unless no process could read any of it.
+
+        Raises:
+            NonFiniteLossError: for the third step in a row that had to be skipped.
+        """
         rate = rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up)
-        try:
-            figures = step(batch, rate=rate, samples=self.state.samples)
-        except NonFiniteLoss:
-            self._stop_on(batch)
-        else:
-            if figures is not None:
-                self.meters.step(figures.loss, figures.norm, figures.images)
+        figures = step(batch, rate=rate, samples=self.state.samples)
+        if figures is None:
+            return
+        if figures.outcome == "made":
+            self.meters.step(figures.loss, figures.norm, figures.images, norms=figures.norms)
+            self.non_finite.made()
+            return
+        self.meters.skipped(figures.images, overflow=figures.outcome == "overflow")
+        if figures.outcome == "non_finite":
+            files = [str(self.parts.train[int(index)]) for index in batch.indices]
+            self.non_finite.skipped(files, samples=self.state.samples)
 
     def _batches(self) -> Iterable[Batch]:
         """What is left of the stream of views for this process."""
@@ -176,11 +187,15 @@ class Trainer:
         with self._averaged():
             return held_out.measure(self.student)
 
+    def _drift(self, held_out: HeldOut) -> Drift:
+        with self._averaged():
+            return held_out.drift(self.student)
+
     def _measure(self, held_out: HeldOut, reporter: Reporter) -> Alignment:
         """Measures on the held-out images, writes it down, and saves the model."""
-        alignment = self._alignment(held_out)
+        alignment, drift = self._alignment(held_out), self._drift(held_out)
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
-        reporter.measured(self.state, self._progress(), alignment)
+        reporter.measured(self.state, self._progress(), alignment, drift)
         with self._averaged():
             weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
@@ -199,14 +214,6 @@ class Trainer:
         if writes:
             self.skipped.write(self.run.skipped)
         self.accelerator.wait_for_everyone()
-
-    def _stop_on(self, batch: Batch) -> None:
-        files = [str(self.parts.train[int(index)]) for index in batch.indices]
-        write_text(self.run.non_finite, "".join(f"{file}\n" for file in files))
-        raise NonFiniteLossError(
-            f"The loss is not a finite number after {self.state.samples:,} images, so training stopped before the step.",
-            f"Look at the images listed in '{self.run.non_finite}', lower --lr, or use --precision fp32; then resume the run.",
-        )
 
     def _refuse_if_nothing_was_read(self) -> None:
         if self.meters.images == 0 and len(self.skipped):
