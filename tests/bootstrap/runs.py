@@ -34,6 +34,7 @@ def tiny_settings(tmp_path: Path, *, photographs: int = 12) -> BootstrapConfig:
         holdout=0.25,
         evaluations=3,
         precision="fp32",
+        trackers=("none",),
         workers=0,
     )
 

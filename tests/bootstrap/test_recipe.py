@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NO_METHOD = {
     *("teacher", "data", "tokens", "elastic", "image_size", "crop"),
     *("epochs", "samples", "minutes", "precision", "seed", "data_seed", "cache_teacher", "cached_views"),
+    *("gradient_checkpointing", "compile", "trackers", "tracker_project"),
     *("holdout", "holdout_limit", "eval_data", "eval_views", "evaluations", "log_every", "checkpoint_every", "keep", "workers"),
     *("accumulate", "shard_weights"),
 }

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 import sparseformers
-from sparseformers.bootstrap import bootstrap
-from sparseformers.bootstrap.run import RunSummary
+from sparseformers.bootstrap import RunSummary, bootstrap
 from sparseformers.inherit import Provenance, Shares
 from tests.bootstrap.runs import tiny_settings
 from tests.model.small import small_model

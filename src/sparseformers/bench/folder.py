@@ -6,11 +6,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sparseformers.bench.measure import Measurement
 from sparseformers.bootstrap import BootstrapConfig, RunFolder
 from sparseformers.bootstrap.config import WITHOUT_EFFECT
+from sparseformers.bootstrap.precision import Precision
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.files import write_json
 from sparseformers.inherit import Shares
@@ -37,7 +38,7 @@ class Conditions:
     """Height and width in pixels."""
     crop: float
     """Share of the shorter side that the central crop keeps."""
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     """Of matrix products, in training and in judging."""
 
     def digest(self) -> str:

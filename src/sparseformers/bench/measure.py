@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparseformers.bench.progress import embedding_bar
-from sparseformers.bootstrap.precision import autocast_dtype
+from sparseformers.bootstrap.precision import Precision, autocast_dtype
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import LabelledImages, SkippedImages, default_workers, evaluation_batches, labelled_splits
 from sparseformers.errors import DataError
@@ -97,7 +97,7 @@ class Judge:
     """The teacher's, at the bench's size."""
     class_names: tuple[str, ...] | None
     """Names of the classifier's outputs, where known."""
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     """Of matrix products."""
     device: torch.device
     """Where networks are run."""

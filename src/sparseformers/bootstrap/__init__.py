@@ -3,8 +3,9 @@
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.plan import Plan, make_plan, plan_of
 from sparseformers.bootstrap.plan_config import PlanConfig, Scale
-from sparseformers.bootstrap.run import RunSummary, bootstrap, resume
+from sparseformers.bootstrap.run import bootstrap, resume
 from sparseformers.bootstrap.run_folder import RunFolder
+from sparseformers.bootstrap.summary import RunSummary
 
 __all__ = [
     "BootstrapConfig",

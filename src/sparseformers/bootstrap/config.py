@@ -13,7 +13,10 @@ from sparseformers.bootstrap.interval import Interval
 from sparseformers.errors import ConfigError
 from sparseformers.teachers import absolute_name
 
-WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every", "accumulate", "shard_weights")
+WITHOUT_EFFECT = (
+    *("workers", "checkpoint_every", "keep", "log_every", "trackers", "tracker_project"),
+    *("accumulate", "shard_weights"),
+)
 """Settings that change nothing of what is learnt or measured: they may differ where the others have to be the same."""
 
 Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
@@ -102,8 +105,13 @@ class BootstrapConfig:
     """Random crops, flips and moderate colour jitter; or strong enough to learn from a handful of photographs."""
     crop_scale: float | None = None
     """Smallest share of the image's area that those random crops keep, in (0, 1]; 0.25 by default, 0.02 for strong."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the matrix products; auto measures which one this machine is faster in."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the matrix products; auto measures whether this machine is faster in fp32 or bf16. The loss of fp16 is scaled so that
+    small gradients do not vanish."""
+    gradient_checkpointing: bool = False
+    """Compute what is inside the student's blocks again in the backward pass instead of keeping it: less memory, more time."""
+    compile: bool = False
+    """Compile teacher and student with torch.compile: minutes at the start, faster steps where the machine has a compiler."""
     seed: int = 0
     """Of starting values, order, views and the held-out choice."""
     data_seed: int | None = None
@@ -126,6 +134,10 @@ class BootstrapConfig:
     """How often progress is measured over the training."""
     log_every: int = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
+    trackers: tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...] = ("auto",)
+    """Where figures go beside ``metrics.jsonl``; auto is TensorBoard where it is installed. Several may be named."""
+    tracker_project: str = "sparseformers"
+    """Project of the run at Weights & Biases or trackio."""
     checkpoint_every: str = "10m"
     """Length of training between checkpoints to resume from, such as 10m, 30s, 2h, 500steps or 1epoch."""
     keep: int = 3

@@ -18,15 +18,27 @@ from torch.utils.data import DataLoader
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import is_sharded
-from sparseformers.data import Batch, SkippedImages, evaluation_batches, fixed_views
+from sparseformers.config import InheritedFocusingConfig
+from sparseformers.data import (
+    Batch,
+    SkippedImages,
+    UnreadableImageError,
+    evaluation_batches,
+    evaluation_view,
+    fixed_views,
+    read_image,
+)
 from sparseformers.errors import DataError
-from sparseformers.evaluate import Alignment, measure_alignment
+from sparseformers.evaluate import Alignment, Drift, measure_alignment, measure_drift
 from sparseformers.evaluate.modes import evaluation_mode, inference
 from sparseformers.model import SparseFormer
+from sparseformers.rois import cells, initial_grid
 from sparseformers.teachers import Teacher
 
 LARGEST_BATCH = 64
 """Images in a batch, at most: few enough for a process that holds only its share of a step."""
+FOCUS_IMAGES = 16
+"""On so many held-out images the RoIs are followed."""
 
 
 class HeldOut:
@@ -47,10 +59,22 @@ class HeldOut:
             skipped.add(parts.held_out[index // self.views], reason)
 
         self.teacher = self._embed(parts.teacher, on_unreadable)
+        self.focus_images = first_views(parts, FOCUS_IMAGES).to(parts.device)
 
     def measure(self, student: SparseFormer) -> Alignment:
         """How near the student is to the teacher now; all processes have to take part."""
         return measure_alignment(self._embed(student), self.teacher)
+
+    def drift(self, student: SparseFormer) -> Drift:
+        """How far its RoIs are from where a new student's are, on the first images; all processes have to take part."""
+        parts, config = self.parts, student.config.focusing
+        with (
+            evaluation_mode(student),
+            inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
+        ):
+            rois = student(self.focus_images).rois
+        start = cells(config.tokens) if isinstance(config, InheritedFocusingConfig) else initial_grid(config.tokens)
+        return measure_drift(rois, start.to(rois.device))
 
     def _embed(self, model: Teacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None) -> Tensor:
         """The embeddings M x D of all images that can be read, in their order, float32 on the CPU."""
@@ -109,3 +133,16 @@ class HeldOut:
             process=process,
             processes=processes,
         )
+
+
+def first_views(parts: Parts, count: int) -> Tensor:
+    """The evaluation views of the first held-out images that can be read, at most ``count``: B x 3 x H x W in [0, 1]."""
+    view, images = evaluation_view(parts.teacher.preprocessing), []
+    for path in parts.held_out:
+        try:
+            images.append(view(read_image(path)))
+        except UnreadableImageError:
+            continue
+        if len(images) == count:
+            break
+    return torch.stack(images)

@@ -6,16 +6,19 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Item = TypeVar("Item")
+NO_NORMS: Mapping[str, Tensor] = MappingProxyType({})
+"""Of steps whose gradient is not told by group."""
 
 
 class Meters:
-    """Loss, gradient norm, images a second and the share of time spent waiting for data, since the last reading.
+    """Loss, gradient norms, images a second and the share of time spent waiting for data, since the last reading.
 
     Args:
         device: where losses are computed.
@@ -26,6 +29,8 @@ class Meters:
         self.device = device
         self.every = every
         self.images = 0
+        self.non_finite = 0
+        self.overflows = 0
         self.total_seconds = 0.0
         self.total_waited = 0.0
         self._clear()
@@ -33,6 +38,7 @@ class Meters:
     def _clear(self) -> None:
         self._loss = torch.zeros((), device=self.device)
         self._norm = torch.zeros((), device=self.device)
+        self._norms: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
         self._waited = 0.0
@@ -49,18 +55,35 @@ class Meters:
                 return
             yield batch
 
-    def step(self, loss: Tensor, norm: Tensor | None, images: int) -> None:
+    def step(self, loss: Tensor, norm: Tensor | None, images: int, *, norms: Mapping[str, Tensor] = NO_NORMS) -> None:
         """Adds one optimiser step.
 
         Args:
             loss: of the step, on the device.
             norm: of the gradient before clipping.
             images: seen in it, over all processes.
+            norms: of the gradient before clipping by group of parameters.
         """
         self._loss += loss.detach()
         if norm is not None:
             self._norm += norm.detach()
+        for name, value in norms.items():
+            self._norms[name] = self._norms.get(name, torch.zeros((), device=self.device)) + value.detach()
         self._steps += 1
+        self._count(images)
+
+    def skipped(self, images: int, *, overflow: bool) -> None:
+        """Adds a step that was skipped: it takes time and images, but has no loss.
+
+        Args:
+            images: seen in it, over all processes.
+            overflow: whether it was float16's scaler looking for its scale; otherwise something was not a finite number.
+        """
+        self.overflows += overflow
+        self.non_finite += not overflow
+        self._count(images)
+
+    def _count(self, images: int) -> None:
         self._images += images
         self.images += images
 
@@ -69,36 +92,44 @@ class Meters:
         return self._steps >= self.every
 
     def read(self) -> dict[str, float]:
-        """The figures since the last reading; starts over."""
+        """The figures since the last reading, and how many steps were skipped so far; starts over."""
         elapsed = time.perf_counter() - self._since
         figures = {
             "loss": round(float(self._loss) / self._steps, 7),
             "gradient_norm": round(float(self._norm) / self._steps, 4),
+            **{f"gradient_norm_{name}": round(float(value) / self._steps, 4) for name, value in self._norms.items()},
             "images_per_second": round(self._images / elapsed, 2),
             "data_wait": round(self._waited / elapsed, 4),
             "peak_memory_gib": round(peak_memory(self.device) / 2**30, 2),
+            "non_finite_steps": self.non_finite,
+            "overflow_steps": self.overflows,
         }
         self.total_seconds += elapsed
         self.total_waited += self._waited
         self._clear()
         return figures
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """What the steps since the last reading add up to, but for times: a resumed run goes on summing."""
         return {
             "loss": float(self._loss),
             "norm": float(self._norm),
+            "norms": {name: float(value) for name, value in self._norms.items()},
             "steps": self._steps,
             "images": self._images,
+            "non_finite": self.non_finite,
+            "overflows": self.overflows,
             "total_images": self.images,
         }
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state of :meth:`state_dict`."""
         self._loss.fill_(state["loss"])
         self._norm.fill_(state["norm"])
+        self._norms = {name: torch.tensor(value, device=self.device) for name, value in state["norms"].items()}
         self._steps, self._images = int(state["steps"]), int(state["images"])
         self.images = int(state["total_images"])
+        self.non_finite, self.overflows = int(state["non_finite"]), int(state["overflows"])
 
     def data_wait(self) -> float:
         """Share of the whole training spent waiting for data."""

@@ -7,12 +7,15 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Of matrix products."""
+
 WORTHWHILE = 1.2
 """bfloat16 has to be so many times as fast as float32 to be chosen."""
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
-    """Turns ``auto`` into the faster of float32 and bfloat16 on this machine.
+def resolve_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """Turns ``auto`` into the faster of float32 and bfloat16 on this machine; float16 is only taken where it is asked for.
 
     The CPU is measured for a few milliseconds, because some processors emulate bfloat16 slowly.
     """
@@ -24,9 +27,18 @@ def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.devi
     return "bf16" if seconds[torch.float32] > WORTHWHILE * seconds[torch.bfloat16] else "fp32"
 
 
-def autocast_dtype(precision: Literal["fp32", "bf16"]) -> torch.dtype | None:
+def autocast_dtype(precision: Precision) -> torch.dtype | None:
     """The dtype for autocast; None for none."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """Multiplies the loss so that small gradients do not vanish in float16; in other precisions it does nothing.
+
+    Processes that train one student each have one: their gradients are the same, and of parts of one PyTorch tells all whether
+    they are finite, so their scales are the same, too.
+    """
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 @torch.inference_mode()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +19,30 @@ from sparseformers.bootstrap.changes import refuse_changes
 from sparseformers.bootstrap.checkpoint import Snapshot, read_checkpoint
 from sparseformers.bootstrap.checkpoints import Found, find_checkpoint, remove_leftovers
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.heartbeat import Heartbeat
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
-from sparseformers.bootstrap.meters import peak_memory
 from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.progress import TrainingProgress
 from sparseformers.bootstrap.random_state import random_state_of
 from sparseformers.bootstrap.recipe import changed
+from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.restart import is_restart, launch
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.sharding import unsharded
 from sparseformers.bootstrap.state import random_state_in
 from sparseformers.bootstrap.stopping import StopSignals
+from sparseformers.bootstrap.summary import RunSummary, summarise, summary_figures, summary_of_finished
+from sparseformers.bootstrap.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import UnreadableImageError, evaluation_view, read_image
-from sparseformers.evaluate import Alignment, Cost, measure_cost
-from sparseformers.inherit import InheritReport
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
 PICTURED_IMAGES = 6
 """How many held-out images the run's picture shows."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What came of a run."""
-
-    path: Path
-    """The run folder."""
-    alignment: Alignment
-    """On the held-out images, at the end."""
-    samples: int
-    """Images seen."""
-    seconds: float
-    """Time spent training."""
-    images_per_second: float
-    """Over the whole training."""
-    data_wait: float
-    """Share of the time spent waiting for images, in [0, 1]."""
-    peak_memory_gib: float
-    """Most memory held."""
-    skipped: int
-    """Images that could not be read."""
-    student_cost: Cost
-    """Of the student at the run's image size."""
-    teacher_cost: Cost
-    """Of the teacher at the run's image size."""
-    report: InheritReport
-    """What was inherited."""
-    view_cache: Path | None
-    """The cache of views that was trained on, a folder named by its key; None without one."""
 
 
 def bootstrap(
@@ -106,6 +76,7 @@ def _bootstrap(
 ) -> RunSummary:
     """As :func:`bootstrap`, in each process."""
     accelerator = make_accelerator()
+    chosen_trackers(settings.trackers)
     restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
     if restarted:
         return _resume(out, peers, {}, console)
@@ -151,6 +122,7 @@ def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Conso
     changes_told = refuse_changes(there, settings)
     accelerator = make_accelerator()
     console = _console(console, accelerator)
+    chosen_trackers(settings.trackers)
     with run.logging(peers.process) as logger, run.room_required():
         finished = run.is_finished
         found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
@@ -160,7 +132,8 @@ def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Conso
         parts = gather_parts(settings, device=accelerator.device, precision=content["resolved"].get("precision"))
         parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
         if finished:
-            return _finished(parts, run, console)
+            console.print(f"The run '{escape(str(path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+            return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
 
@@ -183,29 +156,6 @@ def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], 
     if changes:
         run.change_settings(to_dict(settings))
         logger.info("changed: %s", "; ".join(changes))
-
-
-def _finished(parts: Parts, run: RunFolder, console: Console) -> RunSummary:
-    """What came of a run that needs no going on."""
-    console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
-    figures = run.read_figures()
-    entries = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
-    waits = [entry["data_wait"] for entry in entries]
-    seconds = float(figures["seconds"])
-    return RunSummary(
-        path=run.path,
-        alignment=from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'"),
-        samples=int(figures["samples"]),
-        seconds=seconds,
-        images_per_second=figures["samples"] / seconds if seconds else 0.0,
-        data_wait=sum(waits) / len(waits) if waits else 0.0,
-        peak_memory_gib=max((entry["peak_memory_gib"] for entry in entries), default=0.0),
-        skipped=int(figures["skipped"]),
-        student_cost=from_dict(Cost, figures["student_cost"], where=f"figures in '{run.config}'"),
-        teacher_cost=from_dict(Cost, figures["teacher_cost"], where=f"figures in '{run.config}'"),
-        report=parts.inheritance.report,
-        view_cache=parts.cache_folder,
-    )
 
 
 def resolved_choices(parts: Parts) -> dict[str, Any]:
@@ -247,51 +197,36 @@ def _train(
     snapshot: Snapshot | None = None,
 ) -> RunSummary:
     accelerator = make_accelerator()
-    with run.logging(peers.process) as logger, peers.recorded(logger), run.room_required():
+    writes = accelerator.is_main_process
+    with (
+        run.logging(peers.process) as logger,
+        Heartbeat(run.heartbeat, writes=writes) as heartbeat,
+        peers.recorded(logger),
+        run.room_required(),
+    ):
         cache = prepare_cache(parts, accelerator, console)
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
-        if resumed and accelerator.is_main_process:
+        if resumed and writes:
             run.rewind_metrics(None if snapshot is None else trainer.state.samples)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
         start = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
         random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
+        heartbeat.tell(trainer.state, start)
         with ExitStack() as stack:
-            signals = stack.enter_context(StopSignals(speaks=accelerator.is_main_process))
+            signals = stack.enter_context(StopSignals(speaks=writes))
             stack.enter_context(random_state_of(random_state, accelerator.device))
             stack.enter_context(trainer.checkpointer)
+            trackers = stack.enter_context(closing(Trackers(parts.settings, run, samples=trainer.state.samples, writes=writes)))
             bar = stack.enter_context(TrainingProgress(console, start))
-            alignment = trainer.train(bar, signals)
+            reporter = Reporter(run, trainer.meters, bar, trackers, heartbeat, writes=writes)
+            alignment = trainer.train(reporter, signals)
         parts = unsharded(parts)
-        summary = _summarise(parts, run, trainer, alignment)
+        summary = summarise(parts, run, trainer, alignment)
         if accelerator.is_main_process:
             _draw(parts, run)
             write_card(run.card, parts, summary_figures(summary))
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
     return summary
-
-
-def _summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignment) -> RunSummary:
-    state, meters = trainer.state, trainer.meters
-    figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
-    return RunSummary(
-        path=run.path,
-        alignment=alignment,
-        samples=state.samples,
-        seconds=state.seconds,
-        images_per_second=state.samples / state.seconds if state.seconds else 0.0,
-        data_wait=meters.data_wait(),
-        peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
-        skipped=len(trainer.skipped),
-        student_cost=measure_cost(parts.inheritance.student, parts.size),
-        teacher_cost=measure_cost(parts.teacher, parts.size),
-        report=parts.inheritance.report,
-        view_cache=parts.cache_folder,
-    )
-
-
-def summary_figures(summary: RunSummary) -> dict[str, Any]:
-    """The summary as plain JSON values."""
-    return to_dict(summary)
 
 
 def _draw(parts: Parts, run: RunFolder) -> None:

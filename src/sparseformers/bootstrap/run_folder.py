@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "train.log"
 
     @property
+    def heartbeat(self) -> Path:
+        """The last sign of life, and how the run ended."""
+        return self.path / "heartbeat.json"
+
+    @property
     def checkpoints(self) -> Path:
         """What to resume from: a folder ``step-00000500`` for each of the newest checkpoints."""
         return self.path / "checkpoints"
@@ -105,8 +110,8 @@ class RunFolder:
 
     @property
     def non_finite(self) -> Path:
-        """The files of the batch whose loss was not finite, if that happened."""
-        return self.path / "non_finite_batch.txt"
+        """The files of the batches whose loss or gradient was not finite, if they stopped the run."""
+        return self.path / "non_finite_batches.txt"
 
     @property
     def is_finished(self) -> bool:

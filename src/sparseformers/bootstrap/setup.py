@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from sparseformers.bootstrap.budget import Budget
 from sparseformers.bootstrap.cache_key import CacheKey, make_cache_key
 from sparseformers.bootstrap.config import BootstrapConfig
-from sparseformers.bootstrap.precision import resolve_precision
+from sparseformers.bootstrap.precision import Precision, resolve_precision
 from sparseformers.data import (
     ImageViews,
     UnreadableImageError,
@@ -25,6 +24,7 @@ from sparseformers.data import (
 )
 from sparseformers.errors import DataError
 from sparseformers.inherit import Inheritance, inherit
+from sparseformers.model import recompute_blocks
 from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher, load_teacher
 
@@ -45,7 +45,7 @@ class Parts:
     """Images to measure progress on, never learnt from."""
     budget: Budget
     """How long."""
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     """Of matrix products, resolved."""
     workers: int
     """Processes that read images, resolved."""
@@ -76,7 +76,7 @@ def gather_parts(
     *,
     device: torch.device,
     teacher: nn.Module | None = None,
-    precision: Literal["fp32", "bf16"] | None = None,
+    precision: Precision | None = None,
 ) -> Parts:
     """Finds the images, loads the teacher and makes the student; cheap checks come first.
 
@@ -106,6 +106,8 @@ def gather_parts(
         block_positions=settings.block_positions,
         seed=settings.seed,
     )
+    if settings.gradient_checkpointing:
+        recompute_blocks(inheritance.student)
     if not (settings.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
         inheritance.student.to(device)
     precision = precision or resolve_precision(settings.precision, device)

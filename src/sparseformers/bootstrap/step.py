@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -12,27 +13,38 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sparseformers.bootstrap.average import WeightAverage
+from sparseformers.bootstrap.compiling import CompiledForBatches, compile_errors
+from sparseformers.bootstrap.gradients import group_norms, total_norm
 from sparseformers.bootstrap.objective import Objective, alignment_loss
 from sparseformers.bootstrap.optimiser import set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.data import Batch, derived_seed
+from sparseformers.model import SparseFormerOutput
 from sparseformers.processes import summed
+from sparseformers.teachers import Teacher
+
+Outcome = Literal["made", "overflow", "non_finite"]
+"""What became of a step, in all processes alike. Only ``made`` ones change weights. An ``overflow`` is float16's scaler looking
+for its scale; ``non_finite`` means that the loss or the gradient is not a finite number, which no scale would mend."""
+OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
+SMALLEST_SCALE = 1.0
+"""At this scale of the loss or below, float16 has the range that it has without one, so an overflow is not the scaler's."""
 
 
 class StepFigures(NamedTuple):
     """What a step has to say; values stay on the device."""
 
+    outcome: Outcome
+    """Whether the step was made."""
     loss: Tensor
     """Mean over the images of the batch, over all processes."""
     norm: Tensor
     """Of the gradient before clipping, without the part that moves RoIs."""
+    norms: dict[str, Tensor]
+    """The same by group of parameters, that part included."""
     images: int
     """How many could be read, over all processes."""
-
-
-class NonFiniteLoss(Exception):  # noqa: N818  # the trainer makes an error with a remedy of it
-    """The loss of a batch is not a finite number in some process; no step was made from it."""
 
 
 class TrainingStep:
@@ -45,6 +57,7 @@ class TrainingStep:
         accelerator: of the process.
         objective: how far the student is from its teacher.
         average: of the weights, where one is kept.
+        scaler: of the loss, see :func:`~sparseformers.bootstrap.precision.gradient_scaler`; whoever gives it keeps its state.
     """
 
     def __init__(
@@ -56,13 +69,23 @@ class TrainingStep:
         *,
         objective: Objective,
         average: WeightAverage | None,
+        scaler: torch.amp.GradScaler,
     ) -> None:
         self.parts, self.model, self.optimiser, self.accelerator = parts, model, optimiser, accelerator
         self.settings, self.objective, self.average = parts.settings, objective, average
         self.autocast = autocast_dtype(parts.precision)
+        self.scaler = scaler
+        self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
+        self.teacher = parts.teacher
+        if self.settings.compile:
+            part = -(-self.settings.batch_size // (accelerator.num_processes * self.settings.accumulate))
+            self.student = CompiledForBatches(model, part)
+            self.teacher = cast(Teacher, CompiledForBatches(parts.teacher, part))
 
     def __call__(self, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
         """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
+
+        Where something is not finite in some process, no process changes anything; figures say so.
 
         Args:
             batch: this process's share, which may be empty.
@@ -70,22 +93,35 @@ class TrainingStep:
             samples: images seen before.
 
         Raises:
-            NonFiniteLoss: before a step is made from it, in all processes.
+            ConfigError: if the networks were to be compiled and cannot be.
         """
         images = int(summed(len(batch.images), self.accelerator))
         if images == 0:
             return None
         set_rates(self.optimiser, rate)
-        loss = self._backward(batch, self._tokens(samples), images)
-        if not math.isfinite(loss.item()):
-            self.optimiser.zero_grad(set_to_none=True)
-            raise NonFiniteLoss
-        norm = self._clip()
-        self.optimiser.step()
+        with compile_errors():
+            loss = self._backward(batch, self._tokens(samples), images)
+        self.scaler.unscale_(self.optimiser)
+        norms = group_norms(self.optimiser)
+        norm, outcome = total_norm(norms), self._outcome(loss, norms)
+        if outcome == "made":
+            norm = self._clip()
+            self.scaler.step(self.optimiser)
+            if self.average is not None:
+                self.average.update()
+        self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update()
-        return StepFigures(loss, norm, images)
+        return StepFigures(outcome, loss, norm, norms, images)
+
+    def _outcome(self, loss: Tensor, norms: Mapping[str, Tensor]) -> Outcome:
+        """Whether to make the step, agreed between all processes: the worst of what they found."""
+        if not math.isfinite(loss.item()):
+            found: Outcome = "non_finite"
+        elif math.isfinite(total_norm(norms).item()):
+            found = "made"
+        else:
+            found = "overflow" if self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE else "non_finite"
+        return OUTCOMES[int(agreed(float(OUTCOMES.index(found)), self.accelerator))]
 
     def _backward(self, batch: Batch, tokens: int | None, images: int) -> Tensor:
         """The gradient of the mean loss over ``images``, those of all processes; returns that mean.
@@ -102,7 +138,7 @@ class TrainingStep:
                 continue
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
                 loss = self._loss(part if count else stand_in(self.parts), tokens)
-                self.accelerator.backward(loss * (count * processes / images))
+                self.accelerator.backward(self.scaler.scale(loss * (count * processes / images)))
             if count:
                 total += loss.detach() * count
         return self.accelerator.reduce(total, "sum") / images
@@ -111,9 +147,7 @@ class TrainingStep:
         device = self.parts.device
         images = batch.images.to(device, non_blocking=True)
         targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
-        return alignment_loss(
-            self.model, self.parts.teacher, images, self.autocast, targets, objective=self.objective, tokens=tokens
-        )
+        return alignment_loss(self.student, self.teacher, images, self.autocast, targets, objective=self.objective, tokens=tokens)
 
     def _tokens(self, samples: int) -> int | None:
         """How many tokens the step has: drawn from the seed and the samples seen, so that a resumed run agrees."""

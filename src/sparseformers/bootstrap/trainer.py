@@ -15,22 +15,22 @@ from sparseformers.bootstrap.checkpoint import Snapshot
 from sparseformers.bootstrap.checkpoints import Checkpointer
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
+from sparseformers.bootstrap.non_finite import NonFiniteSteps
 from sparseformers.bootstrap.objective import Objective
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
 from sparseformers.bootstrap.packing import Stateful
-from sparseformers.bootstrap.progress import TrainingProgress
+from sparseformers.bootstrap.precision import gradient_scaler
 from sparseformers.bootstrap.reporting import Reporter
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.sharding import gathered, is_sharded, shard
 from sparseformers.bootstrap.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
-from sparseformers.bootstrap.step import NonFiniteLoss, TrainingStep, agreed
+from sparseformers.bootstrap.step import TrainingStep, agreed
 from sparseformers.bootstrap.stopping import RunStopped, StopSignals
 from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
-from sparseformers.errors import DataError, NonFiniteLossError
-from sparseformers.evaluate import Alignment
-from sparseformers.files import write_text
+from sparseformers.errors import DataError
+from sparseformers.evaluate import Alignment, Drift
 from sparseformers.saving import save, saved_score
 
 
@@ -69,6 +69,8 @@ class Trainer:
         self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
         self.skipped = SkippedImages()
         self.meters = Meters(parts.device, every=self.settings.log_every)
+        self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
+        self.scaler = gradient_scaler(parts.precision, parts.device)
         self.identity = identity_of(parts)
         self.state = TrainingState()
         if snapshot is not None:
@@ -80,13 +82,12 @@ class Trainer:
             run, self.settings, images=len(parts.train), accelerator=accelerator, start=self.state.place
         )
 
-    def train(self, progress_bar: TrainingProgress, signals: StopSignals) -> Alignment:
+    def train(self, reporter: Reporter, signals: StopSignals) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
 
         Raises:
             RunStopped: after a step, with the state saved, if a signal asked for it.
         """
-        reporter = Reporter(self.run, self.meters, progress_bar, writes=self.accelerator.is_main_process)
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self._step(held_out)
         if self._progress() >= 1:
@@ -135,18 +136,28 @@ class Trainer:
             mean=held_out.teacher.mean(dim=0).to(self.parts.device),
             token_weight=self.settings.token_weight,
         )
-        return TrainingStep(self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average)
+        return TrainingStep(
+            self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average, scaler=self.scaler
+        )
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
-        """A step on the batch, unless no process could read any of it."""
+        """A step on the batch, unless no process could read any of it.
+
+        Raises:
+            NonFiniteLossError: for the third step in a row that had to be skipped.
+        """
         rate = rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up)
-        try:
-            figures = step(batch, rate=rate, samples=self.state.samples)
-        except NonFiniteLoss:
-            self._stop_on(batch)
-        else:
-            if figures is not None:
-                self.meters.step(figures.loss, figures.norm, figures.images)
+        figures = step(batch, rate=rate, samples=self.state.samples)
+        if figures is None:
+            return
+        if figures.outcome == "made":
+            self.meters.step(figures.loss, figures.norm, figures.images, norms=figures.norms)
+            self.non_finite.made()
+            return
+        self.meters.skipped(figures.images, overflow=figures.outcome == "overflow")
+        if figures.outcome == "non_finite":
+            files = [str(self.parts.train[int(index)]) for index in batch.indices]
+            self.non_finite.skipped(files, samples=self.state.samples)
 
     def _batches(self) -> Iterable[Batch]:
         """What is left of the stream of views for this process."""
@@ -196,12 +207,16 @@ class Trainer:
         with self._averaged():
             return held_out.measure(self.student)
 
+    def _drift(self, held_out: HeldOut) -> Drift:
+        with self._averaged():
+            return held_out.drift(self.student)
+
     def _measure(self, held_out: HeldOut, reporter: Reporter) -> None:
         """Measures on the held-out images, writes it down, and saves the model."""
-        alignment = self._alignment(held_out)
+        alignment, drift = self._alignment(held_out), self._drift(held_out)
         self.state.alignment = alignment
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
-        reporter.measured(self.state, self._progress(), alignment)
+        reporter.measured(self.state, self._progress(), alignment, drift)
         self._save_models(score=alignment.centred_cosine)
 
     def _save_models(self, score: float | None = None) -> None:
@@ -220,7 +235,7 @@ class Trainer:
     def _stateful(self) -> Mapping[str, Stateful]:
         """What has a state of its own, by name; each name is a part of a checkpoint."""
         stateful: dict[str, Stateful] = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser)}
-        stateful["meters"] = self.meters
+        stateful.update(meters=self.meters, scaler=self.scaler, non_finite=self.non_finite)
         if self.average is not None:
             stateful["average"] = self.average
         return stateful
@@ -247,14 +262,6 @@ class Trainer:
         if code := int(agreed(float(signals.asked), self.accelerator)):
             self._last_checkpoint()
             raise RunStopped(self.run.path, samples=self.state.samples, by=signal.Signals(code))
-
-    def _stop_on(self, batch: Batch) -> None:
-        files = [str(self.parts.train[int(index)]) for index in batch.indices]
-        write_text(self.run.non_finite, "".join(f"{file}\n" for file in files))
-        raise NonFiniteLossError(
-            f"The loss is not a finite number after {self.state.samples:,} images, so training stopped before the step.",
-            f"Look at the images listed in '{self.run.non_finite}', lower --lr, or use --precision fp32; then resume the run.",
-        )
 
     def _refuse_if_nothing_was_read(self) -> None:
         if self.meters.images == 0 and len(self.skipped):

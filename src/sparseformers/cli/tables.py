@@ -23,6 +23,8 @@ def summary_table(summary: RunSummary) -> Table:
     table.add_row("waiting for data", f"{summary.data_wait:.1%} of the time")
     table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
     table.add_row("images skipped", f"{summary.skipped}")
+    if summary.non_finite_steps:
+        table.add_row("steps skipped", f"{summary.non_finite_steps} with a loss or gradient that is not a finite number")
     if summary.view_cache is not None:
         table.add_row("cache of views", str(summary.view_cache))
     return table

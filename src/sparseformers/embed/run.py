@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
+from sparseformers.bootstrap.precision import Precision, autocast_dtype, resolve_precision
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embed.config import EmbedConfig
 from sparseformers.embed.folder import ParquetFolder
@@ -65,7 +65,7 @@ class _Job:
     embedder: Embedder
     parts: Parts
     device: torch.device
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     info: Info
 
 

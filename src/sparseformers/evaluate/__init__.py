@@ -15,6 +15,7 @@ from sparseformers.evaluate.cost import (
     published_multiply_adds,
 )
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
+from sparseformers.evaluate.focus import Drift, measure_drift
 from sparseformers.evaluate.neighbours import Neighbours, knn_accuracy, nearest_neighbours
 from sparseformers.evaluate.profile import Profile, measure_profile, profile_table
 from sparseformers.evaluate.report import (
@@ -32,6 +33,7 @@ __all__ = [
     "Alignment",
     "Condition",
     "Cost",
+    "Drift",
     "Embedded",
     "Evaluation",
     "Latency",
@@ -50,6 +52,7 @@ __all__ = [
     "knn_accuracy",
     "measure_alignment",
     "measure_cost",
+    "measure_drift",
     "measure_profile",
     "measure_shifts",
     "measure_training_cost",

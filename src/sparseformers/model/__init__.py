@@ -6,6 +6,7 @@ Legend: B batch, N latent tokens, P sampling points per token, C stem channels, 
 R prefix tokens, T = R + N. Images travel as [0, 1]; RoIs are (x1, y1, x2, y2) in [0, 1] of the image, x to the right.
 """
 
+from sparseformers.model.block import recompute_blocks
 from sparseformers.model.cortex import CortexTransformer
 from sparseformers.model.focusing import Focus, FocusingTransformer, Front
 from sparseformers.model.front import build_front
@@ -22,4 +23,5 @@ __all__ = [
     "SparseFormerOutput",
     "WithTokens",
     "build_front",
+    "recompute_blocks",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sparseformers.config import BlockConfig
 
@@ -119,6 +120,10 @@ class TransformerBlock(nn.Module):
         left_out: chance, in training, that a branch is left out for an image.
     """
 
+    recompute = False
+    """Whether the backward pass computes what is inside once more instead of keeping it in memory (gradient checkpointing;
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
+
     def __init__(self, config: BlockConfig, *, left_out: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -131,6 +136,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x T x D -> B x T x D."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.both_halves, x, use_reentrant=False)
+        return self.both_halves(x)
+
+    def both_halves(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x T x D: tokens exchange, then each for itself."""
         return self.think(self.attend(x))
 
     def attend(self, x: Tensor) -> Tensor:
@@ -140,3 +151,10 @@ class TransformerBlock(nn.Module):
     def think(self, x: Tensor) -> Tensor:
         """The second half, B x T x D -> B x T x D: each token for itself."""
         return x + self.drop(self.ls2(self.mlp(self.norm2(x))))
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Switches gradient checkpointing on for all blocks in a network: weights, their names and outputs stay the same."""
+    for module in network.modules():
+        if isinstance(module, TransformerBlock):
+            module.recompute = True
