@@ -44,7 +44,7 @@ class HeldOut:
         self.batch_size = min(parts.settings.batch_size, LARGEST_BATCH)
 
         def on_unreadable(index: int, reason: str) -> None:
-            skipped.add(parts.held_out[index // self.views], reason)
+            skipped.add(parts.held_out.name(index // self.views), reason)
 
         self.teacher = self._embed(parts.teacher, on_unreadable)
 

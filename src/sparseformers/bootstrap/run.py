@@ -34,7 +34,7 @@ from sparseformers.bootstrap.sharding import unsharded
 from sparseformers.bootstrap.state import random_state_in
 from sparseformers.bootstrap.stopping import StopSignals
 from sparseformers.bootstrap.trainer import Trainer
-from sparseformers.data import UnreadableImageError, evaluation_view, read_image
+from sparseformers.data import UnreadableImageError, evaluation_view
 from sparseformers.evaluate import Alignment, Cost, measure_cost
 from sparseformers.inherit import InheritReport
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
@@ -297,12 +297,12 @@ def summary_figures(summary: RunSummary) -> dict[str, Any]:
 def _draw(parts: Parts, run: RunFolder) -> None:
     """RoIs on the first held-out images that can be read, and the curves of the training."""
     view, images, titles = evaluation_view(parts.teacher.preprocessing), [], []
-    for path in parts.held_out:
+    for index in range(len(parts.held_out)):
         try:
-            images.append(view(read_image(path)))
+            images.append(view(parts.held_out.read(index)))
         except UnreadableImageError:
             continue
-        titles.append(path.name)
+        titles.append(parts.held_out.name(index).rpartition("/")[2])
         if len(images) == PICTURED_IMAGES:
             break
     student = parts.inheritance.student
