@@ -6,6 +6,7 @@ Nothing is remembered but the position: the same samples come whatever the numbe
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -84,8 +85,10 @@ class WindowShuffle:
         return int(self.bounds[-1])
 
     def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
-        groups = _permuted(len(self.bounds) - 1, seed, number).numpy()
-        sizes = np.diff(self.bounds)[groups]
+        sizes = np.diff(self.bounds)
+        groups = np.flatnonzero(sizes)  # a shard of which nothing is left does not change the order of the others
+        groups = groups[_permuted(len(groups), seed, number).numpy()]
+        sizes = sizes[groups]
         before = np.concatenate([[0], np.cumsum(sizes)])
         for first in range(0, len(groups), self.window):
             end = min(first + self.window, len(groups))
@@ -156,9 +159,7 @@ class Interleaved:
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
     """Weights as whole numbers in the same proportions, to calculate with exactly."""
     parts = [Fraction(weight).limit_denominator(10**6) for weight in weights]
-    scale = 1
-    for part in parts:
-        scale = scale * part.denominator // np.gcd(scale, part.denominator).item()
+    scale = math.lcm(*(part.denominator for part in parts))
     return tuple(max(1, int(part * scale)) for part in parts)
 
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -74,7 +74,9 @@ class ShardFiles:
         Raises:
             DataError: if the shard cannot be reached.
         """
-        index = self._indices.pop(shard, None) or self._retrying(shard, lambda: self._find_index(shard))
+        index = self._indices.pop(shard, None)
+        if index is None:
+            index = self._retrying(shard, lambda: self._find_index(shard))
         self._indices[shard] = index
         if len(self._indices) > KEPT_INDICES:
             self._indices.popitem(last=False)
@@ -87,12 +89,12 @@ class ShardFiles:
             DataError: if the shard cannot be reached.
         """
 
-        def attempt() -> bytes:
-            with self._open(shard) as file:
+        def at(path: Path) -> bytes:
+            with path.open("rb") as file:
                 file.seek(start)
                 return file.read(size)
 
-        return self._retrying(shard, attempt)
+        return self._retrying(shard, lambda: self._on_file(shard, at))
 
     def state(self, shard: str) -> list[int] | None:
         """Size and time of change of a local shard; None for others, which are taken to stay what they are."""
@@ -113,10 +115,13 @@ class ShardFiles:
         known = self.folder / f"{_digest(shard, state)}.index.json"
         with self._lock(known.name):
             index = read_index(known)
+            if index is not None:
+                return index
+            index = self._beside_address(shard) if state is None else None
             if index is None:
-                index = (self._beside_address(shard) if state is None else None) or scan(self._local(shard))
-                with self._writing():
-                    write_index(known, index)
+                index = self._on_file(shard, scan)
+            with self._writing():
+                write_index(known, index)
         return index
 
     def _beside_address(self, shard: str) -> ShardIndex | None:
@@ -127,17 +132,19 @@ class ShardFiles:
             return parse_index(file.read(MOST_INDEX_BYTES))
         return None
 
-    def _open(self, shard: str) -> IO[bytes]:
+    def _on_file(self, shard: str, action: Callable[[Path], _Result]) -> _Result:
+        """What ``action`` makes of the shard as an uncompressed file on this machine."""
         while True:
             path = self._local(shard)
             try:
-                return path.open("rb")
-            except FileNotFoundError:  # of a copy: another process made room just now
-                if path == Path(shard):
+                return action(path)
+            except (FileNotFoundError, DataError):
+                if not self.is_copied(shard) or path.exists():
                     raise
+                # Another process, or thread, made room just now.
 
     def _local(self, shard: str) -> Path:
-        """The shard as an uncompressed file on this machine, fetched and unpacked if need be."""
+        """The shard as an uncompressed file, fetched and unpacked if need be."""
         if not self.is_copied(shard):
             return Path(shard)
         copy = self.folder / f"{_digest(shard, self.state(shard))}.tar"
@@ -152,11 +159,11 @@ class ShardFiles:
     def _copy(self, shard: str, copy: Path) -> None:
         with replacing(copy) as fetched:
             with contextlib.closing(opened(shard)) as source:
-                self._write(_blocks(source, (OSError,)), fetched, shard)
+                self._write(_blocks(source.read, (OSError,)), fetched, shard)
             if (unpacker := _unpacker(fetched)) is not None:
                 with replacing(fetched) as unpacked, unpacker(fetched) as packed:
-                    # A damaged end is found when the copy is looked at.
-                    self._write(_blocks(packed, ()), unpacked, shard)
+                    # By read1, which gives what there is before a damage; the damage is found when the copy is looked at.
+                    self._write(_blocks(packed.read1, ()), unpacked, shard)
 
     def _write(self, blocks: Iterator[bytes], path: Path, shard: str) -> None:
         size = 0
@@ -231,11 +238,11 @@ class _ReadingError(OSError):
     """A source of bytes failed, and not the file that they are written to."""
 
 
-def _blocks(source: IO[bytes], failures: tuple[type[OSError], ...]) -> Iterator[bytes]:
-    """What a source holds; with no ``failures`` to tell of, it ends where it is damaged."""
+def _blocks(read: Callable[[int], bytes], failures: tuple[type[OSError], ...]) -> Iterator[bytes]:
+    """What there is to read; with no ``failures`` to tell of, it ends where it is damaged."""
     while True:
         try:
-            block = source.read(BLOCK)
+            block = read(BLOCK)
         except failures as error:
             raise _ReadingError(*error.args) from error
         except (OSError, EOFError, zlib.error, lzma.LZMAError):
