@@ -124,7 +124,9 @@ class PackFolder:
 
     def keep(self, packing: Packing) -> None:
         """Notes how far a packing is."""
-        write_json(self._state, to_dict(packing))
+        shards = [to_dict(shard) for shard in packing.shards]
+        content = {"content": dict(packing.content), "shards": shards, "done": packing.done, "skipped": packing.skipped}
+        write_json(self._state, content)
 
     def finish(self, packing: Packing) -> None:
         """Writes the manifest and the list of what was left out."""
@@ -148,8 +150,14 @@ class PackFolder:
 
     def _read(self, state: Path) -> Packing:
         try:
-            return from_dict(Packing, json.loads(state.read_text(encoding="utf-8")), where=f"file '{state}'")
-        except (FileNotFoundError, ValueError, ConfigError):
+            values = json.loads(state.read_text(encoding="utf-8"))
+            return Packing(
+                content=dict(values["content"]),
+                shards=tuple(from_dict(PackedShard, shard) for shard in values["shards"]),
+                done=int(values["done"]),
+                skipped=tuple((str(path), str(reason)) for path, reason in values["skipped"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return Packing({})
 
     def _clear(self) -> None:
