@@ -18,7 +18,7 @@ class PlanConfig(BootstrapConfig):
     needs_data: ClassVar[bool] = False
 
     data: Sources = ()
-    """Images, as for bootstrap, to measure the reading with; without them steps are timed on random images, and reading is not."""
+    """Images, as for bootstrap, to measure the reading of; without them steps are timed on random images and reading is not."""
     batch_size: int = 32
     """Images per step on each device; the --batch-size of bootstrap counts those of all devices together."""
 

@@ -19,8 +19,8 @@ from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
 from sparseformers.cli.embed import Embed
 from sparseformers.cli.evaluate import Evaluate
-from sparseformers.cli.plan import Plan
 from sparseformers.cli.pack import Pack
+from sparseformers.cli.plan import Plan
 from sparseformers.cli.profile import Profile
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.visualize import Visualize
