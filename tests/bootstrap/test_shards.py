@@ -118,7 +118,7 @@ def test_a_run_on_packed_shards_goes_on_in_the_middle_of_one(
     pack(PackConfig(tmp_path / "pictures", tmp_path / "packed", shard_size="11KB"))
     assert len(list((tmp_path / "packed").glob("*.tar"))) >= 3
     settings = changed(settings, data=(f"{tmp_path}/packed/{{000000..000002}}.tar", tmp_path / "photos"), weight=(3, 1))
-    settings = changed(settings, samples=40, checkpoint_minutes=1e-9)
+    settings = changed(settings, samples=40, checkpoint_every="5steps")
     bootstrap(settings, tmp_path / "whole")
 
     save, stopped = Trainer._checkpoint, KeyboardInterrupt
