@@ -122,7 +122,9 @@ def as_source(images: ImageSource | Sequence[Path]) -> ImageSource:
 
 
 def common_folder(paths: Sequence[Path]) -> str:
-    """The folder that all paths share, absolute."""
+    """The folder that all paths share, absolute; the root of all for none."""
+    if not paths:
+        return os.sep
     return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120 - a million
 
 
