@@ -95,7 +95,7 @@ def test_settings__a_row_counts_more_than_the_defaults_and_an_override_more_than
 
 def test_settings__paths_are_absolute_so_that_a_bench_can_go_on_from_anywhere() -> None:
     settings = bench(cache=Path("cache")).settings(Recipe("mine", "", {}), 0)
-    assert settings.data == (Path("photos").absolute(),)
+    assert settings.data == (str(Path("photos").absolute()),)
     assert settings.cache_teacher == Path("cache").absolute()
 
 

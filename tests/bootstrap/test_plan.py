@@ -67,7 +67,7 @@ def test_plan__parts_of_a_step_are_timed(without_images: Plan) -> None:
 def test_plan__reads_the_images_that_are_there(settings: BootstrapConfig) -> None:
     plan = planned(settings)
     assert (plan.train_images, plan.held_out_images, plan.samples, plan.steps) == (10, 2, 24, 6)
-    sizes = [path.stat().st_size for path in settings.data[0].iterdir()]
+    sizes = [path.stat().st_size for path in Path(settings.data[0]).iterdir()]
     assert min(sizes) <= plan.bytes_per_image <= max(sizes)
     assert plan.measured.reads
     assert plan.measured.reading is not None

@@ -15,7 +15,8 @@ from sparseformers.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_METHOD = {
-    *("teacher", "data", "tokens", "elastic", "image_size", "crop"),
+    *("teacher", "data", "weight", "tokens", "elastic", "image_size", "crop"),
+    *("shuffle_shards", "max_pixels", "max_bad", "shard_cache", "shard_cache_gb"),
     *("epochs", "samples", "minutes", "precision", "seed", "data_seed", "cache_teacher", "cached_views"),
     *("gradient_checkpointing", "compile", "trackers", "tracker_project"),
     *("holdout", "holdout_limit", "eval_data", "eval_views", "evaluations", "log_every", "checkpoint_every", "keep", "workers"),

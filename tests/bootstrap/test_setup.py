@@ -6,25 +6,26 @@ import pytest
 
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.setup import can_read, gather_images, thin
+from sparseformers.data.sources import FolderSource
 from sparseformers.errors import DataError
 from tests.tiny import write_images
 
 
 def test_thin__spreads_evenly_and_keeps_few() -> None:
-    paths = [Path(str(number)) for number in range(10)]
-    assert thin(paths, 100) == paths
-    assert [path.name for path in thin(paths, 5)] == ["0", "2", "4", "6", "8"]
-    assert len(thin(paths, 4)) <= 4
+    images = FolderSource(Path(str(number)) for number in range(10))
+    assert thin(images, 100) is images
+    assert [thin(images, 5).name(index) for index in range(5)] == ["0", "2", "4", "6", "8"]
+    assert len(thin(images, 4)) <= 4
 
 
 def test_can_read__stops_as_soon_as_it_knows(tmp_path: Path) -> None:
     good = write_images(tmp_path, 2)
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(b"nothing")
-    assert can_read([bad, *good], 2)
-    assert can_read([good[0], tmp_path / "never_looked_at.jpg"], 1)
-    assert not can_read([bad, good[0]], 2)
-    assert not can_read([], 1)
+    assert can_read(FolderSource([bad, *good]), 2)
+    assert can_read(FolderSource([good[0], tmp_path / "never_looked_at.jpg"]), 1)
+    assert not can_read(FolderSource([bad, good[0]]), 2)
+    assert not can_read(FolderSource([]), 1)
 
 
 def test_gather_images__one_image_cannot_be_both(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_status__of_a_finished_run(settings: BootstrapConfig, tmp_path: Path) ->
     assert status.held_out_best is not None
     assert status.held_out_best >= max(status.held_out_first, summary.alignment.centred_cosine)
     assert (status.seconds_left, status.resume) == (0.0, None)
-    assert status.checkpoint == tmp_path / "run" / "checkpoints" / "last.pt"
+    assert status.checkpoint == tmp_path / "run" / "checkpoints" / "step-00000006"
     assert len(status.losses) == 6
     assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
 
@@ -94,7 +94,7 @@ def test_status__while_it_runs_and_when_it_was_interrupted(
     status = read_status(run)
     assert status.state == "stopped"
     assert "(interrupted)" in status.message
-    (run / "checkpoints" / "step-4").mkdir()
+    (run / "checkpoints" / "step-00000004").mkdir()
     assert read_status(run).resume == f"sparseformers resume '{run}'"
 
 
@@ -135,11 +135,11 @@ def test_status__a_process_of_this_machine_that_is_gone_is_dead_at_once(tmp_path
 def test_status__takes_the_newest_checkpoint_and_none_that_is_being_written(tmp_path: Path) -> None:
     run = made_up(tmp_path / "run", a_beat(at=NOW - 600))
     assert read_status(run, now=NOW).resume is None
-    for age, name in enumerate(("best.safetensors", ".step-9.part", "step-8", "last.pt")):
-        (run / "checkpoints" / name).write_bytes(b"")
+    for age, name in enumerate(("best.safetensors", ".step-00000009.part", "step-00000008", "step-00000007")):
+        (run / "checkpoints" / name).mkdir()
         os.utime(run / "checkpoints" / name, (NOW - age, NOW - age))
     status = read_status(run, now=NOW)
-    assert status.checkpoint == run / "checkpoints" / "step-8"
+    assert status.checkpoint == run / "checkpoints" / "step-00000008"
     assert status.resume == f"sparseformers resume {run}"
 
 

@@ -88,7 +88,7 @@ class TestImageViews:
     def test_several_views_of_an_image(self, photographs: list[Path]) -> None:
         views = ImageViews(photographs, training_view((16, 16), "default"), seed=0, views_per_image=3)
         assert len(views) == 21
-        assert [views.path(index) for index in (0, 2, 3, 20)] == [photographs[i] for i in (0, 0, 1, 6)]
+        assert [views.name(index) for index in (0, 2, 3, 20)] == [str(photographs[i]) for i in (0, 0, 1, 6)]
         assert not torch.equal(image_of(views, 0, 0), image_of(views, 0, 1))
 
     def test_large_jpegs_are_decoded_at_the_size_that_the_view_needs(self, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseformers.data import SkippedImages, UnreadableImageError, images, read_image
+from sparseformers.data import SkippedImages, UnreadableImageError, read_image
 from tests.data.photographs import photograph, pixels
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -91,12 +91,13 @@ class TestUnreadable:
 
     def test_decompression_bomb(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(huge_png())
-        assert self.read(tmp_path / "a.png").reason == "too large: more than 150 million pixels"
+        assert self.read(tmp_path / "a.png").reason == "too large: more than 178 million pixels"
 
-    def test_own_limit_on_pixels(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(images, "MOST_PIXELS", 48 * 32 - 1)
+    def test_the_limit_on_pixels_can_be_set(self, tmp_path: Path) -> None:
         photograph().save(tmp_path / "a.png")
-        assert self.read(tmp_path / "a.png").reason.startswith("too large: 48 x 32 pixels")
+        assert read_image(tmp_path / "a.png", most_pixels=48 * 32).size == (48, 32)
+        with pytest.raises(UnreadableImageError, match="too large: 48 x 32 pixels, at most 1,535"):
+            read_image(tmp_path / "a.png", most_pixels=48 * 32 - 1)
 
     def test_pillows_warnings_do_not_reach_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 32 - 1)

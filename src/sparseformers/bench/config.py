@@ -12,7 +12,7 @@ import tyro
 
 from sparseformers.bootstrap import BootstrapConfig
 from sparseformers.bootstrap.changes import parse_pairs, setting_names
-from sparseformers.bootstrap.config import Folders
+from sparseformers.bootstrap.config import Sources
 from sparseformers.bootstrap.recipe import Recipe, changed
 from sparseformers.errors import ConfigError
 
@@ -39,8 +39,8 @@ class BenchConfig:
 
     teacher: str
     """As for bootstrap: timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
-    data: Folders
-    """Folders with images to learn from; labels are not looked at. May be given several times."""
+    data: Sources
+    """Images to learn from, as for bootstrap; labels are not looked at. May be given several times."""
     eval_data: Path
     """A folder with train/CLASS/* and test/CLASS/*: students are judged on the test part; the other is the index that the
     teacher makes for nearest neighbours."""

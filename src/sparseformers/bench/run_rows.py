@@ -17,7 +17,7 @@ from sparseformers.bench.report import BenchReport, RowReport
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.recipe import Recipe
-from sparseformers.data import find_images
+from sparseformers.data.mixture import check_sources
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, WeightsError
 from sparseformers.evaluate import measure_cost
 from sparseformers.files import write_json
@@ -66,7 +66,7 @@ def open_bench(config: BenchConfig, console: Console | None = None) -> Bench:
     folder, base = BenchFolder(config.out), config.base()
     folder.refuse_others()
     kept = folder.read_conditions()
-    find_images(config.data)
+    check_sources([str(each) for each in config.data])
     images = EvaluationImages.of(config.eval_data)
     teacher = load_teacher(base.teacher, image_size=base.image_size, crop=base.crop)
     conditions = Conditions(

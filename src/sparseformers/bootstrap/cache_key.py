@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.data.images import MOST_PIXELS
+from sparseformers.data.sources import ImageSource
 from sparseformers.data.transforms import SMALLEST_CROPS
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher
@@ -65,7 +65,7 @@ class CacheKey:
 
 
 def make_cache_key(
-    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: Sequence[Path]
+    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource
 ) -> CacheKey:
     """The key of the views that a run trains on.
 
@@ -91,10 +91,12 @@ def make_cache_key(
         "precision": precision,
         # What follows the plus sign is where a library was built for, not what it does.
         "libraries": {library: version(library).partition("+")[0] for library in LIBRARIES},
-        "images": _states(images),
+        "images": images.identity(),
     }
     if settings.crop_scale not in (None, SMALLEST_CROPS[settings.augment]):  # else caches from before there was a choice hold
         content["crop_scale"] = settings.crop_scale
+    if settings.max_pixels != MOST_PIXELS:
+        content["max_pixels"] = settings.max_pixels
     return CacheKey(
         content=content,
         epochs=settings.cached_views,
@@ -102,19 +104,3 @@ def make_cache_key(
         size=teacher.preprocessing.size,
         width=teacher.anatomy.embedding_width,
     )
-
-
-def _states(paths: Sequence[Path]) -> list[list[str | int | None]]:
-    """Each file's path below the folder that all of them share, bytes, and time of change in nanoseconds."""
-    absolute = [str(path.absolute()) for path in paths]
-    root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120 - a million of them
-    return [[os.path.relpath(path, root), *_state(path)] for path in absolute]
-
-
-def _state(path: str) -> tuple[int | None, int | None]:
-    """Size and time of change; none for a file that is gone, which is one more unreadable image."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a million of them
-    except OSError:
-        return None, None
-    return status.st_size, status.st_mtime_ns

@@ -10,17 +10,20 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from sparseformers.bootstrap.interval import Interval
+from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
+from sparseformers.data.mixture import absolute_source
 from sparseformers.errors import ConfigError
 from sparseformers.teachers import absolute_name
 
 WITHOUT_EFFECT = (
     *("workers", "checkpoint_every", "keep", "log_every", "trackers", "tracker_project"),
     *("accumulate", "shard_weights"),
+    *("max_bad", "shard_cache", "shard_cache_gb"),
 )
 """Settings that change nothing of what is learnt or measured: they may differ where the others have to be the same."""
 
-Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
-"""Folders that the command line takes one by one: --data A --data B."""
+Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
+"""Where images are, which the command line takes one by one: --data A --data B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,9 @@ class BootstrapConfig:
     needs_data: ClassVar[bool] = True
     teacher: str
     """timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
-    data: Folders
-    """Folders with images to learn from, searched recursively; labels are not looked at. May be given several times."""
+    data: Sources
+    """Images to learn from; labels are not looked at. Folders, searched recursively; tar shards ('shards/{00000..00127}.tar', a
+    folder of them, s3://, gs://, https://, pipe:COMMAND); hf:OWNER/NAME[@SPLIT][#COLUMN]. May be given several times."""
 
     front: Literal["inherited", "bootstrapped"] = "inherited"
     """The part in front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer."""
@@ -117,6 +121,20 @@ class BootstrapConfig:
     data_seed: int | None = None
     """Of the views and the held-out choice alone, where runs with several seeds are to share them."""
 
+    weight: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
+    """Share of the samples that come from a --data, in any unit, one for each in their order: --weight 3 --weight 1 draws three
+    quarters from the first, whatever their sizes. Without it every image is drawn equally often."""
+    shuffle_shards: int = 8
+    """Tar shards whose images are shuffled together; the shards themselves come in a random order."""
+    max_pixels: int = MOST_PIXELS
+    """Images of more pixels are skipped, not decoded."""
+    max_bad: float = 0.05
+    """Share of bad images at which the run stops; those below it are skipped and listed in ``skipped_images.txt``."""
+    shard_cache: Path | None = None
+    """Folder for copies of shards that are no local files, and for what shards hold; one in the user's cache by default."""
+    shard_cache_gb: float = 32.0
+    """GiB that these copies may take; the ones used least lately go first."""
+
     cache_teacher: Path | None = None
     """Folder to keep fixed views and the teacher's embeddings of them in, computed once for all runs that share them."""
     cached_views: int = 4
@@ -126,8 +144,8 @@ class BootstrapConfig:
     """Share of the images that is never trained on and measures progress."""
     holdout_limit: int = 1000
     """At most so many images measure progress."""
-    eval_data: Folders = ()
-    """Folders with images to measure progress on, in the place of a held-out share. May be given several times."""
+    eval_data: Sources = ()
+    """Images to measure progress on, in the place of a held-out share; as for --data. May be given several times."""
     eval_views: int = 0
     """Fixed random crops of each such image to measure on, for very few images; 0 takes the central view."""
     evaluations: int = 10
@@ -150,8 +168,9 @@ class BootstrapConfig:
         return dataclasses.replace(
             self,
             teacher=absolute_name(self.teacher),
-            data=tuple(path.absolute() for path in self.data),
-            eval_data=tuple(path.absolute() for path in self.eval_data),
+            data=tuple(absolute_source(str(each)) for each in self.data),
+            eval_data=tuple(absolute_source(str(each)) for each in self.eval_data),
+            shard_cache=None if self.shard_cache is None else self.shard_cache.absolute(),
             cache_teacher=None if self.cache_teacher is None else self.cache_teacher.absolute(),
         )
 
@@ -170,6 +189,9 @@ class BootstrapConfig:
         return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
+        for name in ("data", "eval_data"):  # names and addresses; a Path of Python's is one way to write them
+            object.__setattr__(self, name, tuple(str(each) for each in getattr(self, name)))
+        self._check_data()
         for name, value, least in (
             ("tokens", self.tokens, 1),
             ("samples", self.samples, 1),
@@ -184,6 +206,8 @@ class BootstrapConfig:
             ("image-size", self.image_size, 32),
             ("looks", self.looks, 0),
             ("cached-views", self.cached_views, 1),
+            ("shuffle-shards", self.shuffle_shards, 1),
+            ("max-pixels", self.max_pixels, 1),
         ):
             if value is not None and value < least:
                 raise ConfigError(f"--{name} must be at least {least}, not {value}.", f"Use {least} or more.")
@@ -222,10 +246,29 @@ class BootstrapConfig:
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"--{name} must be in (0, 1], not {part}.", f"Use {example}, for example.")
         Interval.parse(self.checkpoint_every, flag="--checkpoint-every")
-        if self.needs_data and not self.data:
-            raise ConfigError("No folder with images was given.", "Name at least one with --data.")
         lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise ConfigError(
                 f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
             )
+
+    def _check_data(self) -> None:
+        if self.needs_data and not self.data:
+            raise ConfigError("No folder with images was given.", "Name at least one with --data.")
+        if self.weight and len(self.weight) != len(self.data):
+            raise ConfigError(
+                f"--weight was given {len(self.weight)} times and --data {len(self.data)} times.",
+                "Give one weight for each --data, in their order.",
+            )
+        for weight in self.weight:
+            if not 1e-6 <= weight <= 1e6:
+                raise ConfigError(f"--weight must be in [1e-6, 1e6], not {weight}.", "Leave out a --data that has no weight.")
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"--max-bad must be in [0, 1], not {self.max_bad}.", "Use 0.05, for example; 1 never stops.")
+        if self.max_pixels > PILLOWS_MOST_PIXELS:
+            raise ConfigError(
+                f"--max-pixels must be at most {PILLOWS_MOST_PIXELS}, not {self.max_pixels}.",
+                "Pillow decodes no larger images; make them smaller first, with sparseformers pack --resize for example.",
+            )
+        if not self.shard_cache_gb > 0:
+            raise ConfigError(f"--shard-cache-gb must be above 0, not {self.shard_cache_gb}.", "Use a positive number.")

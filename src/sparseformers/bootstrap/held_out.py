@@ -26,7 +26,6 @@ from sparseformers.data import (
     evaluation_batches,
     evaluation_view,
     fixed_views,
-    read_image,
 )
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, Drift, measure_alignment, measure_drift
@@ -56,10 +55,10 @@ class HeldOut:
         self.batch_size = min(parts.settings.batch_size, LARGEST_BATCH)
 
         def on_unreadable(index: int, reason: str) -> None:
-            skipped.add(parts.held_out[index // self.views], reason)
+            skipped.add(parts.held_out.name(index // self.views), reason)
 
         self.teacher = self._embed(parts.teacher, on_unreadable)
-        self.focus_images = first_views(parts, FOCUS_IMAGES).to(parts.device)
+        self.focus_images = self._focus_images().to(parts.device)
 
     def measure(self, student: SparseFormer) -> Alignment:
         """How near the student is to the teacher now; all processes have to take part."""
@@ -75,6 +74,9 @@ class HeldOut:
             rois = student(self.focus_images).rois
         start = cells(config.tokens) if isinstance(config, InheritedFocusingConfig) else initial_grid(config.tokens)
         return measure_drift(rois, start.to(rois.device))
+
+    def _focus_images(self) -> Tensor:
+        return first_views(self.parts, FOCUS_IMAGES)[0]
 
     def _embed(self, model: Teacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None) -> Tensor:
         """The embeddings M x D of all images that can be read, in their order, float32 on the CPU."""
@@ -135,14 +137,19 @@ class HeldOut:
         )
 
 
-def first_views(parts: Parts, count: int) -> Tensor:
-    """The evaluation views of the first held-out images that can be read, at most ``count``: B x 3 x H x W in [0, 1]."""
-    view, images = evaluation_view(parts.teacher.preprocessing), []
-    for path in parts.held_out:
+def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
+    """The evaluation views of the first held-out images that can be read, at most ``count``, and their file names.
+
+    Returns:
+        B x 3 x H x W in [0, 1], and B names.
+    """
+    view, images, names = evaluation_view(parts.teacher.preprocessing), [], []
+    for index in range(len(parts.held_out)):
         try:
-            images.append(view(read_image(path)))
+            images.append(view(parts.held_out.read(index)))
         except UnreadableImageError:
             continue
+        names.append(parts.held_out.name(index).rpartition("/")[2])
         if len(images) == count:
             break
-    return torch.stack(images)
+    return torch.stack(images), names

@@ -198,8 +198,9 @@ def _bytes_per_image(parts: Parts, scale: Scale) -> float:
         return scale.bytes_per_image
     if not parts.train:
         return ASSUMED_BYTES_PER_IMAGE
-    sizes = [path.stat().st_size for path in thin(parts.train, SIZES_LOOKED_AT) if path.is_file()]
-    return sum(sizes) / max(1, len(sizes))
+    some = thin(parts.train, SIZES_LOOKED_AT)
+    sizes = [size for index in range(len(some)) if (size := some.size(index)) is not None]
+    return sum(sizes) / len(sizes) if sizes else ASSUMED_BYTES_PER_IMAGE
 
 
 def _ready_cache(parts: Parts) -> ViewCache | None:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparseformers.bootstrap.config import BootstrapConfig, Folders
+from sparseformers.bootstrap.config import BootstrapConfig, Sources
 from sparseformers.errors import ConfigError
 
 
@@ -17,8 +17,8 @@ class PlanConfig(BootstrapConfig):
 
     needs_data: ClassVar[bool] = False
 
-    data: Folders = ()
-    """Folders with images to measure the reading on; without them steps are measured on random images, and reading is not."""
+    data: Sources = ()
+    """Images, as for bootstrap, to measure the reading of; without them steps are timed on random images and reading is not."""
     batch_size: int = 32
     """Images per step on each device; the --batch-size of bootstrap counts those of all devices together."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparseformers.bootstrap.budget import Budget
-from sparseformers.bootstrap.held_out import HeldOut
+from sparseformers.bootstrap.held_out import FOCUS_IMAGES, HeldOut
 from sparseformers.bootstrap.objective import PLAIN, Targets, teacher_targets
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.run_folder import RunFolder
@@ -186,7 +186,7 @@ def _time_parts(parts: Parts, trainer: Trainer, images: Tensor) -> StepParts:
 def _time_reading(parts: Parts, seconds: float) -> float:
     """Images a second that the reading processes make when nothing else is done."""
     settings = parts.settings
-    stream = SampleStream(len(parts.train), batch_size=settings.batch_size, seed=settings.seed, total=None)
+    stream = SampleStream(parts.order, batch_size=settings.batch_size, seed=settings.seed, total=None)
     loader = iter(training_loader(parts.training_views(), stream, workers=parts.workers))
     _drain(loader, fewest=1 + parts.workers * BATCHES_AHEAD, seconds=0.0)
     return settings.batch_size / _drain(loader, fewest=FEWEST_STEPS, seconds=seconds)
@@ -196,7 +196,7 @@ def _time_held_out(parts: Parts, accelerator: Accelerator) -> tuple[HeldOut, flo
     """Some of the held-out images, or noise in their place, and the seconds of a measurement for each of them."""
     settings = parts.settings
     if parts.held_out:
-        some = tuple(thin(parts.held_out, max(2, HELD_OUT_BATCHES * settings.batch_size)))
+        some = thin(parts.held_out, max(2, HELD_OUT_BATCHES * settings.batch_size))
         held_out = HeldOut(dataclasses.replace(parts, held_out=some), SkippedImages(), accelerator)
     else:
         held_out = _HeldOutNoise(parts, SkippedImages(), accelerator)
@@ -209,6 +209,9 @@ class _HeldOutNoise(HeldOut):
 
     def _rounds(self) -> int:
         return 2
+
+    def _focus_images(self) -> Tensor:
+        return random_images(self.parts)[:FOCUS_IMAGES]
 
     def _batches(self) -> DataLoader[Batch]:
         images = random_images(self.parts)[: self.batch_size]

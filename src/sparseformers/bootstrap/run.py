@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from sparseformers.bootstrap.checkpoint import Snapshot, read_checkpoint
 from sparseformers.bootstrap.checkpoints import Found, find_checkpoint, remove_leftovers
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.heartbeat import Heartbeat
+from sparseformers.bootstrap.held_out import first_views
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
 from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
@@ -36,7 +36,6 @@ from sparseformers.bootstrap.stopping import StopSignals
 from sparseformers.bootstrap.summary import RunSummary, summarise, summary_figures, summary_of_finished
 from sparseformers.bootstrap.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.trainer import Trainer
-from sparseformers.data import UnreadableImageError, evaluation_view, read_image
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
@@ -231,15 +230,6 @@ def _train(
 
 def _draw(parts: Parts, run: RunFolder) -> None:
     """RoIs on the first held-out images that can be read, and the curves of the training."""
-    view, images, titles = evaluation_view(parts.teacher.preprocessing), [], []
-    for path in parts.held_out:
-        try:
-            images.append(view(read_image(path)))
-        except UnreadableImageError:
-            continue
-        titles.append(path.name)
-        if len(images) == PICTURED_IMAGES:
-            break
-    student = parts.inheritance.student
-    save_figure(draw_focus(trace_focus(student, torch.stack(images).to(parts.device), titles)), run.picture)
+    images, titles = first_views(parts, PICTURED_IMAGES)
+    save_figure(draw_focus(trace_focus(parts.inheritance.student, images.to(parts.device), titles)), run.picture)
     save_figure(curves_figure(run.read_metrics()), run.curves)

@@ -13,16 +13,13 @@ from sparseformers.bootstrap.budget import Budget
 from sparseformers.bootstrap.cache_key import CacheKey, make_cache_key
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.precision import Precision, resolve_precision
-from sparseformers.data import (
-    ImageViews,
-    UnreadableImageError,
-    default_workers,
-    find_images,
-    read_image,
-    split_holdout,
-    training_view,
-)
-from sparseformers.errors import DataError
+from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view
+from sparseformers.data.bad_share import BadShare
+from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
+from sparseformers.data.order import SampleOrder
+from sparseformers.data.shard_files import ShardFiles, default_shard_folder
+from sparseformers.data.sources import FolderSource, ImageSource
+from sparseformers.errors import DataError, shorten
 from sparseformers.inherit import Inheritance, inherit
 from sparseformers.model import recompute_blocks
 from sparseformers.processes import process_state
@@ -39,9 +36,9 @@ class Parts:
     """Frozen, on the device."""
     inheritance: Inheritance
     """The student with its report, on the device."""
-    train: tuple[Path, ...]
+    train: ImageSource
     """Images to learn from."""
-    held_out: tuple[Path, ...]
+    held_out: ImageSource
     """Images to measure progress on, never learnt from."""
     budget: Budget
     """How long."""
@@ -64,6 +61,11 @@ class Parts:
         """Where that cache is, or will be."""
         root = self.settings.cache_teacher
         return None if root is None or self.cache_key is None else root / self.cache_key.digest
+
+    @property
+    def order(self) -> SampleOrder:
+        """In which order images are learnt from."""
+        return sample_order(self.train)
 
     def training_views(self) -> ImageViews:
         """Random views of the images to learn from."""
@@ -89,7 +91,7 @@ def gather_parts(
     Raises:
         SparseFormersError: if anything that was asked for is not to be had.
     """
-    train, held_out = gather_images(settings) if settings.data else ((), ())  # a plan needs none
+    train, held_out = gather_images(settings) if settings.data else (FolderSource(()), FolderSource(()))  # a plan needs none
     loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
     inheritance = inherit(
         loaded,
@@ -119,8 +121,8 @@ def gather_parts(
         settings=settings,
         teacher=loaded.to(device),
         inheritance=inheritance,
-        train=tuple(train),
-        held_out=tuple(held_out),
+        train=train,
+        held_out=held_out,
         budget=Budget.of(settings, images=len(train)),
         precision=precision,
         workers=default_workers() if settings.workers is None else settings.workers,
@@ -129,11 +131,12 @@ def gather_parts(
     )
 
 
-def gather_images(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[Path]]:
+def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
     """Images to learn from and held-out ones.
 
     Raises:
-        DataError: if there are none, if none can be read, or if fewer than two are left to measure progress on.
+        DataError: if there are none, if none can be read, if too many are bad as far as that is known without reading them, or
+            if fewer than two are left to measure progress on.
     """
     train, held_out = _split(settings)
     if not can_read(train, 1):
@@ -143,33 +146,45 @@ def gather_images(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[P
             f"Too few of the {len(held_out)} held-out images can be read to measure progress on.",
             "Raise --holdout, add images, or name a folder with --eval-data.",
         )
+    faults = [f"{name}: {reason}" for name, reason in train.faults()]
+    BadShare(missing=train.missing(), images=len(train), most=settings.max_bad).refuse(shorten(faults, limit=3))
     return train, thin(held_out, settings.holdout_limit)
 
 
-def _split(settings: BootstrapConfig) -> tuple[Sequence[Path], Sequence[Path]]:
-    paths = find_images(settings.data)
-    if settings.eval_data:
-        evaluation = find_images(settings.eval_data)
-        seen = {path.resolve() for path in evaluation}
-        return [path for path in paths if path.resolve() not in seen], evaluation
-    return split_holdout(paths, settings.holdout, seed=settings.views_from)
+def _split(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
+    images = _opened(settings, settings.data, settings.weight or None)
+    if not settings.eval_data:
+        return split_source(images, settings.holdout, seed=settings.views_from)
+    evaluation = _opened(settings, settings.eval_data, None)
+    return without_images_of(images, evaluation), evaluation
 
 
-def can_read(paths: Sequence[Path], count: int) -> bool:
+def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
+    folder = settings.shard_cache or default_shard_folder()
+    return open_source(
+        [str(each) for each in data],
+        weights=weights,
+        files=ShardFiles(folder, most_bytes=round(settings.shard_cache_gb * 2**30)),
+        window=settings.shuffle_shards,
+        most_pixels=settings.max_pixels,
+    )
+
+
+def can_read(images: ImageSource, count: int) -> bool:
     """Whether at least ``count`` of the images can be read; reads no more of them than it takes to know."""
     readable = 0
-    for path in paths:
+    for index in range(len(images)):
         if readable == count:
             break
         try:
-            read_image(path)
+            images.read(index)
         except UnreadableImageError:
             continue
         readable += 1
     return readable == count
 
 
-def thin(paths: Sequence[Path], limit: int) -> Sequence[Path]:
-    """At most ``limit`` of the paths, evenly spread over them."""
-    step = max(1, -(-len(paths) // limit))
-    return paths[::step]
+def thin(images: ImageSource, limit: int) -> ImageSource:
+    """At most ``limit`` of the images, evenly spread over them."""
+    step = max(1, -(-len(images) // limit))
+    return images if step == 1 else images.only(range(0, len(images), step))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +87,7 @@ def identity_of(parts: Parts) -> dict[str, Any]:
         "data": {
             "train_images": len(parts.train),
             "held_out_images": len(parts.held_out),
-            "digest": names_digest([*parts.train, *parts.held_out]),
+            "digest": f"{parts.train.digest()}/{parts.held_out.digest()}",
         },
     }
 
@@ -163,13 +160,6 @@ def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
     """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
     states = snapshot.state["random"]
     return states[process] if process < len(states) else None
-
-
-def names_digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of the names in their order, relative to the folder that all of them are in."""
-    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    names = "\n".join(str(path)[len(root) :] for path in paths)
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> None:

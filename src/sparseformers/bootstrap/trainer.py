@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sparseformers.bootstrap.average import WeightAverage
+from sparseformers.bootstrap.bad_images import BadImages
 from sparseformers.bootstrap.checkpoint import Snapshot
 from sparseformers.bootstrap.checkpoints import Checkpointer
 from sparseformers.bootstrap.held_out import HeldOut
@@ -28,7 +29,7 @@ from sparseformers.bootstrap.state import OptimiserState, StudentState, Training
 from sparseformers.bootstrap.step import TrainingStep, agreed
 from sparseformers.bootstrap.stopping import RunStopped, StopSignals
 from sparseformers.bootstrap.view_cache import ViewCache
-from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
+from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, Drift
 from sparseformers.saving import save, saved_score
@@ -67,7 +68,8 @@ class Trainer:
             layer_decay=self.settings.layer_decay,
         )
         self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
-        self.skipped = SkippedImages()
+        self.bad = BadImages(parts, accelerator)
+        self.skipped = self.bad.skipped
         self.meters = Meters(parts.device, every=self.settings.log_every)
         self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
         self.scaler = gradient_scaler(parts.precision, parts.device)
@@ -156,14 +158,14 @@ class Trainer:
             return
         self.meters.skipped(figures.images, overflow=figures.outcome == "overflow")
         if figures.outcome == "non_finite":
-            files = [str(self.parts.train[int(index)]) for index in batch.indices]
+            files = [self.parts.train.name(int(index)) for index in batch.indices]
             self.non_finite.skipped(files, samples=self.state.samples)
 
     def _batches(self) -> Iterable[Batch]:
         """What is left of the stream of views for this process."""
         settings, parts = self.settings, self.parts
         stream = SampleStream(
-            len(parts.train),
+            parts.order,
             batch_size=settings.batch_size,
             seed=settings.seed,
             total=parts.budget.samples,
@@ -184,9 +186,11 @@ class Trainer:
 
     def _count(self, batch: Batch) -> None:
         """Advances by a global batch, as the stream does, and notes what could not be read."""
-        for index, reason in batch.unreadable:
-            self.skipped.add(self.parts.train[index], reason)
+        too_many = self.bad.count(batch)
         self.state.samples += self._step_size()
+        if too_many:
+            self._last_checkpoint()
+            self.bad.share.refuse(f"see '{self.run.skipped}'")
 
     def _step_size(self) -> int:
         """Images of the next global batch, over all processes; the last one may be short."""

@@ -5,13 +5,12 @@ Every view is a function of (seed, epoch, index) alone, whichever worker or proc
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -19,21 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data.images import UnreadableImageError, read_image
+from sparseformers.data.images import UnreadableImageError
+from sparseformers.data.order import FullShuffle, Interleaved, SampleOrder, ViewKey, derived_seed
+from sparseformers.data.sources import ImageSource, as_source
 from sparseformers.data.transforms import CropView, evaluation_view
+from sparseformers.errors import DataError
 
 MOST_WORKERS = 8
 BATCHES_AHEAD = 4
 """Batches that each worker keeps ready."""
-
-
-class ViewKey(NamedTuple):
-    """Which view of which image."""
-
-    epoch: int
-    """From 0; another epoch, another random view."""
-    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
-    """Place of the view in :class:`ImageViews`."""
 
 
 class View(NamedTuple):
@@ -45,6 +38,8 @@ class View(NamedTuple):
     """Place of the view in :class:`ImageViews`."""
     problem: str | None
     """Why the image is unreadable; None for a readable one."""
+    stop: tuple[str, str] | None = None
+    """(problem, remedy) where its source cannot be reached any more."""
 
 
 class Batch(NamedTuple):
@@ -58,13 +53,15 @@ class Batch(NamedTuple):
     """(index, reason) of each view that is missing from the batch."""
     targets: Tensor | None = None
     """b x D_out float32: the teacher's embedding of each view, where it was computed before."""
+    stop: tuple[str, str] | None = None
+    """(problem, remedy) where a source cannot be reached any more; a loader raises it and gives no such batch."""
 
 
 class ImageViews(Dataset[View]):
-    """Views of image files.
+    """Views of images.
 
     Args:
-        paths: the images.
+        images: a source of them, or the paths of image files.
         view: makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only; where it has
             an attribute ``at_least``, large JPEGs are decoded at a size with sides of no fewer pixels than that.
         seed: of the views.
@@ -72,38 +69,39 @@ class ImageViews(Dataset[View]):
     """
 
     def __init__(
-        self, paths: Sequence[Path], view: Callable[[Image.Image], Tensor], *, seed: int, views_per_image: int = 1
+        self,
+        images: ImageSource | Sequence[Path],
+        view: Callable[[Image.Image], Tensor],
+        *,
+        seed: int,
+        views_per_image: int = 1,
     ) -> None:
-        self.paths = list(paths)
+        self.source = as_source(images)
         self.view = view
         self.seed = seed
         self.views_per_image = views_per_image
         self._at_least: int | None = getattr(view, "at_least", None)
 
     def __len__(self) -> int:
-        return len(self.paths) * self.views_per_image
+        return len(self.source) * self.views_per_image
 
-    def path(self, index: int) -> Path:
-        """The file of the view ``index``."""
-        return self.paths[index // self.views_per_image]
+    def name(self, index: int) -> str:
+        """What to call the image of the view ``index``."""
+        return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> View:
         """The view of this key; never raises for an unreadable image, but says what is wrong with it."""
         epoch, index = key
         try:
-            image = read_image(self.path(index), at_least=self._at_least)
+            image = self.source.read(index // self.views_per_image, at_least=self._at_least)
         except UnreadableImageError as error:
             return View(None, index, error.reason)
+        except DataError as error:  # a loader with workers would make another kind of error of it
+            return View(None, index, None, (error.problem, error.remedy))
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the accelerators too and those are not restored.
             torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))
             return View(self.view(image), index, None)
-
-
-def derived_seed(*parts: int) -> int:
-    """A seed of 63 bits that belongs to these numbers; near ones give unrelated seeds."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def collate(views: list[View]) -> Batch:
@@ -114,17 +112,18 @@ def collate(views: list[View]) -> Batch:
         images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
         indices=torch.tensor([view.index for view in readable], dtype=torch.int64),
         unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
+        stop=next((view.stop for view in views if view.stop is not None), None),
     )
 
 
 class SampleStream(Sampler[list[ViewKey]]):
-    """The order of training: epoch after epoch, each in its own random order, cut into batches.
+    """The order of training, cut into batches: by default epoch after epoch, each in its own random order.
 
     A batch may span two epochs. Processes take turns within every batch, so together they see what one would, and each
     gets equally many batches (a short last one may leave some of them an empty list).
 
     Args:
-        length: images in an epoch.
+        order: of the samples; a number of images stands for passes that each have them in any order.
         batch_size: samples in a batch of all processes together.
         seed: of the order.
         total: samples of the whole run, counted from its beginning and not from ``start``; None for no end.
@@ -135,7 +134,7 @@ class SampleStream(Sampler[list[ViewKey]]):
 
     def __init__(
         self,
-        length: int,
+        order: SampleOrder | int,
         *,
         batch_size: int,
         seed: int,
@@ -144,9 +143,10 @@ class SampleStream(Sampler[list[ViewKey]]):
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        if length < 1 or batch_size < 1 or start < 0 or not 0 <= process < processes:
-            raise ValueError(f"no stream of {length} images in batches of {batch_size} for process {process} of {processes}")
-        self.length = length
+        self.order = Interleaved((FullShuffle(order),), (1,)) if isinstance(order, int) else order
+        self.length = self.order.length
+        if self.length < 1 or batch_size < 1 or start < 0 or not 0 <= process < processes:
+            raise ValueError(f"no stream of {self.length} images in batches of {batch_size} for process {process} of {processes}")
         self.batch_size = batch_size
         self.seed = seed
         self.total = total
@@ -163,7 +163,7 @@ class SampleStream(Sampler[list[ViewKey]]):
     def __iter__(self) -> Iterator[list[ViewKey]]:
         batch: list[ViewKey] = []
         taken = self.start
-        for key in self._keys():
+        for key in self.order.keys(self.seed, self.start):
             if self.total is not None and taken >= self.total:
                 break
             batch.append(key)
@@ -173,16 +173,6 @@ class SampleStream(Sampler[list[ViewKey]]):
                 batch = []
         if batch:
             yield batch[self.process :: self.processes]
-
-    def _keys(self) -> Iterator[ViewKey]:
-        """The endless stream from ``start`` on."""
-        epoch, passed = divmod(self.start, self.length)
-        while True:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
-            order = torch.randperm(self.length, generator=generator)
-            for index in order[passed:].tolist():
-                yield ViewKey(epoch, index)
-            epoch, passed = epoch + 1, 0
 
 
 class _InOrder(Sampler[list[ViewKey]]):
@@ -241,7 +231,7 @@ def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: 
 
 
 def evaluation_batches(
-    paths: Sequence[Path],
+    images: ImageSource | Sequence[Path],
     preprocessing: PreprocessingConfig,
     *,
     batch_size: int,
@@ -252,19 +242,19 @@ def evaluation_batches(
     """Loads the teacher's own view of each image, in order, as :class:`Batch` by batch.
 
     Args:
-        paths: the images; a batch's indices are places in it.
+        images: a source, or paths; a batch's indices are places in it.
         preprocessing: the teacher's.
         batch_size: images in a batch.
         workers: processes to read with; 0 reads in this one.
         process: which of several this is, from 0; each takes every so many-th batch.
         processes: how many share the images.
     """
-    views = ImageViews(paths, evaluation_view(preprocessing), seed=0)
+    views = ImageViews(images, evaluation_view(preprocessing), seed=0)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
 
 
 def fixed_views(
-    paths: Sequence[Path],
+    images: ImageSource | Sequence[Path],
     *,
     size: tuple[int, int],
     views_per_image: int,
@@ -278,7 +268,7 @@ def fixed_views(
     """Loads K random crops of each image, the same ones every time: to evaluate with when there are few images.
 
     Args:
-        paths: the images; view k of image i has the index i * K + k.
+        images: a source, or paths; view k of image i has the index i * K + k.
         size: height and width in pixels.
         views_per_image: K.
         seed: of the crops.
@@ -288,12 +278,12 @@ def fixed_views(
         process: which of several this is, from 0; each takes every so many-th batch.
         processes: how many share the views.
     """
-    views = ImageViews(paths, CropView(size, scale), seed=seed, views_per_image=views_per_image)
+    views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
 
 
 def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) -> DataLoader[Batch]:
-    loader = DataLoader(
+    loader = _StoppingLoader(
         views,
         batch_sampler=batches,
         num_workers=workers,
@@ -307,6 +297,16 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
     )
     # A DataLoader is typed by what its dataset holds, not by what it yields.
     return cast("DataLoader[Batch]", loader)
+
+
+class _StoppingLoader(DataLoader[View]):
+    """Raises what a worker could only report."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if batch.stop is not None:
+                raise DataError(*batch.stop)
+            yield batch
 
 
 def init_worker(_worker: int) -> None:

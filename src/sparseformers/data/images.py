@@ -18,7 +18,9 @@ from sparseformers.errors import DataError, shorten, suggest
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Endings of the file names that count as images, in any case."""
 MOST_PIXELS = 150_000_000
-"""Images of more pixels are not decoded: a small file can unpack to all of the memory. Pillow's own limit is 179 million."""
+"""Images of more pixels are not decoded, unless told otherwise: a small file can unpack to all of the memory."""
+PILLOWS_MOST_PIXELS = 178_956_970
+"""Pillow decodes no larger ones itself."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What a file is decoded as, whatever its name says; Pillow's other formats run external programs, among other things."""
 
@@ -120,7 +122,7 @@ def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
             yield real, place / entry.name
 
 
-def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
+def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decodes an image file to 8-bit RGB.
 
     The EXIF orientation is applied, transparency is laid on white, grey values of more than 8 bits are scaled, and of
@@ -130,21 +132,22 @@ def read_image(path: Path, *, at_least: int | None = None) -> Image.Image:
         path: the file.
         at_least: pixels; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep at
             least this many. The size is the file's own without it.
+        most_pixels: of an image, height times width; a larger one is not decoded.
 
     Raises:
         UnreadableImageError: for a file that is missing, empty, truncated, damaged, too large, or no image.
     """
-    return decode(path, path, at_least=at_least)
+    return decode(path, path, at_least=at_least, most_pixels=most_pixels)
 
 
-def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None) -> Image.Image:
+def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """As :func:`read_image`, from a file or from memory; ``path`` is what to call it in errors."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
             warnings.simplefilter("ignore")
             with Image.open(source, formats=FORMATS) as image:
-                _check_size(image, path)
+                _check_size(image, path, most_pixels)
                 if at_least is not None and isinstance(image, JpegImageFile):
                     image.draft(None, (at_least, at_least))
                 image.load()
@@ -157,10 +160,14 @@ def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None) 
         raise UnreadableImageError(path, _reason(source, error)) from error
 
 
-def _check_size(image: Image.Image, path: Path) -> None:
+def _check_size(image: Image.Image, path: Path, most_pixels: int) -> None:
     width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {MOST_PIXELS // 1_000_000} million")
+    if width * height > most_pixels:
+        raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {_millions(most_pixels)}")
+
+
+def _millions(pixels: int) -> str:
+    return f"{pixels / 1e6:g} million" if pixels >= 1_000_000 else f"{pixels:,}"
 
 
 def _reason(source: Path | BinaryIO, error: Exception) -> str:
@@ -168,7 +175,7 @@ def _reason(source: Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
     if isinstance(error, Image.DecompressionBombError):
-        return f"too large: more than {MOST_PIXELS // 1_000_000} million pixels"
+        return f"too large: more than {PILLOWS_MOST_PIXELS // 1_000_000} million pixels"
     if isinstance(error, UnidentifiedImageError):
         empty = source.stat().st_size == 0 if isinstance(source, Path) else source.seek(0, os.SEEK_END) == 0
         return "the file is empty" if empty else "not an image of a known format"

@@ -12,6 +12,8 @@ import importlib.util
 import lzma
 import posixpath
 import re
+import shlex
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,13 +24,16 @@ from typing import IO
 
 from PIL import Image
 
-from sparseformers.data.images import UnreadableImageError, decode, is_image_name
+from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, decode, is_image_name
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
 """How the names of shards end."""
 MOST_BYTES = 512 * 2**20
 """Larger members are not read: an archive can announce, and a compressed one can hold, more than the memory."""
+
+NO_IMAGE = "not an image, by its name"
+"""The problem of a member that is something else."""
 
 _DAMAGES = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
@@ -43,6 +48,10 @@ class ShardMember:
     """Why it is not to be read; None for one that can be tried."""
     offset: int
     """Bytes of the (unpacked) shard that lie before it."""
+    start: int
+    """Bytes of the (unpacked) shard that lie before its content."""
+    size: int
+    """Bytes of its content, as its header says."""
     read: Callable[[], bytes]
     """Its content, to be had before the next member is asked for.
 
@@ -103,13 +112,14 @@ def _how_to_find(shard: str) -> str:
     return f"{suggest(Path(shard).name, siblings)} Fetch what is missing, or narrow the pattern.".strip()
 
 
-def shard_members(shard: str) -> Iterator[ShardMember]:
+def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
     """The images of a shard in their order, those not to be read among them; other members are passed over.
 
     Nothing is ever written: names are names, whatever they point to.
 
     Args:
         shard: a file, or an address.
+        others: whether to give the other files too, with the problem ``NO_IMAGE``; hidden ones never.
 
     Raises:
         DataError: if the shard cannot be opened, or breaks off because its address does. A damaged archive is no error: its
@@ -117,11 +127,11 @@ def shard_members(shard: str) -> Iterator[ShardMember]:
     """
     damage, members = None, 0
     try:
-        file = _opened(shard)
+        file = opened(shard)
         try:
-            for member in _members(file, shard):
+            for member in _members(file, shard, others):
                 yield member
-                members += 1
+                members += member.problem != NO_IMAGE
         except _DAMAGES as error:
             damage = _damage(error, members)
         except GeneratorExit:  # nobody wants to know any more how it ends
@@ -130,45 +140,72 @@ def shard_members(shard: str) -> Iterator[ShardMember]:
             raise
         file.close()  # before the damage is told: an address may say only here that it broke off
     except OSError as error:
-        raise _unreachable(shard, error) from error
+        raise unreachable(shard, error) from error
     if damage is not None:
-        yield ShardMember("", damage, 0, bytes)
+        yield ShardMember("", damage, 0, 0, 0, bytes)
 
 
-def _opened(shard: str) -> IO[bytes]:
+def opened(shard: str) -> IO[bytes]:
+    """A file or an address to read from.
+
+    Raises:
+        OSError: if it cannot be opened; an address may say so only when it is read from, or closed.
+        ConfigError: for an address of a kind that nothing opens.
+        DataError: if the command that reads such addresses is not installed.
+    """
     if is_local(shard):
         return Path(shard).open("rb")
     _require_webdataset()
     from webdataset.gopen import gopen
 
+    address = shard
+    if shard.startswith("s3://"):  # the one of the usual kinds that webdataset leaves to a pipe
+        _require_command("aws", shard)
+        address = f"pipe:aws s3 cp {shlex.quote(shard)} -"
     try:
-        stream: IO[bytes] = gopen(shard, "rb")
+        stream: IO[bytes] = gopen(address, "rb")
     except ValueError as error:
         raise ConfigError(f"The address '{shard}' cannot be opened ({error}).", "Use https:// or pipe:COMMAND.") from None
+    except FileNotFoundError as error:
+        if not shard.startswith("file:"):
+            _require_command(str(error.filename), shard)
+        raise
     return stream
 
 
-def _unreachable(shard: str, error: OSError) -> DataError:
+def _require_command(command: str, shard: str) -> None:
+    if shutil.which(command) is None:
+        raise DataError(
+            f"The shard '{shard}' cannot be read without the command '{command}', which is not installed.",
+            "Install it, or fetch the shards to this machine first.",
+        )
+
+
+def unreachable(shard: str, error: OSError) -> DataError:
+    """The error for a shard that cannot be read, or not to its end."""
     code = re.search(r"exit (\d+)", str(error))  # of the command that webdataset fetches it with
     reason = error.strerror or (f"fetching it ended with code {code[1]}" if code else str(error))
     return DataError(f"The shard '{shard}' cannot be read ({reason}).", "See to it that it can be, then start again.")
 
 
-def _members(file: IO[bytes], shard: str) -> Iterator[ShardMember]:
+def _members(file: IO[bytes], shard: str, others: bool) -> Iterator[ShardMember]:
     seen: set[str] = set()
     with tarfile.open(fileobj=file, mode="r:*" if is_local(shard) else "r|*", tarinfo=_StrictTarInfo) as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # or it would remember them all
             name = info.name.removeprefix("./")
-            if info.isdir() or not is_image_name(posixpath.basename(name)):
+            base = posixpath.basename(name)
+            is_image = is_image_name(base)
+            if info.isdir() or not (is_image or (others and not base.startswith("."))):
                 continue
-            yield ShardMember(name, _problem(info, name, seen), info.offset, _reader(archive, info, shard))
+            problem = _problem(info, name, seen) if is_image else NO_IMAGE
+            yield ShardMember(name, problem, info.offset, info.offset_data, info.size, _reader(archive, info, shard))
             seen.add(name)
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
     """What a member's header says against reading it."""
-    if not info.isreg():
+    if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if name.startswith("/") or ".." in re.split(r"[/\\]", name):
         return "its name points out of the shard"
@@ -187,7 +224,7 @@ def _reader(archive: tarfile.TarFile, info: tarfile.TarInfo, shard: str) -> Call
         except _DAMAGES as error:
             raise UnreadableImageError(Path(info.name), "cut short, or damaged") from error
         except OSError as error:
-            raise _unreachable(shard, error) from error
+            raise unreachable(shard, error) from error
 
     return read
 
@@ -212,18 +249,19 @@ def _damage(error: BaseException, members: int) -> str:
     return f"cut short, or damaged, after {members:,} image{'' if members == 1 else 's'}"
 
 
-def decode_member(content: bytes, path: Path, *, at_least: int | None = None) -> Image.Image:
+def decode_member(content: bytes, path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decodes an image from memory, as :func:`~sparseformers.data.read_image` does from a file.
 
     Args:
         content: of the file.
         path: what to call it.
         at_least: pixels, as for ``read_image``.
+        most_pixels: likewise.
 
     Raises:
         UnreadableImageError: if it is empty, truncated, damaged, too large, or no image.
     """
-    return decode(BytesIO(content), path, at_least=at_least)
+    return decode(BytesIO(content), path, at_least=at_least, most_pixels=most_pixels)
 
 
 def _require_webdataset() -> None:

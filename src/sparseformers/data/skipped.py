@@ -12,11 +12,24 @@ class SkippedImages:
     """Collects unreadable images, each once, however often it was met."""
 
     def __init__(self) -> None:
-        self._reasons: dict[Path, str] = {}
+        self._reasons: dict[str, str] = {}
 
-    def add(self, path: Path, reason: str) -> None:
-        """Notes that ``path`` was skipped; the first reason stands."""
-        self._reasons.setdefault(path, reason)
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> SkippedImages:
+        """A collection that begins with these (name, reason)."""
+        skipped = cls()
+        for name, reason in pairs:
+            skipped.add(name, reason)
+        return skipped
+
+    def add(self, name: str | Path, reason: str) -> None:
+        """Notes that an image was skipped; the first reason stands.
+
+        Args:
+            name: its path; in a shard, SHARD:MEMBER.
+            reason: why, in a few words.
+        """
+        self._reasons.setdefault(str(name), reason)
 
     def update(self, others: Iterable[SkippedImages]) -> None:
         """Takes over what others have collected, such as those of other processes."""
@@ -34,15 +47,15 @@ class SkippedImages:
     def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:
         """Adds the images of a :meth:`state_dict`."""
         for path, reason in state:
-            self.add(Path(path), reason)
+            self.add(path, reason)
 
     def share(self, of: int) -> float:
         """The share of ``of`` images that was skipped, in [0, 1]."""
         return len(self) / of if of else 0.0
 
     def lines(self) -> list[str]:
-        """A line ``path TAB reason`` for each image, sorted by path."""
-        return [f"{_one_field(str(path))}\t{_one_field(self._reasons[path])}" for path in sorted(self._reasons)]
+        """A line ``name TAB reason`` for each image, sorted by name."""
+        return [f"{_one_field(name)}\t{_one_field(self._reasons[name])}" for name in sorted(self._reasons)]
 
     def write(self, file: Path) -> None:
         """Writes a line with the count, then :meth:`lines`."""

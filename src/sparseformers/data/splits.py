@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,22 +36,46 @@ def split_holdout(paths: Sequence[Path], share: float, *, seed: int) -> tuple[li
     Raises:
         ConfigError: for a share outside [0, 1).
     """
+    root = Path(os.path.commonpath([path.parent.absolute() for path in paths])) if paths else Path()
+    names = (path.absolute().relative_to(root).as_posix() for path in paths)
+    held_out = set(held_out_places(names, len(paths), share, seed=seed))
+    return (
+        [path for place, path in enumerate(paths) if place not in held_out],
+        [path for place, path in enumerate(paths) if place in held_out],
+    )
+
+
+def held_out_places(names: Iterable[str], count: int, share: float, *, seed: int) -> list[int]:
+    """The places of the names that are held out, increasing; see :func:`split_holdout`.
+
+    Args:
+        names: of all images.
+        count: how many there are.
+        share: of them to hold out, in [0, 1).
+        seed: another one draws others.
+
+    Raises:
+        ConfigError: for a share outside [0, 1).
+    """
     if not 0 <= share < 1:
         raise ConfigError(f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example.")
-    if share == 0 or len(paths) < 2:
-        return list(paths), []
-    root = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
-    draws = {path: _draw(path, root, seed) for path in paths}
-    by_draw = sorted(draws, key=draws.__getitem__)
-    drawn = sum(draw < share for draw in draws.values())
-    held_out = set(by_draw[: min(max(drawn, 2), len(by_draw) - 1)])
-    return [path for path in paths if path not in held_out], [path for path in paths if path in held_out]
+    if share == 0 or count < 2:
+        return []
+    below: list[tuple[float, int]] = []
+    least: list[tuple[float, int]] = []
+    for place, name in enumerate(names):
+        draw = (_draw(name, seed), place)
+        if draw[0] < share:
+            below.append(draw)
+        if len(least) < 2 or draw < least[-1]:
+            least = sorted([*least, draw])[:2]
+    drawn = sorted(below if len(below) >= 2 else least)[: count - 1]
+    return sorted(place for _, place in drawn)
 
 
-def _draw(path: Path, root: Path, seed: int) -> float:
-    """A number in [0, 1) that belongs to this path and seed."""
-    relative = path.absolute().relative_to(root).as_posix()
-    digest = hashlib.blake2b(f"{seed}\n{relative}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+def _draw(name: str, seed: int) -> float:
+    """A number in [0, 1) that belongs to this name and seed."""
+    digest = hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 

@@ -1,0 +1,235 @@
+"""From what --data names to one source of images: folders, tar shards, Hugging Face datasets, and mixtures of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, HuggingFaceSource
+from sparseformers.data.images import MOST_PIXELS, find_images, images_under
+from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, SampleOrder, whole_weights
+from sparseformers.data.shard_files import ShardFiles
+from sparseformers.data.shard_source import ShardSource, find_shards, is_shard_name
+from sparseformers.data.shards import is_local, is_shards
+from sparseformers.data.sources import FolderSource, ImageSource, digest_of
+from sparseformers.data.splits import held_out_places
+from sparseformers.errors import DataError, shorten
+
+Kind = Literal["folder", "shards", "dataset"]
+
+
+class MixedSource:
+    """Images of several sources, one source after the other.
+
+    Args:
+        sources: at least one image in each.
+        weights: the sources' shares of the samples, in any unit; their sizes if None.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], weights: Sequence[float] | None = None) -> None:
+        self.sources = tuple(sources)
+        self.weights = None if weights is None else tuple(weights)
+        self.bounds = np.concatenate([[0], np.cumsum([len(source) for source in self.sources], dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def name(self, index: int) -> str:
+        source, place = self._place(index)
+        return source.name(place)
+
+    def key(self, index: int) -> str:
+        source, place = self._place(index)
+        return source.key(place)
+
+    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
+        source, place = self._place(index)
+        return source.read(place, at_least=at_least)
+
+    def size(self, index: int) -> int | None:
+        source, place = self._place(index)
+        return source.size(place)
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        return [fault for source in self.sources for fault in source.faults()]
+
+    def missing(self) -> int:
+        return sum(source.missing() for source in self.sources)
+
+    def order(self) -> PassOrder:
+        return FullShuffle(len(self))
+
+    def sample_order(self) -> SampleOrder:
+        """In which order samples are drawn from the sources, each of which has passes of its own."""
+        weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
+        drawn = [number for number, source in enumerate(self.sources) if len(source)]
+        if len(drawn) < len(self.sources):
+            raise DataError("One of the sources of --data has no image left to learn from.", "Leave it out.")
+        return Interleaved(tuple(source.order() for source in self.sources), whole_weights([float(weight) for weight in weights]))
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        return MixedSource([source.only(own) for source, own in self._parted(places)], self.weights)
+
+    def without(self, places: Sequence[int]) -> ImageSource:
+        return MixedSource([source.without(own) for source, own in self._parted(places)], self.weights)
+
+    def identity(self) -> list[Any]:
+        return [source.identity() for source in self.sources]
+
+    def digest(self) -> str:
+        return digest_of(source.digest() for source in self.sources)
+
+    def _place(self, index: int) -> tuple[ImageSource, int]:
+        number = int(np.searchsorted(self.bounds, index, side="right")) - 1
+        return self.sources[number], index - int(self.bounds[number])
+
+    def _parted(self, places: Sequence[int]) -> list[tuple[ImageSource, list[int]]]:
+        """Increasing places among all images by their sources, counted from the beginning of each."""
+        begins = np.searchsorted(places, self.bounds)
+        own = [places[begin:end] for begin, end in pairwise(begins.tolist())]
+        return [
+            (source, [int(place - before) for place in part])
+            for source, part, before in zip(self.sources, own, self.bounds[:-1], strict=True)
+        ]
+
+
+def kind_of(data: str) -> Kind:
+    """What a name given to --data means, as far as it can be told without reading: nothing is checked."""
+    if data.startswith(PREFIX):
+        return "dataset"
+    if is_shards(data):
+        return "shards"
+    folder = Path(data)
+    if folder.is_dir() and any(is_shard_name(path.name) for path in folder.iterdir()) and not images_under([folder]):
+        return "shards"
+    return "folder"
+
+
+def check_sources(data: Sequence[str]) -> None:
+    """Raises DataError or ConfigError for names that cannot be meant, as far as this is quick to find out."""
+    folders = [Path(each) for each in data if kind_of(each) == "folder"]
+    if folders:
+        find_images(folders)
+    for each in data:
+        if kind_of(each) == "shards":
+            find_shards(each)
+        elif kind_of(each) == "dataset":
+            DatasetName.parse(each)
+
+
+def absolute_source(data: str) -> str:
+    """The same name from any working directory; addresses and names on the hub stay what they are."""
+    if data.startswith(PREFIX):
+        return str(DatasetName.parse(data).absolute())
+    if is_shards(data) and not is_local(data):
+        return data
+    return str(Path(data).absolute())
+
+
+def open_source(
+    data: Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+    files: ShardFiles,
+    window: int,
+    most_pixels: int = MOST_PIXELS,
+) -> ImageSource:
+    """The images that several names mean together.
+
+    Args:
+        data: folders or image files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
+        weights: one for each name, its share of the samples; without them images are drawn equally often.
+        files: to read shards by.
+        window: how many shards are shuffled together.
+        most_pixels: of an image; a larger one counts as unreadable.
+
+    Raises:
+        SparseFormersError: one of its kinds, if anything that was named is not to be had or holds no images.
+    """
+    if weights is not None:
+        sources = [_opened([each], files, window, most_pixels) for each in data]
+        return MixedSource([source for (source,) in sources], weights)
+    opened = _opened(data, files, window, most_pixels)
+    return opened[0] if len(opened) == 1 else MixedSource(opened)
+
+
+def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: int) -> list[ImageSource]:
+    """All folders as one source, all shards as another, and each dataset."""
+    kinds: dict[Kind, list[str]] = {"folder": [], "shards": [], "dataset": []}
+    for each in data:
+        kinds[kind_of(each)].append(each)
+    sources: list[ImageSource] = []
+    if kinds["folder"]:
+        sources.append(FolderSource(find_images([Path(each) for each in kinds["folder"]]), most_pixels=most_pixels))
+    if kinds["shards"]:
+        shards = dict.fromkeys(shard for each in kinds["shards"] for shard in find_shards(each))
+        sources.append(ShardSource(list(shards), files, window=window, most_pixels=most_pixels))
+    sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]
+    for source in sources:
+        if not len(source):
+            raise _without_images(data, source)
+    return sources
+
+
+def _without_images(data: Sequence[str], source: ImageSource) -> DataError:
+    faults = source.faults()
+    told = "; ".join(f"{name}: {reason}" for name, reason in faults[:3])
+    return DataError(
+        f"There are no images in {shorten((f'{each!r}' for each in data), limit=3)}" + (f" ({told})." if told else "."),
+        "Images in shards are members whose names end in .jpg, .png, .webp or the like.",
+    )
+
+
+def sample_order(source: ImageSource) -> SampleOrder:
+    """In which order to learn from a source."""
+    if isinstance(source, MixedSource):
+        return source.sample_order()
+    return Interleaved((source.order(),), (1,))
+
+
+def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[ImageSource, ImageSource]:
+    """Parts images into those to learn from and those to hold out, as :func:`~sparseformers.data.split_holdout` does with paths.
+
+    Raises:
+        ConfigError: for a share outside [0, 1).
+    """
+    places = held_out_places((source.key(index) for index in range(len(source))), len(source), share, seed=seed)
+    return source.without(places), source.only(places)
+
+
+def without_images_of(source: ImageSource, other: ImageSource) -> ImageSource:
+    """The images of a source that are none of another's: files by where they are, shards as a whole, else by name."""
+    taken = {identity for leaf in _leaves(other) for identity in _identities(leaf)}
+    places: list[int] = []
+    begin = 0
+    for leaf in _leaves(source):
+        if isinstance(leaf, ShardSource):
+            for number, shard in enumerate(leaf.shards):
+                if _shard_identity(shard.address) in taken:
+                    places += range(begin + int(leaf.bounds[number]), begin + int(leaf.bounds[number + 1]))
+        else:
+            places += [begin + place for place, identity in enumerate(_identities(leaf)) if identity in taken]
+        begin += len(leaf)
+    return source.without(places) if places else source
+
+
+def _leaves(source: ImageSource) -> Sequence[ImageSource]:
+    return source.sources if isinstance(source, MixedSource) else (source,)
+
+
+def _identities(leaf: ImageSource) -> Iterable[str]:
+    if isinstance(leaf, FolderSource):
+        return (os.path.realpath(path) for path in leaf.paths)
+    if isinstance(leaf, ShardSource):
+        return (_shard_identity(shard.address) for shard in leaf.shards)
+    return (leaf.name(index) for index in range(len(leaf)))
+
+
+def _shard_identity(address: str) -> str:
+    return os.path.realpath(address) if is_local(address) else address

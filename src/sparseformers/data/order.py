@@ -1,0 +1,182 @@
+"""The order of samples: a function of the seed and of how many came before, so that a run can stop and go on anywhere.
+
+Nothing is remembered but the position: the same samples come whatever the number of workers, processes and stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+CHUNK = 1024
+"""Samples that are mixed from several sources at a time."""
+
+
+class ViewKey(NamedTuple):
+    """Which view of which image."""
+
+    epoch: int
+    """Which pass over its source, from 0; another pass, another random view."""
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+    """Place of the view in :class:`~sparseformers.data.ImageViews`."""
+
+
+class PassOrder(Protocol):
+    """The order of the passes over one source."""
+
+    @property
+    def length(self) -> int:
+        """Images in a pass."""
+
+    def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
+        """The images of a pass in its order, each once.
+
+        Args:
+            seed: of the order.
+            number: of the pass, from 0; each has an order of its own.
+            start: how many to leave out at its beginning.
+        """
+
+
+class SampleOrder(Protocol):
+    """The order of all samples of a training."""
+
+    @property
+    def length(self) -> int:
+        """Different images."""
+
+    def keys(self, seed: int, start: int) -> Iterator[ViewKey]:
+        """The endless stream of samples, without its first ``start``."""
+
+
+@dataclass(frozen=True)
+class FullShuffle:
+    """Each pass is one permutation of all images; it takes 8 bytes of memory for each of them."""
+
+    length: int
+    """Images in a pass."""
+
+    def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
+        yield from _permuted(self.length, seed, number)[start:].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class WindowShuffle:
+    """Groups of neighbouring images (shards) in a random order, and the images of a few groups together in a random order.
+
+    So only a few shards are read at a time, and memory is needed for a few shards' images only.
+    """
+
+    bounds: np.ndarray
+    """G + 1 increasing integers from 0: the group g has the images from bounds[g] up to bounds[g + 1]."""
+    window: int
+    """How many groups are shuffled together."""
+
+    @property
+    def length(self) -> int:
+        return int(self.bounds[-1])
+
+    def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
+        sizes = np.diff(self.bounds)
+        groups = np.flatnonzero(sizes)  # a shard of which nothing is left does not change the order of the others
+        groups = groups[_permuted(len(groups), seed, number).numpy()]
+        sizes = sizes[groups]
+        before = np.concatenate([[0], np.cumsum(sizes)])
+        for first in range(0, len(groups), self.window):
+            end = min(first + self.window, len(groups))
+            passed = max(0, start - int(before[first]))
+            together = int(before[end] - before[first])
+            if passed >= together:
+                continue
+            members = [np.arange(self.bounds[group], self.bounds[group + 1]) for group in groups[first:end]]
+            order = _permuted(together, seed, number, first).numpy()
+            yield from np.concatenate(members)[order][passed:].tolist()
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Samples of several sources, each of which goes through passes of its own.
+
+    Of the first t samples, a source of share s has s * t rounded, but for the one with the greatest share, which has the rest:
+    at most half as many off as there are other sources. How many of each come in a chunk of ``CHUNK`` samples follows from
+    this, and they are permuted within the chunk.
+    """
+
+    parts: tuple[PassOrder, ...]
+    """One for each source; the indices of a source begin where those of the one before end."""
+    weights: tuple[int, ...]
+    """Shares of the samples, in any unit, above 0."""
+
+    @property
+    def length(self) -> int:
+        return sum(part.length for part in self.parts)
+
+    def counts(self, samples: int) -> list[int]:
+        """How many of the first ``samples`` each source has."""
+        total = sum(self.weights)
+        greatest = self.weights.index(max(self.weights))
+        counts = [(2 * samples * weight + total) // (2 * total) for weight in self.weights]
+        counts[greatest] = samples - (sum(counts) - counts[greatest])
+        return counts
+
+    def keys(self, seed: int, start: int) -> Iterator[ViewKey]:
+        first, passed = divmod(start, self._chunk)
+        begun, sources = self._sources(seed, first)
+        taken = np.bincount(sources[:passed], minlength=len(self.parts))
+        offsets = np.concatenate([[0], np.cumsum([part.length for part in self.parts])]).tolist()
+        streams = [
+            # The first one has the seed itself, so that a source alone has the order that it always had.
+            _passes(part, derived_seed(seed, "source", number) if number else seed, begun[number] + int(taken[number]))
+            for number, part in enumerate(self.parts)
+        ]
+        for chunk in count(first):
+            for source in (sources[passed:] if chunk == first else self._sources(seed, chunk)[1]).tolist():
+                number, index = next(streams[source])
+                yield ViewKey(number, offsets[source] + index)
+
+    @property
+    def _chunk(self) -> int:
+        """Large enough for the greatest share to have something left in each chunk, however many sources there are."""
+        return max(CHUNK, len(self.parts) ** 2)
+
+    def _sources(self, seed: int, chunk: int) -> tuple[list[int], np.ndarray]:
+        """How many samples each source has before a chunk, and which source each sample in it is of."""
+        begun, end = self.counts(chunk * self._chunk), self.counts((chunk + 1) * self._chunk)
+        sources = np.repeat(np.arange(len(self.parts)), np.subtract(end, begun))
+        if len(self.parts) > 1:
+            sources = sources[_permuted(self._chunk, seed, "chunk", chunk).numpy()]
+        return begun, sources
+
+
+def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
+    """Weights as whole numbers in the same proportions, to calculate with exactly."""
+    parts = [Fraction(weight).limit_denominator(10**6) for weight in weights]
+    scale = math.lcm(*(part.denominator for part in parts))
+    return tuple(max(1, int(part * scale)) for part in parts)
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed of 63 bits that belongs to these numbers; near ones give unrelated seeds."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _passes(part: PassOrder, seed: int, start: int) -> Iterator[tuple[int, int]]:
+    """(pass, index) of one source, pass after pass, without the first ``start``."""
+    number, passed = divmod(start, part.length)
+    while True:
+        for index in part.indices(seed, number, passed):
+            yield number, index
+        number, passed = number + 1, 0
+
+
+def _permuted(length: int, *seed: int | str) -> torch.Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(derived_seed(*seed)))

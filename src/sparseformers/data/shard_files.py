@@ -1,0 +1,265 @@
+"""Where shards are to be read on this machine: local ones where they lie, others in a folder that keeps the newest of them."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from sparseformers.data.shard_index import MOST_INDEX_BYTES, SIDECAR, ShardIndex, parse_index, read_index, scan, write_index
+from sparseformers.data.shards import is_local, opened, unreachable
+from sparseformers.errors import DataError
+from sparseformers.files import replacing
+
+WAITS = (1.0, 4.0, 16.0)
+"""Seconds to wait before each new attempt at a shard that cannot be reached."""
+KEPT_INDICES = 32
+"""Indices that a process keeps in memory, those used last."""
+BLOCK = 2**20
+"""Bytes that are copied at a time."""
+SECONDS_BETWEEN_TOUCHES = 30.0
+"""How often a process notes that a fetched shard is in use."""
+
+_UNPACKERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+_Result = TypeVar("_Result")
+
+
+def default_shard_folder() -> Path:
+    """The user's folder for what can be made again at any time."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "sparseformers" / "shards"
+
+
+class ShardFiles:
+    """Local files of shards, and their indices.
+
+    Args:
+        folder: for fetched or unpacked shards, and for indices of shards that have none beside them.
+        most_bytes: of fetched shards; those that were used least lately go first.
+        waits: seconds before each new attempt at what cannot be reached.
+    """
+
+    def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:
+        self.folder = folder
+        self.most_bytes = most_bytes
+        self.waits = tuple(waits)
+        self._indices: OrderedDict[str, ShardIndex] = OrderedDict()
+        self._unpackers: dict[str, Callable[..., Any] | None] = {}
+        self._touched: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process begins without what this one keeps in memory."""
+        return {**vars(self), "_indices": OrderedDict(), "_touched": {}}
+
+    def index(self, shard: str) -> ShardIndex:
+        """What a shard holds: from the file beside it, from what is known from earlier, or by a look at it.
+
+        Raises:
+            DataError: if the shard cannot be reached.
+        """
+        index = self._indices.pop(shard, None)
+        if index is None:
+            index = self._retrying(shard, lambda: self._find_index(shard))
+        self._indices[shard] = index
+        if len(self._indices) > KEPT_INDICES:
+            self._indices.popitem(last=False)
+        return index
+
+    def read(self, shard: str, start: int, size: int) -> bytes:
+        """Bytes of an unpacked shard, fewer than ``size`` where it ends before them.
+
+        Raises:
+            DataError: if the shard cannot be reached.
+        """
+
+        def at(path: Path) -> bytes:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+
+        return self._retrying(shard, lambda: self._on_file(shard, at))
+
+    def state(self, shard: str) -> list[int] | None:
+        """Size and time of change of a local shard; None for others, which are taken to stay what they are."""
+        if not is_local(shard):
+            return None
+        status = Path(shard).stat()
+        return [status.st_size, status.st_mtime_ns]
+
+    def is_copied(self, shard: str) -> bool:
+        """Whether a shard is not read where it lies, but fetched or unpacked first."""
+        return not is_local(shard) or self._unpacker(shard) is not None
+
+    def _find_index(self, shard: str) -> ShardIndex:
+        state = self.state(shard)
+        beside = None if state is None else read_index(Path(f"{shard}{SIDECAR}"))
+        if beside is not None and state is not None and beside.bytes == state[0]:
+            return beside
+        known = self.folder / f"{_digest(shard, state)}.index.json"
+        with self._lock(known.name):
+            index = read_index(known)
+            if index is not None:
+                return index
+            index = self._beside_address(shard) if state is None else None
+            if index is None:
+                index = self._on_file(shard, scan)
+            with self._writing():
+                write_index(known, index)
+        return index
+
+    def _beside_address(self, shard: str) -> ShardIndex | None:
+        """The index beside a shard that is an address; None if there is none to be had."""
+        if shard.startswith("pipe:"):
+            return None
+        with contextlib.suppress(OSError), contextlib.closing(opened(f"{shard}{SIDECAR}")) as file:
+            return parse_index(file.read(MOST_INDEX_BYTES))
+        return None
+
+    def _on_file(self, shard: str, action: Callable[[Path], _Result]) -> _Result:
+        """What ``action`` makes of the shard as an uncompressed file on this machine."""
+        while True:
+            path = self._local(shard)
+            try:
+                return action(path)
+            except (FileNotFoundError, DataError):
+                if not self.is_copied(shard) or path.exists():
+                    raise
+                # Another process, or thread, made room just now.
+
+    def _local(self, shard: str) -> Path:
+        """The shard as an uncompressed file, fetched and unpacked if need be."""
+        if not self.is_copied(shard):
+            return Path(shard)
+        copy = self.folder / f"{_digest(shard, self.state(shard))}.tar"
+        if not copy.is_file():
+            with self._lock(copy.name):
+                if not copy.is_file():
+                    self._copy(shard, copy)
+                    self._make_room(copy)
+        self._touch(copy)
+        return copy
+
+    def _copy(self, shard: str, copy: Path) -> None:
+        with replacing(copy) as fetched:
+            with contextlib.closing(opened(shard)) as source:
+                self._write(_blocks(source.read, (OSError,)), fetched, shard)
+            if (unpacker := _unpacker(fetched)) is not None:
+                with replacing(fetched) as unpacked, unpacker(fetched) as packed:
+                    # By read1, which gives what there is before a damage; the damage is found when the copy is looked at.
+                    self._write(_blocks(packed.read1, ()), unpacked, shard)
+
+    def _write(self, blocks: Iterator[bytes], path: Path, shard: str) -> None:
+        size = 0
+        with self._writing(), path.open("wb") as file:
+            for block in blocks:
+                size += len(block)
+                if size > self.most_bytes:
+                    raise DataError(
+                        f"The shard '{shard}' has more than {self.most_bytes / 2**30:.3g} GiB.",
+                        "Raise --shard-cache-gb, or make smaller shards, with sparseformers pack for example.",
+                    )
+                file.write(block)
+
+    def _make_room(self, needed: Path) -> None:
+        """Removes copies, those that were used least lately first, but never ``needed``."""
+        with self._lock("room"):
+            copies = []
+            for path in self.folder.glob("*.tar"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    copies.append((status.st_mtime, path, status.st_size))
+            total = sum(size for _, _, size in copies)
+            for _, path, size in sorted(copies):
+                if total > self.most_bytes and path != needed:
+                    with contextlib.suppress(OSError):  # Windows keeps what is open
+                        path.unlink()
+                        total -= size
+
+    def _touch(self, copy: Path) -> None:
+        now = time.monotonic()
+        if now - self._touched.get(copy.name, float("-inf")) >= SECONDS_BETWEEN_TOUCHES:
+            self._touched[copy.name] = now
+            with contextlib.suppress(OSError):
+                os.utime(copy)
+
+    def _lock(self, name: str) -> FileLock:
+        with self._writing():
+            (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "locks" / f"{name}.lock")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tells what the folder's file system complains of from what a shard does."""
+        try:
+            yield
+        except _ReadingError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"Shards cannot be kept in '{self.folder}' ({error.strerror or error}).",
+                "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache.",
+            ) from error
+
+    def _unpacker(self, shard: str) -> Callable[..., Any] | None:
+        if shard not in self._unpackers:
+            self._unpackers[shard] = _unpacker(Path(shard))
+        return self._unpackers[shard]
+
+    def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
+        """What ``attempt`` gives, after as many attempts as it takes and there are waits for."""
+        waits = list(self.waits)
+        while True:
+            try:
+                return attempt()
+            except OSError as error:
+                if not waits or (is_local(shard) and isinstance(error, FileNotFoundError)):
+                    raise unreachable(shard, error) from error
+                time.sleep(waits.pop(0))
+
+
+class _ReadingError(OSError):
+    """A source of bytes failed, and not the file that they are written to."""
+
+
+def _blocks(read: Callable[[int], bytes], failures: tuple[type[OSError], ...]) -> Iterator[bytes]:
+    """What there is to read; with no ``failures`` to tell of, it ends where it is damaged."""
+    while True:
+        try:
+            block = read(BLOCK)
+        except failures as error:
+            raise _ReadingError(*error.args) from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError):
+            return
+        if not block:
+            return
+        yield block
+
+
+def _unpacker(path: Path) -> Callable[..., Any] | None:
+    """What unpacks a file; None for one that is not compressed."""
+    with path.open("rb") as file:
+        beginning = file.read(6)
+    return next((unpacker for magic, unpacker in _UNPACKERS if beginning.startswith(magic)), None)
+
+
+def _digest(shard: str, state: list[int] | None) -> str:
+    """A name for what belongs to a shard as it is."""
+    text = json.dumps([shard, state])
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

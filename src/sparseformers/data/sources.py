@@ -1,0 +1,217 @@
+"""What images are learnt from or measured on, whatever they lie in: one interface, and the one for image files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from sparseformers.data.images import MOST_PIXELS, read_image
+from sparseformers.data.order import FullShuffle, PassOrder, WindowShuffle
+
+
+class ImageSource(Protocol):
+    """Images that can be read in any order, by their place from 0."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call an image in lists: a path, or SHARD:MEMBER."""
+
+    def key(self, index: int) -> str:
+        """What identifies an image wherever the source as a whole has been moved to."""
+
+    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
+        """An image in 8-bit RGB, as :func:`~sparseformers.data.read_image` gives it.
+
+        Raises:
+            UnreadableImageError: if there is something wrong with this image.
+            DataError: if the source cannot be reached any more.
+        """
+
+    def size(self, index: int) -> int | None:
+        """Bytes of an image as it is stored; None where nobody knows."""
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        """(name, reason) of what was found bad before anything was decoded, and is not among the images."""
+
+    def missing(self) -> int:
+        """How many images these faults stand for, about."""
+
+    def order(self) -> PassOrder:
+        """In which order to go through it."""
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        """Some of its images."""
+
+    def without(self, places: Sequence[int]) -> ImageSource:
+        """The other ones."""
+
+    def identity(self) -> list[Any]:
+        """Plain JSON values that change if the images do, as far as this can be told without reading them."""
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that belong to the keys of all images in their order."""
+
+
+class FolderSource:
+    """Image files.
+
+    Args:
+        paths: the files; a missing one is an unreadable image.
+        most_pixels: of an image; a larger one counts as unreadable.
+    """
+
+    def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS) -> None:
+        self.paths = tuple(paths)
+        self.most_pixels = most_pixels
+
+    @cached_property
+    def _root(self) -> str:
+        return common_folder(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def key(self, index: int) -> str:
+        return relative_names([self.paths[index]], self._root)[0]
+
+    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
+        return read_image(self.paths[index], at_least=at_least, most_pixels=self.most_pixels)
+
+    def size(self, index: int) -> int | None:
+        return _state(self.paths[index])[0]
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def missing(self) -> int:
+        return 0
+
+    def order(self) -> PassOrder:
+        return FullShuffle(len(self))
+
+    def only(self, places: Sequence[int]) -> FolderSource:
+        return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels)
+
+    def without(self, places: Sequence[int]) -> FolderSource:
+        left_out = set(places)
+        return self.only([place for place in range(len(self)) if place not in left_out])
+
+    def identity(self) -> list[Any]:
+        """Each file's path below the folder that all share, its bytes, and its time of change in nanoseconds."""
+        names = relative_names(self.paths, self._root)
+        return [[name, *_state(path)] for name, path in zip(names, self.paths, strict=True)]
+
+    def digest(self) -> str:
+        return digest_of(relative_names(self.paths, self._root))
+
+
+def as_source(images: ImageSource | Sequence[Path]) -> ImageSource:
+    """A source of image files for a sequence of them; a source as it is."""
+    return FolderSource(images) if isinstance(images, (list, tuple)) else images  # type: ignore[return-value]
+
+
+def common_folder(paths: Sequence[Path]) -> str:
+    """The folder that all paths share, absolute; the root of all for none."""
+    if not paths:
+        return os.sep
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120 - a million
+
+
+def relative_names(paths: Sequence[Path], root: str) -> list[str]:
+    """The paths from a folder on that holds them, parted by slashes."""
+    begin = len(root.rstrip(os.sep)) + 1
+    return [os.path.abspath(path)[begin:].replace(os.sep, "/") for path in paths]  # noqa: PTH100 - a million
+
+
+def digest_of(names: Iterable[str]) -> str:
+    """32 hexadecimal digits that belong to these names in this order."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _state(path: Path) -> tuple[int | None, int | None]:
+    """Size and time of change; none for a file that is gone, which is one more unreadable image."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a million
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+class Selection:
+    """Some images of a source that knows how to go through all of them.
+
+    Args:
+        source: of the images.
+        places: of those to keep, or to leave out; increasing.
+        leave_out: whether these are left out: memory is needed for the places that are given.
+    """
+
+    def __init__(self, source: ImageSource, places: Sequence[int] | np.ndarray, *, leave_out: bool) -> None:
+        self.source = source
+        self.places = np.asarray(places, dtype=np.int64)
+        self.leave_out = leave_out
+        # Before the k-th place that is left out there are places[k] - k of the others.
+        self._others_before = self.places - np.arange(len(self.places))
+
+    def __len__(self) -> int:
+        return len(self.source) - len(self.places) if self.leave_out else len(self.places)
+
+    def place(self, index: int) -> int:
+        """Where an image is in the whole source."""
+        if not self.leave_out:
+            return int(self.places[index])
+        return index + int(np.searchsorted(self._others_before, index, side="right"))
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.place(index))
+
+    def key(self, index: int) -> str:
+        return self.source.key(self.place(index))
+
+    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
+        return self.source.read(self.place(index), at_least=at_least)
+
+    def size(self, index: int) -> int | None:
+        return self.source.size(self.place(index))
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        return self.source.faults()
+
+    def missing(self) -> int:
+        return self.source.missing()
+
+    def order(self) -> PassOrder:
+        whole = self.source.order()
+        if not isinstance(whole, WindowShuffle):
+            return FullShuffle(len(self))
+        before = np.searchsorted(self.places, whole.bounds)
+        return WindowShuffle(whole.bounds - before if self.leave_out else before, whole.window)
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        return Selection(self.source, [self.place(place) for place in places], leave_out=False)
+
+    def without(self, places: Sequence[int]) -> ImageSource:
+        left_out = [self.place(place) for place in places]
+        if self.leave_out:
+            return Selection(self.source, sorted([*self.places.tolist(), *left_out]), leave_out=True)
+        return Selection(self.source, np.setdiff1d(self.places, left_out), leave_out=False)
+
+    def identity(self) -> list[Any]:
+        return [self.source.identity(), self.leave_out, hashlib.sha256(self.places.tobytes()).hexdigest()]
+
+    def digest(self) -> str:
+        return digest_of([self.source.digest(), str(self.leave_out), hashlib.sha256(self.places.tobytes()).hexdigest()])

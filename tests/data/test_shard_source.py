@@ -1,0 +1,282 @@
+"""Images in shards by their places: what an index says, where shards are read, and what happens when they are not there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from sparseformers.data import UnreadableImageError, read_image, shards
+from sparseformers.data.shard_files import ShardFiles
+from sparseformers.data.shard_index import SIDECAR, parse_index, read_index, scan, write_index
+from sparseformers.data.shard_source import ShardSource, find_shards
+from sparseformers.errors import DataError
+from tests.embed.small import write_shard
+from tests.tiny import write_images
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[bytes]:
+    return [path.read_bytes() for path in write_images(tmp_path / "pictures", 6)]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ShardFiles:
+    return ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=())
+
+
+def written(tmp_path: Path, pictures: list[bytes]) -> list[str]:
+    """Two shards of three images each."""
+    return [
+        str(write_shard(tmp_path / f"{shard}.tar", {f"{n}.jpg": pictures[n] for n in range(3 * shard, 3 * shard + 3)}))
+        for shard in range(2)
+    ]
+
+
+def source(addresses: list[str], files: ShardFiles) -> ShardSource:
+    return ShardSource(addresses, files, window=8)
+
+
+def pixels_of(images: ShardSource) -> list[bytes]:
+    return [images.read(index).tobytes() for index in range(len(images))]
+
+
+class TestIndex:
+    def test_names_and_places_are_those_of_the_archive(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        long = f"{'folder/' * 30}a.jpg"
+        members = {"a.jpg": pictures[0], "a.txt": b"a caption", "b/c.PNG": pictures[1], long: pictures[2]}
+        shard = write_shard(tmp_path / "s.tar", members)
+        index = scan(shard)
+        assert index.names == ("a.jpg", "b/c.PNG", long)
+        whole = shard.read_bytes()
+        for name, start, size in zip(index.names, index.starts, index.sizes, strict=True):
+            assert whole[start : start + size] == members[name]
+        assert (index.problems, index.bytes, len(index)) == ((), len(whole), 3)
+
+    def test_samples_without_an_image_are_told_and_captions_are_not(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        members = {
+            "a.jpg": pictures[0],
+            "a.txt": b"",
+            "a.json": b"{}",
+            "film.mp4": b"",
+            "film.txt": b"",
+            ".hidden": b"",
+            "__meta__.json": b"{}",
+            "b/a.txt": b"",  # another key than a
+        }
+        index = scan(write_shard(tmp_path / "s.tar", members))
+        assert index.names == ("a.jpg",)
+        assert index.problems == (("film.mp4", "not an image, by its name"), ("b/a.txt", "not an image, by its name"))
+
+    def test_an_image_that_the_end_cuts_through_is_told_with_the_shard(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        shard = write_shard(tmp_path / "s.tar", {"a.jpg": pictures[0], "b.jpg": pictures[1]})
+        start = int(scan(shard).starts[1])
+        shard.write_bytes(shard.read_bytes()[: start + 100])
+        index = scan(shard)
+        assert index.names == ("a.jpg",)
+        assert index.problems == (("b.jpg", "cut short, or damaged"), ("", "cut short, or damaged, after 2 images"))
+        assert index.is_damaged
+
+    def test_is_written_and_read_again(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        members = {"a.jpg": pictures[0], "../b.jpg": b"", "\udcff.jpg": pictures[1]}
+        index = scan(write_shard(tmp_path / "s.tar", members))
+        write_index(tmp_path / "index.json", index)
+        again = read_index(tmp_path / "index.json")
+        assert again is not None
+        assert (again.digest, again.names, again.problems) == (index.digest, index.names, index.problems)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "[]",
+            "null",
+            '{"format":1}',
+            '{"format":2,"bytes":9,"members":[],"problems":[]}',
+            '{"format":1,"bytes":9,"members":[["a.jpg",0,10]],"problems":[]}',
+            '{"format":1,"bytes":9,"members":[["a.jpg",-5,2]],"problems":[]}',
+            '{"format":1,"bytes":9,"members":[["a.jpg",1e300,2]],"problems":[]}',
+            '{"format":1,"bytes":9,"members":[["a.jpg",9223372036854775807,2]],"problems":[]}',
+        ],
+    )
+    def test_what_is_no_index_counts_as_none(self, text: str) -> None:
+        assert parse_index(text) is None
+
+
+class TestReading:
+    def test_images_are_those_of_the_files(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        images = source(written(tmp_path, pictures), files)
+        assert [images.name(index) for index in (0, 3)] == [f"{tmp_path}/0.tar:0.jpg", f"{tmp_path}/1.tar:3.jpg"]
+        expected = [read_image(path).tobytes() for path in sorted((tmp_path / "pictures").iterdir())]
+        assert pixels_of(images) == expected
+        assert pixels_of(pickle.loads(pickle.dumps(images))) == expected
+
+    def test_limits_on_pixels_and_size(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        images = ShardSource(written(tmp_path, pictures), files, window=1, most_pixels=72 * 96 - 1)
+        with pytest.raises(UnreadableImageError, match="too large: 96 x 72 pixels"):
+            images.read(0)
+        assert source(written(tmp_path, pictures), files).read(0, at_least=20).size == (48, 36)
+
+    def test_compressed_and_remote_shards_are_read_from_copies(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
+    ) -> None:
+        addresses = written(tmp_path, pictures)
+        expected = pixels_of(source(addresses, files))
+        for address in addresses:
+            Path(f"{address}.gz").write_bytes(gzip.compress(Path(address).read_bytes()))
+        assert pixels_of(source([f"{address}.gz" for address in addresses], files)) == expected
+        piped = source([f"pipe:cat {address}" for address in addresses], files)
+        assert pixels_of(piped) == expected
+        for address in addresses:
+            Path(address).unlink()
+        assert pixels_of(piped) == expected  # each was fetched once
+        assert len(list((tmp_path / "cache").glob("*.tar"))) == 4
+
+    def test_an_index_beside_a_shard_saves_the_look_at_it(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        address = written(tmp_path, pictures)[0]
+        write_index(Path(f"{address}{SIDECAR}"), scan(Path(address)))
+        monkeypatch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked"))
+        assert len(source([address], files)) == 3
+        monkeypatch.undo()
+        write_shard(Path(address), {"other.jpg": pictures[0], "other.txt": bytes(20_000)})  # of another size than the index says
+        assert len(source([address], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=()))) == 1
+
+    def test_a_shard_is_looked_at_once(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        addresses = written(tmp_path, pictures)
+        before = source(addresses, files).digest()
+        monkeypatch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked again"))
+        assert source(addresses, ShardFiles(tmp_path / "cache", most_bytes=2**30)).digest() == before
+
+    def test_the_digest_is_of_names_and_not_of_the_place(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        addresses = written(tmp_path, pictures)
+        (tmp_path / "moved").mkdir()
+        moved = [str(Path(address).rename(tmp_path / "moved" / Path(address).name)) for address in addresses]
+        before = source(moved, files).digest()
+        assert source(written(tmp_path, pictures), files).digest() == before
+        write_shard(Path(addresses[1]), {"3.jpg": pictures[3]})
+        assert source(addresses, ShardFiles(tmp_path / "cache", most_bytes=2**30)).digest() != before
+
+    def test_a_folder_of_shards(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        addresses = written(tmp_path, pictures)
+        (tmp_path / ".hidden.tar").touch()
+        assert find_shards(str(tmp_path)) == addresses
+        assert find_shards(f"file://{tmp_path}/{{0..1}}.tar") == addresses
+
+    def test_webdatasets_own_shards(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        with webdataset.TarWriter(str(tmp_path / "s.tar")) as writer:
+            for number, picture in enumerate(pictures):
+                writer.write({"__key__": f"{number:04}", "jpg": picture, "json": {"n": number}})
+        images = source([str(tmp_path / "s.tar")], files)
+        assert (len(images), images.faults()) == (6, [])
+        assert images.read(5).tobytes() == read_image(tmp_path / "pictures" / "photograph_005.jpg").tobytes()
+
+
+class TestFaults:
+    def test_bad_members_are_told_with_their_shard_and_are_no_images(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shards, "MOST_BYTES", 10_000)
+        members = [("a.jpg", pictures[0]), ("../up.jpg", pictures[1]), ("a.jpg", pictures[2]), ("bomb.png", b"\0" * 10_001)]
+        address = str(write_shard(tmp_path / "s.tar", members))
+        with tarfile.open(address, "a") as archive:
+            link = tarfile.TarInfo("link.jpg")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+        images = source([address], files)
+        assert len(images) == 1
+        assert images.read(0).size == (96, 72)
+        assert images.faults() == [
+            (f"{address}:../up.jpg", "its name points out of the shard"),
+            (f"{address}:a.jpg", "another member has the same name"),
+            (f"{address}:bomb.png", "too large: 0 MiB, at most 0"),
+            (f"{address}:link.jpg", "a link or device, not a file"),
+        ]
+        assert images.missing() == 4
+
+    def test_a_damaged_shard_stands_for_what_the_others_have_more(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
+    ) -> None:
+        addresses = written(tmp_path, pictures)
+        (tmp_path / "2.tar").write_bytes(b"no archive" * 200)
+        images = source([*addresses, str(tmp_path / "2.tar")], files)
+        assert images.faults() == [(f"{tmp_path}/2.tar", "not a tar file, or damaged from the beginning")]
+        assert images.missing() == 3
+
+    def test_a_compressed_shard_that_breaks_off(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        (address, _) = written(tmp_path, pictures)
+        packed = gzip.compress(Path(address).read_bytes())
+        (tmp_path / "cut.tar.gz").write_bytes(packed[: len(packed) // 2])
+        images = source([str(tmp_path / "cut.tar.gz")], files)
+        assert 1 <= len(images) < 3
+        assert images.faults()[-1] == (f"{tmp_path}/cut.tar.gz", f"cut short, or damaged, after {len(images) + 1} images")
+
+    def test_a_compressed_shard_that_unpacks_to_too_much(self, tmp_path: Path) -> None:
+        (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(bytes(3 * 2**20)))
+        with pytest.raises(DataError, match=r"bomb.tar.gz' has more than .* Raise --shard-cache-gb"):
+            source([str(tmp_path / "bomb.tar.gz")], ShardFiles(tmp_path / "cache", most_bytes=2**20, waits=()))
+        assert not list((tmp_path / "cache").glob("*.part"))
+
+
+class TestUnreachable:
+    def test_a_shard_that_is_removed_after_the_start(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+        images = source(written(tmp_path, pictures), files)
+        (tmp_path / "0.tar").unlink()
+        with pytest.raises(DataError, match=r"The shard '.*0\.tar' cannot be read \(No such file or directory\)\."):
+            images.read(0)
+
+    def test_a_shard_that_is_exchanged_after_the_start(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        images = source(written(tmp_path, pictures), ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=()))
+        write_shard(tmp_path / "0.tar", {"x.jpg": pictures[0]})
+        with pytest.raises(DataError, match=r"0\.tar' was changed after the start"):
+            pickle.loads(pickle.dumps(images)).read(0)  # as a worker does, which remembers nothing
+
+    def test_is_tried_again_before_it_counts_as_lost(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        (address, _) = written(tmp_path, pictures)
+        tries = tmp_path / "tries"
+        command = f"pipe:echo >> {tries}; test $(wc -l < {tries}) -gt 2 && cat {address}"
+        assert len(source([command], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=(0, 0)))) == 3
+        assert tries.read_text() == "\n" * 3
+        tries.unlink()
+        with pytest.raises(DataError, match=r"cannot be read \(fetching it ended with code 1\)"):
+            source([f"{command} "], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=(0,)))
+        assert tries.read_text() == "\n" * 2
+
+    def test_a_command_that_is_not_installed(self, files: ShardFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        for address, command in (("s3://bucket/a.tar", "aws"), ("gs://bucket/a.tar", "gsutil"), ("https://host/a.tar", "curl")):
+            with pytest.raises(DataError, match=f"'{address}.*without the command '{command}', which is not installed") as caught:
+                source([address], files)
+            assert "fetch the shards" in caught.value.remedy
+
+    def test_s3_is_read_by_its_command_line(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written(tmp_path, pictures)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "aws").write_text(f'#!/bin/sh\ntest "$1 $2 $4" = "s3 cp -" && cat {tmp_path}/"${{3#s3://}}" 2>&-\n')
+        (tmp_path / "bin" / "aws").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+        assert len(source(["s3://0.tar", "s3://1.tar"], files)) == 6
+
+    def test_copies_are_kept_within_their_bound(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        addresses = [
+            str(write_shard(tmp_path / f"{n}.tar", {f"{n}.jpg": pictures[n], f"{n}.txt": bytes(20_000)})) for n in range(6)
+        ]
+        size = Path(addresses[0]).stat().st_size
+        files = ShardFiles(tmp_path / "cache", most_bytes=3 * size, waits=())
+        images = ShardSource([f"pipe:cat {address}" for address in addresses], files, window=1)
+        expected = [io.BytesIO(images.files.read(shard.address, 0, size)).getvalue() for shard in images.shards]
+        assert expected == [Path(address).read_bytes() for address in addresses]
+        assert len(list((tmp_path / "cache").glob("*.tar"))) <= 3
+        with pytest.raises(DataError, match=r"Copies of up to 4 shards are needed at a time") as caught:
+            ShardSource([f"pipe:cat {address}" for address in addresses], files, window=2)
+        assert "--shuffle-shards" in caught.value.remedy
