@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -214,3 +216,24 @@ def test_resume__of_a_run_from_before_there_were_such_checkpoints(stopped: Path)
     with pytest.raises(RunError, match="earlier version") as caught:
         resume(stopped)
     assert "--overwrite" in caught.value.remedy
+
+
+def test_resume__of_a_run_that_is_being_trained_is_refused(tmp_path: Path) -> None:
+    settings, run = tiny_settings(tmp_path), tmp_path / "run"
+    bootstrap(settings, run)
+    hold = "import sys, time; from pathlib import Path; from sparseformers.bootstrap import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).held(): print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(run)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refusals = []
+        with pytest.raises(RunError, match="is being trained by another process") as refused:
+            resume(run)
+        refusals.append(refused.value.remedy)
+        with pytest.raises(RunError, match="is being trained by another process") as refused:
+            bootstrap(settings, run, overwrite=True)
+        refusals.append(refused.value.remedy)
+        assert all(remedy.endswith(f"sparseformers status {run}") for remedy in refusals)
+        other.kill()
+    assert resume(run).samples == 24
+    assert not (run / ".lock").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,11 @@ def _bootstrap(
     if accelerator.is_main_process:
         require_room(parts)
     run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
-    with run.room_required():
+    with run.room_required(), _held(run, accelerator):
         if accelerator.is_main_process:
             run.write_config(to_dict(settings), resolved_choices(parts))
         accelerator.wait_for_everyone()
-    return _train(parts, run, peers, _console(console, accelerator))
+        return _train(parts, run, peers, _console(console, accelerator))
 
 
 def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, console: Console | None = None) -> RunSummary:
@@ -122,16 +122,35 @@ def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Conso
     accelerator = make_accelerator()
     console = _console(console, accelerator)
     chosen_trackers(settings.trackers)
+    with _held(run, accelerator):
+        return _go_on(run, settings, changes_told, peers, console, content["resolved"])
+
+
+def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
+    """The run folder for this training alone; the main process sees to it."""
+    return run.held() if accelerator.is_main_process else nullcontext()
+
+
+def _go_on(
+    run: RunFolder,
+    settings: BootstrapConfig,
+    changes: Sequence[str],
+    peers: Peers,
+    console: Console,
+    resolved: Mapping[str, Any],
+) -> RunSummary:
+    """Trains from the newest whole checkpoint, unless the run is at its end."""
+    accelerator = make_accelerator()
     with run.logging(peers.process) as logger, run.room_required():
         finished = run.is_finished
         found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
         if accelerator.is_main_process and not finished:
             _report(logger, console, found.notes)
-            _prepare(run, settings, changes_told, logger)
-        parts = gather_parts(settings, device=accelerator.device, precision=content["resolved"].get("precision"))
-        parts.inheritance.provenance.require_same_teacher(content["resolved"].get("teacher_fingerprint"))
+            _prepare(run, settings, changes, logger)
+        parts = gather_parts(settings, device=accelerator.device, precision=resolved.get("precision"))
+        parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
         if finished:
-            console.print(f"The run '{escape(str(path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+            console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)

@@ -18,6 +18,7 @@ from typing import Any
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.errors import RunError
 from sparseformers.files import write_json, write_text
+from sparseformers.lock import locked
 from sparseformers.saving import MODEL_FILE
 from sparseformers.settings import from_dict
 
@@ -128,7 +129,8 @@ class RunFolder:
         cls.refuse(path, overwrite=overwrite)
         run = cls(path)
         if path.is_dir():
-            shutil.rmtree(path)
+            with run.held():
+                shutil.rmtree(path)
         try:
             path.mkdir(parents=True)
         except OSError as error:
@@ -161,6 +163,25 @@ class RunFolder:
         if not run.config.is_file():
             raise RunError(f"The folder '{path}' is not a run of sparseformers.", "Give the --out folder of a bootstrap.")
         return run
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder, however this one ends.
+
+        Raises:
+            RunError: if another one does.
+        """
+        lock = self.path / ".lock"
+        with locked(lock) as free:
+            if not free:
+                raise RunError(
+                    f"The run '{self.path}' is being trained by another process.",
+                    f"Wait until it ends or stop it; how it is doing tells: sparseformers status {self.path}",
+                )
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
 
     def write_config(self, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
         """Records the settings, what became of their open choices, and the versions."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sparseformers.embed.listing import Listing
-from sparseformers.embed.lock import locked
 from sparseformers.embed.parts import Progress
 from sparseformers.errors import RunError, shorten
 from sparseformers.files import write_json
+from sparseformers.lock import locked
 from sparseformers.settings import from_dict, to_dict
 
 FORMAT = 1
