@@ -96,7 +96,7 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
     assert end.centred_cosine > start.centred_cosine + 0.02
 
 
-@pytest.mark.parametrize("options", [{"centred": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"block_positions": True, "tune": 0}])
+@pytest.mark.parametrize("options", [{"centred": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"tune": 0}])
 def test_bootstrap__each_option_changes_what_is_learnt(
     settings: BootstrapConfig, tmp_path: Path, options: dict[str, object]
 ) -> None:

@@ -61,8 +61,6 @@ class BootstrapConfig:
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
     """Inherited front: other numbers of tokens to train with, too; one of all is drawn for each step, and one model then
     serves them all. May be given several times."""
-    block_positions: bool = False
-    """Inherited front: whether each block adds a learnt map of positions to its tokens."""
     image_size: int | None = None
     """Side in pixels of the images that teacher and student see; the teacher's own by default."""
     crop: float | None = None
@@ -87,8 +85,6 @@ class BootstrapConfig:
     """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
     rois_lr_ratio: float = 3.0
     """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
-    positions_lr_ratio: float = 30.0
-    """Inherited front: learning rate of the positions before each block, as a share of that of the new parts."""
     layer_decay: float = 1.0
     """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
     is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
@@ -178,7 +174,6 @@ class BootstrapConfig:
     def lr_ratios(self) -> dict[str, float]:
         """Learning rates by group of parameters, as shares of ``lr``."""
         return {
-            "positions": self.positions_lr_ratio,
             "rois": self.rois_lr_ratio,
             "tuned": self.tuned_lr_ratio,
         }
@@ -218,7 +213,6 @@ class BootstrapConfig:
             ("holdout", self.holdout, 1),
             ("warm-up", self.warm_up, 1),
             ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
-            ("positions-lr-ratio", self.positions_lr_ratio, float("inf")),
             ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
             ("centred", self.centred, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),
