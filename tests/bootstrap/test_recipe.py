@@ -45,6 +45,7 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     paper = load_recipe("paper")
     assert paper.name == "paper"
     applied = paper.apply(settings)
+    assert applied.start == "random"
     assert (applied.front, applied.lr, applied.tuned_lr_ratio, applied.augment) == ("bootstrapped", 1e-3, 0.1, "default")
     assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
     assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)

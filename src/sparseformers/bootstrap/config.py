@@ -55,6 +55,9 @@ class BootstrapConfig:
     """Sampling points of each token."""
     iterations: int = 4
     """Focusing iterations."""
+    start: Literal["random", "fitted"] = "random"
+    """Bootstrapped front: the paper's starting values, or values fitted in closed form to the tokens that the teacher has at the
+    truncation depth on a smaller image; these want a rate like the default one, at the paper's most of the fit is lost."""
     looks: int = 0
     """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks. With 0 they keep to
     their cells, and the student is the trained low-resolution teacher."""
@@ -80,7 +83,7 @@ class BootstrapConfig:
     """Several processes: each keeps a part of the student's weights, gradients and optimiser (FSDP), for students that do not
     fit into one; slower."""
     lr: float = 3e-5
-    """Peak learning rate of the new parts (the paper's new front wants 1e-3), which the ratios below refer to."""
+    """Peak learning rate of the new parts (the paper's front wants 1e-3 unless it is fitted), which the ratios below refer to."""
     tuned_lr_ratio: float = 1.0
     """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
     rois_lr_ratio: float = 3.0
@@ -221,6 +224,11 @@ class BootstrapConfig:
         ):
             if not 0 <= share < most:
                 raise ConfigError(f"--{name} must be in [0, {most}), not {share}.", "Choose a value in that range.")
+        if self.start == "fitted" and self.front != "bootstrapped":
+            raise ConfigError(
+                f"--start fitted is for the paper's front: the {self.front} one starts as the teacher already.",
+                "Leave it out, or use --front bootstrapped.",
+            )
         if self.elastic and self.front != "inherited":
             raise ConfigError(
                 f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front inherited."

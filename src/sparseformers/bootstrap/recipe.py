@@ -26,6 +26,7 @@ RECIPE_KEYS = (
     "channels",
     "points",
     "iterations",
+    "start",
     "looks",
     "batch_size",
     "lr",
