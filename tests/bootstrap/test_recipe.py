@@ -50,7 +50,7 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
     assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)
     assert (applied.truncate, applied.tune, applied.freeze) == (None, None, None)  # thirds
-    assert (applied.centred, applied.token_weight) == (0.0, 0.0)
+    assert applied.token_weight == 0
 
 
 def test_inherited__is_the_default() -> None:

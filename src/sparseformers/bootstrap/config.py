@@ -91,8 +91,9 @@ class BootstrapConfig:
     layer_decay: float = 1.0
     """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
     is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
-    centred: float = 0.0
-    """Share of the loss that compares embeddings after subtracting the teacher's mean over the held-out images, in [0, 1]."""
+    whiten: float = 0.0
+    """Share of the loss that compares embeddings after whitening both by the teacher's mean and covariance over the held-out
+    images, in [0, 1]: all directions in which images differ then count alike."""
     token_weight: float = 0.0
     """Inherited front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
     weight_decay: float = 0.05
@@ -217,7 +218,7 @@ class BootstrapConfig:
             ("warm-up", self.warm_up, 1),
             ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
             ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
-            ("centred", self.centred, 1.0 + 1e-9),
+            ("whiten", self.whiten, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),
             ("weight-decay", self.weight_decay, float("inf")),
             ("ema", self.ema, 1),

@@ -40,5 +40,6 @@ def fit_front(parts: Parts, cache: ViewCache | None) -> float:
             "Name another folder with --data, or leave out --start.",
         )
     shares = parts.inheritance.provenance.shares
-    images = torch.cat(read).to(parts.device)
+    # A student that is to be sharded is not on the device yet.
+    images = torch.cat(read).to(next(student.parameters()).device)
     return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=settings.seed)

@@ -33,7 +33,7 @@ RECIPE_KEYS = (
     "tuned_lr_ratio",
     "rois_lr_ratio",
     "layer_decay",
-    "centred",
+    "whiten",
     "token_weight",
     "weight_decay",
     "warm_up",
