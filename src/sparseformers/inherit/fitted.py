@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.inherit.inherit import inherit
 from sparseformers.model import SparseFormer
+from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.position import RoIPosition, read_map
 from sparseformers.teachers import Teacher
@@ -66,7 +67,7 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
     tokens = len(front.initial_rois)
     theirs = coarse_tokens(teacher, images, tokens=tokens, depth=truncated)
     prefix, wanted = theirs.split([theirs.shape[1] - tokens, tokens], dim=1)
-    if prefix.shape[1]:
+    if isinstance(student.cortex.prefix, PrefixTokens):
         student.cortex.prefix.tokens.copy_(prefix.mean(dim=0))
     front.initial_rois.copy_(roi_arithmetic.cells(tokens))
     _fit_positions(front.last_sampling.position, _on_grid(wanted.mean(dim=0)), front.initial_rois, seed)
