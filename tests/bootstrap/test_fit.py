@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ import torch
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.bootstrap.fit import fit_front
 from sparseformers.bootstrap.setup import gather_parts
+from sparseformers.bootstrap.step import StepFigures, TrainingStep
+from sparseformers.bootstrap.stopping import RunStopped
+from sparseformers.data import Batch
 from sparseformers.errors import ConfigError, DataError
 from tests.tiny import SIDE, write_images, write_teacher
 
@@ -42,11 +47,21 @@ def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: Boo
     assert "the fitted start leaves 0." in (tmp_path / "fitted" / "train.log").read_text(encoding="utf-8")
 
 
-def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path) -> None:
-    bootstrap(settings, tmp_path / "run")
+def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TrainingStep.__call__
+
+    def stop_in_the_second(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+        if samples == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, rate=rate, samples=samples)
+
+    monkeypatch.setattr(TrainingStep, "__call__", stop_in_the_second)
+    with pytest.raises(RunStopped):
+        bootstrap(dataclasses.replace(settings, samples=12), tmp_path / "run")
+    monkeypatch.undo()
     resume(tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
-    assert "resumed from 1 images seen" in log
+    assert "resumed from 8 images seen" in log
     assert log.count("the fitted start leaves") == 1
 
 
