@@ -67,8 +67,8 @@ def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, m
 
 def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, tmp_path: Path) -> None:
     parts = gather_parts(settings, device=torch.device("cpu"))
-    for path in parts.train[1:]:
-        path.write_bytes(b"no image")
+    for place in range(1, len(parts.train)):
+        Path(parts.train.name(place)).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Fewer than two of the 20 images that the start was to be fitted on") as caught:
         fit_front(parts, None)
     assert "--data" in caught.value.remedy

@@ -31,7 +31,7 @@ def fit_front(parts: Parts, cache: ViewCache | None) -> float:
     """
     student, settings = parts.inheritance.student, parts.settings
     count = min(len(parts.train), math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
-    stream = SampleStream(len(parts.train), batch_size=settings.batch_size, seed=settings.seed, total=count)
+    stream = SampleStream(parts.order, batch_size=settings.batch_size, seed=settings.seed, total=count)
     batches = training_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch.images for batch in batches if len(batch.images)]
     if sum(map(len, read)) < 2:
