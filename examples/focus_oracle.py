@@ -103,7 +103,7 @@ def embed(student: SparseFormer, images: Tensor, rois: Tensor) -> Tensor:
     front = student.focusing
     levels = front.pyramid.levels(student.normalise(images), roi_arithmetic.grid_of(rois.shape[1]))
     seen, _ = front.look(levels, rois)
-    return student.cortex(front.prefix(seen), rois).embedding
+    return student.cortex(front.prefix(seen)).embedding
 
 
 def main(settings: Settings) -> None:

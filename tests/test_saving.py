@@ -80,6 +80,22 @@ def test_load__takes_a_file_from_before_that(model_path: Path) -> None:
     assert load(model_path).config == small_model().config
 
 
+@pytest.mark.parametrize(("kept", "taken"), [(None, True), ([2, 2], False)])
+def test_load__takes_a_file_that_names_positions_before_blocks_if_it_had_none(
+    model_path: Path, kept: list[int] | None, taken: bool
+) -> None:
+    with safe_open(model_path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    config["cortex"]["position_grid"] = kept
+    tensors = load_file(model_path) | {CONFIGURATION: torch.tensor(list(json.dumps(config).encode()), dtype=torch.uint8)}
+    rewrite(model_path, tensors=tensors, metadata={"config": json.dumps(config)})
+    if taken:
+        assert load(model_path).config == small_model().config
+    else:
+        with pytest.raises(WeightsError, match=r"unknown key 'cortex\.position_grid'"):
+            load(model_path)
+
+
 def test_load__takes_a_run_folder(model_path: Path) -> None:
     assert load(model_path.parent).config == load(model_path).config
 

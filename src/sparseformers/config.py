@@ -218,8 +218,6 @@ class CortexConfig:
     """Number of blocks."""
     prefix_tokens: int = 1
     """Learnt tokens put before the latent ones: the class token, then registers; 0 for teachers without any."""
-    position_grid: tuple[int, int] | None = None
-    """Rows and columns of a learnt map of positions that each block adds to its tokens by their RoIs; None for no maps."""
     prefix_from_front: bool = False
     """Whether the prefix tokens come from the front with the latent ones, and are not the cortex's own."""
     final_norm: bool = True

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -150,7 +150,9 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     state, metadata = _read(path)
     configuration = state.pop(CONFIGURATION, None)  # files from before there was one have none
     try:
-        config = from_dict(SparseFormerConfig, json.loads(metadata["config"]), where=f"configuration in '{path}'")
+        config = from_dict(
+            SparseFormerConfig, _without_retired(json.loads(metadata["config"])), where=f"configuration in '{path}'"
+        )
         provenance = metadata.get("provenance")
         origin = None if provenance is None else from_dict(Provenance, json.loads(provenance), where=f"provenance in '{path}'")
     except (json.JSONDecodeError, ConfigError) as error:
@@ -167,6 +169,14 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     student = SparseFormer(config)  # its buffers, which the file does not hold, need real memory
     student.load_state_dict(state)
     return SavedModel(student.eval(), origin)
+
+
+def _without_retired(config: Any) -> Any:
+    """A configuration as it was saved, less what models could once have and this one has not."""
+    cortex = config.get("cortex") if isinstance(config, dict) else None
+    if isinstance(cortex, dict) and cortex.get("position_grid", 0) is None:
+        return config | {"cortex": {name: value for name, value in cortex.items() if name != "position_grid"}}
+    return config
 
 
 def model_file(path: Path) -> Path:

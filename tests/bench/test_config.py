@@ -40,11 +40,11 @@ def test_parse_budget__what_cannot_be_understood(text: str) -> None:
 
 
 def test_parse_overrides__values_are_as_in_toml_and_bare_words_are_text() -> None:
-    pairs = ("lr=3e-4", "batch-size = 64", "block_positions=false", "front=inherited", 'augment="strong"')
+    pairs = ("lr=3e-4", "batch-size = 64", "warm_up=0", "front=inherited", 'augment="strong"')
     assert parse_overrides(pairs) == {
         "lr": 3e-4,
         "batch_size": 64,
-        "block_positions": False,
+        "warm_up": 0,
         "front": "inherited",
         "augment": "strong",
     }

@@ -15,8 +15,8 @@ from tests.bootstrap.runs import changed, tiny_settings
 
 
 def test_parse_pairs__values_as_in_toml() -> None:
-    pairs = ["checkpoint-every=5steps", "keep = 2", "lr=1e-3", "block_positions=true"]
-    assert parse_pairs(pairs, setting_names()) == {"checkpoint_every": "5steps", "keep": 2, "lr": 1e-3, "block_positions": True}
+    pairs = ["checkpoint-every=5steps", "keep = 2", "lr=1e-3", "shard_weights=true"]
+    assert parse_pairs(pairs, setting_names()) == {"checkpoint_every": "5steps", "keep": 2, "lr": 1e-3, "shard_weights": True}
 
 
 @pytest.mark.parametrize(

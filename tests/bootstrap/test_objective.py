@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap
-from sparseformers.bootstrap.objective import Objective, Targets, teacher_targets, tokens_in_rois
+from sparseformers.bootstrap.objective import FLOOR, Objective, Targets, Whitening, teacher_targets, tokens_in_rois
 from sparseformers.errors import ConfigError
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormerOutput
@@ -31,13 +31,39 @@ def test_plain__is_the_cosine_distance() -> None:
     torch.testing.assert_close(Objective()(output(ours, random(5, 5, 8)), Targets(theirs)), expected)
 
 
-def test_centred__shifting_both_embeddings_with_the_mean_changes_nothing() -> None:
-    ours, theirs, tokens, shift = random(5, 8), random(5, 8, seed=1), random(5, 5, 8), 10 * random(8, seed=2)
-    at_zero = Objective(centred=1.0, mean=torch.zeros(8))(output(ours, tokens), Targets(theirs))
-    shifted = Objective(centred=1.0, mean=shift)(output(ours + shift, tokens), Targets(theirs + shift))
-    torch.testing.assert_close(shifted, at_zero, rtol=0, atol=1e-5)
-    plain = Objective()(output(ours + shift, tokens), Targets(theirs + shift))
-    assert plain < 0.5 * at_zero  # the cone that centring takes away
+def test_whitening__brings_embeddings_to_mean_0_and_the_unit_matrix_but_for_the_floor() -> None:
+    spread = torch.tensor([10.0, 3.0, 1.0, 0.3])
+    embeddings = 5 + random(4000, 4) * spread @ torch.linalg.qr(random(4, 4, seed=1)).Q
+    white = Whitening.of(embeddings)(embeddings)
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros(4), rtol=0, atol=1e-4)
+    covariance = white.T @ white / len(white)
+    expected = spread.square().flip(0) / (spread.square().flip(0) + FLOOR * spread.square().mean())
+    torch.testing.assert_close(covariance, expected.diag(), rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_whitening__of_fewer_embeddings_than_channels(count: int) -> None:
+    white = Whitening.of(random(count, 8))(random(5, 8, seed=1))
+    assert white.isfinite().all()
+    assert white.shape == (5, 8)
+
+
+def test_whiten__takes_that_share_of_the_cosine_after_whitening() -> None:
+    ours, theirs, tokens = random(5, 8), random(5, 8, seed=1), random(5, 5, 8)
+    whitening = Whitening.of(3 + random(40, 8, seed=2) * torch.arange(1, 9))
+    plain = Objective()(output(ours, tokens), Targets(theirs))
+    whole = Objective(whiten=1.0, whitening=whitening)(output(ours, tokens), Targets(theirs))
+    torch.testing.assert_close(whole, (1 - F.cosine_similarity(whitening(ours), whitening(theirs))).mean())
+    half = Objective(whiten=0.5, whitening=whitening)(output(ours, tokens), Targets(theirs))
+    torch.testing.assert_close(half, (plain + whole) / 2)
+
+
+def test_whiten__is_done_in_full_precision() -> None:
+    ours, theirs, tokens = random(5, 8), random(5, 8, seed=1), random(5, 5, 8)
+    objective = Objective(whiten=1.0, whitening=Whitening.of(random(40, 8, seed=2) * torch.arange(1, 9)))
+    expected = objective(output(ours, tokens), Targets(theirs))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(objective(output(ours, tokens), Targets(theirs)), expected, rtol=0, atol=0)
 
 
 def test_tokens_in_rois__of_cells_are_the_means_of_their_quarters() -> None:
@@ -96,7 +122,7 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
     assert end.centred_cosine > start.centred_cosine + 0.02
 
 
-@pytest.mark.parametrize("options", [{"centred": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"block_positions": True, "tune": 0}])
+@pytest.mark.parametrize("options", [{"whiten": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"tune": 0}])
 def test_bootstrap__each_option_changes_what_is_learnt(
     settings: BootstrapConfig, tmp_path: Path, options: dict[str, object]
 ) -> None:
@@ -126,7 +152,8 @@ def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings:
         ({"elastic": (9,), "front": "bootstrapped"}, "--elastic 9 needs a front that can have any number of tokens"),
         ({"elastic": (0,)}, "--elastic must be at least 1, not 0"),
         ({"token_weight": 1.0, "cache_teacher": Path("cache")}, "--token-weight 1.0 needs the teacher's tokens"),
-        ({"centred": 1.5}, "--centred must be in"),
+        ({"whiten": 1.5}, "--whiten must be in"),
+        ({"token_weight": -1.0}, "--token-weight must be in"),
         ({"looks": -1}, "--looks must be at least 0, not -1"),
     ],
 )

@@ -13,12 +13,11 @@ from tests.model.small import small_model
 
 
 def inheriting_model(*, depth: int, looks: int) -> SparseFormer:
-    """A student with an inherited front, ``looks`` of its ``depth`` blocks in it, that adds positions before each block."""
+    """A student with an inherited front, ``looks`` of its ``depth`` blocks in it."""
     cortex = CortexConfig(
         block=BlockConfig(width=32, heads=2, feed_forward_width=48),
         depth=depth - looks,
         prefix_from_front=True,
-        position_grid=(4, 4),
     )
     focusing = InheritedFocusingConfig(tokens=4, patch_size=8, looks=looks)
     return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex))
@@ -73,9 +72,7 @@ def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
 def test_build_optimiser__layer_decay_slows_down_the_earlier_blocks_of_an_inherited_front() -> None:
     student = inheriting_model(depth=5, looks=2)
     freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
-    optimiser = build_optimiser(
-        student, lr=1e-3, lr_ratios={"tuned": 0.1, "rois": 3.0, "positions": 30.0}, weight_decay=0.05, layer_decay=0.5
-    )
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1, "rois": 3.0}, weight_decay=0.05, layer_decay=0.5)
     expected = {
         "focusing.embedding.": ("tuned_embedding", 1e-4 / 16),
         "focusing.prefix.": ("tuned_embedding", 1e-4 / 16),
@@ -84,8 +81,6 @@ def test_build_optimiser__layer_decay_slows_down_the_earlier_blocks_of_an_inheri
         "cortex.blocks.0.": ("tuned_block_2", 1e-4 / 2),
         "cortex.blocks.1.": ("tuned_block_3", 1e-4),
         "focusing.steps.": ("rois", 3e-3),
-        "focusing.positions.": ("positions", 3e-2),
-        "cortex.positions.": ("positions", 3e-2),
     }
     rates = rates_of(student, optimiser)
     assert {beginning for beginning in expected if any(name.startswith(beginning) for name in rates)} == set(expected)
@@ -109,7 +104,7 @@ def test_build_optimiser__without_layer_decay_what_is_tuned_is_one_group() -> No
     freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
     plain = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=1.0)
     assert [(group["name"], group["weight_decay"]) for group in plain.param_groups] == [
-        *(("positions", 0.0), ("rois", 0.05), ("rois", 0.0), ("tuned", 0.05), ("tuned", 0.0)),
+        *(("rois", 0.05), ("rois", 0.0), ("tuned", 0.05), ("tuned", 0.0)),
     ]
     assert {group["peak_lr"] for group in plain.param_groups if group["name"] == "tuned"} == {1e-4}
 

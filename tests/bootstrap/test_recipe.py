@@ -45,11 +45,12 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     paper = load_recipe("paper")
     assert paper.name == "paper"
     applied = paper.apply(settings)
+    assert applied.start == "random"
     assert (applied.front, applied.lr, applied.tuned_lr_ratio, applied.augment) == ("bootstrapped", 1e-3, 0.1, "default")
     assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
     assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)
     assert (applied.truncate, applied.tune, applied.freeze) == (None, None, None)  # thirds
-    assert (applied.centred, applied.token_weight) == (0.0, 0.0)
+    assert applied.token_weight == 0
 
 
 def test_inherited__is_the_default() -> None:
@@ -58,8 +59,8 @@ def test_inherited__is_the_default() -> None:
 
 
 def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: BootstrapConfig) -> None:
-    applied = Recipe("mine", "", {"lr": 2, "block_positions": True}).apply(settings)
-    assert applied == dataclasses.replace(settings, lr=2.0, block_positions=True)
+    applied = Recipe("mine", "", {"lr": 2, "looks": 1}).apply(settings)
+    assert applied == dataclasses.replace(settings, lr=2.0, looks=1)
     assert isinstance(applied.lr, float)
     assert Recipe("empty", "", {}).apply(settings) == settings
 
@@ -93,7 +94,7 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("samples = 100", "sets 'samples', which is no part of a recipe", "It may set: front"),
         ("teacher = 'bundled'", "sets 'teacher', which is no part of a recipe", "It may set: front"),
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
-        ("block_positions = 1", "recipe 'mine' does not fit: key 'block_positions': expected bool but got 1", "Known keys"),
+        ("looks = true", "recipe 'mine' does not fit: key 'looks': expected int but got True", "Known keys"),
         ("front = 'back'", "'back' is none of 'inherited', 'bootstrapped'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
@@ -128,8 +129,8 @@ def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 
 def test_flags__are_those_of_bootstrap() -> None:
-    recipe = Recipe("mine", "", {"front": "inherited", "lr": 1e-3, "looks": 2, "block_positions": True})
-    assert recipe.flags() == ["--front", "inherited", "--lr", "0.001", "--looks", "2", "--block-positions"]
+    recipe = Recipe("mine", "", {"front": "inherited", "lr": 1e-3, "looks": 2})
+    assert recipe.flags() == ["--front", "inherited", "--lr", "0.001", "--looks", "2"]
 
 
 @pytest.mark.slow

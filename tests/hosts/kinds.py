@@ -42,7 +42,6 @@ def inherited(*, looks: int = 0, tokens: int = 6) -> SparseFormerConfig:
         depth=3,
         prefix_tokens=2,
         prefix_from_front=True,
-        position_grid=focusing.grid if looks else None,
     )
     return SparseFormerConfig(focusing=focusing, cortex=cortex)
 

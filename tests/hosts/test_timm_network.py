@@ -217,7 +217,7 @@ def test_rates_may_fall_from_layer_to_layer(kind: str) -> None:
     looks = 2 if kind == "looks" else 0
     for name, layer in layers.items():
         part, kind_of_part, number = f"{name}.".split(".")[:3]
-        if kind_of_part in ("blocks", "positions", "steps") and number.isdecimal():
+        if kind_of_part in ("blocks", "steps") and number.isdecimal():
             assert layer == 1 + int(number) + (looks if part == "cortex" else 0)
         elif part == "focusing" or kind_of_part == "prefix":
             assert layer == 0

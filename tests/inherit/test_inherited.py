@@ -25,7 +25,7 @@ def images(side: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}])
 def test_the_untrained_student_is_the_low_resolution_teacher(looks: int, options: dict[str, object]) -> None:
     teacher = vit(**options)
-    student = inherit(teacher, front="inherited", tokens=16, looks=looks, block_positions=looks > 0).student.eval()
+    student = inherit(teacher, front="inherited", tokens=16, looks=looks).student.eval()
     low = load_teacher(teacher.network, image_size=32)
     with torch.inference_mode():
         ours = student(images())
@@ -36,7 +36,7 @@ def test_the_untrained_student_is_the_low_resolution_teacher(looks: int, options
 
 def test_shares__nothing_is_truncated_and_two_thirds_are_tuned() -> None:
     teacher = vit()
-    inheritance = inherit(teacher, front="inherited", looks=1, block_positions=True)
+    inheritance = inherit(teacher, front="inherited", looks=1)
     assert [fate.fate for fate in inheritance.report.blocks] == ["tuned"] * 4 + ["frozen"] * 2
     assert [fate.student_block for fate in inheritance.report.blocks] == list(range(6))
     assert inheritance.report.left_behind == ()
@@ -45,15 +45,13 @@ def test_shares__nothing_is_truncated_and_two_thirds_are_tuned() -> None:
     assert "cortex.blocks.2.norm1.weight" in learning
     assert "cortex.blocks.3.norm1.weight" not in learning  # the fifth of the teacher's
     assert "cortex.norm.weight" not in learning
-    assert "cortex.positions.4.positions" in learning
 
 
 def test_parameter_groups() -> None:
-    student = inherit(vit(), front="inherited", looks=1, tune=3, block_positions=True).student
+    student = inherit(vit(), front="inherited", looks=1, tune=3).student
     groups = {group: {name for name, _ in members} for group, members in parameter_groups(student).items()}
     assert {name.split(".")[1] for name in groups["rois"]} == {"steps"}
     assert not groups["new"]
-    assert {name.split(".")[1] for name in groups["positions"]} == {"positions"}
     assert {"focusing.embedding.weight", "focusing.prefix.tokens", "focusing.blocks.0.attn.qkv.weight"} <= groups["tuned"]
     assert {"cortex.norm.weight", "cortex.blocks.3.norm1.weight"} <= groups["frozen"]
     assert sum(map(len, groups.values())) == len(list(student.parameters()))

@@ -11,7 +11,7 @@ from sparseformers.config import BlockConfig, CortexConfig, InheritedFocusingCon
 from sparseformers.errors import ConfigError
 from sparseformers.model import SparseFormer
 from sparseformers.model.inherited import RoIStep
-from sparseformers.model.position import BlockPositions, read_map
+from sparseformers.model.position import read_map
 from tests.model.small import scattered
 
 
@@ -25,7 +25,6 @@ def front_model(*, tokens: int = 6, looks: int = 2, trained: bool = True, **opti
             depth=2,
             prefix_tokens=2,
             prefix_from_front=True,
-            position_grid=focusing.grid,
         ),
     )
     model = SparseFormer(config).eval()
@@ -103,11 +102,6 @@ def test_read_map__at_cells_is_the_map_itself_and_between_them_the_mean() -> Non
     torch.testing.assert_close(read_map(position_map, cells)[0], position_map.flatten(1).T)
     between = (cells[:, :1] + cells[:, 1:2]) / 2
     torch.testing.assert_close(read_map(position_map, between)[0, 0], position_map[:, 0, :2].mean(dim=-1))
-
-
-def test_block_positions__add_nothing_at_first() -> None:
-    tokens, cells = torch.randn(2, 8, 16), roi_arithmetic.cells(6).expand(2, -1, -1)
-    assert torch.equal(BlockPositions((2, 3), 2, 16)(tokens, cells), tokens)
 
 
 def test_compiles_whole() -> None:

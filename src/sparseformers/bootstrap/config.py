@@ -55,14 +55,15 @@ class BootstrapConfig:
     """Sampling points of each token."""
     iterations: int = 4
     """Focusing iterations."""
+    start: Literal["random", "fitted"] = "random"
+    """Bootstrapped front: the paper's starting values, or values fitted in closed form to the tokens that the teacher has at the
+    truncation depth on a smaller image; these want a rate like the default one, at the paper's most of the fit is lost."""
     looks: int = 0
     """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks. With 0 they keep to
     their cells, and the student is the trained low-resolution teacher."""
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
     """Inherited front: other numbers of tokens to train with, too; one of all is drawn for each step, and one model then
     serves them all. May be given several times."""
-    block_positions: bool = False
-    """Inherited front: whether each block adds a learnt map of positions to its tokens."""
     image_size: int | None = None
     """Side in pixels of the images that teacher and student see; the teacher's own by default."""
     crop: float | None = None
@@ -82,18 +83,17 @@ class BootstrapConfig:
     """Several processes: each keeps a part of the student's weights, gradients and optimiser (FSDP), for students that do not
     fit into one; slower."""
     lr: float = 3e-5
-    """Peak learning rate of the new parts (the paper's new front wants 1e-3), which the ratios below refer to."""
+    """Peak learning rate of the new parts (the paper's front wants 1e-3 unless it is fitted), which the ratios below refer to."""
     tuned_lr_ratio: float = 1.0
     """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
     rois_lr_ratio: float = 3.0
     """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
-    positions_lr_ratio: float = 30.0
-    """Inherited front: learning rate of the positions before each block, as a share of that of the new parts."""
     layer_decay: float = 1.0
     """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
     is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
-    centred: float = 0.0
-    """Share of the loss that compares embeddings after subtracting the teacher's mean over the held-out images, in [0, 1]."""
+    whiten: float = 0.0
+    """Share of the loss that compares embeddings after whitening both by the teacher's mean and covariance over the held-out
+    images, in [0, 1]: all directions in which images differ then count alike."""
     token_weight: float = 0.0
     """Inherited front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
     weight_decay: float = 0.05
@@ -178,7 +178,6 @@ class BootstrapConfig:
     def lr_ratios(self) -> dict[str, float]:
         """Learning rates by group of parameters, as shares of ``lr``."""
         return {
-            "positions": self.positions_lr_ratio,
             "rois": self.rois_lr_ratio,
             "tuned": self.tuned_lr_ratio,
         }
@@ -218,15 +217,19 @@ class BootstrapConfig:
             ("holdout", self.holdout, 1),
             ("warm-up", self.warm_up, 1),
             ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
-            ("positions-lr-ratio", self.positions_lr_ratio, float("inf")),
             ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
-            ("centred", self.centred, 1.0 + 1e-9),
+            ("whiten", self.whiten, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),
             ("weight-decay", self.weight_decay, float("inf")),
             ("ema", self.ema, 1),
         ):
             if not 0 <= share < most:
                 raise ConfigError(f"--{name} must be in [0, {most}), not {share}.", "Choose a value in that range.")
+        if self.start == "fitted" and self.front != "bootstrapped":
+            raise ConfigError(
+                f"--start fitted is for the paper's front: the {self.front} one starts as the teacher already.",
+                "Leave it out, or use --front bootstrapped.",
+            )
         if self.elastic and self.front != "inherited":
             raise ConfigError(
                 f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front inherited."

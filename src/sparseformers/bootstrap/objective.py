@@ -17,6 +17,9 @@ from sparseformers.teachers import Teacher
 POINTS_A_SIDE = 4
 """The teacher's tokens are averaged over so many points along each side of a RoI."""
 
+FLOOR = 0.1
+"""Share of the mean variance that whitening adds along each axis."""
+
 
 class Targets(NamedTuple):
     """What the teacher says of images, without gradient."""
@@ -70,22 +73,52 @@ def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Whitening:
+    """A linear map after which the embeddings that it was made from have mean 0 and nearly the unit matrix as covariance."""
+
+    mean: Tensor
+    """D."""
+    matrix: Tensor
+    """D x D."""
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Whitening:
+        """The whitening along the principal axes of M x D embeddings, float32.
+
+        A tenth of the mean variance is added along each axis, so that those along which few embeddings happen not to differ do
+        not drown the others; there may be fewer embeddings than channels.
+        """
+        known = embeddings.double().cpu()
+        mean = known.mean(dim=0)
+        centred = known - mean
+        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+        variances = variances.clamp(min=0)
+        scale = (variances + FLOOR * variances.mean() + torch.finfo(torch.float32).tiny).rsqrt()
+        return cls(mean.to(embeddings), (axes * scale).to(embeddings))
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """B x D -> B x D, float32."""
+        with torch.autocast(embeddings.device.type, enabled=False):  # the axes of little variance are lost in bfloat16
+            return (embeddings.float() - self.mean) @ self.matrix
+
+
+@dataclass(frozen=True, eq=False)
 class Objective:
     """How far a student is from its teacher's answer: by cosine, and more where asked for."""
 
-    centred: float = 0.0
-    """Share of the cosine that is taken after ``mean`` is subtracted from both embeddings, in [0, 1]."""
-    mean: Tensor | None = None
-    """D_out, of the teacher's embeddings; needed for a centred share."""
+    whiten: float = 0.0
+    """Share of the cosine that is taken after ``whitening`` both embeddings, in [0, 1]."""
+    whitening: Whitening | None = None
+    """By the teacher's embeddings; needed for such a share."""
     token_weight: float = 0.0
     """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
         """A float32 scalar, at least 0."""
-        loss = (1 - self.centred) * cosine_distance(output.embedding, targets.embedding)
-        if self.centred and self.mean is not None:
-            distance = cosine_distance(output.embedding.float() - self.mean, targets.embedding.float() - self.mean)
-            loss = loss + self.centred * distance
+        loss = (1 - self.whiten) * cosine_distance(output.embedding, targets.embedding)
+        if self.whiten and self.whitening is not None:
+            distance = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
+            loss = loss + self.whiten * distance
         if self.token_weight and targets.tokens is not None:
             rois = output.rois[:, -1].detach()
             latent = output.tokens[:, -rois.shape[1] :]

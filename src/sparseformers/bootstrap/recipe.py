@@ -26,15 +26,14 @@ RECIPE_KEYS = (
     "channels",
     "points",
     "iterations",
+    "start",
     "looks",
-    "block_positions",
     "batch_size",
     "lr",
     "tuned_lr_ratio",
-    "positions_lr_ratio",
     "rois_lr_ratio",
     "layer_decay",
-    "centred",
+    "whiten",
     "token_weight",
     "weight_decay",
     "warm_up",
@@ -80,11 +79,7 @@ class Recipe:
 
     def flags(self) -> list[str]:
         """The recipe as flags of ``sparseformers bootstrap``."""
-        flags: list[str] = []
-        for key, value in self.settings.items():
-            name = key.replace("_", "-")
-            flags += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-        return flags
+        return [part for key, value in self.settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
 
 
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:

@@ -18,6 +18,7 @@ from sparseformers.bootstrap.changes import refuse_changes
 from sparseformers.bootstrap.checkpoint import Snapshot, read_checkpoint
 from sparseformers.bootstrap.checkpoints import Found, find_checkpoint, remove_leftovers
 from sparseformers.bootstrap.config import BootstrapConfig
+from sparseformers.bootstrap.fit import fit_front
 from sparseformers.bootstrap.heartbeat import Heartbeat
 from sparseformers.bootstrap.held_out import first_views
 from sparseformers.bootstrap.make_cache import prepare_cache, require_room
@@ -223,6 +224,8 @@ def _train(
         run.room_required(),
     ):
         cache = prepare_cache(parts, accelerator, console)
+        if parts.settings.start == "fitted" and snapshot is None:
+            logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
         if resumed and writes:
             run.rewind_metrics(None if snapshot is None else trainer.state.samples)

@@ -105,7 +105,6 @@ def gather_parts(
         points=settings.points,
         iterations=settings.iterations,
         looks=settings.looks,
-        block_positions=settings.block_positions,
         seed=settings.seed,
     )
     if settings.gradient_checkpointing:

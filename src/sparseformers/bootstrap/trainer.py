@@ -17,7 +17,7 @@ from sparseformers.bootstrap.checkpoints import Checkpointer
 from sparseformers.bootstrap.held_out import HeldOut
 from sparseformers.bootstrap.meters import Meters
 from sparseformers.bootstrap.non_finite import NonFiniteSteps
-from sparseformers.bootstrap.objective import Objective
+from sparseformers.bootstrap.objective import Objective, Whitening
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
 from sparseformers.bootstrap.packing import Stateful
 from sparseformers.bootstrap.precision import gradient_scaler
@@ -134,8 +134,8 @@ class Trainer:
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         objective = Objective(
-            centred=self.settings.centred,
-            mean=held_out.teacher.mean(dim=0).to(self.parts.device),
+            whiten=self.settings.whiten,
+            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whiten else None,
             token_weight=self.settings.token_weight,
         )
         return TrainingStep(

@@ -82,9 +82,9 @@ class OpenClipVisual(nn.Module):
         check_images(images)
         front, cortex = self.student.focusing, self.student.cortex
         focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)
-        tokens, rois = cortex.prefix(focus.tokens), focus.rois[:, -1]
-        for positions, block in zip(cortex.positions, cortex.blocks, strict=True):
-            tokens = checkpoint(block, positions(tokens, rois), use_reentrant=False)
+        tokens = cortex.prefix(focus.tokens)
+        for block in cortex.blocks:
+            tokens = checkpoint(block, tokens, use_reentrant=False)
         pooled, tokens = cortex.read(tokens)
         return cortex.projection(pooled), tokens
 
@@ -105,12 +105,11 @@ class OpenClipVisual(nn.Module):
     def _groups(self) -> list[Sequence[nn.Module]]:
         """The parts that learn, first to last."""
         cortex = self.student.cortex
-        blocks = list(zip(cortex.positions, cortex.blocks, strict=True))
-        last = [part for pair in blocks[-1:] for part in pair]
+        blocks = list(cortex.blocks)
         groups: list[Sequence[nn.Module]] = [
             [cast(nn.Module, self.student.focusing), cortex.prefix],
-            *blocks[:-1],
-            [*last, cortex.norm, cortex.pooling, cortex.pooled_norm],
+            *([block] for block in blocks[:-1]),
+            [*blocks[-1:], cortex.norm, cortex.pooling, cortex.pooled_norm],
             [cortex.projection],
         ]
         return [group for group in groups if any(True for part in group for _ in part.parameters())]

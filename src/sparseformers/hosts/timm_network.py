@@ -117,25 +117,21 @@ class TimmSparseFormer(NetworkWithHead):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised images B x 3 x H x W -> tokens B x T x D after the final norm, prefix tokens first."""
-        tokens, rois = self._look(x)
+        tokens = self._look(x)
         for index in range(len(self.cortex.blocks)):
-            tokens = self._think(index, tokens, rois)
+            tokens = self._think(index, tokens)
         return self.norm(tokens)
 
-    def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images -> tokens as they enter the cortex's first block, and the RoIs B x N x 4 of the latent ones."""
+    def _look(self, x: Tensor) -> Tensor:
+        """Normalised images -> tokens as they enter the cortex's first block."""
         check_images(x)
-        focus = self.focusing(x)
-        return self.cortex.prefix(focus.tokens), focus.rois[:, -1]
+        tokens: Tensor = self.cortex.prefix(self.focusing(x).tokens)
+        return tokens
 
-    def _think(self, index: int, tokens: Tensor, rois: Tensor) -> Tensor:
+    def _think(self, index: int, tokens: Tensor) -> Tensor:
         """Tokens through one block of the cortex."""
-        if self.grad_checkpointing:
-            return checkpoint(self._block, index, tokens, rois, use_reentrant=False)
-        return self._block(index, tokens, rois)
-
-    def _block(self, index: int, tokens: Tensor, rois: Tensor) -> Tensor:
-        return self.cortex.blocks[index](self.cortex.positions[index](tokens, rois))
+        block = self.cortex.blocks[index]
+        return checkpoint(block, tokens, use_reentrant=False) if self.grad_checkpointing else block(tokens)
 
     def forward_intermediates(
         self,
@@ -168,10 +164,10 @@ class TimmSparseFormer(NetworkWithHead):
         """
         grid = self._grid_of(output_fmt)
         taken, last = chosen_blocks(len(self.cortex.blocks), indices)
-        tokens, rois = self._look(x)
+        tokens = self._look(x)
         outputs = []
         for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
-            tokens = self._think(index, tokens, rois)
+            tokens = self._think(index, tokens)
             if index in taken:
                 outputs.append(self.norm(tokens) if norm else tokens)
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
@@ -212,7 +208,7 @@ class TimmSparseFormer(NetworkWithHead):
             The indices, counted from the first block.
         """
         taken, last = chosen_blocks(len(self.cortex.blocks), indices)
-        self.cortex.blocks, self.cortex.positions = self.cortex.blocks[: last + 1], self.cortex.positions[: last + 1]
+        self.cortex.blocks = self.cortex.blocks[: last + 1]
         self.note(depth=last + 1)
         if prune_norm:
             self.cortex.norm = nn.Identity()
@@ -242,7 +238,7 @@ class TimmSparseFormer(NetworkWithHead):
         """
         number = "" if coarse else r"(\d+)"
         return {
-            "stem": r"^focusing\.(?!blocks|steps|positions)|^cortex\.prefix",
-            "looks": rf"^focusing\.(?:blocks|steps|positions)\.{number}",
-            "blocks": [(rf"^cortex\.(?:blocks|positions)\.{number}", None), (r"^cortex\.norm", (99999,))],
+            "stem": r"^focusing\.(?!blocks|steps)|^cortex\.prefix",
+            "looks": rf"^focusing\.(?:blocks|steps)\.{number}",
+            "blocks": [(rf"^cortex\.blocks\.{number}", None), (r"^cortex\.norm", (99999,))],
         }

@@ -114,10 +114,9 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         check_images(pixel_values)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         focus, cortex = self._focus(pixel_values), self.student.cortex
-        tokens, rois = cortex.prefix(focus.tokens.to(self.dtype)), focus.rois[:, -1]
-        states = [tokens]
-        for positions, block in zip(cortex.positions, cortex.blocks, strict=True):
-            states.append(self._run(block, positions(states[-1], rois)))
+        states = [cortex.prefix(focus.tokens.to(self.dtype))]
+        for block in cortex.blocks:
+            states.append(self._run(block, states[-1]))
         pooled, tokens = cortex.read(states[-1])
         output = BaseModelOutputWithPooling(
             last_hidden_state=self._without_registers(tokens),

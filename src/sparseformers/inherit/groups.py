@@ -8,8 +8,8 @@ from sparseformers.inherit.shares import Shares
 from sparseformers.model import SparseFormer
 from sparseformers.model.inherited import InheritedFocusingTransformer
 
-GROUPS = ("new", "positions", "rois", "tuned", "frozen")
-"""``positions`` are those added before each block, ``rois`` what moves the RoIs of an inherited front."""
+GROUPS = ("new", "rois", "tuned", "frozen")
+"""``rois`` is what moves the RoIs of an inherited front."""
 
 OF_THE_TEACHER = ("embedding.", "pre_norm.", "prefix.", "blocks.")
 """Beginnings of the names of the parameters that an inherited front takes over."""
@@ -20,7 +20,6 @@ def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
     front = student.focusing
     student.cortex.requires_grad_(False)
     student.cortex.prefix.requires_grad_(True)
-    student.cortex.positions.requires_grad_(True)
     in_front = list(front.blocks) if isinstance(front, InheritedFocusingTransformer) else []
     for index, block in enumerate([*in_front, *student.cortex.blocks]):
         block.requires_grad_(index < shares.tune)
@@ -44,8 +43,6 @@ def count_parameters(student: SparseFormer) -> dict[str, int]:
 
 def _group(name: str, parameter: nn.Parameter, in_front: bool) -> str:
     part, _, rest = name.partition(".")
-    if rest.startswith("positions."):
-        return "positions"
     in_cortex = part == "cortex" and not rest.startswith("prefix.")
     if in_cortex or (in_front and rest.startswith(OF_THE_TEACHER)):
         return "tuned" if parameter.requires_grad else "frozen"

@@ -50,7 +50,6 @@ def inherit(
     points: int = 16,
     iterations: int = 4,
     looks: int = 0,
-    block_positions: bool = False,
     seed: int = 0,
 ) -> Inheritance:
     """Makes a student of a teacher.
@@ -68,7 +67,6 @@ def inherit(
         points: the paper's front: P sampling points per token.
         iterations: the paper's front: of the focusing transformer.
         looks: inherited front: further looks at the image: after each of so many first blocks RoIs move; 0 keeps to the cells.
-        block_positions: inherited front: whether each block adds a learnt map of positions to its tokens.
         seed: of the starting values of the new parts.
 
     Raises:
@@ -78,7 +76,7 @@ def inherit(
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     if front == "inherited":
-        config = _inherited_config(teacher, tokens=tokens, looks=looks, block_positions=block_positions)
+        config = _inherited_config(teacher, tokens=tokens, looks=looks)
     else:
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
@@ -126,7 +124,7 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
 
-def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, block_positions: bool) -> SparseFormerConfig:
+def _inherited_config(teacher: Teacher, *, tokens: int, looks: int) -> SparseFormerConfig:
     if looks > teacher.depth:
         raise ConfigError(
             f"--looks {looks} is impossible: the teacher has {teacher.depth} blocks to look after.",
@@ -146,7 +144,6 @@ def _inherited_config(teacher: Teacher, *, tokens: int, looks: int, block_positi
             teacher.anatomy,
             depth=teacher.depth - looks,
             prefix_from_front=True,
-            position_grid=focusing.grid if block_positions else None,
         ),
         preprocessing=teacher.preprocessing,
     )

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig
 from sparseformers.model.block import FeedForward, TransformerBlock
-from sparseformers.model.position import block_positions
 
 
 class PrefixTokens(nn.Module):
@@ -100,9 +99,6 @@ class CortexTransformer(nn.Module):
             TransformerBlock(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
             for index in range(config.depth)
         )
-        self.positions = nn.ModuleList(
-            block_positions(config.position_grid, config.prefix_tokens, width) for _ in range(config.depth)
-        )
         self.norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
         self.pooling = build_pooling(config)
         self.pooled_norm = nn.LayerNorm(width, eps=eps) if config.pooled_norm else nn.Identity()
@@ -111,16 +107,15 @@ class CortexTransformer(nn.Module):
         )
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
-    def forward(self, tokens: Tensor, rois: Tensor | None = None) -> CortexOutput:
+    def forward(self, tokens: Tensor) -> CortexOutput:
         """Thinks about the tokens of an image.
 
         Args:
             tokens: B x N x D, or B x (R+N) x D where the front has put the prefix tokens in.
-            rois: B x N x 4, where the N latent tokens look; needed only where blocks add positions.
         """
         tokens = self.prefix(tokens)
-        for positions, block in zip(self.positions, self.blocks, strict=True):
-            tokens = block(positions(tokens, rois))
+        for block in self.blocks:
+            tokens = block(tokens)
         pooled, tokens = self.read(tokens)
         embedding = self.projection(pooled)
         logits = None if self.classifier is None else self.classifier(embedding)

@@ -22,7 +22,7 @@ from sparseformers.config import CortexConfig, InheritedFocusingConfig
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import Focus
-from sparseformers.model.position import block_positions, read_map
+from sparseformers.model.position import read_map
 from sparseformers.model.pyramid import ImagePyramid
 
 
@@ -77,7 +77,7 @@ class InheritedFocusingTransformer(nn.Module):
 
     Args:
         config: its sizes.
-        cortex: the form of the teacher's blocks, the prefix tokens, and whether blocks add positions.
+        cortex: the form of the teacher's blocks, and the prefix tokens.
     """
 
     cells: Tensor
@@ -91,9 +91,6 @@ class InheritedFocusingTransformer(nn.Module):
         self.embedding = PatchTokens(config, width)
         self.pre_norm = nn.LayerNorm(width, eps=block.norm_eps) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
-        self.positions = nn.ModuleList(
-            block_positions(cortex.position_grid, cortex.prefix_tokens, width) for _ in range(config.looks)
-        )
         self.blocks = nn.ModuleList(TransformerBlock(block) for _ in range(config.looks))
         self.steps = nn.ModuleList(RoIStep(width, config.bound) for _ in range(config.looks))
         for step in self.steps:
@@ -116,8 +113,8 @@ class InheritedFocusingTransformer(nn.Module):
         all_tokens = self.prefix(seen)  # B x (R+N) x D
 
         stage_rois, points = [rois], [looked_at]
-        for positions, block, step in zip(self.positions, self.blocks, self.steps, strict=True):
-            prefix, latent = block(positions(all_tokens, rois)).split([self.prefix_tokens, rois.shape[1]], dim=1)
+        for block, step in zip(self.blocks, self.steps, strict=True):
+            prefix, latent = block(all_tokens).split([self.prefix_tokens, rois.shape[1]], dim=1)
             rois = step(latent, rois)
             before, (seen, looked_at) = seen, self.look(levels, rois)
             # What a block gives is what it was given plus its own part: the difference puts the new patch in the old one's place.

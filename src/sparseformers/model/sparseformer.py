@@ -75,7 +75,7 @@ class SparseFormer(nn.Module):
         """
         check_images(images)
         focus = self.focusing(self.normalise(images), tokens)
-        embedding, logits, final_tokens = self.cortex(focus.tokens, focus.rois[:, -1])
+        embedding, logits, final_tokens = self.cortex(focus.tokens)
         return SparseFormerOutput(embedding, logits, final_tokens, focus.rois)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
