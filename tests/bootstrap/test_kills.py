@@ -27,7 +27,7 @@ def command(tmp_path: Path) -> list[str]:
         *("bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")),
         *("--image-size", str(SIDE), "--front", "bootstrapped", "--focusing-width", "64", "--channels", "8", "--points", "4"),
         *("--lr", "1e-3", "--batch-size", "3", "--samples", "240", "--holdout", "0.25", "--evaluations", "5"),
-        *("--precision", "fp32", "--ema", "0.9", "--log-every", "7"),
+        *("--precision", "fp32", "--ema", "0.9", "--log-every", "7", "--max-bad", "0.2"),
     ]
 
 

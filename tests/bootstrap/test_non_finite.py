@@ -100,7 +100,7 @@ def test_bootstrap__three_steps_in_a_row_stop_it_and_name_the_files_of_all_three
     original = TrainingStep.__call__
 
     def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
-        seen.append([str(self.parts.train[int(index)]) for index in batch.indices])
+        seen.append([self.parts.train.name(int(index)) for index in batch.indices])
         return original(self, batch, rate=rate, samples=samples)
 
     monkeypatch.setattr(TrainingStep, "__call__", record)
