@@ -31,7 +31,7 @@ import tyro
 from PIL import Image
 
 from sparseformers.data import ImageViews, SampleStream, find_images, read_image, training_loader, training_view
-from sparseformers.data.dataset import BATCHES_AHEAD, init_worker
+from sparseformers.data.dataset import BATCHES_AHEAD
 from sparseformers.teachers import load_teacher
 
 View = Callable[[Image.Image], torch.Tensor]
@@ -114,7 +114,7 @@ def bare_turn(paths: Sequence[Path], view: View, seconds: float, workers: int, *
     """Images a second of as many bare loops at once."""
     if workers == 0:
         return bare_loop(paths, view, seconds, scaled)
-    with multiprocessing.Pool(workers, init_worker, (0,)) as pool:
+    with multiprocessing.Pool(workers, torch.set_num_threads, (1,)) as pool:
         tasks = [(paths[worker::workers], view, seconds, scaled) for worker in range(workers)]
         return sum(pool.starmap(bare_loop, tasks))
 

@@ -134,7 +134,7 @@ def test_resume__with_other_numbers_of_processes(tmp_path: Path, arguments: list
     "options",
     [
         ["--front", "bootstrapped", "--focusing-width", "64", "--channels", "8", "--points", "4", "--layer-decay", "0.75"],
-        ["--looks", "2", "--elastic", "9", "--block-positions", "--token-weight", "0.5", "--centred", "0.5", "--ema", "0.9"],
+        ["--looks", "2", "--elastic", "9", "--token-weight", "0.5", "--whiten", "0.5", "--ema", "0.9"],
         ["--eval-views", "3", "--cached-views", "2", "--cache-teacher", "cache"],
     ],
     ids=["bootstrapped", "looks", "views"],
