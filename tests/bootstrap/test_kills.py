@@ -81,7 +81,9 @@ def test_resume__after_twenty_kills_at_random_moments_ends_at_the_same_bytes(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("every", "seed"), [("1steps", 1), ("0.3s", 2), ("1epoch", 3)])
-def test_resume__after_up_to_forty_kills_with_reading_processes(tmp_path: Path, command: list[str], every: str, seed: int) -> None:
+def test_resume__after_up_to_forty_kills_with_reading_processes(
+    tmp_path: Path, command: list[str], every: str, seed: int
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = ["--samples", "600", "--workers", "2", "--checkpoint-every", every]
     happened = driven([*command, *options], whole, killed, kills=40, seed=seed)
