@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparseformers.bootstrap import RunFolder
-from sparseformers.bootstrap.checkpoint import fault_of
+from sparseformers.bootstrap.checkpoints.checkpoint import fault_of
 from sparseformers.cli.main import main
 
 PATIENCE = 120.0

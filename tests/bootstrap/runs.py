@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sparseformers.bootstrap import BootstrapConfig, RunFolder
-from sparseformers.bootstrap.checkpoint import read_checkpoint
-from sparseformers.bootstrap.checkpoints import Writing
-from sparseformers.bootstrap.packing import unpack
+from sparseformers.bootstrap.checkpoints.checkpoint import read_checkpoint
+from sparseformers.bootstrap.checkpoints.checkpointer import Writing
+from sparseformers.bootstrap.checkpoints.packing import unpack
 from tests.tiny import SIDE, write_images, write_teacher
 
 

@@ -12,9 +12,9 @@ import torch
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.bootstrap.fit import fit_front
+from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.bootstrap.stopping import RunStopped
 from sparseformers.data import Batch
 from sparseformers.errors import ConfigError, DataError
 from tests.tiny import SIDE, write_images, write_teacher

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.bootstrap.checkpoint import fault_of
+from sparseformers.bootstrap.checkpoints.checkpoint import fault_of
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
 from sparseformers.cli.main import main
 from sparseformers.data import Batch

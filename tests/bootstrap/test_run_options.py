@@ -10,7 +10,7 @@ import torch
 import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, bootstrap
 from sparseformers.bootstrap.held_out import HeldOut
-from sparseformers.bootstrap.meters import Meters
+from sparseformers.bootstrap.reporting.meters import Meters
 from sparseformers.evaluate import Alignment
 from tests.bootstrap.runs import changed, entries, last_checkpoint, tiny_settings
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from sparseformers.bootstrap import BootstrapConfig
-from sparseformers.bootstrap.changes import parse_pairs, setting_names
+from sparseformers.bootstrap.checkpoints.changes import parse_pairs, setting_names
 from sparseformers.bootstrap.config import Sources
 from sparseformers.bootstrap.recipe import Recipe, changed
 from sparseformers.errors import ConfigError

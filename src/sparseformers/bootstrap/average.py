@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sparseformers.bootstrap.sharding import local, scattered
+from sparseformers.bootstrap.processes.sharding import local, scattered
 
 
 def decay_at(step: int, decay: float) -> float:

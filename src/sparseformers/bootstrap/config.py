@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from sparseformers.bootstrap.interval import Interval
+from sparseformers.bootstrap.checkpoints.interval import Interval
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
 from sparseformers.data.mixture import absolute_source
 from sparseformers.errors import ConfigError

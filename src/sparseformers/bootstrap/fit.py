@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from sparseformers.bootstrap.cache.views import ViewCache
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import SampleStream, training_loader
 from sparseformers.errors import DataError
 from sparseformers.inherit.fitted import fit_start

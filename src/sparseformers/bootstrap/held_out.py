@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from sparseformers.bootstrap.precision import autocast_dtype
+from sparseformers.bootstrap.processes.sharding import is_sharded
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.bootstrap.sharding import is_sharded
 from sparseformers.config import InheritedFocusingConfig
 from sparseformers.data import (
     Batch,

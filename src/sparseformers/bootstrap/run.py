@@ -13,29 +13,29 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from sparseformers.bootstrap.cache.make import prepare_cache, require_room
 from sparseformers.bootstrap.card import write_card
-from sparseformers.bootstrap.changes import refuse_changes
-from sparseformers.bootstrap.checkpoint import Snapshot, read_checkpoint
-from sparseformers.bootstrap.checkpoints import Found, find_checkpoint, remove_leftovers
+from sparseformers.bootstrap.checkpoints.changes import refuse_changes
+from sparseformers.bootstrap.checkpoints.checkpoint import Snapshot, read_checkpoint
+from sparseformers.bootstrap.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
+from sparseformers.bootstrap.checkpoints.random_state import random_state_of
+from sparseformers.bootstrap.checkpoints.state import random_state_in
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.fit import fit_front
-from sparseformers.bootstrap.heartbeat import Heartbeat
 from sparseformers.bootstrap.held_out import first_views
-from sparseformers.bootstrap.make_cache import prepare_cache, require_room
-from sparseformers.bootstrap.peers import Peers, together
 from sparseformers.bootstrap.precision import resolve_precision
-from sparseformers.bootstrap.progress import TrainingProgress
-from sparseformers.bootstrap.random_state import random_state_of
+from sparseformers.bootstrap.processes.peers import Peers, together
+from sparseformers.bootstrap.processes.restart import is_restart, launch
+from sparseformers.bootstrap.processes.sharding import unsharded
+from sparseformers.bootstrap.processes.stopping import StopSignals
 from sparseformers.bootstrap.recipe import changed
-from sparseformers.bootstrap.reporting import Reporter
-from sparseformers.bootstrap.restart import is_restart, launch
+from sparseformers.bootstrap.reporting.heartbeat import Heartbeat
+from sparseformers.bootstrap.reporting.progress import TrainingProgress
+from sparseformers.bootstrap.reporting.reporter import Reporter
+from sparseformers.bootstrap.reporting.summary import RunSummary, summarise, summary_figures, summary_of_finished
+from sparseformers.bootstrap.reporting.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
-from sparseformers.bootstrap.sharding import unsharded
-from sparseformers.bootstrap.state import random_state_in
-from sparseformers.bootstrap.stopping import StopSignals
-from sparseformers.bootstrap.summary import RunSummary, summarise, summary_figures, summary_of_finished
-from sparseformers.bootstrap.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict

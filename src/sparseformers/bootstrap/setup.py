@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparseformers.bootstrap.budget import Budget
-from sparseformers.bootstrap.cache_key import CacheKey, make_cache_key
+from sparseformers.bootstrap.cache.key import CacheKey, make_cache_key
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.precision import Precision, resolve_precision
 from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view

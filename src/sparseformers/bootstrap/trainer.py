@@ -12,23 +12,23 @@ from accelerate.utils import gather_object
 
 from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.bad_images import BadImages
-from sparseformers.bootstrap.checkpoint import Snapshot
-from sparseformers.bootstrap.checkpoints import Checkpointer
+from sparseformers.bootstrap.cache.views import ViewCache
+from sparseformers.bootstrap.checkpoints.checkpoint import Snapshot
+from sparseformers.bootstrap.checkpoints.checkpointer import Checkpointer
+from sparseformers.bootstrap.checkpoints.packing import Stateful
+from sparseformers.bootstrap.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.bootstrap.held_out import HeldOut
-from sparseformers.bootstrap.meters import Meters
 from sparseformers.bootstrap.non_finite import NonFiniteSteps
 from sparseformers.bootstrap.objective import Objective, Whitening
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
-from sparseformers.bootstrap.packing import Stateful
 from sparseformers.bootstrap.precision import gradient_scaler
-from sparseformers.bootstrap.reporting import Reporter
+from sparseformers.bootstrap.processes.sharding import gathered, is_sharded, shard
+from sparseformers.bootstrap.processes.stopping import RunStopped, StopSignals
+from sparseformers.bootstrap.reporting.meters import Meters
+from sparseformers.bootstrap.reporting.reporter import Reporter
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.bootstrap.sharding import gathered, is_sharded, shard
-from sparseformers.bootstrap.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.bootstrap.step import TrainingStep, agreed
-from sparseformers.bootstrap.stopping import RunStopped, StopSignals
-from sparseformers.bootstrap.view_cache import ViewCache
 from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, Drift

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from sparseformers.bootstrap.stopping import RunStopped
+from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.cli.ablate import Ablate
 from sparseformers.cli.bench_recipe import BenchRecipe
 from sparseformers.cli.bootstrap import Bootstrap, expand_recipe

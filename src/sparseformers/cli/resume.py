@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from sparseformers.bootstrap import resume
-from sparseformers.bootstrap.changes import parse_pairs, setting_names
+from sparseformers.bootstrap.checkpoints.changes import parse_pairs, setting_names
 from sparseformers.cli.bootstrap import report_summary
 from sparseformers.cli.output import console_for
 

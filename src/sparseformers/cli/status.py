@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sparseformers.bootstrap.status import RunStatus, read_status
+from sparseformers.bootstrap.reporting.status import RunStatus, read_status
 from sparseformers.cli.output import print_json
 from sparseformers.cli.tables import duration
 from sparseformers.errors import ConfigError

@@ -17,7 +17,7 @@ from sparseformers.data.dataset import (
 from sparseformers.data.images import IMAGE_SUFFIXES, UnreadableImageError, find_images, read_image
 from sparseformers.data.skipped import SkippedImages
 from sparseformers.data.splits import LabelledImages, labelled_splits, split_holdout
-from sparseformers.data.transforms import AUGMENTATIONS, Augmentation, evaluation_view, training_view
+from sparseformers.data.transforms import AUGMENTATIONS, Augmentation, evaluation_view, from_bytes, to_bytes, training_view
 
 __all__ = [
     "AUGMENTATIONS",
@@ -38,9 +38,11 @@ __all__ = [
     "evaluation_view",
     "find_images",
     "fixed_views",
+    "from_bytes",
     "labelled_splits",
     "read_image",
     "split_holdout",
+    "to_bytes",
     "training_loader",
     "training_view",
     "views_in_order",

@@ -1,0 +1,1 @@
+"""Fixed views with the teacher's embeddings, made once for many runs."""
