@@ -19,6 +19,7 @@ from sparseformers.data import (
     ViewKey,
     collate,
     default_workers,
+    derived_seed,
     evaluation_batches,
     evaluation_view,
     fixed_views,
@@ -65,6 +66,21 @@ class TestImageViews:
         assert torch.equal(image_of(training_views(photographs), 3, 2), first)
         assert not torch.equal(image_of(training_views(photographs), 4, 2), first)
         assert not torch.equal(image_of(training_views(photographs, seed=1), 3, 2), first)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_views_are_bytes_until_they_are_used_and_then_the_same_to_the_bit(
+        self, photographs: list[Path], workers: int
+    ) -> None:
+        views = training_views(photographs)
+        assert image_of(views, 0, 1).dtype == torch.uint8
+        keys = list(SampleStream(len(views), batch_size=2, seed=0, total=4))
+        batches = list(training_loader(views, SampleStream(len(views), batch_size=2, seed=0, total=4), workers=workers))
+        for key, image in zip(chain(*keys), chain(*(batch.images for batch in batches)), strict=True):
+            with Image.open(photographs[key.index]) as opened, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derived_seed(0, key.epoch, key.index))
+                expected = views.view(opened.convert("RGB"))
+            assert image.dtype == torch.float32
+            assert torch.equal(image, expected)
 
     def test_the_index_changes_the_view_of_the_same_file(self, photographs: list[Path]) -> None:
         views = training_views([photographs[0], photographs[0]])
