@@ -68,7 +68,7 @@ class TestImageViews:
         assert not torch.equal(image_of(training_views(photographs, seed=1), 3, 2), first)
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_views_are_bytes_until_they_are_used_and_then_the_same_to_the_bit(
+    def test_views_are_bytes_until_they_are_used_then_floats_the_same_to_the_bit(
         self, photographs: list[Path], workers: int
     ) -> None:
         views = training_views(photographs)

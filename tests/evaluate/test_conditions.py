@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data import ImageViews, ViewKey, evaluation_view, read_image
+from sparseformers.data import ImageViews, ViewKey, evaluation_view, from_bytes, read_image
 from sparseformers.evaluate.conditions import SIZES, Condition, SmallView, blurred, compressed, shift_conditions
 from tests.tiny import write_images
 
@@ -29,7 +29,7 @@ def conditions(paths: list[Path]) -> dict[str, Condition]:
 def shown(paths: list[Path], view: object, *, seed: int = 0, index: int = 0) -> torch.Tensor:
     image = ImageViews(paths, view, seed=seed)[ViewKey(0, index)].image  # type: ignore[arg-type]
     assert image is not None
-    return image
+    return from_bytes(image)
 
 
 def test_the_clean_condition_comes_first_and_is_the_teachers_own_view(paths: list[Path]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sparseformers.baselines import LowResolutionTeacher
-from sparseformers.data import ImageViews, ViewKey, evaluation_view, read_image
+from sparseformers.data import ImageViews, ViewKey, evaluation_view, from_bytes, read_image
 from sparseformers.errors import DataError
 from sparseformers.evaluate.conditions import Condition, SmallView, shift_conditions
 from sparseformers.evaluate.shift_report import ShiftReport, ShiftRow, shifts_table, worst_table
@@ -132,7 +132,7 @@ def test_figures_are_those_of_the_embeddings_by_hand(
     def answers(network: nn.Module, condition: Condition) -> Tensor:
         views = ImageViews(paths, condition.student, seed=3)
         with torch.no_grad():
-            embedding: Tensor = network(torch.stack([views[ViewKey(0, i)].image for i in range(6)])).embedding
+            embedding: Tensor = network(from_bytes(torch.stack([views[ViewKey(0, i)].image for i in range(6)]))).embedding
         return embedding
 
     student.eval()
