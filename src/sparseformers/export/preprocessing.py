@@ -14,9 +14,10 @@ from sparseformers.export.resampling import resample, resampling_matrix
 class Preprocessing(nn.Module):
     """Resize and central crop of bytes, as :func:`sparseformers.data.evaluation_view` does them with Pillow.
 
-    Pillow's rounding of bytes between its two passes is there too, so nearly all values are the same. Pixels that the crop
-    leaves out are never computed. Two things differ: images of more than twenty shorter sides may be shifted by a pixel, and
-    where the aspect ratio changes (squash), recent versions of Pillow choose the order of the two passes by the sizes.
+    Pillow's rounding of bytes after each of its two passes is there too, so nearly all values are the same; few differ by a
+    level or two, where a sum lies in the middle of two. Pixels that the crop leaves out are never computed. Two things differ:
+    images of more than twenty shorter sides may be shifted by a pixel, and where the aspect ratio changes (squash), recent
+    versions of Pillow choose the order of the two passes by the sizes.
 
     Args:
         config: the student's.
@@ -57,8 +58,10 @@ class Preprocessing(nn.Module):
 
 
 def _rounded_quotient(dividend: Tensor, divisor: Tensor) -> Tensor:
-    """The quotient of positive whole numbers, rounded to the nearest."""
-    return (2 * dividend + divisor).div(2 * divisor, rounding_mode="floor")
+    """The quotient of positive whole numbers, rounded to the nearest; halves to even, as Python does."""
+    quotient = (2 * dividend + divisor).div(2 * divisor, rounding_mode="floor")
+    is_half = 2 * divisor * quotient == 2 * dividend + divisor
+    return quotient - torch.where(is_half, quotient % 2, torch.zeros_like(quotient))
 
 
 def _centred(resized: Tensor, kept: int) -> Tensor:
