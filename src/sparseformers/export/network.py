@@ -69,7 +69,8 @@ class Bfloat16Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight = nn.Parameter(linear.weight.detach().bfloat16(), requires_grad=False)
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
+        bias = cast("Tensor | None", linear.bias)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().bfloat16(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """... x D_in -> ... x D_out, float32."""
