@@ -11,13 +11,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 import sparseformers
+from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.cli.main import main
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.export import ExportCheckError, ExportConfig, export
 from sparseformers.export.safetensors_file import SafetensorsFile
 from sparseformers.inherit import Provenance, Shares
 from sparseformers.model import SparseFormer
-from tests.export.students import inherited_config, student_of
+from sparseformers.settings import to_dict
+from tests.export.students import FRONTS, inherited_config, student_of
 from tests.tiny import write_images
 
 
@@ -107,6 +109,29 @@ def test_export__needs_images(student: SparseFormer, photographs: Path, tmp_path
     with pytest.raises(DataError, match="not an image"):
         export(student, tmp_path / "out.safetensors", ExportConfig(format="safetensors", data=(photographs / "broken.jpg",)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_export__of_a_run_is_checked_on_the_images_that_it_was_trained_on(
+    student: SparseFormer, photographs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    sparseformers.save(student, run / "model.safetensors")
+    settings = sparseformers.BootstrapConfig(teacher="bundled", data=(photographs,))  # type: ignore[arg-type]
+    RunFolder(run).write_config(to_dict(settings), {})
+    assert export(run, tmp_path / "out.safetensors", ExportConfig(format="safetensors")).agreement.images == 7
+
+
+def test_export__refuses_tokens_that_the_student_cannot_have(photographs: Path, tmp_path: Path) -> None:
+    settings = ExportConfig(format="torch-export", data=(photographs,), tokens=9)
+    with pytest.raises(ConfigError, match=r"The student has 4 tokens and no other number\. Leave out --tokens"):
+        export(student_of(FRONTS["bootstrapped"]), tmp_path / "out.pt2", settings)
+
+
+def test_export__leaves_the_student_as_it_is(photographs: Path, tmp_path: Path) -> None:
+    student = student_of(inherited_config()).train().double()
+    export(student, tmp_path / "out.safetensors", settings_for(photographs))
+    assert student.training
+    assert student.cortex.norm.weight.dtype == torch.float64
 
 
 def test_command__prints_figures_and_ends_with_2_for_bad_input(

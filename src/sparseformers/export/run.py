@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,8 +83,7 @@ def export(
     kind, out = FORMATS[settings.format], Path(out)
     require_format(kind, settings)
     _require_place(kind, out, settings, overwrite=overwrite)
-    student, provenance = SavedModel(model, None) if isinstance(model, SparseFormer) else _load(str(model), console)
-    student = student.cpu().eval()
+    student, provenance = _copied(model) if isinstance(model, SparseFormer) else _load(str(model), console)
     _require_tokens(student, settings)
     metadata = describe(student, provenance, settings)
     with _progress(console or Console(quiet=True)) as begin_step, _aside(out) as folder:
@@ -100,6 +100,11 @@ def export(
         size = sum(path.stat().st_size for path in kind.files(folder / out.name))
         _move(kind.files(folder / out.name), out.parent)
     return ExportSummary(tuple(kind.files(out)), size, agreement, settings.allowed_error, metadata)
+
+
+def _copied(student: SparseFormer) -> SavedModel:
+    """A student of the caller's as :func:`load_saved` would give it; the caller's stays where and how it is."""
+    return SavedModel(copy.deepcopy(student).cpu().float().eval(), None)
 
 
 def _load(model: str, console: Console | None) -> SavedModel:

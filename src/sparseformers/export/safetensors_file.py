@@ -45,7 +45,7 @@ class SafetensorsFile:
     def write(self, contents: Contents, path: Path) -> None:
         weights = contents.student.state_dict()
         if contents.settings.precision == "bf16":
-            weights = {name: value.bfloat16() for name, value in weights.items()}
+            weights = {name: value.bfloat16() if value.is_floating_point() else value for name, value in weights.items()}
         save(contents.student, path, provenance=contents.provenance, weights=weights, metadata=contents.metadata)
 
     def open(self, path: Path) -> Runner:
