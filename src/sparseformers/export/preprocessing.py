@@ -17,7 +17,7 @@ class Preprocessing(nn.Module):
     Pillow's rounding of bytes after each of its two passes is there too, so nearly all values are the same; few differ by a
     level or two, where a sum lies in the middle of two. Pixels that the crop leaves out are never computed. Two things differ:
     images of more than twenty shorter sides may be shifted by a pixel, and where the aspect ratio changes (squash), recent
-    versions of Pillow choose the order of the two passes by the sizes.
+    versions of Pillow choose the order of the two passes by the sizes, which moves a few values by up to 16 levels.
 
     Args:
         config: the student's.
