@@ -22,6 +22,7 @@ from sparseformers.cli.evaluate import Evaluate
 from sparseformers.cli.pack import Pack
 from sparseformers.cli.plan import Plan
 from sparseformers.cli.profile import Profile
+from sparseformers.cli.report import Report
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.status import Status
 from sparseformers.cli.visualize import Visualize
@@ -45,6 +46,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Resume, tyro.conf.subcommand("resume")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Status, tyro.conf.subcommand("status")],
+    Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],

@@ -3,7 +3,7 @@
 Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cosine comes before plain cosine everywhere.
 """
 
-from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
+from sparseformers.evaluate.alignment import Alignment, centred_cosine, cosine_of_each, measure_alignment
 from sparseformers.evaluate.conditions import Condition, shift_conditions
 from sparseformers.evaluate.cost import (
     Cost,
@@ -44,6 +44,7 @@ __all__ = [
     "align_labels",
     "centred_cosine",
     "compare_latency",
+    "cosine_of_each",
     "embed",
     "embed_one",
     "evaluate_labelled",

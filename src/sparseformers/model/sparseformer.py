@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.model.cortex import build_cortex
-from sparseformers.model.focusing import Front
+from sparseformers.model.focusing import Focus, Front
 from sparseformers.model.front import build_front
 
 SMALLEST_SIDE = 32
@@ -86,8 +86,16 @@ class SparseFormer(nn.Module):
         Args:
             images: as for :meth:`forward`.
         """
+        return self.focus(images).points
+
+    def focus(self, images: Tensor) -> Focus:
+        """Where it looks at images, without thinking about them: runs the front only.
+
+        Args:
+            images: as for :meth:`forward`.
+        """
         check_images(images)
-        return self.focusing(self.normalise(images)).points
+        return self.focusing(self.normalise(images))
 
 
 class WithTokens(nn.Module):
