@@ -31,8 +31,14 @@ RUN_FILES = {
     "config.json",
     "curves.png",
     "heartbeat.json",
+    "held_out",
+    "held_out/cosines.jsonl",
+    "held_out/images.safetensors",
+    *(f"held_out/rois-{samples:08}.safetensors" for samples in (0, 8, 16, 24)),
+    "held_out/worst.safetensors",
     "metrics.jsonl",
     "model.safetensors",
+    "report.html",
     "rois.png",
     "skipped_images.txt",
     "train.log",
@@ -143,6 +149,8 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
         [(e["samples"], e["centred_cosine"]) for e in entries(tmp_path / name, "held_out")] for name in ("whole", "stopped")
     ]
     assert figures[0] == figures[1]
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / name / "held_out").iterdir()} for name in ("whole", "stopped")]
+    assert kept[0] == kept[1]
     ends = [last_checkpoint(tmp_path / name) for name in ("whole", "stopped")]
     assert ("average" in ends[0]) == ("ema" in options)
     for part in ends[0].keys() & {"student", "optimiser", "average"}:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sparseformers.errors import ConfigError, RunError
+from sparseformers.files import printable
 from sparseformers.visualize.colours import token_colours
 from sparseformers.visualize.data import FocusPicture, coverage, inside_rois
 from sparseformers.visualize.layout import Place, Sheet, block_columns, lay_out
@@ -221,7 +222,7 @@ def _write(figure: Figure, x: float, place: Place, text: str, *, size: float, co
 
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = " ".join(title.split())
+    title = printable(" ".join(title.split()))  # no font has letters for bytes that are no UTF-8
     if len(title) <= letters:
         return title
     head = (letters - 1) // 2

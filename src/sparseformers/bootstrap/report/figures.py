@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from sparseformers.bootstrap.held_out_record import Moment, Picture, small
-from sparseformers.bootstrap.report.text import printable
 from sparseformers.data import from_bytes
 from sparseformers.visualize import FocusPicture, coverage, curves_figure, token_colours
 from sparseformers.visualize.data import inside_rois
@@ -27,6 +26,8 @@ MOST_RECORDS = 1000
 """Lines of the metrics of a kind that a curve is drawn through."""
 LONGEST_TITLE = 60
 """Letters of an image's title."""
+GREY = "#767b86"
+"""Of what is written in drawings without a background: legible on a light page and on a dark one."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Deta
     rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4
     points = columns[-1].moment.points  # B x N x P x 2
     pictures = [
-        FocusPicture(from_bytes(picture.image), rois[place], (points[place],), printable(picture.title))
+        FocusPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
         for place, picture in enumerate(images[: detail.images])
     ]
-    titles = ["Held-out image", *(f"RoIs: {column.title}" for column in columns), f"Sampling points: {columns[-1].title}"]
+    titles = ["Held-out image", *(column.title for column in columns), "Sampling points"]
     target = io.BytesIO()
     sheet = _draw_sheet(pictures, titles)
-    sheet.savefig(target, format="webp", dpi=detail.dots_per_inch, pil_kwargs={"quality": detail.quality, "method": 4})
+    sheet.savefig(target, format="webp", dpi=detail.dots_per_inch, pil_kwargs={"quality": detail.quality, "method": 2})
     return target.getvalue()
 
 
@@ -97,7 +98,7 @@ def picture_webp(image: Tensor, detail: Detail) -> bytes:
     """A small version of a picture 3 x H x W of bytes."""
     target = io.BytesIO()
     pixels = small(image, detail.side).permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(pixels).save(target, format="WEBP", quality=detail.quality, method=4)
+    Image.fromarray(pixels).save(target, format="WEBP", quality=detail.quality, method=2)
     return target.getvalue()
 
 
@@ -105,12 +106,12 @@ def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figu
     """Like the sheets of ``sparseformers visualize``, with moments of the training in the place of stages."""
     sizes = [(float(picture.image.shape[2]), float(picture.image.shape[1])) for picture in pictures]
     sheet = lay_out(sizes, panels=len(titles), columns=1)
-    figure = Figure(figsize=(sheet.width, sheet.height), facecolor="white")
+    figure = Figure(figsize=(sheet.width, sheet.height), facecolor="none")
     FigureCanvasAgg(figure)
     for place, title in zip(sheet.column_titles[0], titles, strict=True):
-        _write(figure, place, title, size=9.5, colour="#101014", align="center")
+        _write(figure, place, title, size=11, align="center")
     for place, picture in zip(sheet.row_titles, pictures, strict=True):
-        _write(figure, place, shorten_title(picture.title, letters=LONGEST_TITLE), size=8, colour="#404048", align="left")
+        _write(figure, place, shorten_title(picture.title, letters=LONGEST_TITLE), size=9.5, align="left")
     colours = token_colours(pictures[0].rois.shape[1])
     for picture, places in zip(pictures, sheet.panels, strict=True):
         height, width = picture.image.shape[-2:]
@@ -124,8 +125,8 @@ def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figu
     return figure
 
 
-def _write(figure: Figure, place: Place, text: str, *, size: float, colour: str, align: Literal["left", "center"]) -> None:
+def _write(figure: Figure, place: Place, text: str, *, size: float, align: Literal["left", "center"]) -> None:
     # Without mathtext: a file name may hold dollar signs.
     x = place.left + (place.width / 2 if align == "center" else 0.0)
     y = place.bottom + place.height / 2
-    figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
+    figure.text(x, y, text, fontsize=size, color=GREY, ha=align, va="center", parse_math=False)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sparseformers.bootstrap.report.collect import RunContent, collect
 from sparseformers.bootstrap.report.figures import Detail
-from sparseformers.bootstrap.report.page import Page, names_of_missing, page_of
+from sparseformers.bootstrap.report.page import Page, draw_curves, names_of_missing, page_of
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.errors import RunError
 from sparseformers.files import replacing
@@ -79,8 +79,9 @@ def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, Page]:
     Raises:
         RunError: if it is too large without any picture.
     """
+    curves = draw_curves(content)
     for detail in DETAILS:
-        page = page_of(content, detail)
+        page = page_of(content, detail, curves=curves)
         if not detail.images and content.moments:
             page = dataclasses.replace(page, missing=page.missing | {"rois": TOO_LARGE})
         text = render(page)

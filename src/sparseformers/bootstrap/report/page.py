@@ -14,7 +14,8 @@ from sparseformers.bootstrap.report import tables
 from sparseformers.bootstrap.report.collect import RunContent
 from sparseformers.bootstrap.report.figures import Column, Detail, curves_svg, picture_webp, rois_webp
 from sparseformers.bootstrap.report.tables import Cell, Table
-from sparseformers.bootstrap.report.text import common_start, cut, duration, printable
+from sparseformers.bootstrap.report.text import common_start, cut
+from sparseformers.files import printable
 
 STATES = {
     "finished": "The training is at its end.",
@@ -53,8 +54,6 @@ class Page:
     teacher: str
     state: str
     state_sentence: str
-    facts_of: tuple[tuple[str, str], ...]
-    """Names and values of the line below the title."""
     tiles: tuple[Tile, ...]
     facts: Table
     curves: str | None
@@ -73,26 +72,25 @@ class Page:
     """Why a section is empty, in a sentence, by its name."""
 
 
-def page_of(content: RunContent, detail: Detail) -> Page:
+def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
     """The page.
 
     Args:
         content: of the run folder.
         detail: how many pictures there may be, and how fine.
+        curves: from :func:`draw_curves`, which are the same for all details.
     """
     status, missing = content.status, _missing(content)
     columns, rois_note = _moments(content)
     worst = worst_of(content.cosines)
-    seen = f"{status.samples:,}" if status.total_samples is None else f"{status.samples:,} of {status.total_samples:,}"
     return Page(
         title=printable(content.path.absolute().name),
         teacher=cut(printable(str(content.settings.get("teacher", "")))),
         state=status.state,
-        state_sentence=STATES[status.state] + (f" It said: {cut(printable(content.reason))}" if content.reason else ""),
-        facts_of=(("images seen", seen), ("trained for", duration(status.seconds)), ("last sign of life", _last_sign(content))),
+        state_sentence=_state_sentence(content),
         tiles=_tiles(content),
         facts=tables.facts(content),
-        curves=None if "curves" in missing else _address("image/svg+xml", curves_svg(content.steps, content.held_out)),
+        curves=curves,
         measurements=tables.measurements(content.held_out) if content.held_out else None,
         cost=None if content.costs is None else tables.cost(content.costs, _tokens(content), _groups(content)),
         rois=_address("image/webp", rois_webp(content.images, columns, detail)) if columns and detail.images else None,
@@ -106,6 +104,13 @@ def page_of(content: RunContent, detail: Detail) -> Page:
         resume=status.resume,
         missing=missing,
     )
+
+
+def draw_curves(content: RunContent) -> str | None:
+    """The curves as a data address; None where nothing was measured."""
+    if not content.steps and not content.held_out:
+        return None
+    return _address("image/svg+xml", curves_svg(content.steps, content.held_out))
 
 
 def _missing(content: RunContent) -> dict[str, str]:
@@ -125,9 +130,13 @@ def _missing(content: RunContent) -> dict[str, str]:
     return missing
 
 
-def _last_sign(content: RunContent) -> str:
-    sign = content.status.last_sign
-    return "-" if sign is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sign))
+def _state_sentence(content: RunContent) -> str:
+    sentences, sign = [STATES[content.status.state]], content.status.last_sign
+    if content.reason:
+        sentences.append(f"It said: {cut(printable(content.reason))}")
+    if sign is not None:
+        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
+    return " ".join(sentences)
 
 
 def _tokens(content: RunContent) -> int | None:
@@ -153,7 +162,7 @@ def _tiles(content: RunContent) -> tuple[Tile, ...]:
         part = costs.student.multiply_adds / costs.teacher.multiply_adds
         gigas = f"{costs.student.multiply_adds / 1e9:.2f} G of {costs.teacher.multiply_adds / 1e9:.2f} G"
         tiles.append(Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas))
-        tiles.append(Tile("tokens", tables.number(_tokens(content), 0), f"the teacher has {costs.patch_tokens:,}"))
+        tiles.append(Tile("latent tokens", tables.number(_tokens(content), 0), f"of the teacher's {costs.patch_tokens:,}"))
     return tuple(tiles)
 
 
@@ -163,18 +172,18 @@ def _moments(content: RunContent) -> tuple[list[Column], str]:
     if not moments:
         return [], ""
     first, last = moments[0], moments[-1]
-    named = [("start" if first.samples == 0 else "earliest", first)]
+    named = [("Start" if first.samples == 0 else "Earliest", first)]
     if len(moments) > 2:
         half = last.progress / 2
-        named.append(("middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - half))))
+        named.append(("Middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - half))))
     if len(moments) > 1:
-        named.append(("end" if last.progress >= 1 else "newest", last))
-    columns = [Column(f"{name}, {moment.samples:,} images", moment) for name, moment in named]
+        named.append(("End" if last.progress >= 1 else "Newest", last))
+    columns = [Column(f"{name}: {moment.samples:,} images", moment) for name, moment in named]
     notes = [] if first.samples == 0 else [f"The start was not kept; the earliest is after {first.samples:,} images."]
     if len(columns) > 1 and all(torch.equal(column.moment.rois[:, -1], last.rois[:, -1]) for column in columns):
         columns = columns[-1:]
         notes.append("The RoIs did not move: they are the same at the start, in the middle and at the end.")
-    notes.append("RoIs are those after the last focusing iteration; a token has the same colour everywhere.")
+    notes.append("Boxes are RoIs after the last focusing iteration, points those of the newest moment; a token keeps its colour.")
     return columns, " ".join(notes)
 
 

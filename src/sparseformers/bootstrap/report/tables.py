@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.report.collect import RunContent
 from sparseformers.bootstrap.report.figures import thinned
-from sparseformers.bootstrap.report.text import cut, duration, fixed, flattened, printable, value_text
+from sparseformers.bootstrap.report.text import cut, duration, fixed, flattened, value_text
 from sparseformers.bootstrap.reporting.summary import Costs
+from sparseformers.files import printable
 
 MOST_MEASUREMENTS = 40
 """Rows of the table of measurements."""

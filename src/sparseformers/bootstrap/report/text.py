@@ -6,15 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sparseformers.files import printable
+
 LONGEST = 400
 """Letters of a name or value; of a longer one the middle is left out."""
-
-
-def printable(text: str) -> str:
-    """Text that cannot do anything but be read: control characters, marks that turn the direction of writing and bytes that are
-    no UTF-8 are written as escapes.
-    """
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def cut(text: str, longest: int = LONGEST) -> str:
