@@ -133,10 +133,12 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
     bootstrap(settings, tmp_path / "whole")
     original = TrainingStep.__call__
 
-    def stop_at_the_fourth_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def stop_at_the_fourth_batch(
+        self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float
+    ) -> StepFigures | None:
         if samples == 12:
             raise KeyboardInterrupt
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", stop_at_the_fourth_batch)
     with pytest.raises(KeyboardInterrupt):
@@ -232,10 +234,10 @@ def test_bootstrap__never_trains_on_held_out_images(
     seen: set[str] = set()
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         seen.update(self.parts.train.name(int(index)) for index in batch.indices)
         held_out.update(self.parts.held_out.name(index) for index in range(len(self.parts.held_out)))
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     held_out: set[str] = set()
     monkeypatch.setattr(TrainingStep, "__call__", record)

@@ -33,6 +33,7 @@ from sparseformers.bootstrap.step import TrainingStep, agreed
 from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment
+from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.saving import save, saved_score
 
 
@@ -138,10 +139,22 @@ class Trainer:
             whiten=self.settings.whiten,
             whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whiten else None,
             token_weight=self.settings.token_weight,
+            dense_weight=self.settings.dense_weight,
         )
         return TrainingStep(
-            self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average, scaler=self.scaler
+            *(self.parts, model, optimiser, self.accelerator),
+            objective=objective,
+            coarse=self._coarse(),
+            average=self.average,
+            scaler=self.scaler,
         )
+
+    def _coarse(self) -> CoarseTokens | None:
+        """Who gives the dense targets, if there are any."""
+        if not self.settings.dense_weight:
+            return None
+        tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
+        return CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it.
@@ -149,8 +162,9 @@ class Trainer:
         Raises:
             NonFiniteLossError: for the third step in a row that had to be skipped.
         """
-        rate = rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up)
-        figures = step(batch, rate=rate, samples=self.state.samples)
+        middle = self._progress(ahead=self._step_size() / 2)
+        rate = rate_factor(middle, self.settings.warm_up)
+        figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
         if figures is None:
             return
         if figures.outcome == "made":

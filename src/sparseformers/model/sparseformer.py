@@ -28,6 +28,8 @@ class SparseFormerOutput(NamedTuple):
     rois: Tensor
     """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also after the cortex layer that samples),
     (x1, y1, x2, y2) in [0, 1] of the image."""
+    focused: Tensor
+    """B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in: what the front hands to the cortex."""
 
 
 class Normalise(nn.Module):
@@ -76,7 +78,7 @@ class SparseFormer(nn.Module):
         check_images(images)
         focus = self.focusing(self.normalise(images), tokens)
         embedding, logits, final_tokens = self.cortex(focus.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois)
+        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois, focus.tokens)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
         """Where each look reads the image: one B x N x P x 2 per focusing iteration and one for the last sampling.
