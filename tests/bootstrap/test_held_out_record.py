@@ -70,9 +70,9 @@ def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkey
     settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), evaluations=1)
     original = TrainingStep.__call__
 
-    def remove(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def remove(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         paths[1].unlink(missing_ok=True)
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", remove)
     bootstrap(settings, tmp_path / "run")

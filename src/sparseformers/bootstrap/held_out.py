@@ -34,6 +34,7 @@ from sparseformers.data import (
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
 from sparseformers.evaluate.modes import evaluation_mode, inference
+from sparseformers.files import printable
 from sparseformers.model import SparseFormer
 from sparseformers.rois import cells, initial_grid
 from sparseformers.teachers import Teacher
@@ -189,7 +190,7 @@ def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
     """The evaluation views of the first held-out images that can be read, at most ``count``, and their file names.
 
     Returns:
-        B x 3 x H x W in [0, 1], and B names.
+        B x 3 x H x W in [0, 1], and B names that can be drawn: no font has letters for bytes that are no UTF-8.
     """
     view, images, names = evaluation_view(parts.teacher.preprocessing), [], []
     for index in range(len(parts.held_out)):
@@ -197,7 +198,7 @@ def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
             images.append(view(parts.held_out.read(index)))
         except UnreadableImageError:
             continue
-        names.append(parts.held_out.name(index).rpartition("/")[2])
+        names.append(printable(parts.held_out.name(index).rpartition("/")[2]))
         if len(images) == count:
             break
     return torch.stack(images), names

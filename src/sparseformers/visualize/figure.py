@@ -15,7 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.files import printable
 from sparseformers.visualize.colours import token_colours
 from sparseformers.visualize.data import FocusPicture, coverage, inside_rois
 from sparseformers.visualize.layout import Place, Sheet, block_columns, lay_out
@@ -222,7 +221,7 @@ def _write(figure: Figure, x: float, place: Place, text: str, *, size: float, co
 
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = printable(" ".join(title.split()))  # no font has letters for bytes that are no UTF-8
+    title = " ".join(title.split())
     if len(title) <= letters:
         return title
     head = (letters - 1) // 2

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from sparseformers.bootstrap.held_out_record import Moment, Picture, small
+from sparseformers.bootstrap.report.text import cut
 from sparseformers.data import from_bytes
+from sparseformers.files import printable
 from sparseformers.visualize import FocusPicture, coverage, curves_figure, token_colours
 from sparseformers.visualize.data import inside_rois
-from sparseformers.visualize.figure import shorten_title
 from sparseformers.visualize.layout import Place, lay_out
 from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois
 
@@ -111,7 +112,7 @@ def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figu
     for place, title in zip(sheet.column_titles[0], titles, strict=True):
         _write(figure, place, title, size=11, align="center")
     for place, picture in zip(sheet.row_titles, pictures, strict=True):
-        _write(figure, place, shorten_title(picture.title, letters=LONGEST_TITLE), size=9.5, align="left")
+        _write(figure, place, cut(printable(picture.title), LONGEST_TITLE), size=9.5, align="left")
     colours = token_colours(pictures[0].rois.shape[1])
     for picture, places in zip(pictures, sheet.panels, strict=True):
         height, width = picture.image.shape[-2:]

@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from sparseformers.bootstrap.report.collect import RunContent, collect
 from sparseformers.bootstrap.report.figures import Detail
