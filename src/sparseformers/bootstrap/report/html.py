@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from sparseformers.bootstrap.report.collect import RunContent, collect
 from sparseformers.bootstrap.report.figures import Detail
@@ -95,15 +95,13 @@ def render(page: Page) -> bytes:
     """The page as HTML in UTF-8."""
     style = _resource("style.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # The style is ours, and its digest is that of the very text between the tags.
-    return _environment().from_string(_resource("template.html")).render(page=page, style=Markup(style), digest=digest).encode()
+    return _template().render(page=page, style=style, digest=digest).encode()
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_resource("template.html"))
 
 
 @cache
