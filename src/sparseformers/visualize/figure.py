@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.visualize.colours import token_colours
 from sparseformers.visualize.data import FocusPicture, coverage, inside_rois
-from sparseformers.visualize.layout import Place, Sheet, block_columns, lay_out
-from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois, margin
+from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois
+from sparseformers.visualize.sheet import check_count, empty_figure, open_sheet
 
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """Formats of figures by the suffix of their file."""
-LARGEST_SHEET = 64
-"""Pictures on a sheet, at most."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
@@ -42,26 +39,18 @@ def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None
         ConfigError: for no picture or more than 64, a stage that there is not, or less than one column.
         ValueError: if the pictures differ in their numbers of stages or tokens.
     """
-    _check_count(pictures)
+    check_count(len(pictures))
     stage_count, tokens, _ = pictures[0].rois.shape
     if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same numbers of stages and tokens")
     shown = choose_stages(stage_count, stages)
     titles = ["Input", *(f"RoIs, {stage_name(stage, stage_count)}" for stage in shown), "Sampling points, last stage"]
-    if columns is not None and columns < 1:
-        raise ConfigError(f"A sheet cannot have {columns} columns.", "Ask for one column or more.")
-
-    sheet = lay_out(
-        [_panel_size(picture) for picture in pictures],
-        panels=len(titles),
-        columns=columns or block_columns(len(pictures), len(titles)),
+    figure, rows = open_sheet(
+        [picture.image for picture in pictures], [picture.title for picture in pictures], titles, columns=columns
     )
-    figure = _empty_figure(sheet.width, sheet.height)
-    _write_titles(figure, sheet, titles, pictures)
     colours = token_colours(tokens)
-    for picture, places in zip(pictures, sheet.panels, strict=True):
+    for picture, panels in zip(pictures, rows, strict=True):
         height, width = picture.image.shape[-2:]
-        panels: list[Axes] = [figure.add_axes(place) for place in places]
         draw_photograph(panels[0], picture.image)
         for axes, stage in zip(panels[1:-1], shown, strict=True):
             rois = picture.rois[stage]
@@ -143,7 +132,7 @@ def curves_figure(
         loss: the key of the loss.
         held_out: the key of the held-out centred cosine.
     """
-    figure = _empty_figure(8.4, 3.0)
+    figure = empty_figure(8.4, 3.0)
     left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))
     _draw_curve(left, *_series(history, samples, loss), title="Loss", colour="#0072b2", smooth=True)
     _draw_curve(right, *_series(history, samples, held_out), title="Held-out centred cosine", colour="#d55e00", smooth=False)
@@ -179,50 +168,3 @@ def _draw_curve(axes: Axes, seen: list[float], values: list[float], *, title: st
         axes.plot(seen, values, color=colour, linewidth=1.6)
     axes.plot(seen[-1:], values[-1:], "o", color=colour, markersize=4)
     axes.annotate(f"{values[-1]:.3f}", (seen[-1], values[-1]), xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
-
-
-def _check_count(pictures: Sequence[FocusPicture]) -> None:
-    if not pictures:
-        raise ConfigError("There is no picture to draw.", "Give at least one image.")
-    if len(pictures) > LARGEST_SHEET:
-        raise ConfigError(f"{len(pictures)} pictures are too many for one sheet.", f"Draw at most {LARGEST_SHEET} at a time.")
-
-
-def _empty_figure(width: float, height: float) -> Figure:
-    """A white figure of that size in inches, bound to the Agg canvas."""
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _panel_size(picture: FocusPicture) -> tuple[float, float]:
-    """Width and height of a picture with its margin, in pixels."""
-    height, width = picture.image.shape[-2:]
-    return width + 2 * margin(width, height), height + 2 * margin(width, height)
-
-
-def _write_titles(figure: Figure, sheet: Sheet, columns: Sequence[str], pictures: Sequence[FocusPicture]) -> None:
-    """The titles of the columns once at the top of each block, and that of each picture above its panels."""
-    for block in sheet.column_titles:
-        for place, title in zip(block, columns, strict=True):
-            _write(figure, place.left + place.width / 2, place, title, size=9.5, colour="#101014", align="center")
-    for place, panels, picture in zip(sheet.row_titles, sheet.panels, pictures, strict=True):
-        height, width = picture.image.shape[-2:]
-        at_photograph = place.left + panels[0].width * margin(width, height) / _panel_size(picture)[0]
-        fitting = shorten_title(picture.title, letters=int(place.width * sheet.width / 0.08))
-        _write(figure, at_photograph, place, fitting, size=8, colour="#404048", align="left")
-
-
-def _write(figure: Figure, x: float, place: Place, text: str, *, size: float, colour: str, align: str) -> None:
-    # Without mathtext: a file name may hold dollar signs.
-    y = place.bottom + place.height / 2
-    figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
-
-
-def shorten_title(title: str, *, letters: int) -> str:
-    """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = " ".join(title.split())
-    if len(title) <= letters:
-        return title
-    head = (letters - 1) // 2
-    return f"{title[:head]}…{title[len(title) - (letters - 1 - head) :]}"
