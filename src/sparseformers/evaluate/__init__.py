@@ -6,6 +6,7 @@ Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cos
 from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
 from sparseformers.evaluate.attention import AttentionMaps, TeacherAttention, token_influence
 from sparseformers.evaluate.conditions import Condition, shift_conditions
+from sparseformers.evaluate.correlation import rank_correlation
 from sparseformers.evaluate.cost import (
     Cost,
     Latency,
@@ -64,6 +65,7 @@ __all__ = [
     "parameters",
     "profile_table",
     "published_multiply_adds",
+    "rank_correlation",
     "shift_conditions",
     "shifts_table",
     "token_influence",

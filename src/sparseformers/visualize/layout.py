@@ -60,7 +60,9 @@ def block_columns(pictures: int, panels: int) -> int:
     return max(1, round(math.sqrt(pictures / panels)))
 
 
-def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = ()) -> Sheet:
+def lay_out(
+    sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
+) -> Sheet:
     """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
 
     Args:
@@ -68,12 +70,13 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, 
         panels: in the row of each picture.
         columns: pictures side by side.
         groups: how many panels each named group has; those before the groups belong to none.
+        caption: room under each row of panels, in inches.
     """
     scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
     columns = min(columns, len(sizes))
     cell = max(NARROWEST_CELL, *(width for width, _ in scaled))
     block = panels * cell + (panels - 1) * GAP
-    rows = [max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
+    rows = [caption + max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
     sheet_width = 2 * BORDER + columns * block + (columns - 1) * BLOCK_GAP
     head = COLUMN_TITLE + (GROUP_TITLE if groups else 0)
     sheet_height = 2 * BORDER + head + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP

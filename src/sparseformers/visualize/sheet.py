@@ -38,6 +38,7 @@ def open_sheet(
     *,
     columns: int | None = None,
     groups: Sequence[tuple[str, int]] = (),
+    caption: float = 0.0,
 ) -> OpenSheet:
     """Lays out a row of panels for each picture and writes the titles.
 
@@ -47,6 +48,7 @@ def open_sheet(
         headings: one per panel of a row; written once at the top of each block of rows.
         columns: pictures side by side; by default as many as make the sheet about square.
         groups: names of neighbouring panels, each with how many they are; written above their headings.
+        caption: room under each panel, in inches, left empty.
 
     Raises:
         ConfigError: for no picture, more than 64, or less than one column.
@@ -59,6 +61,7 @@ def open_sheet(
         panels=len(headings),
         columns=columns or block_columns(len(images), len(headings)),
         groups=[panels for _, panels in groups],
+        caption=caption,
     )
     figure = empty_figure(sheet.width, sheet.height)
     _write_headings(figure, sheet, headings, [name for name, _ in groups])
