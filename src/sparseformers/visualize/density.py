@@ -6,28 +6,32 @@ the networks were given, from its top left to its bottom right, and sum to one.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sparseformers.evaluate.attention import TeacherAttention
+from sparseformers.evaluate.attention import AttentionMaps, TeacherAttention
 from sparseformers.evaluate.correlation import rank_correlation
 from sparseformers.model.sparseformer import SparseFormer
-from sparseformers.teachers import Teacher
 from sparseformers.rois import centre_and_size
-from sparseformers.visualize.data import FocusPicture, trace_focus
-from sparseformers.visualize.heat import Box, heat_over
+from sparseformers.teachers import Teacher
+from sparseformers.visualize.data import WHOLE, Box, FocusPicture, trace_focus
+from sparseformers.visualize.heat import TIMES, draw_scale, heat_over
 from sparseformers.visualize.panels import draw_photograph
-from sparseformers.visualize.sheet import FAINT_INK, open_sheet
+from sparseformers.visualize.sheet import check_count, open_sheet, write_under
+from sparseformers.visualize.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
 
 SMALLEST_BOX = 1e-3
 """Of a sampling point, as a share of the image: where a RoI has no size."""
+RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
+CAPTION = 0.3
+"""Room for what stands under a panel, in inches: two lines."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +53,7 @@ class DensityPicture:
     """h x w: the share of each patch by attention rollout through all blocks of the teacher."""
     title: str
     """What to call the image, such as its file name."""
-    frame: Box = (0.0, 0.0, 1.0, 1.0)
+    frame: Box = WHOLE
     """The part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it."""
 
     def __post_init__(self) -> None:
@@ -94,17 +98,45 @@ def trace_density(
         ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
     """
     attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
-    pictures = trace_focus(student, images, titles)
-    maps = attention(images)
+    return _pictures(trace_focus(student, images, titles), attention(images), attention.grid)
+
+
+def trace_density_on_photographs(
+    student: SparseFormer,
+    teacher: Teacher | TeacherAttention,
+    photographs: Iterable[Photograph],
+    *,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[DensityPicture]:
+    """As :func:`trace_density`, for photographs of any shapes, drawn in their own.
+
+    Student and teacher see the same part of a photograph, each at its own resolution; the teacher in its own shape.
+
+    Args:
+        student: any SparseFormer, on any device.
+        teacher: as for :func:`trace_density`.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        view: what the networks are given of them.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
+    own = student.config.preprocessing
+    pictures = []
+    for title, photograph in photographs:
+        seen = view_of(photograph, own, view)
+        finer = view_of(photograph, dataclasses.replace(own, size=attention.size), view)
+        maps = attention(finer.pixels.unsqueeze(0))
+        (picture,) = _pictures(trace_focus(student, seen.pixels.unsqueeze(0), [title]), maps, attention.grid)
+        pictures.append(dataclasses.replace(picture, image=drawn_pixels(photograph, longest), frame=seen.frame))
+    return pictures
+
+
+def _pictures(focus: Sequence[FocusPicture], maps: AttentionMaps, grid: tuple[int, int]) -> list[DensityPicture]:
+    """What both looked at, image by image."""
     return [
-        DensityPicture(
-            image=picture.image,
-            looks=_densities(picture, attention.grid),
-            last=maps.last[index],
-            rollout=maps.rollout[index],
-            title=picture.title,
-        )
-        for index, picture in enumerate(pictures)
+        DensityPicture(picture.image, _densities(picture, grid), last, rollout, picture.title)
+        for picture, last, rollout in zip(focus, *maps, strict=True)
     ]
 
 
@@ -150,17 +182,11 @@ def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
     return F.pad(below, (1, 0)).neg() + F.pad(below, (0, 1), value=1.0)
 
 
-CAPTION = 0.3
-"""Height of what stands under a panel, in inches: two lines."""
-LIGHTEST = 4.0
-"""A map whose largest value is less than this many times an even spread is not brightened further: it would show noise."""
-
-
 def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the density of sampling points in each look, the teacher's attention.
 
-    In each map the lightest colour is its own largest value, written under it in units of an even spread over the patches.
-    Under each density stand its rank correlations with the teacher's two maps.
+    All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
+    largest value, and under each density its rank correlations with the teacher's two maps.
 
     Args:
         pictures: 1 to 64, all of the same student.
@@ -170,24 +196,26 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
         ConfigError: for no picture or more than 64, or less than one column.
         ValueError: if the pictures differ in their number of looks.
     """
-    looks = {len(picture.looks) for picture in pictures}
-    if len(looks) > 1:
+    check_count(len(pictures))
+    looks = len(pictures[0].looks)
+    if any(len(picture.looks) != looks for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same number of looks")
-    names = [look_name(index, count) for count in looks for index in range(count)]
     sheet = open_sheet(
         [picture.image for picture in pictures],
         [picture.title for picture in pictures],
-        ["Input", *names, "Last block", "Rollout"],
+        ["Input", *(look_name(index, looks) for index in range(looks)), "Attention, last block", "Attention rollout"],
         columns=columns,
-        groups=[("Where the student's sampling points fall", len(names)), ("What the teacher attends to", 2)],
+        groups=[("Where sampling points fall", looks), ("What the teacher attends to", 2)],
         caption=CAPTION,
     )
     for picture, panels in zip(pictures, sheet.panels, strict=True):
         draw_photograph(panels[0], picture.image)
+        draw_scale(panels[0], height=CAPTION)
         for axes, heat in zip(panels[1:], [*picture.looks, picture.last, picture.rollout], strict=True):
-            _draw_heat(axes, picture, heat)
+            draw_photograph(axes, heat_over(picture.image, heat, picture.frame))
+            write_under(axes, f"at most {heat.max().item() * heat.numel():.1f} {TIMES} even")
         for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
-            _write_under(axes, f"ρ {_signed(last)} last block, {_signed(rollout)} rollout", line=1)
+            write_under(axes, f"{RHO} {signed(last)} last block, {signed(rollout)} rollout", line=1)
     return sheet.figure
 
 
@@ -196,29 +224,6 @@ def look_name(index: int, count: int) -> str:
     return "Last look" if index == count - 1 and count > 1 else f"Look {index + 1}"
 
 
-def _draw_heat(axes: Axes, picture: DensityPicture, heat: Tensor) -> None:
-    even = 1 / heat.numel()
-    peak = heat.max().item() / even
-    draw_photograph(axes, heat_over(picture.image, heat, picture.frame, most=LIGHTEST * even))
-    _write_under(axes, f"at most {peak:.1f} times even", line=0)
-
-
-def _signed(correlation: float) -> str:
-    """Two decimals with a sign; a dash where there is none."""
-    return "–" if correlation != correlation else f"{correlation:+.2f}".replace("-", "−")
-
-
-def _write_under(axes: Axes, text: str, *, line: int) -> None:
-    axes.annotate(
-        text,
-        (0.5, 0),
-        xycoords="axes fraction",
-        xytext=(0, -1 - 9 * line),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=7.5,
-        color=FAINT_INK,
-        parse_math=False,
-        annotation_clip=False,
-    )
+def signed(correlation: float) -> str:
+    """Two decimals with a sign; a dash where there is no number."""
+    return EN_DASH if math.isnan(correlation) else f"{correlation:+.2f}".replace("-", MINUS)

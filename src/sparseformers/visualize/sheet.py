@@ -96,6 +96,23 @@ def write(figure: Figure, x: float, place: Place, text: str, *, size: float, col
     figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
 
 
+def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
+    """One small line in the room under a panel; ``line`` counts from 0 at the panel."""
+    axes.annotate(
+        text,
+        (0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -1 - 9 * line),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=FAINT_INK,
+        ha="center",
+        va="top",
+        annotation_clip=False,
+        parse_math=False,
+    )
+
+
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
     title = " ".join(title.split())
