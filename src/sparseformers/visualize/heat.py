@@ -52,8 +52,7 @@ def draw_scale(axes: Axes, *, height: float) -> None:
         axes: those of the panel.
         height: of the room under it, in inches.
     """
-    figure = axes.figure
-    panel = axes.get_position().height * figure.get_size_inches()[1]
+    panel = axes.bbox.height / axes.figure.dpi  # in inches
     scale = axes.inset_axes((0.15, -0.45 * height / panel, 0.7, 0.3 * height / panel))
     scale.imshow(np.linspace(0, 1, 128)[None], cmap=COLOURS, aspect="auto", extent=(0, LIGHTEST, 0, 1))
     scale.set_yticks([])
