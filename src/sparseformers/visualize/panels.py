@@ -70,10 +70,10 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     depth = float(np.nan_to_num(np.prod(far - near, axis=1)).sum()) / (width * height)
     crowded = min(1.0, math.sqrt(depth / 12))
     order = np.argsort(-np.prod(size, axis=1), kind="stable")  # small boxes on top of large ones
-    line = 1.25 - 0.5 * crowded
+    line = 1.3 - 0.3 * crowded
     boxes = PolyCollection(list(corners[order]), facecolors="none", edgecolors=colours[order], linewidths=line, gid="rois")
-    boxes.set_alpha(1 - 0.25 * crowded)
-    boxes.set_path_effects([withStroke(linewidth=line + 1.0 - 0.4 * crowded, foreground=HALO, alpha=0.55 - 0.2 * crowded)])
+    boxes.set_alpha(1 - 0.1 * crowded)
+    boxes.set_path_effects([withStroke(linewidth=line + 0.9 - 0.2 * crowded, foreground=HALO, alpha=0.7 - 0.1 * crowded)])
     boxes.set_zorder(2)
     axes.add_collection(boxes, autolim=False)
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -18,6 +19,8 @@ LARGEST_SHEET = 64
 """Pictures on a sheet, at most."""
 INK, FAINT_INK = "#101014", "#404048"
 """Of headings and of the names of pictures."""
+RULE = "#b8b8b8"
+"""Of the line below the name of a group."""
 LETTER = 0.08
 """Width of a letter of a picture's title, in inches."""
 
@@ -129,6 +132,9 @@ def _write_headings(figure: Figure, sheet: Sheet, headings: Sequence[str], group
             for place, name in zip(block, names, strict=True):
                 fitting = shorten_title(name, letters=max(5, int(place.width * sheet.width / LETTER)))
                 write(figure, place.left + place.width / 2, place, fitting, size=9.5, colour=INK, align="center")
+    for place in (place for block in sheet.group_titles for place in block):
+        rule = Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8)
+        figure.add_artist(rule)
 
 
 def _write_row_titles(figure: Figure, sheet: Sheet, images: Sequence[Tensor], titles: Sequence[str]) -> None:
