@@ -112,6 +112,7 @@ def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
         ha="center",
         va="top",
         annotation_clip=False,
+        gid="under",
         parse_math=False,
     )
 
