@@ -25,6 +25,9 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 SMALLEST_RADIUS = 0.012
 """Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
 
+EDGE = 1e-6
+"""Of an image: next to nothing."""
+
 SEEN_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
 
@@ -134,6 +137,7 @@ def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
     radius = (size / (2 * math.sqrt(points.shape[-2]))).clamp_min(SMALLEST_RADIUS)
     radius = radius.unsqueeze(-2).expand_as(points)
     x1, y1, x2, y2 = picture.frame
+    x2, y2 = x2 - EDGE, y2 - EDGE  # the pixel before the far border, not the one behind it
     across = _neighbourhood(points[..., 0].clamp(x1, x2), radius[..., 0], width)  # NP x W
     down = _neighbourhood(points[..., 1].clamp(y1, y2), radius[..., 1], height)  # NP x H
     looks = down.T @ across
