@@ -79,6 +79,23 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")
 
 
+def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
+    """The RoIs' numbers from 1 at their centres, dark on labels of their colours.
+
+    Args:
+        axes: with the photograph.
+        rois: N x 4 in [0, 1] of the photograph; centres farther out than the margin are marked at the margin.
+        colours: N x 3.
+        width: of the photograph, in pixels.
+        height: of the photograph, in pixels.
+    """
+    centres = _on_panel(centre_and_size(rois)[0].double().numpy(), width, height)
+    for number, ((x, y), colour) in enumerate(zip(centres, colours, strict=True), start=1):
+        if np.isfinite([x, y]).all():
+            label = {"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": HALO, "linewidth": 0.4}
+            axes.text(x, y, str(number), fontsize=6.5, color=HALO, ha="center", va="center", bbox=label, zorder=4)
+
+
 def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, width: int, height: int) -> None:
     """A faint line for each token, from where its centre was to where it is.
 

@@ -41,6 +41,7 @@ def open_sheet(
     *,
     columns: int | None = None,
     groups: Sequence[tuple[str, int]] = (),
+    caption: float = 0.0,
 ) -> OpenSheet:
     """Lays out a row of panels for each picture and writes the titles.
 
@@ -50,6 +51,7 @@ def open_sheet(
         headings: one per panel of a row; written once at the top of each block of rows.
         columns: pictures side by side; by default as many as make the sheet about square.
         groups: names of neighbouring panels, each with how many they are; written above their headings.
+        caption: room under each panel, in inches, left empty.
 
     Raises:
         ConfigError: for no picture, more than 64, or less than one column.
@@ -62,6 +64,7 @@ def open_sheet(
         panels=len(headings),
         columns=columns or block_columns(len(images), len(headings)),
         groups=[panels for _, panels in groups],
+        caption=caption,
     )
     figure = empty_figure(sheet.width, sheet.height)
     _write_headings(figure, sheet, headings, [name for name, _ in groups])
@@ -94,6 +97,23 @@ def write(figure: Figure, x: float, place: Place, text: str, *, size: float, col
     """One line at ``x``, halfway up ``place``; without mathtext, for a file name may hold dollar signs."""
     y = place.bottom + place.height / 2
     figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
+
+
+def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
+    """One small line in the room under a panel; ``line`` counts from 0 at the panel."""
+    axes.annotate(
+        text,
+        (0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -1 - 9 * line),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=FAINT_INK,
+        ha="center",
+        va="top",
+        annotation_clip=False,
+        parse_math=False,
+    )
 
 
 def shorten_title(title: str, *, letters: int) -> str:
