@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 LONGEST_SIDE = 2.5
@@ -21,6 +22,8 @@ ROW_TITLE = 0.2
 """Height of a picture's title, in inches."""
 COLUMN_TITLE = 0.3
 """Height of the titles at the top, in inches."""
+GROUP_TITLE = 0.25
+"""Height of the names of groups of columns, in inches."""
 BORDER = 0.12
 """Around the sheet, in inches."""
 
@@ -48,6 +51,8 @@ class Sheet:
     """For each picture, the strip above its panels."""
     column_titles: tuple[tuple[Place, ...], ...]
     """For each block of panels side by side, the strips above its columns."""
+    group_titles: tuple[tuple[Place, ...], ...]
+    """For each block, the strips above groups of its columns; empty ones without groups."""
 
 
 def block_columns(pictures: int, panels: int) -> int:
@@ -55,13 +60,14 @@ def block_columns(pictures: int, panels: int) -> int:
     return max(1, round(math.sqrt(pictures / panels)))
 
 
-def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int) -> Sheet:
+def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = ()) -> Sheet:
     """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
 
     Args:
         sizes: width and height of each picture, in any unit.
         panels: in the row of each picture.
         columns: pictures side by side.
+        groups: how many panels each named group has; those before the groups belong to none.
     """
     scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
     columns = min(columns, len(sizes))
@@ -69,7 +75,8 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int) 
     block = panels * cell + (panels - 1) * GAP
     rows = [max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
     sheet_width = 2 * BORDER + columns * block + (columns - 1) * BLOCK_GAP
-    sheet_height = 2 * BORDER + COLUMN_TITLE + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
+    head = COLUMN_TITLE + (GROUP_TITLE if groups else 0)
+    sheet_height = 2 * BORDER + head + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
 
     def place(left: float, top: float, width: float, height: float) -> Place:
         """Inches from the top left, to shares from the bottom left."""
@@ -77,7 +84,7 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int) 
         return Place(left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
 
     panel_places, row_titles = [], []
-    top = BORDER + COLUMN_TITLE
+    top = BORDER + head
     for row, row_height in enumerate(rows):
         for column, (width, height) in enumerate(scaled[row * columns : (row + 1) * columns]):
             left = BORDER + column * (block + BLOCK_GAP)
@@ -85,11 +92,23 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int) 
             panel_places.append(tuple(place(start, top + ROW_TITLE, width, height) for start in lefts))
             row_titles.append(place(lefts[0], top, block - (lefts[0] - left), ROW_TITLE))
         top += ROW_TITLE + row_height + ROW_GAP
-    column_titles = tuple(
-        tuple(
-            place(BORDER + column * (block + BLOCK_GAP) + panel * (cell + GAP), BORDER, cell, COLUMN_TITLE)
-            for panel in range(panels)
+
+    def strips(height: float, bottom: float, spans: Sequence[tuple[int, int]]) -> tuple[tuple[Place, ...], ...]:
+        """For each block, strips over spans of its panels (the first one, and how many), that end at ``bottom``."""
+        return tuple(
+            tuple(
+                place(
+                    BORDER + column * (block + BLOCK_GAP) + first * (cell + GAP),
+                    bottom - height,
+                    count * (cell + GAP) - GAP,
+                    height,
+                )
+                for first, count in spans
+            )
+            for column in range(columns)
         )
-        for column in range(columns)
-    )
-    return Sheet(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles)
+
+    firsts = accumulate(groups, initial=panels - sum(groups))
+    column_titles = strips(COLUMN_TITLE, BORDER + head, [(panel, 1) for panel in range(panels)])
+    group_titles = strips(GROUP_TITLE, BORDER + GROUP_TITLE, list(zip(firsts, groups, strict=False)))
+    return Sheet(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles, group_titles)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -21,6 +21,8 @@ MARGIN = 0.04
 """Room around the photograph for what lies outside of it, as a share of its longer side."""
 DIM = 0.3
 """Brightness of the (grey) photograph where nothing looks."""
+PATH_ALPHA = 0.75
+"""Of the line from where a centre was."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 
@@ -75,6 +77,25 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     boxes.set_zorder(2)
     axes.add_collection(boxes, autolim=False)
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")
+
+
+def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, width: int, height: int) -> None:
+    """A faint line for each token, from where its centre was to where it is.
+
+    Args:
+        axes: with the photograph.
+        before: N x 2, centres in [0, 1] of the photograph.
+        after: N x 2, the same a stage later.
+        colours: N x 3.
+        width: of the photograph, in pixels.
+        height: of the photograph, in pixels.
+    """
+    ends = [_on_panel(centres.double().numpy(), width, height) for centres in (before, after)]
+    paths = LineCollection(list(np.stack(ends, axis=1)), colors=colours, linewidths=1.0, capstyle="round", gid="paths")
+    paths.set_alpha(PATH_ALPHA)
+    paths.set_path_effects([withStroke(linewidth=2.0, foreground=HALO, alpha=0.35)])
+    paths.set_zorder(2.5)
+    axes.add_collection(paths, autolim=False)
 
 
 def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
