@@ -10,12 +10,14 @@ from sparseformers.visualize.data import FocusPicture, coverage, trace_focus
 from sparseformers.visualize.figure import curves_figure, save_figure
 from sparseformers.visualize.iterations import centre_paths, draw_iterations
 from sparseformers.visualize.models import ModelsPicture, draw_focus, draw_models, trace_models
+from sparseformers.visualize.pca import PCAPicture, draw_pca, trace_pca
 from sparseformers.visualize.views import trace_photographs
 
 __all__ = [
     "FocusPicture",
     "Glide",
     "ModelsPicture",
+    "PCAPicture",
     "centre_paths",
     "coverage",
     "curves_figure",
@@ -23,11 +25,13 @@ __all__ = [
     "draw_frames",
     "draw_iterations",
     "draw_models",
+    "draw_pca",
     "glide",
     "save_animation",
     "save_figure",
     "token_colours",
     "trace_focus",
     "trace_models",
+    "trace_pca",
     "trace_photographs",
 ]
