@@ -112,7 +112,8 @@ def trace_pca(
     device = next(student.parameters()).device
     with evaluation_mode(student, teacher), torch.inference_mode():
         _, patches = teacher.embedding_and_tokens(images.to(device))
-        grid = tuple(patches.shape[-2:]) if size is None else (size, size) if isinstance(size, int) else size
+        rows, columns = patches.shape[-2:]
+        grid = (rows, columns) if size is None else (size, size) if isinstance(size, int) else size
         splatted = student(images.to(device)).to_grid(grid)
         of_teacher = _on_grid(patches.float(), grid)
     if splatted.shape[1] != of_teacher.shape[1]:
