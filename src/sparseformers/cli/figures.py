@@ -14,10 +14,22 @@ from rich.progress import track
 from sparseformers.data import SkippedImages, UnreadableImageError, read_image
 from sparseformers.errors import DataError
 from sparseformers.hosts.hub import SparseFormer
-from sparseformers.visualize import draw_iterations, draw_models, trace_models, trace_photographs
+from sparseformers.teachers import Teacher
+from sparseformers.visualize import (
+    draw_density,
+    draw_iterations,
+    draw_models,
+    draw_pca,
+    draw_tokens,
+    trace_density_on_photographs,
+    trace_models,
+    trace_pca_on_photographs,
+    trace_photographs,
+    trace_tokens_on_photographs,
+)
 from sparseformers.visualize.views import LONGEST_DRAWN, Photograph, ViewKind
 
-FigureName = Literal["models", "iterations"]
+FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
 
 
 class Photographs:
@@ -67,8 +79,12 @@ class Request:
     """What to look at."""
     view: ViewKind
     """What a student is given of a photograph."""
+    teacher: Teacher | None
+    """That of RUN, where the figure needs it."""
     stages: Sequence[int] | None
     """Of which to draw the RoIs."""
+    count: int
+    """How many tokens to show."""
     columns: int | None
     """Photographs side by side."""
     side: int
@@ -78,6 +94,12 @@ class Request:
     def student(self) -> SparseFormer:
         """That of RUN."""
         return next(iter(self.models.values()))
+
+    @property
+    def known_teacher(self) -> Teacher:
+        """The teacher, of a figure in ``OF_TEACHERS``."""
+        assert self.teacher is not None
+        return self.teacher
 
     @property
     def longest(self) -> int:
@@ -95,8 +117,34 @@ def _iterations(request: Request) -> Figure:
     return draw_iterations(pictures, columns=request.columns)
 
 
+def _density(request: Request) -> Figure:
+    pictures = trace_density_on_photographs(
+        request.student, request.known_teacher, request.photographs, view=request.view, longest=request.longest
+    )
+    return draw_density(pictures, columns=request.columns)
+
+
+def _tokens(request: Request) -> Figure:
+    pictures = trace_tokens_on_photographs(
+        request.student, request.photographs, count=request.count, view=request.view, longest=request.longest
+    )
+    return draw_tokens(pictures, columns=request.columns)
+
+
+def _pca(request: Request) -> Figure:
+    pictures = trace_pca_on_photographs(
+        request.student, request.known_teacher, request.photographs, view=request.view, longest=request.longest
+    )
+    return draw_pca(pictures, columns=request.columns)
+
+
 FIGURES: Mapping[FigureName, Callable[[Request], Figure]] = {
     "models": _models,
     "iterations": _iterations,
+    "density": _density,
+    "tokens": _tokens,
+    "pca": _pca,
 }
 """What draws a figure, by its name."""
+OF_TEACHERS: frozenset[FigureName] = frozenset({"density", "pca"})
+"""Figures that show the teacher beside the student."""

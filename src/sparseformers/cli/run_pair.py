@@ -66,7 +66,13 @@ def load_pair(path: Path, *, teacher: str | None = None, tokens: int | None = No
     loaded = load_teacher_of(provenance, teacher)
     device = process_state().device
     student.to(device)
-    own = student.config.focusing
-    if tokens is not None and tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
-        raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+    if tokens is not None:
+        check_tokens(student, tokens, path)
     return Pair(student if tokens is None else WithTokens(student, tokens), loaded.to(device), provenance, device)
+
+
+def check_tokens(student: SparseFormer, tokens: int, path: Path) -> None:
+    """Raises ConfigError unless the student, loaded from ``path``, can have that number of tokens."""
+    own = student.config.focusing
+    if tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
+        raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")

@@ -10,14 +10,16 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from sparseformers.cli.figures import FIGURES, FigureName, Photographs, Request
+from sparseformers.cli.figures import FIGURES, OF_TEACHERS, FigureName, Photographs, Request
 from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.run_pair import load_teacher_of
 from sparseformers.data import find_images
-from sparseformers.errors import ConfigError, DataError, shorten
+from sparseformers.errors import ConfigError, DataError, SparseFormersError, TeacherError, shorten
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.public import open_model
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
+from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.visualize import draw_frames, glide, save_animation, save_figure, trace_photographs
 from sparseformers.visualize.animation import WRITERS, check_animation
 from sparseformers.visualize.figure import FORMATS, check_target
@@ -52,7 +54,10 @@ class Visualize:
     """The figure to write: .png, .pdf, .svg, .jpg or .webp."""
     figure: FigureName = "models"
     """models: the input, RoIs at the first, third and last stage, and the last sampling points, of one or several models.
-    iterations: the RoIs after every iteration, with the paths of their centres."""
+    iterations: the RoIs after every iteration, with the paths of their centres.
+    density: where sampling points fall, as a heat map, beside what the teacher attends to, with their rank correlation.
+    tokens: the most influential tokens, with what they see cut out.
+    pca: the teacher's patch features beside the student's tokens on the same grid, in the same colours."""
     animate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write RoIs gliding from the initial grid through the iterations: .gif, .webp or .mp4 (the latter asks for the
     extra 'video')."""
@@ -63,6 +68,10 @@ class Visualize:
     view, as when it embeds, which is often a central crop: what lies outside is drawn dark."""
     stages: tuple[int, ...] | None = None
     """Of which to draw the RoIs (figure models): 0 is the start, i comes after the i-th iteration, -1 is the last."""
+    count: int = 8
+    """How many tokens to show (figure tokens)."""
+    teacher: str | None = None
+    """Where to load the teacher from, if not from where it was (figures density and pca)."""
     columns: int | None = None
     """Photographs side by side; by default as many as make the sheet about square."""
     size: int | None = None
@@ -75,9 +84,12 @@ class Visualize:
             raise ConfigError("There is nothing to write.", "Name a file with --out or --animate.")
         if self.out is not None and self.out == self.animate:
             raise ConfigError("--out and --animate cannot be the same file.", "Name two, or leave one of them out.")
-        for option, given in (("beside", self.beside), ("stages", self.stages)):
-            if given and self.figure != "models":
-                raise ConfigError(f"--{option} goes with --figure models, not with {self.figure}.", f"Leave out --{option}.")
+        of_models: frozenset[FigureName] = frozenset({"models"})
+        given = (("beside", self.beside, of_models), ("stages", self.stages, of_models), ("teacher", self.teacher, OF_TEACHERS))
+        for option, value, figures in given:
+            if value and self.figure not in figures:
+                names = " or ".join(sorted(figures))
+                raise ConfigError(f"--{option} goes with --figure {names}, not with {self.figure}.", f"Leave out --{option}.")
         if self.size is not None and not 32 <= self.size <= 4096:
             raise ConfigError(f"A panel cannot have a --size of {self.size} pixels.", "Choose from 32 to 4096.")
         if not self.images:
@@ -119,7 +131,41 @@ class Visualize:
             if short in models:
                 raise ConfigError(f"The model '{name}' is named twice.", "Name each of them once.")
             models[short] = open_model(name, console=console).to(process_state().device)
-        return Request(models, photographs, self.view, self.stages, self.columns, self.size or DRAWN_SIDE)
+        needs_teacher = self.figure in OF_TEACHERS and self.out is not None
+        return Request(
+            models=models,
+            photographs=photographs,
+            view=self.view,
+            teacher=self._teacher(next(iter(models.values()))) if needs_teacher else None,
+            stages=self.stages,
+            count=self.count,
+            columns=self.columns,
+            side=self.size or DRAWN_SIDE,
+        )
+
+    def _teacher(self, student: SparseFormer) -> Teacher:
+        """The teacher that the student was made from, or any that the command line names for a model that does not say.
+
+        Raises:
+            SparseFormersError: if it cannot be had.
+        """
+        own, device = student.config.preprocessing, process_state().device
+        if self.teacher is not None:
+            if student.provenance is not None:
+                return load_teacher_of(student.provenance, self.teacher).to(device)
+            return load_teacher(self.teacher, image_size=own.size[0], crop=own.crop).to(device)
+        if student.provenance is None:
+            raise TeacherError(
+                f"The model '{self.model}' does not say which teacher it was made from, and --figure {self.figure} shows it.",
+                "Name one with --teacher, or draw another figure.",
+            )
+        try:
+            return load_teacher_of(student.provenance).to(device)
+        except SparseFormersError as error:
+            raise TeacherError(
+                f"--figure {self.figure} needs the teacher, which cannot be loaded from where it was: {error.problem}",
+                "Say where it is now with --teacher, or draw another figure.",
+            ) from error
 
     def _animate(self, request: Request, path: Path, console: Console) -> None:
         pictures = trace_photographs(request.student, request.photographs, view=self.view, longest=request.longest)

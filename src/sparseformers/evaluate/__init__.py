@@ -18,6 +18,8 @@ from sparseformers.evaluate.cost import (
 )
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
 from sparseformers.evaluate.focus import Drift, measure_drift
+from sparseformers.evaluate.focus_report import FocusReport, focus_table
+from sparseformers.evaluate.looks import measure_focus
 from sparseformers.evaluate.neighbours import Neighbours, knn_accuracy, nearest_neighbours
 from sparseformers.evaluate.profile import Profile, measure_profile, profile_table
 from sparseformers.evaluate.report import (
@@ -39,6 +41,7 @@ __all__ = [
     "Drift",
     "Embedded",
     "Evaluation",
+    "FocusReport",
     "Latency",
     "Neighbours",
     "Profile",
@@ -53,10 +56,12 @@ __all__ = [
     "evaluate_labelled",
     "evaluate_unlabelled",
     "evaluation_table",
+    "focus_table",
     "knn_accuracy",
     "measure_alignment",
     "measure_cost",
     "measure_drift",
+    "measure_focus",
     "measure_profile",
     "measure_shifts",
     "measure_training_cost",

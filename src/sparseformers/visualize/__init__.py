@@ -11,6 +11,7 @@ from sparseformers.visualize.density import DensityPicture, draw_density, trace_
 from sparseformers.visualize.figure import curves_figure, save_figure
 from sparseformers.visualize.iterations import centre_paths, draw_iterations
 from sparseformers.visualize.models import ModelsPicture, draw_focus, draw_models, trace_models
+from sparseformers.visualize.pca import PCAPicture, draw_pca, trace_pca, trace_pca_on_photographs
 from sparseformers.visualize.tokens import TokensPicture, draw_tokens, trace_tokens, trace_tokens_on_photographs
 from sparseformers.visualize.views import trace_photographs
 
@@ -19,6 +20,7 @@ __all__ = [
     "FocusPicture",
     "Glide",
     "ModelsPicture",
+    "PCAPicture",
     "TokensPicture",
     "centre_paths",
     "coverage",
@@ -28,6 +30,7 @@ __all__ = [
     "draw_frames",
     "draw_iterations",
     "draw_models",
+    "draw_pca",
     "draw_tokens",
     "glide",
     "save_animation",
@@ -37,6 +40,8 @@ __all__ = [
     "trace_density_on_photographs",
     "trace_focus",
     "trace_models",
+    "trace_pca",
+    "trace_pca_on_photographs",
     "trace_photographs",
     "trace_tokens",
     "trace_tokens_on_photographs",

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.model.sparseformer import SparseFormer
-from sparseformers.rois import centre_and_size
+from sparseformers.rois import centre_and_size, neighbourhoods
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in [0, 1] of an image."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """All of an image."""
 
-SMALLEST_RADIUS = 0.012
-"""Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
+EDGE = 1e-6
+"""Of an image: next to nothing."""
 
 SEEN_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
@@ -130,10 +130,9 @@ def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
         H x W in [0, 1], float32: 0 where nothing looks, 0.95 right at a lone point, nearly 1 where several look.
     """
     points = picture.points[-1].float()
-    _, size = centre_and_size(picture.rois[-1])  # N x 2
-    radius = (size / (2 * math.sqrt(points.shape[-2]))).clamp_min(SMALLEST_RADIUS)
-    radius = radius.unsqueeze(-2).expand_as(points)
+    radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2
     x1, y1, x2, y2 = picture.frame
+    x2, y2 = x2 - EDGE, y2 - EDGE  # the pixel before the far border, not the one behind it
     across = _neighbourhood(points[..., 0].clamp(x1, x2), radius[..., 0], width)  # NP x W
     down = _neighbourhood(points[..., 1].clamp(y1, y2), radius[..., 1], height)  # NP x H
     looks = down.T @ across
