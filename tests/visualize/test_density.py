@@ -209,7 +209,7 @@ class TestFigure:
         ]
         assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
             [],
-            ["at most 1.0 × even", "ρ – last block, – rollout"],  # noqa: RUF001
+            ["at most 1 × even", "ρ – last block, – rollout"],  # noqa: RUF001
             ["at most 1.6 × even", "ρ −1.00 last block, +1.00 rollout"],  # noqa: RUF001
             ["at most 1.6 × even"],  # noqa: RUF001
             ["at most 1.6 × even"],  # noqa: RUF001

@@ -186,7 +186,8 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
     """A row of panels for each picture: the input, the density of sampling points in each look, the teacher's attention.
 
     All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
-    largest value, and under each density its rank correlations with the teacher's two maps.
+    largest value, and under each density its rank correlations with the teacher's two maps: of a density that is nearly even,
+    its order and so these say little.
 
     Args:
         pictures: 1 to 64, all of the same student.
@@ -213,7 +214,7 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
         draw_scale(panels[0], height=CAPTION)
         for axes, heat in zip(panels[1:], [*picture.looks, picture.last, picture.rollout], strict=True):
             draw_photograph(axes, heat_over(picture.image, heat, picture.frame))
-            write_under(axes, f"at most {heat.max().item() * heat.numel():.1f} {TIMES} even")
+            write_under(axes, f"at most {heat.max().item() * heat.numel():.3g} {TIMES} even")
         for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
             write_under(axes, f"{RHO} {signed(last)} last block, {signed(rollout)} rollout", line=1)
     return sheet.figure
