@@ -60,6 +60,8 @@ class View:
         for gallery in (library.images, library.neighbours):
             if gallery.led_out:
                 say(f"left out: {gallery.led_out} links that lead out of their folder")
+        for error in library.unreadable:
+            say(error.problem)
         if page.asked_port not in (0, page.port):
             say(f"port {page.asked_port} is in use, so it is {page.port}")
         say(f"{page.url}  (Ctrl-C ends it)")

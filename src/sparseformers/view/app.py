@@ -56,7 +56,12 @@ def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
             Route(f"{image}/nearest/{{by}}", _answer(lambda request: session.nearest(_key(request), request.path_params["by"]))),
         ],
         middleware=[Middleware(Guard, port=port, framed=framed)],
-        exception_handlers={SparseFormersError: _refuse, HTTPException: _refuse, Exception: _fail},
+        exception_handlers={
+            SparseFormersError: _refuse,
+            HTTPException: _refuse,
+            ClientDisconnect: lambda *_: Response(status_code=400),  # who is gone gets no answer, and it is no fault
+            Exception: _fail,
+        },
     )
 
 
@@ -135,6 +140,4 @@ def _refuse(_: Request, error: Exception) -> Response:
 
 def _fail(_: Request, error: Exception) -> Response:
     """A fault of ours: said in the page, and printed by the server with its traceback."""
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=400)
     return JSONResponse({"problem": f"Something went wrong ({type(error).__name__}).", "remedy": "See the terminal."}, 500)

@@ -45,7 +45,7 @@ class Library:
         config: which images, and how large they may be.
 
     Raises:
-        DataError: for a folder that is missing or holds no images.
+        DataError: for a folder that is missing or holds no images, or if none of the images named one by one can be read.
     """
 
     def __init__(self, config: ViewConfig) -> None:
@@ -61,6 +61,8 @@ class Library:
         self._thumbnails: Recent[str, bytes] = Recent(THUMBNAILS)
         self._numbers = itertools.count()
         self._decoding = threading.Lock()
+        self.unreadable = self._unreadable(set(config.images))
+        """Those of the images named one by one that cannot be read; what folders hold is read when it is asked for."""
 
     def listing(self, start: int, count: int) -> list[dict[str, str]]:
         """Keys and names of images named at the start, ``count`` of them from ``start`` on."""
@@ -114,6 +116,19 @@ class Library:
             return None
         file, _ = self._file(key)
         return self.neighbours.number_of(file)
+
+    def _unreadable(self, named: Set[Path]) -> list[UnreadableError]:
+        """Raises DataError if there are images, all named one by one, and none of them can be read."""
+        faults = []
+        for number, path in enumerate(self.images.paths):
+            if path in named:
+                try:
+                    self.thumbnail(f"g{number}")
+                except UnreadableError as error:
+                    faults.append(error)
+        if faults and len(faults) == len(self.images):
+            raise DataError(f"None of the {len(faults)} images can be read. {faults[0].problem}", "Name others.")
+        return faults
 
     def _upload(self, key: str) -> Photograph:
         photograph = self._uploads.get(key)

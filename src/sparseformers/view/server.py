@@ -117,13 +117,13 @@ def require_extra() -> None:
             raise MissingExtraError.for_package(package, "view") from None
 
 
-def free_port(port: int) -> socket.socket:
-    """A socket bound to ``port`` on this machine, or to the next port that is not in use; to any for 0.
+def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
+    """A socket bound to ``port`` on this machine, or to the next of ``tried`` ports that is not in use; to any for 0.
 
     Raises:
         ConfigError: if the port may not be used, or all of the next ones are in use.
     """
-    last = min(port + PORTS_TRIED, 65536)
+    last = min(port + tried, 65536)
     for candidate in range(port, last):
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if sys.platform != "win32":  # where it would let two servers share a port

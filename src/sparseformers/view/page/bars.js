@@ -1,6 +1,6 @@
 // The influence of each token as a bar: also the way to the tokens for those who use the keyboard.
 
-import { percent } from "./geometry.js";
+import { percent, shortName } from "./geometry.js";
 
 export class TokenBars {
   /** @param choose is told (token or null, whether it stays chosen) */
@@ -9,8 +9,13 @@ export class TokenBars {
     this.choose = choose;
     this.root = document.createElement("div");
     this.root.className = "bars";
-    this.root.setAttribute("role", "toolbar");
-    this.root.setAttribute("aria-label", `Tokens of ${model.name}, the most influential first`);
+    this.caption = document.createElement("p");
+    this.caption.className = "caption quiet";
+    this.list = document.createElement("div");
+    this.list.className = "list";
+    this.root.append(this.caption, this.list);
+    this.list.setAttribute("role", "toolbar");
+    this.list.setAttribute("aria-label", `Tokens of ${shortName(model.name)}, the most influential first`);
     this.buttons = model.colours.map((colour, token) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -36,8 +41,10 @@ export class TokenBars {
       button.setAttribute("aria-label", `Token ${Number(button.dataset.token) + 1}${said}`);
       button.tabIndex = rank === 0 ? 0 : -1;
     });
-    this.root.replaceChildren(...this.order);
-    this.root.title = look.influence_problem ?? "";
+    this.list.replaceChildren(...this.order);
+    this.list.style.setProperty("--even", 1 / this.buttons.length / most);
+    this.list.classList.toggle("known", look.influence !== null);
+    this.caption.textContent = look.influence_problem ?? "Influence of each token on the embedding; dashed, an even share";
   }
 
   bringOut(token) {
@@ -49,12 +56,12 @@ export class TokenBars {
       const button = event.target.closest("button");
       return button ? Number(button.dataset.token) : null;
     };
-    this.root.addEventListener("pointerover", (event) => this.choose(tokenOf(event), false));
-    this.root.addEventListener("pointerleave", () => this.choose(null, false));
-    this.root.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && this.choose(tokenOf(event), false));
-    this.root.addEventListener("focusout", () => this.choose(null, false));
-    this.root.addEventListener("click", (event) => tokenOf(event) !== null && this.choose(tokenOf(event), true));
-    this.root.addEventListener("keydown", (event) => this.#walk(event));
+    this.list.addEventListener("pointerover", (event) => this.choose(tokenOf(event), false));
+    this.list.addEventListener("pointerleave", () => this.choose(null, false));
+    this.list.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && this.choose(tokenOf(event), false));
+    this.list.addEventListener("focusout", () => this.choose(null, false));
+    this.list.addEventListener("click", (event) => tokenOf(event) !== null && this.choose(tokenOf(event), true));
+    this.list.addEventListener("keydown", (event) => this.#walk(event));
   }
 
   /** Arrow keys go from bar to bar, as in every toolbar; Tab goes on to what follows. */

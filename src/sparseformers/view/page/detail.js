@@ -1,28 +1,48 @@
 // The card of one token: what is inside its region, where it reads, and how much it counts.
 
-import { onPhotograph, percent, pointOnPhotograph } from "./geometry.js";
+import { onPhotograph, percent, pointOnPhotograph, shortName } from "./geometry.js";
 
 const [WIDEST, TALLEST] = [300, 220];
 
 /** Fills the card for a token of a picture; for null with how to choose one. */
 export function showToken(card, picture, token, several, pinned) {
   if (token === null) {
-    card.innerHTML = `<h2>A token</h2><p class="quiet">Hover the picture, or a bar below it; with the keyboard, Tab to the bars and
-      use the arrow keys. A click keeps a token, Escape lets it go.</p>`;
+    card.innerHTML = `<h2>A token</h2><p class="quiet">Hover the picture or a bar below it, or Tab to the bars and use the arrow keys.
+      A click keeps a token, Escape lets it go.</p>`;
+    if (picture?.look.influence) card.append(mostInfluential(picture, several));
     return;
   }
   card.innerHTML = `<h2><span class="swatch"></span><span class="title"></span></h2><canvas class="content" role="img"></canvas><dl></dl>`;
   card.querySelector(".swatch").style.background = picture.model.colours[token];
   card.querySelector(".title").textContent =
-    `Token ${token + 1}${several ? ` of ${picture.model.name}` : ""}${pinned ? ", kept" : ""}`;
+    `Token ${token + 1}${several ? ` of ${shortName(picture.model.name)}` : ""}${pinned ? ", kept" : ""}`;
   const canvas = card.querySelector("canvas");
   canvas.setAttribute("aria-label", `What is inside the region of token ${token + 1}`);
-  drawContent(canvas, picture, token);
+  drawContent(canvas, picture, token, WIDEST, TALLEST);
   for (const [term, said] of facts(picture, token)) {
     const [name, value] = [document.createElement("dt"), document.createElement("dd")];
     [name.textContent, value.textContent] = [term, said];
     card.querySelector("dl").append(name, value);
   }
+}
+
+/** What lies inside the tokens that count most, beside each other. */
+function mostInfluential(picture, several) {
+  const { influence } = picture.look;
+  const order = influence.map((share, token) => [share, token]).sort((one, other) => other[0] - one[0]);
+  const group = document.createElement("div");
+  group.className = "most";
+  group.innerHTML = "<h3></h3><ol></ol>";
+  group.querySelector("h3").textContent = `The most influential${several ? ` of ${shortName(picture.model.name)}` : ""}`;
+  for (const [share, token] of order.slice(0, 6)) {
+    const [item, canvas, said] = ["li", "canvas", "span"].map((kind) => document.createElement(kind));
+    item.style.setProperty("--colour", picture.model.colours[token]);
+    said.textContent = `${token + 1}: ${percent(share)}`;
+    drawContent(canvas, picture, token, 88, 72);
+    item.append(canvas, said);
+    group.querySelector("ol").append(item);
+  }
+  return group;
 }
 
 function facts(picture, token) {
@@ -44,11 +64,11 @@ function influence(look, token) {
 }
 
 /** Cuts the region out of the photograph, with its sampling points; what lies outside of the photograph stays hatched. */
-function drawContent(canvas, picture, token) {
+function drawContent(canvas, picture, token, widest, tallest) {
   const { image, photograph, look } = picture;
   const region = onPhotograph(picture.rois[token], look.seen);
   const [width, height] = [region.width * photograph.width, region.height * photograph.height];
-  const scale = Math.min(WIDEST / Math.max(width, 1e-6), TALLEST / Math.max(height, 1e-6));
+  const scale = Math.min(widest / Math.max(width, 1e-6), tallest / Math.max(height, 1e-6));
   const sharp = window.devicePixelRatio || 1;
   const [shownWidth, shownHeight] = [Math.max(8, width * scale), Math.max(8, height * scale)];
   [canvas.width, canvas.height] = [shownWidth * sharp, shownHeight * sharp];
@@ -66,7 +86,7 @@ function drawContent(canvas, picture, token) {
   for (const point of picture.points?.[token] ?? []) {
     const [x, y] = pointOnPhotograph(point, look.seen);
     context.beginPath();
-    context.arc(across(x), down(y), 2.2, 0, 2 * Math.PI);
+    context.arc(across(x), down(y), widest < WIDEST ? 1 : 2.2, 0, 2 * Math.PI);
     context.stroke();
     context.fill();
   }

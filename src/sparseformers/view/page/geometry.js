@@ -45,4 +45,12 @@ export function tokenAt(rois, x, y) {
 /** How many regions lie over a point of the view, on average. */
 export const crowding = (rois) => rois.reduce((sum, roi) => sum + area(roi), 0);
 
+/** A model's or a teacher's name without the folders that its file lies in; the last one stays, for runs are often named alike. */
+export function shortName(name) {
+  const [before, file] = name.includes("@") ? name.split(/@(.*)/s) : [null, name];
+  const parts = file.split(/[\\/]/).filter(Boolean);
+  if (before !== null) return `${before}@${parts.at(-1)}`;
+  return parts.length > 2 ? parts.slice(-2).join("/") : name;
+}
+
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;

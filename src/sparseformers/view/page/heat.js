@@ -33,7 +33,7 @@ export function drawHeat(canvas, map, seen) {
   const flat = map.flat();
   const most = Math.max(...flat) || 1;
   const small = new OffscreenCanvas(columns, rows);
-  paint(small.getContext("2d"), flat.map((share) => share / most), columns, rows, (share) => 0.25 + 0.6 * Math.sqrt(share));
+  paint(small.getContext("2d"), flat.map((share) => share / most), columns, rows, (share) => 0.08 + 0.77 * share ** 0.6);
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
   const [width, height] = [canvas.width, canvas.height];

@@ -1,6 +1,7 @@
 // The images of a folder that are nearest to the one that is shown.
 
 import { thumbnail } from "./gallery.js";
+import { shortName } from "./geometry.js";
 import { nearest } from "./talk.js";
 
 const AGAIN = 700; // milliseconds, while the folder is being embedded
@@ -19,7 +20,7 @@ export class Nearest {
     root.hidden = !state.neighbours;
     if (!state.neighbours) return;
     root.querySelector("#folder").textContent = state.neighbours.name;
-    const names = state.models.map((model, number) => [String(number), model.name.split("/").at(-1)]);
+    const names = state.models.map((model, number) => [String(number), shortName(model.name)]);
     if (state.teacher) names.push(["teacher", "teacher"]);
     const choice = root.querySelector("#nearest-by");
     choice.hidden = names.length < 2;

@@ -2,11 +2,11 @@
 
 import { showToken } from "./detail.js";
 import { GalleryList } from "./gallery.js";
-import { onPhotograph } from "./geometry.js";
+import { onPhotograph, shortName } from "./geometry.js";
 import { drawScale } from "./heat.js";
-import { receiveFiles } from "./receive.js";
 import { Nearest } from "./nearest.js";
 import { Picture } from "./picture.js";
+import { receiveFiles } from "./receive.js";
 import { Stages } from "./stages.js";
 import * as talk from "./talk.js";
 
@@ -88,6 +88,7 @@ class App {
       const same = kept && this.chosen.number === number && this.chosen.token === token;
       this.chosen = token === null || same ? null : { number, token, pinned: true };
     } else if (!kept) {
+      if ((this.chosen?.token ?? null) === token && (token === null || this.chosen.number === number)) return;
       this.chosen = token === null ? null : { number, token, pinned: false };
     } else {
       return;
@@ -102,10 +103,12 @@ class App {
   }
 
   #describe() {
-    const names = this.state.models.map((model) => model.name);
+    const names = this.state.models.map((model) => shortName(model.name));
     find("#shown").textContent = names.join("  beside  ");
     document.title = `${names.join(", ")} – where it looks`;
-    find("#teacher").textContent = this.state.teacher ?? this.state.teacher_problem;
+    find("#shown").title = this.state.models.map((model) => model.name).join("  beside  ");
+    find("#teacher").textContent = this.state.teacher ? shortName(this.state.teacher) : this.state.teacher_problem;
+    find("#teacher").title = this.state.teacher ?? "";
     find("#attention-kind").hidden = !this.state.teacher;
     drawScale(find("#scale canvas"));
     showToken(find("#token"), null, null);
@@ -142,7 +145,7 @@ class App {
       if (picture.chosen !== (picture === meant ? token : null)) picture.bringOut(picture === meant ? token : null);
       picture.outline(picture === meant ? null : region);
     }
-    showToken(find("#token"), meant, token, this.pictures.length > 1, pinned);
+    showToken(find("#token"), meant ?? this.pictures[0], token, this.pictures.length > 1, pinned);
   }
 
   #listen() {

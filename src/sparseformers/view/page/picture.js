@@ -1,6 +1,6 @@
 // One model's panel: the photograph, the regions of its tokens at a stage, and the bars of their influence.
 
-import { area, between, centre, crowding, onPhotograph, pointOnPhotograph, tokenAt } from "./geometry.js";
+import { area, between, centre, crowding, onPhotograph, pointOnPhotograph, shortName, tokenAt } from "./geometry.js";
 import { drawHeat } from "./heat.js";
 import { TokenBars } from "./bars.js";
 
@@ -37,7 +37,7 @@ export class Picture {
         <svg class="drawing" preserveAspectRatio="none" aria-hidden="true"></svg>
       </div></div>`;
     this.find = (selector) => this.root.querySelector(selector);
-    this.find("h2").textContent = model.name;
+    this.find("h2").textContent = shortName(model.name);
     this.find("h2").title = model.name;
     this.image = this.find("img");
     this.drawing = this.find("svg");
@@ -75,7 +75,7 @@ export class Picture {
     this.photograph = photograph;
     this.chosen = null;
     this.image.src = source;
-    this.image.alt = `${photograph.name}, as ${this.model.name} looks at it`;
+    this.image.alt = `${photograph.name}, as ${shortName(this.model.name)} looks at it`;
     const ratio = photograph.width / photograph.height;
     this.root.style.setProperty("--ratio", ratio);
     this.height = UNITS / ratio;
