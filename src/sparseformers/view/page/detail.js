@@ -1,6 +1,6 @@
 // The card of one token: what is inside its region, where it reads, and how much it counts.
 
-import { onPhotograph, percent, pointOnPhotograph, shortName } from "./geometry.js";
+import { dotRadius, onPhotograph, percent, pointOnPhotograph, shortName } from "./geometry.js";
 
 const [WIDEST, TALLEST] = [300, 220];
 
@@ -83,10 +83,12 @@ function drawContent(canvas, picture, token, widest, tallest) {
   context.drawImage(image, across(0), down(0), shownWidth / region.width, shownHeight / region.height);
   context.fillStyle = picture.model.colours[token];
   context.strokeStyle = "#101014";
-  for (const point of picture.points?.[token] ?? []) {
+  const points = picture.points?.[token] ?? [];
+  const radius = dotRadius(shownWidth * shownHeight, points.length) * (widest < WIDEST ? 0.5 : 1);
+  for (const point of points) {
     const [x, y] = pointOnPhotograph(point, look.seen);
     context.beginPath();
-    context.arc(across(x), down(y), widest < WIDEST ? 1 : 2.2, 0, 2 * Math.PI);
+    context.arc(across(x), down(y), radius, 0, 2 * Math.PI);
     context.stroke();
     context.fill();
   }

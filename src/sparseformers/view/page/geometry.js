@@ -53,4 +53,7 @@ export function shortName(name) {
   return parts.length > 2 ? parts.slice(-2).join("/") : name;
 }
 
+/** Radius of the dots for that many points in a region of that many pixels of the screen: they are not to run into each other. */
+export const dotRadius = (pixels, points) => Math.min(2.2, Math.max(0.6, 0.28 * Math.sqrt(pixels / points)));
+
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;

@@ -21,6 +21,8 @@ export class Nearest {
     if (!state.neighbours) return;
     root.querySelector("#folder").textContent = state.neighbours.name;
     const names = state.models.map((model, number) => [String(number), shortName(model.name)]);
+    const ends = names.map(([, name]) => name.split("/").at(-1));
+    if (new Set(ends).size === ends.length) names.forEach((pair, number) => (pair[1] = ends[number])); // room is scarce
     if (state.teacher) names.push(["teacher", "teacher"]);
     const choice = root.querySelector("#nearest-by");
     choice.hidden = names.length < 2;

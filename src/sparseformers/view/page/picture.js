@@ -1,6 +1,6 @@
 // One model's panel: the photograph, the regions of its tokens at a stage, and the bars of their influence.
 
-import { area, between, centre, crowding, onPhotograph, pointOnPhotograph, shortName, tokenAt } from "./geometry.js";
+import { area, between, centre, crowding, dotRadius, onPhotograph, pointOnPhotograph, shortName, tokenAt } from "./geometry.js";
 import { drawHeat } from "./heat.js";
 import { TokenBars } from "./bars.js";
 
@@ -203,9 +203,11 @@ export class Picture {
     this.front.setAttribute("color", this.model.colours[this.chosen]);
     for (const kind of ["halo", "box"]) this.#place(element("rect", { class: kind }, this.front), region);
     element("polyline", { class: "path", points: this.#pathOf(this.chosen) }, this.front);
-    for (const point of this.points?.[this.chosen] ?? []) {
+    const points = this.points?.[this.chosen] ?? [];
+    const radius = this.unit * dotRadius((width / this.unit) * (height / this.unit), points.length);
+    for (const point of points) {
       const [across, down] = pointOnPhotograph(point, this.look.seen);
-      element("circle", { class: "point", cx: across * UNITS, cy: down * this.height, r: 2.4 * this.unit }, this.front);
+      element("circle", { class: "point", cx: across * UNITS, cy: down * this.height, r: radius }, this.front);
     }
   }
 
@@ -222,13 +224,16 @@ export class Picture {
     context.scale(scale, scale);
     context.lineWidth = 0.8;
     context.strokeStyle = "#101014";
+    const rois = this.rois;
     this.points.forEach((points, token) => {
+      const region = onPhotograph(rois[token], this.look.seen);
+      const radius = dotRadius(region.width * width * region.height * height, points.length);
       context.fillStyle = this.model.colours[token];
       for (const point of points) {
         const [x, y] = pointOnPhotograph(point, this.look.seen);
         context.beginPath();
-        context.arc(x * width, y * height, 2, 0, 2 * Math.PI);
-        context.stroke();
+        context.arc(x * width, y * height, radius, 0, 2 * Math.PI);
+        if (radius > 1) context.stroke();
         context.fill();
       }
     });
