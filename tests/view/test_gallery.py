@@ -23,6 +23,13 @@ def test_images_are_named_by_number(tmp_path: Path) -> None:
             gallery.file(number)
 
 
+def test_what_was_named_first_comes_first(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "photos", 3)
+    others = write_images(tmp_path / "a folder", 2)
+    gallery = Gallery([paths[2], tmp_path / "photos", tmp_path / "a folder"])
+    assert [gallery.file(number) for number in range(5)] == [path.resolve() for path in (paths[2], *paths[:2], *others)]
+
+
 def test_links_that_lead_out_of_the_folder_are_left_out(tmp_path: Path) -> None:
     (secret,) = write_images(tmp_path / "secret", 1)
     inside = write_images(tmp_path / "photos", 2)

@@ -65,7 +65,8 @@ def boxes(browser: Browser, panel: int = 0) -> list[list[float]]:
         const [, , across, down] = drawing.getAttribute("viewBox").split(" ").map(Number);
         const tokens = [...drawing.querySelectorAll(".token")].sort((one, other) => one.dataset.token - other.dataset.token);
         return tokens.map((token) => {
-          const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(token.querySelector(".box").getAttribute(name)));
+          const box = token.querySelector(".box");
+          const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(box.getAttribute(name)));
           return [x / across, y / down, (x + width) / across, (y + height) / down];
         });"""
     drawn: list[list[float]] = browser.run(script, panel)
@@ -153,7 +154,10 @@ def test_the_regions_glide(page: Page, browser: Browser) -> None:
         const slider = document.querySelector("#stage");
         slider.value = 0;
         slider.dispatchEvent(new Event("input"));
-        const watch = () => { seen.push(Number(box.getAttribute("x"))); seen.length < 90 ? requestAnimationFrame(watch) : done(seen); };
+        const watch = () => {
+          seen.push(Number(box.getAttribute("x")));
+          seen.length < 90 ? requestAnimationFrame(watch) : done(seen);
+        };
         requestAnimationFrame(watch);"""
     until_stage(browser, page.session, "g0", 3)
     seen = [place / UNITS for place in browser.driver.execute_async_script(script, token)]
@@ -355,7 +359,7 @@ def test_only_notebooks_may_frame_it_and_only_where_it_is_for_them(small: Small,
     class Notebook(http.server.BaseHTTPRequestHandler):
         content = b""
 
-        def do_GET(self) -> None:  # noqa: N802  # the library's name
+        def do_GET(self) -> None:  # the library's name
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()

@@ -11,7 +11,7 @@ from sparseformers.errors import DataError
 
 
 class Gallery:
-    """Images of folders. The page names an image by its number, never by a path.
+    """Images of folders, in the order in which these were named. The page names an image by its number, never by a path.
 
     A symbolic link is followed as long as it stays under one of the folders; it is looked at again whenever an image is read.
 
@@ -24,7 +24,7 @@ class Gallery:
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._roots = [os.path.realpath(place) for place in places]
-        found = find_images(places) if places else []
+        found = sorted(find_images(places), key=lambda path: _place_of(path, places)) if places else []
         self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
         self.led_out = len(found) - len(self.paths)
         """How many links lead out of the folders."""
@@ -64,3 +64,8 @@ class Gallery:
 
     def _within(self, real: str) -> bool:
         return any(real == root or Path(real).is_relative_to(root) for root in self._roots)
+
+
+def _place_of(path: Path, places: Sequence[Path]) -> int:
+    """Which of the places an image that was found there is of."""
+    return next(number for number, place in enumerate(places) if path == place or place in path.parents)

@@ -44,7 +44,7 @@ export class TokenBars {
     this.list.replaceChildren(...this.order);
     this.list.style.setProperty("--even", 1 / this.buttons.length / most);
     this.list.classList.toggle("known", look.influence !== null);
-    this.caption.textContent = look.influence_problem ?? "Influence of each token on the embedding; dashed, an even share";
+    this.caption.textContent = look.influence_problem ?? "Influence on the embedding; dashed, an even share";
   }
 
   bringOut(token) {

@@ -83,8 +83,8 @@ function drawContent(canvas, picture, token, widest, tallest) {
   context.drawImage(image, across(0), down(0), shownWidth / region.width, shownHeight / region.height);
   context.fillStyle = picture.model.colours[token];
   context.strokeStyle = "#101014";
-  const points = picture.points?.[token] ?? [];
-  const radius = dotRadius(shownWidth * shownHeight, points.length) * (widest < WIDEST ? 0.5 : 1);
+  const points = (widest === WIDEST && picture.points?.[token]) || []; // where it is shown small they would cover it
+  const radius = dotRadius(shownWidth * shownHeight, points.length);
   for (const point of points) {
     const [x, y] = pointOnPhotograph(point, look.seen);
     context.beginPath();
