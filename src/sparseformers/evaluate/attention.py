@@ -79,8 +79,9 @@ class TeacherAttention:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
-        size, patch = self.teacher.size, teacher.patch_size
-        self.grid = (size[0] // patch, size[1] // patch)
+        self.size = self.teacher.size
+        """Height and width in pixels that the teacher takes; images of other sizes are resized to it."""
+        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)
         """Rows and columns of the teacher's patches, h and w."""
         self.prefix_tokens = teacher.anatomy.prefix_tokens
 
@@ -106,8 +107,8 @@ class TeacherAttention:
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The shares of patches in the last block and by rollout, B x hw twice."""
         images = images.to(next(self.teacher.parameters()).device)
-        if tuple(images.shape[-2:]) != self.teacher.size:
-            images = F.interpolate(images, self.teacher.size, mode="bilinear", antialias=True)
+        if tuple(images.shape[-2:]) != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
         cortex = self.teacher.cortex
         tokens = cortex.prefix(self.teacher.tokens(images))
         blocks = []

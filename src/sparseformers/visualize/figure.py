@@ -1,11 +1,13 @@
-"""Figures: where a student looks, and how its training went. Made without pyplot, so without a display or global state."""
+"""Writing figures, and the one of how a training went. Made without pyplot, so without a display or global state."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.visualize.colours import token_colours
-from sparseformers.visualize.data import FocusPicture, coverage, inside_rois
-from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois
-from sparseformers.visualize.sheet import check_count, empty_figure, open_sheet
+from sparseformers.files import replacing
+from sparseformers.visualize.sheet import empty_figure
 
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """Formats of figures by the suffix of their file."""
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-
-
-def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
-    """A row of panels for each picture: the input, the RoIs at some stages, the sampling points of the last look.
-
-    A token keeps its colour in all panels. A picture is dark and grey where no RoI (or no sampling point) is.
-
-    Args:
-        pictures: 1 to 64, all of the same student.
-        stages: of which to draw the RoIs: 0 for the start, i for after the i-th iteration, -1 for the last; by default
-            the first, third and last of them (each once, if there are fewer).
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, a stage that there is not, or less than one column.
-        ValueError: if the pictures differ in their numbers of stages or tokens.
-    """
-    check_count(len(pictures))
-    stage_count, tokens, _ = pictures[0].rois.shape
-    if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
-        raise ValueError("the pictures on a sheet must have the same numbers of stages and tokens")
-    shown = choose_stages(stage_count, stages)
-    titles = ["Input", *(f"RoIs, {stage_name(stage, stage_count)}" for stage in shown), "Sampling points, last stage"]
-    figure, rows = open_sheet(
-        [picture.image for picture in pictures], [picture.title for picture in pictures], titles, columns=columns
-    )
-    colours = token_colours(tokens)
-    for picture, panels in zip(pictures, rows, strict=True):
-        height, width = picture.image.shape[-2:]
-        draw_photograph(panels[0], picture.image)
-        for axes, stage in zip(panels[1:-1], shown, strict=True):
-            rois = picture.rois[stage]
-            draw_photograph(axes, picture.image, inside_rois(rois, height=height, width=width))
-            draw_rois(axes, rois, colours, width=width, height=height)
-        draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
-        draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
-    return figure
-
-
-def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
-    """Which of ``count`` stages to draw, each once: those asked for, or the first, third and last.
-
-    Raises:
-        ConfigError: for a stage that there is not.
-    """
-    wanted = [0, min(2, count - 1), count - 1] if stages is None else list(stages)
-    for stage in wanted:
-        if not -count <= stage < count:
-            raise ConfigError(
-                f"There is no stage {stage}: the student has {count}.",
-                f"Choose from 0 (the start) to {count - 1} (the last); -1 is the last, too.",
-            )
-    return list(dict.fromkeys(stage % count for stage in wanted))
-
-
-def stage_name(stage: int, count: int) -> str:
-    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first."""
-    if stage == count - 1 and count > 1:
-        return "last stage"
-    return f"{ORDINALS[stage]} stage" if stage < len(ORDINALS) else f"stage {stage + 1}"
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
@@ -97,13 +36,17 @@ def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
         RunError: if the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(FORMATS)}.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    check_suffix(path, FORMATS)
+    with replacing_figure(path) as temporary:
         figure.savefig(temporary, format=FORMATS[path.suffix.lower()], dpi=dpi)
-        temporary.replace(path)
+
+
+@contextmanager
+def replacing_figure(path: Path) -> Iterator[Path]:
+    """A temporary path to write a figure to, renamed onto ``path`` at the end; raises RunError if it cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
     # Pillow says ValueError where a picture has more pixels than its format can hold.
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -111,9 +54,36 @@ def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
             f"The figure '{path}' cannot be written ({reason}).",
             "Choose a place where you may write, or another format for a very large figure.",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+
+def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
+    """Finds out before any work whether a file could be written; nothing is left on the disk.
+
+    Args:
+        path: of the file; its folder need not be there yet.
+        suffixes: that it may have, in small letters.
+
+    Raises:
+        ConfigError: for another suffix.
+        RunError: if the file could not be written.
+    """
+    check_suffix(path, suffixes)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"The file '{path}' cannot be written ({error.strerror or error}).", "Choose a place where you may write."
+        ) from error
+
+
+def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
+    """Raises ConfigError unless a file has one of these suffixes, in small or capital letters."""
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(suffixes)}.")
 
 
 def curves_figure(
