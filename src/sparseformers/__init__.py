@@ -8,6 +8,7 @@ The library mirrors the commands::
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
     summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
+    page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
     student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
 """
@@ -27,6 +28,7 @@ from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.view import view
 
 __version__ = "0.1.0"
 
@@ -54,4 +56,5 @@ __all__ = [
     "open_model",
     "resume",
     "save",
+    "view",
 ]
