@@ -70,7 +70,7 @@ def measure_focus(
                 progress(len(batch.images) + len(batch.unreadable))
     if not measured.rois:
         raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
-    if foreground is not None and not measured.areas:
+    if foreground is not None and measured.points and not measured.areas:
         raise DataError(
             "Nothing of any foreground is in the part of the images that the student sees.",
             "Check the masks or boxes: what is not zero, or inside a box, is foreground.",
