@@ -67,6 +67,10 @@ class TestDensity:
         expected = torch.tensor([[0.25, 0.25], [0, 0.5]])
         torch.testing.assert_close(density(SMALL, points, 2, 2), expected, atol=1e-4, rtol=0)
 
+    def test_a_point_outside_is_moved_to_the_border_with_its_box(self) -> None:
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])  # with one point, whose box is as large
+        torch.testing.assert_close(density(whole, points_at((-3.0, 0.5)), 1, 4), torch.tensor([[0.75, 0.25, 0, 0]]))
+
     def test_a_point_counts_in_its_part_of_the_roi(self) -> None:
         # Four points in a RoI of half the width: boxes a quarter wide, of which the first has a third to the left of 0.5.
         rois = torch.tensor([[0.25, 0.5, 0.75, 0.5]])
