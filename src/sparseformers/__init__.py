@@ -20,7 +20,7 @@ from sparseformers.embed import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.open_clip_visual import as_open_clip_visual
-from sparseformers.hosts.public import create_model, inherit, load, load_official
+from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
 from sparseformers.hosts.timm_models import register_models as _register_models
 from sparseformers.hosts.vision_tower import as_vision_tower
 from sparseformers.model import SparseFormerOutput
@@ -51,6 +51,7 @@ __all__ = [
     "load_official",
     "load_teacher",
     "named_config",
+    "open_model",
     "resume",
     "save",
 ]

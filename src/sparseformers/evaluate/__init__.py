@@ -4,7 +4,9 @@ Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cos
 """
 
 from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
+from sparseformers.evaluate.attention import AttentionMaps, TeacherAttention, token_influence
 from sparseformers.evaluate.conditions import Condition, shift_conditions
+from sparseformers.evaluate.correlation import rank_correlation
 from sparseformers.evaluate.cost import (
     Cost,
     Latency,
@@ -33,6 +35,7 @@ from sparseformers.evaluate.training_cost import TrainingCost, measure_training_
 
 __all__ = [
     "Alignment",
+    "AttentionMaps",
     "Condition",
     "Cost",
     "Drift",
@@ -43,6 +46,7 @@ __all__ = [
     "Neighbours",
     "Profile",
     "ShiftReport",
+    "TeacherAttention",
     "TrainingCost",
     "align_labels",
     "centred_cosine",
@@ -66,8 +70,10 @@ __all__ = [
     "parameters",
     "profile_table",
     "published_multiply_adds",
+    "rank_correlation",
     "shift_conditions",
     "shifts_table",
+    "token_influence",
     "training_multiply_adds",
     "views_of",
     "worst_table",

@@ -194,8 +194,9 @@ def _write_mp4(frames: Iterable[Frame], seconds: Sequence[float], path: Path) ->
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE), options={"crf": "20"})
         stream.pix_fmt = "yuv420p"
-        for pixels, shown in zip(frames, seconds, strict=True):
-            stream.height, stream.width = pixels.shape[:2]
+        for number, (pixels, shown) in enumerate(zip(frames, seconds, strict=True)):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
             for _ in range(round(shown * FRAME_RATE)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

@@ -22,6 +22,9 @@ Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """All of an image."""
 
+EDGE = 1e-6
+"""Of an image: next to nothing."""
+
 SEEN_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
 
@@ -129,6 +132,7 @@ def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
     points = picture.points[-1].float()
     radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2
     x1, y1, x2, y2 = picture.frame
+    x2, y2 = x2 - EDGE, y2 - EDGE  # the pixel before the far border, not the one behind it
     across = _neighbourhood(points[..., 0].clamp(x1, x2), radius[..., 0], width)  # NP x W
     down = _neighbourhood(points[..., 1].clamp(y1, y2), radius[..., 1], height)  # NP x H
     looks = down.T @ across

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def centre_paths(rois: Tensor) -> Tensor:
         (S-1) x N x 2 x 2: for each iteration and token the centre (x, y) before it, then after it.
     """
     centres, _ = centre_and_size(rois)  # S x N x 2
-    return centres.unfold(0, 2, 1).transpose(-1, -2)
+    return torch.stack([centres[:-1], centres[1:]], dim=2)
 
 
 def draw_iterations(pictures: Sequence[FocusPicture], *, columns: int | None = None) -> Figure:

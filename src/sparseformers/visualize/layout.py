@@ -16,6 +16,8 @@ GAP = 0.05
 """Between the panels of a picture, in inches."""
 BLOCK_GAP = 0.4
 """Between pictures side by side, in inches."""
+CELL_GAP = 0.09
+"""Between the cells that a place is divided into, in inches."""
 ROW_GAP = 0.05
 """Between pictures one below the other, in inches."""
 ROW_TITLE = 0.2
@@ -60,7 +62,9 @@ def block_columns(pictures: int, panels: int) -> int:
     return max(1, round(math.sqrt(pictures / panels)))
 
 
-def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = ()) -> Sheet:
+def lay_out(
+    sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
+) -> Sheet:
     """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
 
     Args:
@@ -68,12 +72,13 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, 
         panels: in the row of each picture.
         columns: pictures side by side.
         groups: how many panels each named group has; those before the groups belong to none.
+        caption: room under each row of panels, in inches.
     """
     scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
     columns = min(columns, len(sizes))
     cell = max(NARROWEST_CELL, *(width for width, _ in scaled))
     block = panels * cell + (panels - 1) * GAP
-    rows = [max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
+    rows = [caption + max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
     sheet_width = 2 * BORDER + columns * block + (columns - 1) * BLOCK_GAP
     head = COLUMN_TITLE + (GROUP_TITLE if groups else 0)
     sheet_height = 2 * BORDER + head + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
@@ -112,3 +117,37 @@ def lay_out(sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, 
     column_titles = strips(COLUMN_TITLE, BORDER + head, [(panel, 1) for panel in range(panels)])
     group_titles = strips(GROUP_TITLE, BORDER + GROUP_TITLE, list(zip(firsts, groups, strict=False)))
     return Sheet(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles, group_titles)
+
+
+def divide(place: Place, count: int, *, width: float, height: float, caption: float) -> list[Place]:
+    """Divides a place into equal cells, in as many rows as make them largest.
+
+    Args:
+        place: to divide.
+        count: of cells, at least 1.
+        width: of the sheet, in inches.
+        height: of the sheet, in inches.
+        caption: room under each cell, in inches; that under the last row is below the place.
+
+    Returns:
+        The cells, row by row, with gaps between them.
+    """
+    wide, high = place.width * width, place.height * height
+
+    def cell(rows: int) -> tuple[float, float]:
+        columns = math.ceil(count / rows)
+        return (wide - (columns - 1) * CELL_GAP) / columns, (high - (rows - 1) * (caption + CELL_GAP)) / rows
+
+    rows = max(range(1, count + 1), key=lambda rows: min(cell(rows)))
+    columns, (cell_width, cell_height) = math.ceil(count / rows), cell(rows)
+    lefts = [column * (cell_width + CELL_GAP) for column in range(columns)]
+    tops = [row * (cell_height + caption + CELL_GAP) for row in range(rows)]
+    return [
+        Place(
+            place.left + lefts[index % columns] / width,
+            place.bottom + (high - tops[index // columns] - cell_height) / height,
+            cell_width / width,
+            cell_height / height,
+        )
+        for index in range(count)
+    ]

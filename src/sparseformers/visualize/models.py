@@ -15,7 +15,7 @@ from sparseformers.visualize.data import FocusPicture, coverage, inside_frame, i
 from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois
 from sparseformers.visualize.sheet import check_count, open_sheet
 from sparseformers.visualize.stages import choose_stages, stage_name
-from sparseformers.visualize.views import Photograph, ViewKind, drawn_pixels, look_at
+from sparseformers.visualize.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, look_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,11 @@ class ModelsPicture:
 
 
 def trace_models(
-    models: Mapping[str, SparseFormer], photographs: Iterable[Photograph], *, view: ViewKind = "whole"
+    models: Mapping[str, SparseFormer],
+    photographs: Iterable[Photograph],
+    *,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
 ) -> list[ModelsPicture]:
     """Looks at photographs with several models.
 
@@ -55,10 +59,11 @@ def trace_models(
         models: by name.
         photographs: taken one after the other, so that a generator need not hold them all.
         view: what a model is given of a photograph.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
     """
     pictures = []
     for title, image in photographs:
-        drawn = drawn_pixels(image)
+        drawn = drawn_pixels(image, longest)
         looks = {name: look_at(student, image, drawn, title, view=view) for name, student in models.items()}
         pictures.append(ModelsPicture(drawn, title, looks))
     return pictures

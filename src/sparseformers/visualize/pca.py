@@ -5,7 +5,8 @@ Legend: B images, D width, h x w cells of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,10 @@ from sparseformers.errors import ConfigError
 from sparseformers.evaluate.modes import evaluation_mode
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.teachers import Teacher
+from sparseformers.visualize.data import Box
 from sparseformers.visualize.panels import draw_photograph
 from sparseformers.visualize.sheet import open_sheet
+from sparseformers.visualize.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
 
 AXES = 3
 """Principal axes: one each for red, green and blue."""
@@ -132,6 +135,40 @@ def trace_pca(
     ]
 
 
+def trace_pca_on_photographs(
+    student: SparseFormer,
+    teacher: Teacher,
+    photographs: Iterable[Photograph],
+    *,
+    size: int | tuple[int, int] | None = None,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[PCAPicture]:
+    """As :func:`trace_pca`, for photographs of any shapes, drawn in their own.
+
+    A teacher takes images of one size, so both are given a whole photograph squashed to it; the grid of features is stretched
+    back over the photograph. In their own view it is the part that they see, without distortion for most teachers.
+
+    Args:
+        student: as for :func:`trace_pca`.
+        teacher: as for :func:`trace_pca`.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        size: as for :func:`trace_pca`.
+        view: what the networks are given of a photograph.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    own = teacher.preprocessing
+    given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
+    images, titles, drawn = [], [], []
+    for title, photograph in photographs:
+        seen = view_of(photograph, given, "own")
+        images.append(seen.pixels)
+        titles.append(title)
+        drawn.append(_part(drawn_pixels(photograph, longest), seen.frame))
+    pictures = trace_pca(student, teacher, torch.stack(images), titles, size=size)
+    return [dataclasses.replace(picture, image=image) for picture, image in zip(pictures, drawn, strict=True)]
+
+
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the teacher's patches, the student's tokens on the same grid.
 
@@ -159,3 +196,11 @@ def _on_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
     if tuple(features.shape[-2:]) == grid:
         return features
     return F.interpolate(features, grid, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _part(image: Tensor, frame: Box) -> Tensor:
+    """The part of an image (3 x H x W) in a frame, to the nearest pixel."""
+    height, width = image.shape[-2:]
+    (x1, y1, x2, y2), sides = frame, (width, height, width, height)
+    left, top, right, bottom = (round(edge * side) for edge, side in zip((x1, y1, x2, y2), sides, strict=True))
+    return image[:, top : max(bottom, top + 1), left : max(right, left + 1)]

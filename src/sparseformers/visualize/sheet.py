@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -18,6 +19,8 @@ LARGEST_SHEET = 64
 """Pictures on a sheet, at most."""
 INK, FAINT_INK = "#101014", "#404048"
 """Of headings and of the names of pictures."""
+RULE = "#b8b8b8"
+"""Of the line below the name of a group."""
 LETTER = 0.08
 """Width of a letter of a picture's title, in inches."""
 
@@ -38,6 +41,7 @@ def open_sheet(
     *,
     columns: int | None = None,
     groups: Sequence[tuple[str, int]] = (),
+    caption: float = 0.0,
 ) -> OpenSheet:
     """Lays out a row of panels for each picture and writes the titles.
 
@@ -47,6 +51,7 @@ def open_sheet(
         headings: one per panel of a row; written once at the top of each block of rows.
         columns: pictures side by side; by default as many as make the sheet about square.
         groups: names of neighbouring panels, each with how many they are; written above their headings.
+        caption: room under each panel, in inches, left empty.
 
     Raises:
         ConfigError: for no picture, more than 64, or less than one column.
@@ -59,6 +64,7 @@ def open_sheet(
         panels=len(headings),
         columns=columns or block_columns(len(images), len(headings)),
         groups=[panels for _, panels in groups],
+        caption=caption,
     )
     figure = empty_figure(sheet.width, sheet.height)
     _write_headings(figure, sheet, headings, [name for name, _ in groups])
@@ -93,6 +99,24 @@ def write(figure: Figure, x: float, place: Place, text: str, *, size: float, col
     figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
 
 
+def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
+    """One small line in the room under a panel; ``line`` counts from 0 at the panel."""
+    axes.annotate(
+        text,
+        (0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -1 - 9 * line),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=FAINT_INK,
+        ha="center",
+        va="top",
+        annotation_clip=False,
+        gid="under",
+        parse_math=False,
+    )
+
+
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
     title = " ".join(title.split())
@@ -109,6 +133,9 @@ def _write_headings(figure: Figure, sheet: Sheet, headings: Sequence[str], group
             for place, name in zip(block, names, strict=True):
                 fitting = shorten_title(name, letters=max(5, int(place.width * sheet.width / LETTER)))
                 write(figure, place.left + place.width / 2, place, fitting, size=9.5, colour=INK, align="center")
+    for place in (place for block in sheet.group_titles for place in block):
+        rule = Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8)
+        figure.add_artist(rule)
 
 
 def _write_row_titles(figure: Figure, sheet: Sheet, images: Sequence[Tensor], titles: Sequence[str]) -> None:

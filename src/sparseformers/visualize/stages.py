@@ -26,8 +26,10 @@ def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
 
 
 def stage_name(stage: int, count: int) -> str:
-    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first."""
-    if stage == count - 1 and count > 1:
+    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first, and ``the only stage`` where nothing moves."""
+    if count == 1:
+        return "the only stage"
+    if stage == count - 1:
         return "last stage"
     return f"{ORDINALS[stage]} stage" if stage < len(ORDINALS) else f"stage {stage + 1}"
 

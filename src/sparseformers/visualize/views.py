@@ -43,7 +43,7 @@ class View(NamedTuple):
 
 
 def trace_photographs(
-    student: SparseFormer, photographs: Iterable[Photograph], *, view: ViewKind = "whole"
+    student: SparseFormer, photographs: Iterable[Photograph], *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[FocusPicture]:
     """Looks at photographs with a student and notes where it looked, in the coordinates of the photographs.
 
@@ -51,12 +51,13 @@ def trace_photographs(
         student: any SparseFormer, on any device.
         photographs: taken one after the other, so that a generator need not hold them all.
         view: what the student is given of them.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
 
     Returns:
         One picture per photograph, drawn in the photograph's own aspect ratio.
     """
     return [
-        look_at(student, image, drawn_pixels(image), title, view=view)  # each has its own shape: there is no batch
+        look_at(student, image, drawn_pixels(image, longest), title, view=view)  # each has its own shape: there is no batch
         for title, image in photographs
     ]
 
