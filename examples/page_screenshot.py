@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     with sparseformers.view(options.run, options.images, beside=options.beside, neighbours=options.neighbours) as page:
         picture = photograph(page.url, options)
-    picture.save(options.out, quality=84)
+    picture.save(options.out, quality=78)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 

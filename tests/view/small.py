@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 
 from sparseformers.inherit import inherit
+from sparseformers.model import SparseFormer
 from sparseformers.saving import save
 from sparseformers.teachers import load_teacher
 from sparseformers.view import ViewConfig
-from sparseformers.view.models import Networks, load_networks
+from sparseformers.view.models import Model, Networks, load_networks
 from tests.tiny import SIDE, write_images, write_teacher
 
 TOKENS = 6
@@ -52,6 +53,11 @@ def make_small(folder: Path) -> Small:
     write_images(photos, 12)
     (photos / "broken.jpg").write_bytes(b"this is no image")
     return Small(folder, *paths, photos, load_networks(str(paths[0])))
+
+
+def networks_of(student: SparseFormer, name: str = "student") -> Networks:
+    """A student that was never saved, without a teacher."""
+    return Networks((Model(name, student.eval(), None),), None, "Without the teacher: there is none.", torch.device("cpu"))
 
 
 def config_of(small: Small, **options: object) -> ViewConfig:

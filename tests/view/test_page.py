@@ -15,9 +15,10 @@ from PIL import Image
 
 from sparseformers.saving import load
 from sparseformers.view import Page, Session
+from tests.evaluate.students import original
 from tests.tiny import write_images
 from tests.view.browser import Browser, chromium
-from tests.view.small import TOKENS, Small, config_of
+from tests.view.small import TOKENS, Small, config_of, networks_of
 
 pytestmark = pytest.mark.slow
 
@@ -342,6 +343,24 @@ def test_folders_with_an_unreadable_image_and_no_teacher(small: Small, browser: 
         assert browser.run("return document.querySelector('#message').hidden")
         assert "does not say which teacher it was made from" in browser.text("#teacher")
         assert browser.run("return document.querySelector('#attention-kind').hidden && document.querySelector('#nearest').hidden")
+
+
+def test_a_student_that_reads_nothing_at_its_start(small: Small, browser: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    assert small.networks.teacher is not None
+    config = config_of(small, images=(small.photos / "photograph_000.jpg",))
+    with Page(Session(config, networks_of(original(small.networks.teacher))), port=0, framed=False) as page:
+        browser.open(page.url)
+        browser.wait(SHOWN)
+        browser.find("#show-points").click()
+        browser.find("#stage").send_keys(Keys.HOME)
+        until_stage(browser, page.session, "g0", 0)
+        browser.hover(browser.find(".picture"), 0.5, 0.5)
+        browser.wait("document.querySelector('.token.chosen')")
+        assert "none: nothing is read at this stage" in browser.text("#token")
+        assert browser.run("return document.querySelectorAll('.front .point').length") == 0
+        assert browser.complaints() == []
 
 
 def test_a_server_that_has_ended_is_told(small: Small, browser: Browser) -> None:

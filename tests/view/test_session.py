@@ -22,8 +22,10 @@ from sparseformers.view import Session
 from sparseformers.view.library import GoneError, UnreadableError
 from sparseformers.view.models import load_networks
 from sparseformers.visualize import trace_focus
+from tests.evaluate.students import original
+from tests.model.small import small_model
 from tests.tiny import SIDE, write_images, write_teacher
-from tests.view.small import TOKENS, Small, config_of
+from tests.view.small import TOKENS, Small, config_of, networks_of
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,19 @@ class TestLook:
             thread.join()
         assert len(looks) == 6
         assert all(look == looks[0] for look in looks)
+
+    def test_the_first_papers_network_reads_nothing_at_its_start(self, small: Small) -> None:
+        assert small.networks.teacher is not None
+        session = Session(config_of(small), networks_of(original(small.networks.teacher)))
+        look = session.look("g1", "0")
+        assert len(look["rois"]) == len(look["points"]) == 4  # the start, two iterations, and the layer of the cortex
+        assert [points is None for points in look["points"]] == [True, False, False, False]
+        assert look["cosine"] is None
+
+    def test_where_no_influence_can_be_read_the_look_says_why(self, small: Small) -> None:
+        look = Session(config_of(small), networks_of(small_model(depth=0))).look("g1", "0")
+        assert look["influence"] is None
+        assert look["influence_problem"] == "The student's cortex has no blocks, so there is no attention to read."
 
     @pytest.mark.parametrize("model", ["1", "2", "-1", "teacher", "0/../0"])
     def test_a_model_that_there_is_not(self, session: Session, model: str) -> None:
