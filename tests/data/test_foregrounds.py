@@ -148,12 +148,20 @@ class TestBoxFile:
 
     def test_boxes_go_through_the_view(self, folder: Path) -> None:
         # A squashed view shows all of the image: the box keeps its share.
-        seen = boxes_of(folder, coco("b.png", [0, 0, 30, 20])).seen(0, PreprocessingConfig(size=(20, 20), resize="squash"))
+        seen = boxes_of(folder, coco("b.png", [0, 0, 30, 20])).seen(
+            0, PreprocessingConfig(size=(20, 20), crop=1.0, resize="squash")
+        )
         assert seen is not None
         expected = torch.zeros(20, 20, dtype=torch.bool)
         expected[:10, :10] = True
         assert torch.equal(seen > 0.5, expected)
         assert seen.mean() == pytest.approx(0.25, abs=0.01)
+        # A small object is as large in the view as it is.
+        small = boxes_of(folder, coco("b.png", [31, 21, 2, 2])).seen(
+            0, PreprocessingConfig(size=(20, 20), crop=1.0, resize="squash")
+        )
+        assert small is not None
+        assert small.mean() == pytest.approx(4 / (WIDTH * HEIGHT), rel=0.02)
         # A central crop of a wide image shows nothing of its left end.
         outside = boxes_of(folder, coco("b.png", [0, 0, 5, 40])).seen(0, PreprocessingConfig(size=(32, 32)))
         assert outside is not None

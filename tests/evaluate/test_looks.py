@@ -161,6 +161,14 @@ def test_v1_moves_its_rois_before_it_looks() -> None:
     assert "start" in printed(focus_table(report, "v1"))
 
 
+def test_the_last_look_reads_in_the_last_rois() -> None:
+    whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
+    start, end = measured(told(whole, corner, looks=1)).stages
+    assert start.points_cover is None
+    assert end.points_cover is not None
+    assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
+
+
 def test_a_front_that_does_not_say_where_it_reads() -> None:
     student = SparseFormer(small_config(), front=Told(cells(4)[None], ()))
     report = measured(student)

@@ -52,7 +52,7 @@ class Foregrounds(ABC):
         """
         if not self.known[index]:
             return None
-        # A bicubic filter would overshoot: a pixel cannot be more than all foreground.
+        # The lobes of a bicubic filter would be cut off at 0 and 1, and small objects would come out larger than they are.
         view = evaluation_view(dataclasses.replace(preprocessing, interpolation="bilinear"))
         return view.pixels(self.mask(index))[0].float() / 255
 
