@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
-from sparseformers.visualize import PCAPicture, draw_pca, save_figure, trace_pca
+from sparseformers.visualize import PCAPicture, draw_pca, save_figure, trace_pca, trace_pca_on_photographs
 from sparseformers.visualize.pca import PrincipalColours
 from tests.tiny import SIDE, write_teacher
 from tests.visualize.pictures import tiny_student
@@ -157,3 +158,28 @@ class TestDrawPCA:
     def test_too_few_or_too_many(self, count: int, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             draw_pca([picture()] * count)
+
+
+class TestOnPhotographs:
+    def photograph(self) -> Image.Image:
+        return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 120, 3), dtype=np.uint8))
+
+    def test_a_whole_one_is_squashed_for_both_and_drawn_in_its_own_shape(self, teacher: Teacher) -> None:
+        student, photograph = student_of(teacher, tokens=4), self.photograph()
+        (traced,) = trace_pca_on_photographs(student, teacher, [("a", photograph)])
+        squashed = photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        images = torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float().div(255).unsqueeze(0)
+        (expected,) = trace_pca(student, teacher, images, ["a"])
+        assert traced.image.shape == (3, 60, 120)
+        assert traced.cosine == pytest.approx(expected.cosine, abs=0.02)
+        torch.testing.assert_close(traced.teacher, expected.teacher, atol=0.1, rtol=0)
+
+    def test_its_own_view_is_drawn_as_the_part_that_is_seen(self, teacher: Teacher) -> None:
+        photograph = self.photograph()
+        (traced,) = trace_pca_on_photographs(student_of(teacher, tokens=4), teacher, [("a", photograph)], view="own")
+        height, width = traced.image.shape[-2:]
+        assert abs(height - width) <= 1
+        middle = torch.from_numpy(np.array(photograph)).permute(2, 0, 1).float().div(255)
+        starts = [((60 - height) // 2 + down, (120 - width) // 2 + across) for down in (0, 1) for across in (0, 1)]
+        parts = [middle[:, top : top + height, left : left + width] for top, left in starts]  # to the nearest pixel
+        assert any(torch.equal(traced.image, part) for part in parts)

@@ -131,7 +131,7 @@ def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, heigh
 
 def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float, name: str) -> None:
     across, down = places.T
-    axes.scatter(across, down, s=size, c=colours, edgecolors=HALO, linewidths=0.3, zorder=3, gid=name, plotnonfinite=False)
+    axes.scatter(across, down, s=size, c=colours, edgecolors=HALO, linewidths=0.5, zorder=3, gid=name, plotnonfinite=False)
 
 
 def _on_panel(places: Array, width: int, height: int) -> Array:
