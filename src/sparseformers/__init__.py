@@ -8,6 +8,7 @@ The library mirrors the commands::
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
     summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
+    page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
     student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
 """
@@ -20,13 +21,14 @@ from sparseformers.embed import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.open_clip_visual import as_open_clip_visual
-from sparseformers.hosts.public import create_model, inherit, load, load_official
+from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
 from sparseformers.hosts.timm_models import register_models as _register_models
 from sparseformers.hosts.vision_tower import as_vision_tower
 from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.view import view
 
 __version__ = "0.1.0"
 
@@ -51,6 +53,8 @@ __all__ = [
     "load_official",
     "load_teacher",
     "named_config",
+    "open_model",
     "resume",
     "save",
+    "view",
 ]

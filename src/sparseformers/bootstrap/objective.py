@@ -87,7 +87,11 @@ def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
-    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D."""
+    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D.
+
+    The other way round from :meth:`SparseFormerOutput.to_grid`, which gives cells what tokens hold: here each token is told what
+    it is to hold, so it is measured on its own and not after it was mixed with others that look at the same place.
+    """
     points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
     read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
     return read.mean(dim=-1).transpose(1, 2)
@@ -148,8 +152,7 @@ class Objective:
             loss = loss + self.whiten * distance
         if self.token_weight and targets.tokens is not None:
             rois = output.rois[:, -1].detach()
-            latent = output.tokens[:, -rois.shape[1] :]
-            loss = loss + self.token_weight * cosine_distance(latent, tokens_in_rois(targets.tokens, rois))
+            loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
         if self.dense_weight and targets.coarse is not None:
             loss = loss + self.dense_weight * unexplained_variance(output.focused, targets.coarse)
         return loss

@@ -25,6 +25,7 @@ from sparseformers.cli.profile import Profile
 from sparseformers.cli.report import Report
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.status import Status
+from sparseformers.cli.view import View
 from sparseformers.cli.visualize import Visualize
 from sparseformers.errors import ProcessEndedError, SparseFormersError
 from sparseformers.processes import leave_processes, process_number
@@ -50,6 +51,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
+    Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
     Annotated[Embed, tyro.conf.subcommand("embed")],
     Annotated[Pack, tyro.conf.subcommand("pack")],
