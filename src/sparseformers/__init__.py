@@ -9,6 +9,7 @@ The library mirrors the commands::
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
     summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
     page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
+    summary = sparseformers.export("runs/first", "first.onnx", sparseformers.ExportConfig(format="onnx"))
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
     student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
 """
@@ -19,6 +20,7 @@ from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.config import SparseFormerConfig
 from sparseformers.embed import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
+from sparseformers.export import ExportConfig, ExportSummary, export
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.open_clip_visual import as_open_clip_visual
 from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
@@ -38,6 +40,8 @@ __all__ = [
     "BootstrapConfig",
     "EmbedConfig",
     "EmbedSummary",
+    "ExportConfig",
+    "ExportSummary",
     "SparseFormer",
     "SparseFormerConfig",
     "SparseFormerOutput",
@@ -48,6 +52,7 @@ __all__ = [
     "bootstrap",
     "create_model",
     "embed",
+    "export",
     "inherit",
     "load",
     "load_official",

@@ -19,6 +19,7 @@ from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
 from sparseformers.cli.embed import Embed
 from sparseformers.cli.evaluate import Evaluate
+from sparseformers.cli.export import Export
 from sparseformers.cli.pack import Pack
 from sparseformers.cli.plan import Plan
 from sparseformers.cli.profile import Profile
@@ -54,6 +55,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
     Annotated[Embed, tyro.conf.subcommand("embed")],
+    Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Pack, tyro.conf.subcommand("pack")],
     Annotated[BenchRecipe, tyro.conf.subcommand("bench-recipe")],
     Annotated[Ablate, tyro.conf.subcommand("ablate")],
