@@ -53,6 +53,7 @@ def save(
     provenance: Provenance | None = None,
     weights: Mapping[str, Tensor] | None = None,
     score: float | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a student with its configuration to one .safetensors file, whole or not at all; the same student, the same bytes.
 
@@ -62,23 +63,25 @@ def save(
         provenance: where the student comes from.
         weights: the student's state dict, where it does not hold all of it itself.
         score: how near it is to its teacher, for :func:`saved_score`.
+        metadata: further texts by name; what loading needs comes before them.
 
     Raises:
         OSError: if it cannot be written.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in (weights or student.state_dict()).items()}
-    metadata = {
+    texts = {
+        **(metadata or {}),
         "format": "sparseformers",
         "sparseformers": version("sparseformers"),
         "config": json.dumps(to_dict(student.config)),
         "digest": digest(state),
     }
     if provenance is not None:
-        metadata["provenance"] = json.dumps(to_dict(provenance))
+        texts["provenance"] = json.dumps(to_dict(provenance))
     if score is not None:
-        metadata[SCORE] = repr(score)
+        texts[SCORE] = repr(score)
     with replacing(Path(path)) as temporary:
-        write_tensors(temporary, state | {CONFIGURATION: configuration_tensor(student.config)}, metadata)
+        write_tensors(temporary, state | {CONFIGURATION: configuration_tensor(student.config)}, texts)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

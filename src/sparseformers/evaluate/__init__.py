@@ -3,7 +3,7 @@
 Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cosine comes before plain cosine everywhere.
 """
 
-from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
+from sparseformers.evaluate.alignment import Alignment, centred_cosine, cosine_of_each, measure_alignment
 from sparseformers.evaluate.attention import AttentionMaps, TeacherAttention, token_influence
 from sparseformers.evaluate.conditions import Condition, shift_conditions
 from sparseformers.evaluate.correlation import rank_correlation
@@ -51,6 +51,7 @@ __all__ = [
     "align_labels",
     "centred_cosine",
     "compare_latency",
+    "cosine_of_each",
     "embed",
     "embed_one",
     "evaluate_labelled",

@@ -43,8 +43,12 @@ class ImagePyramid(nn.Module):
         """Images B x 3 x H x W and the coarse grid's rows and columns -> one B x 3 x h x w per octave, coarse to fine."""
         images = images.float()
         base = (grid[0] * self.patch_size, grid[1] * self.patch_size)
-        sizes = [tuple(round(side * 2.0**octave) for side in base) for octave in range(-COARSER, FINER + 1)]
-        return [F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False) for size in sizes]
+        sizes = [(round(base[0] * 2.0**octave), round(base[1] * 2.0**octave)) for octave in range(-COARSER, FINER + 1)]
+        return [self.resized(images, (height, width)) for height, width in sizes]
+
+    def resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images B x 3 x H x W at another height and width, bilinear and antialiased."""
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     def forward(self, levels: list[Tensor], rois: Tensor) -> Patches:
         """Levels and RoIs B x N x 4 -> the patches inside of them, differentiable in the RoIs' sides."""

@@ -1,0 +1,132 @@
+"""int8: the linear layers of an exported file in whole numbers, calibrated on images.
+
+Only layers with weights are quantised. What the tokens multiply with each other, where they look and what they read there
+stays in float32: it is a small share of the cost, and RoIs need the digits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import onnx
+
+LINEAR = "torch.nn.modules.linear.Linear"
+"""How the translation marks what a linear layer became."""
+CLASSES = "pkg.torch.onnx.class_hierarchy"
+"""Where it marks it."""
+
+
+class _Batches:
+    """Batches of images in the form that ONNX Runtime's calibration asks for."""
+
+    def __init__(self, calibration: Sequence[Tensor]) -> None:
+        self.left: Iterator[Tensor] = iter(calibration)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        images = next(self.left, None)
+        return None if images is None else {"images": images.numpy()}
+
+
+def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
+    """Quantises the linear layers of a .onnx file in place: weights by channel, activations by the ranges of the calibration.
+
+    Static and not dynamic, although dynamic ranges, which are found anew for each batch, cost a little less accuracy: with them
+    an image's embedding depends on the other images of its batch, and an index would not be the same twice. A range is the mean
+    of those of the batches, so that no single outlier takes the digits of all other values.
+
+    Args:
+        path: the file, in float32.
+        calibration: batches of images as the file takes them.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    fold_transposed_weights(model)
+    onnx.save(model, path)
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # it recommends a step that the translation has done already
+    try:
+        quantize_static(
+            path,
+            path,
+            _Batches(calibration),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_quantize=linear_layers(model),
+            extra_options={"CalibMovingAverage": True},
+        )
+    finally:
+        log.setLevel(level)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
+def linear_layers(model: onnx.ModelProto) -> list[str]:
+    """The names of the products that linear layers became."""
+    weights = {weight.name for weight in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm")
+        and LINEAR in next((entry.value for entry in node.metadata_props if entry.key == CLASSES), "")
+        and node.input[1] in weights
+    ]
+
+
+def fold_transposed_weights(model: onnx.ModelProto) -> None:
+    """Transposes weights for good where the file does it each time, as for layers that are used more than once."""
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        axes = next((list(entry.ints) for entry in node.attribute if entry.name == "perm"), None)
+        turned: Any = np.ascontiguousarray(np.transpose(numpy_helper.to_array(weights[node.input[0]]), axes))
+        model.graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+        model.graph.node.remove(node)
+    used = {name for node in model.graph.node for name in node.input}
+    for weight in [weight for weight in model.graph.initializer if weight.name not in used]:
+        model.graph.initializer.remove(weight)
+
+
+def quantise_openvino(model: Any, calibration: Sequence[Tensor]) -> Any:
+    """Quantises the linear layers of an OpenVINO model.
+
+    Args:
+        model: in float32.
+        calibration: batches of images as the model takes them.
+
+    Returns:
+        The quantised model.
+    """
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    ignored = nncf.IgnoredScope(names=[op.get_friendly_name() for op in model.get_ops() if not _has_weight(op)], validate=False)
+    return nncf.quantize(
+        model,
+        nncf.Dataset([images.numpy() for images in calibration]),
+        subset_size=len(calibration),
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=ignored,
+    )
+
+
+def _has_weight(operation: Any) -> bool:
+    """Whether an operation of OpenVINO is the product of a linear layer."""
+    if operation.get_type_name() != "MatMul":
+        return False
+    source = operation.input_value(1).get_node()
+    return source.get_type_name() == "Constant"

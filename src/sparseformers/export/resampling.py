@@ -1,0 +1,88 @@
+"""Resampling as two products with matrices, which every format has, and the same in all of them.
+
+Antialiased resizing is no such thing: OpenVINO reads ONNX's and silently computes another one, and has no rule for PyTorch's.
+A resize is linear and separable, so it is two matrices that are computed from the sizes, inside the file where these vary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+def bilinear(distance: Tensor) -> Tensor:
+    """The triangle, of support 1."""
+    return (1 - distance).clamp(min=0)
+
+
+def bicubic(distance: Tensor) -> Tensor:
+    """Keys' cubic of support 2 with a = -0.5, as Pillow has it (Keys, 1981)."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
+
+
+def lanczos(distance: Tensor) -> Tensor:
+    """The windowed sine of support 3 (Duchon, 1979)."""
+    angle = math.pi * distance.clamp(min=1e-6)  # sin(x) / x is 1 there in float32
+    windowed = 3 * angle.sin() * (angle / 3).sin() / (angle * angle)
+    return torch.where(distance < 3, windowed, torch.zeros_like(windowed))
+
+
+FILTERS: Mapping[str, Callable[[Tensor], Tensor]] = {"bilinear": bilinear, "bicubic": bicubic, "lanczos": lanczos}
+"""Weight by distance, in pixels of the coarser of the two images; even functions, given for distances from 0 up."""
+
+
+def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept: int, first: int | Tensor = 0) -> Tensor:
+    """What turns a line of pixels into a resized one: antialiased, by the convention of Pillow and of PyTorch.
+
+    Args:
+        size: pixels of the line; a symbol where the file takes any.
+        resized: pixels that the whole of it becomes, an integer or an int64 tensor of no dimensions.
+        filter_: which pixels count how much; ``nearest`` takes one.
+        kept: how many of the resized pixels are wanted.
+        first: the first one that is.
+
+    Returns:
+        ``kept`` x ``size``, float32; each row sums to 1.
+    """
+    resized = torch.as_tensor(resized, dtype=torch.int64)
+    target = 2 * (torch.arange(kept) + first).unsqueeze(1) + 1  # middles, in half pixels
+    if filter_ == "nearest":
+        return (torch.arange(size) == (target * size).div(2 * resized, rounding_mode="floor")).float()
+    source = 2 * torch.arange(size) + 1
+    # Exact up to here: whole numbers in units of 1 / (2 resized) of a pixel.
+    apart = (source * resized - target * size).abs()
+    coarser = torch.maximum(resized, torch.full_like(resized, size))
+    weights = FILTERS[filter_](apart.float() / (2 * coarser).float())
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def resample(images: Tensor, rows: Tensor, columns: Tensor, *, to_levels: bool = False) -> Tensor:
+    """Images through the matrices of their height and width.
+
+    Args:
+        images: B x C x H x W.
+        rows: H_out x H.
+        columns: W_out x W.
+        to_levels: round to whole values in 0 ... 255 after each of the two, as Pillow does with bytes.
+
+    Returns:
+        B x C x H_out x W_out.
+    """
+    images = images @ columns.T
+    if to_levels:
+        images = whole_levels(images)
+    images = rows @ images
+    return whole_levels(images) if to_levels else images
+
+
+def whole_levels(images: Tensor) -> Tensor:
+    """Values rounded to whole ones in 0 ... 255, halves upwards."""
+    return (images + 0.5).floor().clamp(0, 255)
