@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
+from sparseformers.files import printable
 from sparseformers.visualize.layout import Place, Sheet, block_columns, lay_out
 from sparseformers.visualize.panels import margin
 
@@ -119,7 +120,7 @@ def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
 
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = " ".join(title.split())
+    title = printable(" ".join(title.split()))  # a file name may hold bytes that no font has letters for
     if len(title) <= letters:
         return title
     head = (letters - 1) // 2
