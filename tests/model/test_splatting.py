@@ -24,7 +24,7 @@ def random_rois(*shape: int, seed: int = 0) -> Tensor:
 
 def output_of(tokens: Tensor, rois: Tensor) -> SparseFormerOutput:
     """As a student's whose RoIs end there."""
-    return SparseFormerOutput(tokens[:, 0], None, tokens, torch.stack([torch.zeros_like(rois), rois], dim=1))
+    return SparseFormerOutput(tokens[:, 0], None, tokens, torch.stack([torch.zeros_like(rois), rois], dim=1), tokens)
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 12, 15, 16, 48, 64])
@@ -186,7 +186,7 @@ class Gridded(nn.Module):
         self.size = size
 
     def forward(self, tokens: Tensor, rois: Tensor) -> Tensor:
-        return SparseFormerOutput(tokens[:, 0], None, tokens, rois[:, None]).to_grid(self.size)
+        return SparseFormerOutput(tokens[:, 0], None, tokens, rois[:, None], tokens).to_grid(self.size)
 
 
 def test_a_student_with_it_compiles_without_graph_breaks() -> None:
