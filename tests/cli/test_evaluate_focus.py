@@ -81,7 +81,7 @@ def test_focus__cells_fall_on_the_foreground_as_often_as_its_area(
 
 
 def test_focus__at_several_numbers_of_tokens(model: str, pasted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few, many = figures(capsys, model, "--data", pasted / "images", "--tokens", "4", "9")["focus"]
+    few, many = figures(capsys, model, "--data", pasted / "images", "--tokens", "4", "--tokens", "9")["focus"]
     assert [report["tokens"] for report in (few, many)] == [4, 9]
     assert many["stages"][0]["size"]["mean"] == pytest.approx(1 / 3)
 
@@ -125,8 +125,8 @@ def test_bad_input(model: str, pasted: Path, tmp_path: Path, capsys: pytest.Capt
     assert "--focus measures the central view of an image" in refused("--shifts")
     assert "--focus measures the central view of an image" in refused("--views", "2")
     assert "--focus runs the student alone, without --teacher." in refused("--teacher", "bundled")
-    assert "Several numbers of --tokens go with --focus only." in refused("--tokens", "4", "9", focus=False)
-    assert "--tokens must be at least 1, not 0." in refused("--tokens", "4", "0")
+    assert "Several numbers of --tokens go with --focus only." in refused("--tokens", "4", "--tokens", "9", focus=False)
+    assert "--tokens must be at least 1, not 0." in refused("--tokens", "4", "--tokens", "0")
     assert "There is no boxes file" in refused("--boxes", tmp_path / "none.json")
     assert "does not exist" in refused("--masks", tmp_path / "none")
     mask = next(masks.iterdir())

@@ -99,9 +99,9 @@ class Evaluate:
     .csv with these two columns; names of images are relative to DIR."""
     limit: int = 0
     """Measure on this many images only, drawn evenly from all; 0 takes all."""
-    tokens: tuple[int, ...] = ()
+    tokens: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
     """Latent tokens, if not those that the student was configured with; an elastic student serves several numbers. With --focus
-    several may be given."""
+    it may be given several times."""
     teacher: str | None = None
     """Where to load the teacher from, if not from where it was."""
     batch_size: int = 32
