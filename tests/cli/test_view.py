@@ -147,5 +147,5 @@ def test_ctrl_c_ends_the_process_cleanly(small: Small) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert out.strip() == "closed"
+    assert out.splitlines()[-1] == "closed"  # a signal amid the first line has rich print that again
     assert err.strip() == ""
