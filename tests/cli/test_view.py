@@ -145,7 +145,7 @@ def test_ctrl_c_ends_the_process_cleanly(small: Small) -> None:
     with urllib.request.urlopen(url, timeout=20) as response:
         assert response.status == 200
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert out.strip() == "closed"
+    assert out.splitlines()[-1] == "closed"  # a signal amid the first line has rich print that again
     assert err.strip() == ""
