@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,39 @@ def _fixed_seed() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+class _FailedReports(logging.Handler):
+    """Notes reports that could not be made, which stops no run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("The report of the run could not be made"):
+            self.told.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def _reports_can_be_made(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A report that could not be made stops no run, but it fails the test."""
+    handler = _FailedReports()
+    logging.getLogger("sparseformers").addHandler(handler)
+    request.node.stash[FAILED_REPORTS] = handler.told
+    yield
+    logging.getLogger("sparseformers").removeHandler(handler)
+    if "reports_may_fail" not in request.fixturenames:
+        assert not handler.told, "".join(handler.told)
+
+
+FAILED_REPORTS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def reports_may_fail(request: pytest.FixtureRequest) -> list[str]:
+    """The reports that could not be made, in a test that wants it so."""
+    return request.node.stash[FAILED_REPORTS]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ The library mirrors the commands::
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
     summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
+    page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
     summary = sparseformers.export("runs/first", "first.onnx", sparseformers.ExportConfig(format="onnx"))
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
     student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
@@ -22,13 +23,14 @@ from sparseformers.errors import SparseFormersError
 from sparseformers.export import ExportConfig, ExportSummary, export
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.open_clip_visual import as_open_clip_visual
-from sparseformers.hosts.public import create_model, inherit, load, load_official
+from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
 from sparseformers.hosts.timm_models import register_models as _register_models
 from sparseformers.hosts.vision_tower import as_vision_tower
 from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.view import view
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,8 @@ __all__ = [
     "load_official",
     "load_teacher",
     "named_config",
+    "open_model",
     "resume",
     "save",
+    "view",
 ]

@@ -50,3 +50,11 @@ def synchronise(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def printable(name: str) -> str:
+    """A file name that cannot do anything but be read.
+
+    Control characters, marks that turn the direction of writing, and bytes that are no UTF-8 are written as escapes.
+    """
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -13,6 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+SMALLEST_RADIUS = 0.012
+"""Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
+
 
 def initial_grid(tokens: int) -> Tensor:
     """Overlapping half-image boxes on a grid that covers the image, for any number of tokens.
@@ -135,6 +138,20 @@ def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
     """
     centre, size = centre_and_size(rois)
     return centre.unsqueeze(-2) + standardise(offsets) * size.unsqueeze(-2)
+
+
+def neighbourhoods(rois: Tensor, points: int) -> Tensor:
+    """How far around each of its points a token sees: half the spacing that P points have if they fill the RoI evenly.
+
+    Args:
+        rois: ... x 4.
+        points: P, of each token.
+
+    Returns:
+        ... x 2, to either side along x and y, at least ``SMALLEST_RADIUS``.
+    """
+    _, size = centre_and_size(rois)
+    return (size / (2 * math.sqrt(points))).clamp_min(SMALLEST_RADIUS)
 
 
 def regular_points(rois: Tensor, side: int) -> Tensor:

@@ -129,6 +129,15 @@ def saved_score(path: Path) -> float | None:
         return None
 
 
+def is_saved_model(path: Path) -> bool:
+    """Whether a file is one that :func:`save` wrote, by its header alone."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == "sparseformers"
+    except (SafetensorError, OSError):
+        return False
+
+
 def configuration_tensor(config: SparseFormerConfig) -> Tensor:
     """A configuration as JSON, in bytes: uint8, one-dimensional."""
     return torch.frombuffer(bytearray(json.dumps(to_dict(config)).encode()), dtype=torch.uint8).clone()

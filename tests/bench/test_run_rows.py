@@ -168,10 +168,10 @@ def test_run_rows__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypat
     config = tiny_bench(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))  # after every step
     original = TrainingStep.__call__
 
-    def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+    def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
         if samples == 4:
             raise KeyboardInterrupt
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", stop_at_the_second_batch)
     with pytest.raises(KeyboardInterrupt):

@@ -12,11 +12,14 @@ import torch
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.bootstrap.fit import fit_front
+from sparseformers.bootstrap.objective import unexplained_variance
 from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.data import Batch
+from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import ConfigError, DataError
+from sparseformers.inherit.coarse import CoarseTokens
+from sparseformers.saving import load
 from tests.tiny import SIDE, write_images, write_teacher
 
 
@@ -50,10 +53,10 @@ def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: Boo
 def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = TrainingStep.__call__
 
-    def stop_in_the_second(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def stop_in_the_second(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         if samples == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", stop_in_the_second)
     with pytest.raises(RunStopped):
@@ -78,3 +81,17 @@ def test_config__fitted_is_for_the_papers_front(settings: BootstrapConfig) -> No
     with pytest.raises(ConfigError, match="--start fitted is for the paper's front") as caught:
         dataclasses.replace(settings, front="inherited")
     assert "--front bootstrapped" in caught.value.remedy
+
+
+def test_dense_weight__brings_the_front_nearer_to_the_coarse_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
+    settings = dataclasses.replace(settings, samples=160, lr=1e-3)
+    bootstrap(settings, tmp_path / "plain")
+    bootstrap(dataclasses.replace(settings, dense_weight=10.0), tmp_path / "dense")
+    parts = gather_parts(settings, device=torch.device("cpu"))
+    coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
+    stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)
+    images = next(iter(training_loader(parts.training_views(), stream, workers=0))).images
+    with torch.inference_mode():
+        wanted = coarse.latent(images)
+        plain, dense = (unexplained_variance(load(tmp_path / name)(images).focused, wanted).item() for name in ("plain", "dense"))
+    assert dense < 0.8 * plain

@@ -59,6 +59,10 @@ def same_end(whole: Path, killed: Path) -> None:
     ):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     assert metrics(whole) == metrics(killed)
+    kept = [{path.name: path.read_bytes() for path in (out / "held_out").iterdir()} for out in (whole, killed)]
+    assert len(kept[0]) == 9  # six measurements, cosines, pictures of the first and of the worst images
+    assert kept[0] == kept[1]
+    assert all((out / "report.html").is_file() for out in (whole, killed))
     states = [json.loads((out / "checkpoints" / last / "state.json").read_text()) for out in (whole, killed)]
     for state in states:
         state["training"].pop("seconds")

@@ -41,10 +41,10 @@ def limit_files_at(samples_seen: int, size: int, patch: pytest.MonkeyPatch) -> N
     """From the step after so many images on no file of this process may have more than ``size`` bytes."""
     original = TrainingStep.__call__
 
-    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         if samples == samples_seen:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     patch.setattr(TrainingStep, "__call__", step)
 

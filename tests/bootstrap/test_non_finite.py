@@ -72,8 +72,8 @@ def test_step__that_is_not_finite_is_skipped_and_changes_nothing(
     states: list[tuple[StepFigures, dict[str, torch.Tensor]]] = []
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
-        figures = original(self, batch, rate=rate, samples=samples)
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
+        figures = original(self, batch, rate=rate, samples=samples, progress=progress)
         states.append((figures, everything(self)))
         assert all(parameter.grad is None for parameter in self.model.parameters())
         return figures
@@ -99,9 +99,9 @@ def test_bootstrap__three_steps_in_a_row_stop_it_and_name_the_files_of_all_three
     seen: list[list[str]] = []
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
         seen.append([self.parts.train.name(int(index)) for index in batch.indices])
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", record)
     spoil(monkeypatch, {0, 1, 3, 4, 5}, not_a_number)

@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers.bootstrap import BootstrapConfig, bootstrap
-from sparseformers.bootstrap.objective import FLOOR, Objective, Targets, Whitening, teacher_targets, tokens_in_rois
+from sparseformers.bootstrap.objective import (
+    DENSE_SHARE,
+    FLOOR,
+    Objective,
+    Targets,
+    Whitening,
+    teacher_targets,
+    tokens_in_rois,
+    unexplained_variance,
+)
 from sparseformers.errors import ConfigError
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormerOutput
@@ -18,7 +27,7 @@ from tests.tiny import SIDE, write_images, write_teacher
 
 
 def output(embedding: torch.Tensor, tokens: torch.Tensor) -> SparseFormerOutput:
-    return SparseFormerOutput(embedding, None, tokens, cells(4).expand(len(embedding), 1, -1, -1))
+    return SparseFormerOutput(embedding, None, tokens, cells(4).expand(len(embedding), 1, -1, -1), tokens[:, 1:])
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -80,6 +89,24 @@ def test_token_weight__adds_the_distance_of_the_latent_tokens_alone() -> None:
     answer = Targets(ours, grid)
     distance = (1 - F.cosine_similarity(tokens[:, 1:], tokens_in_rois(grid, cells(4).expand(3, -1, -1)), dim=-1)).mean()
     torch.testing.assert_close(Objective(token_weight=0.5)(output(ours, tokens), answer), 0.5 * distance)
+
+
+def test_unexplained_variance__is_0_for_the_same_and_1_for_the_mean_token_whatever_the_scale() -> None:
+    theirs = 7 + 3 * random(4, 5, 8)
+    mean = theirs.mean(dim=(0, 1)).expand_as(theirs)
+    for scale in (1e-3, 1.0, 1e3):
+        assert unexplained_variance(scale * theirs, scale * theirs).item() == 0
+        assert unexplained_variance(scale * mean, scale * theirs).item() == pytest.approx(1, abs=1e-4)
+    assert unexplained_variance(torch.ones(2, 3, 4), torch.ones(2, 3, 4)).item() == 0
+
+
+def test_dense_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades() -> None:
+    ours, tokens, coarse = random(3, 8), random(3, 5, 8), random(3, 4, 8, seed=1)
+    answer = Targets(ours, coarse=coarse)
+    distance = unexplained_variance(tokens[:, 1:], coarse)
+    objective = Objective(dense_weight=2.0)
+    for progress, share in ((0.0, 1.0), (DENSE_SHARE / 2, 0.5), (DENSE_SHARE, 0.0), (1.0, 0.0)):
+        torch.testing.assert_close(objective.at(progress)(output(ours, tokens), answer), 2 * share * distance)
 
 
 def test_teacher_targets__tokens_are_those_of_a_student_with_as_many(tmp_path: Path) -> None:
@@ -154,6 +181,8 @@ def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings:
         ({"token_weight": 1.0, "cache_teacher": Path("cache")}, "--token-weight 1.0 needs the teacher's tokens"),
         ({"whiten": 1.5}, "--whiten must be in"),
         ({"token_weight": -1.0}, "--token-weight must be in"),
+        ({"dense_weight": 1.0}, "--dense-weight 1.0 aligns tokens with cells, and only --start fitted"),
+        ({"dense_weight": -1.0}, "--dense-weight must be in"),
         ({"looks": -1}, "--looks must be at least 0, not -1"),
     ],
 )

@@ -15,6 +15,7 @@ import torch
 
 import sparseformers
 from sparseformers.bootstrap import RunFolder
+from sparseformers.bootstrap.held_out_record import HeldOutRecord
 from tests.bootstrap.ranks import Group, start
 from tests.bootstrap.ranks_work import Accident, command
 from tests.bootstrap.runs import entries
@@ -69,6 +70,13 @@ def assert_same(one: Path, other: Path, *, weights: float = 1e-5) -> None:
     mine, theirs = (sparseformers.load(run).state_dict() for run in (one, other))
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=0, atol=weights, msg=name)
+    kept = [HeldOutRecord(RunFolder(run).held_out) for run in (one, other)]
+    cosines = [{each.name: each.cosine for each in record.cosines()} for record in kept]
+    assert cosines[0] == pytest.approx(cosines[1], abs=1e-5)
+    looks = [[(moment.samples, moment.rois) for moment in record.moments()] for record in kept]
+    assert [samples for samples, _ in looks[0]] == [samples for samples, _ in looks[1]]
+    for (_, rois), (_, others) in zip(*looks, strict=True):
+        torch.testing.assert_close(rois, others, rtol=0, atol=1e-4)
     assert RunFolder(one).skipped.read_text(encoding="utf-8") == RunFolder(other).skipped.read_text(encoding="utf-8")
 
 

@@ -31,8 +31,14 @@ RUN_FILES = {
     "config.json",
     "curves.png",
     "heartbeat.json",
+    "held_out",
+    "held_out/cosines.jsonl",
+    "held_out/images.safetensors",
+    *(f"held_out/rois-{samples:08}.safetensors" for samples in (0, 8, 16, 24)),
+    "held_out/worst.safetensors",
     "metrics.jsonl",
     "model.safetensors",
+    "report.html",
     "rois.png",
     "skipped_images.txt",
     "train.log",
@@ -127,10 +133,12 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
     bootstrap(settings, tmp_path / "whole")
     original = TrainingStep.__call__
 
-    def stop_at_the_fourth_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def stop_at_the_fourth_batch(
+        self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float
+    ) -> StepFigures | None:
         if samples == 12:
             raise KeyboardInterrupt
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", stop_at_the_fourth_batch)
     with pytest.raises(KeyboardInterrupt):
@@ -143,6 +151,8 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
         [(e["samples"], e["centred_cosine"]) for e in entries(tmp_path / name, "held_out")] for name in ("whole", "stopped")
     ]
     assert figures[0] == figures[1]
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / name / "held_out").iterdir()} for name in ("whole", "stopped")]
+    assert kept[0] == kept[1]
     ends = [last_checkpoint(tmp_path / name) for name in ("whole", "stopped")]
     assert ("average" in ends[0]) == ("ema" in options)
     for part in ends[0].keys() & {"student", "optimiser", "average"}:
@@ -224,10 +234,10 @@ def test_bootstrap__never_trains_on_held_out_images(
     seen: set[str] = set()
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         seen.update(self.parts.train.name(int(index)) for index in batch.indices)
         held_out.update(self.parts.held_out.name(index) for index in range(len(self.parts.held_out)))
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     held_out: set[str] = set()
     monkeypatch.setattr(TrainingStep, "__call__", record)

@@ -24,7 +24,7 @@ class Mover(nn.Module):
         images = nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
         embedding, logits = self.teacher(images)
         rois = torch.stack([self.first, (self.first + self.last) / 2, self.last]).expand(len(images), -1, -1, -1)
-        return SparseFormerOutput(embedding, logits, torch.zeros(len(images), 1, 1), rois)
+        return SparseFormerOutput(embedding, logits, torch.zeros(len(images), 1, 1), rois, torch.zeros(len(images), 1, 1))
 
 
 def original(teacher: Teacher) -> SparseFormer:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseformers.evaluate.focus import Drift, coverage, measure_drift
-from sparseformers.rois import cells, initial_grid
+from sparseformers.evaluate.focus import Drift, coverage, measure_drift, overlap, seen
+from sparseformers.rois import cells, initial_grid, regular_points
 
 
 def test_measure_drift__of_cells_that_stay() -> None:
@@ -49,3 +49,32 @@ def test_coverage__is_that_of_the_pixels() -> None:
 def test_measure_drift__refuses_another_form() -> None:
     with pytest.raises(ValueError, match="B x T x N x 4"):
         measure_drift(torch.rand(2, 4, 4))
+
+
+def test_overlap__is_what_is_counted_twice() -> None:
+    left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
+    boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
+    assert overlap(boxes).tolist() == pytest.approx([0.5, 0.25, 0.0])
+    assert overlap(cells(16)[None]).tolist() == [0.0]
+    assert overlap(initial_grid(16)[None]).item() > 0.7
+
+
+def test_seen__points_that_fill_their_rois_see_all_of_it() -> None:
+    rois = cells(9)[None]
+    assert seen(regular_points(rois, 4), rois).tolist() == [1.0]
+    halves = rois * 0.5
+    assert seen(regular_points(halves, 4), halves).item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_seen__counts_neighbourhoods_once_and_the_border_for_what_is_outside() -> None:
+    rois = torch.tensor([[[0.0, 0.0, 0.4, 0.4]]])  # four points: each sees 0.1 to either side
+    together = torch.full((1, 1, 4, 2), 0.5)
+    assert seen(together, rois).item() == pytest.approx(0.04, abs=0.01)
+    apart = torch.tensor([[[[0.2, 0.2], [0.2, 0.8], [0.8, 0.2], [0.8, 0.8]]]])
+    assert seen(apart, rois).item() == pytest.approx(0.16, abs=0.02)
+    outside = torch.tensor([[[[-4.0, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]]])
+    assert seen(outside, rois).item() == pytest.approx(0.04 + 0.02, abs=0.01)
+
+
+def test_seen__even_a_roi_of_no_size_sees_something() -> None:
+    assert seen(torch.full((1, 1, 4, 2), 0.5), torch.full((1, 1, 4), 0.5)).item() > 0

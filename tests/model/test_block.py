@@ -42,6 +42,29 @@ def test_attention_is_softmax_over_all_tokens(query_key_norm: bool) -> None:
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("query_key_norm", [False, True])
+def test_attention_weights_are_those_that_forward_uses(query_key_norm: bool) -> None:
+    attention = Attention(block_config(query_key_norm=query_key_norm))
+    scattered(attention, scale=0.2)
+    x = torch.randn(2, 5, 32)
+    weights = attention.weights(x)
+    assert weights.shape == (2, 4, 5, 5)
+    assert weights.std() > 0.01
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 4, 5))
+    _, _, value = attention.query_key_value(x)
+    expected = attention.proj((weights @ value).transpose(1, 2).flatten(-2))
+    torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_weights_are_float32_in_half_precision() -> None:
+    attention = scattered(Attention(block_config()), scale=0.2)
+    x = torch.randn(1, 5, 32)
+    precise = attention.weights(x)
+    rough = attention.to(torch.bfloat16).weights(x.to(torch.bfloat16))
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, precise, atol=0.01, rtol=0.05)
+
+
 def test_gated_feed_forward_activates_the_first_half() -> None:
     network = FeedForward(block_config(gated=True, activation="silu"))
     x = torch.randn(3, 32)
@@ -78,3 +101,14 @@ def test_attention_pooling_leaves_out_the_prefix_tokens() -> None:
     assert pooling(tokens).shape == (2, 32)
     moved = torch.cat([tokens[:, :3], tokens[:, 3:].flip(1)], dim=1)
     torch.testing.assert_close(pooling(tokens), pooling(moved), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_pooling_weights_are_those_that_forward_uses() -> None:
+    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3), scale=0.2)
+    tokens = torch.randn(2, 9, 32)
+    weights = pooling.weights(tokens)
+    assert weights.shape == (2, 2, 6)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 2))
+    _, _, value = pooling.query_key_value(tokens)  # B x heads x 6 x D/heads
+    pooled = pooling.proj((weights.unsqueeze(-1) * value).sum(dim=-2).flatten(-2))
+    torch.testing.assert_close(pooling(tokens), pooled + pooling.mlp(pooling.norm(pooled)), atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sparseformers.errors import ConfigError, RunError
+from sparseformers.rois import initial_grid
 from sparseformers.visualize import FocusPicture, curves_figure, draw_focus, save_figure, token_colours, trace_focus
 from tests.visualize.pictures import picture, tiny_student
 
@@ -301,3 +302,40 @@ class TestCurvesFigure:
     def test_an_empty_history_says_so(self) -> None:
         for axes in curves_figure([]).axes:
             assert [text.get_text() for text in axes.texts] == ["nothing recorded"]
+
+
+class TestContrast:
+    """Outlines and dots stand out from whatever lies below, by the contrast of WCAG 2 (from 1 to 21) at 150 pixels per inch."""
+
+    @staticmethod
+    def luminance(pixels: np.ndarray) -> np.ndarray:
+        linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
+        return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+    def contrasts(self, axes: Axes, background: float, places: np.ndarray) -> np.ndarray:
+        """The greatest contrast with the background within three pixels of each place, given in the photograph's pixels."""
+        pixels = np.asarray(axes.figure.canvas.buffer_rgba())[..., :3] / 255
+        brightness, ground = self.luminance(pixels), self.luminance(np.full(3, background))
+        contrast = (np.maximum(brightness, ground) + 0.05) / (np.minimum(brightness, ground) + 0.05)
+        across, up = axes.transData.transform(places).round().astype(int).T
+        down = len(pixels) - 1 - up
+        return np.array([contrast[y - 3 : y + 4, x - 3 : x + 4].max() for x, y in zip(across, down, strict=True)])
+
+    @pytest.mark.parametrize("background", [0.0, 0.25, 0.5, 0.75, 1.0])
+    @pytest.mark.parametrize("tokens", [16, 48])
+    def test_on_white_on_black_and_between(self, background: float, tokens: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        rois = 0.5 + (initial_grid(tokens) - 0.5) * 0.97
+        points = 0.05 + 0.9 * torch.rand(tokens, 4, 2, generator=generator)
+        drawn = FocusPicture(torch.full((3, 200, 300), background), rois[None], (points,), "a")
+        figure = draw_focus([drawn])
+        figure.set_dpi(150)
+        figure.canvas.draw()
+        left, right, along = rois[:, [0]], rois[:, [2]], torch.linspace(0.1, 0.9, 9)
+        heights = rois[:, [1]] + along * (rois[:, [3]] - rois[:, [1]])
+        sides = torch.cat([torch.stack([side.expand_as(heights), heights], dim=-1).flatten(0, 1) for side in (left, right)])
+        outlines = self.contrasts(figure.axes[1], background, sides.numpy() * [300, 200])
+        assert np.median(outlines) > 2.7
+        assert outlines.min() > 2
+        dots = self.contrasts(figure.axes[2], background, points.flatten(0, 1).numpy() * [300, 200])
+        assert dots.min() > 2.7

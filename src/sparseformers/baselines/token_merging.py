@@ -76,9 +76,7 @@ def attend(block: TransformerBlock, tokens: Tensor, bias: Tensor | None) -> tupl
         Tokens B x T x D, and the keys that they were attended to by, averaged over heads, B x T x D/heads.
     """
     attention = block.attn
-    qkv = attention.qkv(block.norm1(tokens)).unflatten(-1, (3, attention.heads, -1))  # B x T x 3 x heads x D/heads
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B x heads x T x D/heads each
-    query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key, value = attention.query_key_value(block.norm1(tokens))  # B x heads x T x D/heads each
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=_mask(bias, query))
     return tokens + block.drop(block.ls1(attention.proj(attended.transpose(1, 2).flatten(-2)))), key.mean(dim=1)
 
@@ -100,8 +98,7 @@ def pool(pooling: nn.Module, tokens: Tensor, sizes: Tensor, bias: Tensor | None)
         return ((tokens[:, pooling.skip :] * weights).sum(dim=1) / weights.sum(dim=1)).to(tokens.dtype)
     if not isinstance(pooling, AttentionPooling):
         return pooling(tokens)
-    query = pooling.q(pooling.latent.expand(len(tokens), -1, -1)).unflatten(-1, (pooling.heads, -1)).transpose(1, 2)
-    key, value = pooling.kv(tokens[:, pooling.skip :]).unflatten(-1, (2, pooling.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = pooling.query_key_value(tokens)
     mask = _mask(None if bias is None else bias[:, pooling.skip :], query)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     pooled = pooling.proj(attended.transpose(1, 2).flatten(-2))

@@ -3,6 +3,7 @@
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.planning.config import PlanConfig, Scale
 from sparseformers.bootstrap.planning.plan import Plan, make_plan, plan_of
+from sparseformers.bootstrap.report import Report, write_report
 from sparseformers.bootstrap.reporting.summary import RunSummary
 from sparseformers.bootstrap.run import bootstrap, resume
 from sparseformers.bootstrap.run_folder import RunFolder
@@ -11,6 +12,7 @@ __all__ = [
     "BootstrapConfig",
     "Plan",
     "PlanConfig",
+    "Report",
     "RunFolder",
     "RunSummary",
     "Scale",
@@ -18,4 +20,5 @@ __all__ = [
     "make_plan",
     "plan_of",
     "resume",
+    "write_report",
 ]

@@ -96,6 +96,9 @@ class BootstrapConfig:
     images, in [0, 1]: all directions in which images differ then count alike."""
     token_weight: float = 0.0
     """Inherited front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
+    dense_weight: float = 0.0
+    """With --start fitted: weight of a second loss that holds what the front gives to the teacher's own tokens on an image with
+    as many patches, one to one; it fades out over the first three tenths of the training."""
     weight_decay: float = 0.05
     """AdamW's weight decay; none on biases, norms, embeddings and RoIs."""
     warm_up: float = 0.05
@@ -220,6 +223,7 @@ class BootstrapConfig:
             ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
             ("whiten", self.whiten, 1.0 + 1e-9),
             ("token-weight", self.token_weight, float("inf")),
+            ("dense-weight", self.dense_weight, float("inf")),
             ("weight-decay", self.weight_decay, float("inf")),
             ("ema", self.ema, 1),
         ):
@@ -229,6 +233,11 @@ class BootstrapConfig:
             raise ConfigError(
                 f"--start fitted is for the paper's front: the {self.front} one starts as the teacher already.",
                 "Leave it out, or use --front bootstrapped.",
+            )
+        if self.dense_weight and self.start != "fitted":
+            raise ConfigError(
+                f"--dense-weight {self.dense_weight} aligns tokens with cells, and only --start fitted puts RoIs there.",
+                "Add --front bootstrapped --start fitted, or leave it out.",
             )
         if self.elastic and self.front != "inherited":
             raise ConfigError(

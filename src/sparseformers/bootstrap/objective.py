@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.rois import regular_points
 from sparseformers.teachers import Teacher
@@ -20,6 +21,9 @@ POINTS_A_SIDE = 4
 FLOOR = 0.1
 """Share of the mean variance that whitening adds along each axis."""
 
+DENSE_SHARE = 0.3
+"""Share of the training over which the weight of dense targets falls to zero."""
+
 
 class Targets(NamedTuple):
     """What the teacher says of images, without gradient."""
@@ -28,6 +32,8 @@ class Targets(NamedTuple):
     """B x D_out."""
     tokens: Tensor | None = None
     """B x D x rows x columns, its patch tokens after the final norm; None where they are not asked for."""
+    coarse: Tensor | None = None
+    """B x N x D, its tokens at the truncation depth on an image with N patches; None where they are not asked for."""
 
 
 def teacher_embedding(teacher: Teacher, images: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -65,8 +71,27 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
 
 
+def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared differences between tokens, as a share of the variance of the teacher's over images and places.
+
+    Args:
+        ours: B x N x D.
+        theirs: B x N x D, without gradient.
+
+    Returns:
+        A float32 scalar, 0 for equal tokens and 1 for the teacher's mean token everywhere.
+    """
+    wanted = theirs.float()
+    spread = (wanted - wanted.mean(dim=(0, 1))).square().mean()
+    return (ours.float() - wanted).square().mean() / (spread + torch.finfo(torch.float32).tiny)
+
+
 def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
-    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D."""
+    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D.
+
+    The other way round from :meth:`SparseFormerOutput.to_grid`, which gives cells what tokens hold: here each token is told what
+    it is to hold, so it is measured on its own and not after it was mixed with others that look at the same place.
+    """
     points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
     read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
     return read.mean(dim=-1).transpose(1, 2)
@@ -112,6 +137,12 @@ class Objective:
     """By the teacher's embeddings; needed for such a share."""
     token_weight: float = 0.0
     """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
+    dense_weight: float = 0.0
+    """Weight of the differences between what the front gives and the teacher's tokens on a coarse grid."""
+
+    def at(self, progress: float) -> Objective:
+        """What counts after that share of the training, in [0, 1]: dense targets fade out."""
+        return replace(self, dense_weight=self.dense_weight * max(0.0, 1 - progress / DENSE_SHARE))
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
         """A float32 scalar, at least 0."""
@@ -121,8 +152,9 @@ class Objective:
             loss = loss + self.whiten * distance
         if self.token_weight and targets.tokens is not None:
             rois = output.rois[:, -1].detach()
-            latent = output.tokens[:, -rois.shape[1] :]
-            loss = loss + self.token_weight * cosine_distance(latent, tokens_in_rois(targets.tokens, rois))
+            loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
+        if self.dense_weight and targets.coarse is not None:
+            loss = loss + self.dense_weight * unexplained_variance(output.focused, targets.coarse)
         return loss
 
 
@@ -138,6 +170,7 @@ def alignment_loss(
     targets: Tensor | None = None,
     *,
     objective: Objective = PLAIN,
+    coarse: CoarseTokens | None = None,
     tokens: int | None = None,
 ) -> Tensor:
     """The objective on one batch that both see alike: the teacher without gradient, the student with.
@@ -149,6 +182,7 @@ def alignment_loss(
         autocast: precision of both; None for float32.
         targets: B x D_out, the teacher's embeddings of these images where they are known; it is not run then.
         objective: what counts.
+        coarse: who gives the dense targets, where they count.
         tokens: of the student, if other than its own number.
     """
     if targets is None:
@@ -156,4 +190,6 @@ def alignment_loss(
     else:
         answer = Targets(targets)
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        if coarse is not None and objective.dense_weight:
+            answer = answer._replace(coarse=coarse.latent(images))
         return objective(student(images, tokens), answer)

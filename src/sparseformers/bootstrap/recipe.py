@@ -35,6 +35,7 @@ RECIPE_KEYS = (
     "layer_decay",
     "whiten",
     "token_weight",
+    "dense_weight",
     "weight_decay",
     "warm_up",
     "clip_norm",

@@ -23,16 +23,24 @@ from sparseformers.bootstrap.checkpoints.state import random_state_in
 from sparseformers.bootstrap.config import BootstrapConfig
 from sparseformers.bootstrap.fit import fit_front
 from sparseformers.bootstrap.held_out import first_views
+from sparseformers.bootstrap.held_out_record import HeldOutRecord
 from sparseformers.bootstrap.precision import resolve_precision
 from sparseformers.bootstrap.processes.peers import Peers, together
 from sparseformers.bootstrap.processes.restart import is_restart, launch
 from sparseformers.bootstrap.processes.sharding import unsharded
 from sparseformers.bootstrap.processes.stopping import StopSignals
 from sparseformers.bootstrap.recipe import changed
+from sparseformers.bootstrap.report import write_report
 from sparseformers.bootstrap.reporting.heartbeat import Heartbeat
 from sparseformers.bootstrap.reporting.progress import TrainingProgress
 from sparseformers.bootstrap.reporting.reporter import Reporter
-from sparseformers.bootstrap.reporting.summary import RunSummary, summarise, summary_figures, summary_of_finished
+from sparseformers.bootstrap.reporting.summary import (
+    RunSummary,
+    measure_costs,
+    summarise,
+    summary_figures,
+    summary_of_finished,
+)
 from sparseformers.bootstrap.reporting.trackers import Trackers, chosen_trackers
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, gather_parts
@@ -41,6 +49,7 @@ from sparseformers.processes import chosen_by_first, make_accelerator, process_s
 from sparseformers.settings import to_dict
 from sparseformers.visualize import curves_figure, draw_focus, save_figure, trace_focus
 
+LOGGER = logging.getLogger("sparseformers")
 PICTURED_IMAGES = 6
 """How many held-out images the run's picture shows."""
 
@@ -152,6 +161,8 @@ def _go_on(
         parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
         if finished:
             console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+            if accelerator.is_main_process and not run.report.exists():  # a kill came between it and the card
+                _report_on(run, console)
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
@@ -186,6 +197,7 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
         "shares": to_dict(provenance.shares),
         "model": to_dict(parts.inheritance.student.config),
         "parameters": parts.inheritance.report.parameters,
+        "costs": to_dict(measure_costs(parts)),
         "precision": parts.precision,
         "workers": parts.workers,
         "device": str(parts.device),
@@ -228,7 +240,9 @@ def _train(
             logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
         if resumed and writes:
-            run.rewind_metrics(None if snapshot is None else trainer.state.samples)
+            reached = None if snapshot is None else trainer.state.samples
+            run.rewind_metrics(reached)
+            HeldOutRecord(run.held_out).rewind(reached)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
         start = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
         random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
@@ -246,8 +260,21 @@ def _train(
         if accelerator.is_main_process:
             _draw(parts, run)
             write_card(run.card, parts, summary_figures(summary))
+            _report_on(run, console)
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
     return summary
+
+
+def _report_on(run: RunFolder, console: Console) -> None:
+    """Puts the run on a page; whatever goes wrong with that, the run is finished all the same."""
+    try:
+        write_report(run, finished=True)
+    except Exception as error:
+        note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
+        LOGGER.warning(note, exc_info=True)
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+        again = f"Make it again by: sparseformers report {run.path}"
+        console.print(escape(again), highlight=False, soft_wrap=True)
 
 
 def _draw(parts: Parts, run: RunFolder) -> None:

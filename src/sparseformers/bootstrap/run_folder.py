@@ -105,6 +105,16 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def held_out(self) -> Path:
+        """What is kept of the held-out images: the cosine of each, and where the student looked at the first of them."""
+        return self.path / "held_out"
+
+    @property
+    def report(self) -> Path:
+        """All of it on a page."""
+        return self.path / "report.html"
+
+    @property
     def card(self) -> Path:
         """The model card."""
         return self.path / "README.md"

@@ -20,6 +20,7 @@ from sparseformers.bootstrap.optimiser import set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
 from sparseformers.data import Batch, derived_seed
+from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.processes import summed
 from sparseformers.teachers import Teacher
@@ -56,6 +57,7 @@ class TrainingStep:
         optimiser: of the student.
         accelerator: of the process.
         objective: how far the student is from its teacher.
+        coarse: who gives its dense targets, if it has any.
         average: of the weights, where one is kept.
         scaler: of the loss, see :func:`~sparseformers.bootstrap.precision.gradient_scaler`; whoever gives it keeps its state.
     """
@@ -70,9 +72,10 @@ class TrainingStep:
         objective: Objective,
         average: WeightAverage | None,
         scaler: torch.amp.GradScaler,
+        coarse: CoarseTokens | None = None,
     ) -> None:
         self.parts, self.model, self.optimiser, self.accelerator = parts, model, optimiser, accelerator
-        self.settings, self.objective, self.average = parts.settings, objective, average
+        self.settings, self.objective, self.coarse, self.average = parts.settings, objective, coarse, average
         self.autocast = autocast_dtype(parts.precision)
         self.scaler = scaler
         self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
@@ -82,7 +85,7 @@ class TrainingStep:
             self.student = CompiledForBatches(model, part)
             self.teacher = cast(Teacher, CompiledForBatches(parts.teacher, part))
 
-    def __call__(self, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def __call__(self, batch: Batch, *, rate: float, samples: int, progress: float = 1.0) -> StepFigures | None:
         """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
 
         Where something is not finite in some process, no process changes anything; figures say so.
@@ -91,6 +94,7 @@ class TrainingStep:
             batch: this process's share, which may be empty.
             rate: share of the peak learning rates.
             samples: images seen before.
+            progress: share of the training that is behind, in [0, 1].
 
         Raises:
             ConfigError: if the networks were to be compiled and cannot be.
@@ -100,7 +104,7 @@ class TrainingStep:
             return None
         set_rates(self.optimiser, rate)
         with compile_errors():
-            loss = self._backward(batch, self._tokens(samples), images)
+            loss = self._backward(batch, self.objective.at(progress), self._tokens(samples), images)
         self.scaler.unscale_(self.optimiser)
         norms = group_norms(self.optimiser)
         norm, outcome = total_norm(norms), self._outcome(loss, norms)
@@ -123,7 +127,7 @@ class TrainingStep:
             found = "overflow" if self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE else "non_finite"
         return OUTCOMES[int(agreed(float(OUTCOMES.index(found)), self.accelerator))]
 
-    def _backward(self, batch: Batch, tokens: int | None, images: int) -> Tensor:
+    def _backward(self, batch: Batch, objective: Objective, tokens: int | None, images: int) -> Tensor:
         """The gradient of the mean loss over ``images``, those of all processes; returns that mean.
 
         Wrappers average gradients over the processes, so each loss counts by its share of the images times the processes.
@@ -137,17 +141,22 @@ class TrainingStep:
             if count == 0 and processes == 1:
                 continue
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
-                loss = self._loss(part if count else stand_in(self.parts), tokens)
+                loss = self._loss(part if count else stand_in(self.parts), objective, tokens)
                 self.accelerator.backward(self.scaler.scale(loss * (count * processes / images)))
             if count:
                 total += loss.detach() * count
         return self.accelerator.reduce(total, "sum") / images
 
-    def _loss(self, batch: Batch, tokens: int | None) -> Tensor:
+    def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
         device = self.parts.device
         images = batch.images.to(device, non_blocking=True)
         targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
-        return alignment_loss(self.student, self.teacher, images, self.autocast, targets, objective=self.objective, tokens=tokens)
+        return alignment_loss(
+            *(self.student, self.teacher, images, self.autocast, targets),
+            objective=objective,
+            coarse=self.coarse,
+            tokens=tokens,
+        )
 
     def _tokens(self, samples: int) -> int | None:
         """How many tokens the step has: drawn from the seed and the samples seen, so that a resumed run agrees."""

@@ -18,6 +18,7 @@ from sparseformers.bootstrap.checkpoints.checkpointer import Checkpointer
 from sparseformers.bootstrap.checkpoints.packing import Stateful
 from sparseformers.bootstrap.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.bootstrap.held_out import HeldOut
+from sparseformers.bootstrap.held_out_record import HeldOutRecord
 from sparseformers.bootstrap.non_finite import NonFiniteSteps
 from sparseformers.bootstrap.objective import Objective, Whitening
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor
@@ -31,7 +32,8 @@ from sparseformers.bootstrap.setup import Parts
 from sparseformers.bootstrap.step import TrainingStep, agreed
 from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError
-from sparseformers.evaluate import Alignment, Drift
+from sparseformers.evaluate import Alignment
+from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.saving import save, saved_score
 
 
@@ -137,10 +139,22 @@ class Trainer:
             whiten=self.settings.whiten,
             whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whiten else None,
             token_weight=self.settings.token_weight,
+            dense_weight=self.settings.dense_weight,
         )
         return TrainingStep(
-            self.parts, model, optimiser, self.accelerator, objective=objective, average=self.average, scaler=self.scaler
+            *(self.parts, model, optimiser, self.accelerator),
+            objective=objective,
+            coarse=self._coarse(),
+            average=self.average,
+            scaler=self.scaler,
         )
+
+    def _coarse(self) -> CoarseTokens | None:
+        """Who gives the dense targets, if there are any."""
+        if not self.settings.dense_weight:
+            return None
+        tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
+        return CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it.
@@ -148,8 +162,9 @@ class Trainer:
         Raises:
             NonFiniteLossError: for the third step in a row that had to be skipped.
         """
-        rate = rate_factor(self._progress(ahead=self._step_size() / 2), self.settings.warm_up)
-        figures = step(batch, rate=rate, samples=self.state.samples)
+        middle = self._progress(ahead=self._step_size() / 2)
+        rate = rate_factor(middle, self.settings.warm_up)
+        figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
         if figures is None:
             return
         if figures.outcome == "made":
@@ -207,21 +222,17 @@ class Trainer:
         """Within it the student has the average of its weights, where one is kept."""
         return nullcontext() if self.average is None else self.average.installed()
 
-    def _alignment(self, held_out: HeldOut) -> Alignment:
-        with self._averaged():
-            return held_out.measure(self.student)
-
-    def _drift(self, held_out: HeldOut) -> Drift:
-        with self._averaged():
-            return held_out.drift(self.student)
-
     def _measure(self, held_out: HeldOut, reporter: Reporter) -> None:
         """Measures on the held-out images, writes it down, and saves the model."""
-        alignment, drift = self._alignment(held_out), self._drift(held_out)
-        self.state.alignment = alignment
+        with self._averaged():
+            measured, look = held_out.measure(self.student), held_out.look(self.student)
+        self.state.alignment = measured.alignment
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
-        reporter.measured(self.state, self._progress(), alignment, drift)
-        self._save_models(score=alignment.centred_cosine)
+        reporter.measured(self.state, self._progress(), measured.alignment, look.drift)
+        if self.accelerator.is_main_process:
+            record = HeldOutRecord(self.run.held_out)
+            record.add(held_out, measured, look, samples=self.state.samples, progress=self._progress())
+        self._save_models(score=measured.alignment.centred_cosine)
 
     def _save_models(self, score: float | None = None) -> None:
         """Saves the model, and as the best one, too, if no other had so high a ``score``."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sparseformers.baselines import LowResolutionTeacher
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
+from sparseformers.cli.evaluate_focus import OfFocus
 from sparseformers.cli.evaluate_zero_shot import InWords
 from sparseformers.cli.output import console_for, print_json, print_whole
 from sparseformers.cli.progress import embedding_progress, thinned
@@ -56,9 +57,14 @@ class Evaluate:
     With --zero-shot, the text tower of an OpenCLIP teacher names the classes of the class folders, and student and teacher are
     measured by it; with --captions, images are looked for by captions, and captions by images.
 
+    With --focus it is measured where the student looks: how far its RoIs move, how large they are, how much of the image is
+    seen and how often; and with masks or boxes, whether its sampling points fall on objects more than on the rest.
+
     Example: sparseformers evaluate runs/first --data photos/validation
 
     Example: sparseformers evaluate runs/first --data photos/validation --shifts --limit 200
+
+    Example: sparseformers evaluate runs/first --data photos/validation --focus --masks photos/masks
 
     Example: sparseformers evaluate runs/clip --data photos --zero-shot --templates simple
 
@@ -73,6 +79,13 @@ class Evaluate:
     """Fixed random crops of each image to measure on (no classes then); 0 takes the central view."""
     shifts: bool = False
     """Measure under changed conditions, beside the teacher itself and the teacher at a lower resolution with as many tokens."""
+    focus: bool = False
+    """Measure where the student looks; the teacher is not needed for it."""
+    masks: Path | None = None
+    """With --focus: a folder of masks of the images' objects, at the same relative paths whatever their suffix; what is not zero
+    is foreground."""
+    boxes: Path | None = None
+    """With --focus: boxes around the objects, in a JSON file of COCO's form; names of images are relative to DIR."""
     zero_shot: bool = False
     """Classify the images of class folders by the names of their classes, with the teacher's own text tower (OpenCLIP)."""
     classnames: Path | None = None
@@ -86,8 +99,9 @@ class Evaluate:
     .csv with these two columns; names of images are relative to DIR."""
     limit: int = 0
     """Measure on this many images only, drawn evenly from all; 0 takes all."""
-    tokens: int | None = None
-    """Latent tokens, if not those that the student was configured with; an elastic student serves several numbers."""
+    tokens: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
+    """Latent tokens, if not those that the student was configured with; an elastic student serves several numbers. With --focus
+    it may be given several times."""
     teacher: str | None = None
     """Where to load the teacher from, if not from where it was."""
     batch_size: int = 32
@@ -102,15 +116,24 @@ class Evaluate:
             raise ConfigError(
                 "--shifts changes the central view of an image and cannot go with --views.", "Leave one of them out."
             )
-        if self.tokens is not None and self.tokens < 1:
-            raise ConfigError(f"--tokens must be at least 1, not {self.tokens}.", "Use 16, for example.")
-        if self.tokens is not None and self.shifts:
+        if self.tokens and min(self.tokens) < 1:
+            raise ConfigError(f"--tokens must be at least 1, not {min(self.tokens)}.", "Use 16, for example.")
+        if len(self.tokens) > 1 and not self.focus:
+            raise ConfigError(
+                "Several numbers of --tokens go with --focus only.", "Give one number, or measure one after the other."
+            )
+        if self.tokens and self.shifts:
             raise ConfigError(
                 "--shifts measures at the student's own number of tokens, not at --tokens.", "Leave out one of them."
             )
         if self.limit < 0 or self.limit == 1:
             raise ConfigError(f"Nothing can be measured on --limit {self.limit} images.", "Give 2 or more, or 0 for all.")
         self._in_words().check()
+        self._of_focus().check(
+            asked=self.focus,
+            others=self.shifts or self.views > 0 or self._asks_in_words,
+            teacher=self.teacher,
+        )
         if self._asks_in_words and (self.shifts or self.views):
             raise ConfigError(
                 "--zero-shot and --captions measure the central view of an image, without --shifts and --views.",
@@ -124,6 +147,9 @@ class Evaluate:
             find_images([self.data])
             title = f"{self.run_path} on {self.data}"
             self._in_words().run(self._load, title, console, as_json=self.json)
+            return
+        if self.focus:
+            self._of_focus().run(self.run_path, console, as_json=self.json)
             return
         splits = None if self.views else labelled_splits(self.data)
         find_images([self.data])
@@ -148,7 +174,7 @@ class Evaluate:
             console.print(f"skipped: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def _load(self) -> Pair:
-        return load_pair(self.run_path, teacher=self.teacher, tokens=self.tokens)
+        return load_pair(self.run_path, teacher=self.teacher, tokens=self.tokens[0] if self.tokens else None)
 
     @property
     def _asks_in_words(self) -> bool:
@@ -162,6 +188,17 @@ class Evaluate:
             templates=self.templates,
             captions=self.captions,
             limit=self.limit,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
+
+    def _of_focus(self) -> OfFocus:
+        return OfFocus(
+            data=self.data,
+            masks=self.masks,
+            boxes=self.boxes,
+            limit=self.limit,
+            tokens=self.tokens,
             batch_size=self.batch_size,
             precision=self.precision,
         )

@@ -23,8 +23,10 @@ from sparseformers.cli.export import Export
 from sparseformers.cli.pack import Pack
 from sparseformers.cli.plan import Plan
 from sparseformers.cli.profile import Profile
+from sparseformers.cli.report import Report
 from sparseformers.cli.resume import Resume
 from sparseformers.cli.status import Status
+from sparseformers.cli.view import View
 from sparseformers.cli.visualize import Visualize
 from sparseformers.errors import ProcessEndedError, SparseFormersError
 from sparseformers.processes import leave_processes, process_number
@@ -46,9 +48,11 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Resume, tyro.conf.subcommand("resume")],
     Annotated[Plan, tyro.conf.subcommand("plan")],
     Annotated[Status, tyro.conf.subcommand("status")],
+    Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
+    Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
     Annotated[Embed, tyro.conf.subcommand("embed")],
     Annotated[Export, tyro.conf.subcommand("export")],

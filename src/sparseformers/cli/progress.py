@@ -33,9 +33,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def embedding_progress(console: Console, what: str, total: int, *, unit: str = "img") -> Iterator[Callable[[int], None]]:
+def embedding_progress(
+    console: Console, what: str, total: int, *, unit: str = "img", doing: str = "embedding"
+) -> Iterator[Callable[[int], None]]:
     """A bar over ``total`` images (or another ``unit``) that is gone at the end; gives a function that advances it."""
-    columns = (TextColumn(f"embedding {what}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
+    columns = (TextColumn(f"{doing} {what}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.advance(task, done)

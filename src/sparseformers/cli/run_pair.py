@@ -29,6 +29,22 @@ class Pair(NamedTuple):
     """Where both are."""
 
 
+def load_teacher_of(provenance: Provenance, teacher: str | None = None) -> Teacher:
+    """The very teacher that a student was made from, at the size that they were aligned at.
+
+    Args:
+        provenance: of the student.
+        teacher: where to load it from, if not from where it was.
+
+    Raises:
+        TeacherError: if it cannot be had.
+        WeightsError: if its weights are not those that the student was made from.
+    """
+    loaded = load_teacher(teacher or provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
+    provenance.require_same_teacher(loaded.fingerprint())
+    return loaded
+
+
 def load_pair(path: Path, *, teacher: str | None = None, tokens: int | None = None) -> Pair:
     """Loads a student and its teacher.
 
@@ -47,11 +63,16 @@ def load_pair(path: Path, *, teacher: str | None = None, tokens: int | None = No
         raise TeacherError(
             f"The model '{path}' does not say which teacher it was made from.", "Use a model of a bootstrapping run."
         )
-    loaded = load_teacher(teacher or provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
-    provenance.require_same_teacher(loaded.fingerprint())
+    loaded = load_teacher_of(provenance, teacher)
     device = process_state().device
     student.to(device)
-    own = student.config.focusing
-    if tokens is not None and tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
-        raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+    if tokens is not None:
+        check_tokens(student, tokens, path)
     return Pair(student if tokens is None else WithTokens(student, tokens), loaded.to(device), provenance, device)
+
+
+def check_tokens(student: SparseFormer, tokens: int, path: Path) -> None:
+    """Raises ConfigError unless the student, loaded from ``path``, can have that number of tokens."""
+    own = student.config.focusing
+    if tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
+        raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from sparseformers.bootstrap import RunSummary
+from sparseformers.bootstrap.report.text import duration as duration
 from sparseformers.evaluate import Cost
 
 
@@ -39,10 +40,3 @@ def add_costs(table: Table, student: Cost, teacher: Cost) -> None:
         f"at {student.size[0]} x {student.size[1]}",
     )
     table.add_row("parameters", f"student {student.parameters / 1e6:.1f} M, teacher {teacher.parameters / 1e6:.1f} M")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

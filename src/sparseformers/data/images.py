@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sparseformers.errors import DataError, shorten, suggest
@@ -140,8 +140,18 @@ def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MO
     return decode(path, path, at_least=at_least, most_pixels=most_pixels)
 
 
-def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """As :func:`read_image`, from a file or from memory; ``path`` is what to call it in errors."""
+def decode(
+    source: Path | BinaryIO,
+    path: Path,
+    *,
+    at_least: int | None = None,
+    most_pixels: int = MOST_PIXELS,
+    convert: Callable[[Image.Image], Image.Image] | None = None,
+) -> Image.Image:
+    """As :func:`read_image`, from a file or from memory; ``path`` is what to call it in errors.
+
+    With ``convert``, that makes the result of the upright image in its own mode, in the place of 8-bit RGB.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
@@ -152,12 +162,25 @@ def decode(source: Path | BinaryIO, path: Path, *, at_least: int | None = None, 
                     image.draft(None, (at_least, at_least))
                 image.load()
                 _turn_upright(image)
-                return _to_rgb(image)
+                return (convert or _to_rgb)(image)
     except UnreadableImageError:
         raise
     # Pillow's decoders let nearly every kind of exception through on damaged files.
     except Exception as error:
         raise UnreadableImageError(path, _reason(source, error)) from error
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in pixels of the image that :func:`read_image` gives, from the file's header; None where it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except Exception:  # as in decode: anything may come of a damaged file
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def _check_size(image: Image.Image, path: Path, most_pixels: int) -> None:

@@ -64,11 +64,11 @@ def training_view(
     return DefaultView(size, scale) if augmentation == "default" else StrongView(size, scale)
 
 
-def evaluation_view(preprocessing: PreprocessingConfig) -> Callable[[Image.Image], Tensor]:
+def evaluation_view(preprocessing: PreprocessingConfig) -> EvaluationView:
     """The teacher's own view of an image, without its normalisation.
 
     Returns:
-        A picklable function of an RGB image that gives 3 x H x W in [0, 1].
+        A picklable function of an RGB image that gives 3 x H x W in [0, 1], and tells which part of the image that is.
     """
     return EvaluationView(preprocessing)
 
@@ -207,11 +207,27 @@ class EvaluationView(ByteView):
 
     def pixels(self, image: Image.Image) -> Tensor:
         filter_ = v2.InterpolationMode(self.preprocessing.interpolation)
-        if self.preprocessing.resize == "shorter":
-            longest = _LONGEST_SIDES * min(image.size) * max(self.preprocessing.size) // min(self.preprocessing.size)
-            image = functional.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+        image = functional.center_crop(image, self._cut(image.height, image.width))
         resized = functional.resize(image, self._resized(image.height, image.width), interpolation=filter_, antialias=True)
         return functional.pil_to_tensor(functional.center_crop(resized, list(self.preprocessing.size)))
+
+    def frame(self, *, height: int, width: int) -> tuple[float, float, float, float]:
+        """Which part of an image of that size is seen: (x1, y1, x2, y2) in [0, 1] of it, x to the right, y down."""
+        cut = self._cut(height, width)
+        spans = []
+        for whole, side, resized, seen in zip((height, width), cut, self._resized(*cut), self.preprocessing.size, strict=True):
+            start, length = round((resized - seen) / 2) / resized, seen / resized  # of what the first cut left
+            near = (round((whole - side) / 2) + start * side) / whole
+            spans.append((near, near + length * side / whole))
+        (y1, y2), (x1, x2) = spans
+        return x1, y1, x2, y2
+
+    def _cut(self, height: int, width: int) -> list[int]:
+        """Height and width of the middle that is resized: all but what no crop of a very long image would see."""
+        if self.preprocessing.resize == "squash":
+            return [height, width]
+        longest = _LONGEST_SIDES * min(height, width) * max(self.preprocessing.size) // min(self.preprocessing.size)
+        return [min(height, longest), min(width, longest)]
 
     def _resized(self, height: int, width: int) -> list[int]:
         """Height and width of the resized image, by timm's rounding."""

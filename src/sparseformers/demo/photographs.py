@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +70,11 @@ def gather_photographs(folder: Path) -> PhotographFolders:
     folders = PhotographFolders(folder / "train", folder / "held_out_regions", folder / "held_out_photographs")
     for part in (folders.train, folders.regions, folders.whole):
         part.mkdir(parents=True, exist_ok=True)
-    for path in _installed(TRAINING_PHOTOGRAPHS):
+    for path in installed(TRAINING_PHOTOGRAPHS):
         kept, held_out = cut(_reduced(path))
         _save(kept, folders.train / f"{path.stem}.jpg")
         _save(held_out, folders.regions / f"{path.stem}.jpg")
-    for path in _installed(WHOLE_PHOTOGRAPHS):
+    for path in installed(WHOLE_PHOTOGRAPHS):
         _save(_reduced(path), folders.whole / f"{path.stem}.jpg")
     return folders
 
@@ -98,7 +99,7 @@ def cut(photograph: Image.Image) -> tuple[Image.Image, Image.Image]:
     return photograph.crop((0, 0, width, edge)), photograph.crop((0, edge, width, height))
 
 
-def _installed(photographs: dict[str, tuple[str, ...]]) -> list[Path]:
+def installed(photographs: Mapping[str, tuple[str, ...]]) -> list[Path]:
     """Paths of the photographs inside the installed packages, which are not imported for it."""
     paths = []
     for place, names in photographs.items():

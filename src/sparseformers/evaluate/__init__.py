@@ -3,8 +3,10 @@
 Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cosine comes before plain cosine everywhere.
 """
 
-from sparseformers.evaluate.alignment import Alignment, centred_cosine, measure_alignment
+from sparseformers.evaluate.alignment import Alignment, centred_cosine, cosine_of_each, measure_alignment
+from sparseformers.evaluate.attention import AttentionMaps, TeacherAttention, token_influence
 from sparseformers.evaluate.conditions import Condition, shift_conditions
+from sparseformers.evaluate.correlation import rank_correlation
 from sparseformers.evaluate.cost import (
     Cost,
     Latency,
@@ -16,6 +18,8 @@ from sparseformers.evaluate.cost import (
 )
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
 from sparseformers.evaluate.focus import Drift, measure_drift
+from sparseformers.evaluate.focus_report import FocusReport, focus_table
+from sparseformers.evaluate.looks import measure_focus
 from sparseformers.evaluate.neighbours import Neighbours, knn_accuracy, nearest_neighbours
 from sparseformers.evaluate.profile import Profile, measure_profile, profile_table
 from sparseformers.evaluate.report import (
@@ -31,28 +35,34 @@ from sparseformers.evaluate.training_cost import TrainingCost, measure_training_
 
 __all__ = [
     "Alignment",
+    "AttentionMaps",
     "Condition",
     "Cost",
     "Drift",
     "Embedded",
     "Evaluation",
+    "FocusReport",
     "Latency",
     "Neighbours",
     "Profile",
     "ShiftReport",
+    "TeacherAttention",
     "TrainingCost",
     "align_labels",
     "centred_cosine",
     "compare_latency",
+    "cosine_of_each",
     "embed",
     "embed_one",
     "evaluate_labelled",
     "evaluate_unlabelled",
     "evaluation_table",
+    "focus_table",
     "knn_accuracy",
     "measure_alignment",
     "measure_cost",
     "measure_drift",
+    "measure_focus",
     "measure_profile",
     "measure_shifts",
     "measure_training_cost",
@@ -61,8 +71,10 @@ __all__ = [
     "parameters",
     "profile_table",
     "published_multiply_adds",
+    "rank_correlation",
     "shift_conditions",
     "shifts_table",
+    "token_influence",
     "training_multiply_adds",
     "views_of",
     "worst_table",

@@ -62,6 +62,23 @@ def centred_cosine(student: Tensor, teacher: Tensor, centre: Tensor | None = Non
     return F.cosine_similarity(student - centre, teacher - centre, dim=-1)
 
 
+def cosine_of_each(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """The plain and the centred cosine of each of M images, whose means :class:`Alignment` has.
+
+    Args:
+        student: M x D.
+        teacher: M x D, row by row of the same images.
+
+    Returns:
+        M cosines in [-1, 1], twice.
+
+    Raises:
+        ValueError: for different shapes.
+    """
+    student, teacher = _same_shape(student, teacher)
+    return F.cosine_similarity(student, teacher, dim=-1), centred_cosine(student, teacher)
+
+
 def mean_embedding(embeddings: Tensor) -> Tensor:
     """The mean of M x D embeddings: D, summed in float64 so that many rows lose no digits."""
     return embeddings.mean(dim=0, dtype=torch.float64).to(embeddings.dtype)

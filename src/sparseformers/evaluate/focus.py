@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseformers.rois import centre_and_size
+from sparseformers.rois import centre_and_size, neighbourhoods
 
 COVERAGE_SIDE = 64
 """Coverage is counted on a grid of so many points a side."""
@@ -74,9 +74,55 @@ def coverage(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
         rois: of one stage.
         points: a side of the grid that is counted on.
     """
+    return (depth(rois, points) > 0).float().mean(dim=(1, 2))
+
+
+def overlap(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
+    """The share of the RoIs' area inside the image that is not new: B x N x 4 -> B in [0, 1).
+
+    It is 1 - (area of their union) / (sum of their areas): 0 where no two RoIs share a place, near 1 where all are the same.
+
+    Args:
+        rois: of one stage.
+        points: a side of the grid that is counted on.
+    """
+    counts = depth(rois, points)
+    return 1 - (counts > 0).float().sum(dim=(1, 2)).clamp_min(1) / counts.sum(dim=(1, 2)).clamp_min(1)
+
+
+def depth(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
+    """How many RoIs cover each point of a regular grid over the image: B x N x 4 -> B x G x G.
+
+    Args:
+        rois: of one stage.
+        points: G.
+    """
     centre, size = centre_and_size(rois)
-    steps = (torch.arange(points, dtype=torch.float32, device=rois.device) + 0.5) / points
-    # Whether a RoI reaches each column and each row: B x N x G twice.
-    across, down = ((steps - centre[..., axis, None]).abs() <= size[..., axis, None] / 2 for axis in (0, 1))
-    covered = torch.einsum("bnx,bny->byx", across.float(), down.float()) > 0
-    return covered.float().mean(dim=(1, 2))
+    return _boxes_over_grid(centre, size / 2, points)
+
+
+def seen(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:
+    """The share of the image that lies in the neighbourhood of at least one sampling point.
+
+    A neighbourhood is a box around the point, of the part of its RoI that falls to it: P points that fill a RoI evenly see all
+    of it. A point outside of the image sees the border, as in the network.
+
+    Args:
+        points: B x N x P x 2, of one look.
+        rois: B x N x 4, those that were looked at.
+        side: of the grid that is counted on.
+
+    Returns:
+        B in [0, 1].
+    """
+    reach = neighbourhoods(rois, points.shape[-2]).unsqueeze(-2).expand_as(points)
+    counts = _boxes_over_grid(points.float().clamp(0, 1).flatten(1, 2), reach.flatten(1, 2), side)
+    return (counts > 0).float().mean(dim=(1, 2))
+
+
+def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
+    """How many boxes of these centres and half sides (B x K x 2 each) cover each point of a grid: B x G x G."""
+    steps = (torch.arange(points, dtype=torch.float32, device=centre.device) + 0.5) / points
+    # Whether a box reaches each column and each row: B x K x G twice.
+    across, down = ((steps - centre[..., axis, None]).abs() <= half[..., axis, None] for axis in (0, 1))
+    return torch.einsum("bkx,bky->byx", across.float(), down.float())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.inherit.inherit import inherit
+from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import FocusingTransformer
@@ -85,14 +85,8 @@ def coarse_tokens(teacher: Teacher, images: Tensor, *, tokens: int, depth: int) 
         tokens: N.
         depth: blocks to go through, from 0.
     """
-    coarse = inherit(teacher, front="inherited", tokens=tokens).student.eval().to(images.device)
-    parts = []
-    for part in images.split(AT_ONCE):
-        seen = coarse.focusing(coarse.normalise(part)).tokens
-        for block in list(coarse.cortex.blocks)[:depth]:
-            seen = block(seen)
-        parts.append(seen.float())
-    return torch.cat(parts)
+    coarse = CoarseTokens(teacher, tokens=tokens, depth=depth).to(images.device)
+    return torch.cat([coarse(part).float() for part in images.split(AT_ONCE)])
 
 
 def ridge_regression(inputs: Tensor, targets: Tensor) -> LinearMap:

@@ -34,6 +34,19 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """Scaled dot-product attention before the values.
+
+    Args:
+        query: ... x Q x C.
+        key: ... x T x C.
+
+    Returns:
+        ... x Q x T, float32; rows sum to one.
+    """
+    return (query @ key.mT / key.shape[-1] ** 0.5).float().softmax(dim=-1)
+
+
 class LayerScale(nn.Module):
     """A learnt factor per channel."""
 
@@ -60,10 +73,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x T x D -> B x T x D."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # B x T x 3 x heads x D/heads
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B x heads x T x D/heads each
-        attended = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
+        query, key, value = self.query_key_value(x)
+        attended = F.scaled_dot_product_attention(query, key, value)
         return self.proj(attended.transpose(1, 2).flatten(-2))
+
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """B x T x D -> three of B x heads x T x D/heads; queries and keys normalised where the block does that."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # B x T x 3 x heads x D/heads
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.q_norm(query), self.k_norm(key), value
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Who attends to whom in :meth:`forward`, whose kernel keeps it to itself: B x T x D -> B x heads x T x T, float32.
+
+        The row of a token that attends sums to one over those attended to.
+        """
+        query, key, _ = self.query_key_value(x)
+        return attention_weights(query, key)
 
 
 class FeedForward(nn.Module):

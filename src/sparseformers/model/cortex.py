@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig
-from sparseformers.model.block import FeedForward, TransformerBlock
+from sparseformers.model.block import FeedForward, TransformerBlock, attention_weights
 
 
 class PrefixTokens(nn.Module):
@@ -59,11 +59,21 @@ class AttentionPooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """B x T x D -> B x D."""
-        latent = self.latent.expand(tokens.shape[0], -1, -1)
-        query = self.q(latent).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B x heads x 1 x D/heads
-        key, value = self.kv(tokens[:, self.skip :]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = self.query_key_value(tokens)
         pooled = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+    def query_key_value(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """B x T x D -> the query B x heads x 1 x D/heads, keys and values B x heads x (T-skip) x D/heads."""
+        latent = self.latent.expand(tokens.shape[0], -1, -1)
+        query = self.q(latent).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.kv(tokens[:, self.skip :]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much the query attends to each token: B x T x D -> B x heads x (T-skip), float32, sums to one over tokens."""
+        query, key, _ = self.query_key_value(tokens)
+        return attention_weights(query, key).squeeze(-2)
 
 
 def build_pooling(config: CortexConfig) -> nn.Module:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.model.cortex import build_cortex
-from sparseformers.model.focusing import Front
+from sparseformers.model.focusing import Focus, Front
 from sparseformers.model.front import build_front
+from sparseformers.model.splatting import splat
 
 SMALLEST_SIDE = 32
 """Smallest height or width of an image, in pixels."""
@@ -28,6 +29,31 @@ class SparseFormerOutput(NamedTuple):
     rois: Tensor
     """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also after the cortex layer that samples),
     (x1, y1, x2, y2) in [0, 1] of the image."""
+    focused: Tensor
+    """B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in: what the front hands to the cortex."""
+
+    @property
+    def latent_tokens(self) -> Tensor:
+        """B x N x D: the tokens that have RoIs, without the R prefix tokens."""
+        return self.tokens[:, self.tokens.shape[1] - self.rois.shape[-2] :]
+
+    def to_grid(self, size: int | tuple[int, int]) -> Tensor:
+        """The latent tokens' features on a regular grid over the image, for what needs one feature per place.
+
+        Each cell has the mean of the tokens, weighted by how near the place is to the middle of their final RoIs, small RoIs
+        before large ones; where no RoI is, of the nearest. :mod:`sparseformers.model.splatting` has the kernel and its reasons.
+        Differentiable in tokens and RoIs; it works in ``torch.compile`` and ``torch.export``.
+
+        Args:
+            size: rows and columns (h, w) of the grid, or one number for both.
+
+        Returns:
+            B x D x h x w, float32.
+
+        Raises:
+            ValueError: for a size below 1.
+        """
+        return splat(self.latent_tokens, self.rois[:, -1], size)
 
 
 class Normalise(nn.Module):
@@ -76,7 +102,7 @@ class SparseFormer(nn.Module):
         check_images(images)
         focus = self.focusing(self.normalise(images), tokens)
         embedding, logits, final_tokens = self.cortex(focus.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois)
+        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois, focus.tokens)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
         """Where each look reads the image: one B x N x P x 2 per focusing iteration and one for the last sampling.
@@ -86,8 +112,16 @@ class SparseFormer(nn.Module):
         Args:
             images: as for :meth:`forward`.
         """
+        return self.focus(images).points
+
+    def focus(self, images: Tensor) -> Focus:
+        """Where it looks at images, without thinking about them: runs the front only.
+
+        Args:
+            images: as for :meth:`forward`.
+        """
         check_images(images)
-        return self.focusing(self.normalise(images)).points
+        return self.focusing(self.normalise(images))
 
 
 class WithTokens(nn.Module):

@@ -54,6 +54,11 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
     )
 
 
+def is_official(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has weights that one of the authors' networks is known by."""
+    return any(name in state for names in MARKS.values() for name in names)
+
+
 def variant_of_config(config: SparseFormerConfig) -> Variant:
     """Which of the authors' networks a configuration is."""
     return "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"

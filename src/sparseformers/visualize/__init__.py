@@ -1,10 +1,48 @@
 """Where a SparseFormer looks, drawn on the image; and how its training went.
 
-``data`` says what there is to draw, ``layout`` where the panels go, ``panels`` and ``figure`` draw them.
+``views`` gives a student its photographs and puts what it saw back on them, ``data`` says what there is to draw, ``sheet`` and
+``layout`` where the panels go, ``panels`` what is in them. Each figure has a file: ``trace_X`` gives its data, ``draw_X`` draws.
 """
 
+from sparseformers.visualize.animation import Glide, draw_frames, glide, save_animation
 from sparseformers.visualize.colours import token_colours
 from sparseformers.visualize.data import FocusPicture, coverage, trace_focus
-from sparseformers.visualize.figure import curves_figure, draw_focus, save_figure
+from sparseformers.visualize.density import DensityPicture, draw_density, trace_density, trace_density_on_photographs
+from sparseformers.visualize.figure import curves_figure, save_figure
+from sparseformers.visualize.iterations import centre_paths, draw_iterations
+from sparseformers.visualize.models import ModelsPicture, draw_focus, draw_models, trace_models
+from sparseformers.visualize.pca import PCAPicture, draw_pca, trace_pca, trace_pca_on_photographs
+from sparseformers.visualize.tokens import TokensPicture, draw_tokens, trace_tokens, trace_tokens_on_photographs
+from sparseformers.visualize.views import trace_photographs
 
-__all__ = ["FocusPicture", "coverage", "curves_figure", "draw_focus", "save_figure", "token_colours", "trace_focus"]
+__all__ = [
+    "DensityPicture",
+    "FocusPicture",
+    "Glide",
+    "ModelsPicture",
+    "PCAPicture",
+    "TokensPicture",
+    "centre_paths",
+    "coverage",
+    "curves_figure",
+    "draw_density",
+    "draw_focus",
+    "draw_frames",
+    "draw_iterations",
+    "draw_models",
+    "draw_pca",
+    "draw_tokens",
+    "glide",
+    "save_animation",
+    "save_figure",
+    "token_colours",
+    "trace_density",
+    "trace_density_on_photographs",
+    "trace_focus",
+    "trace_models",
+    "trace_pca",
+    "trace_pca_on_photographs",
+    "trace_photographs",
+    "trace_tokens",
+    "trace_tokens_on_photographs",
+]

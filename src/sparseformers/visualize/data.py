@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.model.sparseformer import SparseFormer
-from sparseformers.rois import centre_and_size
+from sparseformers.rois import centre_and_size, neighbourhoods
 
-SMALLEST_RADIUS = 0.012
-"""Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2) in [0, 1] of an image."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+"""All of an image."""
+
+EDGE = 1e-6
+"""Of an image: next to nothing."""
 
 SEEN_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
@@ -40,6 +45,8 @@ class FocusPicture:
     """One N x P x 2 per look at the image, in their order; the last is that of the final RoIs."""
     title: str
     """What to call the image, such as its file name."""
+    frame: Box = WHOLE
+    """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of the image."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[0] != 3:
@@ -85,12 +92,34 @@ def trace_focus(student: SparseFormer, images: Tensor, titles: Sequence[str]) ->
     ]
 
 
+def placed(picture: FocusPicture, image: Tensor, frame: Box) -> FocusPicture:
+    """What was seen of a part of an image, on the whole of it.
+
+    Args:
+        picture: of the part.
+        image: 3 x H x W in [0, 1], the whole image.
+        frame: where the part lies in it.
+
+    Returns:
+        The same RoIs and points in the coordinates of ``image``.
+    """
+    x1, y1, x2, y2 = frame
+    corner, sides = torch.tensor([x1, y1]), torch.tensor([x2 - x1, y2 - y1])
+    return FocusPicture(
+        image=image,
+        rois=corner.repeat(2) + picture.rois * sides.repeat(2),
+        points=tuple(corner + look * sides for look in picture.points),
+        title=picture.title,
+        frame=frame,
+    )
+
+
 def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
     """How strongly each pixel is looked at, by the sampling points of the last look.
 
     Every point sees a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
-    the square root of P, per axis); neighbourhoods add up and saturate. A point outside of the image sees its border,
-    as in the network. Points that are not finite see nothing.
+    the square root of P, per axis); neighbourhoods add up and saturate. A point outside of what the student was given sees
+    its border, as in the network. Points that are not finite see nothing.
 
     Args:
         picture: with N x P x 2 points in its last look.
@@ -101,13 +130,18 @@ def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
         H x W in [0, 1], float32: 0 where nothing looks, 0.95 right at a lone point, nearly 1 where several look.
     """
     points = picture.points[-1].float()
-    _, size = centre_and_size(picture.rois[-1])  # N x 2
-    radius = (size / (2 * math.sqrt(points.shape[-2]))).clamp_min(SMALLEST_RADIUS)
-    radius = radius.unsqueeze(-2).expand_as(points)
-    across = _neighbourhood(points[..., 0], radius[..., 0], width)  # NP x W
-    down = _neighbourhood(points[..., 1], radius[..., 1], height)  # NP x H
+    radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2
+    x1, y1, x2, y2 = picture.frame
+    x2, y2 = x2 - EDGE, y2 - EDGE  # the pixel before the far border, not the one behind it
+    across = _neighbourhood(points[..., 0].clamp(x1, x2), radius[..., 0], width)  # NP x W
+    down = _neighbourhood(points[..., 1].clamp(y1, y2), radius[..., 1], height)  # NP x H
     looks = down.T @ across
-    return 1 - (looks * math.log(1 - SEEN_AT_A_POINT)).exp()
+    return (1 - (looks * math.log(1 - SEEN_AT_A_POINT)).exp()) * inside_frame(picture, height=height, width=width)
+
+
+def inside_frame(picture: FocusPicture, *, height: int, width: int) -> Tensor:
+    """Which of H x W pixels the student was given: 1.0 there and 0.0 elsewhere, float32."""
+    return inside_rois(torch.tensor([picture.frame]), height=height, width=width)
 
 
 def inside_rois(rois: Tensor, *, height: int, width: int) -> Tensor:
@@ -129,7 +163,7 @@ def inside_rois(rois: Tensor, *, height: int, width: int) -> Tensor:
 
 def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
     """Gaussians around N x P positions on one axis of the image -> NP x pixels, 1 at the pixel nearest to a position."""
-    position = position.clamp(0, 1).reshape(-1, 1)
+    position = position.reshape(-1, 1)
     # On the nearest pixel's centre, or a small neighbourhood could fall between the pixels of a coarse result.
     position = ((position * pixels).floor().clamp_max(pixels - 1) + 0.5) / pixels
     distance = (_pixel_centres(pixels) - position) / radius.reshape(-1, 1)

@@ -1,98 +1,26 @@
-"""Figures: where a student looks, and how its training went. Made without pyplot, so without a display or global state."""
+"""Writing figures, and the one of how a training went. Made without pyplot, so without a display or global state."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.visualize.colours import token_colours
-from sparseformers.visualize.data import FocusPicture, coverage, inside_rois
-from sparseformers.visualize.layout import Place, Sheet, block_columns, lay_out
-from sparseformers.visualize.panels import draw_photograph, draw_points, draw_rois, margin
+from sparseformers.files import replacing
+from sparseformers.visualize.sheet import empty_figure
 
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """Formats of figures by the suffix of their file."""
-LARGEST_SHEET = 64
-"""Pictures on a sheet, at most."""
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-
-
-def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
-    """A row of panels for each picture: the input, the RoIs at some stages, the sampling points of the last look.
-
-    A token keeps its colour in all panels. A picture is dark and grey where no RoI (or no sampling point) is.
-
-    Args:
-        pictures: 1 to 64, all of the same student.
-        stages: of which to draw the RoIs: 0 for the start, i for after the i-th iteration, -1 for the last; by default
-            the first, third and last of them (each once, if there are fewer).
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, a stage that there is not, or less than one column.
-        ValueError: if the pictures differ in their numbers of stages or tokens.
-    """
-    _check_count(pictures)
-    stage_count, tokens, _ = pictures[0].rois.shape
-    if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
-        raise ValueError("the pictures on a sheet must have the same numbers of stages and tokens")
-    shown = choose_stages(stage_count, stages)
-    titles = ["Input", *(f"RoIs, {stage_name(stage, stage_count)}" for stage in shown), "Sampling points, last stage"]
-    if columns is not None and columns < 1:
-        raise ConfigError(f"A sheet cannot have {columns} columns.", "Ask for one column or more.")
-
-    sheet = lay_out(
-        [_panel_size(picture) for picture in pictures],
-        panels=len(titles),
-        columns=columns or block_columns(len(pictures), len(titles)),
-    )
-    figure = _empty_figure(sheet.width, sheet.height)
-    _write_titles(figure, sheet, titles, pictures)
-    colours = token_colours(tokens)
-    for picture, places in zip(pictures, sheet.panels, strict=True):
-        height, width = picture.image.shape[-2:]
-        panels: list[Axes] = [figure.add_axes(place) for place in places]
-        draw_photograph(panels[0], picture.image)
-        for axes, stage in zip(panels[1:-1], shown, strict=True):
-            rois = picture.rois[stage]
-            draw_photograph(axes, picture.image, inside_rois(rois, height=height, width=width))
-            draw_rois(axes, rois, colours, width=width, height=height)
-        draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
-        draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
-    return figure
-
-
-def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
-    """Which of ``count`` stages to draw, each once: those asked for, or the first, third and last.
-
-    Raises:
-        ConfigError: for a stage that there is not.
-    """
-    wanted = [0, min(2, count - 1), count - 1] if stages is None else list(stages)
-    for stage in wanted:
-        if not -count <= stage < count:
-            raise ConfigError(
-                f"There is no stage {stage}: the student has {count}.",
-                f"Choose from 0 (the start) to {count - 1} (the last); -1 is the last, too.",
-            )
-    return list(dict.fromkeys(stage % count for stage in wanted))
-
-
-def stage_name(stage: int, count: int) -> str:
-    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first."""
-    if stage == count - 1 and count > 1:
-        return "last stage"
-    return f"{ORDINALS[stage]} stage" if stage < len(ORDINALS) else f"stage {stage + 1}"
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
@@ -108,13 +36,17 @@ def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
         RunError: if the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(FORMATS)}.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    check_suffix(path, FORMATS)
+    with replacing_figure(path) as temporary:
         figure.savefig(temporary, format=FORMATS[path.suffix.lower()], dpi=dpi)
-        temporary.replace(path)
+
+
+@contextmanager
+def replacing_figure(path: Path) -> Iterator[Path]:
+    """A temporary path to write a figure to, renamed onto ``path`` at the end; raises RunError if it cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
     # Pillow says ValueError where a picture has more pixels than its format can hold.
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -122,9 +54,36 @@ def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
             f"The figure '{path}' cannot be written ({reason}).",
             "Choose a place where you may write, or another format for a very large figure.",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+
+def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
+    """Finds out before any work whether a file could be written; nothing is left on the disk.
+
+    Args:
+        path: of the file; its folder need not be there yet.
+        suffixes: that it may have, in small letters.
+
+    Raises:
+        ConfigError: for another suffix.
+        RunError: if the file could not be written.
+    """
+    check_suffix(path, suffixes)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"The file '{path}' cannot be written ({error.strerror or error}).", "Choose a place where you may write."
+        ) from error
+
+
+def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
+    """Raises ConfigError unless a file has one of these suffixes, in small or capital letters."""
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(suffixes)}.")
 
 
 def curves_figure(
@@ -143,7 +102,7 @@ def curves_figure(
         loss: the key of the loss.
         held_out: the key of the held-out centred cosine.
     """
-    figure = _empty_figure(8.4, 3.0)
+    figure = empty_figure(8.4, 3.0)
     left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))
     _draw_curve(left, *_series(history, samples, loss), title="Loss", colour="#0072b2", smooth=True)
     _draw_curve(right, *_series(history, samples, held_out), title="Held-out centred cosine", colour="#d55e00", smooth=False)
@@ -179,50 +138,3 @@ def _draw_curve(axes: Axes, seen: list[float], values: list[float], *, title: st
         axes.plot(seen, values, color=colour, linewidth=1.6)
     axes.plot(seen[-1:], values[-1:], "o", color=colour, markersize=4)
     axes.annotate(f"{values[-1]:.3f}", (seen[-1], values[-1]), xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
-
-
-def _check_count(pictures: Sequence[FocusPicture]) -> None:
-    if not pictures:
-        raise ConfigError("There is no picture to draw.", "Give at least one image.")
-    if len(pictures) > LARGEST_SHEET:
-        raise ConfigError(f"{len(pictures)} pictures are too many for one sheet.", f"Draw at most {LARGEST_SHEET} at a time.")
-
-
-def _empty_figure(width: float, height: float) -> Figure:
-    """A white figure of that size in inches, bound to the Agg canvas."""
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _panel_size(picture: FocusPicture) -> tuple[float, float]:
-    """Width and height of a picture with its margin, in pixels."""
-    height, width = picture.image.shape[-2:]
-    return width + 2 * margin(width, height), height + 2 * margin(width, height)
-
-
-def _write_titles(figure: Figure, sheet: Sheet, columns: Sequence[str], pictures: Sequence[FocusPicture]) -> None:
-    """The titles of the columns once at the top of each block, and that of each picture above its panels."""
-    for block in sheet.column_titles:
-        for place, title in zip(block, columns, strict=True):
-            _write(figure, place.left + place.width / 2, place, title, size=9.5, colour="#101014", align="center")
-    for place, panels, picture in zip(sheet.row_titles, sheet.panels, pictures, strict=True):
-        height, width = picture.image.shape[-2:]
-        at_photograph = place.left + panels[0].width * margin(width, height) / _panel_size(picture)[0]
-        fitting = shorten_title(picture.title, letters=int(place.width * sheet.width / 0.08))
-        _write(figure, at_photograph, place, fitting, size=8, colour="#404048", align="left")
-
-
-def _write(figure: Figure, x: float, place: Place, text: str, *, size: float, colour: str, align: str) -> None:
-    # Without mathtext: a file name may hold dollar signs.
-    y = place.bottom + place.height / 2
-    figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
-
-
-def shorten_title(title: str, *, letters: int) -> str:
-    """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = " ".join(title.split())
-    if len(title) <= letters:
-        return title
-    head = (letters - 1) // 2
-    return f"{title[:head]}…{title[len(title) - (letters - 1 - head) :]}"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -21,6 +21,8 @@ MARGIN = 0.04
 """Room around the photograph for what lies outside of it, as a share of its longer side."""
 DIM = 0.3
 """Brightness of the (grey) photograph where nothing looks."""
+PATH_ALPHA = 0.75
+"""Of the line from where a centre was."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 
@@ -68,13 +70,49 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     depth = float(np.nan_to_num(np.prod(far - near, axis=1)).sum()) / (width * height)
     crowded = min(1.0, math.sqrt(depth / 12))
     order = np.argsort(-np.prod(size, axis=1), kind="stable")  # small boxes on top of large ones
-    line = 1.25 - 0.5 * crowded
+    line = 1.3 - 0.3 * crowded
     boxes = PolyCollection(list(corners[order]), facecolors="none", edgecolors=colours[order], linewidths=line, gid="rois")
-    boxes.set_alpha(1 - 0.25 * crowded)
-    boxes.set_path_effects([withStroke(linewidth=line + 1.0 - 0.4 * crowded, foreground=HALO, alpha=0.55 - 0.2 * crowded)])
+    boxes.set_alpha(1 - 0.1 * crowded)
+    boxes.set_path_effects([withStroke(linewidth=line + 0.9 - 0.2 * crowded, foreground=HALO, alpha=0.7 - 0.1 * crowded)])
     boxes.set_zorder(2)
     axes.add_collection(boxes, autolim=False)
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")
+
+
+def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
+    """The RoIs' numbers from 1 at their centres, dark on labels of their colours.
+
+    Args:
+        axes: with the photograph.
+        rois: N x 4 in [0, 1] of the photograph; centres farther out than the margin are marked at the margin.
+        colours: N x 3.
+        width: of the photograph, in pixels.
+        height: of the photograph, in pixels.
+    """
+    centres = _on_panel(centre_and_size(rois)[0].double().numpy(), width, height)
+    for number, ((x, y), colour) in enumerate(zip(centres, colours, strict=True), start=1):
+        if np.isfinite([x, y]).all():
+            label = {"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": HALO, "linewidth": 0.4}
+            axes.text(x, y, str(number), fontsize=6.5, color=HALO, ha="center", va="center", bbox=label, zorder=4)
+
+
+def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, width: int, height: int) -> None:
+    """A faint line for each token, from where its centre was to where it is.
+
+    Args:
+        axes: with the photograph.
+        before: N x 2, centres in [0, 1] of the photograph.
+        after: N x 2, the same a stage later.
+        colours: N x 3.
+        width: of the photograph, in pixels.
+        height: of the photograph, in pixels.
+    """
+    ends = [_on_panel(centres.double().numpy(), width, height) for centres in (before, after)]
+    paths = LineCollection(list(np.stack(ends, axis=1)), colors=colours, linewidths=1.0, capstyle="round", gid="paths")
+    paths.set_alpha(PATH_ALPHA)
+    paths.set_path_effects([withStroke(linewidth=2.0, foreground=HALO, alpha=0.35)])
+    paths.set_zorder(2.5)
+    axes.add_collection(paths, autolim=False)
 
 
 def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
@@ -93,7 +131,7 @@ def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, heigh
 
 def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float, name: str) -> None:
     across, down = places.T
-    axes.scatter(across, down, s=size, c=colours, edgecolors=HALO, linewidths=0.3, zorder=3, gid=name, plotnonfinite=False)
+    axes.scatter(across, down, s=size, c=colours, edgecolors=HALO, linewidths=0.5, zorder=3, gid=name, plotnonfinite=False)
 
 
 def _on_panel(places: Array, width: int, height: int) -> Array:

@@ -332,8 +332,8 @@ def test_bootstrap__with_a_cache_learns_what_it_learns_without(
     losses: list[float] = []
     original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures:
-        figures = original(self, batch, rate=rate, samples=samples)
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
+        figures = original(self, batch, rate=rate, samples=samples, progress=progress)
         losses.append(figures.loss.item())
         return figures
 

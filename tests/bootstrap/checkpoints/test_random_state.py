@@ -41,9 +41,9 @@ def test_bootstrap__nothing_depends_on_the_global_generators(tmp_path: Path, mon
     bootstrap(settings, tmp_path / "run")
     original = TrainingStep.__call__
 
-    def disturbed(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def disturbed(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         draw()
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", disturbed)
     draw()
@@ -60,9 +60,9 @@ def test_resume__goes_on_with_the_generators_of_the_checkpoint(tmp_path: Path, m
     saved = json.loads((tmp_path / "run" / "checkpoints" / "step-00000005" / "state.json").read_text())["random"]
     original, met = TrainingStep.__call__, []
 
-    def noting(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def noting(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         met.append(random_state(CPU))
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", noting)
     draw()

@@ -30,10 +30,10 @@ def at_third_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Non
     def patch(act: Callable[[], None]) -> None:
         original = TrainingStep.__call__
 
-        def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+        def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
             if samples == 8:
                 act()
-            return original(self, batch, rate=rate, samples=samples)
+            return original(self, batch, rate=rate, samples=samples, progress=progress)
 
         monkeypatch.setattr(TrainingStep, "__call__", step)
 
@@ -91,9 +91,9 @@ def test_main__exit_code_and_the_command_to_go_on(
     monkeypatch.undo()
     original = TrainingStep.__call__
 
-    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int) -> StepFigures | None:
+    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
         os.kill(os.getpid(), number)
-        return original(self, batch, rate=rate, samples=samples)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
     monkeypatch.setattr(TrainingStep, "__call__", step)
     assert main(["resume", str(run)]) == code

@@ -186,7 +186,8 @@ class Writing:
 
 def remove_leftovers(run: RunFolder) -> list[str]:
     """Removes what writing left unfinished when the run was killed, and returns the names."""
-    found = [*run.path.glob(".*.part"), *run.checkpoints.glob(".*.part"), *run.checkpoints.glob(".*.old")]
+    unfinished = [path for folder in (run.path, run.checkpoints, run.held_out) for path in folder.glob(".*.part")]
+    found = [*unfinished, *run.checkpoints.glob(".*.old")]
     for path in found:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

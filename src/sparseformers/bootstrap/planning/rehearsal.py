@@ -210,8 +210,9 @@ class _HeldOutNoise(HeldOut):
     def _rounds(self) -> int:
         return 2
 
-    def _focus_images(self) -> Tensor:
-        return random_images(self.parts)[:FOCUS_IMAGES]
+    def _focus_images(self) -> tuple[Tensor, list[str]]:
+        images = random_images(self.parts)[:FOCUS_IMAGES]
+        return images, ["noise"] * len(images)
 
     def _batches(self) -> DataLoader[Batch]:
         images = random_images(self.parts)[: self.batch_size]

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sparseformers.bootstrap.setup import Parts
@@ -37,6 +37,7 @@ def shard(student: SparseFormer, accelerator: Accelerator) -> None:
     for block in [*(front.blocks if isinstance(front, InheritedFocusingTransformer) else ()), *student.cortex.blocks]:
         fully_shard(block, mesh=mesh)
     fully_shard(student, mesh=mesh)
+    register_fsdp_forward_method(student, "focus")  # which needs its weights put together, too
 
 
 def is_sharded(model: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,34 @@ class RunSummary:
     """The cache of views that was trained on, a folder named by its key; None without one."""
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What student and teacher do for an image of the run, which no step of a training changes."""
+
+    student: Cost
+    """Of the student at the run's image size."""
+    teacher: Cost
+    """Of the teacher at the run's image size."""
+    patch_tokens: int
+    """Patches that the teacher cuts such an image into."""
+
+
+def measure_costs(parts: Parts) -> Costs:
+    """The costs of a run, from shapes alone."""
+    student, teacher = measure_cost(parts.inheritance.student, parts.size), measure_cost(parts.teacher, parts.size)
+    return Costs(student, teacher, parts.teacher.patch_tokens)
+
+
+def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
+    """The costs that a run wrote down when it began; None for one of an earlier version."""
+    costs = resolved.get("costs")
+    return None if costs is None else from_dict(Costs, costs, where="costs of the run")
+
+
 def summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignment) -> RunSummary:
     """What came of a training that has just ended."""
     state, meters = trainer.state, trainer.meters
+    costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
     return RunSummary(
         path=run.path,
@@ -61,8 +87,8 @@ def summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignme
         peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
         skipped=len(trainer.skipped),
         non_finite_steps=meters.non_finite,
-        student_cost=measure_cost(parts.inheritance.student, parts.size),
-        teacher_cost=measure_cost(parts.teacher, parts.size),
+        student_cost=costs.student,
+        teacher_cost=costs.teacher,
         report=parts.inheritance.report,
         view_cache=parts.cache_folder,
     )

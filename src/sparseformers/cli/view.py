@@ -1,0 +1,91 @@
+"""``sparseformers view``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import webbrowser
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from sparseformers.cli.output import console_for
+from sparseformers.cli.progress import embedding_progress
+from sparseformers.view import Page, ViewConfig, serve
+
+WAIT = 0.2
+"""Seconds between two looks at whether the page is still being served."""
+
+
+@dataclass(frozen=True)
+class View:
+    """See where a student looks, in a page on this machine: drop an image, slide through the stages, hover the tokens.
+
+    The page shows each token's region of interest, its sampling points, what is inside and how much it counts; the teacher's
+    attention; a second model; the nearest neighbours in a folder. It works offline: nothing is loaded from elsewhere, nothing is
+    sent anywhere, and dropped images are never written to the disk.
+
+    Example: sparseformers view runs/first photos
+
+    Example: sparseformers view runs/first photos --beside runs/second --neighbours photos/train
+    """
+
+    settings: Annotated[ViewConfig, tyro.conf.arg(name="")]
+    """Which model looks at which images."""
+    browser: bool = True
+    """Open the page in a browser, where there is a display."""
+
+    def run(self) -> None:
+        """Runs the command until Ctrl-C."""
+        console = console_for(as_json=False)
+        try:
+            with serve(self.settings, framed=False) as page:
+                self._announce(page, console)
+                _embed_with_bar(page, console)
+                while page.open:
+                    time.sleep(WAIT)
+        except KeyboardInterrupt:
+            console.print("closed", highlight=False)
+
+    def _announce(self, page: Page, console: Console) -> None:
+        def say(text: str) -> None:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        networks, library = page.session.networks, page.session.library
+        if networks.teacher_problem is not None:
+            say(networks.teacher_problem)
+        for gallery in (library.images, library.neighbours):
+            if gallery.led_out:
+                say(f"left out: {gallery.led_out} links that lead out of their folder")
+        for error in library.unreadable:
+            say(error.problem)
+        if page.asked_port not in (0, page.port):
+            say(f"port {page.asked_port} is in use, so it is {page.port}")
+        say(f"{page.url}  (Ctrl-C ends it)")
+        if self.browser and has_display():
+            webbrowser.open(page.url)
+
+
+def has_display() -> bool:
+    """Whether a browser could show itself here; without a display a text browser would take over the terminal."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _embed_with_bar(page: Page, console: Console) -> None:
+    """Shows how the folder of neighbours is being embedded, while the page is served already; names what cannot be read."""
+    index = page.session.indices.get("0")
+    if index is None:
+        return
+    with embedding_progress(console, "neighbours", len(index.gallery)) as advance:
+        told = 0
+        while page.open and not index.ready and index.problem is None:
+            time.sleep(WAIT)
+            advance(index.done - told)
+            told = index.done
+    for error in index.skipped:
+        console.print(f"skipped {error.path}: {error.reason}", highlight=False, markup=False, soft_wrap=True)
+    if index.problem is not None:
+        console.print(f"No neighbours: {index.problem.problem}", highlight=False, markup=False, soft_wrap=True)

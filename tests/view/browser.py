@@ -1,0 +1,139 @@
+"""A real Chromium without a window, and what it did on the network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REQUIRED = os.environ.get("BROWSER_TESTS") == "required"
+"""Set by .ci/run: without a browser the tests then fail, and are not skipped."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 40.0
+"""Seconds to wait for something that the page should do; machines of many tests are slow."""
+
+
+def do_without(reason: str) -> None:
+    """Skips the test, or fails it where a browser is required."""
+    if REQUIRED:
+        pytest.fail(f"{reason}, and BROWSER_TESTS is 'required'")
+    pytest.skip(reason)
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def run(self, script: str, *arguments: object) -> Any:
+        """What a script of the page returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def open(self, url: str) -> None:
+        """Opens a page, and forgets what was asked of the network before."""
+        self.driver.get("about:blank")
+        self.driver.get_log("performance")
+        self.driver.get_log("browser")
+        self.driver.get(url)
+
+    def wait(self, script: str, *arguments: object) -> Any:
+        """What an expression of the page gives as soon as it is true."""
+        return self.until(lambda: self.run(f"return {script}", *arguments), script)
+
+    def until(self, ask: Callable[[], Any], what: str) -> Any:
+        """What ``ask`` gives as soon as it is true."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if found := ask():
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"did not come true: {what}; the page says {self.run('return document.body.innerText')!r}")
+
+    def find(self, selector: str) -> Any:
+        """The element of a selector."""
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        """What an element says."""
+        said: str = self.run("return document.querySelector(arguments[0]).textContent", selector)
+        return said
+
+    def hover(self, element: Any, across: float, down: float) -> None:
+        """Moves the pointer to a place in [0, 1] of an element."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        x, y = (across - 0.5) * element.size["width"], (down - 0.5) * element.size["height"]
+        ActionChains(self.driver).move_to_element_with_offset(element, round(x), round(y)).perform()
+
+    def press(self, *keys: str) -> None:
+        """Presses keys, one after the other."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def choose(self, *paths: Path) -> None:
+        """Chooses files in the page's own chooser."""
+        self.find("#file").send_keys("\n".join(str(path) for path in paths))
+
+    def drop(self, path: Path) -> None:
+        """Drops a file on the page, as a pointer that carries it would."""
+        script = """
+            const bytes = Uint8Array.from(atob(arguments[0]), (character) => character.charCodeAt(0));
+            const carried = new DataTransfer();
+            carried.items.add(new File([bytes], arguments[1]));
+            for (const kind of ["dragenter", "dragover", "drop"])
+              document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));"""
+        self.run(script, base64.b64encode(path.read_bytes()).decode(), path.name)
+
+    def requested(self) -> list[str]:
+        """The addresses that were asked for since the page was opened, or the last time that this was asked."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        kinds = {"Network.requestWillBeSent": "request", "Network.webSocketCreated": None}
+        return [
+            message["params"]["url"] if kinds[message["method"]] is None else message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] in kinds
+        ]
+
+    def complaints(self) -> list[str]:
+        """Errors in the browser's console, such as what the Content-Security-Policy has blocked."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@contextmanager
+def chromium(width: int = 1400, height: int = 1000) -> Iterator[Browser]:
+    """Starts Chromium; skips the test where it, its driver or selenium is missing."""
+    try:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+    except ModuleNotFoundError:
+        do_without("selenium is not installed")
+    binary = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        do_without("Chromium or its chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(binary)
+    arguments = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # whom Chromium's sandbox does not let in
+        arguments.append("--no-sandbox")
+    for argument in (*arguments, f"--window-size={width},{height}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(str(driver)))
+    try:
+        started.set_script_timeout(PATIENCE)
+        yield Browser(started)
+    finally:
+        started.quit()
