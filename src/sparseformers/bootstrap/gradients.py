@@ -1,4 +1,4 @@
-"""Gradients of a step before anything is done to them: how large they are, and whether a step may be made from them."""
+"""Gradients of a step: how large they are, which tells whether a step may be made from them, and how they are clipped."""
 
 from __future__ import annotations
 
@@ -24,8 +24,33 @@ def group_norms(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def total_norm(norms: Mapping[str, Tensor]) -> Tensor:
-    """The norm of all groups together."""
-    return torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    """The norm of all groups together; 0 of none."""
+    return torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros(())
+
+
+def fetched(loss: Tensor, norms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss and norms in the host's memory, by one copy: a device that computes ahead is waited for once and not for each."""
+    values = torch.stack([loss, *norms.values()]).cpu()
+    return values[0], dict(zip(norms, values[1:].unbind(), strict=True))
+
+
+def clip(optimiser: torch.optim.Optimizer, norms: Mapping[str, Tensor], largest: float) -> Tensor:
+    """Clips the gradients to a norm, those that move RoIs for themselves, and returns the norm of the others before that.
+
+    The gradient of sampling coordinates is now and then so large that all the others would be scaled down to nothing with it.
+
+    Args:
+        optimiser: after the backward pass, gradients unscaled.
+        norms: of :func:`group_norms`, finite and in the host's memory: no gradient is read once more to measure it.
+        largest: norm that either part may have.
+    """
+    others = total_norm({name: norm for name, norm in norms.items() if name != "rois"})
+    for moving, norm in ((True, norms.get("rois", torch.zeros(()))), (False, others)):
+        share = (largest / (norm + 1e-6)).item()  # to the bit what torch.nn.utils.clip_grad_norm_ multiplies by
+        if share < 1:
+            groups = [group["params"] for group in optimiser.param_groups if (group["name"] == "rois") == moving]
+            torch._foreach_mul_([each.grad for group in groups for each in group if each.grad is not None], share)
+    return others
 
 
 def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:

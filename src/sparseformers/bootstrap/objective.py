@@ -189,7 +189,26 @@ def alignment_loss(
         answer = teacher_targets(teacher, images, autocast, with_tokens=objective.token_weight > 0)
     else:
         answer = Targets(targets)
+    if coarse is not None and objective.dense_weight:
+        answer = answer._replace(coarse=coarse_targets(coarse, images, autocast))
+    return student_loss(student, images, answer, autocast, objective=objective, tokens=tokens)
+
+
+def coarse_targets(coarse: CoarseTokens, images: Tensor, autocast: torch.dtype | None) -> Tensor:
+    """The dense targets B x N x D, without gradient; arguments as for :func:`alignment_loss`."""
+    with torch.no_grad(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        return coarse.latent(images)
+
+
+def student_loss(
+    student: Callable[[Tensor, int | None], SparseFormerOutput],
+    images: Tensor,
+    answer: Targets,
+    autocast: torch.dtype | None,
+    *,
+    objective: Objective = PLAIN,
+    tokens: int | None = None,
+) -> Tensor:
+    """The objective where what the teacher says is known; other arguments as for :func:`alignment_loss`."""
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        if coarse is not None and objective.dense_weight:
-            answer = answer._replace(coarse=coarse.latent(images))
         return objective(student(images, tokens), answer)

@@ -10,11 +10,10 @@ from typing import Literal, NamedTuple, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from sparseformers.bootstrap.average import WeightAverage
 from sparseformers.bootstrap.compiling import CompiledForBatches, compile_errors
-from sparseformers.bootstrap.gradients import group_norms, total_norm
+from sparseformers.bootstrap.gradients import clip, fetched, group_norms, total_norm
 from sparseformers.bootstrap.objective import Objective, alignment_loss
 from sparseformers.bootstrap.optimiser import set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
@@ -34,7 +33,7 @@ SMALLEST_SCALE = 1.0
 
 
 class StepFigures(NamedTuple):
-    """What a step has to say; values stay on the device."""
+    """What a step has to say; values are in the host's memory."""
 
     outcome: Outcome
     """Whether the step was made."""
@@ -105,11 +104,20 @@ class TrainingStep:
         set_rates(self.optimiser, rate)
         with compile_errors():
             loss = self._backward(batch, self.objective.at(progress), self._tokens(samples), images)
+        return self.learn(loss, images)
+
+    def learn(self, loss: Tensor, images: int) -> StepFigures:
+        """What follows the backward pass: clips the gradient, makes the step of the optimiser, and drops the gradient.
+
+        Args:
+            loss: mean over the images of the batch, over all processes, as a scalar on the device.
+            images: how many, over all processes.
+        """
         self.scaler.unscale_(self.optimiser)
-        norms = group_norms(self.optimiser)
+        loss, norms = fetched(loss, group_norms(self.optimiser))
         norm, outcome = total_norm(norms), self._outcome(loss, norms)
         if outcome == "made":
-            norm = self._clip()
+            norm = clip(self.optimiser, norms, self.settings.clip_norm)
             self.scaler.step(self.optimiser)
             if self.average is not None:
                 self.average.update()
@@ -165,20 +173,6 @@ class TrainingStep:
         own = self.parts.inheritance.student.config.focusing.tokens
         choices = sorted({own, *self.settings.elastic})
         return choices[derived_seed(self.settings.seed, samples) % len(choices)]
-
-    def _clip(self) -> Tensor:
-        """Clips the gradient, and returns its norm before that, without the part that moves RoIs.
-
-        That part is clipped for itself: the gradient of sampling coordinates is now and then so large that all the others
-        would be scaled down to nothing with it.
-        """
-        groups = self.optimiser.param_groups
-        moving = [parameter for group in groups if group["name"] == "rois" for parameter in group["params"]]
-        others = [parameter for group in groups if group["name"] != "rois" for parameter in group["params"]]
-        if moving:
-            self.accelerator.clip_grad_norm_(moving, self.settings.clip_norm)
-        norm: Tensor = self.accelerator.clip_grad_norm_(others, self.settings.clip_norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def split(batch: Batch, count: int) -> list[Batch]:

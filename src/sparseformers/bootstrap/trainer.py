@@ -93,7 +93,7 @@ class Trainer:
             RunStopped: after a step, with the state saved, if a signal asked for it.
         """
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
-        step = self._step(held_out)
+        step = self.make_step(held_out)
         if self._progress() >= 1:
             self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
         elif not self.state.evaluations:
@@ -119,20 +119,24 @@ class Trainer:
         assert self.state.alignment is not None  # measured at the end, if not before
         return self.state.alignment
 
-    def rehearse(self, held_out: HeldOut, batches: Iterable[Batch] | None = None) -> Iterator[None]:
+    def rehearse(self, step: TrainingStep, batches: Iterable[Batch] | None = None) -> Iterator[None]:
         """Makes steps as :meth:`train` does, for as long as the budget lasts, and stops after each; to time them by.
 
         Args:
-            held_out: as for a training.
+            step: of :meth:`make_step`.
             batches: to learn from in the place of the stream of views.
         """
-        step = self._step(held_out)
         for batch in self.meters.timed(self._batches() if batches is None else batches):
             self._learn(step, batch)
             self._count(batch)
             yield
 
-    def _step(self, held_out: HeldOut) -> TrainingStep:
+    def make_step(self, held_out: HeldOut) -> TrainingStep:
+        """What learns from the batches; made once, because it wraps the student for its processes.
+
+        Args:
+            held_out: images by whose embeddings whitening is, where it is asked for.
+        """
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         objective = Objective(

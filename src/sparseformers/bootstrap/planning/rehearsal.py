@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader
 from sparseformers.bootstrap.budget import Budget
 from sparseformers.bootstrap.cache.views import ViewCache
 from sparseformers.bootstrap.held_out import FOCUS_IMAGES, HeldOut
-from sparseformers.bootstrap.objective import PLAIN, Targets, teacher_targets
+from sparseformers.bootstrap.objective import teacher_targets
+from sparseformers.bootstrap.planning.step_parts import StepInParts, seconds_of
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.run_folder import RunFolder
 from sparseformers.bootstrap.setup import Parts, thin
+from sparseformers.bootstrap.step import TrainingStep
 from sparseformers.bootstrap.trainer import Trainer
 from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
 from sparseformers.data.dataset import BATCHES_AHEAD
@@ -89,10 +91,11 @@ def rehearse(parts: Parts, *, seconds: float, cache: ViewCache | None = None) ->
         trainer = Trainer(endless, run, accelerator, cache=cache)
         reading = _time_reading(endless, seconds / 2) if _reads(endless) else None
         images = random_images(parts)
-        step, data_wait = _time_steps(trainer, held_out, _batches(endless, images, cache), endless, seconds)
-        times = _time_parts(endless, trainer, images)
-        saving = _seconds_of(lambda: save(trainer.student, run.model, provenance=parts.inheritance.provenance))
-    return Measured(times, step, data_wait, reading, held_out_image, saving, reads=bool(parts.train))
+        step = trainer.make_step(held_out)
+        mean, data_wait = _time_steps(trainer, step, _batches(endless, images, cache), endless, seconds)
+        times = _time_parts(endless, step, images)
+        saving = seconds_of(lambda: save(trainer.student, run.model, provenance=parts.inheritance.provenance))
+    return Measured(times, mean, data_wait, reading, held_out_image, saving, reads=bool(parts.train))
 
 
 def random_images(parts: Parts) -> Tensor:
@@ -136,10 +139,10 @@ def _made_up_cache(parts: Parts) -> ViewCache:
 
 
 def _time_steps(
-    trainer: Trainer, held_out: HeldOut, batches: Iterable[Batch] | None, parts: Parts, seconds: float
+    trainer: Trainer, step: TrainingStep, batches: Iterable[Batch] | None, parts: Parts, seconds: float
 ) -> tuple[float, float]:
     """Mean seconds of a step, and the share of them spent waiting for images."""
-    steps = trainer.rehearse(held_out, batches)
+    steps = trainer.rehearse(step, batches)
     # What the reading processes have made before the first step must not count as if it came for nothing.
     ahead = parts.workers * BATCHES_AHEAD if batches is None and _reads(parts) else 0
     _drain(steps, fewest=1 + ahead, seconds=0.0)
@@ -159,28 +162,14 @@ def _drain(steps: Iterator[object], *, fewest: int, seconds: float) -> float:
     return elapsed / taken
 
 
-def _time_parts(parts: Parts, trainer: Trainer, images: Tensor) -> StepParts:
+def _time_parts(parts: Parts, step: TrainingStep, images: Tensor) -> StepParts:
     """The parts of a step one by one, each the median of several."""
-    settings, student, dtype = parts.settings, trainer.student, autocast_dtype(parts.precision)
-    target = torch.ones(len(images), parts.teacher.anatomy.embedding_width, device=parts.device)
-    learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    losses: list[Tensor] = []
-
-    def forward() -> None:
-        with torch.autocast(parts.device.type, dtype=dtype, enabled=dtype is not None):
-            losses.append(PLAIN(student(images), Targets(target)))
-
-    def optimise() -> None:
-        torch.nn.utils.clip_grad_norm_(learning, settings.clip_norm)
-        trainer.optimiser.step()
-        trainer.optimiser.zero_grad(set_to_none=True)
-        if trainer.average is not None:
-            trainer.average.update()
-
-    works = (forward, lambda: losses.pop().backward(), optimise)
-    rounds = [[_seconds_of(work, parts.device) for work in works] for _ in range(1 + FEWEST_STEPS)]
-    student_times = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
-    return StepParts(0.0 if settings.cache_teacher is not None else time_teacher(parts), *student_times)
+    works = dict(StepInParts(step, images).parts)
+    if parts.settings.cache_teacher is not None:
+        del works["teacher"]
+    rounds = [[seconds_of(work, parts.device) for work in works.values()] for _ in range(1 + FEWEST_STEPS)]
+    medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
+    return StepParts(**{"teacher": 0.0, **dict(zip(works, medians, strict=True))})
 
 
 def _time_reading(parts: Parts, seconds: float) -> float:
@@ -200,7 +189,7 @@ def _time_held_out(parts: Parts, accelerator: Accelerator) -> tuple[HeldOut, flo
         held_out = HeldOut(dataclasses.replace(parts, held_out=some), SkippedImages(), accelerator)
     else:
         held_out = _HeldOutNoise(parts, SkippedImages(), accelerator)
-    seconds = _seconds_of(lambda: held_out.measure(parts.inheritance.student), parts.device)
+    seconds = seconds_of(lambda: held_out.measure(parts.inheritance.student), parts.device)
     return held_out, seconds / len(held_out.teacher)
 
 
@@ -222,12 +211,4 @@ class _HeldOutNoise(HeldOut):
 
 def _median(work: Callable[[], object], parts: Parts) -> float:
     """Seconds that some work takes, after a first time that warms up."""
-    return statistics.median([_seconds_of(work, parts.device) for _ in range(1 + FEWEST_STEPS)][1:])
-
-
-def _seconds_of(work: Callable[[], object], device: torch.device | None = None) -> float:
-    start = time.perf_counter()
-    work()
-    if device is not None and device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter() - start
+    return statistics.median([seconds_of(work, parts.device) for _ in range(1 + FEWEST_STEPS)][1:])

@@ -1,4 +1,4 @@
-"""Running figures of a training; values stay on the device until they are read."""
+"""Running figures of a training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Meters:
     """Loss, gradient norms, images a second and the share of time spent waiting for data, since the last reading.
 
     Args:
-        device: where losses are computed.
+        device: where losses are computed, and whose memory is told; the figures themselves are summed in the host's memory.
         every: steps between two readings; a number and not a time, so that a run that was stopped and resumed has the same.
     """
 
@@ -36,8 +36,8 @@ class Meters:
         self._clear()
 
     def _clear(self) -> None:
-        self._loss = torch.zeros((), device=self.device)
-        self._norm = torch.zeros((), device=self.device)
+        self._loss = torch.zeros(())
+        self._norm = torch.zeros(())
         self._norms: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
@@ -59,7 +59,7 @@ class Meters:
         """Adds one optimiser step.
 
         Args:
-            loss: of the step, on the device.
+            loss: of the step, in the host's memory as the norms are.
             norm: of the gradient before clipping.
             images: seen in it, over all processes.
             norms: of the gradient before clipping by group of parameters.
@@ -68,7 +68,7 @@ class Meters:
         if norm is not None:
             self._norm += norm.detach()
         for name, value in norms.items():
-            self._norms[name] = self._norms.get(name, torch.zeros((), device=self.device)) + value.detach()
+            self._norms[name] = self._norms.get(name, torch.zeros(())) + value.detach()
         self._steps += 1
         self._count(images)
 
@@ -126,7 +126,7 @@ class Meters:
         """Takes over a state of :meth:`state_dict`."""
         self._loss.fill_(state["loss"])
         self._norm.fill_(state["norm"])
-        self._norms = {name: torch.tensor(value, device=self.device) for name, value in state["norms"].items()}
+        self._norms = {name: torch.tensor(value) for name, value in state["norms"].items()}
         self._steps, self._images = int(state["steps"]), int(state["images"])
         self.images = int(state["total_images"])
         self.non_finite, self.overflows = int(state["non_finite"]), int(state["overflows"])
