@@ -37,6 +37,8 @@ from sparseformers.evaluate import measure_training_cost
 
 PRODUCT = (2048, 384, 1536)
 """Rows, inner size and columns of the matrix product whose rate the parts are compared with: a layer of a small transformer."""
+PRODUCTS = 16
+"""So many of them are timed at once."""
 LABELS = {
     "teacher": "teacher forward",
     "forward": "student forward",
@@ -105,15 +107,18 @@ def make_step(options: Options) -> TrainingStep:
     return TrainingStep(parts, student, optimiser, accelerator, objective=Objective(), average=average, scaler=scaler)
 
 
-def product(parts: Parts) -> Callable[[], object]:
-    """The matrix product that tells the machine's rate, in the precision of the training."""
+def products(parts: Parts) -> Callable[[], None]:
+    """The matrix products that tell the machine's rate, in the precision of the training."""
     dtype = autocast_dtype(parts.precision) or torch.float32
     rows, inner, columns = PRODUCT
-    left, right = (
-        torch.rand(rows, inner, device=parts.device, dtype=dtype),
-        torch.rand(columns, inner, device=parts.device, dtype=dtype),
-    )
-    return lambda: torch.nn.functional.linear(left, right)
+    left = torch.rand(rows, inner, device=parts.device, dtype=dtype)
+    right = torch.rand(columns, inner, device=parts.device, dtype=dtype)
+
+    def multiply() -> None:
+        for _ in range(PRODUCTS):
+            torch.nn.functional.linear(left, right)
+
+    return multiply
 
 
 def reading(parts: Parts) -> Iterator[object]:
@@ -123,11 +128,11 @@ def reading(parts: Parts) -> Iterator[object]:
 
 
 def take_turns(step: TrainingStep, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the parts, the whole step, a product and the reading of a batch, by name, for each turn."""
+    """Seconds of the parts, the whole step, the products and the reading of a batch, by name, for each turn."""
     parts, batches = step.parts, reading(step.parts)
     taken = StepInParts(step, random_images(parts))
     works: dict[str, Callable[[], object]] = {**taken.parts, "whole": taken.whole}
-    works |= {"product": product(parts), "reading": lambda: next(batches)}
+    works |= {"products": products(parts), "reading": lambda: next(batches)}
     clock = time.process_time if parts.device.type == "cpu" else time.perf_counter
     turns = [{name: seconds_of(work, parts.device, clock=clock) for name, work in works.items()} for _ in range(2 + rounds)]
     return {name: [turn[name] for turn in turns[2:]] for name in works}
@@ -141,10 +146,10 @@ def print_table(step: TrainingStep, seconds: dict[str, list[float]]) -> None:
     computed = {"teacher": cost.teacher_forward, "forward": cost.student_forward, "backward": cost.student_backward}
     computed["whole"] = cost.total
     rows, inner, columns = PRODUCT
-    rate = 2 * rows * inner * columns / min(seconds["product"]) / 1e9
     sums = [sum(turn) for turn in zip(*(seconds[name] for name in ("teacher", "forward", "backward")), strict=True)]
     ratios = [whole / alone for whole, alone in zip(seconds["whole"], sums, strict=True)]
     middle = {name: statistics.median(values) for name, values in seconds.items()}
+    rate = 2 * PRODUCTS * rows * inner * columns / middle["products"] / 1e9
     print("| | ms | share of the sum | GFLOP/s | of a product's |\n|---|---|---|---|---|")
     for name, label in LABELS.items():
         reached = 2 * images * computed[name] / middle[name] / 1e9 if name in computed else None

@@ -145,6 +145,17 @@ def test_compiled_for_batches__runs_others_as_they_are(monkeypatch: pytest.Monke
     assert calls == [4]
 
 
+def test_compile__is_for_the_teacher_and_the_student(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def compile_(network: nn.Module, **_named: object) -> object:
+        return lambda *given: (calls.append(type(network).__name__), network(*given))[1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    step_of(parts_of(changed(settings, compile=True)))(batch_of(), rate=1.0, samples=0)
+    assert calls == ["TimmTeacher", "SparseFormer"]
+
+
 def test_compile__a_failure_is_one_sentence(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(*_given: object, **_named: object) -> object:
         raise RuntimeError("no C++ compiler")
