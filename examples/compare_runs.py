@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.run_pair import Pair, load_pair
-from sparseformers.data import evaluation_batches, find_images
+from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.evaluate import embed
 from sparseformers.rois import centre_and_size
 from sparseformers.visualize import draw_focus, save_figure, trace_focus
@@ -75,7 +75,7 @@ def movement(pair: Pair, paths: list[Path]) -> Tensor:
     moved = []
     for batch in track(evaluation_batches(paths, pair.teacher.preprocessing, batch_size=32, workers=1), "RoIs"):
         with torch.inference_mode():
-            rois = pair.student(batch.images.to(pair.device)).rois
+            rois = pair.student(images_on(pair.device, batch.images)).rois
         (start, size), (end, _) = centre_and_size(rois[:, 0]), centre_and_size(rois[:, -1])
         moved.append(((end - start) / size).norm(dim=-1).mean(dim=-1).cpu())
     return torch.cat(moved)

@@ -22,7 +22,15 @@ from torch import Tensor
 from sparseformers import rois as roi_arithmetic
 from sparseformers.bootstrap.objective import cosine_distance
 from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor, set_rates
-from sparseformers.data import ImageViews, SampleStream, evaluation_batches, find_images, training_loader, training_view
+from sparseformers.data import (
+    ImageViews,
+    SampleStream,
+    evaluation_batches,
+    find_images,
+    images_on,
+    training_loader,
+    training_view,
+)
 from sparseformers.inherit import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
@@ -124,7 +132,7 @@ def main(settings: Settings) -> None:
     views = ImageViews(paths, training_view(teacher.preprocessing.size, "default"), seed=settings.seed)
     stream = SampleStream(len(paths), batch_size=settings.batch_size, seed=settings.seed, total=settings.samples)
     for step, batch in enumerate(training_loader(views, stream, workers=1)):
-        images = batch.images
+        images = images_on("cpu", batch.images)
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             target = teacher(images).embedding
             rois = {name: rois_of(name, images) for name in students}
@@ -144,12 +152,13 @@ def _judge(settings, teacher, students, attention, rois_of) -> None:  # type: ig
     """Centred cosine to the teacher, on all test images and on the quarter where attention is most concentrated."""
     found: dict[str, list[Tensor]] = {name: [] for name in ("teacher", "spread", *students)}
     for batch in evaluation_batches(find_images([settings.test]), teacher.preprocessing, batch_size=64, workers=1):
+        images = images_on("cpu", batch.images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found["teacher"].append(teacher(batch.images).embedding.float())
-            weights = attention(batch.images).flatten(1)
+            found["teacher"].append(teacher(images).embedding.float())
+            weights = attention(images).flatten(1)
             found["spread"].append(-(weights * weights.clamp(min=1e-9).log()).sum(dim=1))
             for name, student in students.items():
-                found[name].append(embed(student.eval(), batch.images, rois_of(name, batch.images)).float())
+                found[name].append(embed(student.eval(), images, rois_of(name, images)).float())
     answers = {name: torch.cat(parts) for name, parts in found.items()}
     mean = answers["teacher"].mean(dim=0)
     small = answers["spread"] <= answers["spread"].quantile(0.25)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data import LabelledImages, default_workers, evaluation_batches, labelled_splits
+from sparseformers.data import LabelledImages, default_workers, evaluation_batches, images_on, labelled_splits
 from sparseformers.errors import DataError, SparseFormersError, WeightsError
 from sparseformers.evaluate.modes import inference
 from sparseformers.evaluate.prompts import pretty_name
@@ -153,7 +153,7 @@ def embed_images(clip: open_clip.CLIP, images: LabelledImages, settings: Setting
     rows, indices = [], []
     for batch in track(batches, description="embedding images", transient=True):
         with inference(CPU, precision):
-            rows.append(clip.eval().encode_image((batch.images - mean) / std, normalize=True).float())
+            rows.append(clip.eval().encode_image((images_on(CPU, batch.images) - mean) / std, normalize=True).float())
         indices.extend(batch.indices)
     return torch.cat(rows).clone(), torch.tensor(images.labels)[torch.tensor(indices)]
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from examples.small_clip import Settings, build, make
 from sparseformers.cli.main import main
-from sparseformers.data import evaluation_batches, find_images
+from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.errors import WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import open_clip as adapter
@@ -53,14 +53,14 @@ def test_the_image_tower_is_the_dinov2_that_it_was_made_of(weights: Path, photos
     (batch,) = evaluation_batches(find_images([photos / "test" / "ant"]), dinov2.preprocessing, batch_size=9, workers=0)
     clip = build(Settings(weights, photos, photos / "clip.safetensors", image_size=SIDE)).eval()
     assert type(clip) is open_clip.CLIP
-    said = clip.encode_image(dinov2.normalise(batch.images))
-    assert_close(said, dinov2(batch.images).embedding, rtol=0, atol=2e-4 * float(said.abs().max()))
+    said = clip.encode_image(dinov2.normalise(images_on("cpu", batch.images)))
+    assert_close(said, dinov2(images_on("cpu", batch.images)).embedding, rtol=0, atol=2e-4 * float(said.abs().max()))
     # Locked: the text tower and the temperature learn, and nothing else.
     assert not any(weight.requires_grad for weight in clip.visual.parameters())
     assert clip.logit_scale.requires_grad
     assert clip.token_embedding.weight.requires_grad
     # And our teacher reads OpenCLIP's class as it reads timm's.
-    assert_close(adapter.from_module(clip).embed(dinov2.normalise(batch.images)).embedding, said)
+    assert_close(adapter.from_module(clip).embed(dinov2.normalise(images_on("cpu", batch.images))).embedding, said)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, photos: Path) -> None:

@@ -16,7 +16,7 @@ from sparseformers.bootstrap.objective import unexplained_variance
 from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.data import Batch, SampleStream, training_loader
+from sparseformers.data import Batch, SampleStream, images_on, training_loader
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.saving import load
@@ -90,7 +90,7 @@ def test_dense_weight__brings_the_front_nearer_to_the_coarse_teacher(settings: B
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
     stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)
-    images = next(iter(training_loader(parts.training_views(), stream, workers=0))).images
+    images = images_on("cpu", next(iter(training_loader(parts.training_views(), stream, workers=0))).images)
     with torch.inference_mode():
         wanted = coarse.latent(images)
         plain, dense = (unexplained_variance(load(tmp_path / name)(images).focused, wanted).item() for name in ("plain", "dense"))

@@ -14,7 +14,7 @@ from sparseformers.bootstrap import RunFolder, bootstrap, resume
 from sparseformers.bootstrap.held_out import HeldOut, Look
 from sparseformers.bootstrap.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.data import Batch, evaluation_view, fixed_views, read_image, to_bytes
+from sparseformers.data import Batch, evaluation_view, fixed_views, read_image
 from sparseformers.evaluate import Drift
 from tests.bootstrap.runs import changed, entries, tiny_settings
 from tests.tiny import SIDE, write_images
@@ -62,7 +62,7 @@ def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path
     pictures = record.worst()
     assert list(pictures) == [each.index for each in worst_of(cosines)]
     for index, picture in pictures.items():
-        assert torch.equal(picture, to_bytes(views[index].images[0]))
+        assert torch.equal(picture, views[index].images[0])
 
 
 def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

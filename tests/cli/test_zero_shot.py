@@ -12,7 +12,7 @@ from torch import Tensor
 
 import sparseformers
 from sparseformers.cli.main import main
-from sparseformers.data import LabelledImages, evaluation_batches, labelled_splits
+from sparseformers.data import LabelledImages, evaluation_batches, images_on, labelled_splits
 from sparseformers.inherit import inherit
 from sparseformers.teachers import load_teacher
 from tests.cli.test_main import FAST, refusal
@@ -70,7 +70,7 @@ def expected_accuracy(teacher: str, images: LabelledImages, names: list[str]) ->
     classes = open_clip.build_zero_shot_classifier(clip, tokenizer, names, open_clip.SIMPLE_IMAGENET_TEMPLATES)
     (batch,) = evaluation_batches(list(images.paths), preprocessing, batch_size=99, workers=0)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (preprocessing.mean, preprocessing.std))
-    embedded = clip.encode_image((batch.images - mean) / std, normalize=True)
+    embedded = clip.encode_image((images_on("cpu", batch.images) - mean) / std, normalize=True)
     return ((embedded @ classes).argmax(dim=1) == torch.tensor(images.labels)).double().mean().item(), embedded
 
 

@@ -23,6 +23,7 @@ from sparseformers.data import (
     evaluation_batches,
     evaluation_view,
     fixed_views,
+    images_on,
     read_image,
     training_loader,
     training_view,
@@ -75,7 +76,7 @@ class TestImageViews:
         assert image_of(views, 0, 1).dtype == torch.uint8
         keys = list(SampleStream(len(views), batch_size=2, seed=0, total=4))
         batches = list(training_loader(views, SampleStream(len(views), batch_size=2, seed=0, total=4), workers=workers))
-        for key, image in zip(chain(*keys), chain(*(batch.images for batch in batches)), strict=True):
+        for key, image in zip(chain(*keys), chain(*(images_on("cpu", batch.images) for batch in batches)), strict=True):
             with Image.open(photographs[key.index]) as opened, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(0, key.epoch, key.index))
                 expected = views.view(opened.convert("RGB"))
@@ -256,7 +257,8 @@ class TestEvaluationBatches:
         assert len(loader) == 3
         view = evaluation_view(self.preprocessing)
         expected = torch.stack([view(read_image(path)) for path in photographs])
-        assert torch.equal(torch.cat([batch.images for batch in batches]), expected)
+        assert all(batch.images.dtype == torch.uint8 for batch in batches)
+        assert torch.equal(torch.cat([images_on("cpu", batch.images) for batch in batches]), expected)
 
     def test_unreadable_images(self, with_broken: list[Path]) -> None:
         (batch,) = evaluation_batches(with_broken, self.preprocessing, batch_size=8, workers=0)

@@ -8,7 +8,7 @@ import torch
 
 from sparseformers.bootstrap.cache.views import ViewCache
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.data import SampleStream, training_loader
+from sparseformers.data import SampleStream, images_on, training_loader
 from sparseformers.errors import DataError
 from sparseformers.inherit.fitted import fit_start
 
@@ -41,5 +41,5 @@ def fit_front(parts: Parts, cache: ViewCache | None) -> float:
         )
     shares = parts.inheritance.provenance.shares
     # A student that is to be sharded is not on the device yet.
-    images = torch.cat(read).to(next(student.parameters()).device)
+    images = images_on(next(student.parameters()).device, torch.cat(read))
     return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=settings.seed)

@@ -30,6 +30,7 @@ from sparseformers.data import (
     evaluation_batches,
     evaluation_view,
     fixed_views,
+    images_on,
 )
 from sparseformers.errors import DataError
 from sparseformers.evaluate import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
@@ -152,7 +153,7 @@ class HeldOut:
     def _embedding(self, model: nn.Module, images: Tensor) -> Tensor:
         """B x D, float32 on the CPU."""
         parts = self.parts
-        images = images.to(parts.device, non_blocking=True)
+        images = images_on(parts.device, images)
         with inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(model)):
             embedding: Tensor = model(images).embedding.float().cpu()
         return embedding.clone()  # an ordinary tensor, not one of inference mode

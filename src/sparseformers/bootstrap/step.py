@@ -18,7 +18,7 @@ from sparseformers.bootstrap.objective import Objective, alignment_loss
 from sparseformers.bootstrap.optimiser import set_rates
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.data import Batch, derived_seed
+from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.inherit.coarse import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.processes import summed
@@ -157,7 +157,7 @@ class TrainingStep:
 
     def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
         device = self.parts.device
-        images = batch.images.to(device, non_blocking=True)
+        images = images_on(device, batch.images)
         targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
         return alignment_loss(
             *(self.student, self.teacher, images, self.autocast, targets),

@@ -17,7 +17,15 @@ from sparseformers.data.dataset import (
 from sparseformers.data.images import IMAGE_SUFFIXES, UnreadableImageError, find_images, read_image
 from sparseformers.data.skipped import SkippedImages
 from sparseformers.data.splits import LabelledImages, labelled_splits, split_holdout
-from sparseformers.data.transforms import AUGMENTATIONS, Augmentation, evaluation_view, from_bytes, to_bytes, training_view
+from sparseformers.data.transforms import (
+    AUGMENTATIONS,
+    Augmentation,
+    evaluation_view,
+    from_bytes,
+    images_on,
+    to_bytes,
+    training_view,
+)
 
 __all__ = [
     "AUGMENTATIONS",
@@ -39,6 +47,7 @@ __all__ = [
     "find_images",
     "fixed_views",
     "from_bytes",
+    "images_on",
     "labelled_splits",
     "read_image",
     "split_holdout",

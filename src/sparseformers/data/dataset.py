@@ -21,7 +21,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError
 from sparseformers.data.order import FullShuffle, Interleaved, SampleOrder, ViewKey, derived_seed
 from sparseformers.data.sources import ImageSource, as_source
-from sparseformers.data.transforms import CropView, evaluation_view, from_bytes
+from sparseformers.data.transforms import CropView, evaluation_view
 from sparseformers.errors import DataError
 
 MOST_WORKERS = 8
@@ -46,15 +46,14 @@ class Batch(NamedTuple):
     """The readable views of a batch, and what was unreadable."""
 
     images: Tensor
-    """b x 3 x H x W in [0, 1] (bytes until a loader hands it out); where b = 0, H and W are 0 too."""
+    """b x 3 x H x W: bytes, or floats in [0, 1] where views are made as such; where b = 0, H and W are 0 too.
+    :func:`~sparseformers.data.images_on` gives floats of either."""
     indices: Tensor
     """b, int64: place of each view in :class:`ImageViews`."""
     unreadable: tuple[tuple[int, str], ...]
     """(index, reason) of each view that is missing from the batch."""
     targets: Tensor | None = None
     """b x D_out float32: the teacher's embedding of each view, where it was computed before."""
-    stop: tuple[str, str] | None = None
-    """(problem, remedy) where a source cannot be reached any more; a loader raises it and gives no such batch."""
 
 
 class ImageViews(Dataset[View]):
@@ -106,16 +105,35 @@ class ImageViews(Dataset[View]):
             return View(self._pixels(image), index, None)
 
 
+class _Sent(NamedTuple):
+    """A :class:`Batch` as a reading process sends it: one tensor, since each of them costs a connection of its own."""
+
+    images: Tensor
+    indices: tuple[int, ...]
+    unreadable: tuple[tuple[int, str], ...]
+    stop: tuple[str, str] | None
+    """(problem, remedy) where a source cannot be reached any more: an error of a reading process would arrive as another one."""
+
+    @classmethod
+    def of(cls, views: list[View]) -> _Sent:
+        """Puts views together, without the unreadable ones."""
+        readable = [view for view in views if view.image is not None]
+        images = [view.image for view in readable if view.image is not None]
+        return cls(
+            images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
+            indices=tuple(view.index for view in readable),
+            unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
+            stop=next((view.stop for view in views if view.stop is not None), None),
+        )
+
+    def received(self) -> Batch:
+        """The batch."""
+        return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
+
+
 def collate(views: list[View]) -> Batch:
     """Puts views together, without the unreadable ones."""
-    readable = [view for view in views if view.image is not None]
-    images = [view.image for view in readable if view.image is not None]
-    return Batch(
-        images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
-        indices=torch.tensor([view.index for view in readable], dtype=torch.int64),
-        unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
-        stop=next((view.stop for view in views if view.stop is not None), None),
-    )
+    return _Sent.of(views).received()
 
 
 class SampleStream(Sampler[list[ViewKey]]):
@@ -289,7 +307,7 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
         views,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_Sent.of,
         prefetch_factor=BATCHES_AHEAD if workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=init_worker if workers else None,
@@ -302,13 +320,13 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
 
 
 class _StoppingLoader(DataLoader[View]):
-    """Raises what a worker could only report, and makes floats of the bytes that it sent."""
+    """Raises what a worker could only report."""
 
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
-            if batch.stop is not None:
-                raise DataError(*batch.stop)
-            yield batch._replace(images=from_bytes(batch.images))
+        for sent in super().__iter__():
+            if sent.stop is not None:
+                raise DataError(*sent.stop)
+            yield sent.received()
 
 
 def init_worker(_worker: int) -> None:

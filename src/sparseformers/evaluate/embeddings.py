@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from sparseformers.data import Batch, images_on
 from sparseformers.errors import DataError
 from sparseformers.evaluate.modes import evaluation_mode, inference
-
-if TYPE_CHECKING:
-    from sparseformers.data import Batch
 
 
 class Output(Protocol):
@@ -107,7 +105,7 @@ def _embed_by(
     with evaluation_mode(*networks):
         for batch in batches:
             if len(batch.images):
-                images = batch.images.to(device, non_blocking=True)
+                images = images_on(device, batch.images)
                 with inference(device, autocast):
                     for part in rows:
                         part.add(images)

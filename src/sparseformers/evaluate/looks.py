@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sparseformers.data import Batch
+from sparseformers.data import Batch, images_on
 from sparseformers.errors import DataError
 from sparseformers.evaluate.focus import coverage, distance, overlap, seen, side
 from sparseformers.evaluate.focus_report import FocusReport, ForegroundFigures, Spread, StageFigures
@@ -60,7 +60,7 @@ def measure_focus(
         for batch in batches:
             if len(batch.images):
                 with inference(device, autocast):
-                    focus = student.focusing(student.normalise(batch.images.to(device)), tokens)
+                    focus = student.focusing(student.normalise(images_on(device, batch.images)), tokens)
                 measured.add(focus, [names[index] for index in batch.indices.tolist()], _masks(foreground, batch, device))
             skipped += len(batch.unreadable)
             if on_unreadable is not None:

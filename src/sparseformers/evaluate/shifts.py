@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseformers.data import Batch, ImageViews, views_in_order
+from sparseformers.data import Batch, ImageViews, images_on, views_in_order
 from sparseformers.errors import DataError
 from sparseformers.evaluate.alignment import centred_cosine
 from sparseformers.evaluate.conditions import Condition, ImageView, SmallView
@@ -175,7 +175,7 @@ def _ask(
     parts: dict[str, list[Answers]] = {name: [] for name in networks}
     with evaluation_mode(*networks.values()):
         for batch in batches:
-            images = batch.images.to(device, non_blocking=True)
+            images = images_on(device, batch.images)
             with inference(device, autocast):
                 for name, network in networks.items():
                     parts[name].append(Answers.of(batch.indices, network(images)))

@@ -28,7 +28,7 @@ from sparseformers.bootstrap.cache.views import ViewCache
 from sparseformers.bootstrap.objective import teacher_embedding
 from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.data import Batch, SampleStream, ViewKey, training_loader
+from sparseformers.data import Batch, SampleStream, ViewKey, images_on, training_loader
 from sparseformers.errors import RunError
 from sparseformers.processes import make_accelerator
 from sparseformers.teachers import Teacher
@@ -114,7 +114,7 @@ class TestSamples:
         assert len(cached) == len(made) == 4
         for one, other in zip(cached, made, strict=True):
             assert_same_samples(one, other)
-            expected = teacher_embedding(parts.teacher, other.images, None)
+            expected = teacher_embedding(parts.teacher, images_on("cpu", other.images), None)
             assert one.targets is not None
             assert one.targets.dtype == torch.float32
             torch.testing.assert_close(one.targets, expected, rtol=0, atol=1e-5)

@@ -34,7 +34,7 @@ from sparseformers.bootstrap.cache.views import (
 from sparseformers.bootstrap.objective import teacher_embedding
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.bootstrap.setup import Parts
-from sparseformers.data import to_bytes, views_in_order
+from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
 from sparseformers.files import write_text
 
@@ -157,8 +157,8 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
             embeddings = torch.zeros(count, key.width)
             if len(batch.images):
                 rows = batch.indices - first
-                images[rows] = to_bytes(batch.images)
-                seen = batch.images.to(parts.device, non_blocking=True)
+                images[rows] = batch.images
+                seen = images_on(parts.device, batch.images)
                 embeddings[rows] = teacher_embedding(parts.teacher, seen, dtype).float().cpu()
             yield _Rows(images.numpy(), embeddings.numpy(), [(epoch, index, reason) for index, reason in batch.unreadable])
             done += count

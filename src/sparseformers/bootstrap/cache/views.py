@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sparseformers.bootstrap.cache.key import CacheKey
-from sparseformers.data import Batch, SampleStream, ViewKey, from_bytes
+from sparseformers.data import Batch, SampleStream, ViewKey
 
 IMAGES = "images.npy"
 """K x images x 3 x H x W bytes; zeros for a view that is missing."""
@@ -50,7 +50,7 @@ class ViewCache:
         readable = [place for place in places if place not in self.unreadable]
         epochs, indices = np.array(readable, dtype=np.int64).reshape(-1, 2).T
         return Batch(
-            images=from_bytes(torch.from_numpy(self.images[epochs, indices])) if readable else torch.empty(0, 3, 0, 0),
+            images=torch.from_numpy(self.images[epochs, indices]) if readable else torch.empty(0, 3, 0, 0),
             indices=torch.from_numpy(indices.copy()),
             unreadable=tuple((index, self.unreadable[epoch, index]) for epoch, index in missing),
             targets=torch.from_numpy(self.embeddings[epochs, indices]),
