@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseformers.bootstrap.objective import Targets, coarse_targets, student_loss, teacher_targets
 from sparseformers.bootstrap.step import TrainingStep
-from sparseformers.data import Batch
+from sparseformers.data import Batch, to_bytes
 
 
 class StepInParts:
@@ -25,7 +25,7 @@ class StepInParts:
 
     def __init__(self, step: TrainingStep, images: Tensor) -> None:
         self.step, self.images = step, images
-        self.batch = Batch(images, torch.arange(len(images)), ())
+        self.batch = Batch(to_bytes(images).cpu(), torch.arange(len(images)), ())
         self._answer = self._ask()
         if step.coarse is not None:
             self._answer = self._answer._replace(coarse=coarse_targets(step.coarse, images, step.autocast))
@@ -37,7 +37,7 @@ class StepInParts:
         return {"teacher": self._ask, "forward": self._forward, "backward": self._backward, "optimiser": self._learn}
 
     def whole(self) -> None:
-        """The step itself, at the full learning rates."""
+        """The step itself, on the bytes that reading processes hand over, at the full learning rates."""
         self.step(self.batch, rate=1.0, samples=0)
 
     def _ask(self) -> Targets:
