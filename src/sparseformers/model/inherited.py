@@ -106,7 +106,8 @@ class InheritedFocusingTransformer(nn.Module):
         Returns:
             Prefix and latent tokens B x (R+N) x D, with the RoIs of the latent ones.
         """
-        cells = self.cells if tokens is None else roi_arithmetic.cells(tokens).to(self.cells.device)  # N x 4
+        own = tokens in (None, len(self.cells))
+        cells = self.cells if own else roi_arithmetic.cells(cast(int, tokens)).to(self.cells.device)  # N x 4
         grid = roi_arithmetic.grid_of(len(cells))
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
         if grid[0] * grid[1] != len(cells):  # rows differ in length, so that no level has the cells as its patches
