@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.fast import FoldedSparseFormer, fold, pack
+from sparseformers.fast import FoldedSparseFormer, fold, pack_weights
 from sparseformers.fast.cells import FoldedCells
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import LayerScale
@@ -135,7 +135,7 @@ def test_refuses_tokens_that_a_front_does_not_have() -> None:
 )
 def test_packed__gives_what_the_student_gives(block: dict[str, object]) -> None:
     student = student_of(small_config(block=block))
-    packed = pack(fold(student))
+    packed = pack_weights(fold(student))
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
     require_same(student, packed, torch.rand(2, 3, 48, 48))
 
@@ -144,7 +144,7 @@ def test_packed__without_folding() -> None:
     config = FRONTS["original"]
     student = cast(SparseFormer, scattered(SparseFormer(cast(SparseFormerConfig, config)).eval()))
     images = torch.rand(2, 3, 48, 48)
-    packed = pack(student)
+    packed = pack_weights(student)
     with torch.no_grad():
         torch.testing.assert_close(packed(images).embedding, student(images).embedding, rtol=0, atol=1e-5)
     assert any(isinstance(module, torch.nn.Linear) for module in student.modules())
@@ -152,4 +152,4 @@ def test_packed__without_folding() -> None:
 
 def test_packed__refuses_what_is_not_in_float32() -> None:
     with pytest.raises(ConfigError, match=r"float32 on a CPU.*\.float\(\)"):
-        pack(student_of(FRONTS["inherited"]).bfloat16())
+        pack_weights(student_of(FRONTS["inherited"]).bfloat16())

@@ -43,7 +43,7 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], self.kind)
 
 
-def pack(network: Network) -> Network:
+def pack_weights(network: Network) -> Network:
     """A copy of a network for inference without a compiler, whose linear layers have packed weights.
 
     For few tokens or images at a time, in float32, on a CPU. The copy can neither be trained, moved, saved nor exported.
