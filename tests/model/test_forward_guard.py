@@ -18,10 +18,10 @@ SYNCHRONISES = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select",
 NO_KERNEL = ("view", "_unsafe_view", "_reshape_alias", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "slice")
 NO_KERNEL += ("select", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "as_strided", "empty", "unflatten")
 """Operators that look at the same memory in another way."""
-BOUNDS = {"inherited": 72, "inherited, looking twice": 156, "bootstrapped": 196, "original": 186}
+BOUNDS = {"inherited": 33, "inherited, looking twice": 119, "bootstrapped": 195, "original": 185}
 """Most kernels of a forward of the small students; a change that needs more has to say why."""
-MOST_COPIES = 3
-"""Of a forward in float32: where a layout has to change for a product."""
+MOST_COPIES = {"inherited": 1, "inherited, looking twice": 2, "bootstrapped": 4, "original": 4}
+"""Of a forward in float32: where a layout has to change for a product, and before a stem, which pools channels side by side."""
 
 
 class Recorder(TorchDispatchMode):
@@ -78,7 +78,7 @@ def test_forward__needs_no_more_kernels_than_it_did(front: str) -> None:
     few, many = (recorded(model, torch.rand(batch, 3, side, side)) for batch, side in ((2, 48), (5, 96)))
     assert few.kernels == many.kernels  # neither images nor pixels are gone through one by one
     assert many.kernels <= BOUNDS[front], many.operators.most_common()
-    assert sum(many.operators[name] for name in ("clone", "copy_", "_to_copy", "contiguous", "_copy_from")) <= MOST_COPIES
+    assert sum(many.operators[name] for name in ("clone", "copy_", "_to_copy", "contiguous", "_copy_from")) <= MOST_COPIES[front]
 
 
 def test_forward__more_tokens_are_no_more_kernels() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch.nn.functional as F
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from sparseformers.export.config import ExportConfig
 from sparseformers.export.preprocessing import Preprocessing
 from sparseformers.export.resampling import resample, resampling_matrix
+from sparseformers.fast import fold
+from sparseformers.fast.cells import FoldedCells
 from sparseformers.model import SparseFormer
 from sparseformers.model.inherited import InheritedFocusingTransformer
 from sparseformers.model.pyramid import ImagePyramid
@@ -26,7 +27,7 @@ class PortablePyramid(ImagePyramid):
 
 
 class EmbeddingNetwork(nn.Module):
-    """From images to embeddings, and nothing else that a student gives.
+    """From images to embeddings, and nothing else that a student gives; folded, so that a file has less to compute.
 
     Args:
         student: is copied, and stays as it is.
@@ -36,11 +37,10 @@ class EmbeddingNetwork(nn.Module):
 
     def __init__(self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False) -> None:
         super().__init__()
-        self.student = copy.deepcopy(student).cpu().eval().requires_grad_(False)
-        self.tokens = tokens
+        self.student = fold(student, tokens=tokens).cpu()
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
-        if isinstance(front, InheritedFocusingTransformer):
+        if isinstance(front, InheritedFocusingTransformer | FoldedCells):
             front.pyramid = PortablePyramid(front.pyramid.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class EmbeddingNetwork(nn.Module):
         Returns:
             B x D_out, float32.
         """
-        return cast(Tensor, self.student(self.preprocessing(images), self.tokens).embedding).float()
+        return cast(Tensor, self.student(self.preprocessing(images)).embedding).float()
 
 
 class Bfloat16Linear(nn.Module):

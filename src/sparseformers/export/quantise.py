@@ -42,9 +42,12 @@ class _Batches:
 def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
     """Quantises the linear layers of a .onnx file in place: weights by channel, activations by the ranges of the calibration.
 
-    Static and not dynamic, although dynamic ranges, which are found anew for each batch, cost a little less accuracy: with them
-    an image's embedding depends on the other images of its batch, and an index would not be the same twice. A range is the mean
-    of those of the batches, so that no single outlier takes the digits of all other values.
+    Static and not dynamic: dynamic ranges are found anew for each batch, so that an image's embedding would depend on the other
+    images of its batch, and an index would not be the same twice. A range is the mean of those of the batches, so that no single
+    outlier takes the digits of all other values.
+
+    What a product gives is not quantised: it is summed in 32 bits, and its way to float is part of the product. What was tried
+    beside it, such as weights without a sign, is in docs/performance.md.
 
     Args:
         path: the file, in float32.
@@ -70,7 +73,7 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             nodes_to_quantize=linear_layers(model),
-            extra_options={"CalibMovingAverage": True},
+            extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
     finally:
         log.setLevel(level)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, FocusingConfig
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.sampling import FeatureSampling
+from sparseformers.model.sampling import FeatureSampling, Glimpse
 from sparseformers.model.start import quiet_layer_norm, start_linear
 from sparseformers.model.stem import Stem
 
@@ -87,9 +87,12 @@ class FocusingLayer(nn.Module):
 
     def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingStep:
         """Feature map B x C x H x W, tokens B x N x F, RoIs B x N x 4 -> the next step."""
-        tokens, points = self.sampling(features, tokens, rois)
-        tokens = self.block(tokens)
-        return FocusingStep(tokens, self.adjustment(tokens, rois), points)
+        return self.after_look(self.sampling(features, tokens, rois), rois)
+
+    def after_look(self, glimpse: Glimpse, rois: Tensor) -> FocusingStep:
+        """The rest of the iteration, from what was seen in the RoIs B x N x 4."""
+        tokens = self.block(glimpse.tokens)
+        return FocusingStep(tokens, self.adjustment(tokens, rois), glimpse.points)
 
 
 class FocusingTransformer(nn.Module):
@@ -127,12 +130,15 @@ class FocusingTransformer(nn.Module):
         features = self.stem(images)
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
         latent = self.token.expand(images.shape[0], rois.shape[1], -1)  # B x N x F
+        return self.go_on(features, rois, self.layer(features, latent + self.stages[0], rois))
 
-        stage_rois, points = [rois], []
-        for stage in range(self.iterations):
-            latent, rois, looked_at = self.layer(features, latent + self.stages[stage], rois)
-            stage_rois.append(rois)
-            points.append(looked_at)
+    def go_on(self, features: Tensor, rois: Tensor, first: FocusingStep) -> Focus:
+        """Feature map B x C x H x W, the RoIs at the start B x N x 4 and the first iteration's step -> what comes of them."""
+        steps = [first]
+        for stage in range(1, self.iterations):
+            before = steps[-1]
+            steps.append(self.layer(features, before.tokens + self.stages[stage], before.rois))
 
-        latent, looked_at = self.last_sampling(features, self.widen(latent), rois)
-        return Focus(latent, torch.stack(stage_rois, dim=1), (*points, looked_at))
+        latent, looked_at = self.last_sampling(features, self.widen(steps[-1].tokens), steps[-1].rois)
+        stage_rois = [rois, *(step.rois for step in steps)]
+        return Focus(latent, torch.stack(stage_rois, dim=1), (*(step.points for step in steps), looked_at))

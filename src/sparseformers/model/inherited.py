@@ -106,10 +106,16 @@ class InheritedFocusingTransformer(nn.Module):
         Returns:
             Prefix and latent tokens B x (R+N) x D, with the RoIs of the latent ones.
         """
-        cells = self.cells if tokens is None else roi_arithmetic.cells(tokens).to(self.cells.device)  # N x 4
-        levels = self.pyramid.levels(images, roi_arithmetic.grid_of(len(cells)))
+        own = tokens in (None, len(self.cells))
+        cells = self.cells if own else roi_arithmetic.cells(cast(int, tokens)).to(self.cells.device)  # N x 4
+        grid = roi_arithmetic.grid_of(len(cells))
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
-        seen, looked_at = self.look(levels, rois)  # B x N x D
+        if grid[0] * grid[1] != len(cells):  # rows differ in length, so that no level has the cells as its patches
+            levels = self.pyramid.levels(images, grid)
+            seen, looked_at = self.look(levels, rois)  # B x N x D
+        else:
+            levels = self.pyramid.levels(images, grid) if self.blocks else [self.pyramid.level(images, grid)]
+            seen, looked_at = self.first_look(levels[len(levels) // 2], rois)
         all_tokens = self.prefix(seen)  # B x (R+N) x D
 
         stage_rois, points = [rois], [looked_at]
@@ -122,6 +128,11 @@ class InheritedFocusingTransformer(nn.Module):
             stage_rois.append(rois)
             points.append(looked_at)
         return Focus(all_tokens, torch.stack(stage_rois, dim=1), tuple(points))
+
+    def first_look(self, base: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`look` at cells that are patches of the base level B x 3 x h x w: they are cut out of it, and not sampled."""
+        patches, points = self.pyramid.cells(base, rois)
+        return self.pre_norm(self.embedding(patches, rois)), points
 
     def look(self, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Levels of the pyramid and RoIs B x N x 4 -> tokens as the teacher would make them B x N x D, and where it read."""

@@ -82,9 +82,12 @@ class AdaptiveMixing(nn.Module):
 
     def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
         """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
-        channel, spatial = self.generator.matrices(tokens)
-        mixed = F.gelu(spatial @ (sampled.to(tokens.dtype) @ channel))  # B x N x P_out x C
-        return tokens + self.projection(mixed.flatten(-2))
+        return tokens + self.decode(self.generator.matrices(tokens), sampled.to(tokens.dtype))
+
+    def decode(self, matrices: MixingMatrices, sampled: Tensor) -> Tensor:
+        """Matrices and the features B x N x P x C that they mix -> what is added to the tokens, B x N x width."""
+        mixed = F.gelu(matrices.spatial @ (sampled @ matrices.channel))  # B x N x P_out x C
+        return self.projection(mixed.flatten(-2))
 
 
 class OriginalMixing(nn.Module):
@@ -110,7 +113,10 @@ class OriginalMixing(nn.Module):
 
     def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
         """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
-        channel, spatial = self.generator.matrices(tokens)
-        mixed = F.gelu(sampled.to(tokens.dtype) @ channel + self.channel_bias)  # B x N x P x C
-        mixed = F.gelu(spatial @ mixed + self.spatial_bias.unsqueeze(-1))  # B x N x P_out x C
-        return tokens + self.projection(mixed.flatten(-2))
+        return tokens + self.decode(self.generator.matrices(tokens), sampled.to(tokens.dtype))
+
+    def decode(self, matrices: MixingMatrices, sampled: Tensor) -> Tensor:
+        """Matrices and the features B x N x P x C that they mix -> what is added to the tokens, B x N x width."""
+        mixed = F.gelu(sampled @ matrices.channel + self.channel_bias)  # B x N x P x C
+        mixed = F.gelu(matrices.spatial @ mixed + self.spatial_bias.unsqueeze(-1))  # B x N x P_out x C
+        return self.projection(mixed.flatten(-2))

@@ -150,12 +150,14 @@ class OriginalFocusingTransformer(nn.Module):
         features = self.stem(images)
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
         latent = self.token.expand(images.shape[0], -1, -1)  # B x N x F
+        return self.go_on(features, rois, self.layer(features, latent, rois))
 
-        stage_rois, points = [rois], []
-        for _ in range(self.iterations):
-            latent, rois, looked_at = self.layer(features, latent, rois)
-            stage_rois.append(rois)
-            points.append(looked_at)
+    def go_on(self, features: Tensor, rois: Tensor, first: FocusingStep) -> Focus:
+        """Feature map B x C x H x W, the RoIs at the start B x N x 4 and the first iteration's step -> what comes of them."""
+        steps = [first]
+        for _ in range(1, self.iterations):
+            steps.append(self.layer(features, steps[-1].tokens, steps[-1].rois))
 
-        latent, rois, looked_at = self.last_layer(features, self.widen(latent), rois)
-        return Focus(latent, torch.stack([*stage_rois, rois], dim=1), (*points, looked_at))
+        steps.append(self.last_layer(features, self.widen(steps[-1].tokens), steps[-1].rois))
+        stage_rois = [rois, *(step.rois for step in steps)]
+        return Focus(steps[-1].tokens, torch.stack(stage_rois, dim=1), tuple(step.points for step in steps))

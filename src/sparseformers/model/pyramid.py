@@ -41,10 +41,12 @@ class ImagePyramid(nn.Module):
 
     def levels(self, images: Tensor, grid: tuple[int, int]) -> list[Tensor]:
         """Images B x 3 x H x W and the coarse grid's rows and columns -> one B x 3 x h x w per octave, coarse to fine."""
-        images = images.float()
-        base = (grid[0] * self.patch_size, grid[1] * self.patch_size)
-        sizes = [(round(base[0] * 2.0**octave), round(base[1] * 2.0**octave)) for octave in range(-COARSER, FINER + 1)]
-        return [self.resized(images, (height, width)) for height, width in sizes]
+        return [self.level(images, grid, octave) for octave in range(-COARSER, FINER + 1)]
+
+    def level(self, images: Tensor, grid: tuple[int, int], octave: int = 0) -> Tensor:
+        """One of them: B x 3 x H x W -> B x 3 x h x w; at octave 0 h and w are as many patches as the grid has cells."""
+        height, width = (round(cells * self.patch_size * 2.0**octave) for cells in grid)
+        return self.resized(images.float(), (height, width))
 
     def resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Images B x 3 x H x W at another height and width, bilinear and antialiased."""
@@ -61,6 +63,17 @@ class ImagePyramid(nn.Module):
             read = F.grid_sample(level, grid, mode="bilinear", padding_mode="border", align_corners=False)  # B x 3 x N x P²
             pixels = pixels + share * read
         return Patches(pixels.transpose(1, 2).unflatten(-1, (self.patch_size, self.patch_size)), points)
+
+    def cells(self, base: Tensor, rois: Tensor) -> Patches:
+        """What :meth:`forward` reads in the cells of a grid with rows of equal length: the base level, cut.
+
+        Args:
+            base: B x 3 x h x w, the level at octave 0.
+            rois: B x N x 4, the cells.
+        """
+        patches = base.unflatten(2, (-1, self.patch_size)).unflatten(4, (-1, self.patch_size))
+        pixels = patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # B x N x 3 x P x P
+        return Patches(pixels, roi_arithmetic.regular_points(rois, self.patch_size))
 
 
 def octave_of(rois: Tensor) -> Tensor:
