@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparseformers.benchmark.backends import BACKENDS, Conditions, Opening
 from sparseformers.benchmark.images import Images
-from sparseformers.benchmark.machine import PRODUCT, product
+from sparseformers.benchmark.machine import PRODUCT
 from sparseformers.benchmark.memory import peak_on_cuda
 from sparseformers.benchmark.progress import Steps
 from sparseformers.benchmark.routes import Route
@@ -100,7 +100,7 @@ def prepare(
     """Makes every model ready in all ways that there are.
 
     Args:
-        subjects: the models; the machine's product is added.
+        subjects: the models, the machine's product among them.
         precisions: of matrix products.
         backends: names.
         batches: batch sizes, for peak memory on CUDA.
@@ -115,7 +115,7 @@ def prepare(
     prepared = Prepared()
     routes = [
         (each, Route(each.name, precision, backend))
-        for each in (product(), *subjects)
+        for each in subjects
         for precision in precisions
         for backend in backends
         # Compiled, a product is the same product.
@@ -127,7 +127,7 @@ def prepare(
         (place := folder / str(number)).mkdir()
         _prepare(prepared, each, route, batches, conditions, images, place)
         steps.advance()
-    prepared.require_models(len(subjects))
+    prepared.require_models(len(subjects) - 1)
     return prepared
 
 

@@ -51,8 +51,9 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
     ):
         images = Images(settings.images)
         subjects = find_subjects(model, settings.models)
+        by_name = {each.name: each for each in (product(), *subjects.found)}
         prepared = prepare(
-            subjects.found,
+            [*by_name.values()],
             cast("Sequence[Precision]", settings.precision),
             backends,
             batches=settings.batch,
@@ -61,7 +62,6 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
             folder=Path(folder),
             steps=steps,
         )
-        by_name = {each.name: each for each in (product(), *subjects.found)}
         if settings.memory and device.type == "cpu":
             _measure_memory(prepared, by_name, settings.batch, threads, Path(folder), steps)
         references = References(images)

@@ -57,9 +57,8 @@ def notes(report: BenchmarkReport) -> list[str]:
     where = report.circumstances
     libraries = ", ".join(f"{library} {number}" for library, number in where.versions.items())
     capability = f" ({where.capability})" if where.capability else ""
-    told = [
-        f"{where.device}{capability}, {where.threads} threads; cosine in the mean (and at the least) over {where.images}; {libraries}"
-    ]
+    compared = f"cosine in the mean (and at the least) over {where.images}"
+    told = [f"{where.device}{capability}, {where.threads} threads; {compared}; {libraries}"]
     told += [
         f"{model.name}: {model.description}, {model.cost.multiply_adds / 1e9:.2f} G multiply-adds, "
         f"{model.cost.parameters / 1e6:.1f} M parameters"

@@ -70,6 +70,11 @@ class Verdict:
     reason: str
     """Why nothing was measured or judged; empty otherwise."""
 
+    @property
+    def told(self) -> str:
+        """In a word, or why there is none."""
+        return self.reason if self.met is None else "met" if self.met else "missed"
+
 
 def best(report: BenchmarkReport, batch: int, *, model: str, precision: str, backends: Sequence[str] = ()) -> Row | None:
     """The fastest route of a model."""
@@ -179,21 +184,9 @@ def _verdict(report: BenchmarkReport, target: Target, batch: int) -> Verdict:
 def targets_table(report: BenchmarkReport, verdicts: Sequence[Verdict]) -> TextTable:
     """The verdicts as a table."""
     student = next(model for model in report.models if model.name == "student")
-    told = {True: "met", False: "missed"}
     return TextTable(
         title=f"Targets: {student.description}",
         columns=("target", "batch", "at least", "figure", "", "ms", "floor ms"),
-        rows=tuple(
-            (
-                each.what,
-                str(each.batch),
-                each.goal,
-                each.figure,
-                each.reason if each.met is None else told[each.met],
-                each.times,
-                each.floor,
-            )
-            for each in verdicts
-        ),
+        rows=tuple((each.what, str(each.batch), each.goal, each.figure, each.told, each.times, each.floor) for each in verdicts),
         notes=tuple(notes(report)),
     )
