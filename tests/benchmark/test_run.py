@@ -21,7 +21,7 @@ SHORT = BenchmarkConfig(
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparseformers.benchmark.run.product", lambda: product(side=64))
+    monkeypatch.setattr("sparseformers.benchmark.run.product", lambda side: product(64))
 
 
 def test_benchmark__measures_all_in_turns_and_says_what_it_leaves_out(tiny_student: Path) -> None:

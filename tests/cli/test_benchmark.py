@@ -17,7 +17,7 @@ SHORT = ("--models", "student,teacher", "--batch", "1,2", "--backend", "eager", 
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparseformers.benchmark.run.product", lambda: product(side=64))
+    monkeypatch.setattr("sparseformers.benchmark.run.product", lambda side: product(64))
 
 
 def test_table_and_summary(tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> None:

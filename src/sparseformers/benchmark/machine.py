@@ -17,8 +17,8 @@ from sparseformers.export.config import Precision
 
 PRODUCT = "matrix product"
 """How the product is called among the models."""
-SIDE = 2048
-"""Of the matrices."""
+SIDES = {"cpu": 2048, "cuda": 8192}
+"""Of the matrices, by kind of device: large enough to keep it busy."""
 BYTES_READ = 256 * 2**20
 """Far more than a cache holds."""
 WEIGHT_BYTES: Mapping[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -32,7 +32,7 @@ class Product(nn.Module):
         side: rows and columns.
     """
 
-    def __init__(self, side: int = SIDE) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
         self.linear = nn.Linear(side, side, bias=False)
@@ -42,8 +42,12 @@ class Product(nn.Module):
         return self.linear(images[:, 0]).float()
 
 
-def product(side: int = SIDE) -> Subject:
-    """The product as a model, so that every backend runs it as it runs models."""
+def product(side: int) -> Subject:
+    """The product as a model, so that every backend runs it as it runs models.
+
+    Args:
+        side: rows and columns of the matrices.
+    """
     network = Product(side).eval().requires_grad_(False)
     return Subject(
         PRODUCT,

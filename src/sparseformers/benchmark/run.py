@@ -17,7 +17,7 @@ from rich.console import Console
 from sparseformers.benchmark.backends import Conditions
 from sparseformers.benchmark.config import BenchmarkConfig
 from sparseformers.benchmark.images import Images
-from sparseformers.benchmark.machine import PRODUCT, Machine, product
+from sparseformers.benchmark.machine import PRODUCT, SIDES, Machine, product
 from sparseformers.benchmark.measure import References, measure
 from sparseformers.benchmark.memory import PeakMemory, can_measure
 from sparseformers.benchmark.prepare import Prepared, prepare, usable_backends
@@ -51,7 +51,7 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
     ):
         images = Images(settings.images)
         subjects = find_subjects(model, settings.models)
-        by_name = {each.name: each for each in (product(), *subjects.found)}
+        by_name = {each.name: each for each in (product(SIDES[device.type]), *subjects.found)}
         prepared = prepare(
             [*by_name.values()],
             cast("Sequence[Precision]", settings.precision),
