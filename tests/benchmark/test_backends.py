@@ -89,5 +89,7 @@ def test_another_network__is_another_backend(student: Subject, tmp_path: Path) -
     assert backend.why_not(student, "fp32", CONDITIONS) is None
     run = backend.prepare(student, "fp32", CONDITIONS, (), tmp_path).open(2)
     assert run(images(2)).shape == (2, 3)
+    finished = PyTorchBackend(compiled=False, finish=lambda network: Zero()).prepare(student, "fp32", CONDITIONS, (), tmp_path)
+    assert not finished.open(2)(images(2)).any()
     plain = Subject("plain", "", Zero(), student.cost, student.preprocessing)
     assert backend.why_not(plain, "fp32", CONDITIONS) == "it has no such form"

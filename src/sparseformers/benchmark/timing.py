@@ -20,7 +20,7 @@ def interleave(
     *,
     turns: int,
     seconds: float,
-    warm_up: int = 2,
+    warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
     on_turn: Callable[[], None] = lambda: None,

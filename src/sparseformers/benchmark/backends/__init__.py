@@ -9,7 +9,7 @@ from sparseformers.benchmark.backends.pytorch import PyTorchBackend
 BACKENDS: Mapping[str, Backend] = {
     "eager": PyTorchBackend(compiled=False),
     "compile": PyTorchBackend(compiled=True),
-    # Another network that computes the same is another backend: PyTorchBackend(compiled=..., network=which_one).
+    # Another network that computes the same is another backend: PyTorchBackend(compiled=..., network=..., finish=...).
     "onnxruntime": OnnxRuntime(),
     "openvino": OpenVino(),
 }

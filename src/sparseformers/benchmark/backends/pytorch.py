@@ -29,9 +29,18 @@ Choice = Callable[[Subject], "nn.Module | None"]
 """Which network of a model to run; None where there is none of the kind."""
 
 
+Finish = Callable[[nn.Module], nn.Module]
+"""What is done to a network where it is run; a function of a module, so that another process finds it."""
+
+
 def as_it_is(subject: Subject) -> nn.Module | None:
     """The network as the package has it."""
     return subject.network
+
+
+def unchanged(network: nn.Module) -> nn.Module:
+    """The network itself."""
+    return network
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class PyTorchBackend:
     """Whether by ``torch.compile``: on the CPU with constant weights, on CUDA with CUDA graphs."""
     network: Choice = as_it_is
     """Which network of a model to run; another one that computes the same makes another backend."""
+    finish: Finish = unchanged
+    """What is done to it last, such as packing weights, after which it can be neither saved nor moved."""
     libraries: Sequence[tuple[str, str]] = ()
 
     def why_not(self, subject: Subject, precision: Precision, conditions: Conditions) -> str | None:
@@ -63,7 +74,9 @@ class PyTorchBackend:
         chosen = self.network(subject)
         assert chosen is not None  # or why_not would have said so
         network = copy.deepcopy(chosen).to(conditions.device)
-        return InPyTorch(cast_layers(network) if precision == "bf16" else network, precision, conditions.device, self.compiled)
+        if precision == "bf16":
+            cast_layers(network)
+        return InPyTorch(network, precision, conditions.device, self.compiled, self.finish)
 
 
 @dataclass(frozen=True)
@@ -74,13 +87,12 @@ class InPyTorch:
     precision: Precision
     device: torch.device
     compiled: bool
+    finish: Finish = unchanged
 
     def open(self, batch: int) -> Runner:
         dtype = autocast_dtype("bf16" if self.precision == "bf16" else "fp32")
-        run: Callable[[Tensor], Any] = self.network
-        if self.compiled:
-            run = _compiled(self.network, self.device)
-        device = self.device
+        network, device = self.finish(self.network), self.device
+        run: Callable[[Tensor], Any] = _compiled(network, device) if self.compiled else network
 
         def embed(images: Tensor) -> Tensor:
             with inference(device, dtype):
