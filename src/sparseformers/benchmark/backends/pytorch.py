@@ -52,7 +52,7 @@ class PyTorchBackend:
     """
 
     compiled: bool
-    """Whether by ``torch.compile``: on the CPU with constant weights, on CUDA with CUDA graphs."""
+    """Whether by ``torch.compile``; on CUDA with CUDA graphs."""
     network: Choice = as_it_is
     """Which network of a model to run; another one that computes the same makes another backend."""
     finish: Finish = unchanged
@@ -102,10 +102,8 @@ class InPyTorch:
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
-    """The network compiled for one shape, as for a server whose weights stay what they are."""
-    if device.type == "cuda":
-        return torch.compile(network, dynamic=False, mode="reduce-overhead")
-    return torch.compile(network, dynamic=False, options={"freezing": True})
+    """The network compiled for one shape."""
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def cast_layers(network: nn.Module) -> nn.Module:
