@@ -39,9 +39,9 @@ def test_measure__is_what_a_process_needs(tmp_path: Path) -> None:
     with PeakMemory(1, tmp_path) as memory:
         opening = InPyTorch(Needy(), "fp32", torch.device("cpu"), compiled=False)
         peaks = memory.measure(opening, (32, 32), (8, 1))
-        assert peaks[1] / MEGABYTES == pytest.approx(64 + 8, abs=8)
-        assert peaks[8] / MEGABYTES == pytest.approx(64 + 64, abs=8)
+        assert peaks[1] / MEGABYTES == pytest.approx(64 + 8, abs=24)
+        assert peaks[8] / MEGABYTES == pytest.approx(64 + 64, abs=24)
         with pytest.raises(RuntimeError, match="ValueError: it is broken"):
             memory.measure(Broken(), (32, 32), (1,))
-        assert memory.measure(opening, (32, 32), (1,))[1] / MEGABYTES == pytest.approx(72, abs=8)
+        assert memory.measure(opening, (32, 32), (1,))[1] / MEGABYTES == pytest.approx(72, abs=24)
     assert not list(tmp_path.iterdir())
