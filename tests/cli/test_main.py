@@ -60,7 +60,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join((captured.out + captured.err).split())
 
 
-@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "visualize", "demo"])
+@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "benchmark", "visualize", "demo"])
 def test_help__shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -14,6 +14,7 @@ from rich.markup import escape
 from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.cli.ablate import Ablate
 from sparseformers.cli.bench_recipe import BenchRecipe
+from sparseformers.cli.benchmark import Benchmark
 from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
 from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
@@ -51,6 +52,7 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
+    Annotated[Benchmark, tyro.conf.subcommand("benchmark")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
     Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Convert, tyro.conf.subcommand("convert")],

@@ -15,18 +15,10 @@ from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluate import measure_profile, profile_table
 from sparseformers.inherit import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
-from sparseformers.named import NAMED_CONFIGS, named_config
+from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
-
-TEACHER_ARCHITECTURES = {
-    "sf_base_augreg": "vit_base_patch16_224",
-    "sf_large_augreg": "vit_large_patch16_224",
-    "sf_base_clip": "vit_base_patch16_clip_quickgelu_224",
-    "sf_large_clip": "vit_large_patch14_clip_quickgelu_224",
-}
-"""timm's architectures of the named sizes' teachers; time and cost do not depend on their weights. v1 has none."""
 
 
 class _Subject(NamedTuple):

@@ -15,6 +15,7 @@ from sparseformers.evaluate.cost import (
     multiply_adds,
     parameters,
     published_multiply_adds,
+    summarise_latency,
 )
 from sparseformers.evaluate.embeddings import Embedded, embed, embed_one
 from sparseformers.evaluate.focus import Drift, measure_drift
@@ -74,6 +75,7 @@ __all__ = [
     "rank_correlation",
     "shift_conditions",
     "shifts_table",
+    "summarise_latency",
     "token_influence",
     "training_multiply_adds",
     "views_of",

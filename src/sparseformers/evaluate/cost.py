@@ -151,7 +151,7 @@ def compare_latency(
                     if turn >= warm_up:
                         seconds[name].append(taken)
             for name in models:
-                latencies[name].append(_summarise(batch, seconds[name]))
+                latencies[name].append(summarise_latency(batch, seconds[name]))
     return latencies
 
 
@@ -169,7 +169,13 @@ def _synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _summarise(batch: int, seconds: Sequence[float]) -> Latency:
+def summarise_latency(batch: int, seconds: Sequence[float]) -> Latency:
+    """Median and percentiles of the times of passes.
+
+    Args:
+        batch: images per pass.
+        seconds: of each pass.
+    """
     shares = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
     low, median, high = torch.quantile(torch.tensor(seconds, dtype=torch.float64), shares).tolist()
     return Latency(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluate import parameters
@@ -53,33 +54,67 @@ class OnnxFile:
                 "Use --format openvino or torch-export.",
             )
         program = trace(network_of(student, settings), settings, student.config.preprocessing.size)
-        with _quiet():
-            translated = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=["embedding"],
-                external_data=False,
-                verbose=False,
-            )
-        assert translated is not None
-        translated.model.producer_name = "sparseformers"
-        translated.model.producer_version = contents.metadata["sparseformers"]
-        translated.model.metadata_props.update(contents.metadata)
-        translated.save(path, external_data=False)
-        if settings.precision == "int8":
-            quantise_onnx(path, contents.calibration)
+        calibration = contents.calibration if settings.precision == "int8" else ()
+        write_onnx(program, path, metadata=contents.metadata, calibration=calibration)
 
     def open(self, path: Path) -> Runner:
-        import onnxruntime
+        return open_onnx(path)
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+def write_onnx(
+    program: ExportedProgram, path: Path, *, metadata: Mapping[str, str] | None = None, calibration: Sequence[Tensor] = ()
+) -> None:
+    """Writes a program from images to embeddings as a file.
 
-        return run
+    Args:
+        program: its input is called ``images``.
+        path: the file.
+        metadata: what the file says of itself; ``sparseformers`` is the version.
+        calibration: batches of images, to quantise it; none to leave it in float32.
+    """
+    with _quiet():
+        translated = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["embedding"],
+            external_data=False,
+            verbose=False,
+        )
+    assert translated is not None
+    translated.model.producer_name = "sparseformers"
+    if metadata:
+        translated.model.producer_version = metadata["sparseformers"]
+        translated.model.metadata_props.update(metadata)
+    translated.save(path, external_data=False)
+    if calibration:
+        quantise_onnx(path, calibration)
+
+
+def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
+    """Opens a file in ONNX Runtime on the CPU.
+
+    Args:
+        path: the file.
+        batch: the only number of images at a time that it will be given; None for any that the file takes.
+        threads: as many as ONNX Runtime likes by default.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if batch is not None:
+        options.add_free_dimension_override_by_name("batch", batch)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        # Waiting threads would take the processor from whoever comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+    return run
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from sparseformers.export.check import Runner
 from sparseformers.export.config import ExportConfig, Precision
@@ -33,30 +34,82 @@ class OpenVinoFile:
         return [path.with_suffix(".bin"), path]
 
     def write(self, contents: Contents, path: Path) -> None:
-        import openvino
-
-        program = trace(
-            network_of(contents.student, contents.settings), contents.settings, contents.student.config.preprocessing.size
-        )
-        model = openvino.convert_model(program)
-        model.inputs[0].get_tensor().set_names({"images"})
-        model.outputs[0].get_tensor().set_names({"embedding"})
-        shape = model.inputs[0].get_partial_shape()
-        shape[3 if contents.settings.with_preprocessing else 1] = 3  # which the conversion forgets
-        model.reshape({"images": shape})
-        if contents.settings.precision == "int8":
-            model = quantise_openvino(model, program, contents.calibration)
-        for name, value in contents.metadata.items():
-            model.set_rt_info(value, [SECTION, name])
-        openvino.save_model(model, path, compress_to_fp16=False)
+        settings = contents.settings
+        program = trace(network_of(contents.student, settings), settings, contents.student.config.preprocessing.size)
+        calibration = contents.calibration if settings.precision == "int8" else ()
+        write_openvino(program, path, metadata=contents.metadata, calibration=calibration, channels=channels_axis(settings))
 
     def open(self, path: Path) -> Runner:
-        import openvino
+        return open_openvino(path)
 
-        # Where the processor has bfloat16, OpenVINO computes files in float32 in it, unless told not to.
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-        def run(images: Tensor) -> Tensor:
-            return torch.from_numpy(compiled(images.numpy())[0].copy())
+def channels_axis(settings: ExportConfig) -> int:
+    """Where the colours of the images are that a file takes."""
+    return 3 if settings.with_preprocessing else 1
 
-        return run
+
+def write_openvino(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    calibration: Sequence[Tensor] = (),
+    channels: int = 1,
+) -> None:
+    """Writes a program from images to embeddings as a file and the file of its weights.
+
+    Args:
+        program: takes images.
+        path: the .xml file.
+        metadata: what the file says of itself.
+        calibration: batches of images, to quantise it; none to leave it as it is.
+        channels: axis of the images' colours.
+    """
+    import openvino
+
+    model = openvino.convert_model(program)
+    model.inputs[0].get_tensor().set_names({"images"})
+    model.outputs[0].get_tensor().set_names({"embedding"})
+    shape = model.inputs[0].get_partial_shape()
+    shape[channels] = 3  # which the conversion forgets
+    model.reshape({"images": shape})
+    if calibration:
+        model = quantise_openvino(model, program, calibration)
+    for name, value in (metadata or {}).items():
+        model.set_rt_info(value, [SECTION, name])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def open_openvino(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
+    """Opens a file in OpenVINO on the CPU.
+
+    Args:
+        path: the .xml file.
+        batch: the only number of images at a time that it will be given; None for any that the file takes.
+        threads: as many as OpenVINO likes by default.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    if batch is not None:
+        shape = model.inputs[0].get_partial_shape()
+        shape[0] = batch
+        model.reshape({"images": shape})
+    # Where the processor has bfloat16, OpenVINO computes files in float32 in it, unless told not to.
+    options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(model, "CPU", options)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.numpy())[0].copy())
+
+    return run
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -65,18 +65,19 @@ def absolute_name(teacher: str) -> str:
     return f"hf:{Path(rest).absolute()}" if kind == "hf" and Path(rest).is_dir() else teacher
 
 
-def untrained_teacher(architecture: str) -> Teacher:
+def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Teacher:
     """A timm architecture with random weights: to measure what it costs, which does not depend on them.
 
     Args:
         architecture: timm's name, for example ``vit_base_patch16_224``.
+        image_size: side in pixels to run it at, if not its own.
 
     Raises:
         TeacherError: if timm does not know it, or it cannot be inherited from.
     """
     from sparseformers.teachers import timm
 
-    return timm.untrained(architecture)
+    return timm.untrained(architecture, image_size=image_size)
 
 
 def _import_adapter(adapter: str):  # type: ignore[no-untyped-def]

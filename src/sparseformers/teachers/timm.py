@@ -115,14 +115,19 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
     return _wrap(network, name=f"timm:{name}@{path}", source=str(path), crop=crop, class_names=class_names_of(path))
 
 
-def untrained(name: str) -> TimmTeacher:
+def untrained(name: str, *, image_size: int | None = None) -> TimmTeacher:
     """A timm architecture with random weights.
+
+    Args:
+        name: of the architecture.
+        image_size: side in pixels to run it at, if not its own.
 
     Raises:
         TeacherError: if timm does not know the name, or it cannot be inherited from.
     """
     _check_name(name)
-    return from_module(timm.create_model(name, pretrained=False), name=f"timm:{name}", source="random weights")
+    network = timm.create_model(name, pretrained=False)
+    return from_module(network, name=f"timm:{name}", source="random weights", image_size=image_size)
 
 
 def from_module(

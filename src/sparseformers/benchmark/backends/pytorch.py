@@ -1,0 +1,133 @@
+"""PyTorch itself: operator by operator, or compiled."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.benchmark.backends.base import Conditions, Opening
+from sparseformers.benchmark.subjects import Subject
+from sparseformers.bootstrap.precision import autocast_dtype
+from sparseformers.evaluate.modes import inference
+from sparseformers.export.check import Runner
+from sparseformers.export.config import Precision
+
+EMULATED = 4.0
+"""So many times as slow as float32, a product in bfloat16 is put together of other instructions."""
+SIDE = 256
+"""Of the matrices that this is found out with."""
+
+Choice = Callable[[Subject], "nn.Module | None"]
+"""Which network of a model to run; None where there is none of the kind."""
+
+
+Finish = Callable[[nn.Module], nn.Module]
+"""What is done to a network where it is run; a function of a module, so that another process finds it."""
+
+
+def as_it_is(subject: Subject) -> nn.Module | None:
+    """The network as the package has it."""
+    return subject.network
+
+
+def unchanged(network: nn.Module) -> nn.Module:
+    """The network itself."""
+    return network
+
+
+@dataclass(frozen=True)
+class PyTorchBackend:
+    """Runs a network in PyTorch.
+
+    bfloat16 is autocast with the weights of the layers cast once and for all: autocast by itself casts them anew in each pass,
+    as long as nothing is learnt.
+    """
+
+    compiled: bool
+    """Whether by ``torch.compile``; on CUDA with CUDA graphs."""
+    network: Choice = as_it_is
+    """Which network of a model to run; another one that computes the same makes another backend."""
+    finish: Finish = unchanged
+    """What is done to it last, such as packing weights, after which it can be neither saved nor moved."""
+    libraries: Sequence[tuple[str, str]] = ()
+
+    def why_not(self, subject: Subject, precision: Precision, conditions: Conditions) -> str | None:
+        if self.network(subject) is None:
+            return "it has no such form"
+        if precision == "int8":
+            return "PyTorch itself has no int8 layers any more; onnxruntime and openvino have"
+        if precision == "bf16" and (slower := _bfloat16_slower(conditions.device)) > EMULATED:
+            return f"this machine has no bfloat16: a product in it takes {slower:.0f} times as long as in float32"
+        return None
+
+    def prepare(
+        self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path
+    ) -> Opening:
+        chosen = self.network(subject)
+        assert chosen is not None  # or why_not would have said so
+        network = copy.deepcopy(chosen).to(conditions.device)
+        if precision == "bf16":
+            cast_layers(network)
+        return InPyTorch(network, precision, conditions.device, self.compiled, self.finish)
+
+
+@dataclass(frozen=True)
+class InPyTorch:
+    """A network of its own for one precision."""
+
+    network: nn.Module
+    precision: Precision
+    device: torch.device
+    compiled: bool
+    finish: Finish = unchanged
+
+    def open(self, batch: int) -> Runner:
+        dtype = autocast_dtype("bf16" if self.precision == "bf16" else "fp32")
+        network, device = self.finish(self.network), self.device
+        run: Callable[[Tensor], Any] = _compiled(network, device) if self.compiled else network
+
+        def embed(images: Tensor) -> Tensor:
+            with inference(device, dtype):
+                return run(images)
+
+        return embed
+
+
+def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
+    """The network compiled for one shape."""
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+
+
+def cast_layers(network: nn.Module) -> nn.Module:
+    """Casts the weights of linear layers and convolutions to bfloat16; returns the network."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.bfloat16()
+    return network
+
+
+@cache
+def _bfloat16_slower(device: torch.device) -> float:
+    """How many times as long as in float32 a product in bfloat16 takes."""
+    times = {dtype: _shortest_product(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
+    return times[torch.bfloat16] / times[torch.float32]
+
+
+@torch.inference_mode()
+def _shortest_product(dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds of a small product, the shortest of a few."""
+    matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+    shortest = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # which waits for the device
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest

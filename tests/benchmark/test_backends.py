@@ -1,0 +1,95 @@
+"""Every backend gives the embeddings that the network gives."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparseformers.benchmark.backends import BACKENDS, Conditions
+from sparseformers.benchmark.backends.pytorch import PyTorchBackend, cast_layers
+from sparseformers.benchmark.subjects import Subject, find_subjects
+from sparseformers.export.config import Precision
+from tests.tiny import SIDE
+
+CONDITIONS = Conditions(torch.device("cpu"), 1)
+
+
+@pytest.fixture(scope="module")
+def student(tiny_student: Path) -> Subject:
+    return find_subjects(str(tiny_student), ("student",)).found[0]
+
+
+def embedded(student: Subject, backend: str, precision: Precision, folder: Path, *, batch: int = 2) -> torch.Tensor:
+    """Embeddings by a backend, through an opening that went to another process and back."""
+    calibration = torch.rand(8, 3, SIDE, SIDE).split(4)
+    opening = BACKENDS[backend].prepare(student, precision, CONDITIONS, calibration, folder)
+    return pickle.loads(pickle.dumps(opening)).open(batch)(images(batch))
+
+
+def images(batch: int) -> torch.Tensor:
+    return torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
+def test_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:
+    given = embedded(student, backend, "fp32", tmp_path)
+    torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["compile", "openvino"])
+def test_slower_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:
+    given = embedded(student, backend, "fp32", tmp_path)
+    torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_int8__is_near(student: Subject, backend: str, tmp_path: Path) -> None:
+    given, expected = embedded(student, backend, "int8", tmp_path), student.network(images(2))
+    assert torch.cosine_similarity(given, expected).min() > 0.95
+    assert not torch.equal(given, expected)
+
+
+def test_bfloat16__has_the_weights_of_layers_cast_and_is_near(student: Subject, tmp_path: Path) -> None:
+    given, expected = embedded(student, "eager", "bf16", tmp_path), student.network(images(2))
+    assert given.dtype == torch.float32
+    assert torch.cosine_similarity(given, expected).min() > 0.999
+    assert not torch.equal(given, expected)
+    network = cast_layers(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Conv2d(2, 2, 1)))
+    assert [value.dtype for value in network.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [torch.bfloat16] * 2
+
+
+def test_prepare__leaves_the_model_as_it_is(student: Subject, tmp_path: Path) -> None:
+    before = student.network(images(2))
+    embedded(student, "eager", "bf16", tmp_path)
+    assert torch.equal(student.network(images(2)), before)
+
+
+def test_why_not__in_a_line(student: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert BACKENDS["eager"].why_not(student, "fp32", CONDITIONS) is None
+    assert "no int8 layers" in str(BACKENDS["compile"].why_not(student, "int8", CONDITIONS))
+    assert "no products in bfloat16" in str(BACKENDS["onnxruntime"].why_not(student, "bf16", CONDITIONS))
+    on_cuda = Conditions(torch.device("cuda"), 1)
+    assert "on the CPU only" in str(BACKENDS["openvino"].why_not(student, "fp32", on_cuda))
+    monkeypatch.setattr("sparseformers.benchmark.backends.pytorch._bfloat16_slower", lambda device: 40.0)
+    assert "takes 40 times as long" in str(BACKENDS["eager"].why_not(student, "bf16", CONDITIONS))
+
+
+def test_another_network__is_another_backend(student: Subject, tmp_path: Path) -> None:
+    class Zero(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.new_zeros(len(images), 3)
+
+    backend = PyTorchBackend(compiled=False, network=lambda subject: Zero() if subject.student is not None else None)
+    assert backend.why_not(student, "fp32", CONDITIONS) is None
+    run = backend.prepare(student, "fp32", CONDITIONS, (), tmp_path).open(2)
+    assert run(images(2)).shape == (2, 3)
+    finished = PyTorchBackend(compiled=False, finish=lambda network: Zero()).prepare(student, "fp32", CONDITIONS, (), tmp_path)
+    assert not finished.open(2)(images(2)).any()
+    plain = Subject("plain", "", Zero(), student.cost, student.preprocessing)
+    assert backend.why_not(plain, "fp32", CONDITIONS) == "it has no such form"

@@ -1,0 +1,71 @@
+"""A whole benchmark of a tiny student, with a small product in the place of the machine's large one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparseformers.benchmark import BenchmarkConfig, benchmark
+from sparseformers.benchmark.backends.pytorch import InPyTorch
+from sparseformers.benchmark.machine import product
+from sparseformers.errors import ConfigError
+from tests.tiny import write_images
+
+SHORT = BenchmarkConfig(
+    models=("student", "teacher"), batch=(1, 3), backend=("eager",), precision=("fp32", "int8"), turns=3, memory=False
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparseformers.benchmark.run.product", lambda side: product(64))
+
+
+def test_benchmark__measures_all_in_turns_and_says_what_it_leaves_out(tiny_student: Path) -> None:
+    threads = torch.get_num_threads()
+    report = benchmark(str(tiny_student), SHORT)
+    assert [(row.batch, *row.route) for row in report.rows] == [
+        (batch, model, "fp32", "eager") for batch in (1, 3) for model in ("student", "teacher")
+    ]
+    for row in report.rows:
+        assert len(row.seconds) == 3
+        assert row.cosine is not None
+        assert row.cosine.least == pytest.approx(1, abs=1e-5)
+        assert row.floor is not None
+        assert row.share is not None
+        assert row.share > 0
+        assert row.peak_bytes is None
+    assert report.batches == (1, 3)
+    assert report.left_out == ("int8, eager: PyTorch itself has no int8 layers any more; onnxruntime and openvino have",)
+    assert not report.circumstances.photographs
+    assert torch.get_num_threads() == threads
+
+
+def test_benchmark__compares_on_photographs(tiny_student: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 6)
+    settings = replace(SHORT, batch=(4,), precision=("fp32",), models=("student",), images=tmp_path / "photos")
+    report = benchmark(str(tiny_student), settings)
+    assert report.circumstances.images == "3 photographs"  # the other half is for calibration
+    assert report.rows[0].cosine is not None
+    assert report.rows[0].cosine.mean == pytest.approx(1, abs=1e-5)
+
+
+def test_benchmark__of_nothing_that_can_be_run(tiny_student: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Nothing can be measured \(int8, eager: PyTorch"):
+        benchmark(str(tiny_student), replace(SHORT, precision=("int8",)))
+
+
+def test_benchmark__leaves_out_what_fails(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = InPyTorch.open
+
+    def fails_at_three(self: InPyTorch, batch: int) -> object:
+        if batch == 3:
+            raise RuntimeError("three are\ntoo many")
+        return opened(self, batch)
+
+    monkeypatch.setattr(InPyTorch, "open", fails_at_three)
+    with pytest.raises(ConfigError, match="RuntimeError: three are too many"):
+        benchmark(str(tiny_student), replace(SHORT, precision=("fp32",)))

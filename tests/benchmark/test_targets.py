@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from sparseformers.benchmark import BenchmarkConfig
+from sparseformers.benchmark.targets import CPU, judge, settings_for_targets, targets_table
+from tests.benchmark.made import one_batch, report, row
+
+
+def test_judge__compares_in_the_same_run() -> None:
+    verdicts = {each.what: each for each in judge(report(one_batch()), CPU)}
+    against_teacher = verdicts["float32 eager against the teacher's float32 eager"]
+    assert (against_teacher.goal, against_teacher.figure, against_teacher.told) == ("4.00x", "4.00x", "met")
+    assert against_teacher.times == "eager 2,000 against eager 8,000"
+    assert against_teacher.floor == "250 (weights)"
+    first = verdicts["best float32 path against the first eager version"]
+    assert (first.figure, first.met) == ("2.00x", True)
+    assert first.times == "compile 1,000 against eager 2,000"
+    int8 = verdicts["int8 against the best float32 path"]
+    assert (int8.figure, int8.met) == ("2.50x", True)  # of 2.5, 2, 3
+    assert (verdicts["cosine of int8"].figure, verdicts["cosine of int8"].told) == ("0.9800", "missed")
+
+
+def test_judge__says_what_is_not_measured() -> None:
+    verdicts = {each.what: each for each in judge(report(one_batch(), photographs=False), CPU)}
+    assert verdicts["bf16 against the best float32 path"].told == "not measured: see what is left out"
+    assert verdicts["bf16 against the best float32 path"].figure == ""
+    assert verdicts["cosine of int8"].met is None
+    assert "needs a bootstrapped model" in verdicts["cosine of int8"].told
+    assert "share of the float32 matrix-product rate" not in verdicts  # which has no goal at batch 1
+
+
+def test_judge__misses_what_is_too_slow() -> None:
+    slow = [row("student", "fp32", "eager", 1.0, 1.0, 1.0, batch=16), row("teacher", "fp32", "eager", 4.4, 4.4, 4.4, batch=16)]
+    verdicts = judge(report(slow), CPU)
+    assert [each.told for each in verdicts if each.met is not None] == ["missed", "missed", "missed"]
+    table = targets_table(report(slow), verdicts)
+    assert table.rows[0] == (
+        "float32 eager against the teacher's float32 eager", "16", "4.50x", "4.40x", "missed",
+        "eager 1,000 against eager 4,400", "500 (multiply-adds)",
+    )  # fmt: skip
+    assert "| share of the float32 matrix-product rate | 16 | 90% | 75% | missed |" in table.markdown()
+
+
+def test_settings_for_targets__are_what_the_targets_are_about() -> None:
+    settings = settings_for_targets(BenchmarkConfig(turns=7))
+    assert settings.models == ("student", "teacher")
+    assert settings.batch == (1, 16)
+    assert settings.precision == ("fp32", "bf16", "int8")
+    assert settings.turns == 7
+
+
+def test_goals__are_those_of_the_issue() -> None:
+    assert [dict(target.goals) for target in CPU] == [
+        {1: 4.0, 16: 4.5}, {1: 1.5, 16: 1.1}, {1: 1.5, 16: 2.0}, {1: 0.999, 16: 0.999}, {1: 1.8, 16: 2.5},
+        {1: 0.99, 16: 0.99}, {16: pytest.approx(0.9)},
+    ]  # fmt: skip
