@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparseformers.benchmark.backends import BACKENDS, Conditions
-from sparseformers.benchmark.backends.pytorch import PyTorchBackend, cast_layers
+from sparseformers.benchmark.backends.pytorch import cast_layers
 from sparseformers.benchmark.subjects import Subject, find_subjects
 from sparseformers.export.config import Precision
 from tests.tiny import SIDE
@@ -34,7 +34,7 @@ def images(batch: int) -> torch.Tensor:
     return torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["eager", "packed", "onnxruntime"])
 def test_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:
     given = embedded(student, backend, "fp32", tmp_path)
     torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
@@ -80,16 +80,25 @@ def test_why_not__in_a_line(student: Subject, monkeypatch: pytest.MonkeyPatch) -
     assert "takes 40 times as long" in str(BACKENDS["eager"].why_not(student, "bf16", CONDITIONS))
 
 
-def test_another_network__is_another_backend(student: Subject, tmp_path: Path) -> None:
-    class Zero(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images.new_zeros(len(images), 3)
+def test_packed__is_for_processors_and_float32(student: Subject, tmp_path: Path) -> None:
+    packed = BACKENDS["packed"]
+    assert packed.why_not(student, "fp32", CONDITIONS) is None
+    assert "float32 only" in str(packed.why_not(student, "int8", CONDITIONS))
+    assert "processors only" in str(packed.why_not(student, "fp32", Conditions(torch.device("cuda"), 1)))
+    before = student.network(images(2))
+    embedded(student, "packed", "fp32", tmp_path)
+    assert torch.equal(student.network(images(2)), before)
 
-    backend = PyTorchBackend(compiled=False, network=lambda subject: Zero() if subject.student is not None else None)
-    assert backend.why_not(student, "fp32", CONDITIONS) is None
-    run = backend.prepare(student, "fp32", CONDITIONS, (), tmp_path).open(2)
-    assert run(images(2)).shape == (2, 3)
-    finished = PyTorchBackend(compiled=False, finish=lambda network: Zero()).prepare(student, "fp32", CONDITIONS, (), tmp_path)
-    assert not finished.open(2)(images(2)).any()
-    plain = Subject("plain", "", Zero(), student.cost, student.preprocessing)
-    assert backend.why_not(plain, "fp32", CONDITIONS) == "it has no such form"
+
+def test_packed__takes_other_networks_too(student: Subject, tmp_path: Path) -> None:
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.linear(images.mean(dim=(2, 3)))
+
+    plain = Subject("plain", "", Linear(), student.cost, student.preprocessing)
+    run = BACKENDS["packed"].prepare(plain, "fp32", CONDITIONS, (), tmp_path).open(2)
+    torch.testing.assert_close(run(images(2)), plain.network(images(2)))

@@ -46,7 +46,7 @@ class BenchmarkConfig:
     precision: Names = ("fp32",)
     """Of the matrix products: fp32, bf16, int8 (onnxruntime and openvino, calibrated on --images)."""
     backend: Names = ()
-    """What runs the models: eager, compile, onnxruntime, openvino; by default all that are installed."""
+    """What runs the models: eager, packed, compile, onnxruntime, openvino; by default all that are installed."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
     threads: int | None = None

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from sparseformers.benchmark.backends.base import Backend, Conditions, Opening
 from sparseformers.benchmark.backends.files import OnnxRuntime, OpenVino
+from sparseformers.benchmark.backends.packed import Packed
 from sparseformers.benchmark.backends.pytorch import PyTorchBackend
 
 BACKENDS: Mapping[str, Backend] = {
     "eager": PyTorchBackend(compiled=False),
     "compile": PyTorchBackend(compiled=True),
-    # Another network that computes the same is another backend: PyTorchBackend(compiled=..., network=..., finish=...).
+    "packed": Packed(),
     "onnxruntime": OnnxRuntime(),
     "openvino": OpenVino(),
 }

@@ -25,17 +25,8 @@ EMULATED = 4.0
 SIDE = 256
 """Of the matrices that this is found out with."""
 
-Choice = Callable[[Subject], "nn.Module | None"]
-"""Which network of a model to run; None where there is none of the kind."""
-
-
 Finish = Callable[[nn.Module], nn.Module]
 """What is done to a network where it is run; a function of a module, so that another process finds it."""
-
-
-def as_it_is(subject: Subject) -> nn.Module | None:
-    """The network as the package has it."""
-    return subject.network
 
 
 def unchanged(network: nn.Module) -> nn.Module:
@@ -53,15 +44,9 @@ class PyTorchBackend:
 
     compiled: bool
     """Whether by ``torch.compile``; on CUDA with CUDA graphs."""
-    network: Choice = as_it_is
-    """Which network of a model to run; another one that computes the same makes another backend."""
-    finish: Finish = unchanged
-    """What is done to it last, such as packing weights, after which it can be neither saved nor moved."""
     libraries: Sequence[tuple[str, str]] = ()
 
     def why_not(self, subject: Subject, precision: Precision, conditions: Conditions) -> str | None:
-        if self.network(subject) is None:
-            return "it has no such form"
         if precision == "int8":
             return "PyTorch itself has no int8 layers any more; onnxruntime and openvino have"
         if precision == "bf16" and (slower := _bfloat16_slower(conditions.device)) > EMULATED:
@@ -71,12 +56,10 @@ class PyTorchBackend:
     def prepare(
         self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path
     ) -> Opening:
-        chosen = self.network(subject)
-        assert chosen is not None  # or why_not would have said so
-        network = copy.deepcopy(chosen).to(conditions.device)
+        network = copy.deepcopy(subject.network).to(conditions.device)
         if precision == "bf16":
             cast_layers(network)
-        return InPyTorch(network, precision, conditions.device, self.compiled, self.finish)
+        return InPyTorch(network, precision, conditions.device, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -88,6 +71,7 @@ class InPyTorch:
     device: torch.device
     compiled: bool
     finish: Finish = unchanged
+    """What is done to it where it is run, such as packing weights, after which it can be neither saved nor sent."""
 
     def open(self, batch: int) -> Runner:
         dtype = autocast_dtype("bf16" if self.precision == "bf16" else "fp32")
