@@ -9,8 +9,8 @@ from sparseformers.benchmark.backends.pytorch import PyTorchBackend
 
 BACKENDS: Mapping[str, Backend] = {
     "eager": PyTorchBackend(compiled=False),
-    "compile": PyTorchBackend(compiled=True),
     "packed": Packed(),
+    "compile": PyTorchBackend(compiled=True),
     "onnxruntime": OnnxRuntime(),
     "openvino": OpenVino(),
 }
