@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from sparseformers.benchmark.backends import BACKENDS, Conditions
-from sparseformers.benchmark.backends.pytorch import cast_layers
+from sparseformers.benchmark.backends.pytorch import InPyTorch, cast_layers
 from sparseformers.benchmark.subjects import Subject, find_subjects
 from sparseformers.export.config import Precision
 from tests.tiny import SIDE
@@ -45,6 +46,16 @@ def test_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_
 def test_slower_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:
     given = embedded(student, backend, "fp32", tmp_path)
     torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compile__does_so_for_any_number_of_models() -> None:
+    torch.compiler.reset()
+    counters.clear()
+    opening = InPyTorch(nn.Linear(2, 2), "fp32", torch.device("cpu"), compiled=True)
+    for batch in range(1, 11):  # PyTorch by itself gives up after eight of one class
+        opening.open(batch)(torch.rand(batch, 2))
+    assert counters["stats"]["unique_graphs"] == 10
 
 
 @pytest.mark.slow

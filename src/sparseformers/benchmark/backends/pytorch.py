@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -86,8 +87,25 @@ class InPyTorch:
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
-    """The network compiled for one shape."""
-    return torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+    """The network compiled for one shape, as one graph.
+
+    PyTorch keeps what it compiled with the code of a function, and after eight variants of one it runs further ones uncompiled,
+    with no more than a warning. All models here have one class, so that each gets a function with code of its own.
+    """
+
+    def forward(images: Tensor) -> Any:
+        return network(images)
+
+    own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+    if device.type != "cuda":
+        return torch.compile(own, dynamic=False, fullgraph=True)
+    graphed = torch.compile(own, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+    def replay(images: Tensor) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()  # what earlier graphs gave is not needed any more, whichever model's they were
+        return graphed(images)
+
+    return replay
 
 
 def cast_layers(network: nn.Module) -> nn.Module:
