@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -15,6 +17,8 @@ from sparseformers.data.mixture import absolute_source
 from sparseformers.errors import ConfigError
 from sparseformers.teachers import absolute_name
 
+Number = TypeVar("Number", int, float)
+
 WITHOUT_EFFECT = (
     *("workers", "checkpoint_every", "keep", "log_every", "trackers", "tracker_project"),
     *("accumulate", "shard_weights"),
@@ -22,8 +26,37 @@ WITHOUT_EFFECT = (
 )
 """Settings that change nothing of what is learnt or measured: they may differ where the others have to be the same."""
 
+AT_LEAST = {
+    0: ("eval_views", "workers", "looks"),
+    1: (
+        *("tokens", "samples", "batch_size", "accumulate", "evaluations", "log_every", "keep"),
+        *("cached_views", "shuffle_shards", "max_pixels"),
+    ),
+    2: ("holdout_limit",),
+    32: ("image_size",),
+}
+"""Settings that count something, by their least value."""
+ABOVE_ZERO = ("epochs", "minutes", "lr", "clip_norm")
+"""Settings that are positive numbers."""
+BELOW = {
+    1.0: ("holdout", "warm_up", "ema"),
+    math.inf: ("tuned_lr_ratio", "rois_lr_ratio", "token_weight", "dense_weight", "weight_decay"),
+}
+"""Settings of 0 or more, by what they stay below."""
+SHARES = {"crop": 0.875, "crop_scale": 0.25, "layer_decay": 0.75}
+"""Settings above 0 that are 1 at most, with an example."""
+
 Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
 """Where images are, which the command line takes one by one: --data A --data B."""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _each(groups: Mapping[Number, Sequence[str]]) -> Iterator[tuple[Number, str]]:
+    """Every setting of a table, with the number that its group goes by."""
+    return ((number, name) for number, names in groups.items() for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,41 +227,41 @@ class BootstrapConfig:
         for name in ("data", "eval_data"):  # names and addresses; a Path of Python's is one way to write them
             object.__setattr__(self, name, tuple(str(each) for each in getattr(self, name)))
         self._check_data()
-        for name, value, least in (
-            ("tokens", self.tokens, 1),
-            ("samples", self.samples, 1),
-            ("batch-size", self.batch_size, 1),
-            ("accumulate", self.accumulate, 1),
-            ("evaluations", self.evaluations, 1),
-            ("log-every", self.log_every, 1),
-            ("holdout-limit", self.holdout_limit, 2),
-            ("eval-views", self.eval_views, 0),
-            ("keep", self.keep, 1),
-            ("workers", self.workers, 0),
-            ("image-size", self.image_size, 32),
-            ("looks", self.looks, 0),
-            ("cached-views", self.cached_views, 1),
-            ("shuffle-shards", self.shuffle_shards, 1),
-            ("max-pixels", self.max_pixels, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"--{name} must be at least {least}, not {value}.", f"Use {least} or more.")
-        for name, rate in (("epochs", self.epochs), ("minutes", self.minutes), ("lr", self.lr), ("clip-norm", self.clip_norm)):
-            if rate is not None and not rate > 0:
-                raise ConfigError(f"--{name} must be above 0, not {rate}.", "Use a positive number.")
-        for name, share, most in (
-            ("holdout", self.holdout, 1),
-            ("warm-up", self.warm_up, 1),
-            ("tuned-lr-ratio", self.tuned_lr_ratio, float("inf")),
-            ("rois-lr-ratio", self.rois_lr_ratio, float("inf")),
-            ("whiten", self.whiten, 1.0 + 1e-9),
-            ("token-weight", self.token_weight, float("inf")),
-            ("dense-weight", self.dense_weight, float("inf")),
-            ("weight-decay", self.weight_decay, float("inf")),
-            ("ema", self.ema, 1),
-        ):
-            if not 0 <= share < most:
-                raise ConfigError(f"--{name} must be in [0, {most}), not {share}.", "Choose a value in that range.")
+        self._check_numbers()
+        self._check_front()
+        if self.token_weight and self.cache_teacher is not None:
+            raise ConfigError(
+                f"--token-weight {self.token_weight} needs the teacher's tokens, which --cache-teacher does not keep.",
+                "Leave out one of the two.",
+            )
+        Interval.parse(self.checkpoint_every, flag="--checkpoint-every")
+        lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            raise ConfigError(
+                f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
+            )
+
+    def _check_numbers(self) -> None:
+        """Each number by itself."""
+        for least, name in _each(AT_LEAST):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ConfigError(f"{_flag(name)} must be at least {least}, not {value}.", f"Use {least} or more.")
+        for name in ABOVE_ZERO:
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ConfigError(f"{_flag(name)} must be above 0, not {value}.", "Use a positive number.")
+        for most, name in _each(BELOW):
+            if not 0 <= (value := getattr(self, name)) < most:
+                raise ConfigError(f"{_flag(name)} must be in [0, {most:g}), not {value}.", "Choose a value in that range.")
+        for name, example in SHARES.items():
+            if (value := getattr(self, name)) is not None and not 0 < value <= 1:
+                raise ConfigError(f"{_flag(name)} must be in (0, 1], not {value}.", f"Use {example}, for example.")
+        if not 0 <= self.whiten <= 1:
+            raise ConfigError(f"--whiten must be in [0, 1], not {self.whiten}.", "Choose a value in that range.")
+        if self.elastic and min(self.elastic) < 1:
+            raise ConfigError(f"--elastic must be at least 1, not {min(self.elastic)}.", "Use 9, for example.")
+
+    def _check_front(self) -> None:
+        """What only one of the fronts has."""
         if self.start == "fitted" and self.front != "bootstrapped":
             raise ConfigError(
                 f"--start fitted is for the paper's front: the {self.front} one starts as the teacher already.",
@@ -242,26 +275,6 @@ class BootstrapConfig:
         if self.elastic and self.front != "inherited":
             raise ConfigError(
                 f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front inherited."
-            )
-        if self.token_weight and self.cache_teacher is not None:
-            raise ConfigError(
-                f"--token-weight {self.token_weight} needs the teacher's tokens, which --cache-teacher does not keep.",
-                "Leave out one of the two.",
-            )
-        if self.elastic and min(self.elastic) < 1:
-            raise ConfigError(f"--elastic must be at least 1, not {min(self.elastic)}.", "Use 9, for example.")
-        for name, part, example in (
-            ("crop", self.crop, 0.875),
-            ("crop-scale", self.crop_scale, 0.25),
-            ("layer-decay", self.layer_decay, 0.75),
-        ):
-            if part is not None and not 0 < part <= 1:
-                raise ConfigError(f"--{name} must be in (0, 1], not {part}.", f"Use {example}, for example.")
-        Interval.parse(self.checkpoint_every, flag="--checkpoint-every")
-        lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]
-        if len(lengths) > 1:
-            raise ConfigError(
-                f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
             )
 
     def _check_data(self) -> None:

@@ -8,6 +8,7 @@ processes hand over a quarter of what floats would take.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,12 +74,12 @@ def evaluation_view(preprocessing: PreprocessingConfig) -> EvaluationView:
     return EvaluationView(preprocessing)
 
 
-class ByteView:
+class ByteView(ABC):
     """A view that can be had as bytes, too."""
 
+    @abstractmethod
     def pixels(self, image: Image.Image) -> Tensor:
         """The view of an RGB image as 3 x H x W bytes."""
-        raise NotImplementedError
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The view of an RGB image as 3 x H x W in [0, 1]."""
