@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -147,6 +148,19 @@ class TestReading:
         monkeypatch.undo()
         write_shard(Path(address), {"other.jpg": pictures[0], "other.txt": bytes(20_000)})  # of another size than the index says
         assert len(source([address], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=()))) == 1
+
+    def test_an_index_beside_a_shard_that_was_added_to_within_its_padding_is_not_believed(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
+    ) -> None:
+        address = str(tmp_path / "padded.tar")
+        shard = write_shard(Path(address), {"a.jpg": pictures[0]})
+        write_index(Path(f"{address}{SIDECAR}"), scan(shard))
+        size, earlier = shard.stat().st_size, shard.stat().st_mtime - 60
+        os.utime(f"{address}{SIDECAR}", (earlier, earlier))
+        with tarfile.open(shard, "a") as archive:
+            archive.addfile(tarfile.TarInfo("b.jpg"))
+        assert shard.stat().st_size == size
+        assert len(source([address], files)) == 2
 
     def test_a_shard_is_looked_at_once(
         self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from sparseformers.data.shard_index import MOST_INDEX_BYTES, SIDECAR, ShardIndex, parse_index, read_index, scan, write_index
+from sparseformers.data.shard_index import (
+    MOST_INDEX_BYTES,
+    SIDECAR,
+    ShardIndex,
+    index_beside,
+    parse_index,
+    read_index,
+    scan,
+    write_index,
+)
 from sparseformers.data.shards import is_local, opened, unreachable
 from sparseformers.errors import DataError
 from sparseformers.files import replacing
@@ -109,8 +118,8 @@ class ShardFiles:
 
     def _find_index(self, shard: str) -> ShardIndex:
         state = self.state(shard)
-        beside = None if state is None else read_index(Path(f"{shard}{SIDECAR}"))
-        if beside is not None and state is not None and beside.bytes == state[0]:
+        beside = None if state is None else index_beside(Path(shard), *state)
+        if beside is not None:
             return beside
         known = self.folder / f"{_digest(shard, state)}.index.json"
         with self._lock(known.name):

@@ -126,6 +126,21 @@ def read_index(path: Path) -> ShardIndex | None:
         return None
 
 
+def index_beside(shard: Path, size: int, changed: int) -> ShardIndex | None:
+    """The index in the file beside a local shard; None if there is none, or the shard is no longer what it is of.
+
+    A tar file has room at its end, so that one that something was added to may have the size that it had.
+
+    Args:
+        shard: an uncompressed tar file.
+        size: its bytes.
+        changed: when it was, in nanoseconds.
+    """
+    beside = Path(f"{shard}{SIDECAR}")
+    index = read_index(beside)
+    return None if index is None or index.bytes != size or beside.stat().st_mtime_ns < changed else index
+
+
 def _text(index: ShardIndex) -> str:
     members = zip(index.names, index.starts.tolist(), index.sizes.tolist(), strict=True)
     content = {"format": FORMAT, "bytes": index.bytes, "members": list(members), "problems": index.problems}
