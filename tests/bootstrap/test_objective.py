@@ -161,6 +161,12 @@ def test_bootstrap__each_option_changes_what_is_learnt(
     assert not torch.allclose(plain, other, atol=1e-4)
 
 
+def test_whiten__by_default_depends_on_the_front(settings: BootstrapConfig) -> None:
+    assert [changed(settings, front=front).whitened_share for front in ("inherited", "bootstrapped")] == [1, 0]
+    assert changed(settings, front="inherited", whiten=0.0).whitened_share == 0
+    assert changed(settings, front="bootstrapped", whiten=0.5).whitened_share == 0.5
+
+
 def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings: BootstrapConfig, tmp_path: Path) -> None:
     elastic = changed(settings, elastic=(1, 9), lr=1e-3)
     bootstrap(elastic, tmp_path / "one")

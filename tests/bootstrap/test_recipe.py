@@ -50,12 +50,13 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
     assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)
     assert (applied.truncate, applied.tune, applied.freeze) == (None, None, None)  # thirds
-    assert applied.token_weight == 0
+    assert applied.token_weight == applied.whitened_share == 0
 
 
 def test_inherited__is_the_default() -> None:
     plain = BootstrapConfig(teacher="bundled", data=(Path("photos"),))
-    assert load_recipe("inherited").apply(plain) == plain
+    assert load_recipe("inherited").apply(plain) == dataclasses.replace(plain, whiten=plain.whitened_share)
+    assert plain.whitened_share == 1
 
 
 def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: BootstrapConfig) -> None:

@@ -124,9 +124,10 @@ class BootstrapConfig:
     layer_decay: float = 1.0
     """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
     is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
-    whiten: float = 0.0
+    whiten: float | None = None
     """Share of the loss that compares embeddings after whitening both by the teacher's mean and covariance over the held-out
-    images, in [0, 1]: all directions in which images differ then count alike."""
+    images, in [0, 1]: all directions in which images differ then count alike. 1 by default; 0 for the paper's front, whose random
+    start it would make useless."""
     token_weight: float = 0.0
     """Inherited front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
     dense_weight: float = 0.0
@@ -241,6 +242,13 @@ class BootstrapConfig:
                 f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
             )
 
+    @property
+    def whitened_share(self) -> float:
+        """``whiten``, or its default for this front."""
+        if self.whiten is not None:
+            return self.whiten
+        return 1.0 if self.front == "inherited" else 0.0
+
     def _check_numbers(self) -> None:
         """Each number by itself."""
         for least, name in _each(AT_LEAST):
@@ -255,7 +263,7 @@ class BootstrapConfig:
         for name, example in SHARES.items():
             if (value := getattr(self, name)) is not None and not 0 < value <= 1:
                 raise ConfigError(f"{_flag(name)} must be in (0, 1], not {value}.", f"Use {example}, for example.")
-        if not 0 <= self.whiten <= 1:
+        if not 0 <= self.whitened_share <= 1:
             raise ConfigError(f"--whiten must be in [0, 1], not {self.whiten}.", "Choose a value in that range.")
         if self.elastic and min(self.elastic) < 1:
             raise ConfigError(f"--elastic must be at least 1, not {min(self.elastic)}.", "Use 9, for example.")

@@ -140,8 +140,8 @@ class Trainer:
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         objective = Objective(
-            whiten=self.settings.whiten,
-            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whiten else None,
+            whiten=self.settings.whitened_share,
+            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitened_share else None,
             token_weight=self.settings.token_weight,
             dense_weight=self.settings.dense_weight,
         )
