@@ -57,6 +57,12 @@ def test_whitening__of_fewer_embeddings_than_channels(count: int) -> None:
     assert white.shape == (5, 8)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_whitening__of_images_that_do_not_differ_changes_nothing(count: int) -> None:
+    whitening = Whitening.of(random(1, 8, seed=0).expand(count, 8))
+    torch.testing.assert_close(whitening(random(4, 8, seed=1)), random(4, 8, seed=1))
+
+
 def test_whiten__takes_that_share_of_the_cosine_after_whitening() -> None:
     ours, theirs, tokens = random(5, 8), random(5, 8, seed=1), random(5, 5, 8)
     whitening = Whitening.of(3 + random(40, 8, seed=2) * torch.arange(1, 9))

@@ -111,13 +111,16 @@ class Whitening:
         """The whitening along the principal axes of M x D embeddings, float32.
 
         A tenth of the mean variance is added along each axis, so that those along which few embeddings happen not to differ do
-        not drown the others; there may be fewer embeddings than channels.
+        not drown the others; there may be fewer embeddings than channels. Where all are the same there is nothing to go by, and
+        the map leaves embeddings as they are.
         """
         known = embeddings.double().cpu()
         mean = known.mean(dim=0)
         centred = known - mean
         variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         variances = variances.clamp(min=0)
+        if variances.mean() <= torch.finfo(torch.float32).eps * known.square().mean():  # one image, or the same one again
+            return cls(torch.zeros_like(mean).to(embeddings), torch.eye(len(mean)).to(embeddings))
         scale = (variances + FLOOR * variances.mean() + torch.finfo(torch.float32).tiny).rsqrt()
         return cls(mean.to(embeddings), (axes * scale).to(embeddings))
 
