@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from PIL import Image
 
 from sparseformers.data import evaluation_view
 from sparseformers.export import ExportConfig, export
+from sparseformers.export.network import network_of
+from sparseformers.export.onnx_file import write_onnx
+from sparseformers.export.tracing import trace
 from tests.export.students import FRONTS, student_of
 from tests.tiny import write_images
 
 ROOT = Path(__file__).resolve().parents[2]
+TRANSPOSES = 5
+"""Of each attention: queries, keys, values, keys once more for the product, and the way back."""
 SHAPES = ((2, 3, 48, 48), (1, 3, 64, 36), (5, 3, 33, 90), (3, 3, 200, 120))
 
 
@@ -56,6 +62,20 @@ def test_takes_any_batch_and_size(front: str, photographs: Path, tmp_path: Path)
     assert json.loads(metadata["std"]) == list(student.config.preprocessing.std)
     assert metadata["precision"] == "fp32"
     assert "[0, 1]" in metadata["images"]
+
+
+def test_stays_fast__moves_and_samples_as_little_as_it_did(tmp_path: Path) -> None:
+    student, settings = student_of(FRONTS["bootstrapped"]), ExportConfig(format="onnx")
+    write_onnx(trace(network_of(student, settings), settings, student.config.preprocessing.size), tmp_path / "out.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # it warns of what is optimised for one processor
+    onnxruntime.InferenceSession(tmp_path / "out.onnx", options, providers=["CPUExecutionProvider"])
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert counts["GridSample"] == 0, counts
+    assert 0 < counts["Softmax"] <= 4, counts
+    assert counts["Transpose"] <= TRANSPOSES * counts["Softmax"], counts
 
 
 @pytest.mark.slow

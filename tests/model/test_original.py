@@ -15,7 +15,7 @@ from sparseformers.model import OriginalFocusingTransformer, SparseFormer, Spars
 from sparseformers.model.block import StochasticDepth, TransformerBlock
 from sparseformers.model.mixing import OriginalMixing
 from sparseformers.model.original import ClampGradient, OriginalLayer, OriginalSampling
-from sparseformers.model.sampling import sample_features
+from sparseformers.model.sampling import BilinearSampling
 from sparseformers.named import named_config
 from tests.model.small import scattered
 
@@ -130,8 +130,8 @@ def test_mixing_has_biases_and_two_activations() -> None:
 def test_nothing_lies_outside_the_image() -> None:
     features = torch.randn(1, 3, 4, 6)
     outside = torch.tensor([[-2.0, -2.0], [3.0, -0.5], [1.5, 0.5]]).view(1, 1, 3, 2)
-    assert sample_features(features, outside, outside="zeros").eq(0).all()
-    corner = sample_features(features, torch.zeros(1, 1, 1, 2), outside="zeros")
+    assert BilinearSampling(outside="zeros")(features, outside).eq(0).all()
+    corner = BilinearSampling(outside="zeros")(features, torch.zeros(1, 1, 1, 2))
     torch.testing.assert_close(corner[0, 0, 0], features[0, :, 0, 0] / 4)
 
 

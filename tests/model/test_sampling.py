@@ -5,7 +5,7 @@ import torch
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.model.mixing import AdaptiveMixing
-from sparseformers.model.sampling import sample_features
+from sparseformers.model.sampling import BilinearSampling
 from sparseformers.model.stem import Stem
 from tests.model.small import scattered, small_model
 
@@ -14,27 +14,27 @@ def test_a_point_at_a_pixel_centre_reads_that_pixel() -> None:
     features = torch.randn(2, 3, 4, 6)
     x, y = torch.meshgrid((torch.arange(6) + 0.5) / 6, (torch.arange(4) + 0.5) / 4, indexing="xy")
     points = torch.stack([x, y], dim=-1).expand(2, 4, 6, 2)  # rows as tokens, columns as points
-    torch.testing.assert_close(sample_features(features, points), features.permute(0, 2, 3, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(BilinearSampling()(features, points), features.permute(0, 2, 3, 1), atol=1e-5, rtol=0)
 
 
 def test_points_between_pixels_read_bilinearly() -> None:
     features = torch.tensor([[0.0, 1.0], [2.0, 3.0]]).view(1, 1, 2, 2)
-    assert sample_features(features, torch.tensor([0.5, 0.5]).view(1, 1, 1, 2)).item() == pytest.approx(1.5)
-    assert sample_features(features, torch.tensor([0.5, 0.25]).view(1, 1, 1, 2)).item() == pytest.approx(0.5)
+    assert BilinearSampling()(features, torch.tensor([0.5, 0.5]).view(1, 1, 1, 2)).item() == pytest.approx(1.5)
+    assert BilinearSampling()(features, torch.tensor([0.5, 0.25]).view(1, 1, 1, 2)).item() == pytest.approx(0.5)
 
 
 def test_the_border_goes_on_outside_the_image() -> None:
     features = torch.randn(1, 3, 4, 6)
     outside = torch.tensor([[-2.0, -2.0], [3.0, -0.1], [-0.5, 1.5], [1.0, 9.0]]).view(1, 1, 4, 2)
     corners = features[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T
-    torch.testing.assert_close(sample_features(features, outside)[0, 0], corners)
+    torch.testing.assert_close(BilinearSampling()(features, outside)[0, 0], corners)
 
 
 def test_sampling_keeps_the_precision_of_the_map_but_interpolates_in_float32() -> None:
     features, points = torch.randn(1, 3, 64, 64).bfloat16(), torch.rand(1, 20, 9, 2)
-    sampled = sample_features(features, points)
+    sampled = BilinearSampling()(features, points)
     assert sampled.dtype == torch.bfloat16
-    torch.testing.assert_close(sampled, sample_features(features.float(), points).bfloat16(), atol=0, rtol=0)
+    torch.testing.assert_close(sampled, BilinearSampling()(features.float(), points).bfloat16(), atol=0, rtol=0)
 
 
 def test_looking_reports_points_of_every_look_set_into_the_rois_of_its_stage() -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.export.config import ExportConfig
+from sparseformers.export.gathering import gather_samples
 from sparseformers.export.preprocessing import Preprocessing
 from sparseformers.export.resampling import resample, resampling_matrix
 from sparseformers.fast import fold
@@ -33,15 +34,20 @@ class EmbeddingNetwork(nn.Module):
         student: is copied, and stays as it is.
         tokens: latent tokens N, if other than configured.
         with_preprocessing: whether to take bytes of any size, and to resize and crop them.
+        gathers: whether feature maps are read by gathers, which is faster everywhere but in PyTorch.
     """
 
-    def __init__(self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False) -> None:
+    def __init__(
+        self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False, gathers: bool = True
+    ) -> None:
         super().__init__()
         self.student = fold(student, tokens=tokens).cpu()
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
         if isinstance(front, InheritedFocusingTransformer | FoldedCells):
             front.pyramid = PortablePyramid(front.pyramid.patch_size)
+        if gathers:
+            gather_samples(self.student)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images.
@@ -88,5 +94,10 @@ def with_bfloat16_layers(network: nn.Module) -> nn.Module:
 
 def network_of(student: SparseFormer, settings: ExportConfig) -> nn.Module:
     """The network that a file with these settings holds; for int8 in float32, to be quantised in the file."""
-    network = EmbeddingNetwork(student, tokens=settings.tokens, with_preprocessing=settings.with_preprocessing)
+    network = EmbeddingNetwork(
+        student,
+        tokens=settings.tokens,
+        with_preprocessing=settings.with_preprocessing,
+        gathers=settings.format != "torch-export",
+    )
     return with_bfloat16_layers(network) if settings.precision == "bf16" else network

@@ -7,14 +7,12 @@ Legend: B batch, N latent tokens, P sampling points per token, C stem channels, 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from sparseformers.model.focusing import Focus, FocusingStep, FocusingTransformer, refuse_other_tokens
 from sparseformers.model.mixing import AdaptiveMixing, MixingMatrices, OriginalMixing
 from sparseformers.model.original import OriginalFocusingTransformer
-from sparseformers.model.sampling import Glimpse, sample_features
+from sparseformers.model.sampling import BilinearSampling, Glimpse
 
 
 class FirstLook(nn.Module):
@@ -25,7 +23,7 @@ class FirstLook(nn.Module):
         matrices: of N tokens, or of one where all tokens are still the same.
         tokens: 1 x N x F, what the decoded features are added to.
         points: 1 x N x P x 2, (x, y) in [0, 1] of the image.
-        outside: what lies outside the image, as for :func:`sample_features`.
+        read: how the feature map is read.
     """
 
     channel: Tensor
@@ -40,11 +38,11 @@ class FirstLook(nn.Module):
         *,
         tokens: Tensor,
         points: Tensor,
-        outside: Literal["border", "zeros"],
+        read: BilinearSampling,
     ) -> None:
         super().__init__()
         self.mixing = mixing
-        self.outside = outside
+        self.read = read
         self.register_buffer("channel", matrices.channel.contiguous())
         self.register_buffer("spatial", matrices.spatial.contiguous())
         self.register_buffer("tokens", tokens)
@@ -53,7 +51,7 @@ class FirstLook(nn.Module):
     def forward(self, features: Tensor) -> Glimpse:
         """Feature map B x C x H x W -> a glimpse."""
         points = self.points.expand(features.shape[0], -1, -1, -1)
-        sampled = sample_features(features, points, outside=self.outside)
+        sampled = self.read(features, points)
         return Glimpse(self.tokens + self.mixing.decode(MixingMatrices(self.channel, self.spatial), sampled), points)
 
 
@@ -78,7 +76,7 @@ class FoldedFocusing(nn.Module):
             sampling.mixing.generator.matrices(latent),
             tokens=sampling.position(latent.unsqueeze(0), rois),
             points=sampling.sampling_points(latent.unsqueeze(0), rois),
-            outside="border",
+            read=sampling.read,
         )
 
     def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
@@ -112,7 +110,7 @@ class FoldedOriginalFocusing(nn.Module):
             layer.sampling.mixing.generator.matrices(latent),
             tokens=latent,
             points=layer.sampling.sampling_points(latent, moved),
-            outside="zeros",
+            read=layer.sampling.read,
         )
 
     def forward(self, images: Tensor, tokens: int | None = None) -> Focus:

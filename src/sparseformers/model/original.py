@@ -17,7 +17,7 @@ from sparseformers.config import BlockConfig, OriginalFocusingConfig
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.focusing import Focus, FocusingStep, refuse_other_tokens
 from sparseformers.model.mixing import OriginalMixing
-from sparseformers.model.sampling import Glimpse, SamplingPoints, sample_features
+from sparseformers.model.sampling import BilinearSampling, Glimpse, SamplingPoints
 from sparseformers.model.start import quiet_layer_norm, start_linear
 from sparseformers.model.stem import Stem
 
@@ -73,6 +73,7 @@ class OriginalSampling(nn.Module):
     def __init__(self, width: int, config: OriginalFocusingConfig) -> None:
         super().__init__()
         self.sampling_points = SamplingPoints(width, config.points, norm_eps=config.norm_eps)
+        self.read = BilinearSampling(outside="zeros")
         self.mixing = OriginalMixing(width, config.channels, config.points, width // config.mixing_reduction)
 
     def start(self) -> None:
@@ -87,7 +88,7 @@ class OriginalSampling(nn.Module):
         """
         points = self.sampling_points(tokens, rois)
         clamped = ClampGradient.apply(points, 1 / features.shape[-2])
-        return Glimpse(self.mixing(tokens, sample_features(features, clamped, outside="zeros")), points)
+        return Glimpse(self.mixing(tokens, self.read(features, clamped)), points)
 
 
 class OriginalLayer(nn.Module):

@@ -48,21 +48,23 @@ class SamplingPoints(nn.Module):
         return roi_arithmetic.sampling_points(rois, offsets)
 
 
-def sample_features(features: Tensor, points: Tensor, *, outside: Literal["border", "zeros"] = "border") -> Tensor:
-    """Reads a feature map bilinearly at points.
+class BilinearSampling(nn.Module):
+    """Reads a feature map at points.
 
     Args:
-        features: B x C x H x W.
-        points: B x N x P x 2, (x, y) in [0, 1] of the image.
         outside: what lies outside the image: its border goes on, or there is nothing.
-
-    Returns:
-        B x N x P x C in the map's precision.
     """
-    # Interpolated in float32, as the points are: bfloat16 has not enough digits for a position on the map.
-    grid = 2 * points.float() - 1
-    sampled = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode=outside, align_corners=False)
-    return sampled.permute(0, 2, 3, 1).to(features.dtype)
+
+    def __init__(self, outside: Literal["border", "zeros"] = "border") -> None:
+        super().__init__()
+        self.outside = outside
+
+    def forward(self, features: Tensor, points: Tensor) -> Tensor:
+        """Map B x C x H x W, points B x N x P x 2, (x, y) in [0, 1] of the image -> B x N x P x C in the map's precision."""
+        # Interpolated in float32, as the points are: bfloat16 has not enough digits for a position on the map.
+        grid = 2 * points.float() - 1
+        sampled = F.grid_sample(features.float(), grid, mode="bilinear", padding_mode=self.outside, align_corners=False)
+        return sampled.permute(0, 2, 3, 1).to(features.dtype)
 
 
 class Glimpse(NamedTuple):
@@ -85,6 +87,7 @@ class FeatureSampling(nn.Module):
     def __init__(self, width: int, config: FocusingConfig) -> None:
         super().__init__()
         self.sampling_points = SamplingPoints(width, config.points)
+        self.read = BilinearSampling()
         self.mixing = AdaptiveMixing(width, config.channels, config.points, config.mixing_hidden)
         self.position = RoIPosition(width, config.position_encoding)
 
@@ -96,5 +99,5 @@ class FeatureSampling(nn.Module):
     def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> Glimpse:
         """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> a glimpse."""
         points = self.sampling_points(tokens, rois)
-        tokens = self.mixing(tokens, sample_features(features, points))
+        tokens = self.mixing(tokens, self.read(features, points))
         return Glimpse(tokens=self.position(tokens, rois), points=points)
