@@ -13,9 +13,11 @@ from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.fast import FoldedSparseFormer, fold, pack_weights
 from sparseformers.fast.cells import FoldedCells
+from sparseformers.fast.packing import KEPT
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import LayerScale
 from sparseformers.model.sparseformer import Normalise
+from sparseformers.model.stem import Stem
 from sparseformers.named import NAMED_CONFIGS
 from tests.export.students import FRONTS, inherited_config, student_of
 from tests.model.small import scattered, small_config
@@ -148,6 +150,19 @@ def test_packed__without_folding() -> None:
     with torch.no_grad():
         torch.testing.assert_close(packed(images).embedding, student(images).embedding, rtol=0, atol=1e-5)
     assert any(isinstance(module, torch.nn.Linear) for module in student.modules())
+
+
+@pytest.mark.parametrize(("kept", "sizes"), [(KEPT, [5]), (2 * 4 * 8 * 25 * 24 + 2, [2, 2, 1]), (1, [1] * 5)])
+def test_packed__takes_few_images_at_a_time_in_the_stem(kept: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparseformers.fast.packing.KEPT", kept)
+    student = student_of(FRONTS["bootstrapped"])
+    packed, images, seen = pack_weights(fold(student)), torch.rand(5, 3, 50, 48), []
+    stem = next(module for module in packed.modules() if isinstance(module, Stem))
+    assert stem.convolution.out_channels == 8
+    stem.register_forward_hook(lambda _module, given, _result: seen.append(len(given[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(packed(images).embedding, student(images).embedding, rtol=0, atol=1e-5)
+    assert seen == sizes
 
 
 def test_packed__refuses_what_is_not_in_float32() -> None:
