@@ -50,8 +50,21 @@ def test_settings_for_targets__are_what_the_targets_are_about() -> None:
     assert settings.turns == 7
 
 
+def test_judge__of_a_packed_student__compares_with_the_teacher_as_it_is() -> None:
+    rows = [
+        row("student", "fp32", "eager", 3.0, 3.0, 3.0), row("student", "fp32", "packed", 2.0, 2.0, 2.0),
+        row("teacher", "fp32", "eager", 8.4, 8.4, 8.4), row("teacher", "fp32", "packed", 7.0, 7.0, 7.0),
+    ]  # fmt: skip
+    verdicts = {each.what: each for each in judge(report(rows), CPU)}
+    packed = verdicts["the same, the student folded and packed"]
+    assert (packed.figure, packed.told) == ("4.20x", "met")
+    assert packed.times == "packed 2,000 against eager 8,400"
+    plain = verdicts["float32 eager against the teacher's float32 eager"]
+    assert (plain.figure, plain.told) == ("2.80x", "missed")
+
+
 def test_goals__are_those_of_the_issue() -> None:
     assert [dict(target.goals) for target in CPU] == [
-        {1: 4.0, 16: 4.5}, {1: 1.5, 16: 1.1}, {1: 1.5, 16: 2.0}, {1: 0.999, 16: 0.999}, {1: 1.8, 16: 2.5},
+        {1: 4.0, 16: 4.5}, {1: 4.0, 16: 4.5}, {1: 1.5, 16: 1.1}, {1: 1.5, 16: 2.0}, {1: 0.999, 16: 0.999}, {1: 1.8, 16: 2.5},
         {1: 0.99, 16: 0.99}, {16: pytest.approx(0.9)},
     ]  # fmt: skip

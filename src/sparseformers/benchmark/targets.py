@@ -13,7 +13,9 @@ from sparseformers.benchmark.tables import milliseconds, notes
 FIRST = ("eager",)
 """The backends that run the network as it first was: the plain forward of the package, operator by operator."""
 EAGER = ("eager",)
-"""All backends that run operator by operator."""
+"""The backends that run a network operator by operator, as it was loaded."""
+PACKED = ("packed",)
+"""Those that do so after it was made ready for inference."""
 COMPILED = ("compile",)
 """All backends that run compiled by PyTorch."""
 
@@ -87,10 +89,10 @@ def _compared(report: BenchmarkReport, row: Row | None, against: Row | None) -> 
     return Found(report.times_as_fast(row, against), row, against)
 
 
-def _against_teacher(precision: str, backends: Sequence[str]) -> Measure:
+def _against_teacher(precision: str, backends: Sequence[str], teachers: Sequence[str]) -> Measure:
     def measure(report: BenchmarkReport, batch: int) -> Found:
         student = best(report, batch, model="student", precision=precision, backends=backends)
-        return _compared(report, student, best(report, batch, model="teacher", precision=precision, backends=backends))
+        return _compared(report, student, best(report, batch, model="teacher", precision=precision, backends=teachers))
 
     return measure
 
@@ -130,7 +132,8 @@ def _share(report: BenchmarkReport, batch: int) -> Found:
 
 
 CPU = (
-    Target("float32 eager against the teacher's float32 eager", {1: 4.0, 16: 4.5}, _against_teacher("fp32", EAGER)),
+    Target("float32 eager against the teacher's float32 eager", {1: 4.0, 16: 4.5}, _against_teacher("fp32", EAGER, EAGER)),
+    Target("the same, the student folded and packed", {1: 4.0, 16: 4.5}, _against_teacher("fp32", PACKED, EAGER)),
     Target("best float32 path against the first eager version", {1: 1.5, 16: 1.1}, _against_first("fp32")),
     Target("bf16 against the best float32 path", {1: 1.5, 16: 2.0}, _against_float32("bf16")),
     Target("cosine of bf16", {1: 0.999, 16: 0.999}, _cosine("bf16", needs_photographs=False), "{:.4f}"),
@@ -140,7 +143,7 @@ CPU = (
 )
 """On processors."""
 CUDA = (
-    Target("compiled bf16 against the teacher's compiled bf16", {1: 2.0, 256: 3.5}, _against_teacher("bf16", COMPILED)),
+    Target("compiled bf16 against the teacher's compiled bf16", {1: 2.0, 256: 3.5}, _against_teacher("bf16", COMPILED, COMPILED)),
     Target("compiled bf16 against the first eager version", {1: 1.5, 64: 1.5, 256: 1.5}, _against_first("bf16", COMPILED)),
 )
 """On an H100."""
