@@ -20,6 +20,7 @@ from sparseformers.export.check import Runner
 from sparseformers.export.config import ExportConfig, Precision
 from sparseformers.export.formats import Contents
 from sparseformers.export.network import network_of
+from sparseformers.export.onnx_attention import translations
 from sparseformers.export.quantise import quantise_onnx
 from sparseformers.export.tracing import trace
 
@@ -77,6 +78,7 @@ def write_onnx(
             program,
             dynamo=True,
             opset_version=OPSET,
+            custom_translation_table=dict(translations()),
             input_names=["images"],
             output_names=["embedding"],
             external_data=False,
