@@ -48,7 +48,7 @@ def test_targets(tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> None
     first = report["targets"][0]
     assert (first["what"], first["batch"], first["goal"]) == ("float32 eager against the teacher's float32 eager", 1, "4.00x")
     assert isinstance(first["met"], bool)
-    assert len(report["targets"]) == 13
+    assert len(report["targets"]) == 15
 
 
 def test_bad_usage(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
