@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from sparseformers import __version__
 from sparseformers.bootstrap.processes.stopping import RunStopped
 from sparseformers.cli.ablate import Ablate
 from sparseformers.cli.bench_recipe import BenchRecipe
@@ -35,6 +36,7 @@ from sparseformers.processes import leave_processes, process_number
 DESCRIPTION = """Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels.
 
 Start with: sparseformers demo --out runs/demo
+Which version this is: sparseformers --version
 """
 
 BAD_USAGE = 2
@@ -75,13 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 1 where another process has ended,
         130 after Ctrl-C.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] == "--version":
+        print(f"sparseformers {__version__}")
+        return 0
     speaks = process_number() == 0  # of several processes one prints
     try:
         command: Command = tyro.cli(
             Command,
             prog="sparseformers",
             description=DESCRIPTION,
-            args=expand_recipe(sys.argv[1:] if arguments is None else arguments),
+            args=expand_recipe(given),
             console_outputs=speaks,
         )
         command.run()

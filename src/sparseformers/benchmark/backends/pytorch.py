@@ -25,6 +25,8 @@ EMULATED = 4.0
 """So many times as slow as float32, a product in bfloat16 is put together of other instructions."""
 SIDE = 256
 """Of the matrices that this is found out with."""
+TRIES = 20
+"""How often each is multiplied; the shortest time counts."""
 
 Finish = Callable[[nn.Module], nn.Module]
 """What is done to a network where it is run; a function of a module, so that another process finds it."""
@@ -119,17 +121,16 @@ def cast_layers(network: nn.Module) -> nn.Module:
 @cache
 def _bfloat16_slower(device: torch.device) -> float:
     """How many times as long as in float32 a product in bfloat16 takes."""
-    times = {dtype: _shortest_product(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
-    return times[torch.bfloat16] / times[torch.float32]
+    shortest = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    matrices = {dtype: torch.ones(SIDE, SIDE, dtype=dtype, device=device) for dtype in shortest}
+    for _ in range(TRIES):  # in turns, so that what else the machine does is no difference between the two
+        for dtype, matrix in matrices.items():
+            shortest[dtype] = min(shortest[dtype], _product_seconds(matrix))
+    return shortest[torch.bfloat16] / shortest[torch.float32]
 
 
 @torch.inference_mode()
-def _shortest_product(dtype: torch.dtype, device: torch.device) -> float:
-    """Seconds of a small product, the shortest of a few."""
-    matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
-    shortest = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # which waits for the device
-        shortest = min(shortest, time.perf_counter() - start)
-    return shortest
+def _product_seconds(matrix: Tensor) -> float:
+    start = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()  # which waits for the device
+    return time.perf_counter() - start
