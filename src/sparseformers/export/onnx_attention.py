@@ -32,7 +32,7 @@ def _attention(
     from onnxscript import opset20 as op
 
     if dropout_p or is_causal or enable_gqa or (attn_mask is not None and attn_mask.dtype != query.dtype):
-        raise NotImplementedError("attention with dropout, a causal or boolean mask, or shared keys")
+        raise ValueError("Attention with dropout, a causal or boolean mask, or shared keys is not written into ONNX files here.")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = op.MatMul(op.Mul(query, op.Constant(value_float=factor)), op.Transpose(key, perm=[0, 1, 3, 2]))
     scores = scores if attn_mask is None else op.Add(scores, attn_mask)
