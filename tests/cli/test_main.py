@@ -60,12 +60,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join((captured.out + captured.err).split())
 
 
-@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "benchmark", "visualize", "demo"])
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"sparseformers {sparseformers.__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "benchmark", "visualize", "demo"])
 def test_help__shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
