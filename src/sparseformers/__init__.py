@@ -10,7 +10,7 @@ The library mirrors the commands::
     summary = sparseformers.embed(sparseformers.EmbedConfig(model="runs/first", data=("photos",)), "photos.parquet")
     page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
     summary = sparseformers.export("runs/first", "first.onnx", sparseformers.ExportConfig(format="onnx"))
-    fast = sparseformers.pack_weights(sparseformers.fold(student))  # the same outputs, sooner on a CPU
+    fast = sparseformers.pack_weights(sparseformers.fold_embedding(student))  # images -> embeddings, sooner on a CPU
     student = sparseformers.create_model("sf_base_augreg", pretrained=True)  # as the authors released it
     student = timm.create_model("sf_base_augreg", pretrained=True, num_classes=10)  # and wherever timm's models are used
 """
@@ -22,7 +22,7 @@ from sparseformers.config import SparseFormerConfig
 from sparseformers.embed import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
 from sparseformers.export import ExportConfig, ExportSummary, export
-from sparseformers.fast import FoldedSparseFormer, fold, pack_weights
+from sparseformers.fast import FoldedEmbedding, FoldedSparseFormer, fold, fold_embedding, pack_weights
 from sparseformers.hosts.hub import SparseFormer
 from sparseformers.hosts.open_clip_visual import as_open_clip_visual
 from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
@@ -44,6 +44,7 @@ __all__ = [
     "EmbedSummary",
     "ExportConfig",
     "ExportSummary",
+    "FoldedEmbedding",
     "FoldedSparseFormer",
     "SparseFormer",
     "SparseFormerConfig",
@@ -57,6 +58,7 @@ __all__ = [
     "embed",
     "export",
     "fold",
+    "fold_embedding",
     "inherit",
     "load",
     "load_official",

@@ -16,6 +16,7 @@ MACHINE = Machine({"fp32": (1.0, 1.0, 2.0), "int8": (0.5, 0.5, 0.5)}, (0.3, 0.1,
 def row(name: str, precision: str, backend: str, *seconds: float, batch: int = 1, cosine: float = 1.0) -> Row:
     return Row(
         route=Route(name, precision, backend),  # type: ignore[arg-type]
+        multiply_adds=2_000_000_000,
         seconds=seconds,
         latency=summarise_latency(batch, seconds),
         cosine=Nearness(cosine, cosine - 0.01),

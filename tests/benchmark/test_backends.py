@@ -13,6 +13,7 @@ from torch._dynamo.utils import counters
 from sparseformers.benchmark.backends import BACKENDS, Conditions
 from sparseformers.benchmark.backends.pytorch import InPyTorch, cast_layers
 from sparseformers.benchmark.subjects import Subject, find_subjects
+from sparseformers.evaluate import Cost
 from sparseformers.export.config import Precision
 from tests.tiny import SIDE
 
@@ -52,7 +53,7 @@ def test_slower_backends__give_the_same_in_float32(student: Subject, backend: st
 def test_compile__does_so_for_any_number_of_models() -> None:
     torch.compiler.reset()
     counters.clear()
-    opening = InPyTorch(nn.Linear(2, 2), "fp32", torch.device("cpu"), compiled=True)
+    opening = InPyTorch(nn.Linear(2, 2), Cost(6, 4, (1, 2)), "fp32", torch.device("cpu"), compiled=True)
     for batch in range(1, 11):  # PyTorch by itself gives up after eight of one class
         opening.open(batch)(torch.rand(batch, 2))
     assert counters["stats"]["unique_graphs"] == 10

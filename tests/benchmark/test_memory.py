@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparseformers.benchmark.backends.pytorch import InPyTorch
 from sparseformers.benchmark.memory import PeakMemory, can_measure
+from sparseformers.evaluate import Cost
 from sparseformers.export.check import Runner
 
 MEGABYTES = 2**20
@@ -37,7 +38,7 @@ class Broken:
 @pytest.mark.skipif(not can_measure(), reason="needs the kernel's count of resident pages")
 def test_measure__is_what_a_process_needs(tmp_path: Path) -> None:
     with PeakMemory(1, tmp_path) as memory:
-        opening = InPyTorch(Needy(), "fp32", torch.device("cpu"), compiled=False)
+        opening = InPyTorch(Needy(), Cost(0, 0, (1, 1)), "fp32", torch.device("cpu"), compiled=False)
         peaks = memory.measure(opening, (32, 32), (8, 1))
         assert peaks[1] / MEGABYTES == pytest.approx(64 + 8, abs=24)
         assert peaks[8] / MEGABYTES == pytest.approx(64 + 64, abs=24)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sparseformers.export import ExportConfig, export
+from sparseformers.export.network import EmbeddingNetwork
 from sparseformers.export.torch_export import METADATA_FILE
 from tests.export.students import FRONTS, student_of
 from tests.tiny import write_images
@@ -55,9 +56,9 @@ def test_openvino__smaller_precisions(precision: str, most: float, photographs: 
     summary = export(student_of(FRONTS["inherited"]), tmp_path / "out.xml", settings)
     assert 1e-5 < summary.agreement.greatest_error < most
     if precision == "int8":
-        student = student_of(FRONTS["inherited"])
+        network = EmbeddingNetwork(student_of(FRONTS["inherited"]))
         ranges = sum(op.get_type_name() == "FakeQuantize" for op in openvino.Core().read_model(tmp_path / "out.xml").get_ops())
-        assert ranges == sum(isinstance(module, torch.nn.Linear) for module in student.modules())
+        assert ranges == sum(isinstance(module, torch.nn.Linear) for module in network.modules())
     kinds = {str(op.get_element_type()) for op in openvino.Core().read_model(tmp_path / "out.xml").get_ops() if is_weight(op)}
     assert any(wanted in kind for kind in kinds for wanted in {"bf16": ("bfloat16", "bf16"), "int8": ("int8", "i8")}[precision])
 

@@ -18,7 +18,7 @@ from sparseformers.benchmark.report import Nearness, Row
 from sparseformers.benchmark.routes import Route
 from sparseformers.benchmark.subjects import Subject
 from sparseformers.benchmark.timing import interleave
-from sparseformers.evaluate import summarise_latency
+from sparseformers.evaluate import Cost, summarise_latency
 from sparseformers.evaluate.modes import inference
 from sparseformers.export.check import Runner
 
@@ -104,7 +104,15 @@ def measure(
     products = {route: taken[route] for route in runs if route.model == PRODUCT}
     machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
     rows = [
-        _row(route, subjects[route.model], taken[route], batch, machine, cosines.get(route), prepared.peaks.get((route, batch)))
+        _row(
+            route,
+            prepared.openings[route].cost,
+            taken[route],
+            batch,
+            machine,
+            cosines.get(route),
+            prepared.peaks.get((route, batch)),
+        )
         for route in runs
         if route.model != PRODUCT
     ]
@@ -113,7 +121,7 @@ def measure(
 
 def _row(
     route: Route,
-    subject: Subject,
+    cost: Cost,
     seconds: tuple[float, ...],
     batch: int,
     machine: Machine,
@@ -121,13 +129,14 @@ def _row(
     peak: int | None,
 ) -> Row:
     """The figures of one route."""
-    multiply_adds = batch * subject.cost.multiply_adds
+    multiply_adds = batch * cost.multiply_adds
     return Row(
         route=route,
+        multiply_adds=cost.multiply_adds,
         seconds=seconds,
         latency=summarise_latency(batch, seconds),
         cosine=cosine,
-        floor=machine.floor(route.precision, multiply_adds, subject.cost.parameters),
+        floor=machine.floor(route.precision, multiply_adds, cost.parameters),
         share=machine.share(route.precision, multiply_adds, seconds),
         peak_bytes=peak,
     )

@@ -42,6 +42,8 @@ class Row:
 
     route: Route
     """Model, precision and backend."""
+    multiply_adds: int
+    """Of one image on this route: fewer than the model's own where it is folded."""
     seconds: tuple[float, ...]
     """Of each pass, turn by turn: the turns are those of all other rows of this batch size."""
     latency: Latency
@@ -146,7 +148,7 @@ class BenchmarkReport:
         values = to_dict(row)
         return {
             **row.route._asdict(),
-            **{name: values[name] for name in ("latency", "cosine", "floor", "share", "peak_bytes", "seconds")},
+            **{name: values[name] for name in ("multiply_adds", "latency", "cosine", "floor", "share", "peak_bytes", "seconds")},
             "times_teacher_same_path": self.as_teacher_there(row),
             "times_teacher_best_path": self.as_best_teacher(row),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,6 +17,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluate import Cost, measure_cost
 from sparseformers.export.network import EmbeddingNetwork
+from sparseformers.fast import fold_embedding
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
 from sparseformers.saving import load_saved
@@ -62,8 +64,16 @@ class Subject:
         network = self.network.network if isinstance(self.network, Embedding) else None
         return network if isinstance(network, SparseFormer) else None
 
+    @cached_property
+    def folded(self) -> Subject:
+        """The same ready for inference, with the cost of that: a student folded for its embedding, anything else as it is."""
+        if self.student is None:
+            return self
+        network = fold_embedding(self.student)
+        return replace(self, network=network, cost=measure_cost(network, self.preprocessing.size))
+
     def portable(self) -> nn.Module:
-        """The same function of parts that all formats of files can express; a student's is that of ``export``."""
+        """That of parts which all formats of files can express; a student's is what ``export`` writes."""
         return self.network if self.student is None else EmbeddingNetwork(self.student)
 
 

@@ -64,11 +64,24 @@ def notes(report: BenchmarkReport) -> list[str]:
         f"{model.cost.parameters / 1e6:.1f} M parameters"
         for model in report.models
     ]
+    told += _cheaper(report)
     if any(row.floor is not None and row.floor.by == "weights" for row in report.rows):
         told.append("* floor of reading the weights; the others are of multiply-adds")
     if not where.photographs and any(row.route.precision == "int8" for row in report.rows):
         told.append("int8 was calibrated on noise, so that its cosine says nothing: name photographs with --images")
     return told + [f"left out: {line}" for line in report.left_out]
+
+
+def _cheaper(report: BenchmarkReport) -> list[str]:
+    """A line for each model that some backends run with fewer multiply-adds."""
+    lines = []
+    for model in report.models:
+        rows = [row for row in report.rows if row.route.model == model.name and row.multiply_adds != model.cost.multiply_adds]
+        if rows:
+            backends = ", ".join(dict.fromkeys(row.route.backend for row in rows))
+            count = f"{rows[0].multiply_adds / 1e9:.2f} G multiply-adds"
+            lines.append(f"{model.name} on {backends}: folded for its embedding alone, {count}")
+    return lines
 
 
 def summary(report: BenchmarkReport) -> str:

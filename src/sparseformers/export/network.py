@@ -11,7 +11,7 @@ from sparseformers.export.config import ExportConfig
 from sparseformers.export.gathering import gather_samples
 from sparseformers.export.preprocessing import Preprocessing
 from sparseformers.export.resampling import resample, resampling_matrix
-from sparseformers.fast import fold
+from sparseformers.fast import fold_embedding
 from sparseformers.fast.cells import FoldedCells
 from sparseformers.model import SparseFormer
 from sparseformers.model.inherited import InheritedFocusingTransformer
@@ -28,7 +28,7 @@ class PortablePyramid(ImagePyramid):
 
 
 class EmbeddingNetwork(nn.Module):
-    """From images to embeddings, and nothing else that a student gives; folded, so that a file has less to compute.
+    """From images, or their bytes, to embeddings; folded for that, so that a file has less to compute.
 
     Args:
         student: is copied, and stays as it is.
@@ -41,7 +41,7 @@ class EmbeddingNetwork(nn.Module):
         self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False, gathers: bool = True
     ) -> None:
         super().__init__()
-        self.student = fold(student, tokens=tokens).cpu()
+        self.student = fold_embedding(student, tokens=tokens).cpu()
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
         if isinstance(front, InheritedFocusingTransformer | FoldedCells):
@@ -59,7 +59,8 @@ class EmbeddingNetwork(nn.Module):
         Returns:
             B x D_out, float32.
         """
-        return cast(Tensor, self.student(self.preprocessing(images)).embedding).float()
+        embedding: Tensor = self.student(self.preprocessing(images))
+        return embedding
 
 
 class Bfloat16Linear(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparseformers.benchmark.subjects import Subject
+from sparseformers.evaluate import Cost
 from sparseformers.export.check import Runner
 from sparseformers.export.config import Precision
 
@@ -27,6 +28,10 @@ class Conditions:
 
 class Opening(Protocol):
     """A model made ready for a backend. It can be pickled, so that another process can open it, too."""
+
+    @property
+    def cost(self) -> Cost:
+        """Of the network that is run, which may be a cheaper one for the same embeddings than the model as it was loaded."""
 
     def open(self, batch: int) -> Runner:
         """The model for batches of one size: images B x 3 x H x W on the device to embeddings there."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparseformers.benchmark.backends.base import Conditions, Opening
 from sparseformers.benchmark.subjects import Subject
+from sparseformers.evaluate import Cost
 from sparseformers.export.check import Runner
 from sparseformers.export.config import ExportConfig, Format, Precision
 from sparseformers.export.network import with_bfloat16_layers
@@ -37,7 +38,7 @@ class OnnxRuntime:
         program = trace(subject.portable(), settings, subject.preprocessing.size)
         path = folder / "model.onnx"
         write_onnx(program, path, calibration=calibration if precision == "int8" else ())
-        return InOnnxRuntime(path, conditions.threads)
+        return InOnnxRuntime(path, subject.folded.cost, conditions.threads)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class InOnnxRuntime:
     """A .onnx file."""
 
     path: Path
+    cost: Cost
     threads: int
 
     def open(self, batch: int) -> Runner:
@@ -74,7 +76,7 @@ class OpenVino:
         program = trace(network, settings, subject.preprocessing.size)
         path = folder / "model.xml"
         write_openvino(program, path, calibration=calibration if precision == "int8" else ())
-        return InOpenVino(path, conditions.threads)
+        return InOpenVino(path, subject.folded.cost, conditions.threads)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class InOpenVino:
     """A .xml file with its .bin file."""
 
     path: Path
+    cost: Cost
     threads: int
 
     def open(self, batch: int) -> Runner:

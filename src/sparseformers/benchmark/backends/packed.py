@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sparseformers.benchmark.backends.base import Conditions, Opening
 from sparseformers.benchmark.backends.pytorch import InPyTorch
-from sparseformers.benchmark.subjects import Embedding, Subject
+from sparseformers.benchmark.subjects import Subject
 from sparseformers.export.config import Precision
-from sparseformers.fast import fold, pack_weights
+from sparseformers.fast import pack_weights
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A student folded, and the weights of any network packed for oneDNN."""
+    """A student folded for its embedding, and the weights of any network packed for oneDNN."""
 
     libraries: Sequence[tuple[str, str]] = ()
 
@@ -32,6 +32,6 @@ class Packed:
     def prepare(
         self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path
     ) -> Opening:
-        network = subject.network if subject.student is None else Embedding(fold(subject.student))
+        folded = subject.folded
         # Packed where it is run: packed weights cannot be sent to another process.
-        return InPyTorch(network, precision, conditions.device, compiled=False, finish=pack_weights)
+        return InPyTorch(folded.network, folded.cost, precision, conditions.device, compiled=False, finish=pack_weights)

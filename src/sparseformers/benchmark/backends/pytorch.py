@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sparseformers.benchmark.backends.base import Conditions, Opening
 from sparseformers.benchmark.subjects import Subject
 from sparseformers.bootstrap.precision import autocast_dtype
+from sparseformers.evaluate import Cost
 from sparseformers.evaluate.modes import inference
 from sparseformers.export.check import Runner
 from sparseformers.export.config import Precision
@@ -62,7 +63,7 @@ class PyTorchBackend:
         network = copy.deepcopy(subject.network).to(conditions.device)
         if precision == "bf16":
             cast_layers(network)
-        return InPyTorch(network, precision, conditions.device, self.compiled)
+        return InPyTorch(network, subject.cost, precision, conditions.device, self.compiled)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class InPyTorch:
     """A network of its own for one precision."""
 
     network: nn.Module
+    cost: Cost
     precision: Precision
     device: torch.device
     compiled: bool
