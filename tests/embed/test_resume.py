@@ -231,14 +231,14 @@ def test_an_output_that_another_process_writes__is_in_use(tmp_path: Path, data: 
     context = multiprocessing.get_context("fork")
     holds, finished = context.Event(), context.Event()
 
-    class Waiting(type(student())):  # type: ignore[misc]
+    class Waiting(type(student().cortex)):  # type: ignore[misc]
         def forward(self, *arguments: Any) -> Any:
             holds.set()
             finished.wait(30)
             return super().forward(*arguments)
 
     model = student()
-    model.__class__ = Waiting
+    model.cortex.__class__ = Waiting
     process = context.Process(target=embed, args=(settings(*data), out), kwargs={"model": model})
     process.start()
     assert holds.wait(30)

@@ -45,7 +45,9 @@ CORTICES: tuple[dict[str, Any], ...] = (
 """Forms of a cortex."""
 
 
-def require_same(student: SparseFormer, network: nn.Module, *, tokens: int | None = None, size: tuple[int, int] = (48, 50)) -> None:
+def require_same(
+    student: SparseFormer, network: nn.Module, *, tokens: int | None = None, size: tuple[int, int] = (48, 50)
+) -> None:
     images = torch.rand(3, 3, *size)
     with torch.no_grad():
         expected, given = student(images, tokens).embedding, network(images)

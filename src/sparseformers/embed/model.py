@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.embed.config import EmbedConfig
 from sparseformers.embed.rows import Columns
 from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluate.modes import inference
+from sparseformers.fast import fold_embedding, pack_weights
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS
 from sparseformers.official import create_model
@@ -66,43 +68,68 @@ class Embedder:
             "dtype": self.settings.dtype,
         }
 
-    def __call__(self, images: Tensor, *, device: torch.device, autocast: torch.dtype | None) -> Columns:
-        """The rows of images; the network is in evaluation mode.
+    def ready(self, device: torch.device, autocast: torch.dtype | None) -> Callable[[Tensor], Columns]:
+        """The network ready for inference: a function from images B x 3 x H x W in [0, 1] to their rows.
+
+        The network has to be in evaluation mode as long as that is used.
 
         Args:
-            images: B x 3 x H x W in [0, 1].
             device: where the network is.
             autocast: precision of the matrix products; None for the network's own.
         """
-        with inference(device, autocast):
-            seen = images.to(device, non_blocking=True)
-            if isinstance(self.network, Teacher):
-                outputs = _of_teacher(self.network, seen, self.settings)
-            else:
-                outputs = _of_student(self.network, seen, self.settings)
+        if isinstance(self.network, Teacher):
+            outputs = _of_teacher(self.network, self.settings)
+        elif self.settings.tokens or self.settings.rois:
+            outputs = _of_student(self.network, self.settings)
+        else:
+            outputs = _embedding_of_student(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
         dtypes = {"rois": np.dtype("float32")}  # a float16 would move them by pixels of a large image
-        with np.errstate(over="ignore"):  # what overflows is told of with the file's name
-            return {
-                name: values.float().cpu().numpy().astype(dtypes.get(name, self.settings.dtype))
-                for name, values in outputs.items()
-            }
+
+        def rows(images: Tensor) -> Columns:
+            with inference(device, autocast):
+                columns = outputs(images.to(device, non_blocking=True))
+            with np.errstate(over="ignore"):  # what overflows is told of with the file's name
+                return {
+                    name: values.float().cpu().numpy().astype(dtypes.get(name, self.settings.dtype))
+                    for name, values in columns.items()
+                }
+
+        return rows
 
 
-def _of_student(student: SparseFormer, images: Tensor, settings: EmbedConfig) -> dict[str, Tensor]:
-    output = student(images)
-    kept = {"embedding": output.embedding}
-    if settings.tokens:
-        kept["tokens"] = output.tokens
-    if settings.rois:
-        kept["rois"] = output.rois[:, -1]
-    return kept
+Outputs = Callable[[Tensor], dict[str, Tensor]]
+"""From images on the device to what is kept of them there."""
 
 
-def _of_teacher(teacher: Teacher, images: Tensor, settings: EmbedConfig) -> dict[str, Tensor]:
-    if not settings.tokens:
-        return {"embedding": teacher(images).embedding}
-    embedding, tokens = teacher.embedding_and_tokens(images)
-    return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
+def _embedding_of_student(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outputs:
+    """Of a copy that does nothing else, which is faster."""
+    network: nn.Module = fold_embedding(student)
+    if in_float32_on_cpu and torch.backends.mkldnn.is_available():
+        network = pack_weights(network)
+    return lambda images: {"embedding": network(images)}
+
+
+def _of_student(student: SparseFormer, settings: EmbedConfig) -> Outputs:
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        output = student(images)
+        kept = {"embedding": output.embedding}
+        if settings.tokens:
+            kept["tokens"] = output.tokens
+        if settings.rois:
+            kept["rois"] = output.rois[:, -1]
+        return kept
+
+    return outputs
+
+
+def _of_teacher(teacher: Teacher, settings: EmbedConfig) -> Outputs:
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        if not settings.tokens:
+            return {"embedding": teacher(images).embedding}
+        embedding, tokens = teacher.embedding_and_tokens(images)
+        return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
+
+    return outputs
 
 
 def load_network(settings: EmbedConfig, console: Console) -> SparseFormer | Teacher:

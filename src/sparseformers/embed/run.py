@@ -197,14 +197,13 @@ def _make_parts(job: _Job, progress: Progress, bar: EmbeddingProgress) -> Progre
     view = evaluation_view(job.embedder.preprocessing)
     stream = InputStream(job.inputs, view, settings.batch_size, progress.end)
     workers = default_workers() if settings.workers is None else settings.workers
-    autocast = autocast_dtype(job.precision)
+    embed_rows = job.embedder.ready(job.device, autocast_dtype(job.precision))
     rows: list[Rows] = []
     batches: list[InputBatch] = []
     with evaluation_mode(job.embedder.network):
         for batch in input_batches(stream, workers=workers):
             if batch.names:
-                columns = job.embedder(batch.images, device=job.device, autocast=autocast)
-                rows.append(Rows(batch.names, columns))
+                rows.append(Rows(batch.names, embed_rows(batch.images)))
                 rows[-1].require_finite()
             batches.append(batch._replace(images=batch.images[:0]))
             bar.step(len(batch.names), len(batch.skipped), batch.reached)
