@@ -42,6 +42,12 @@ def test_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_
     torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("backend", "folded"), [("eager", False), ("packed", True), ("onnxruntime", True)])
+def test_cost__is_that_of_what_is_run(student: Subject, backend: str, folded: bool, tmp_path: Path) -> None:
+    opening = BACKENDS[backend].prepare(student, "fp32", CONDITIONS, (), tmp_path)
+    assert opening.cost == (student.folded.cost if folded else student.cost)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["compile", "openvino"])
 def test_slower_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:

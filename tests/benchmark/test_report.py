@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_to_dict__is_json_with_every_turn() -> None:
     first = values["rows"][0]
     assert (first["model"], first["precision"], first["backend"]) == ("student", "fp32", "eager")
     assert first["seconds"] == [1.0, 2.0, 3.0]
+    assert first["multiply_adds"] == 2_000_000_000
     assert first["latency"]["milliseconds_median"] == 2000
     assert first["times_teacher_same_path"] == 4.0
     assert first["floor"] == {"seconds": 0.25, "by": "weights"}
@@ -49,6 +51,14 @@ def test_tables__have_one_for_each_batch_size_and_all_figures() -> None:
     assert any(note.startswith("* floor of reading the weights") for note in tables[1].notes)
     markdown = tables[1].markdown()
     assert "| teacher, fp32, openvino | 4,000 |" in markdown
+
+
+def test_notes__tell_of_routes_with_fewer_multiply_adds() -> None:
+    rows = one_batch()
+    cheaper = [replace(row, multiply_adds=1_500_000_000) if row.route.backend == "compile" else row for row in rows]
+    told = "student on compile: folded for its embedding alone, 1.50 G multiply-adds"
+    assert told in benchmark_tables(report([*cheaper, *one_batch(16)]))[-1].notes
+    assert not any("folded" in note for note in benchmark_tables(report(rows))[-1].notes)
 
 
 def test_notes__say_when_a_cosine_says_nothing() -> None:

@@ -44,6 +44,19 @@ def test_benchmark__measures_all_in_turns_and_says_what_it_leaves_out(tiny_stude
     assert torch.get_num_threads() == threads
 
 
+def test_benchmark__judges_a_route_by_the_work_that_it_does(tiny_student: Path) -> None:
+    report = benchmark(str(tiny_student), replace(SHORT, batch=(2,), backend=("eager", "packed"), precision=("fp32",)))
+    eager, packed = (report.find(2, model="student", backends=(backend,))[0] for backend in ("eager", "packed"))
+    student = next(model for model in report.models if model.name == "student")
+    assert packed.multiply_adds < eager.multiply_adds == student.cost.multiply_adds
+    machine = report.machines[2]
+    for row in (eager, packed):
+        assert row.floor is not None
+        assert row.floor.by == "multiply-adds"
+        assert row.floor.seconds == 2 * row.multiply_adds / (machine.rate("fp32") or 0)
+        assert row.share == machine.share("fp32", 2 * row.multiply_adds, row.seconds)
+
+
 def test_benchmark__compares_on_photographs(tiny_student: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "photos", 6)
     settings = replace(SHORT, batch=(4,), precision=("fp32",), models=("student",), images=tmp_path / "photos")

@@ -32,6 +32,17 @@ def test_find_subjects__of_a_student_with_its_teacher(tiny_student: Path) -> Non
     assert teacher.student is None
 
 
+def test_folded__is_a_student_for_its_embedding_with_the_cost_of_that(tiny_student: Path) -> None:
+    student, teacher = find_subjects(str(tiny_student), ("student", "teacher")).found
+    images = torch.rand(2, 3, SIDE, SIDE)
+    torch.testing.assert_close(student.folded.network(images), student.network(images), rtol=0, atol=1e-4)
+    assert student.folded.cost.multiply_adds < student.cost.multiply_adds
+    assert student.folded.cost == measure_cost(student.folded.network, (SIDE, SIDE))
+    assert student.folded.preprocessing == student.preprocessing
+    assert student.folded is student.folded
+    assert teacher.folded is teacher
+
+
 def test_find_subjects__without_a_teacher(tmp_path: Path) -> None:
     save(student_of(FRONTS["bootstrapped"]), tmp_path / "alone.safetensors")
     found = find_subjects(str(tmp_path / "alone.safetensors"), OF_TEACHER)
