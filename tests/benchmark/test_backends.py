@@ -12,9 +12,11 @@ from torch._dynamo.utils import counters
 
 from sparseformers.benchmark.backends import BACKENDS, Conditions
 from sparseformers.benchmark.backends.pytorch import InPyTorch, cast_layers
-from sparseformers.benchmark.subjects import Subject, find_subjects
+from sparseformers.benchmark.subjects import Subject, find_subjects, subject
+from sparseformers.config import PreprocessingConfig
 from sparseformers.evaluate import Cost
 from sparseformers.export.config import Precision
+from tests.export.students import FRONTS, student_of
 from tests.tiny import SIDE
 
 CONDITIONS = Conditions(torch.device("cpu"), 1)
@@ -40,6 +42,14 @@ def images(batch: int) -> torch.Tensor:
 def test_backends__give_the_same_in_float32(student: Subject, backend: str, tmp_path: Path) -> None:
     given = embedded(student, backend, "fp32", tmp_path)
     torch.testing.assert_close(given, student.network(images(2)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_packed__every_front_after_its_cost_was_counted(front: str, tmp_path: Path) -> None:
+    made = subject("student", "", student_of(FRONTS[front]), PreprocessingConfig(size=(48, 48)))
+    opening = BACKENDS["packed"].prepare(made, "fp32", CONDITIONS, (), tmp_path)
+    batch = torch.rand(2, 3, 48, 48)
+    torch.testing.assert_close(opening.open(2)(batch), made.network(batch), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("backend", "folded"), [("eager", False), ("packed", True), ("onnxruntime", True)])

@@ -74,6 +74,32 @@ def test_counting_grows_with_the_batch_and_leaves_the_network_alone() -> None:
         assert torch.equal(value, before[name])
 
 
+class Shared(nn.Module):
+    """A module under two names, and a weight and a buffer of two modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.same = self.one
+        self.other = nn.Linear(4, 4)
+        self.other.weight = self.one[0].weight
+        self.register_buffer("mean", self.one[1].running_mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.same(self.one(x))) + self.mean
+
+
+def test_counting_leaves_what_is_shared_alone() -> None:
+    network, x = Shared().eval(), torch.rand(2, 4)
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    expected = network(x)
+    assert multiply_adds(network, x) == 3 * 2 * 4 * 4
+    after = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    assert [name for name, _ in after] == [name for name, _ in tensors]
+    assert all(one is other for (_, one), (_, other) in zip(after, tensors, strict=True))
+    torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+
+
 def test_shared_parameters_are_counted_once() -> None:
     first = nn.Linear(4, 4)
     second = nn.Linear(4, 4)

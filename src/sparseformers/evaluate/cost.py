@@ -54,10 +54,16 @@ def published_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
 
 def _count_products(module: nn.Module, inputs: Sequence[Tensor]) -> Mapping[Any, int]:
     """Multiply-adds of each kind of matrix product, by PyTorch's operator."""
-    state = {name: _shape_of(value) for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    # Each module's own once, whatever it is called: what has two names, functional_call would not put back.
+    state = {
+        f"{path}.{name}".removeprefix("."): _shape_of(value)
+        for path, each in module.named_modules()
+        for named in (each.named_parameters, each.named_buffers)
+        for name, value in named(recurse=False, remove_duplicate=False)
+    }
     # The fused attention kernels are unknown to the counter on some devices; the plain one is made of products it knows.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        functional_call(module, state, tuple(_shape_of(value) for value in inputs))
+        functional_call(module, state, tuple(_shape_of(value) for value in inputs), tie_weights=False)
     return {operator: int(operations) // 2 for operator, operations in counter.get_flop_counts().get("Global", {}).items()}
 
 
