@@ -52,7 +52,7 @@ def test_packed__every_front_after_its_cost_was_counted(front: str, tmp_path: Pa
     torch.testing.assert_close(opening.open(2)(batch), made.network(batch), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("backend", "folded"), [("eager", False), ("packed", True), ("onnxruntime", True)])
+@pytest.mark.parametrize(("backend", "folded"), [("eager", False), ("packed", True), ("compile", True), ("onnxruntime", True)])
 def test_cost__is_that_of_what_is_run(student: Subject, backend: str, folded: bool, tmp_path: Path) -> None:
     opening = BACKENDS[backend].prepare(student, "fp32", CONDITIONS, (), tmp_path)
     assert opening.cost == (student.folded.cost if folded else student.cost)
@@ -73,6 +73,17 @@ def test_compile__does_so_for_any_number_of_models() -> None:
     for batch in range(1, 11):  # PyTorch by itself gives up after eight of one class
         opening.open(batch)(torch.rand(batch, 2))
     assert counters["stats"]["unique_graphs"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", FRONTS)
+def test_compile__in_bfloat16_with_every_front(front: str, tmp_path: Path) -> None:
+    made = subject("student", "", student_of(FRONTS[front]), PreprocessingConfig(size=(48, 48)))
+    run = BACKENDS["compile"].prepare(made, "bf16", CONDITIONS, (), tmp_path).open(2)
+    batch = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    given, expected = run(batch), made.network(batch)
+    assert given.dtype == torch.float32
+    assert torch.cosine_similarity(given, expected).min() > 0.999
 
 
 @pytest.mark.slow

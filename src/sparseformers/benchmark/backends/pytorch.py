@@ -40,7 +40,7 @@ def unchanged(network: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class PyTorchBackend:
-    """Runs a network in PyTorch.
+    """Runs a network in PyTorch: as it is loaded, or compiled, for which a student is folded for its embedding.
 
     bfloat16 is autocast with the weights of the layers cast once and for all: autocast by itself casts them anew in each pass,
     as long as nothing is learnt.
@@ -60,10 +60,11 @@ class PyTorchBackend:
     def prepare(
         self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path
     ) -> Opening:
-        network = copy.deepcopy(subject.network).to(conditions.device)
+        run = subject.folded if self.compiled else subject
+        network = copy.deepcopy(run.network).to(conditions.device)
         if precision == "bf16":
             cast_layers(network)
-        return InPyTorch(network, subject.cost, precision, conditions.device, self.compiled)
+        return InPyTorch(network, run.cost, precision, conditions.device, self.compiled)
 
 
 @dataclass(frozen=True)
