@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ import_torchvision()  # tests import timm themselves
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("deterministic")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs behind it so, and tests that end something by Ctrl-C would wait for good.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
