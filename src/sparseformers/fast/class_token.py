@@ -28,11 +28,12 @@ class ClassTokenAttention(nn.Module):
         self.q_norm, self.k_norm, self.proj = attention.q_norm, attention.k_norm, attention.proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x T x D -> B x D."""
-        parts = (self.q(x[:, 0]).unsqueeze(1), *self.kv(x).chunk(2, dim=-1))  # B x 1 x D, and two of B x T x D
+        """B x T x D -> B x 1 x D."""
+        # Three dimensions all the way: OpenVINO 2026.4 crashes at some sizes where the one token is a matrix B x D.
+        parts = (self.q(x[:, :1].contiguous()), *self.kv(x).chunk(2, dim=-1))  # B x 1 x D, and two of B x T x D
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         attended = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
-        return self.proj(attended.flatten(1))
+        return self.proj(attended.transpose(1, 2).flatten(-2))
 
 
 class ClassTokenBlock(nn.Module):
@@ -49,8 +50,8 @@ class ClassTokenBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x T x D -> B x 1 x D, the first row of what the block gave."""
-        token = x[:, 0] + self.ls1(self.attn(self.norm1(x)))  # B x D
-        return (token + self.ls2(self.mlp(self.norm2(token)))).unsqueeze(1)
+        token = x[:, :1] + self.ls1(self.attn(self.norm1(x)))
+        return token + self.ls2(self.mlp(self.norm2(token)))
 
 
 def _outputs(linear: nn.Linear, rows: slice) -> nn.Linear:
