@@ -23,6 +23,14 @@ def test_resolve_precision__auto_takes_bf16_only_where_it_is_clearly_faster(
     assert resolve_precision("auto", CPU) == expected
 
 
+@pytest.mark.parametrize(("in_hardware", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_resolve_precision__on_cuda_auto_takes_no_bf16_that_is_emulated(
+    in_hardware: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware)
+    assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
 def test_autocast_dtype() -> None:
     assert autocast_dtype("bf16") is torch.bfloat16
     assert autocast_dtype("fp32") is None

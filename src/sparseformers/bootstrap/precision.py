@@ -17,12 +17,13 @@ WORTHWHILE = 1.2
 def resolve_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """Turns ``auto`` into the faster of float32 and bfloat16 on this machine; float16 is only taken where it is asked for.
 
-    The CPU is measured for a few milliseconds, because some processors emulate bfloat16 slowly.
+    Some GPUs before Ampere and some processors emulate bfloat16 slowly. GPUs of CUDA say so; anything else is measured for a
+    few milliseconds.
     """
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     seconds = {dtype: _seconds_of_product(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     return "bf16" if seconds[torch.float32] > WORTHWHILE * seconds[torch.bfloat16] else "fp32"
 
@@ -50,6 +51,6 @@ def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
     shortest = float("inf")
     for _ in range(8):
         start = time.perf_counter()
-        torch.nn.functional.linear(tokens, weight)
+        torch.nn.functional.linear(tokens, weight)[0, 0].item()  # which waits for the device
         shortest = min(shortest, time.perf_counter() - start)
     return shortest
