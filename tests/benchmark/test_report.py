@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from sparseformers.benchmark.tables import benchmark_tables, milliseconds, summary
+from sparseformers.benchmark.operators import Operator, Profile
+from sparseformers.benchmark.tables import MOST_OPERATORS, benchmark_tables, milliseconds, operator_tables, summary
 from tests.benchmark.made import one_batch, report
 
 
@@ -65,6 +66,20 @@ def test_notes__say_when_a_cosine_says_nothing() -> None:
     told = "\n".join(benchmark_tables(report(one_batch(), photographs=False))[-1].notes)
     assert "int8 was calibrated on noise" in told
     assert "int8" not in "\n".join(benchmark_tables(report(one_batch()))[-1].notes)
+
+
+def test_operator_tables__tell_the_longest_and_add_up_the_others() -> None:
+    assert operator_tables(report(one_batch())) == []
+    kernel = "k" * 300
+    operators = (Operator(kernel, 2, 0.5), *(Operator(f"operator {number}", 10, 0.05) for number in range(MOST_OPERATORS + 1)))
+    traced, *others = one_batch(16)  # its median pass takes two seconds
+    table = operator_tables(report([replace(traced, profile=Profile(operators)), *others]))[0]
+    assert table.title == "Operators, batch 16"
+    assert table.rows[0] == ("student, fp32, eager", "all", "92", "950", "48%")
+    assert table.rows[1] == ("student, fp32, eager", f"{'k' * 57}...", "2", "500", "25%")
+    assert table.rows[-1] == ("student, fp32, eager", "2 others", "20", "100", "5%")
+    assert len(table.rows) == MOST_OPERATORS + 2
+    assert table.notes == ()
 
 
 def test_summary__tells_the_students_best() -> None:

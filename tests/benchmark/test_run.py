@@ -82,3 +82,34 @@ def test_benchmark__leaves_out_what_fails(tiny_student: Path, monkeypatch: pytes
     monkeypatch.setattr(InPyTorch, "open", fails_at_three)
     with pytest.raises(ConfigError, match="RuntimeError: three are too many"):
         benchmark(str(tiny_student), replace(SHORT, precision=("fp32",)))
+
+
+def test_benchmark__traces_each_route_at_each_batch_size(tiny_student: Path, tmp_path: Path) -> None:
+    settings = replace(SHORT, precision=("fp32",), backend=("eager", "packed"), trace=tmp_path / "new" / "traces")
+    report = benchmark(str(tiny_student), settings)
+    assert len(report.rows) == 8
+    traces = []
+    for row in report.rows:
+        assert row.profile is not None
+        assert row.profile.seconds > 0
+        traces.append(row.profile.trace)
+    assert sorted(traces) == sorted((tmp_path / "new" / "traces").iterdir())  # type: ignore[type-var]
+    assert traces[0] == tmp_path / "new" / "traces" / "batch1-01-student-fp32-eager.json"
+
+
+def test_benchmark__keeps_what_was_timed_where_a_profiler_fails(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no profiler here")
+
+    monkeypatch.setattr(InPyTorch, "profile", fails)
+    report = benchmark(str(tiny_student), replace(SHORT, batch=(2,), precision=("fp32",), trace=tmp_path / "traces"))
+    assert [row.profile for row in report.rows] == [None, None]
+    assert "the trace of student, fp32, eager, batch 2: RuntimeError: no profiler here" in report.left_out
+
+
+def test_benchmark__a_folder_for_traces_that_cannot_be_made(tiny_student: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--trace cannot be made \(Not a directory\)"):
+        benchmark(str(tiny_student), replace(SHORT, trace=tmp_path / "file" / "traces"))

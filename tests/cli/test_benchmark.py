@@ -51,6 +51,21 @@ def test_targets(tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(report["targets"]) == 15
 
 
+def test_trace(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(tiny_student), *SHORT, "--trace", str(tmp_path / "traces"), "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("Operators, batch 1", "Operators, batch 2", "| student, fp32, eager | all |", "teacher-fp32-eager.json"):
+        assert part in printed, part
+    assert "There is something at" in refusal(capsys, "benchmark", str(tiny_student), "--trace", str(tmp_path / "traces"))
+
+
+def test_trace__in_json(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(tiny_student), *SHORT, "--trace", str(tmp_path / "traces"), "--json"]) == 0
+    profile = json.loads(capsys.readouterr().out)["rows"][0]["profile"]
+    assert profile["operators"][0]["seconds"] >= profile["operators"][1]["seconds"]
+    assert Path(profile["trace"]).is_file()
+
+
 def test_bad_usage(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*arguments: str) -> str:
         return refusal(capsys, "benchmark", *arguments)

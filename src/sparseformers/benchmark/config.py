@@ -58,6 +58,9 @@ class BenchmarkConfig:
     images: Path | None = None
     """A folder of images for the cosine, and for calibration in int8. Without it they are made of noise: times are the same,
     but the cosine of int8 says nothing then."""
+    trace: Path | None = None
+    """A new folder for a trace of each route at each batch size (of OpenVINO there is none), which chrome://tracing and Perfetto
+    show; and print which operators take how long, on CUDA which kernels. Passes that are timed are not traced."""
     memory: bool = True
     """Measure peak memory, each model in a process of its own, which takes some seconds each."""
 
@@ -74,6 +77,8 @@ class BenchmarkConfig:
             raise ConfigError(f"--seconds must be above 0, not {self.seconds:g}.", "Use 60, for example.")
         if self.images is not None and not self.images.exists():
             raise ConfigError(f"The folder '{self.images}' of --images does not exist.", "Name a folder of images.")
+        if self.trace is not None and (self.trace.is_file() or (self.trace.is_dir() and any(self.trace.iterdir()))):
+            raise ConfigError(f"There is something at '{self.trace}' already.", "Name a new folder for --trace.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("PyTorch sees no CUDA device on this machine.", "Use --device cpu.")
 

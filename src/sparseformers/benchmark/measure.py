@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from sparseformers.benchmark.config import BenchmarkConfig
 from sparseformers.benchmark.images import Images
 from sparseformers.benchmark.machine import PRODUCT, Machine, Reading, machine_of
+from sparseformers.benchmark.operators import Profile
 from sparseformers.benchmark.prepare import Prepared, short
 from sparseformers.benchmark.progress import Steps
 from sparseformers.benchmark.report import Nearness, Row
@@ -46,6 +49,15 @@ class References:
         return self._embeddings[subject.name]
 
 
+class Opened(NamedTuple):
+    """A route that is open for batches of one size."""
+
+    run: Runner
+    """Images to embeddings."""
+    images: Tensor
+    """A batch on the device."""
+
+
 class Measured(NamedTuple):
     """What was found at one batch size."""
 
@@ -53,6 +65,8 @@ class Measured(NamedTuple):
     """A row for each route."""
     machine: Machine
     """What the machine reached in the same turns."""
+    left_out: list[str]
+    """A line for each route that its library's profiler fails at."""
 
 
 def measure(
@@ -78,7 +92,7 @@ def measure(
         references: what to compare with.
         steps: is told of each route and turn.
     """
-    runs: dict[Route, Callable[[], object]] = {}
+    opened: dict[Route, Opened] = {}
     cosines: dict[Route, Nearness] = {}
     steps.begin("opening", len(prepared.openings))
     for route, opening in list(prepared.openings.items()):
@@ -91,18 +105,21 @@ def measure(
             else:
                 inputs = images.batch(subject.preprocessing, batch)
                 cosines[route] = nearness(runner, images.compared(subject.preprocessing), references.of(subject), batch, device)
-            runs[route] = _pass(runner, inputs.to(device), device)
-            runs[route]()
+            opened[route] = Opened(runner, inputs.to(device))
+            _pass(*opened[route], device)()
         except Exception as error:  # whatever compilers and runtimes raise
             prepared.leave_out(route, short(error))
-            runs.pop(route, None)
+            opened.pop(route, None)
         steps.advance()
     prepared.require_models(len(subjects) - 1)
-    steps.begin(f"batch {batch}: {len(runs)} in turns", settings.turns)
+    steps.begin(f"batch {batch}: {len(opened)} in turns", settings.turns)
     reading = _pass(Reading(device), None, device)
+    runs = {route: _pass(*each, device) for route, each in opened.items()}
     taken = interleave({READING: reading, **runs}, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
     products = {route: taken[route] for route in runs if route.model == PRODUCT}
     machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
+    models = {route: each for route, each in opened.items() if route.model != PRODUCT}
+    profiles, left_out = ({}, []) if settings.trace is None else _profiles(prepared, models, settings.trace, steps)
     rows = [
         _row(
             route,
@@ -112,11 +129,30 @@ def measure(
             machine,
             cosines.get(route),
             prepared.peaks.get((route, batch)),
+            profiles.get(route),
         )
-        for route in runs
-        if route.model != PRODUCT
+        for route in models
     ]
-    return Measured(rows, machine)
+    return Measured(rows, machine, left_out)
+
+
+def _profiles(
+    prepared: Prepared, models: Mapping[Route, Opened], folder: Path, steps: Steps
+) -> tuple[dict[Route, Profile], list[str]]:
+    """Where the time of each route goes, with traces in ``folder``; and a line for each that cannot be had."""
+    profiles: dict[Route, Profile] = {}
+    left_out = []
+    steps.begin("tracing", len(models))
+    for number, (route, (run, images)) in enumerate(models.items(), start=1):
+        steps.say(f"batch {len(images)}: tracing {route}")
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(route))
+        try:
+            path = folder / f"batch{len(images)}-{number:02}-{name}.json"
+            profiles[route] = prepared.openings[route].profile(run, images, path)
+        except Exception as error:  # whatever profilers raise, which is no reason to lose what was timed
+            left_out.append(f"the trace of {route}, batch {len(images)}: {short(error)}")
+        steps.advance()
+    return profiles, left_out
 
 
 def _row(
@@ -127,6 +163,7 @@ def _row(
     machine: Machine,
     cosine: Nearness | None,
     peak: int | None,
+    profile: Profile | None,
 ) -> Row:
     """The figures of one route."""
     multiply_adds = batch * cost.multiply_adds
@@ -139,6 +176,7 @@ def _row(
         floor=machine.floor(route.precision, multiply_adds, cost.parameters),
         share=machine.share(route.precision, multiply_adds, seconds),
         peak_bytes=peak,
+        profile=profile,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseformers.benchmark.machine import Floor, Machine
+from sparseformers.benchmark.operators import Profile
 from sparseformers.benchmark.routes import Route
 from sparseformers.benchmark.timing import median_ratio
 from sparseformers.evaluate import Cost, Latency
@@ -56,6 +57,8 @@ class Row:
     """Of the machine's rate of matrix products in this precision; None where that is not known."""
     peak_bytes: int | None
     """Peak memory; None if not measured."""
+    profile: Profile | None = None
+    """Where the time goes; None if not asked for."""
 
     @property
     def batch(self) -> int:
@@ -145,10 +148,11 @@ class BenchmarkReport:
         }
 
     def _row(self, row: Row) -> dict[str, Any]:
+        names = ("multiply_adds", "latency", "cosine", "floor", "share", "peak_bytes", "seconds", "profile")
         values = to_dict(row)
         return {
             **row.route._asdict(),
-            **{name: values[name] for name in ("multiply_adds", "latency", "cosine", "floor", "share", "peak_bytes", "seconds")},
+            **{name: values[name] for name in names},
             "times_teacher_same_path": self.as_teacher_there(row),
             "times_teacher_best_path": self.as_best_teacher(row),
         }

@@ -25,6 +25,7 @@ from sparseformers.benchmark.progress import Steps
 from sparseformers.benchmark.progress import steps as progress
 from sparseformers.benchmark.report import BenchmarkReport, Circumstances, Model, Row
 from sparseformers.benchmark.subjects import Subject, find_subjects
+from sparseformers.errors import ConfigError
 from sparseformers.export.config import Precision
 
 LIBRARIES = ("torch", "timm", "onnxruntime", "openvino")
@@ -42,6 +43,8 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
     Raises:
         SparseFormersError: one of its kinds, with what to do.
     """
+    if settings.trace is not None:
+        _make_folder(settings.trace)
     backends, left_out = usable_backends(settings.backend)
     device = torch.device(settings.device)
     with (
@@ -66,6 +69,7 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
             _measure_memory(prepared, by_name, settings.batch, threads, Path(folder), steps)
         references = References(images)
         rows: list[Row] = []
+        untraced: list[str] = []
         machines: dict[int, Machine] = {}
         for batch in dict.fromkeys(settings.batch):
             measured = measure(
@@ -79,13 +83,14 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
                 steps=steps,
             )
             rows += measured.rows
+            untraced += measured.left_out
             machines[batch] = measured.machine
     return BenchmarkReport(
         circumstances=_circumstances(device, threads, images),
         models=tuple(Model(each.name, each.description, each.cost) for each in subjects.found),
         machines=machines,
         rows=tuple(rows),
-        left_out=(*subjects.left_out, *left_out, *prepared.left_out(len(subjects.found))),
+        left_out=(*subjects.left_out, *left_out, *prepared.left_out(len(subjects.found)), *untraced),
     )
 
 
@@ -116,6 +121,15 @@ def _threads(wanted: int | None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def _make_folder(path: Path) -> None:
+    """Makes the folder of traces, before an hour is spent on what goes into it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"The folder '{path}' of --trace cannot be made ({reason}).", "Name another folder.") from error
 
 
 def _circumstances(device: torch.device, threads: int, images: Images) -> Circumstances:

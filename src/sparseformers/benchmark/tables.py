@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sparseformers.bench import TextTable
+from sparseformers.benchmark.operators import Operator
 from sparseformers.benchmark.report import BenchmarkReport, Row
 
 COLUMNS = (
@@ -19,6 +22,13 @@ COLUMNS = (
 )
 
 
+OPERATORS = ("model, precision, backend", "operator", "calls a pass", "ms a pass", "share of an untraced pass")
+MOST_OPERATORS = 8
+"""That are told of a route; the others are added up."""
+LONGEST_NAME = 60
+"""Letters of an operator in a table: kernels of CUDA have names of some hundreds."""
+
+
 def benchmark_tables(report: BenchmarkReport) -> list[TextTable]:
     """A table for each batch size; what else there is to say stands below the last one."""
     tables = [
@@ -27,6 +37,37 @@ def benchmark_tables(report: BenchmarkReport) -> list[TextTable]:
     ]
     last = tables[-1]
     return [*tables[:-1], TextTable(last.title, last.columns, last.rows, tuple(notes(report)))]
+
+
+def operator_tables(report: BenchmarkReport) -> list[TextTable]:
+    """For each batch size that was traced a table of the operators that take longest."""
+    traced = {batch: [row for row in report.rows if row.batch == batch and row.profile] for batch in report.batches}
+    return [
+        TextTable(
+            f"Operators, batch {batch}",
+            OPERATORS,
+            tuple(cells for row in rows for cells in _operators(row)),
+            tuple(f"{row.route}: {row.profile.trace}" for row in rows if row.profile and row.profile.trace),
+        )
+        for batch, rows in traced.items()
+        if rows
+    ]
+
+
+def _operators(row: Row) -> list[tuple[str, ...]]:
+    """The lines of a route: all operators, those that take longest, and the others."""
+    assert row.profile is not None
+    all_of_them, pass_seconds = row.profile.operators, row.latency.milliseconds_median / 1000
+
+    def cells(name: str, operators: Sequence[Operator]) -> tuple[str, ...]:
+        seconds = sum(operator.seconds for operator in operators)
+        calls = sum(operator.calls for operator in operators)
+        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+        return (str(row.route), short, f"{calls:,.0f}", milliseconds(1000 * seconds), f"{seconds / pass_seconds:.0%}")
+
+    longest, others = all_of_them[:MOST_OPERATORS], all_of_them[MOST_OPERATORS:]
+    told = [cells("all", all_of_them), *(cells(operator.name, [operator]) for operator in longest)]
+    return [*told, cells(f"{len(others)} other{'s' if len(others) > 1 else ''}", others)] if others else told
 
 
 def _title(report: BenchmarkReport, batch: int) -> str:

@@ -14,6 +14,7 @@ from sparseformers.benchmark import (
     benchmark,
     benchmark_tables,
     judge,
+    operator_tables,
     settings_for_targets,
     summary,
     targets_of,
@@ -37,6 +38,8 @@ class Benchmark:
     Example: sparseformers benchmark runs/first --models student,teacher --precision fp32,int8 --images photos --markdown
 
     Example: sparseformers benchmark sf_base_augreg --targets
+
+    Example: sparseformers benchmark sf_base_augreg --models student,teacher --backend eager,packed --trace traces
     """
 
     settings: Annotated[BenchmarkConfig, tyro.conf.arg(name="")]
@@ -68,6 +71,7 @@ class Benchmark:
             print_json({"model": self.model, **judged, **report.to_dict()})
             return
         tables = [targets_table(report, verdicts)] if self.targets else benchmark_tables(report)
+        tables += operator_tables(report)
         _print(tables, console, as_markdown=self.markdown)
         if not self.markdown:
             console.print(summary(report), highlight=False, markup=False, soft_wrap=True)

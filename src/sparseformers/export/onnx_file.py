@@ -102,6 +102,23 @@ def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = Non
         batch: the only number of images at a time that it will be given; None for any that the file takes.
         threads: as many as ONNX Runtime likes by default.
     """
+    session = onnx_session(path, batch=batch, threads=threads)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+    return run
+
+
+def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = None, trace: Path | None = None) -> Any:
+    """A session of ONNX Runtime, arguments as for :func:`open_onnx`.
+
+    Args:
+        path: the file.
+        batch: images at a time.
+        threads: how many.
+        trace: to profile it: how the file begins that its ``end_profiling`` writes and names.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -111,12 +128,10 @@ def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = Non
         options.intra_op_num_threads = threads
         # Waiting threads would take the processor from whoever comes next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-    return run
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparseformers.benchmark.operators import Profile
 from sparseformers.benchmark.subjects import Subject
 from sparseformers.evaluate import Cost
 from sparseformers.export.check import Runner
@@ -35,6 +36,15 @@ class Opening(Protocol):
 
     def open(self, batch: int) -> Runner:
         """The model for batches of one size: images B x 3 x H x W on the device to embeddings there."""
+
+    def profile(self, run: Runner, images: Tensor, path: Path) -> Profile:
+        """Where the time of a pass goes.
+
+        Args:
+            run: what ``open`` gave for so many images.
+            images: B x 3 x H x W on the device.
+            path: takes the trace, as far as the library writes one.
+        """
 
 
 class Backend(Protocol):

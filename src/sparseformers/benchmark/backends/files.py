@@ -10,6 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from sparseformers.benchmark.backends.base import Conditions, Opening
+from sparseformers.benchmark.backends.profiles import of_onnxruntime, of_openvino
+from sparseformers.benchmark.operators import Profile
 from sparseformers.benchmark.subjects import Subject
 from sparseformers.evaluate import Cost
 from sparseformers.export.check import Runner
@@ -52,6 +54,9 @@ class InOnnxRuntime:
     def open(self, batch: int) -> Runner:
         return open_onnx(self.path, batch=batch, threads=self.threads)
 
+    def profile(self, run: Runner, images: Tensor, path: Path) -> Profile:
+        return of_onnxruntime(self.path, self.threads, images, path)
+
 
 @dataclass(frozen=True)
 class OpenVino:
@@ -89,6 +94,9 @@ class InOpenVino:
 
     def open(self, batch: int) -> Runner:
         return open_openvino(self.path, batch=batch, threads=self.threads)
+
+    def profile(self, run: Runner, images: Tensor, path: Path) -> Profile:
+        return of_openvino(self.path, self.threads, images)
 
 
 def _settings(subject: Subject, format: Format, precision: Precision) -> ExportConfig:

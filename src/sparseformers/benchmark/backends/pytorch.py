@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.benchmark.backends.base import Conditions, Opening
+from sparseformers.benchmark.backends.profiles import of_pytorch
+from sparseformers.benchmark.operators import Profile
 from sparseformers.benchmark.subjects import Subject
 from sparseformers.bootstrap.precision import autocast_dtype
 from sparseformers.evaluate import Cost
@@ -89,6 +91,9 @@ class InPyTorch:
                 return run(images)
 
         return embed
+
+    def profile(self, run: Runner, images: Tensor, path: Path) -> Profile:
+        return of_pytorch(run, images, path)
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
