@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def of_pytorch(run: Runner, images: Tensor, path: Path) -> Profile:
         path: takes the trace.
     """
     on_cuda = images.device.type == "cuda"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell the terminal of every start and stop
     run(images)
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]) as recorded:
         for _ in range(PASSES):
