@@ -39,7 +39,7 @@ def test_judge__misses_what_is_too_slow() -> None:
         "float32 eager against the teacher's float32 eager", "16", "4.50x", "4.40x", "missed",
         "eager 1,000 against eager 4,400", "500 (multiply-adds)",
     )  # fmt: skip
-    assert "| share of the float32 matrix-product rate | 16 | 90% | 75% | missed |" in table.markdown()
+    assert "| share of the float32 matrix-product rate | 16 | 90.0% | 75.0% | missed |" in table.markdown()
 
 
 def test_settings_for_targets__are_what_the_targets_are_about() -> None:

@@ -139,7 +139,7 @@ CPU = (
     Target("cosine of bf16", {1: 0.999, 16: 0.999}, _cosine("bf16", needs_photographs=False), "{:.4f}"),
     Target("int8 against the best float32 path", {1: 1.8, 16: 2.5}, _against_float32("int8")),
     Target("cosine of int8", {1: 0.99, 16: 0.99}, _cosine("int8", needs_photographs=True), "{:.4f}"),
-    Target("share of the float32 matrix-product rate", {16: 0.9}, _share, "{:.0%}"),
+    Target("share of the float32 matrix-product rate", {16: 0.9}, _share, "{:.1%}"),
 )
 """On processors."""
 CUDA = (
