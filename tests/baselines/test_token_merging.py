@@ -17,7 +17,7 @@ from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from sparseformers.teachers import open_clip as open_clip_adapter
 from tests.evaluate.networks import batches_of
-from tests.teachers import test_huggingface as huggingface
+from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import check_same, images_for

@@ -17,7 +17,7 @@ from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from tests.evaluate.students import original
 from tests.model.small import small_config, small_model
-from tests.teachers import test_huggingface as huggingface
+from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import images_for
 

@@ -17,8 +17,8 @@ from sparseformers.model import SparseFormer
 from sparseformers.teachers import huggingface as adapter
 from sparseformers.teachers import huggingface_towers
 from tests.model.small import small_model
+from tests.teachers.huggingface_models import clip_vision, dinov2, dinov2_with_registers, siglip_vision, vit
 from tests.teachers.identity import check_same, images_for
-from tests.teachers.test_huggingface import clip_vision, dinov2, dinov2_with_registers, siglip_vision, vit
 
 import transformers as hf  # isort: skip  # after the adapter, which makes torchvision importable
 

@@ -3,105 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
-from safetensors import safe_open
 
 import sparseformers
 from sparseformers.bootstrap import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
 from sparseformers.bootstrap.cache.key import make_cache_key
-from sparseformers.bootstrap.cache.make import prepare_cache
-from sparseformers.bootstrap.cache.views import ViewCache
 from sparseformers.bootstrap.objective import teacher_embedding
-from sparseformers.bootstrap.setup import Parts, gather_parts
 from sparseformers.bootstrap.step import StepFigures, TrainingStep
-from sparseformers.data import Batch, SampleStream, ViewKey, images_on, training_loader
-from sparseformers.errors import RunError
-from sparseformers.processes import make_accelerator
-from sparseformers.teachers import Teacher
-from tests.bootstrap.runs import tiny_settings
+from sparseformers.data import Batch, ViewKey, images_on, training_loader
+from tests.bootstrap.cache.caches import (
+    FILES,
+    assert_same_samples,
+    changed,
+    folders_in,
+    gathered,
+    key_of,
+    prepared,
+    stream_of,
+    weights_and_metadata,
+)
 from tests.tiny import SIDE, write_teacher
-
-FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return dataclasses.replace(
-        tiny_settings(tmp_path, photographs=9),
-        samples=12,
-        evaluations=1,
-        cache_teacher=tmp_path / "cache",
-        cached_views=2,
-    )
-
-
-@pytest.fixture
-def teacher_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call of a teacher had."""
-    calls: list[int] = []
-    original = Teacher.forward
-
-    def counting(self: Teacher, images: torch.Tensor) -> object:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Teacher, "forward", counting)
-    return calls
-
-
-def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
-    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
-
-
-def gathered(settings: BootstrapConfig) -> Parts:
-    return gather_parts(settings, device=torch.device("cpu"))
-
-
-def prepared(parts: Parts) -> ViewCache:
-    cache = prepare_cache(parts, make_accelerator(), Console(quiet=True))
-    assert cache is not None
-    return cache
-
-
-def stream_of(parts: Parts, total: int, **place: int) -> SampleStream:
-    return SampleStream(len(parts.train), batch_size=4, seed=parts.settings.seed, total=total, **place)
-
-
-def key_of(settings: BootstrapConfig) -> str:
-    key = gathered(settings).cache_key
-    assert key is not None
-    return key.digest
-
-
-def folders_in(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir())
-
-
-def weights_and_metadata(run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """All that ``model.safetensors`` says; the library writes its metadata in any order."""
-    with safe_open(run / "model.safetensors", framework="np") as file:
-        return {name: file.get_tensor(name).tobytes() for name in file.keys()}, file.metadata()  # noqa: SIM118
-
-
-def assert_same_samples(cached: Batch, made: Batch) -> None:
-    assert torch.equal(cached.images, made.images)
-    assert torch.equal(cached.indices, made.indices)
-    assert cached.indices.dtype == made.indices.dtype
-    assert cached.unreadable == made.unreadable
 
 
 class TestSamples:
@@ -226,94 +155,6 @@ class TestReuse:
         before = key_of(settings)
         (tmp_path / "photos").rename(tmp_path / "moved")
         assert key_of(changed(settings, data=(tmp_path / "moved",))) == before
-
-
-def tamper_with_the_key(folder: Path) -> None:
-    content = json.loads((folder / "key.json").read_text())
-    (folder / "key.json").write_text(json.dumps(content | {"seed": 7}))
-
-
-def cut_the_images(folder: Path) -> None:
-    with (folder / "images.npy").open("r+b") as file:
-        file.truncate((folder / "images.npy").stat().st_size - 1)
-
-
-def empty_the_embeddings(folder: Path) -> None:
-    (folder / "embeddings.npy").write_bytes(b"")
-
-
-def exchange_the_embeddings(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.zeros((2, 3), dtype=np.float32))
-
-
-def lose_the_reasons(folder: Path) -> None:
-    (folder / "unreadable.json").unlink()
-
-
-class TestDamage:
-    @pytest.mark.parametrize(
-        "damage", [tamper_with_the_key, cut_the_images, empty_the_embeddings, exchange_the_embeddings, lose_the_reasons]
-    )
-    def test_a_damaged_cache_is_made_again(
-        self, settings: BootstrapConfig, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        parts = gathered(settings)
-        first = prepared(parts)
-        images, embeddings = np.array(first.images), np.array(first.embeddings)
-        damage(first.folder)
-        again = prepared(parts)
-        assert "is damaged" in caplog.text
-        assert np.array_equal(again.images, images)
-        assert np.array_equal(again.embeddings, embeddings)
-        assert folders_in(first.folder.parent) == [first.folder.name]
-        assert set(folders_in(first.folder)) == FILES
-
-    def test_of_two_that_make_the_same_at_once_the_first_one_counts(
-        self, settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        parts, others = gathered(settings), []
-        original = Teacher.forward
-
-        def overtaken(self: Teacher, images: torch.Tensor) -> object:
-            monkeypatch.setattr(Teacher, "forward", original)
-            others.append(prepared(parts))
-            return original(self, images)
-
-        monkeypatch.setattr(Teacher, "forward", overtaken)
-        cache = prepared(parts)
-        assert cache.folder == others[0].folder
-        assert np.array_equal(cache.images, others[0].images)
-        assert folders_in(cache.folder.parent) == [cache.folder.name]
-        assert cache.images.filename == others[0].images.filename  # type: ignore[attr-defined]
-
-    def test_too_little_room_is_refused_before_anything_is_made(
-        self, settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-        with pytest.raises(RunError, match=r"needs 0\.0 GiB, but '.*' has 0\.0 GiB left") as caught:
-            bootstrap(settings, tmp_path / "run")
-        assert "--cached-views" in caught.value.remedy
-        assert not (tmp_path / "run").exists()
-
-    def test_a_disk_that_fills_up_leaves_nothing_behind(
-        self, settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(_handle: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        parts = gathered(settings)
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"cannot be written to .*No space left on device") as caught:
-            prepared(parts)
-        assert "Free some space" in caught.value.remedy
-        assert folders_in(tmp_path / "cache") == []
-
-    def test_a_folder_that_is_a_file(self, settings: BootstrapConfig, tmp_path: Path) -> None:
-        (tmp_path / "cache").write_text("")
-        with pytest.raises(RunError, match="cannot be written to") as caught:
-            bootstrap(settings, tmp_path / "run")
-        assert "--cache-teacher" in caught.value.remedy
-        assert not (tmp_path / "run").exists()
 
 
 def test_plan__tells_what_the_cache_costs(settings: BootstrapConfig) -> None:

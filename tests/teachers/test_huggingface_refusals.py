@@ -1,0 +1,113 @@
+"""What Hugging Face's vision towers are refused for: types, damaged folders, hubs out of reach, old versions."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
+from sparseformers.teachers import huggingface as adapter
+from sparseformers.teachers import huggingface_towers, load_teacher
+from tests.teachers.huggingface_models import (
+    save,
+    siglip_vision,
+    vit,
+)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("swin", "it is windowed"),
+        ("beit", "its attention has relative positions"),
+        ("dinov3_vit", "it uses rotary positions"),
+        ("deit", "it has a distillation token"),
+        ("resnet", "its type 'resnet' is none of vit, dinov2, dinov2_with_registers, clip or siglip"),
+        ("made_up", "its type 'made_up' is none of vit"),
+    ],
+)
+def test_refused_types(model_type: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(TeacherError) as error:
+        load_teacher(f"hf:{tmp_path}")
+    assert f"'hf:{tmp_path}' cannot be inherited from yet: {reason}" in error.value.problem
+    assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
+
+
+def test_refused_modules() -> None:
+    with pytest.raises(TeacherError, match="its type 'Linear' is none of vit"):
+        adapter.from_module(nn.Linear(2, 2))
+    with pytest.raises(TeacherError, match="its SigLIP tower has no pooling head"):
+        adapter.from_module(siglip_vision(vision_use_head=False))
+    with pytest.raises(TeacherError, match="its activation is tanh"):
+        adapter.from_module(vit(hidden_act="tanh"))
+
+
+def test_a_missing_weight_is_an_error(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    name = save(vit(), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in state.items() if "layernorm_before" not in key}
+    assert len(kept) < len(state)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"do not fit \(missing: .*layernorm_before") as error:
+        load_teacher(name)
+    assert error.value.remedy == "Check that they belong to its config.json."
+
+
+def test_a_damaged_folder(tmp_path: Path) -> None:
+    name = save(vit(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(
+        WeightsError, match=f"The folder '{tmp_path}' cannot be read as a model .*fetch it again if it was cut short"
+    ):
+        load_teacher(name)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(TeacherError, match="holds no model of transformers"):
+        load_teacher(name)
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"There is no folder '{tmp_path / 'nothing'}'. Give an existing folder"):
+        load_teacher(f"hf:{tmp_path / 'nothing'}")
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str | None) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(adapter, "expect_hub", unreachable)
+    with pytest.raises(TeacherError) as error:
+        load_teacher("hf:owner/name")
+    assert error.value.problem == "The weights of 'hf:owner/name' could not be fetched (ConnectionError: no route)."
+    assert "give it as hf:FOLDER; 'bundled' needs no hub" in error.value.remedy
+
+
+@pytest.mark.parametrize("installed", ["4.9.2", "4.51.3", "3.0"])
+def test_a_version_that_is_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
+    for load in (lambda: load_teacher("hf:owner/name"), lambda: adapter.from_module(vit())):
+        with pytest.raises(TeacherError) as error:
+            load()
+        assert error.value.problem == f"transformers {installed} is too old; versions 4.52 to 5.23 are tested."
+        assert error.value.remedy == "Upgrade it with: pip install 'transformers>=4.52'."
+
+
+@pytest.mark.parametrize("installed", ["4.52.0", "5.0.0rc1", "6.1"])
+def test_a_version_that_is_not_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
+    assert adapter.from_module(vit()).depth == 2
+
+
+def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError) as error:
+        load_teacher("hf:owner/name")
+    assert error.value.problem == "The package 'transformers' is not installed."
+    assert error.value.remedy == "Install it with: pip install 'sparseformers[huggingface]'."
