@@ -17,6 +17,7 @@ from sparseformers.benchmark.operators import PASSES, Profile, sorted_operators
 from sparseformers.export.check import Runner
 from sparseformers.export.onnx_file import onnx_session
 from sparseformers.export.openvino_file import compiled_openvino
+from sparseformers.files import replacing
 
 
 def of_pytorch(run: Runner, images: Tensor, path: Path) -> Profile:
@@ -35,7 +36,8 @@ def of_pytorch(run: Runner, images: Tensor, path: Path) -> Profile:
             run(images)
             if on_cuda:
                 torch.cuda.synchronize(images.device)
-    recorded.export_chrome_trace(str(path))
+    with replacing(path) as temporary:
+        recorded.export_chrome_trace(str(temporary))
     return Profile(sorted_operators(_called(recorded.key_averages(), on_cuda=on_cuda)), path)
 
 
