@@ -21,12 +21,12 @@ import tyro
 from rich.progress import track
 from torch import Tensor
 
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.run_pair import Pair, load_pair
 from sparseformers.data import evaluation_batches, find_images, images_on
-from sparseformers.evaluate import embed
+from sparseformers.evaluation import embed
+from sparseformers.figures import draw_focus, save_figure, trace_focus
 from sparseformers.rois import centre_and_size
-from sparseformers.visualize import draw_focus, save_figure, trace_focus
+from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

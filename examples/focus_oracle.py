@@ -20,8 +20,6 @@ import tyro
 from torch import Tensor
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.bootstrap.objective import cosine_distance
-from sparseformers.bootstrap.optimiser import build_optimiser, rate_factor, set_rates
 from sparseformers.data import (
     ImageViews,
     SampleStream,
@@ -31,10 +29,12 @@ from sparseformers.data import (
     training_loader,
     training_view,
 )
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
 from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.train.objective import cosine_distance
+from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
 
 
 @dataclass(frozen=True)

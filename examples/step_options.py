@@ -21,15 +21,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from sparseformers.bootstrap import BootstrapConfig
-from sparseformers.bootstrap.average import WeightAverage
-from sparseformers.bootstrap.objective import Objective, alignment_loss
-from sparseformers.bootstrap.optimiser import build_optimiser
-from sparseformers.bootstrap.precision import gradient_scaler
-from sparseformers.bootstrap.setup import gather_parts
-from sparseformers.bootstrap.step import TrainingStep
 from sparseformers.data import Batch
 from sparseformers.processes import make_accelerator
+from sparseformers.train import BootstrapConfig
+from sparseformers.train.average import WeightAverage
+from sparseformers.train.objective import Objective, alignment_loss
+from sparseformers.train.optimiser import build_optimiser
+from sparseformers.train.precision import gradient_scaler
+from sparseformers.train.setup import gather_parts
+from sparseformers.train.step import TrainingStep
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "fp32": {"precision": "fp32"},

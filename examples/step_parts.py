@@ -23,17 +23,17 @@ import tyro
 from accelerate import Accelerator
 from torch.profiler import ProfilerActivity, profile
 
-from sparseformers.bootstrap import BootstrapConfig
-from sparseformers.bootstrap.average import WeightAverage
-from sparseformers.bootstrap.objective import Objective
-from sparseformers.bootstrap.optimiser import build_optimiser
-from sparseformers.bootstrap.planning.rehearsal import random_images
-from sparseformers.bootstrap.planning.step_parts import StepInParts, seconds_of
-from sparseformers.bootstrap.precision import autocast_dtype, gradient_scaler
-from sparseformers.bootstrap.setup import Parts, gather_parts
-from sparseformers.bootstrap.step import TrainingStep
 from sparseformers.data import SampleStream, training_loader
-from sparseformers.evaluate import measure_training_cost
+from sparseformers.evaluation import measure_training_cost
+from sparseformers.train import BootstrapConfig
+from sparseformers.train.average import WeightAverage
+from sparseformers.train.objective import Objective
+from sparseformers.train.optimiser import build_optimiser
+from sparseformers.train.planning.rehearsal import random_images
+from sparseformers.train.planning.step_parts import StepInParts, seconds_of
+from sparseformers.train.precision import autocast_dtype, gradient_scaler
+from sparseformers.train.setup import Parts, gather_parts
+from sparseformers.train.step import TrainingStep
 
 PRODUCT = (2048, 384, 1536)
 """Rows, inner size and columns of the matrix product whose rate the parts are compared with: a layer of a small transformer."""
@@ -58,7 +58,7 @@ class Options:
     """As for sparseformers bootstrap."""
     data: Path
     """Folder with images, to time reading by; steps learn from noise."""
-    front: Literal["inherited", "bootstrapped"] = "inherited"
+    front: Literal["grid", "focusing"] = "grid"
     """As for sparseformers bootstrap."""
     crop: float = 0.875
     """Share of the shorter side that evaluation keeps."""

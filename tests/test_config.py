@@ -150,7 +150,7 @@ def test_named_sizes_of_v1(name: str, tokens: int, focusing_width: int, width: i
 
 def test_a_config_saved_before_there_were_two_fronts_is_bootstrapped() -> None:
     values = to_dict(named_config("sf_base_clip"))
-    assert values["focusing"].pop("kind") == "bootstrapped"
+    assert values["focusing"].pop("kind") == "focusing"
     assert from_dict(SparseFormerConfig, values) == named_config("sf_base_clip")
 
 
@@ -158,7 +158,7 @@ def test_unknown_kind_of_front_in_a_saved_config() -> None:
     values = to_dict(named_config("sf_v1_tiny"))
     values["focusing"]["kind"] = "orignal"
     error = failure(from_dict, kind=SparseFormerConfig, values=values)
-    assert "key 'focusing.kind': 'orignal' is none of 'bootstrapped', 'original'" in error.problem
+    assert "key 'focusing.kind': 'orignal' is none of 'focusing', 'original'" in error.problem
 
 
 @pytest.mark.parametrize(

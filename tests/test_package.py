@@ -50,7 +50,7 @@ def test_the_wheel_is_complete_and_runs_outside_the_checkout(tmp_path: Path) -> 
         archive.extractall(tmp_path / "installed")
     source = ROOT / "src"
     modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
-    page = {f"sparseformers/bootstrap/report/{name}" for name in ("template.html", "style.css")}
+    page = {f"sparseformers/train/report/{name}" for name in ("template.html", "style.css")}
     assert packed >= modules | page | {"sparseformers/py.typed"}
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r});"

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError, WeightsError
-from sparseformers.inherit import Provenance, Shares
+from sparseformers.inheritance import Provenance, Shares
 from sparseformers.saving import CONFIGURATION, load, load_saved, save, saved_score
 from sparseformers.settings import to_dict
 from tests.model.small import small_model

@@ -17,22 +17,22 @@ The library mirrors the commands::
 
 from __future__ import annotations
 
-from sparseformers.bootstrap import BootstrapConfig, bootstrap, resume
 from sparseformers.config import SparseFormerConfig
-from sparseformers.embed import EmbedConfig, EmbedSummary, embed
+from sparseformers.embedding import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
-from sparseformers.export import ExportConfig, ExportSummary, export
-from sparseformers.fast import FoldedEmbedding, FoldedSparseFormer, fold, fold_embedding, pack_weights
-from sparseformers.hosts.hub import SparseFormer
-from sparseformers.hosts.open_clip_visual import as_open_clip_visual
-from sparseformers.hosts.public import create_model, inherit, load, load_official, open_model
-from sparseformers.hosts.timm_models import register_models as _register_models
-from sparseformers.hosts.vision_tower import as_vision_tower
+from sparseformers.exporting import ExportConfig, ExportSummary, export
+from sparseformers.inference import FoldedEmbedding, FoldedSparseFormer, fold, fold_embedding, pack_weights
+from sparseformers.integrations.hub import SparseFormer
+from sparseformers.integrations.open_clip_visual import as_open_clip_visual
+from sparseformers.integrations.public import create_model, inherit, load, load_official, open_model
+from sparseformers.integrations.timm_models import register_models as _register_models
+from sparseformers.integrations.vision_tower import as_vision_tower
 from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
-from sparseformers.view import view
+from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.viewer import view
 
 __version__ = "0.1.0"
 

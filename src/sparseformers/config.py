@@ -77,7 +77,7 @@ class FocusingConfig:
     The one of Gao et al., CVPR 2024: for networks that are bootstrapped from a teacher.
     """
 
-    kind: Literal["bootstrapped"] = "bootstrapped"
+    kind: Literal["focusing"] = "focusing"
     """Tells it from the other fronts in a saved configuration."""
     tokens: int = 48
     """Latent tokens, N, without the class token."""
@@ -167,13 +167,13 @@ class OriginalFocusingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InheritedFocusingConfig:
+class GridConfig:
     """A front that starts as the teacher at a lower resolution and then learns where to look; beyond the papers.
 
     It holds the teacher's patch embedding, positions, prefix tokens, and one of its first blocks for each further look.
     """
 
-    kind: Literal["inherited"] = "inherited"
+    kind: Literal["grid"] = "grid"
     """Tells it from the other fronts in a saved configuration."""
     tokens: int = 49
     """Latent tokens, N, at first the cells of a grid (a square one, or the fullest near a square)."""
@@ -298,7 +298,7 @@ class PreprocessingConfig:
 class SparseFormerConfig:
     """A whole SparseFormer."""
 
-    focusing: FocusingConfig | OriginalFocusingConfig | InheritedFocusingConfig
+    focusing: FocusingConfig | OriginalFocusingConfig | GridConfig
     """The part in front, new in every SparseFormer; its ``kind`` says which (files from before there were two have none)."""
     cortex: CortexConfig
     """The part that is inherited (in v1: the blocks after the one that samples)."""
@@ -308,7 +308,7 @@ class SparseFormerConfig:
     def __post_init__(self) -> None:
         width = self.cortex.block.width
         _require(
-            self.cortex.prefix_from_front == isinstance(self.focusing, InheritedFocusingConfig),
+            self.cortex.prefix_from_front == isinstance(self.focusing, GridConfig),
             "The prefix tokens are the front's where it is inherited, and the cortex's where it is not.",
             "Set prefix_from_front accordingly.",
         )

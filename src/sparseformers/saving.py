@@ -19,7 +19,7 @@ from torch import Tensor
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError, RunError, WeightsError
 from sparseformers.files import replacing, synchronise
-from sparseformers.inherit import Provenance
+from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.teachers.base import check_fit

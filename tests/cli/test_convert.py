@@ -10,8 +10,8 @@ from torch import Tensor
 import sparseformers
 from sparseformers.cli.main import main
 from sparseformers.named import NAMED_CONFIGS
-from sparseformers.official import RELEASES, config_from_state
-from tests.official.reference import small_weights
+from sparseformers.released import RELEASES, config_from_state
+from tests.released.reference import small_weights
 
 
 @pytest.fixture

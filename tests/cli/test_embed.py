@@ -11,8 +11,8 @@ import pytest
 import sparseformers
 from sparseformers.cli.embed import Embed
 from sparseformers.cli.main import main
-from sparseformers.embed import run
-from tests.embed.small import contents, giant_png, read, student, write_shard
+from sparseformers.embedding import run
+from tests.embedding.small import contents, giant_png, read, student, write_shard
 from tests.tiny import SIDE, write_images, write_teacher
 
 FAST = ["--precision", "fp32", "--workers", "0"]

@@ -12,7 +12,7 @@ import sparseformers
 from examples.pasted_objects import Settings
 from examples.pasted_objects import main as paste
 from sparseformers.cli.main import main
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
 from tests.cli.test_main import refusal
 from tests.tiny import SIDE, write_images, write_teacher
@@ -27,7 +27,7 @@ def student(folder: Path, **options: object) -> str:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    return student(tmp_path, front="inherited", looks=1)
+    return student(tmp_path, front="grid", looks=1)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_bad_input(model: str, pasted: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_number_of_tokens_that_it_cannot_have(tmp_path: Path, pasted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = student(tmp_path, front="bootstrapped", focusing_width=64)
+    run = student(tmp_path, front="focusing", focusing_width=64)
     said = refusal(capsys, "evaluate", run, "--data", str(pasted / "images"), "--focus", "--tokens", "9")
     assert "has 4 tokens and no other number. Leave out --tokens." in said
     (report,) = figures(capsys, run, "--data", pasted / "images", "--masks", pasted / "masks")["focus"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.cli.main import main
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.saving import save
 from sparseformers.teachers import load_teacher
 from tests.tiny import SIDE, write_images, write_teacher
@@ -46,7 +46,7 @@ def test_evaluate__with_as_many_tokens_as_the_teacher_the_untrained_student_is_t
 @pytest.mark.parametrize(
     ("options", "arguments", "problem"),
     [
-        ({"front": "bootstrapped", "focusing_width": 64}, ["--tokens", "9"], "has 4 tokens and no other number"),
+        ({"front": "focusing", "focusing_width": 64}, ["--tokens", "9"], "has 4 tokens and no other number"),
         ({}, ["--tokens", "0"], "--tokens must be at least 1, not 0"),
         ({}, ["--tokens", "9", "--shifts"], "--shifts measures at the student's own number of tokens"),
     ],

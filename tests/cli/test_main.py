@@ -16,7 +16,7 @@ from tests.tiny import SIDE, write_images, write_teacher
 
 SMALL = [
     "--front",
-    "bootstrapped",
+    "focusing",
     "--image-size",
     str(SIDE),
     "--focusing-width",

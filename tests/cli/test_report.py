@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.bootstrap import bootstrap
 from sparseformers.cli.main import main
-from tests.bootstrap.report.parsed import parse
-from tests.bootstrap.runs import changed, tiny_settings
+from sparseformers.train import bootstrap
+from tests.train.report.parsed import parse
+from tests.train.runs import changed, tiny_settings
 
 
 @pytest.fixture(scope="module")

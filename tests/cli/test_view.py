@@ -19,9 +19,9 @@ import pytest
 
 from sparseformers.cli import view as command
 from sparseformers.cli.main import main
-from sparseformers.view.server import free_port
+from sparseformers.viewer.server import free_port
 from tests.tiny import write_images
-from tests.view.small import Small, make_small
+from tests.viewer.small import Small, make_small
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

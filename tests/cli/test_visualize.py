@@ -19,11 +19,11 @@ import sparseformers
 from sparseformers.cli import visualize as command
 from sparseformers.cli.main import main
 from sparseformers.cli.visualize import short_name
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
-from tests.official.reference import small_weights
+from tests.figures.pictures import tiny_student
+from tests.released.reference import small_weights
 from tests.tiny import SIDE, write_images, write_teacher
-from tests.visualize.pictures import tiny_student
 
 
 @pytest.fixture(scope="module")

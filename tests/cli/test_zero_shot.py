@@ -13,7 +13,7 @@ from torch import Tensor
 import sparseformers
 from sparseformers.cli.main import main
 from sparseformers.data import LabelledImages, evaluation_batches, images_on, labelled_splits
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
 from tests.cli.test_main import FAST, refusal
 from tests.tiny import write_images, write_teacher

@@ -22,7 +22,7 @@ from sparseformers.data.mixture import (
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.sources import FolderSource, ImageSource, Selection
 from sparseformers.errors import ConfigError, DataError, MissingExtraError
-from tests.embed.small import contents, write_shard
+from tests.embedding.small import contents, write_shard
 from tests.tiny import write_images
 
 

@@ -17,7 +17,7 @@ from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_index import SIDECAR, parse_index, read_index, scan, write_index
 from sparseformers.data.shard_source import ShardSource, find_shards
 from sparseformers.errors import DataError
-from tests.embed.small import write_shard
+from tests.embedding.small import write_shard
 from tests.tiny import write_images
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sparseformers.data import UnreadableImageError, read_image, shards
 from sparseformers.data.shards import decode_member, expand_shards, is_shards, shard_members
 from sparseformers.errors import ConfigError, DataError, MissingExtraError
-from tests.embed.small import giant_png, write_shard
+from tests.embedding.small import giant_png, write_shard
 from tests.tiny import write_images
 
 

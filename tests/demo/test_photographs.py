@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparseformers.bootstrap import RunFolder
 from sparseformers.cli.main import main
 from sparseformers.demo import gather_photographs
 from sparseformers.demo.photographs import cut
+from sparseformers.train import RunFolder
 
 
 @pytest.mark.parametrize(("size", "kept", "held_out"), [((100, 50), (70, 50), (30, 50)), ((50, 100), (50, 70), (50, 30))])

@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.export.students import FRONTS, student_of
+from tests.exporting.students import FRONTS, student_of
 
 SYNCHRONISES = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "_unique2", "equal", "item")
 """Operators whose result the host has to wait for."""
 NO_KERNEL = ("view", "_unsafe_view", "_reshape_alias", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "slice")
 NO_KERNEL += ("select", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "as_strided", "empty", "unflatten")
 """Operators that look at the same memory in another way."""
-BOUNDS = {"inherited": 33, "inherited, looking twice": 119, "bootstrapped": 195, "original": 185}
+BOUNDS = {"grid": 33, "inherited, looking twice": 119, "focusing": 195, "original": 185}
 """Most kernels of a forward of the small students; a change that needs more has to say why."""
-MOST_COPIES = {"inherited": 1, "inherited, looking twice": 2, "bootstrapped": 4, "original": 4}
+MOST_COPIES = {"grid": 1, "inherited, looking twice": 2, "focusing": 4, "original": 4}
 """Of a forward in float32: where a layout has to change for a product, and before a stem, which pools channels side by side."""
 
 
@@ -82,7 +82,7 @@ def test_forward__needs_no_more_kernels_than_it_did(front: str) -> None:
 
 
 def test_forward__more_tokens_are_no_more_kernels() -> None:
-    model = student_of(FRONTS["inherited"])
+    model = student_of(FRONTS["grid"])
     with torch.no_grad():
         counts = []
         for tokens in (4, 9):

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparseformers.config import PreprocessingConfig
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
-from sparseformers.official import OfficialActivation, config_from_state
-from sparseformers.official.load import build
-from sparseformers.official.names import name_table, rename, reverse
-from sparseformers.official.shapes import head_of
-from tests.official.reference import released_state, weights_of
+from sparseformers.released import OfficialActivation, config_from_state
+from sparseformers.released.load import build
+from sparseformers.released.names import name_table, rename, reverse
+from sparseformers.released.shapes import head_of
+from tests.released.reference import released_state, weights_of
 
 COSTS = {
     "sf_base_augreg": (64.2, 3.75),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from sparseformers.config import BlockConfig, CortexConfig, InheritedFocusingConfig, SparseFormerConfig
+from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.model import SparseFormer, SparseFormerOutput
 from sparseformers.model.splatting import cell_weights, splat
 from sparseformers.rois import cells, grid_of, initial_grid
@@ -174,7 +174,7 @@ class Dense(nn.Module):
 
 def inherited_model() -> SparseFormer:
     block = BlockConfig(width=32, heads=2, feed_forward_width=48)
-    focusing = InheritedFocusingConfig(tokens=16, patch_size=4, looks=1)
+    focusing = GridConfig(tokens=16, patch_size=4, looks=1)
     return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=CortexConfig(block=block, depth=1, prefix_from_front=True)))
 
 

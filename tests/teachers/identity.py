@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import CortexTransformer
 from sparseformers.teachers import Teacher
@@ -57,5 +57,5 @@ def check_identity(teacher: Teacher) -> None:
         check_same(inherited.logits, own.logits, tolerance=1e-5)
 
     # An inherited front with a token for each patch starts as the teacher itself, whatever its number of further looks.
-    student = inherit(teacher, front="inherited", tokens=teacher.patch_tokens, looks=min(2, teacher.depth)).student.eval()
+    student = inherit(teacher, front="grid", tokens=teacher.patch_tokens, looks=min(2, teacher.depth)).student.eval()
     check_same(student(images).embedding, own.embedding, tolerance=1e-5)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF
 from sparseformers.errors import TeacherError
-from sparseformers.inherit import inherit
+from sparseformers.inheritance import inherit
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as adapter
 from tests.teachers.huggingface_models import (

@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from sparseformers.baselines import LowResolutionTeacher
-from sparseformers.bootstrap.objective import Objective, teacher_targets
 from sparseformers.config import CortexConfig
-from sparseformers.inherit import default_tokens, inherit
-from sparseformers.inherit.inherit import FrontKind
+from sparseformers.evaluation.low_resolution import LowResolutionTeacher
+from sparseformers.inheritance import default_tokens, inherit
+from sparseformers.inheritance.inherit import FrontKind
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
 from sparseformers.teachers import open_clip as adapter
 from sparseformers.teachers import open_clip_names as names
+from sparseformers.train.objective import Objective, teacher_targets
 from tests.teachers.identity import check_identity, check_same, images_for, randomise
 from tests.teachers.test_open_clip import siglip, tiny
 
 import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
 
-FRONTS: tuple[FrontKind, ...] = ("inherited", "bootstrapped")
+FRONTS: tuple[FrontKind, ...] = ("grid", "focusing")
 
 
 def large_14(*, layers: int = 6) -> open_clip.CLIP:
@@ -52,7 +52,7 @@ TOWERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def student_of(teacher: adapter.Teacher, front: FrontKind, **options: Any) -> SparseFormer:
-    small = {"focusing_width": 64, "channels": 8, "points": 4} if front == "bootstrapped" else {}
+    small = {"focusing_width": 64, "channels": 8, "points": 4} if front == "focusing" else {}
     return inherit(teacher, front=front, **small, **options).student.eval()
 
 
@@ -75,7 +75,7 @@ def test_an_inherited_student_is_the_low_resolution_teacher(tower: str) -> None:
     images = images_for(teacher)
     low = LowResolutionTeacher(teacher, 2)
     for looks in (0, 1):
-        student = student_of(teacher, "inherited", tokens=4, looks=looks)
+        student = student_of(teacher, "grid", tokens=4, looks=looks)
         check_same(student(images).embedding, low(images).embedding, tolerance=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_the_cortex_of_a_bootstrapped_student_is_the_teachers_end(tower: str) ->
     teacher = adapter.from_module(TOWERS[tower][0]())
     images = images_for(teacher)
     truncated = teacher.depth // 3
-    student = student_of(teacher, "bootstrapped", tokens=4, truncate=truncated)
+    student = student_of(teacher, "focusing", tokens=4, truncate=truncated)
     assert len(student.cortex.blocks) == teacher.depth - truncated
     tokens = teacher.block_inputs(images)[truncated]
     for block in student.cortex.blocks:
@@ -121,7 +121,7 @@ def test_the_real_vit_l_14__calls_for_the_papers_sf_l_clip() -> None:
     teacher = adapter._wrap(network, name="ViT-L/14", source="nowhere", licence=None, settings={}, crop=None)
     named = named_config("sf_large_clip")
     anatomy = teacher.anatomy
-    assert default_tokens(teacher, "bootstrapped") == named.focusing.tokens == 63
+    assert default_tokens(teacher, "focusing") == named.focusing.tokens == 63
     assert anatomy.block == named.cortex.block
     assert (anatomy.depth, anatomy.projection, anatomy.pooling) == (24, named.cortex.projection, named.cortex.pooling)
     assert teacher.preprocessing.mean == named.preprocessing.mean

@@ -10,14 +10,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from sparseformers.bootstrap import BootstrapConfig, RunSummary, bootstrap, make_plan
-from sparseformers.bootstrap.recipe import load_recipe
-from sparseformers.bootstrap.setup import gather_parts
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.plan_table import plan_table
 from sparseformers.cli.tables import summary_table
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
+from sparseformers.train import BootstrapConfig, RunSummary, bootstrap, make_plan
+from sparseformers.train.recipe import load_recipe
+from sparseformers.train.setup import gather_parts
 
 
 @dataclass(frozen=True)

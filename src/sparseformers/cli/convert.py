@@ -10,10 +10,10 @@ import tyro
 
 from sparseformers.cli.output import console_for
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.evaluate import parameters
+from sparseformers.evaluation import parameters
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS
-from sparseformers.official import create_model, load_official
+from sparseformers.released import create_model, load_official
 from sparseformers.saving import save
 
 

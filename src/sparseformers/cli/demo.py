@@ -11,7 +11,7 @@ from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.tables import duration, summary_table
 from sparseformers.demo import DemoSummary, run_demo
 from sparseformers.errors import ConfigError
-from sparseformers.evaluate import Alignment
+from sparseformers.evaluation import Alignment
 from sparseformers.settings import to_dict
 
 HONESTLY = (

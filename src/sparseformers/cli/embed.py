@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.tables import duration
-from sparseformers.embed import EmbedConfig, EmbedSummary, embed
+from sparseformers.embedding import EmbedConfig, EmbedSummary, embed
 from sparseformers.settings import to_dict
 
 

@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from sparseformers.baselines import LowResolutionTeacher
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.evaluate_focus import OfFocus
 from sparseformers.cli.evaluate_zero_shot import InWords
 from sparseformers.cli.output import console_for, print_json, print_whole
@@ -27,7 +25,7 @@ from sparseformers.data import (
     labelled_splits,
 )
 from sparseformers.errors import ConfigError
-from sparseformers.evaluate import (
+from sparseformers.evaluation import (
     Embedded,
     Evaluation,
     ShiftReport,
@@ -42,7 +40,9 @@ from sparseformers.evaluate import (
     views_of,
     worst_table,
 )
+from sparseformers.evaluation.low_resolution import LowResolutionTeacher
 from sparseformers.model import SparseFormer
+from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

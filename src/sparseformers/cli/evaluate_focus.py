@@ -10,7 +10,6 @@ from typing import Literal
 from rich.console import Console
 from torch import Tensor
 
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.output import print_json, print_whole
 from sparseformers.cli.progress import embedding_progress, thinned
 from sparseformers.cli.run_pair import check_tokens
@@ -18,10 +17,11 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data import SkippedImages, UnreadableImageError, default_workers, evaluation_batches, find_images
 from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, relative_name
 from sparseformers.errors import ConfigError, DataError, shorten
-from sparseformers.evaluate import FocusReport, focus_table, measure_focus
+from sparseformers.evaluation import FocusReport, focus_table, measure_focus
 from sparseformers.model import SparseFormer
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
+from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

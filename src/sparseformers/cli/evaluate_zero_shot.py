@@ -13,21 +13,21 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sparseformers.baselines import LowResolutionTeacher
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.output import print_json, print_whole
 from sparseformers.cli.progress import embedding_progress, thinned
 from sparseformers.cli.run_pair import Pair
 from sparseformers.data import LabelledImages, SkippedImages, default_workers, evaluation_batches, labelled_splits
 from sparseformers.data.captions import CaptionedImages, read_captions
 from sparseformers.errors import ConfigError, DataError, TeacherError
-from sparseformers.evaluate import embed, embed_one
-from sparseformers.evaluate.modes import inference
-from sparseformers.evaluate.prompts import read_class_names, read_templates
-from sparseformers.evaluate.retrieval import Retrieval, evaluate_retrieval, retrieval_table
-from sparseformers.evaluate.zero_shot import ZeroShot, evaluate_zero_shot, zero_shot_table
+from sparseformers.evaluation import embed, embed_one
+from sparseformers.evaluation.low_resolution import LowResolutionTeacher
+from sparseformers.evaluation.modes import inference
+from sparseformers.evaluation.prompts import read_class_names, read_templates
+from sparseformers.evaluation.retrieval import Retrieval, evaluate_retrieval, retrieval_table
+from sparseformers.evaluation.zero_shot import ZeroShot, evaluate_zero_shot, zero_shot_table
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.teachers.text_tower import load_text_tower
+from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 TEXTS_AT_ONCE = 256
 """How many sentences go through the text tower together."""

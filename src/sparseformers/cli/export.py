@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparseformers.cli.output import console_for, print_json, print_whole
-from sparseformers.export import ExportConfig, ExportSummary, export
+from sparseformers.exporting import ExportConfig, ExportSummary, export
 from sparseformers.settings import to_dict
 
 

@@ -13,9 +13,7 @@ from rich.progress import track
 
 from sparseformers.data import SkippedImages, UnreadableImageError, read_image
 from sparseformers.errors import DataError
-from sparseformers.hosts.hub import SparseFormer
-from sparseformers.teachers import Teacher
-from sparseformers.visualize import (
+from sparseformers.figures import (
     draw_density,
     draw_iterations,
     draw_models,
@@ -27,7 +25,9 @@ from sparseformers.visualize import (
     trace_photographs,
     trace_tokens_on_photographs,
 )
-from sparseformers.visualize.views import LONGEST_DRAWN, Photograph, ViewKind
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind
+from sparseformers.integrations.hub import SparseFormer
+from sparseformers.teachers import Teacher
 
 FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
 

@@ -12,10 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from sparseformers import __version__
-from sparseformers.bootstrap.processes.stopping import RunStopped
-from sparseformers.cli.ablate import Ablate
-from sparseformers.cli.bench_recipe import BenchRecipe
-from sparseformers.cli.benchmark import Benchmark
 from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
 from sparseformers.cli.convert import Convert
 from sparseformers.cli.demo import Demo
@@ -32,6 +28,7 @@ from sparseformers.cli.view import View
 from sparseformers.cli.visualize import Visualize
 from sparseformers.errors import ProcessEndedError, SparseFormersError
 from sparseformers.processes import leave_processes, process_number
+from sparseformers.train.processes.stopping import RunStopped
 
 DESCRIPTION = """Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels.
 
@@ -54,15 +51,12 @@ Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
     Annotated[Profile, tyro.conf.subcommand("profile")],
-    Annotated[Benchmark, tyro.conf.subcommand("benchmark")],
     Annotated[Visualize, tyro.conf.subcommand("visualize")],
     Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Convert, tyro.conf.subcommand("convert")],
     Annotated[Embed, tyro.conf.subcommand("embed")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Pack, tyro.conf.subcommand("pack")],
-    Annotated[BenchRecipe, tyro.conf.subcommand("bench-recipe")],
-    Annotated[Ablate, tyro.conf.subcommand("ablate")],
     Annotated[Demo, tyro.conf.subcommand("demo")],
 ]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.tables import duration
-from sparseformers.pack import PackConfig, PackSummary, pack
+from sparseformers.data.pack import PackConfig, PackSummary, pack
 from sparseformers.settings import to_dict
 
 

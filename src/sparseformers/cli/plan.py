@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from sparseformers.bootstrap import PlanConfig, Scale, plan_of
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.plan_table import plan_table
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
+from sparseformers.train import PlanConfig, Scale, plan_of
 
 
 @dataclass(frozen=True)

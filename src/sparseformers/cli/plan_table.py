@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from sparseformers.bootstrap import Plan
 from sparseformers.cli.tables import add_costs, duration
+from sparseformers.train import Plan
 
 
 def plan_table(plan: Plan) -> Table:

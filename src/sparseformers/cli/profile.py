@@ -9,16 +9,16 @@ from typing import Annotated, Literal, NamedTuple
 import tyro
 from rich.console import Console
 
-from sparseformers.bootstrap.precision import autocast_dtype, resolve_precision
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
-from sparseformers.evaluate import measure_profile, profile_table
-from sparseformers.inherit import count_parameters, freeze_inherited, split_depth
+from sparseformers.evaluation import measure_profile, profile_table
+from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
+from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 class _Subject(NamedTuple):

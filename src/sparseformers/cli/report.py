@@ -9,11 +9,11 @@ from typing import Annotated
 
 import tyro
 
-from sparseformers.bootstrap import RunFolder
-from sparseformers.bootstrap.report import write_report
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
+from sparseformers.train import RunFolder
+from sparseformers.train.report import write_report
 
 SUFFIXES = (".html", ".htm")
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from sparseformers.bootstrap import resume
-from sparseformers.bootstrap.checkpoints.changes import parse_pairs, setting_names
 from sparseformers.cli.bootstrap import report_summary
 from sparseformers.cli.output import console_for
+from sparseformers.train import resume
+from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
 
 
 @dataclass(frozen=True)

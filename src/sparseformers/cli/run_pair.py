@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from sparseformers.config import InheritedFocusingConfig
+from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError, TeacherError
-from sparseformers.inherit import Provenance
+from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
@@ -74,5 +74,5 @@ def load_pair(path: Path, *, teacher: str | None = None, tokens: int | None = No
 def check_tokens(student: SparseFormer, tokens: int, path: Path) -> None:
     """Raises ConfigError unless the student, loaded from ``path``, can have that number of tokens."""
     own = student.config.focusing
-    if tokens != own.tokens and not isinstance(own, InheritedFocusingConfig):
+    if tokens != own.tokens and not isinstance(own, GridConfig):
         raise ConfigError(f"The model '{path}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")

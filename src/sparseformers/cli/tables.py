@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from sparseformers.bootstrap import RunSummary
-from sparseformers.bootstrap.report.text import duration as duration
-from sparseformers.evaluate import Cost
+from sparseformers.evaluation import Cost
+from sparseformers.train import RunSummary
+from sparseformers.train.report.text import duration as duration
 
 
 def summary_table(summary: RunSummary) -> Table:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sparseformers.cli.output import console_for
 from sparseformers.cli.progress import embedding_progress
-from sparseformers.view import Page, ViewConfig, serve
+from sparseformers.viewer import Page, ViewConfig, serve
 
 WAIT = 0.2
 """Seconds between two looks at whether the page is still being served."""

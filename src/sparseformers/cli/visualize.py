@@ -15,17 +15,17 @@ from sparseformers.cli.output import console_for, print_json
 from sparseformers.cli.run_pair import load_teacher_of
 from sparseformers.data import find_images
 from sparseformers.errors import ConfigError, DataError, SparseFormersError, TeacherError, shorten
-from sparseformers.hosts.hub import SparseFormer
-from sparseformers.hosts.public import open_model
+from sparseformers.figures import draw_frames, glide, save_animation, save_figure, trace_photographs
+from sparseformers.figures.animation import WRITERS, check_animation
+from sparseformers.figures.figure import FORMATS, check_target
+from sparseformers.figures.layout import LONGEST_SIDE
+from sparseformers.figures.sheet import LARGEST_SHEET
+from sparseformers.figures.views import ViewKind
+from sparseformers.integrations.hub import SparseFormer
+from sparseformers.integrations.public import open_model
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
 from sparseformers.teachers import Teacher, load_teacher
-from sparseformers.visualize import draw_frames, glide, save_animation, save_figure, trace_photographs
-from sparseformers.visualize.animation import WRITERS, check_animation
-from sparseformers.visualize.figure import FORMATS, check_target
-from sparseformers.visualize.layout import LONGEST_SIDE
-from sparseformers.visualize.sheet import LARGEST_SHEET
-from sparseformers.visualize.views import ViewKind
 
 ANIMATED_SIDE = 320
 """Pixels along the longer side of a photograph in an animation, unless told otherwise."""

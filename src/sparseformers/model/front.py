@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sparseformers.config import CortexConfig, FocusingConfig, InheritedFocusingConfig, OriginalFocusingConfig
+from sparseformers.config import CortexConfig, FocusingConfig, GridConfig, OriginalFocusingConfig
 from sparseformers.model.focusing import FocusingTransformer, Front
-from sparseformers.model.inherited import InheritedFocusingTransformer
+from sparseformers.model.grid import GridFront
 from sparseformers.model.original import OriginalFocusingTransformer
 
 
-def build_front(config: FocusingConfig | OriginalFocusingConfig | InheritedFocusingConfig, cortex: CortexConfig) -> Front:
+def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, cortex: CortexConfig) -> Front:
     """The front of a SparseFormer, with starting values.
 
     Args:
@@ -17,6 +17,6 @@ def build_front(config: FocusingConfig | OriginalFocusingConfig | InheritedFocus
     """
     if isinstance(config, OriginalFocusingConfig):
         return OriginalFocusingTransformer(config, cortex.block.width)
-    if isinstance(config, InheritedFocusingConfig):
-        return InheritedFocusingTransformer(config, cortex)
+    if isinstance(config, GridConfig):
+        return GridFront(config, cortex)
     return FocusingTransformer(config, cortex.block.width)

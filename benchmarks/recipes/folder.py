@@ -1,0 +1,205 @@
+"""The folder of a bench: what lies where, under which conditions it was made, and what is finished in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recipes.measure import Measurement
+from sparseformers.errors import ConfigError, RunError
+from sparseformers.files import write_json
+from sparseformers.inheritance import Shares
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.train import BootstrapConfig, RunFolder
+from sparseformers.train.config import WITHOUT_EFFECT
+from sparseformers.train.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What all figures of a bench hold for; written down, so that it stays so when the bench goes on later."""
+
+    teacher: str
+    """As it was named."""
+    teacher_fingerprint: str
+    """SHA-256 of its weights."""
+    eval_data: str
+    """The folder that was judged on."""
+    images_digest: str
+    """SHA-256 of the names and labels of the images in it."""
+    test_images: int
+    """How many images are classified."""
+    train_images: int
+    """How many images make the index for nearest neighbours."""
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    crop: float
+    """Share of the shorter side that the central crop keeps."""
+    precision: Precision
+    """Of matrix products, in training and in judging."""
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(to_dict(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A held-out measurement along a training."""
+
+    samples: int
+    """Images seen by then."""
+    seconds: float
+    """Time spent training by then."""
+    centred_cosine: float
+    """On held-out images of the training folders."""
+
+
+@dataclass(frozen=True)
+class RunMeasurement:
+    """What came of one training."""
+
+    seed: int
+    """Of the training."""
+    measurement: Measurement
+    """Of the student at the end, on the test images."""
+    samples: int
+    """Images seen."""
+    seconds: float
+    """Time spent training."""
+    shares: Shares
+    """What became of the teacher's blocks."""
+    curve: tuple[CurvePoint, ...]
+    """Held-out centred cosine over the images seen."""
+
+
+@dataclass(frozen=True)
+class BenchFolder:
+    """The files of one bench."""
+
+    path: Path
+    """The folder; the training of ROW with the seed K is the run ROW/seed-K in it."""
+
+    @property
+    def conditions(self) -> Path:
+        """What all figures hold for."""
+        return self.path / "bench.json"
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher's answers to the images that are judged on."""
+        return self.path / "teacher.safetensors"
+
+    @property
+    def baselines(self) -> Path:
+        """Measurements of what needs no training, by name."""
+        return self.path / "baselines.json"
+
+    @property
+    def report(self) -> Path:
+        """All figures, those of the newest table."""
+        return self.path / "report.json"
+
+    def run(self, row: str, seed: int) -> RunFolder:
+        """The training of a row."""
+        return RunFolder(self.path / row / f"seed-{seed}")
+
+    def measured(self, row: str, seed: int) -> Path:
+        """What was measured of it."""
+        return self.run(row, seed).path / "bench.json"
+
+    def refuse_others(self) -> None:
+        """Raises RunError if there is something at the folder that is no bench, before anything is loaded or written."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"The output '{self.path}' is a file.", "Give a folder to --out.")
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.conditions.is_file():
+            raise RunError(f"The folder '{self.path}' is in use, and not by a bench.", "Choose another --out.")
+
+    def read_conditions(self) -> Conditions | None:
+        """The conditions of what is in the folder; None for a new one.
+
+        Raises:
+            RunError: if they cannot be read.
+        """
+        if not self.conditions.is_file():
+            return None
+        return _read(self.conditions, Conditions)
+
+    def keep_conditions(self, conditions: Conditions) -> None:
+        """Writes the conditions down, or holds them against those that are there.
+
+        Raises:
+            RunError: if these are others, or the folder cannot be written to.
+        """
+        kept = self.read_conditions()
+        if kept is None:
+            try:
+                write_json(self.conditions, to_dict(conditions))
+            except OSError as error:
+                raise RunError(f"The folder '{self.path}' cannot be made ({error.strerror}).", "Choose another --out.") from None
+            return
+        if changes := differences(to_dict(kept), to_dict(conditions)):
+            raise RunError(f"The folder '{self.path}' holds a bench of something else ({changes}).", "Choose another --out.")
+
+    def is_finished(self, row: str, settings: BootstrapConfig) -> bool:
+        """Whether this training is there and at its end.
+
+        Raises:
+            RunError: if there is one with other settings, or something that is none.
+        """
+        run = self.run(row, settings.seed)
+        if not run.config.is_file():
+            RunFolder.refuse(run.path, overwrite=False)
+            return False
+        there, asked = to_dict(run.settings()), to_dict(settings)
+        for name in WITHOUT_EFFECT:
+            there.pop(name), asked.pop(name)
+        if changes := differences(there, asked):
+            raise RunError(
+                f"The training '{run.path}' has other settings than are asked for ({changes}).",
+                f"Choose another --out, ask for those settings, or remove the folder '{self.path / row}' to train it anew.",
+            )
+        return run.is_finished
+
+    def read_measured(self, row: str, seed: int) -> RunMeasurement | None:
+        """What was measured of a training; None if nothing was."""
+        path = self.measured(row, seed)
+        return _read(path, RunMeasurement) if path.is_file() else None
+
+    def read_baselines(self) -> dict[str, Measurement]:
+        """What was measured of networks that need no training."""
+        if not self.baselines.is_file():
+            return {}
+        content = _load(self.baselines)
+        return {name: from_dict(Measurement, values, where=f"'{self.baselines}'") for name, values in content.items()}
+
+    def keep_baseline(self, name: str, measurement: Measurement) -> None:
+        """Adds a measurement of a network that needs no training."""
+        kept = {name: to_dict(value) for name, value in self.read_baselines().items()}
+        write_json(self.baselines, kept | {name: to_dict(measurement)})
+
+
+def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """The entries that differ, as a phrase; empty if none do."""
+    names = [name for name in asked if there.get(name) != asked[name]]
+    return "; ".join(f"{name} {there.get(name)} there, {asked[name]} asked" for name in names)
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        return from_dict(kind, _load(path), where=f"content of '{path}'")
+    except ConfigError as error:
+        raise RunError(
+            f"The file '{path}' is not what a bench writes: {error.problem}", "Remove it, or choose another --out."
+        ) from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"The file '{path}' cannot be read ({error}).", "Remove it, or choose another --out.") from None
+    return dict(content)

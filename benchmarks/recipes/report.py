@@ -1,0 +1,144 @@
+"""What a bench found: measurements by row and seed, with their means and spreads."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from benchmarks.recipes.folder import Conditions, RunMeasurement
+from benchmarks.recipes.measure import Measurement
+from sparseformers.settings import to_dict
+from sparseformers.train.recipe import Recipe
+
+
+class Spread(NamedTuple):
+    """A figure over seeds."""
+
+    mean: float
+    """Over the seeds."""
+    deviation: float | None
+    """Sample standard deviation; None for a single seed."""
+    n: int
+    """How many seeds."""
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Mean and sample standard deviation; None if there is no value, or some seeds have none."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+class Figures(NamedTuple):
+    """The figures of a table's row, accuracies as shares in [0, 1]."""
+
+    top1: Spread | None
+    """Of the teacher's classifier on the embeddings; None without a classifier of these classes."""
+    centred_cosine: Spread | None
+    """To the teacher."""
+    knn_drop_in: Spread | None
+    """k-NN top-1 of its queries in the teacher's index."""
+    neighbour_agreement: Spread | None
+    """Share of the 10 nearest neighbours that are the teacher's."""
+    multiply_adds: int
+    """Of one image."""
+    parameters: int
+    """All of them."""
+    samples: Spread | None
+    """Images seen in training; None for what needs none."""
+    minutes: Spread | None
+    """Of training; None for what needs none."""
+
+
+def figures(measurements: Sequence[Measurement], runs: Sequence[RunMeasurement] = ()) -> Figures:
+    """The figures of one or more measurements of a kind.
+
+    Args:
+        measurements: one for each seed, at least one.
+        runs: the trainings behind them, if any.
+    """
+    evaluations = [measurement.evaluation for measurement in measurements]
+    return Figures(
+        top1=spread([evaluation.classifier_student for evaluation in evaluations]),
+        centred_cosine=spread([evaluation.alignment.centred_cosine for evaluation in evaluations]),
+        knn_drop_in=spread([evaluation.knn_drop_in for evaluation in evaluations]),
+        neighbour_agreement=spread([evaluation.alignment.neighbour_agreement for evaluation in evaluations]),
+        multiply_adds=measurements[0].cost.multiply_adds,
+        parameters=measurements[0].cost.parameters,
+        samples=spread([run.samples for run in runs]),
+        minutes=spread([run.seconds / 60 for run in runs]),
+    )
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """A row with its trainings."""
+
+    row: Recipe
+    """What was tried."""
+    runs: tuple[RunMeasurement, ...]
+    """Its trainings that came to an end, by seed."""
+    failures: tuple[str, ...] = ()
+    """Why others did not."""
+
+    @property
+    def figures(self) -> Figures | None:
+        """Over the seeds; None if no training came to an end."""
+        return figures([run.measurement for run in self.runs], self.runs) if self.runs else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "name": self.row.name,
+            "description": self.row.description,
+            "settings": dict(self.row.settings),
+            "figures": None if self.figures is None else _plain(self.figures),
+            "runs": [to_dict(run) for run in self.runs],
+            "failures": list(self.failures),
+        }
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All that a bench found."""
+
+    conditions: Conditions
+    """What all figures hold for."""
+    budget: str
+    """Length of each training, as it was asked for."""
+    tokens: int
+    """Latent tokens of the students."""
+    teacher: Measurement
+    """The teacher against itself, at the bench's size."""
+    baselines: dict[str, Measurement]
+    """What needs no training, by name."""
+    rows: tuple[RowReport, ...]
+    """In the order that was asked for."""
+    notes: tuple[str, ...] = ()
+    """What is missing, and why."""
+
+    def share(self, multiply_adds: int) -> float:
+        """Multiply-adds as a share of the teacher's."""
+        return multiply_adds / self.teacher.cost.multiply_adds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        untrained = {"teacher": self.teacher} | self.baselines
+        return {
+            "conditions": to_dict(self.conditions),
+            "budget": self.budget,
+            "tokens": self.tokens,
+            "untrained": {
+                name: {"figures": _plain(figures([measurement])), **to_dict(measurement)}
+                for name, measurement in untrained.items()
+            },
+            "rows": [row.to_dict() for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+
+def _plain(row: Figures) -> dict[str, Any]:
+    return {name: value._asdict() if isinstance(value, Spread) else value for name, value in row._asdict().items()}

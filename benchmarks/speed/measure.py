@@ -1,0 +1,209 @@
+"""All routes at one batch size, in turns: their times, and how near their embeddings are to those in float32."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.speed.config import BenchmarkConfig
+from benchmarks.speed.images import Images
+from benchmarks.speed.machine import PRODUCT, Machine, Reading, machine_of
+from benchmarks.speed.operators import Profile
+from benchmarks.speed.prepare import Prepared, short
+from benchmarks.speed.progress import Steps
+from benchmarks.speed.report import Nearness, Row
+from benchmarks.speed.routes import Route
+from benchmarks.speed.subjects import Subject
+from benchmarks.speed.timing import interleave
+from sparseformers.evaluation import Cost, summarise_latency
+from sparseformers.evaluation.modes import inference
+from sparseformers.exporting.check import Runner
+
+READING: Literal["reading memory"] = "reading memory"
+"""What is timed beside the routes."""
+
+
+class References:
+    """Embeddings in float32, operator by operator in PyTorch, computed once for each model.
+
+    Args:
+        images: to embed.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._embeddings: dict[str, Tensor] = {}
+
+    def of(self, subject: Subject) -> Tensor:
+        """N x D_out."""
+        if subject.name not in self._embeddings:
+            with inference(torch.device("cpu"), None):
+                parts = self._images.compared(subject.preprocessing).split(16)
+                self._embeddings[subject.name] = torch.cat([subject.network(part) for part in parts])
+        return self._embeddings[subject.name]
+
+
+class Opened(NamedTuple):
+    """A route that is open for batches of one size."""
+
+    run: Runner
+    """Images to embeddings."""
+    images: Tensor
+    """A batch on the device."""
+
+
+class Measured(NamedTuple):
+    """What was found at one batch size."""
+
+    rows: list[Row]
+    """A row for each route."""
+    machine: Machine
+    """What the machine reached in the same turns."""
+    left_out: list[str]
+    """A line for each route that its library's profiler fails at."""
+
+
+def measure(
+    prepared: Prepared,
+    subjects: Mapping[str, Subject],
+    batch: int,
+    *,
+    settings: BenchmarkConfig,
+    device: torch.device,
+    images: Images,
+    references: References,
+    steps: Steps,
+) -> Measured:
+    """Opens all routes for batches of one size, compares what they give, and times them.
+
+    Args:
+        prepared: the routes; those that fail are left out of it from here on.
+        subjects: the models by name, the machine's product among them.
+        batch: images at a time.
+        settings: how long to measure.
+        device: where.
+        images: to embed.
+        references: what to compare with.
+        steps: is told of each route and turn.
+    """
+    opened: dict[Route, Opened] = {}
+    cosines: dict[Route, Nearness] = {}
+    steps.begin("opening", len(prepared.openings))
+    for route, opening in list(prepared.openings.items()):
+        steps.say(f"batch {batch}: opening {route}")
+        subject = subjects[route.model]
+        try:
+            runner = opening.open(1 if route.model == PRODUCT else batch)
+            if route.model == PRODUCT:
+                inputs = images.noise(subject.preprocessing, 1)
+            else:
+                inputs = images.batch(subject.preprocessing, batch)
+                cosines[route] = nearness(runner, images.compared(subject.preprocessing), references.of(subject), batch, device)
+            opened[route] = Opened(runner, inputs.to(device))
+            _pass(*opened[route], device)()
+        except Exception as error:  # whatever compilers and runtimes raise
+            prepared.leave_out(route, short(error))
+            opened.pop(route, None)
+        steps.advance()
+    prepared.require_models(len(subjects) - 1)
+    steps.begin(f"batch {batch}: {len(opened)} in turns", settings.turns)
+    reading = _pass(Reading(device), None, device)
+    runs = {route: _pass(*each, device) for route, each in opened.items()}
+    taken = interleave({READING: reading, **runs}, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
+    products = {route: taken[route] for route in runs if route.model == PRODUCT}
+    machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
+    models = {route: each for route, each in opened.items() if route.model != PRODUCT}
+    profiles, left_out = ({}, []) if settings.trace is None else _profiles(prepared, models, settings.trace, steps)
+    rows = [
+        _row(
+            route,
+            prepared.openings[route].cost,
+            taken[route],
+            batch,
+            machine,
+            cosines.get(route),
+            prepared.peaks.get((route, batch)),
+            profiles.get(route),
+        )
+        for route in models
+    ]
+    return Measured(rows, machine, left_out)
+
+
+def _profiles(
+    prepared: Prepared, models: Mapping[Route, Opened], folder: Path, steps: Steps
+) -> tuple[dict[Route, Profile], list[str]]:
+    """Where the time of each route goes, with traces in ``folder``; and a line for each that cannot be had."""
+    profiles: dict[Route, Profile] = {}
+    left_out = []
+    steps.begin("tracing", len(models))
+    for number, (route, (run, images)) in enumerate(models.items(), start=1):
+        steps.say(f"batch {len(images)}: tracing {route}")
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(route))
+        try:
+            path = folder / f"batch{len(images)}-{number:02}-{name}.json"
+            profiles[route] = prepared.openings[route].profile(run, images, path)
+        except Exception as error:  # whatever profilers raise, which is no reason to lose what was timed
+            left_out.append(f"the trace of {route}, batch {len(images)}: {short(error)}")
+        steps.advance()
+    return profiles, left_out
+
+
+def _row(
+    route: Route,
+    cost: Cost,
+    seconds: tuple[float, ...],
+    batch: int,
+    machine: Machine,
+    cosine: Nearness | None,
+    peak: int | None,
+    profile: Profile | None,
+) -> Row:
+    """The figures of one route."""
+    multiply_adds = batch * cost.multiply_adds
+    return Row(
+        route=route,
+        multiply_adds=cost.multiply_adds,
+        seconds=seconds,
+        latency=summarise_latency(batch, seconds),
+        cosine=cosine,
+        floor=machine.floor(route.precision, multiply_adds, cost.parameters),
+        share=machine.share(route.precision, multiply_adds, seconds),
+        peak_bytes=peak,
+        profile=profile,
+    )
+
+
+def nearness(runner: Runner, images: Tensor, reference: Tensor, batch: int, device: torch.device) -> Nearness:
+    """Puts images through a route in batches of its size, the last one filled up from the first ones.
+
+    Args:
+        runner: the route.
+        images: N x 3 x H x W.
+        reference: N x D_out, what they should give.
+        batch: images at a time.
+        device: where the route runs.
+    """
+    count = len(images)
+    places = torch.arange(count + -count % batch) % count
+    given = torch.cat([runner(images[part].to(device)).float().cpu() for part in places.split(batch)])[:count]
+    cosines = F.cosine_similarity(given.double(), reference.double())
+    return Nearness(cosines.mean().item(), cosines.min().item())
+
+
+def _pass(run: Callable[..., object], inputs: Tensor | None, device: torch.device) -> Callable[[], object]:
+    """One pass, which ends when the device has done its work."""
+
+    def timed() -> object:
+        result = run() if inputs is None else run(inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return result
+
+    return timed

@@ -1,0 +1,21 @@
+"""A route: one model in one precision on one backend."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sparseformers.exporting.config import Precision
+
+
+class Route(NamedTuple):
+    """What is timed as one thing."""
+
+    model: str
+    """Name of the model."""
+    precision: Precision
+    """Of its matrix products."""
+    backend: str
+    """What runs it."""
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.precision}, {self.backend}"

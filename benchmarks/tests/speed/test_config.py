@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.speed import BenchmarkConfig
+from sparseformers.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"models": ()}, "--models names nothing"),
+        ({"batch": (1, 0)}, "--batch must be at least 1, not 0"),
+        ({"precision": ("fp32", "b16")}, "--precision has no 'b16'. Did you mean 'bf16'"),
+        ({"backend": ("openvine",)}, "--backend has no 'openvine'. Did you mean 'openvino'"),
+        ({"threads": 0}, "--threads must be at least 1"),
+        ({"turns": 0}, "--turns must be at least 1"),
+        ({"seconds": 0.0}, "--seconds must be above 0"),
+        ({"images": Path("nowhere at all")}, "of --images does not exist"),
+    ],
+)
+def test_config__refuses(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        BenchmarkConfig(**settings)
+    assert told in str(refused.value)
+
+
+def test_config__refuses_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        BenchmarkConfig(device="cuda")

@@ -1,5 +1,0 @@
-"""A run on one page: ``collect`` reads its folder, ``figures`` draws, ``page`` says what stands where, ``html`` writes it."""
-
-from sparseformers.bootstrap.report.html import Report, write_report
-
-__all__ = ["Report", "write_report"]

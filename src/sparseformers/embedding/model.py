@@ -1,0 +1,162 @@
+"""What embeds: a student, a teacher or a released model behind one interface."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.embedding.config import EmbedConfig
+from sparseformers.embedding.rows import Columns
+from sparseformers.errors import ConfigError, suggest
+from sparseformers.evaluation.modes import inference
+from sparseformers.inference import fold_embedding, pack_weights
+from sparseformers.model import SparseFormer
+from sparseformers.named import NAMED_CONFIGS
+from sparseformers.released import create_model
+from sparseformers.saving import digest, load
+from sparseformers.settings import to_dict
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers.registry import KINDS
+
+
+class Embedder:
+    """A network, and which of its outputs are kept.
+
+    Args:
+        network: a student or a teacher.
+        settings: say what to keep, and in which type.
+
+    Raises:
+        ConfigError: if something is asked for that the network does not have.
+    """
+
+    def __init__(self, network: SparseFormer | Teacher, settings: EmbedConfig) -> None:
+        if settings.rois and isinstance(network, Teacher):
+            raise ConfigError(f"The teacher '{settings.model}' has no regions of interest.", "Leave out --rois.")
+        self.network = network
+        self.settings = settings
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """Of the images that it embeds."""
+        return self.network.preprocessing if isinstance(self.network, Teacher) else self.network.config.preprocessing
+
+    def fingerprint(self) -> str:
+        """SHA-256 over weights and configuration: two with the same one give the same rows."""
+        if isinstance(self.network, Teacher):
+            weights, configuration = self.network.fingerprint(), to_dict(self.network.anatomy)
+        else:
+            weights, configuration = digest(self.network.state_dict()), to_dict(self.network.config)
+        described = {"weights": weights, "configuration": configuration, "preprocessing": to_dict(self.preprocessing)}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What an index should tell of the network that made it, as plain JSON values."""
+        return {
+            "model": self.settings.model,
+            "fingerprint": self.fingerprint(),
+            "preprocessing": to_dict(self.preprocessing),
+            "dtype": self.settings.dtype,
+        }
+
+    def ready(self, device: torch.device, autocast: torch.dtype | None) -> Callable[[Tensor], Columns]:
+        """The network ready for inference: a function from images B x 3 x H x W in [0, 1] to their rows.
+
+        The network has to be in evaluation mode as long as that is used.
+
+        Args:
+            device: where the network is.
+            autocast: precision of the matrix products; None for the network's own.
+        """
+        if isinstance(self.network, Teacher):
+            outputs = _of_teacher(self.network, self.settings)
+        elif self.settings.tokens or self.settings.rois:
+            outputs = _of_student(self.network, self.settings)
+        else:
+            outputs = _embedding_of_student(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
+        dtypes = {"rois": np.dtype("float32")}  # a float16 would move them by pixels of a large image
+
+        def rows(images: Tensor) -> Columns:
+            with inference(device, autocast):
+                columns = outputs(images.to(device, non_blocking=True))
+            with np.errstate(over="ignore"):  # what overflows is told of with the file's name
+                return {
+                    name: values.float().cpu().numpy().astype(dtypes.get(name, self.settings.dtype))
+                    for name, values in columns.items()
+                }
+
+        return rows
+
+
+Outputs = Callable[[Tensor], dict[str, Tensor]]
+"""From images on the device to what is kept of them there."""
+
+
+def _embedding_of_student(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outputs:
+    """Of a copy that does nothing else, which is faster."""
+    network: nn.Module = fold_embedding(student)
+    if in_float32_on_cpu and torch.backends.mkldnn.is_available():
+        network = pack_weights(network)
+    return lambda images: {"embedding": network(images)}
+
+
+def _of_student(student: SparseFormer, settings: EmbedConfig) -> Outputs:
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        output = student(images)
+        kept = {"embedding": output.embedding}
+        if settings.tokens:
+            kept["tokens"] = output.tokens
+        if settings.rois:
+            kept["rois"] = output.rois[:, -1]
+        return kept
+
+    return outputs
+
+
+def _of_teacher(teacher: Teacher, settings: EmbedConfig) -> Outputs:
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        if not settings.tokens:
+            return {"embedding": teacher(images).embedding}
+        embedding, tokens = teacher.embedding_and_tokens(images)
+        return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
+
+    return outputs
+
+
+def load_network(settings: EmbedConfig, console: Console) -> SparseFormer | Teacher:
+    """What ``settings.model`` names.
+
+    Args:
+        settings: of the embedding.
+        console: for the progress of fetching released weights.
+
+    Raises:
+        ConfigError: if it names nothing, or a student is to run as something else than it was made for.
+        SparseFormersError: another one, if it cannot be loaded.
+    """
+    model = settings.model
+    if model.partition(":")[0] in KINDS:
+        return load_teacher(model, image_size=settings.image_size, crop=settings.crop)
+    for name, value in (("image-size", settings.image_size), ("crop", settings.crop)):
+        if value is not None:
+            raise ConfigError(
+                f"--{name} is of teachers; '{model}' sees images as it did when it was made.", f"Leave out --{name}."
+            )
+    if model in NAMED_CONFIGS:
+        return create_model(model, pretrained=True, console=console)
+    if not Path(model).exists():
+        near = suggest(model, NAMED_CONFIGS)
+        raise ConfigError(
+            f"'{model}' is neither a run folder, nor a model file, nor a teacher, nor a released model.",
+            near or f"Teachers are timm:NAME, open_clip:ARCH/TAG, hf:REPO and bundled; released are {', '.join(NAMED_CONFIGS)}.",
+        )
+    return load(model)

@@ -1,0 +1,160 @@
+"""The finished parts of an embedding under way, each with a record.
+
+A part counts when its record is there, which is written last. What a stop leaves half done is no part, and is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparseformers.data import SkippedImages
+from sparseformers.embedding.formats import Info, OutputFormat, keep
+from sparseformers.embedding.inputs import Position
+from sparseformers.embedding.rows import Rows
+from sparseformers.files import replacing
+from sparseformers.settings import from_dict, to_dict
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What is known of a finished part."""
+
+    source: int
+    """Where in the stream it ends: the source,"""
+    item: int
+    """and how many images of it come before."""
+    reached: int
+    """Bytes of the input up to there."""
+    rows: int
+    """How many it has."""
+    skipped: tuple[tuple[str, str], ...]
+    """(file name, reason) of the images that it lacks."""
+    bytes: int
+    """Size of its file; 0 where it has no rows."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an embedding has come, in whole parts."""
+
+    parts: int = 0
+    """Finished parts."""
+    rows: int = 0
+    """Rows in them."""
+    skipped: int = 0
+    """Images that could not be read."""
+    source: int = 0
+    """Where the next part begins: the source,"""
+    item: int = 0
+    """and how many images of it come before."""
+    reached: int = 0
+    """Bytes of the input up to there."""
+
+    @property
+    def images(self) -> int:
+        """Images seen, the unreadable ones included."""
+        return self.rows + self.skipped
+
+    @property
+    def end(self) -> Position:
+        """Where the next part begins."""
+        return Position(self.source, self.item)
+
+    def after(self, record: PartRecord) -> Progress:
+        """The progress with one more part."""
+        return Progress(
+            self.parts + 1,
+            self.rows + record.rows,
+            self.skipped + len(record.skipped),
+            record.source,
+            record.item,
+            record.reached,
+        )
+
+
+class Parts:
+    """The parts in a folder.
+
+    Args:
+        folder: for their files; what is in it beside them is removed.
+        records: folder for their records; likewise.
+        output: knows how to write a part.
+    """
+
+    def __init__(self, folder: Path, records: Path, output: OutputFormat) -> None:
+        self.folder = folder
+        self.records = records
+        self.output = output
+
+    def progress(self) -> Progress:
+        """How far the finished parts go."""
+        progress = Progress()
+        while (record := self._finished(progress.parts)) is not None:
+            progress = progress.after(record)
+        return progress
+
+    def clear_after(self, parts: int) -> None:
+        """Removes what is no part of the first ``parts``."""
+        for folder, name in ((self.folder, self.output.part_name), (self.records, _record_name)):
+            for path in folder.iterdir():
+                digits = path.stem.rpartition("-")[2]
+                if not (digits.isdecimal() and int(digits) < parts and path.name == name(int(digits))):
+                    path.unlink()
+
+    def add(self, number: int, rows: Sequence[Rows], record: PartRecord, info: Info) -> PartRecord:
+        """Writes a part: its file, and then its record with the size of that; gives the record back."""
+        if record.rows:
+            path = self.folder / self.output.part_name(number)
+            with replacing(path) as unfinished:
+                self.output.write_part(unfinished, Rows.joined(rows), info)
+                keep(unfinished)
+            record = dataclasses.replace(record, bytes=path.stat().st_size)
+        with replacing(self.records / _record_name(number)) as unfinished:
+            unfinished.write_text(json.dumps(to_dict(record)), encoding="utf-8")
+            keep(unfinished)
+        return record
+
+    def write_skipped(self, file: Path, progress: Progress) -> None:
+        """Writes the list of skipped images, as :class:`~sparseformers.data.SkippedImages` does, but part by part."""
+        with file.open("w", encoding="utf-8", newline="\n") as list_:
+            list_.write(f"# {progress.skipped} image{'' if progress.skipped == 1 else 's'} could not be read\n")
+            for number in range(progress.parts):
+                list_.writelines(f"{line}\n" for line in skipped_lines(self._record(number).skipped))
+
+    def first_skipped(self, progress: Progress, limit: int) -> list[str]:
+        """The first lines of that list."""
+        lines: list[str] = []
+        for number in range(progress.parts):
+            if len(lines) >= limit:
+                break
+            lines += skipped_lines(self._record(number).skipped)
+        return lines[:limit]
+
+    def _record(self, number: int) -> PartRecord:
+        path = self.records / _record_name(number)
+        return from_dict(PartRecord, json.loads(path.read_text(encoding="utf-8")), where=f"record '{path}'")
+
+    def _finished(self, number: int) -> PartRecord | None:
+        """The record of a part, if it is whole."""
+        if not (self.records / _record_name(number)).is_file():
+            return None
+        record = self._record(number)
+        path = self.folder / self.output.part_name(number)
+        whole = not record.rows or (path.is_file() and path.stat().st_size == record.bytes)
+        return record if whole else None
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """A line ``name TAB reason`` for each."""
+    images = SkippedImages()
+    for name, reason in skipped:
+        images.add(Path(name), reason)
+    return images.lines()
+
+
+def _record_name(number: int) -> str:
+    return f"record-{number:06d}.json"

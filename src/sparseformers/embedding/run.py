@@ -1,0 +1,237 @@
+"""One embedding from settings to an index, and going on with one that was stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from sparseformers.data import default_workers, evaluation_view
+from sparseformers.embedding.config import EmbedConfig
+from sparseformers.embedding.folder import ParquetFolder
+from sparseformers.embedding.formats import Finished, Info, OutputFormat
+from sparseformers.embedding.inputs import Inputs, find_inputs
+from sparseformers.embedding.model import Embedder, load_network
+from sparseformers.embedding.npy import NumpyFile
+from sparseformers.embedding.parquet import ParquetFile
+from sparseformers.embedding.partial import Partial, refusing
+from sparseformers.embedding.parts import PartRecord, Parts, Progress
+from sparseformers.embedding.progress import EmbeddingProgress
+from sparseformers.embedding.rows import Rows
+from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
+from sparseformers.errors import ConfigError, DataError, RunError
+from sparseformers.evaluation.modes import evaluation_mode
+from sparseformers.model import SparseFormer
+from sparseformers.processes import process_state
+from sparseformers.teachers import Teacher
+from sparseformers.train.precision import Precision, autocast_dtype, resolve_precision
+
+FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}
+"""Kinds of output by the ending of their name."""
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What came of an embedding."""
+
+    out: Path
+    """The output."""
+    rows: int
+    """How many it has."""
+    skipped: int
+    """Images that could not be read."""
+    skipped_list: Path
+    """The file that lists them, with reasons."""
+    went_on_from: int
+    """Images that an earlier process had seen to; 0 for an embedding in one go."""
+    seconds: float
+    """Time spent embedding, of this process."""
+    images_per_second: float
+    """In that time."""
+    precision: str
+    """Of the matrix products."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the stream of batches is turned into."""
+
+    settings: EmbedConfig
+    inputs: Inputs
+    embedder: Embedder
+    parts: Parts
+    device: torch.device
+    precision: Precision
+    info: Info
+
+
+def embed(
+    settings: EmbedConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    model: SparseFormer | Teacher | None = None,
+    console: Console | None = None,
+) -> EmbedSummary:
+    """Embeds images of folders and tar shards into an index on the disk; goes on with one that was stopped.
+
+    Memory does not grow with the number of images. What is under way lies in ``OUT.partial``; the output appears whole.
+
+    Args:
+        settings: what to embed with what.
+        out: a ``.parquet`` or ``.npy`` file, or a folder of Parquet files (a name without an ending).
+        overwrite: whether to replace an output that is there, and what another command has begun of it.
+        model: to use instead of loading ``settings.model``.
+        console: for progress; quiet by default.
+
+    Raises:
+        SparseFormersError: one of its kinds, with what to do. In particular a :class:`RunError` if the output is there
+            already, is in use by another process, or was begun with another model, other images or other settings.
+    """
+    output, partial = output_format(Path(out)), Partial(Path(out))
+    console = console or Console(quiet=True)
+    with partial.held():
+        taken = output.taken()
+        if taken is not None and not overwrite and not (partial.is_begun and partial.is_complete):
+            raise RunError(f"'{taken}' is there already.", "Choose another --out, or add --overwrite to replace it.")
+        device = process_state().device
+        embedder = Embedder(load_network(settings, console) if model is None else model, settings)
+        embedder.network.to(device)
+        with refusing(output.out):
+            inputs, resolved = _begun(settings, embedder, partial, device, overwrite=overwrite)
+            parts = Parts(partial.parts, partial.records, output)
+            job = _Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"])
+            return _completed(job, partial, output, console)
+
+
+def output_format(out: Path) -> OutputFormat:
+    """The kind of output that a name means.
+
+    Raises:
+        ConfigError: if it means none.
+        MissingExtraError: if the library that writes it is not installed.
+    """
+    if out.suffix.lower() not in FORMATS or out.name in ("", ".."):
+        raise ConfigError(
+            f"'{out}' does not say what to write.",
+            "Let --out end in .parquet or .npy, or name a folder without a dot in its name.",
+        )
+    return FORMATS[out.suffix.lower()](out)
+
+
+def _begun(
+    settings: EmbedConfig, embedder: Embedder, partial: Partial, device: torch.device, *, overwrite: bool
+) -> tuple[Inputs, dict[str, Any]]:
+    """The inputs and resolved choices: those of the embedding that is under way, or of a new one."""
+    if not partial.is_begun:
+        partial.empty()  # a stop may have left something
+    inputs = find_inputs(settings.data, partial.listing_now)
+    content = _content(settings, embedder, inputs)
+    if partial.is_begun:
+        try:
+            resolved = partial.resolved(content, inputs.listing)
+        except RunError:
+            if not overwrite:
+                raise
+            partial.empty()
+            inputs = find_inputs(settings.data, partial.listing_now)
+    if inputs.listing is not None:
+        partial.listing_now.replace(partial.listing)  # if it goes on: the same images, by the paths that lead to them now
+    if not partial.is_begun:
+        info = embedder.describe() | {"sparseformers": version("sparseformers")}
+        resolved = {"precision": resolve_precision(settings.precision, device), "info": info}
+        partial.begin(content, resolved)
+    return inputs.listed_in(partial.listing), resolved
+
+
+def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[str, Any]:
+    """What has to be the same to go on, by the names in which a difference is told."""
+    return {
+        "the model": embedder.fingerprint(),
+        "the shards": inputs.state(),
+        "--dtype": settings.dtype,
+        "--tokens": settings.tokens,
+        "--rois": settings.rois,
+        "--image-size": settings.image_size,
+        "--crop": settings.crop,
+        "--precision": settings.precision,
+        "--batch-size": settings.batch_size,
+        "--part-images": settings.part_images,
+    }
+
+
+def _completed(job: _Job, partial: Partial, output: OutputFormat, console: Console) -> EmbedSummary:
+    """Makes the parts that are still missing and puts the output in its place."""
+    begin = partial.completed() if partial.is_complete else job.parts.progress()
+    total, size = job.inputs.images, job.inputs.size
+    with EmbeddingProgress(console, size=size, total=total, images=begin.images, reached=begin.reached) as bar:
+        progress = begin
+        if not partial.is_complete:
+            job.parts.clear_after(begin.parts)
+            progress = _make_parts(job, begin, bar)
+            _require_rows(job, progress, partial)
+            partial.complete(progress)
+        skipped = partial.path / "skipped.txt"
+        job.parts.write_skipped(skipped, progress)
+        output.install(Finished(partial.parts, progress.parts, progress.rows, skipped), partial.fresh_workplace(), job.info)
+    partial.empty()
+    return EmbedSummary(
+        out=output.out,
+        rows=progress.rows,
+        skipped=progress.skipped,
+        skipped_list=output.files()[-1],
+        went_on_from=begin.images,
+        seconds=bar.seconds,
+        images_per_second=bar.images_per_second,
+        precision=job.precision,
+    )
+
+
+def _make_parts(job: _Job, progress: Progress, bar: EmbeddingProgress) -> Progress:
+    """Embeds from ``progress`` to the end of the stream, part by part."""
+    settings = job.settings
+    view = evaluation_view(job.embedder.preprocessing)
+    stream = InputStream(job.inputs, view, settings.batch_size, progress.end)
+    workers = default_workers() if settings.workers is None else settings.workers
+    embed_rows = job.embedder.ready(job.device, autocast_dtype(job.precision))
+    rows: list[Rows] = []
+    batches: list[InputBatch] = []
+    with evaluation_mode(job.embedder.network):
+        for batch in input_batches(stream, workers=workers):
+            if batch.names:
+                rows.append(Rows(batch.names, embed_rows(batch.images)))
+                rows[-1].require_finite()
+            batches.append(batch._replace(images=batch.images[:0]))
+            bar.step(len(batch.names), len(batch.skipped), batch.reached)
+            if sum(len(each.names) + len(each.skipped) for each in batches) >= settings.part_images:
+                progress = _add_part(job, progress, rows, batches)
+                rows, batches = [], []
+    return _add_part(job, progress, rows, batches) if batches else progress
+
+
+def _add_part(job: _Job, progress: Progress, rows: list[Rows], batches: list[InputBatch]) -> Progress:
+    last = batches[-1]
+    record = PartRecord(
+        source=last.end.source,
+        item=last.end.item,
+        reached=last.reached,
+        rows=sum(len(part) for part in rows),
+        skipped=tuple(pair for batch in batches for pair in batch.skipped),
+        bytes=0,
+    )
+    return progress.after(job.parts.add(progress.parts, rows, record, job.info))
+
+
+def _require_rows(job: _Job, progress: Progress, partial: Partial) -> None:
+    """Raises DataError, and forgets what was done, if not a single image could be read."""
+    if progress.rows:
+        return
+    examples = "; ".join(line.replace("\t", ": ") for line in job.parts.first_skipped(progress, 3))
+    partial.empty()
+    if not progress.skipped:
+        raise DataError("The shards hold no images.", "Images are members whose names end in .jpg, .png, .webp or the like.")
+    raise DataError(f"None of the {progress.skipped:,} images could be read ({examples}).", "Give images that can be decoded.")

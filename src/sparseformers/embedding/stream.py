@@ -1,0 +1,174 @@
+"""Batches of decoded images from folders and shards, in one order whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from sparseformers.data import UnreadableImageError, View, collate, read_image
+from sparseformers.data.dataset import BATCHES_AHEAD, init_worker
+from sparseformers.data.shards import ShardMember, decode_member, is_local, shard_members
+from sparseformers.embedding.inputs import Inputs, Position, Source
+from sparseformers.embedding.listing import Listing, printable
+from sparseformers.errors import DataError
+
+
+class InputBatch(NamedTuple):
+    """Consecutive images of one source."""
+
+    number: int
+    """How many batches come before it in this stream."""
+    images: Tensor
+    """b x 3 x H x W in [0, 1]: those that could be read."""
+    names: tuple[str, ...]
+    """b file names."""
+    skipped: tuple[tuple[str, str], ...]
+    """(file name, reason) of those that could not."""
+    end: Position
+    """The place in the stream after them."""
+    reached: int
+    """Bytes of the input up to there, about."""
+    stop: tuple[str, str] | None = None
+    """(problem, remedy) where the stream cannot go on."""
+
+
+class _Item(NamedTuple):
+    """What becomes of one image."""
+
+    view: View
+    """Without its place."""
+    name: str
+    """Of the file."""
+
+
+class InputStream(IterableDataset[InputBatch]):
+    """The batches of ``inputs`` from ``start`` on.
+
+    Worker w of W makes every W-th batch, beginning with the batch w, and a loader asks them in turn. In a shard each worker
+    looks at all headers for that, and reads its own images only.
+
+    Args:
+        inputs: to embed.
+        view: makes a tensor 3 x H x W of an RGB image.
+        batch_size: images in a batch; the last one of a source may be short.
+        start: where an earlier stream with the same batch size ended a batch.
+    """
+
+    def __init__(self, inputs: Inputs, view: Callable[[Image.Image], Tensor], batch_size: int, start: Position) -> None:
+        self.inputs = inputs
+        self.view = view
+        self.batch_size = batch_size
+        self.start = start
+
+    def __iter__(self) -> Iterator[InputBatch]:
+        """This worker's batches."""
+        info = get_worker_info()
+        turn, turns = (0, 1) if info is None else (info.id, info.num_workers)
+        number = 0
+        try:
+            for place in range(self.start.source, len(self.inputs.sources)):
+                source = self.inputs.sources[place]
+                start = self.start.item if place == self.start.source else 0
+                batches = self._of_files if source.kind == "files" else self._of_shard
+                for batch in batches(source, place, start, lambda ahead: (ahead % turns) == turn, number):
+                    if batch is not None:
+                        yield batch
+                    number += 1
+        except DataError as error:  # a loader would make another kind of error of it
+            if number % turns == turn:
+                empty = torch.empty(0, 3, 0, 0)
+                yield InputBatch(number, empty, (), (), self.start, 0, (error.problem, error.remedy))
+
+    def _of_files(
+        self, source: Source, place: int, start: int, mine: Callable[[int], bool], number: int
+    ) -> Iterator[InputBatch | None]:
+        """The batches of listed files; None in the place of another worker's."""
+        listing = Listing(Path(source.location))
+        for places in listing.batches(start, self.batch_size):
+            if mine(number):
+                images = listing.images(places)
+                items = [_Item(self._file(image.path), image.name) for image in images]
+                yield _batch(number, items, Position(place, places.stop), source.begin + images[-1].bytes_before)
+            else:
+                yield None
+            number += 1
+
+    def _of_shard(
+        self, source: Source, place: int, start: int, mine: Callable[[int], bool], number: int
+    ) -> Iterator[InputBatch | None]:
+        """The batches of a shard's images; None in the place of another worker's."""
+        items: list[_Item] = []
+        count = end = start
+        for item, member in enumerate(shard_members(source.location)):
+            if item < start:
+                continue
+            if mine(number):
+                items.append(_Item(self._member(member), printable(f"{source.name}/{member.name}".rstrip("/"))))
+            end = item + 1
+            if end - count == self.batch_size:
+                reached = source.begin + min(member.offset, source.size)
+                yield _batch(number, items, Position(place, end), reached) if mine(number) else None
+                items, count, number = [], end, number + 1
+        if end > count:
+            yield _batch(number, items, Position(place, end), source.begin + source.size) if mine(number) else None
+
+    def _file(self, path: Path) -> View:
+        try:
+            return View(self.view(read_image(path)), 0, None)
+        except UnreadableImageError as error:
+            return View(None, 0, error.reason)
+
+    def _member(self, member: ShardMember) -> View:
+        if member.problem is not None:
+            return View(None, 0, member.problem)
+        try:
+            return View(self.view(decode_member(member.read(), Path(member.name))), 0, None)
+        except UnreadableImageError as error:
+            return View(None, 0, error.reason)
+
+
+def _batch(number: int, items: Sequence[_Item], end: Position, reached: int) -> InputBatch:
+    batch = collate([View(item.view.image, place, item.view.problem) for place, item in enumerate(items)])
+    return InputBatch(
+        number,
+        batch.images,
+        tuple(items[place].name for place in batch.indices.tolist()),
+        tuple((items[place].name, reason) for place, reason in batch.unreadable),
+        end,
+        reached,
+    )
+
+
+def input_batches(stream: InputStream, *, workers: int) -> Iterator[InputBatch]:
+    """The batches of a stream in order.
+
+    Args:
+        stream: of images.
+        workers: processes to read with; 0 reads in this one. Addresses are read by one at most, to fetch them once.
+
+    Raises:
+        DataError: if a shard cannot be opened any more.
+    """
+    if not all(source.kind == "files" or is_local(source.location) for source in stream.inputs.sources):
+        workers = min(workers, 1)
+    loader = DataLoader(
+        stream,
+        batch_size=None,  # the stream makes batches itself
+        num_workers=workers,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=init_worker if workers else None,
+        generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
+    )
+    for number, batch in enumerate(cast("Iterator[InputBatch]", loader)):
+        if batch.stop is not None:
+            raise DataError(*batch.stop)
+        if batch.number != number:
+            raise AssertionError(f"batch {batch.number} came in the place of batch {number}")
+        yield batch

@@ -1,0 +1,197 @@
+"""What is attended to: which of a student's tokens make its embedding, and which of a teacher's patches.
+
+Both are read through this package's own blocks, from the weights that their attention would use; the networks' forward
+has no part in it. Legend: B batch, N latent tokens, T tokens with the prefix, h x w the teacher's grid of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation.modes import evaluation_mode
+from sparseformers.evaluation.rebuilt import RebuiltTeacher
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.cortex import AttentionPooling, AveragePooling, CortexTransformer
+from sparseformers.model.sparseformer import SparseFormer, check_images
+from sparseformers.teachers import Teacher
+
+IMAGES_AT_ONCE = 4
+"""Of a teacher: the attention of a block is heads x T x T numbers an image."""
+
+
+class AttentionMaps(NamedTuple):
+    """Which patches a teacher's embedding comes from. Each map sums to one: it shares out the attention to patches alone."""
+
+    last: Tensor
+    """B x h x w, float32: what the class token attends to in the last block, the mean over heads."""
+    rollout: Tensor
+    """B x h x w, float32: attention rollout through all blocks (Abnar and Zuidema, "Quantifying Attention Flow in
+    Transformers", ACL 2020)."""
+
+
+def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
+    """The share of each latent token in what the embedding is pooled from.
+
+    With a class token: what it attends to in the cortex's last block, the mean over heads. With attention pooling
+    (SigLIP): what the pooling's query attends to. With average pooling (v1): what the pooled tokens attend to in the last
+    block, on average. Rows sum to one: what goes to the class token itself and to registers is left out and the rest
+    scaled up, so that 1/N is the same "no more than others" in every student.
+
+    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards.
+
+    Args:
+        student: any SparseFormer, on any device.
+        images: B x 3 x H x W in [0, 1], red-green-blue.
+
+    Returns:
+        B x N, float32 on the CPU.
+
+    Raises:
+        ConfigError: for a cortex without blocks, unless it pools by attention.
+        ValueError: if the images are none that a SparseFormer takes.
+    """
+    check_images(images)
+    device = next(student.parameters()).device
+    with evaluation_mode(student), torch.no_grad():
+        tokens = student.focusing(student.normalise(images.to(device))).tokens
+        attention = _last_attention(student.cortex, student.cortex.prefix(tokens))
+    return _without_prefix(attention, student.config.cortex.prefix_tokens)
+
+
+class TeacherAttention:
+    """Maps of what a teacher attends to, on its own grid of patches.
+
+    A teacher without a class token is read as :func:`token_influence` says; its rollout starts from the tokens that are
+    pooled, each by its share. Registers and the class token itself are left out of the maps.
+
+    Args:
+        teacher: of any host library, on any device; its weights are copied once, here.
+
+    Raises:
+        WeightsError: if the teacher's weights do not fit its anatomy.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
+        self.size = self.teacher.size
+        """Height and width in pixels that the teacher takes; images of other sizes are resized to it."""
+        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)
+        """Rows and columns of the teacher's patches, h and w."""
+        self.prefix_tokens = teacher.anatomy.prefix_tokens
+
+    def __call__(self, images: Tensor) -> AttentionMaps:
+        """Looks at images.
+
+        Args:
+            images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up, resized to the teacher's size (bilinear,
+                antialiased), so that the maps are of the whole image.
+
+        Returns:
+            The maps, on the CPU.
+
+        Raises:
+            ValueError: for another number of dimensions or channels, or a smaller image.
+        """
+        check_images(images)
+        parts = [self._look(part) for part in images.split(IMAGES_AT_ONCE)]
+        last, rollout = (torch.cat(maps).unflatten(-1, self.grid) for maps in zip(*parts, strict=True))
+        return AttentionMaps(last, rollout)
+
+    @torch.no_grad()
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of patches in the last block and by rollout, B x hw twice."""
+        images = images.to(next(self.teacher.parameters()).device)
+        if tuple(images.shape[-2:]) != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        cortex = self.teacher.cortex
+        tokens = cortex.prefix(self.teacher.tokens(images))
+        blocks = []
+        for block in _blocks(cortex):
+            blocks.append(_block_attention(block, tokens))
+            tokens = block(tokens)
+        shares = _pooling_shares(cortex, tokens)
+        last = shares if isinstance(cortex.pooling, AttentionPooling) else _attended(shares, blocks[-1])
+        rolled = _attended(shares, rollout(blocks))
+        return _without_prefix(last, self.prefix_tokens), _without_prefix(rolled, self.prefix_tokens)
+
+
+def rollout(blocks: Sequence[Tensor]) -> Tensor:
+    """Attention rollout: attention of one block after the other, with half of a token's information staying in its place.
+
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: attention plus the identity (the residual
+    path), rows normalised, multiplied through the blocks.
+
+    Args:
+        blocks: the attention of each block from first to last, B x T x T, rows sum to one.
+
+    Returns:
+        B x T x T: how much of each token of the input (last dimension) is in each one of the output; rows sum to one.
+
+    Raises:
+        ValueError: for no block.
+    """
+    if not blocks:
+        raise ValueError("rollout needs the attention of at least one block")
+    flow = torch.eye(blocks[0].shape[-1], dtype=blocks[0].dtype, device=blocks[0].device)
+    identity = flow
+    for attention in blocks:
+        mixed = attention + identity
+        flow = mixed / mixed.sum(dim=-1, keepdim=True) @ flow
+    return flow
+
+
+def _last_attention(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
+    """What is pooled attends to: tokens B x T x D that enter the first block -> B x T, rows sum to one."""
+    blocks = _blocks(cortex)
+    pools_by_attention = isinstance(cortex.pooling, AttentionPooling)
+    if not blocks and not pools_by_attention:
+        raise ConfigError(
+            "The student's cortex has no blocks, so there is no attention to read.",
+            "Choose a student whose blocks are not all in its front (fewer looks).",
+        )
+    for block in blocks if pools_by_attention else blocks[:-1]:
+        tokens = block(tokens)
+    shares = _pooling_shares(cortex, tokens)
+    return shares if pools_by_attention else _attended(shares, _block_attention(blocks[-1], tokens))
+
+
+def _blocks(cortex: CortexTransformer) -> list[TransformerBlock]:
+    return list(cast(Iterable[TransformerBlock], cortex.blocks))
+
+
+def _block_attention(block: TransformerBlock, tokens: Tensor) -> Tensor:
+    """Who attends to whom in a block, the mean over heads: the tokens that enter it B x T x D -> B x T x T."""
+    return block.attn.weights(block.norm1(tokens)).mean(dim=1)
+
+
+def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
+    """How much of each token goes into the pooled one: tokens after the last block B x T x D -> B x T, rows sum to one.
+
+    Only attention pooling reads the tokens themselves.
+    """
+    pooling = cortex.pooling
+    shares = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
+    if isinstance(pooling, AttentionPooling):
+        shares[:, pooling.skip :] = pooling.weights(cortex.norm(tokens)).mean(dim=1)
+    elif isinstance(pooling, AveragePooling):
+        shares[:, pooling.skip :] = 1 / (tokens.shape[1] - pooling.skip)
+    else:
+        shares[:, 0] = 1
+    return shares
+
+
+def _attended(shares: Tensor, attention: Tensor) -> Tensor:
+    """Rows of attention B x T x T, averaged by the shares B x T of those who attend -> B x T."""
+    return torch.einsum("bq,bqt->bt", shares, attention)
+
+
+def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:
+    """Attention B x T -> B x (T-R), rows scaled to sum to one, on the CPU."""
+    kept = attention[:, prefix_tokens:].float()
+    return (kept / kept.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)).cpu()

@@ -1,0 +1,110 @@
+"""Whether an exported file computes what the student computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseformers.errors import WeightsError
+from sparseformers.evaluation.modes import evaluation_mode, inference
+from sparseformers.exporting.images import Probe
+from sparseformers.model import SparseFormer
+
+Runner = Callable[[Tensor], Tensor]
+"""An exported file, opened: images to embeddings."""
+
+
+class ExportCheckError(WeightsError):
+    """An exported file does not compute what the student computes; nothing was left behind."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near the embeddings of an exported file are to those of the student in float32."""
+
+    images: int
+    """Compared, some of them at several sizes."""
+    batches: tuple[int, ...]
+    """Numbers of images at a time that were tried."""
+    sizes: tuple[tuple[int, int], ...]
+    """Heights and widths that were tried, at most ten of them."""
+    greatest_difference: float
+    """Of a number of an embedding."""
+    greatest_error: float
+    """Length of the difference over the length of the embedding, of the worst image."""
+    lowest_cosine: float
+    """Of the worst image."""
+    mean_cosine: float
+    """Over the images."""
+
+
+def compare(file: Runner, student: SparseFormer, probes: Sequence[Probe], *, tokens: int | None = None) -> Agreement:
+    """Puts the same images through both.
+
+    Args:
+        file: the exported file.
+        student: on the CPU, in float32.
+        probes: the images.
+        tokens: of the student, if other than configured.
+
+    Raises:
+        ExportCheckError: if the file fails at a batch or a size that it should take, or gives what are no embeddings.
+    """
+    with evaluation_mode(student), inference(torch.device("cpu"), None):
+        expected = [student(probe.of_student, tokens).embedding for probe in probes]
+        given = [_given(file, probe.of_file, wanted) for probe, wanted in zip(probes, expected, strict=True)]
+    one, other = torch.cat(given).double(), torch.cat(expected).double()
+    cosines = F.cosine_similarity(one, other)
+    sides = (1, 2) if probes[0].of_file.dtype == torch.uint8 else (2, 3)
+    sizes = dict.fromkeys((probe.of_file.shape[sides[0]], probe.of_file.shape[sides[1]]) for probe in probes)
+    return Agreement(
+        images=len(one),
+        batches=tuple(sorted({len(probe.of_file) for probe in probes})),
+        sizes=tuple(sizes)[:10],
+        greatest_difference=(one - other).abs().max().item(),
+        greatest_error=((one - other).norm(dim=1) / other.norm(dim=1).clamp(min=1e-12)).max().item(),
+        lowest_cosine=cosines.min().item(),
+        mean_cosine=cosines.mean().item(),
+    )
+
+
+def _given(file: Runner, images: Tensor, expected: Tensor) -> Tensor:
+    try:
+        embedding = file(images).float()
+    except Exception as error:  # whatever the runtime of the format raises
+        raise ExportCheckError(
+            f"The file fails on images of {_shape(images)} ({' '.join(str(error).split())[:300]}).",
+            "Try --batch N and --size HxW, or another --format.",
+        ) from error
+    if embedding.shape != expected.shape or not embedding.isfinite().all():
+        raise ExportCheckError(
+            f"For images of {_shape(images)} the file gives {_shape(embedding)} numbers, not {_shape(expected)} finite ones.",
+            "Try another --precision or --format.",
+        )
+    return embedding
+
+
+def _shape(values: Tensor) -> str:
+    return " x ".join(str(side) for side in values.shape)
+
+
+def require(agreement: Agreement, tolerance: float, *, what: str) -> None:
+    """Raises ExportCheckError unless the greatest error is within the tolerance.
+
+    Args:
+        agreement: what was measured.
+        tolerance: greatest error of an embedding relative to its length.
+        what: the file, for the message.
+    """
+    if agreement.greatest_error <= tolerance:
+        return
+    raise ExportCheckError(
+        f"The {what} differs from the student by {agreement.greatest_error:.2g} of an embedding's length, more than the "
+        f"tolerance of {tolerance:g} (greatest difference {agreement.greatest_difference:.2g}, lowest cosine "
+        f"{agreement.lowest_cosine:.5f}).",
+        "Nothing was written: choose a higher --precision, or allow more with --tolerance.",
+    )

@@ -1,0 +1,147 @@
+"""A .onnx file, for ONNX Runtime and its kin."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation import parameters
+from sparseformers.exporting.check import Runner
+from sparseformers.exporting.config import ExportConfig, Precision
+from sparseformers.exporting.formats import Contents
+from sparseformers.exporting.network import network_of
+from sparseformers.exporting.onnx_attention import translations
+from sparseformers.exporting.quantise import quantise_onnx
+from sparseformers.exporting.tracing import trace
+
+OPSET = 20
+"""The first one that has GELU as an operator."""
+MOST_BYTES = 2_000_000_000
+"""Of weights: Protocol Buffers hold no more in one file."""
+
+
+class OnnxFile:
+    """Input ``images``, output ``embedding``; metadata_props say what it is."""
+
+    suffix = ".onnx"
+    libraries: Mapping[str, str] = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
+    precisions: Mapping[Precision, str | None] = {
+        "fp32": None,
+        "bf16": "ONNX Runtime has no products in bfloat16 on processors",
+        "int8": None,
+    }
+
+    def refuse(self, settings: ExportConfig) -> None:
+        pass
+
+    def files(self, path: Path) -> Sequence[Path]:
+        return [path]
+
+    def write(self, contents: Contents, path: Path) -> None:
+        student, settings = contents.student, contents.settings
+        if 4 * parameters(student) > MOST_BYTES:
+            raise ConfigError(
+                f"The student's {parameters(student) / 1e6:.0f}M parameters do not fit into one .onnx file, which holds 2 GB.",
+                "Use --format openvino or torch-export.",
+            )
+        program = trace(network_of(student, settings), settings, student.config.preprocessing.size)
+        calibration = contents.calibration if settings.precision == "int8" else ()
+        write_onnx(program, path, metadata=contents.metadata, calibration=calibration)
+
+    def open(self, path: Path) -> Runner:
+        return open_onnx(path)
+
+
+def write_onnx(
+    program: ExportedProgram, path: Path, *, metadata: Mapping[str, str] | None = None, calibration: Sequence[Tensor] = ()
+) -> None:
+    """Writes a program from images to embeddings as a file.
+
+    Args:
+        program: its input is called ``images``.
+        path: the file.
+        metadata: what the file says of itself; ``sparseformers`` is the version.
+        calibration: batches of images, to quantise it; none to leave it in float32.
+    """
+    with _quiet():
+        translated = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=dict(translations()),
+            input_names=["images"],
+            output_names=["embedding"],
+            external_data=False,
+            verbose=False,
+        )
+    assert translated is not None
+    translated.model.producer_name = "sparseformers"
+    if metadata:
+        translated.model.producer_version = metadata["sparseformers"]
+        translated.model.metadata_props.update(metadata)
+    translated.save(path, external_data=False)
+    if calibration:
+        quantise_onnx(path, calibration)
+
+
+def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
+    """Opens a file in ONNX Runtime on the CPU.
+
+    Args:
+        path: the file.
+        batch: the only number of images at a time that it will be given; None for any that the file takes.
+        threads: as many as ONNX Runtime likes by default.
+    """
+    session = onnx_session(path, batch=batch, threads=threads)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+    return run
+
+
+def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = None, trace: Path | None = None) -> Any:
+    """A session of ONNX Runtime, arguments as for :func:`open_onnx`.
+
+    Args:
+        path: the file.
+        batch: images at a time.
+        threads: how many.
+        trace: to profile it: how the file begins that its ``end_profiling`` writes and names.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if batch is not None:
+        options.add_free_dimension_override_by_name("batch", batch)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        # Waiting threads would take the processor from whoever comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keeps the translation from talking about itself."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.getLogger("torch.onnx").level
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,128 @@
+"""A .xml file and a .bin file beside it, for OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from sparseformers.exporting.check import Runner
+from sparseformers.exporting.config import ExportConfig, Precision
+from sparseformers.exporting.formats import Contents
+from sparseformers.exporting.network import network_of
+from sparseformers.exporting.quantise import quantise_openvino
+from sparseformers.exporting.tracing import trace
+
+SECTION = "sparseformers"
+"""Where in the runtime information the metadata are: ``model.get_rt_info(["sparseformers", "teacher"])``."""
+
+
+class OpenVinoFile:
+    """Input ``images``, output ``embedding``; the weights are in a .bin file with the same stem, which has to stay beside it."""
+
+    suffix = ".xml"
+    precisions: Mapping[Precision, str | None] = {"fp32": None, "bf16": None, "int8": None}
+    libraries: Mapping[str, str] = {"openvino": "openvino", "nncf": "openvino"}
+
+    def refuse(self, settings: ExportConfig) -> None:
+        pass
+
+    def files(self, path: Path) -> Sequence[Path]:
+        return [path.with_suffix(".bin"), path]
+
+    def write(self, contents: Contents, path: Path) -> None:
+        settings = contents.settings
+        program = trace(network_of(contents.student, settings), settings, contents.student.config.preprocessing.size)
+        calibration = contents.calibration if settings.precision == "int8" else ()
+        write_openvino(program, path, metadata=contents.metadata, calibration=calibration, channels=channels_axis(settings))
+
+    def open(self, path: Path) -> Runner:
+        return open_openvino(path)
+
+
+def channels_axis(settings: ExportConfig) -> int:
+    """Where the colours of the images are that a file takes."""
+    return 3 if settings.with_preprocessing else 1
+
+
+def write_openvino(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    calibration: Sequence[Tensor] = (),
+    channels: int = 1,
+) -> None:
+    """Writes a program from images to embeddings as a file and the file of its weights.
+
+    Args:
+        program: takes images.
+        path: the .xml file.
+        metadata: what the file says of itself.
+        calibration: batches of images, to quantise it; none to leave it as it is.
+        channels: axis of the images' colours.
+    """
+    import openvino
+
+    model = openvino.convert_model(program)
+    model.inputs[0].get_tensor().set_names({"images"})
+    model.outputs[0].get_tensor().set_names({"embedding"})
+    shape = model.inputs[0].get_partial_shape()
+    shape[channels] = 3  # which the conversion forgets
+    model.reshape({"images": shape})
+    if calibration:
+        model = quantise_openvino(model, program, calibration)
+    for name, value in (metadata or {}).items():
+        model.set_rt_info(value, [SECTION, name])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def open_openvino(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
+    """Opens a file in OpenVINO on the CPU.
+
+    Args:
+        path: the .xml file.
+        batch: the only number of images at a time that it will be given; None for any that the file takes.
+        threads: as many as OpenVINO likes by default.
+    """
+    compiled = compiled_openvino(path, batch=batch, threads=threads)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.numpy())[0].copy())
+
+    return run
+
+
+def compiled_openvino(path: Path, *, batch: int | None = None, threads: int | None = None, profiled: bool = False) -> Any:
+    """A model compiled by OpenVINO, arguments as for :func:`open_openvino`.
+
+    Args:
+        path: the .xml file.
+        batch: images at a time.
+        threads: how many.
+        profiled: whether its requests tell the times of their operators.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    if batch is not None:
+        shape = model.inputs[0].get_partial_shape()
+        shape[0] = batch
+        model.reshape({"images": shape})
+    # Where the processor has bfloat16, OpenVINO computes files in float32 in it, unless told not to.
+    options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": "YES" if profiled else "NO"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return core.compile_model(model, "CPU", options)
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,171 @@
+"""One export from settings to a file that is in its place: written aside, checked, and only then moved there."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sparseformers.config import GridConfig
+from sparseformers.errors import ConfigError, RunError, suggest
+from sparseformers.exporting.check import Agreement, compare
+from sparseformers.exporting.check import require as require_agreement
+from sparseformers.exporting.config import ExportConfig, Format
+from sparseformers.exporting.formats import Contents, FileFormat
+from sparseformers.exporting.formats import require as require_format
+from sparseformers.exporting.images import batches, find_photographs, other_sizes
+from sparseformers.exporting.metadata import describe
+from sparseformers.exporting.onnx_file import OnnxFile
+from sparseformers.exporting.openvino_file import OpenVinoFile
+from sparseformers.exporting.safetensors_file import SafetensorsFile
+from sparseformers.exporting.torch_export import TorchExportFile
+from sparseformers.files import synchronise
+from sparseformers.model import SparseFormer
+from sparseformers.named import NAMED_CONFIGS
+from sparseformers.released import create_model
+from sparseformers.saving import SavedModel, load_saved
+
+FORMATS: Mapping[Format, FileFormat] = {
+    "onnx": OnnxFile(),
+    "openvino": OpenVinoFile(),
+    "torch-export": TorchExportFile(),
+    "safetensors": SafetensorsFile(),
+}
+"""Kinds of files by name."""
+
+STEPS = ("reading images", "writing the file", "checking it")
+"""What an export spends its time on."""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What came of an export."""
+
+    files: tuple[Path, ...]
+    """What was written; of several files all are needed."""
+    bytes: int
+    """Their size together."""
+    agreement: Agreement
+    """How near the file is to the student."""
+    tolerance: float
+    """The greatest error that it was allowed."""
+    metadata: Mapping[str, str]
+    """What the file says of itself."""
+
+
+def export(
+    model: str | Path | SparseFormer,
+    out: str | Path,
+    settings: ExportConfig,
+    *,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> ExportSummary:
+    """Writes a student as a file that others run, once it is found to compute what the student computes.
+
+    Args:
+        model: a run folder, a model file, the name of a released model, or a student.
+        out: the file, with the ending of its format.
+        settings: what kind of file.
+        overwrite: whether to replace files that are there.
+        console: for progress; quiet by default.
+
+    Raises:
+        SparseFormersError: one of its kinds, with what to do; there is no file then, or the old one.
+    """
+    kind, out = FORMATS[settings.format], Path(out)
+    require_format(kind, settings)
+    _require_place(kind, out, settings, overwrite=overwrite)
+    student, provenance = _copied(model) if isinstance(model, SparseFormer) else _load(str(model), console)
+    _require_tokens(student, settings)
+    metadata = describe(student, provenance, settings)
+    with _progress(console or Console(quiet=True)) as begin_step, _aside(out) as folder:
+        begin_step()
+        found = find_photographs(settings, None if isinstance(model, SparseFormer) else Path(model))
+        preprocessing = student.config.preprocessing
+        checked = [*batches(found.for_check, settings, preprocessing), *other_sizes(found.for_check, settings, preprocessing)]
+        calibration = [batch.of_file for batch in batches(found.for_calibration, settings, preprocessing)]
+        begin_step()
+        kind.write(Contents(student, provenance, settings, metadata, calibration), folder / out.name)
+        begin_step()
+        agreement = compare(kind.open(folder / out.name), student, checked, tokens=settings.tokens)
+        require_agreement(agreement, settings.allowed_error, what=f"{settings.format} file in {settings.precision}")
+        size = sum(path.stat().st_size for path in kind.files(folder / out.name))
+        _move(kind.files(folder / out.name), out.parent)
+    return ExportSummary(tuple(kind.files(out)), size, agreement, settings.allowed_error, metadata)
+
+
+def _copied(student: SparseFormer) -> SavedModel:
+    """A student of the caller's as :func:`load_saved` would give it; the caller's stays where and how it is."""
+    return SavedModel(copy.deepcopy(student).cpu().float().eval(), None)
+
+
+def _load(model: str, console: Console | None) -> SavedModel:
+    """A student from the disk, or one that was released."""
+    if model in NAMED_CONFIGS:
+        return SavedModel(create_model(model, pretrained=True, console=console), None)
+    if not Path(model).exists() and (near := suggest(model, NAMED_CONFIGS)):
+        raise ConfigError(f"'{model}' is neither a run folder, nor a model file, nor a released model.", near)
+    return load_saved(model)
+
+
+def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overwrite: bool) -> None:
+    """Refuses an output that has another ending or is there already."""
+    if out.suffix != kind.suffix:
+        raise ConfigError(f"'{out}' does not end as files of the format {settings.format} do.", f"Let it end in {kind.suffix}.")
+    taken = next((path for path in kind.files(out) if path.exists()), None)
+    if taken is not None and not overwrite:
+        raise RunError(f"'{taken}' is there already.", "Choose another file, or add --overwrite to replace it.")
+    if out.is_dir():
+        raise RunError(f"'{out}' is a folder.", "Choose the name of a file.")
+
+
+def _require_tokens(student: SparseFormer, settings: ExportConfig) -> None:
+    """Refuses a number of tokens that the student cannot have."""
+    own = student.config.focusing
+    if settings.tokens not in (None, own.tokens) and not isinstance(own, GridConfig):
+        raise ConfigError(f"The student has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A folder beside the file to write to; it goes, whatever happens."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise RunError(
+            f"The file '{out}' cannot be written ({error.strerror or error}).",
+            "Free some space there if it is full, or choose another place.",
+        ) from error
+
+
+def _move(files: Sequence[Path], folder: Path) -> None:
+    """Moves files to where they belong, once they are on the disk."""
+    for path in files:
+        synchronise(path)
+    for path in files:
+        os.replace(path, folder / path.name)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[], None]]:
+    """A bar with a part for each step; the function begins the next one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    left = iter(enumerate(STEPS))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("loading", total=len(STEPS))
+
+        def begin_step() -> None:
+            done, step = next(left)
+            progress.update(task, completed=done, description=step)
+
+        yield begin_step

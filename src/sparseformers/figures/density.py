@@ -1,0 +1,230 @@
+"""Where sampling points fall, look by look, beside what the teacher attends to.
+
+Legend: L looks at the image, N latent tokens, P sampling points per token, h x w the teacher's grid of patches. Maps are of what
+the networks were given, from its top left to its bottom right, and sum to one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sparseformers.evaluation.attention import AttentionMaps, TeacherAttention
+from sparseformers.evaluation.correlation import rank_correlation
+from sparseformers.figures.data import WHOLE, Box, FocusPicture, trace_focus
+from sparseformers.figures.heat import TIMES, draw_scale, heat_over
+from sparseformers.figures.panels import draw_photograph
+from sparseformers.figures.sheet import check_count, open_sheet, write_under
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
+from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.rois import centre_and_size
+from sparseformers.teachers import Teacher
+
+SMALLEST_BOX = 1e-3
+"""Of a sampling point, as a share of the image: where a RoI has no size."""
+RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
+CAPTION = 0.3
+"""Room for what stands under a panel, in inches: two lines."""
+
+
+@dataclass(frozen=True, eq=False)
+class DensityPicture:
+    """An image with where a student's sampling points fall and what its teacher attends to, on the teacher's grid of patches.
+
+    Raises:
+        ValueError: if the shapes are other than said here.
+    """
+
+    image: Tensor
+    """3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn."""
+    looks: Tensor
+    """L x h x w: the share of each look's sampling points that falls on each patch; the last is that of the final RoIs."""
+    last: Tensor
+    """h x w: the share of each patch in the attention of the teacher's last block, see
+    :class:`~sparseformers.evaluation.AttentionMaps`."""
+    rollout: Tensor
+    """h x w: the share of each patch by attention rollout through all blocks of the teacher."""
+    title: str
+    """What to call the image, such as its file name."""
+    frame: Box = WHOLE
+    """The part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[0] != 3:
+            raise ValueError(f"a picture must be 3 x H x W, not {tuple(self.image.shape)}")
+        if self.looks.ndim != 3 or not len(self.looks):
+            raise ValueError(f"the densities of a picture must be L x h x w, not {tuple(self.looks.shape)}")
+        if not self.looks.shape[1:] == self.last.shape == self.rollout.shape:
+            raise ValueError("the maps of a picture must have the same rows and columns")
+
+    @property
+    def with_last(self) -> tuple[float, ...]:
+        """Spearman's rank correlation of each look's density with the attention of the teacher's last block, over patches.
+
+        In [-1, 1]; not a number for a density that is the same everywhere.
+        """
+        return tuple(rank_correlation(look, self.last) for look in self.looks)
+
+    @property
+    def with_rollout(self) -> tuple[float, ...]:
+        """As :attr:`with_last`, with attention rollout."""
+        return tuple(rank_correlation(look, self.rollout) for look in self.looks)
+
+
+def trace_density(
+    student: SparseFormer, teacher: Teacher | TeacherAttention, images: Tensor, titles: Sequence[str]
+) -> list[DensityPicture]:
+    """Looks at images with a student and with its teacher and notes where each of them looked.
+
+    Args:
+        student: any SparseFormer, on any device.
+        teacher: its teacher, or any other; for several calls, hand over one :class:`~sparseformers.evaluation.TeacherAttention`
+            of it, which is made once.
+        images: B x 3 x H x W in [0, 1], red-green-blue; resized to the teacher's size for the teacher.
+        titles: one per image.
+
+    Returns:
+        One picture per image. To draw on a finer version of an image, ``dataclasses.replace(picture, image=finer)``; where the
+        image was only part of the finer one, with ``frame=`` that part.
+
+    Raises:
+        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    """
+    attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
+    return _pictures(trace_focus(student, images, titles), attention(images), attention.grid)
+
+
+def trace_density_on_photographs(
+    student: SparseFormer,
+    teacher: Teacher | TeacherAttention,
+    photographs: Iterable[Photograph],
+    *,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[DensityPicture]:
+    """As :func:`trace_density`, for photographs of any shapes, drawn in their own.
+
+    Student and teacher see the same part of a photograph, each at its own resolution; the teacher in its own shape.
+
+    Args:
+        student: any SparseFormer, on any device.
+        teacher: as for :func:`trace_density`.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        view: what the networks are given of them.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
+    own = student.config.preprocessing
+    pictures = []
+    for title, photograph in photographs:
+        seen = view_of(photograph, own, view)
+        finer = view_of(photograph, dataclasses.replace(own, size=attention.size), view)
+        maps = attention(finer.pixels.unsqueeze(0))
+        (picture,) = _pictures(trace_focus(student, seen.pixels.unsqueeze(0), [title]), maps, attention.grid)
+        pictures.append(dataclasses.replace(picture, image=drawn_pixels(photograph, longest), frame=seen.frame))
+    return pictures
+
+
+def _pictures(focus: Sequence[FocusPicture], maps: AttentionMaps, grid: tuple[int, int]) -> list[DensityPicture]:
+    """What both looked at, image by image."""
+    return [
+        DensityPicture(picture.image, _densities(picture, grid), last, rollout, picture.title)
+        for picture, last, rollout in zip(focus, *maps, strict=True)
+    ]
+
+
+def _densities(picture: FocusPicture, grid: tuple[int, int]) -> Tensor:
+    """The density of each look, L x h x w. Looks are at the last stages: v1 moves its RoIs once before the first one."""
+    stages = picture.rois[-len(picture.points) :]
+    return torch.stack([density(rois, points, *grid) for rois, points in zip(stages, picture.points, strict=True)])
+
+
+def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
+    """The share of a look's sampling points that falls on each cell of a grid over the image.
+
+    A point counts in a box around it that is its own part of its RoI: the RoI's sides over the square root of P. So RoIs that
+    tile the image evenly give an even density, whatever the grid. A point outside of the image counts at the border, which is
+    what the network reads there; one that is not finite, or whose RoI is not, does not count.
+
+    Args:
+        rois: N x 4, those that the points lie in.
+        points: N x P x 2, (x, y) in [0, 1] of the image, or outside of it.
+        rows: of cells from top to bottom.
+        columns: of cells from left to right.
+
+    Returns:
+        rows x columns, float32; sums to one, or is zero without any point that counts. In steps of a ten-thousandth of an even
+        spread, so that what differs by rounding alone is equal.
+    """
+    _, size = centre_and_size(rois)
+    boxes = (size / math.sqrt(points.shape[-2])).unsqueeze(-2).expand_as(points)
+    places = torch.cat([points.float(), boxes], dim=-1).flatten(0, 1).double()  # NP x (x, y, width, height)
+    x, y, width, height = places[places.isfinite().all(dim=-1)].unbind(dim=-1)
+    shares = _shares(y, height, rows).T @ _shares(x, width, columns) / max(1, len(x))
+    return shares.mul(rows * columns).round(decimals=4).div(rows * columns).float()
+
+
+def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
+    """How much of intervals around M positions lies in each cell of an axis: M and M -> M x cells; rows sum to one.
+
+    What reaches over the border is in the first or the last cell.
+    """
+    edges = torch.arange(1, cells, dtype=position.dtype) / cells  # between the cells
+    length = length.clamp_min(SMALLEST_BOX).unsqueeze(-1)
+    below = ((edges - position.clamp(0, 1).unsqueeze(-1)) / length + 0.5).clamp(0, 1)  # M x (cells-1): what is before each edge
+    return F.pad(below, (1, 0)).neg() + F.pad(below, (0, 1), value=1.0)
+
+
+def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = None) -> Figure:
+    """A row of panels for each picture: the input, the density of sampling points in each look, the teacher's attention.
+
+    All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
+    largest value, and under each density its rank correlations with the teacher's two maps: of a density that is nearly even,
+    its order and so these say little.
+
+    Args:
+        pictures: 1 to 64, all of the same student.
+        columns: pictures side by side; by default as many as make the sheet about square.
+
+    Raises:
+        ConfigError: for no picture or more than 64, or less than one column.
+        ValueError: if the pictures differ in their number of looks.
+    """
+    check_count(len(pictures))
+    looks = len(pictures[0].looks)
+    if any(len(picture.looks) != looks for picture in pictures):
+        raise ValueError("the pictures on a sheet must have the same number of looks")
+    sheet = open_sheet(
+        [picture.image for picture in pictures],
+        [picture.title for picture in pictures],
+        ["Input", *(look_name(index, looks) for index in range(looks)), "Attention, last block", "Attention rollout"],
+        columns=columns,
+        groups=[("Where sampling points fall", looks), ("What the teacher attends to", 2)],
+        caption=CAPTION,
+    )
+    for picture, panels in zip(pictures, sheet.panels, strict=True):
+        draw_photograph(panels[0], picture.image)
+        draw_scale(panels[0], height=CAPTION)
+        for axes, heat in zip(panels[1:], [*picture.looks, picture.last, picture.rollout], strict=True):
+            draw_photograph(axes, heat_over(picture.image, heat, picture.frame))
+            write_under(axes, f"at most {heat.max().item() * heat.numel():.3g} {TIMES} even")
+        for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
+            write_under(axes, f"{RHO} {signed(last)} last block, {signed(rollout)} rollout", line=1)
+    return sheet.figure
+
+
+def look_name(index: int, count: int) -> str:
+    """``Look 1`` ...; the last of several is ``Last look``."""
+    return "Last look" if index == count - 1 and count > 1 else f"Look {index + 1}"
+
+
+def signed(correlation: float) -> str:
+    """Two decimals with a sign; a dash where there is no number."""
+    return EN_DASH if math.isnan(correlation) else f"{correlation:+.2f}".replace("-", MINUS)

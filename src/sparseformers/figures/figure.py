@@ -1,0 +1,140 @@
+"""Writing figures, and the one of how a training went. Made without pyplot, so without a display or global state."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparseformers.errors import ConfigError, RunError
+from sparseformers.figures.sheet import empty_figure
+from sparseformers.files import replacing
+
+FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+"""Formats of figures by the suffix of their file."""
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
+    """Writes a figure under a temporary name, then renames it: a figure that is there is whole.
+
+    Args:
+        figure: any.
+        path: with the suffix .png, .pdf, .svg, .jpg, .jpeg or .webp; missing folders are made, an old file is replaced.
+        dpi: pixels per inch.
+
+    Raises:
+        ConfigError: for another suffix.
+        RunError: if the file cannot be written.
+    """
+    path = Path(path)
+    check_suffix(path, FORMATS)
+    with replacing_figure(path) as temporary:
+        figure.savefig(temporary, format=FORMATS[path.suffix.lower()], dpi=dpi)
+
+
+@contextmanager
+def replacing_figure(path: Path) -> Iterator[Path]:
+    """A temporary path to write a figure to, renamed onto ``path`` at the end; raises RunError if it cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    # Pillow says ValueError where a picture has more pixels than its format can hold.
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise RunError(
+            f"The figure '{path}' cannot be written ({reason}).",
+            "Choose a place where you may write, or another format for a very large figure.",
+        ) from error
+
+
+def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
+    """Finds out before any work whether a file could be written; nothing is left on the disk.
+
+    Args:
+        path: of the file; its folder need not be there yet.
+        suffixes: that it may have, in small letters.
+
+    Raises:
+        ConfigError: for another suffix.
+        RunError: if the file could not be written.
+    """
+    check_suffix(path, suffixes)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"The file '{path}' cannot be written ({error.strerror or error}).", "Choose a place where you may write."
+        ) from error
+
+
+def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
+    """Raises ConfigError unless a file has one of these suffixes, in small or capital letters."""
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(suffixes)}.")
+
+
+def curves_figure(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    samples: str = "samples",
+    loss: str = "loss",
+    held_out: str = "centred_cosine",
+) -> Figure:
+    """The loss and the held-out centred cosine over the training images seen, in two panels.
+
+    Args:
+        history: records in their order, such as the lines of ``metrics.jsonl``; a record may lack either figure (or hold
+            None) and may have other keys, and what is not finite is left out.
+        samples: the key of the number of training images seen so far; records without it are left out.
+        loss: the key of the loss.
+        held_out: the key of the held-out centred cosine.
+    """
+    figure = empty_figure(8.4, 3.0)
+    left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))
+    _draw_curve(left, *_series(history, samples, loss), title="Loss", colour="#0072b2", smooth=True)
+    _draw_curve(right, *_series(history, samples, held_out), title="Held-out centred cosine", colour="#d55e00", smooth=False)
+    right.axhline(0, color="#909090", linewidth=0.8, linestyle=":")
+    return figure
+
+
+def _series(history: Sequence[Mapping[str, Any]], samples: str, key: str) -> tuple[list[float], list[float]]:
+    """The records that have both numbers, as two lists."""
+    pairs = [(record.get(samples), record.get(key)) for record in history]
+    finite = [(float(seen), float(value)) for seen, value in pairs if seen is not None and value is not None]
+    finite = [pair for pair in finite if all(map(math.isfinite, pair))]
+    return [seen for seen, _ in finite], [value for _, value in finite]
+
+
+def _draw_curve(axes: Axes, seen: list[float], values: list[float], *, title: str, colour: str, smooth: bool) -> None:
+    """A line over the training images seen; a noisy one is faint, with its running mean on top."""
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("training images seen", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    if not values:
+        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", va="center", color="#707070")
+        return
+    window = len(values) // 20
+    noisy = smooth and window >= 2
+    axes.plot(seen, values, color=colour, linewidth=0.8 if noisy else 1.6, alpha=0.35 if noisy else 1.0)
+    if noisy:
+        window += 1 - window % 2  # an odd one, for a mean without lag
+        mean = np.convolve(values, np.full(window, 1 / window), mode="valid").tolist()
+        seen, values = seen[window // 2 : -(window // 2)], mean
+        axes.plot(seen, values, color=colour, linewidth=1.6)
+    axes.plot(seen[-1:], values[-1:], "o", color=colour, markersize=4)
+    axes.annotate(f"{values[-1]:.3f}", (seen[-1], values[-1]), xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)

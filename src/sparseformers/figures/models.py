@@ -1,0 +1,140 @@
+"""Inputs beside where one or several models look: the papers' Figures 3 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sparseformers.figures.colours import token_colours
+from sparseformers.figures.data import FocusPicture, coverage, inside_frame, inside_rois
+from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
+from sparseformers.figures.sheet import check_count, open_sheet
+from sparseformers.figures.stages import choose_stages, stage_name
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, look_at
+from sparseformers.model.sparseformer import SparseFormer
+
+
+@dataclass(frozen=True, eq=False)
+class ModelsPicture:
+    """A photograph with where each of several models looked at it.
+
+    Raises:
+        ValueError: if there is no model.
+    """
+
+    image: Tensor
+    """3 x H x W in [0, 1]: the photograph as it is drawn."""
+    title: str
+    """What to call it."""
+    looks: Mapping[str, FocusPicture]
+    """What each model saw, by the model's name, all in the coordinates of ``image``."""
+
+    def __post_init__(self) -> None:
+        if not self.looks:
+            raise ValueError("a picture needs at least one model that looks at it")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """S x N x 4 of each model: what pictures on one sheet have in common."""
+        return {name: tuple(look.rois.shape) for name, look in self.looks.items()}
+
+
+def trace_models(
+    models: Mapping[str, SparseFormer],
+    photographs: Iterable[Photograph],
+    *,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[ModelsPicture]:
+    """Looks at photographs with several models.
+
+    Each model sees its own view of a photograph, at its own size. All RoIs and points are given in the coordinates of the
+    photograph, so models of different preprocessing are aligned by what they look at.
+
+    Args:
+        models: by name.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        view: what a model is given of a photograph.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    pictures = []
+    for title, image in photographs:
+        drawn = drawn_pixels(image, longest)
+        looks = {name: look_at(student, image, drawn, title, view=view) for name, student in models.items()}
+        pictures.append(ModelsPicture(drawn, title, looks))
+    return pictures
+
+
+def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
+    """A row of panels for each picture: the input, then for each model the RoIs at some stages and the last sampling points.
+
+    A token keeps its colour in all panels of its model. A picture is dark and grey where no RoI (or no sampling point) is, and
+    where it is not given to the model at all.
+
+    Args:
+        pictures: 1 to 64, all of the same models.
+        stages: of which to draw the RoIs: 0 for the start, i for after the i-th iteration, -1 for the last; by default
+            the first, third and last of them (each once, if there are fewer).
+        columns: pictures side by side; by default as many as make the sheet about square.
+
+    Raises:
+        ConfigError: for no picture or more than 64, a stage that a model does not have, or less than one column.
+        ValueError: if the pictures differ in their models, or in a model's numbers of stages or tokens.
+    """
+    check_count(len(pictures))
+    shapes = pictures[0].shapes
+    if any(picture.shapes != shapes for picture in pictures):
+        raise ValueError("the pictures on a sheet must have the same models with the same numbers of stages and tokens")
+    shown = {name: choose_stages(shape[0], stages) for name, shape in shapes.items()}
+    headings = ["Input"]
+    for name, chosen in shown.items():
+        headings += [*(f"RoIs, {stage_name(stage, shapes[name][0])}" for stage in chosen), "Sampling points, last stage"]
+    groups = [(name, len(chosen) + 1) for name, chosen in shown.items()] if len(shown) > 1 else []
+    images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
+    figure, rows = open_sheet(images, titles, headings, columns=columns, groups=groups)
+    for picture, panels in zip(pictures, rows, strict=True):
+        draw_photograph(panels[0], picture.image, _given(picture))
+        first = 1
+        for name, look in picture.looks.items():
+            _draw_look(panels[first : first + len(shown[name]) + 1], look, shown[name])
+            first += len(shown[name]) + 1
+    return figure
+
+
+def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
+    """As :func:`draw_models` for one student.
+
+    Args:
+        pictures: 1 to 64, all of the same student.
+        stages: of which to draw the RoIs; by default the first, third and last.
+        columns: pictures side by side; by default as many as make the sheet about square.
+    """
+    return draw_models(
+        [ModelsPicture(picture.image, picture.title, {"": picture}) for picture in pictures], stages=stages, columns=columns
+    )
+
+
+def _draw_look(panels: Sequence[Axes], look: FocusPicture, stages: Sequence[int]) -> None:
+    """RoIs at the stages, one panel each, and the last sampling points in the last panel."""
+    height, width = look.image.shape[-2:]
+    given = inside_frame(look, height=height, width=width)
+    colours = token_colours(look.rois.shape[1])
+    for axes, stage in zip(panels, stages, strict=False):
+        draw_photograph(axes, look.image, given * inside_rois(look.rois[stage], height=height, width=width))
+        draw_rois(axes, look.rois[stage], colours, width=width, height=height)
+    draw_photograph(panels[-1], look.image, coverage(look, height=height, width=width))
+    draw_points(panels[-1], look.points[-1], colours, width=width, height=height)
+
+
+def _given(picture: ModelsPicture) -> Tensor:
+    """H x W: 1.0 where at least one model was given the photograph."""
+    height, width = picture.image.shape[-2:]
+    frames = [inside_frame(look, height=height, width=width) for look in picture.looks.values()]
+    given = frames[0]
+    for frame in frames[1:]:
+        given = given.maximum(frame)
+    return given

@@ -1,0 +1,206 @@
+"""What features say of each place, as colours: the teacher's patches beside the student's few tokens, on the same axes.
+
+Legend: B images, D width, h x w cells of the grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation.modes import evaluation_mode
+from sparseformers.figures.data import Box
+from sparseformers.figures.panels import draw_photograph
+from sparseformers.figures.sheet import open_sheet
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
+from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.teachers import Teacher
+
+AXES = 3
+"""Principal axes: one each for red, green and blue."""
+TAILS = 0.02
+"""Share of the teacher's patches that saturate at either end of an axis, so that a single odd patch does not grey the rest."""
+HEADINGS = ("Input", "Teacher's patches", "Student's tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class PCAPicture:
+    """An image with the features of teacher and student in the same colours, on the same grid."""
+
+    image: Tensor
+    """3 x H x W in [0, 1], red-green-blue."""
+    teacher: Tensor
+    """3 x h x w in [0, 1]: where each cell's teacher features lie on the three axes."""
+    student: Tensor
+    """3 x h x w in [0, 1]: the same of the student's tokens, splatted onto the grid."""
+    cosine: float
+    """Mean over the cells of the cosine between the two, in all D channels and the teacher's mean subtracted; in [-1, 1]."""
+    title: str
+    """What to call the image, such as its file name."""
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalColours:
+    """A map from features to colours, fitted once and used for all."""
+
+    mean: Tensor
+    """D."""
+    axes: Tensor
+    """D x 3, orthonormal, the axis of the greatest variance first; float64."""
+    low: Tensor
+    """3: what is black (or 0 of a colour) on each axis."""
+    high: Tensor
+    """3: what is full colour."""
+    explained: float
+    """Share of the variance that lies on the three axes, in [0, 1]."""
+
+    @classmethod
+    def of(cls, features: Tensor) -> PrincipalColours:
+        """The principal axes of B x D x h x w features, and the range that they span there.
+
+        An axis has two directions; the one with its greatest entry positive is taken, so that the colours are the same each time.
+        """
+        rows = features.double().transpose(0, 1).flatten(1).T  # M x D
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        axes = vectors[:, -AXES:].flip(-1)
+        greatest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
+        axes = axes * greatest.sign()
+        low, high = torch.quantile(centred @ axes, torch.tensor([TAILS, 1 - TAILS]).double(), dim=0)
+        explained = variances[-AXES:].sum() / variances.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        return cls(mean, axes, low, high, float(explained.clamp(0, 1)))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """B x D x h x w -> B x 3 x h x w in [0, 1]; grey along an axis on which nothing differed."""
+        places = torch.einsum("bdhw,da->bahw", features.double() - self.mean[:, None, None], self.axes)
+        span = (self.high - self.low)[:, None, None]
+        colours = (places - self.low[:, None, None]) / span.clamp_min(1e-12)
+        return torch.where(span > 1e-12, colours, 0.5).clamp(0, 1).float()
+
+
+def trace_pca(
+    student: SparseFormer,
+    teacher: Teacher,
+    images: Tensor,
+    titles: Sequence[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+) -> list[PCAPicture]:
+    """Features of both on one grid, on the three principal axes of the teacher's patches of all these images together.
+
+    Both run in evaluation mode without gradients; each of their modules is back in its own mode afterwards.
+
+    Args:
+        student: on any device.
+        teacher: the one that it was made from, on the same device; its patches are taken after its final norm.
+        images: B x 3 x H x W in [0, 1] at the teacher's size.
+        titles: one per image.
+        size: rows and columns of the grid, or one number for both; by default the grid of the teacher's patches. On another
+            grid the teacher's features are interpolated, or averaged.
+
+    Raises:
+        ConfigError: if the student's tokens are not as wide as the teacher's, so that they have no axes in common.
+        ValueError: if titles and images differ in number, for images of another size, or a size below 1.
+    """
+    if len(titles) != len(images):
+        raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
+    device = next(student.parameters()).device
+    with evaluation_mode(student, teacher), torch.inference_mode():
+        _, patches = teacher.embedding_and_tokens(images.to(device))
+        rows, columns = patches.shape[-2:]
+        grid = (rows, columns) if size is None else (size, size) if isinstance(size, int) else size
+        splatted = student(images.to(device)).to_grid(grid)
+        of_teacher = _on_grid(patches.float(), grid)
+    if splatted.shape[1] != of_teacher.shape[1]:
+        raise ConfigError(
+            f"The student's tokens have {splatted.shape[1]} channels and the teacher's {of_teacher.shape[1]}.",
+            "Features can only share colours with those of the teacher that the student was made from.",
+        )
+    of_teacher, of_student, drawn = (tensor.float().cpu().clone() for tensor in (of_teacher, splatted, images))
+    colours = PrincipalColours.of(of_teacher)
+    centre = colours.mean.float()[:, None, None]
+    cosine = F.cosine_similarity(of_student - centre, of_teacher - centre, dim=1).mean(dim=(1, 2))
+    teachers, students = colours(of_teacher), colours(of_student)
+    return [
+        PCAPicture(drawn[index], teachers[index], students[index], float(cosine[index]), title)
+        for index, title in enumerate(titles)
+    ]
+
+
+def trace_pca_on_photographs(
+    student: SparseFormer,
+    teacher: Teacher,
+    photographs: Iterable[Photograph],
+    *,
+    size: int | tuple[int, int] | None = None,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[PCAPicture]:
+    """As :func:`trace_pca`, for photographs of any shapes, drawn in their own.
+
+    A teacher takes images of one size, so both are given a whole photograph squashed to it; the grid of features is stretched
+    back over the photograph. In their own view it is the part that they see, without distortion for most teachers.
+
+    Args:
+        student: as for :func:`trace_pca`.
+        teacher: as for :func:`trace_pca`.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        size: as for :func:`trace_pca`.
+        view: what the networks are given of a photograph.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    own = teacher.preprocessing
+    given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
+    images, titles, drawn = [], [], []
+    for title, photograph in photographs:
+        seen = view_of(photograph, given, "own")
+        images.append(seen.pixels)
+        titles.append(title)
+        drawn.append(_part(drawn_pixels(photograph, longest), seen.frame))
+    pictures = trace_pca(student, teacher, torch.stack(images), titles, size=size)
+    return [dataclasses.replace(picture, image=image) for picture, image in zip(pictures, drawn, strict=True)]
+
+
+def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
+    """A row of panels for each picture: the input, the teacher's patches, the student's tokens on the same grid.
+
+    The same colour means the same features in all panels of the sheet, if it was traced in one call.
+
+    Args:
+        pictures: 1 to 64.
+        columns: pictures side by side; by default as many as make the sheet about square.
+
+    Raises:
+        ConfigError: for no picture or more than 64, or less than one column.
+    """
+    images = [picture.image for picture in pictures]
+    titles = [f"{picture.title} (cosine {picture.cosine:.2f})" for picture in pictures]
+    figure, panels = open_sheet(images, titles, HEADINGS, columns=columns)
+    for picture, (first, second, third) in zip(pictures, panels, strict=True):
+        draw_photograph(first, picture.image)
+        for axes, cells in ((second, picture.teacher), (third, picture.student)):
+            draw_photograph(axes, F.interpolate(cells[None], picture.image.shape[-2:], mode="nearest-exact")[0])
+    return figure
+
+
+def _on_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """B x D x rows x columns on another grid."""
+    if tuple(features.shape[-2:]) == grid:
+        return features
+    return F.interpolate(features, grid, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _part(image: Tensor, frame: Box) -> Tensor:
+    """The part of an image (3 x H x W) in a frame, to the nearest pixel."""
+    height, width = image.shape[-2:]
+    (x1, y1, x2, y2), sides = frame, (width, height, width, height)
+    left, top, right, bottom = (round(edge * side) for edge, side in zip((x1, y1, x2, y2), sides, strict=True))
+    return image[:, top : max(bottom, top + 1), left : max(right, left + 1)]

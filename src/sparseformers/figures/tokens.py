@@ -1,0 +1,267 @@
+"""The tokens that an embedding is made of: the most influential ones, where they look and what they see there.
+
+Legend: N latent tokens of a student, K of them shown; RoIs are (x1, y1, x2, y2) in [0, 1] of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation.attention import token_influence
+from sparseformers.figures.colours import HALO, token_colours
+from sparseformers.figures.data import WHOLE, Box, FocusPicture, inside_rois, placed, trace_focus
+from sparseformers.figures.layout import Place, divide
+from sparseformers.figures.panels import Array, draw_numbers, draw_photograph, draw_rois
+from sparseformers.figures.sheet import check_count, open_sheet, write_under
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
+from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.rois import centre_and_size
+
+LARGEST_CUT = 512
+"""Pixels along the longer side of what is cut out, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokensPicture:
+    """An image with a student's most influential tokens on it.
+
+    Raises:
+        ValueError: if the shapes are other than said here.
+    """
+
+    image: Tensor
+    """3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn."""
+    tokens: Tensor
+    """K, int64: which of the N tokens, the most influential one first."""
+    influence: Tensor
+    """K: their shares of the embedding, see :func:`~sparseformers.evaluation.token_influence`; those of all N sum to one."""
+    rois: Tensor
+    """K x 4: where they look in the end."""
+    of: int
+    """N, how many tokens the student has."""
+    title: str
+    """What to call the image, such as its file name."""
+    frame: Box = WHOLE
+    """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of it."""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[0] != 3:
+            raise ValueError(f"a picture must be 3 x H x W, not {tuple(self.image.shape)}")
+        count = len(self.tokens)
+        if not count or self.influence.shape != (count,) or self.rois.shape != (count, 4):
+            raise ValueError(
+                f"{count} tokens need as many influences and RoIs, not {tuple(self.influence.shape)} and {tuple(self.rois.shape)}"
+            )
+
+    @property
+    def contents(self) -> tuple[Tensor, ...]:
+        """What each of the K tokens sees, 3 x h x w in [0, 1], as large as its RoI is on ``image``; see :func:`cut_out`."""
+        return tuple(cut_out(self.image, roi, self.frame) for roi in self.rois)
+
+
+def trace_tokens(student: SparseFormer, images: Tensor, titles: Sequence[str], *, count: int = 8) -> list[TokensPicture]:
+    """Looks at images with a student and finds the tokens that its embedding is made of.
+
+    Args:
+        student: any SparseFormer, on any device.
+        images: B x 3 x H x W in [0, 1], red-green-blue.
+        titles: one per image.
+        count: K, how many tokens to show; all of a student that has fewer.
+
+    Returns:
+        One picture per image. To draw on (and cut out of) a finer version of an image,
+        ``dataclasses.replace(picture, image=finer)``.
+
+    Raises:
+        ConfigError: for a count below 1, or a student without attention to read.
+        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    """
+    _check_tokens(count)
+    influences = token_influence(student, images)
+    return [
+        _most_influential(picture, influence, count)
+        for picture, influence in zip(trace_focus(student, images, titles), influences, strict=True)
+    ]
+
+
+def trace_tokens_on_photographs(
+    student: SparseFormer,
+    photographs: Iterable[Photograph],
+    *,
+    count: int = 8,
+    view: ViewKind = "whole",
+    longest: int = LONGEST_DRAWN,
+) -> list[TokensPicture]:
+    """As :func:`trace_tokens`, for photographs of any shapes, drawn in their own and cut out of their own pixels.
+
+    Args:
+        student: any SparseFormer, on any device.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        count: as for :func:`trace_tokens`.
+        view: what the student is given of a photograph.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
+    """
+    _check_tokens(count)
+    pictures = []
+    for title, photograph in photographs:
+        seen = view_of(photograph, student.config.preprocessing, view)
+        given = seen.pixels.unsqueeze(0)
+        (picture,) = trace_focus(student, given, [title])
+        whole = placed(picture, drawn_pixels(photograph, longest), seen.frame)
+        pictures.append(_most_influential(whole, token_influence(student, given)[0], count))
+    return pictures
+
+
+def _check_tokens(count: int) -> None:
+    if count < 1:
+        raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
+
+
+def _most_influential(picture: FocusPicture, influence: Tensor, count: int) -> TokensPicture:
+    """The ``count`` tokens of most influence; of equal ones, the first."""
+    sorted_influence, order = influence.sort(descending=True, stable=True)
+    tokens = order[:count]
+    return TokensPicture(
+        image=picture.image,
+        tokens=tokens,
+        influence=sorted_influence[:count],
+        rois=picture.rois[-1, tokens],
+        of=len(influence),
+        title=picture.title,
+        frame=picture.frame,
+    )
+
+
+def cut_out(image: Tensor, roi: Tensor, frame: Box = WHOLE) -> Tensor:
+    """The pixels of a RoI, in the RoI's own aspect ratio.
+
+    What is outside of the frame shows the frame's border repeated: that is what the network reads there.
+
+    Args:
+        image: 3 x H x W in [0, 1].
+        roi: 4, (x1, y1, x2, y2) in [0, 1] of the image, or reaching outside of it.
+        frame: the part of the image that the network was given.
+
+    Returns:
+        3 x h x w in [0, 1], at least one pixel and at most ``LARGEST_CUT`` a side; black for a RoI that is not finite.
+    """
+    if not roi.isfinite().all():
+        return image.new_zeros(3, 1, 1)
+    height, width = image.shape[-2:]
+    _, size = centre_and_size(roi)
+    shrink = min(1.0, LARGEST_CUT / max(1.0, size[0].item() * width, size[1].item() * height))
+    across = _pixels(roi[0::2], width, shrink).clamp(*_border(frame[0::2], width))
+    down = _pixels(roi[1::2], height, shrink).clamp(*_border(frame[1::2], height))
+    places = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)  # h x w x 2
+    return F.grid_sample(image[None], 2 * places[None] - 1, padding_mode="border", align_corners=False)[0]
+
+
+def _pixels(span: Tensor, pixels: int, shrink: float) -> Tensor:
+    """The centres of pixels along one axis of a RoI, ``shrink`` times as many as the image has there: 2 -> M in [0, 1]."""
+    near, far = span.min(), span.max()
+    count = max(1, round((far - near).item() * pixels * shrink))
+    return near + (torch.arange(count) + 0.5) / count * (far - near)
+
+
+def _border(span: tuple[float, ...], pixels: int) -> tuple[float, float]:
+    """The centres of the first and last pixel inside a part of the image, along one axis."""
+    near, far = span[0] + 0.5 / pixels, span[1] - 0.5 / pixels
+    return min(near, far), max(near, far)
+
+
+CAPTION = 0.17
+"""Room for what stands under a panel, in inches: one line."""
+CELLS_IN_PANEL = 4
+"""Contents in the room of a panel, about."""
+MOST_PANELS = 4
+"""Of contents beside a picture; with more tokens, contents get smaller."""
+BESIDE = 0.4
+"""How bright a photograph is where none of the tokens looks: the few RoIs stand out, and it can still be made out."""
+SMALLEST_CONTENT = 0.04
+"""A side of what is drawn of a content, in inches: a RoI may be a line."""
+
+
+def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None) -> Figure:
+    """For each picture, the most influential tokens: their RoIs on the image, and what is in each, with its influence.
+
+    Tokens are numbered from the most influential one, and have the colours that they have in all other figures. The picture
+    is dark and grey where none of their RoIs is.
+
+    Args:
+        pictures: 1 to 64, all of the same student, with the same number of tokens shown.
+        columns: pictures side by side; by default as many as make the sheet about square.
+
+    Raises:
+        ConfigError: for no picture or more than 64, or less than one column.
+        ValueError: if the pictures differ in their numbers of tokens.
+    """
+    check_count(len(pictures))
+    shown, of = len(pictures[0].tokens), pictures[0].of
+    if any((len(picture.tokens), picture.of) != (shown, of) for picture in pictures):
+        raise ValueError("the pictures on a sheet must have the same numbers of tokens")
+    room = min(MOST_PANELS, math.ceil(shown / CELLS_IN_PANEL))
+    heading = f"All {of} tokens" if shown == of else f"The {shown} most influential of {of} tokens"
+    sheet = open_sheet(
+        [picture.image for picture in pictures],
+        [picture.title for picture in pictures],
+        ["Where they look", "What they see", *[""] * (room - 1)],
+        columns=columns,
+        groups=[(heading, 1 + room)],
+        caption=CAPTION,
+    )
+    all_colours = token_colours(of)
+    for picture, (on_image, *rest) in zip(pictures, sheet.panels, strict=True):
+        colours = all_colours[picture.tokens.numpy()]
+        _draw_on_image(on_image, picture, colours)
+        cells = _cells(sheet.figure, rest, shown)
+        for rank, (content, cell) in enumerate(zip(picture.contents, cells, strict=True)):
+            axes = _draw_content(sheet.figure, cell, content, colours[rank])
+            write_under(axes, f"{rank + 1}: {picture.influence[rank].item():.1%}")
+    return sheet.figure
+
+
+def _draw_on_image(axes: Axes, picture: TokensPicture, colours: Array) -> None:
+    """RoIs with their ranks, and the share of all of them together."""
+    height, width = picture.image.shape[-2:]
+    given = inside_rois(torch.tensor([picture.frame]), height=height, width=width)
+    inside = inside_rois(picture.rois, height=height, width=width)
+    draw_photograph(axes, picture.image, given * (BESIDE + (1 - BESIDE) * inside))
+    draw_rois(axes, picture.rois, colours, width=width, height=height)
+    draw_numbers(axes, picture.rois, colours, width=width, height=height)
+    write_under(axes, f"together {picture.influence.sum().item():.1%} of the attention")
+
+
+def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[Place]:
+    """Places for so many contents in the room of panels side by side, which go."""
+    first, last = panels[0].get_position(), panels[-1].get_position()
+    for axes in panels:
+        axes.remove()
+    width, height = figure.get_size_inches()
+    return divide(Place(first.x0, first.y0, last.x1 - first.x0, first.height), count, width=width, height=height, caption=CAPTION)
+
+
+def _draw_content(figure: Figure, cell: Place, content: Tensor, colour: Array) -> Axes:
+    """What a token sees, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
+    sheet_width, sheet_height = figure.get_size_inches()
+    height, width = content.shape[-2:]
+    scale = min(cell.width * sheet_width / width, cell.height * sheet_height / height)  # inches a pixel
+    wide, high = (max(SMALLEST_CONTENT, side * scale) for side in (width, height))
+    left = cell.left + (cell.width - wide / sheet_width) / 2
+    axes = figure.add_axes((left, cell.bottom, wide / sheet_width, high / sheet_height))
+    axes.imshow(content.clamp(0, 1).permute(1, 2, 0).numpy(), aspect="auto", interpolation="antialiased")
+    axes.set_axis_off()
+    frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, linewidth=2.0, clip_on=False)
+    frame.set_path_effects([withStroke(linewidth=3.0, foreground=HALO)])
+    axes.add_patch(frame)
+    return axes

@@ -1,0 +1,78 @@
+"""Folding: what does not depend on the image is computed once, and not for every image again."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import GridConfig
+from sparseformers.inference.cells import FoldedCells, has_cells
+from sparseformers.inference.first_look import FoldedFocusing, FoldedOriginalFocusing
+from sparseformers.inference.layers import fold_layer_scales
+from sparseformers.model import FocusingTransformer, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
+from sparseformers.model.focusing import Front, refuse_other_tokens
+from sparseformers.model.sparseformer import check_images
+
+
+class FoldedSparseFormer(nn.Module):
+    """A student for inference at one number of tokens, with the outputs of the student that it was made of.
+
+    Its weights are not a student's any more: it cannot be trained or saved as one. It compiles and exports as a student does.
+
+    Args:
+        student: a copy that may be taken apart.
+        tokens: N.
+    """
+
+    def __init__(self, student: SparseFormer, tokens: int) -> None:
+        super().__init__()
+        self.config = student.config
+        self.tokens = tokens
+        self.normalise: nn.Module = student.normalise
+        front = cast(nn.Module, student.focusing)
+        if isinstance(front, FocusingTransformer):
+            front = FoldedFocusing(front)
+        elif isinstance(front, OriginalFocusingTransformer):
+            front = FoldedOriginalFocusing(front)
+        elif has_cells(front, tokens):
+            front = FoldedCells(front, student.normalise, tokens)
+            self.normalise = nn.Identity()
+        self.focusing = cast(Front, front)
+        self.cortex = student.cortex
+        fold_layer_scales(self)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> SparseFormerOutput:
+        """As :meth:`SparseFormer.forward` at the number of tokens that it was folded for."""
+        check_images(images)
+        focus = self.focusing(self.normalise(images), self.tokens)
+        embedding, logits, final_tokens = self.cortex(focus.tokens)
+        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois, focus.tokens)
+
+
+def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFormer:
+    """A student for inference, with everything computed beforehand that does not depend on the image.
+
+    That is, in the papers' fronts: the tokens, RoIs, sampling points and mixing matrices of the first look (in v1 after the
+    first attention). In the inherited front, as far as it has no further looks and its rows are of equal length: RoIs, points,
+    positions, and the normalisation, which becomes part of the patch embedding. In all blocks: the factors of LayerScale.
+
+    Args:
+        student: is copied, and stays as it is.
+        tokens: latent tokens N, if other than configured; only an inherited front has other numbers.
+
+    Returns:
+        In evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
+
+    Raises:
+        ValueError: for a number of tokens that the front cannot give.
+    """
+    own = student.config.focusing
+    count = own.tokens if tokens is None else tokens
+    if not isinstance(own, GridConfig):
+        refuse_other_tokens(count, own.tokens)
+    with torch.no_grad():
+        return FoldedSparseFormer(copy.deepcopy(student).eval(), count).eval()

@@ -1,0 +1,22 @@
+"""From a teacher to a student that is not trained yet."""
+
+from sparseformers.inheritance.groups import GROUPS, count_parameters, freeze_inherited, parameter_groups
+from sparseformers.inheritance.inherit import Inheritance, default_tokens, inherit
+from sparseformers.inheritance.provenance import Provenance
+from sparseformers.inheritance.report import BlockFate, InheritReport
+from sparseformers.inheritance.shares import Shares, split_depth
+
+__all__ = [
+    "GROUPS",
+    "BlockFate",
+    "InheritReport",
+    "Inheritance",
+    "Provenance",
+    "Shares",
+    "count_parameters",
+    "default_tokens",
+    "freeze_inherited",
+    "inherit",
+    "parameter_groups",
+    "split_depth",
+]

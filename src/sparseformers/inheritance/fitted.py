@@ -1,0 +1,165 @@
+"""A start for the papers' front: fitted in closed form to the tokens of the teacher at a lower resolution.
+
+The front's own start gives the cortex tokens that are twenty times too large for its blocks, and say nothing of the image in
+its language. But on an image that is just large enough for N patches, the teacher itself has a token for each of the N cells
+at the depth where the student's blocks begin. So the RoIs start as those cells, the class token and registers as their mean
+there, the last look's position projection as the best linear map from RoIs to the mean token of their place, and its other
+two linear maps, from what was sampled and from the focusing tokens, as the ridge regression to those tokens. No gradient step
+is taken for it. Beyond the papers.
+
+Legend: M images, N latent tokens, R prefix tokens, D width of the cortex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.model import SparseFormer
+from sparseformers.model.cortex import PrefixTokens
+from sparseformers.model.focusing import FocusingTransformer
+from sparseformers.model.position import RoIPosition, read_map
+from sparseformers.teachers import Teacher
+
+AT_ONCE = 64
+"""Images that are looked at together."""
+RIDGE = 1e-2
+"""Of the regressions, as a share of the mean variance of their inputs."""
+PLACES = 256
+"""Draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too."""
+
+
+class LinearMap(NamedTuple):
+    """What a regression found."""
+
+    weight: Tensor
+    """D_out x D_in."""
+    bias: Tensor
+    """D_out."""
+
+
+@torch.no_grad()
+def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, truncated: int, seed: int = 0) -> float:
+    """Fits the starting values of a student with the papers' front, in place.
+
+    Args:
+        student: new, with a bootstrapped front; on the device of the teacher.
+        teacher: that it was made from.
+        images: M x 3 x H x W in [0, 1] at the teacher's size, some hundreds of those to learn from.
+        truncated: blocks of the teacher that the student leaves behind.
+        seed: of the places that the position projection is fitted at.
+
+    Returns:
+        The share of the variance of the teacher's tokens that is left on ``images``, in [0, 1] but for rounding.
+
+    Raises:
+        TypeError: if the student has another front.
+    """
+    front = student.focusing
+    if not isinstance(front, FocusingTransformer):
+        raise TypeError(f"a fitted start is for the papers' front, not for a {type(front).__name__}")
+    tokens = len(front.initial_rois)
+    theirs = coarse_tokens(teacher, images, tokens=tokens, depth=truncated)
+    prefix, wanted = theirs.split([theirs.shape[1] - tokens, tokens], dim=1)
+    if isinstance(student.cortex.prefix, PrefixTokens):
+        student.cortex.prefix.tokens.copy_(prefix.mean(dim=0))
+    front.initial_rois.copy_(roi_arithmetic.cells(tokens))
+    _fit_positions(front.last_sampling.position, _on_grid(wanted.mean(dim=0)), front.initial_rois, seed)
+    _fit_last_look(student, front, images, wanted)
+    return float(_variance(wanted - _front_tokens(student, images)) / _variance(wanted))
+
+
+@torch.no_grad()
+def coarse_tokens(teacher: Teacher, images: Tensor, *, tokens: int, depth: int) -> Tensor:
+    """The teacher's tokens after ``depth`` blocks, M x (R+N) x D float32, on images so small that they have N patches.
+
+    Args:
+        teacher: to ask.
+        images: M x 3 x H x W in [0, 1], of any size.
+        tokens: N.
+        depth: blocks to go through, from 0.
+    """
+    coarse = CoarseTokens(teacher, tokens=tokens, depth=depth).to(images.device)
+    return torch.cat([coarse(part).float() for part in images.split(AT_ONCE)])
+
+
+def ridge_regression(inputs: Tensor, targets: Tensor) -> LinearMap:
+    """The linear map with the least squares and a little ridge; inputs are standardised for it.
+
+    Args:
+        inputs: rows x D_in.
+        targets: rows x D_out.
+    """
+    scale = inputs.std(dim=0) + 1e-4 * inputs.std() + torch.finfo(inputs.dtype).tiny
+    centre_in, centre_out = inputs.mean(dim=0), targets.mean(dim=0)
+    x, y = ((inputs - centre_in) / scale).double(), (targets - centre_out).double()
+    products = x.T @ x
+    products.diagonal().add_(RIDGE * products.diagonal().mean())
+    weight = torch.linalg.solve(products, x.T @ y).T.to(inputs.dtype) / scale
+    return LinearMap(weight, centre_out - weight @ centre_in)
+
+
+def _fit_positions(position: RoIPosition, places: Tensor, rois: Tensor, seed: int) -> None:
+    """Lets a position projection give what a map D x rows x columns has at the centre of a RoI."""
+    generator = torch.Generator().manual_seed(seed)
+    centre, size = (part.cpu().repeat(PLACES, 1) for part in roi_arithmetic.centre_and_size(rois))
+    elsewhere = centre + 0.5 * size * torch.randn(centre.shape, generator=generator)
+    other = size * (0.3 * torch.randn(size.shape, generator=generator)).exp()
+    # As many draws of the RoIs themselves, where all of them begin.
+    drawn = torch.cat([roi_arithmetic.from_centre_and_size(centre, size), roi_arithmetic.from_centre_and_size(elsewhere, other)])
+    drawn = drawn.to(rois.device)
+    encoding = position.norm(position.encode(drawn, position.width))
+    _put(ridge_regression(encoding, read_map(places, drawn[None])[0]), position.projection)
+
+
+def _fit_last_look(student: SparseFormer, front: FocusingTransformer, images: Tensor, wanted: Tensor) -> None:
+    """Lets what the last look adds up, but for the positions, come as near as it can to M x N x D tokens."""
+    mixing, widen = front.last_sampling.mixing.projection, front.widen
+    with _recorded(mixing) as sampled, _recorded(widen) as focused:
+        own = _front_tokens(student, images)
+    inputs = torch.cat([torch.cat([given for given, _ in part]) for part in (sampled, focused)], dim=-1)
+    given_now = torch.cat([gives for _, gives in sampled]) + torch.cat([gives for _, gives in focused])
+    found = ridge_regression(inputs.flatten(0, 1), (wanted - (own - given_now)).flatten(0, 1))
+    from_sampled, from_focused = found.weight.split([mixing.in_features, widen.in_features], dim=1)
+    _put(LinearMap(from_sampled, found.bias), mixing)
+    _put(LinearMap(from_focused, torch.zeros_like(found.bias)), widen)
+
+
+def _on_grid(tokens: Tensor) -> Tensor:
+    """N x D tokens of cells -> a map D x rows x columns; where rows differ in length, each place has its nearest cell's."""
+    rows, columns = roi_arithmetic.grid_of(len(tokens))
+    centres, _ = roi_arithmetic.centre_and_size(roi_arithmetic.cells(len(tokens)).to(tokens.device))
+    at, _ = roi_arithmetic.centre_and_size(roi_arithmetic.cells(rows * columns).to(tokens.device))
+    return tokens[torch.cdist(at, centres).argmin(dim=1)].T.unflatten(1, (rows, columns))
+
+
+def _front_tokens(student: SparseFormer, images: Tensor) -> Tensor:
+    """What the front gives the cortex, M x N x D float32."""
+    return torch.cat([student.focusing(student.normalise(part)).tokens.float() for part in images.split(AT_ONCE)])
+
+
+def _variance(tokens: Tensor) -> Tensor:
+    """The sum over channels of the variance over images and places."""
+    return tokens.flatten(0, 1).var(dim=0).sum()
+
+
+def _put(found: LinearMap, layer: nn.Linear) -> None:
+    layer.weight.copy_(found.weight)
+    layer.bias.copy_(found.bias)
+
+
+@contextmanager
+def _recorded(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Within it, what the layer is given and gives, call by call."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = layer.register_forward_hook(lambda _, given, gives: calls.append((given[0].float(), gives.float())))
+    try:
+        yield calls
+    finally:
+        hook.remove()

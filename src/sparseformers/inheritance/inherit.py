@@ -1,0 +1,178 @@
+"""Inheritance: what a student takes over from its teacher.
+
+With the papers' front (Gao et al., CVPR 2024, section 3 and appendix A.1) the teacher's leading blocks are truncated, the
+middle ones tuned, the ending ones and the head frozen. With an inherited front nothing is truncated: the student starts as
+its teacher at a lower resolution. Either way what it gives lies in the teacher's embedding space from the first step on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparseformers.config import FocusingConfig, GridConfig, SparseFormerConfig
+from sparseformers.errors import ConfigError
+from sparseformers.inheritance.groups import freeze_inherited
+from sparseformers.inheritance.provenance import Provenance
+from sparseformers.inheritance.report import InheritReport, report_on
+from sparseformers.inheritance.shares import Shares, split_depth
+from sparseformers.model import SparseFormer
+from sparseformers.teachers import Teacher
+
+FrontKind = Literal["grid", "focusing"]
+
+
+class Inheritance(NamedTuple):
+    """A student with what is known of its making."""
+
+    student: SparseFormer
+    """Frozen parts have ``requires_grad`` off."""
+    report: InheritReport
+    """What was inherited and what is new."""
+    provenance: Provenance
+    """What is saved with its weights."""
+
+
+def inherit(
+    teacher: Teacher,
+    *,
+    front: FrontKind = "grid",
+    tokens: int | None = None,
+    truncate: int | None = None,
+    tune: int | None = None,
+    freeze: int | None = None,
+    focusing_width: int | None = None,
+    channels: int = 64,
+    points: int = 16,
+    iterations: int = 4,
+    looks: int = 0,
+    seed: int = 0,
+) -> Inheritance:
+    """Makes a student of a teacher.
+
+    Args:
+        teacher: from :func:`sparseformers.load_teacher`.
+        front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer.
+        tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
+            rounded to a full grid (for the paper's front the class token counts).
+        truncate: leading blocks to leave behind; by default a third for the paper's front, none for an inherited one.
+        tune: blocks after them to go on learning.
+        freeze: ending blocks to keep as they are, a third by default; what is not given follows from the teacher's depth.
+        focusing_width: the paper's front: F, by default half the teacher's width, rounded up to a multiple of 64.
+        channels: the paper's front: C of the stem.
+        points: the paper's front: P sampling points per token.
+        iterations: the paper's front: of the focusing transformer.
+        looks: inherited front: further looks at the image: after each of so many first blocks RoIs move; 0 keeps to the cells.
+        seed: of the starting values of the new parts.
+
+    Raises:
+        ConfigError: if the shares do not add up to the teacher's depth, or a size is impossible.
+        WeightsError: if the teacher lacks a weight that it should have.
+    """
+    shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
+    tokens = default_tokens(teacher, front) if tokens is None else tokens
+    if front == "grid":
+        config = _inherited_config(teacher, tokens=tokens, looks=looks)
+    else:
+        width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
+        focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
+        config = SparseFormerConfig(
+            focusing=focusing,
+            cortex=dataclasses.replace(teacher.anatomy, depth=teacher.depth - shares.truncate),
+            preprocessing=teacher.preprocessing,
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = SparseFormer(config)
+    in_front = looks if front == "grid" else 0
+    inherited = _cortex_state(teacher, skipped=shares.truncate + in_front, prefix=front == "focusing")
+    left_behind = ["the patch embedding", "the position embeddings"]
+    if isinstance(config.focusing, GridConfig):
+        inherited |= _front_state(teacher, config.focusing)
+        left_behind = []
+    student.load_state_dict(student.state_dict() | inherited)
+    freeze_inherited(student, shares)
+    provenance = Provenance(
+        teacher=teacher.identity.name,
+        teacher_fingerprint=teacher.fingerprint(),
+        shares=shares,
+        image_size=teacher.preprocessing.size,
+        crop=teacher.preprocessing.crop,
+    )
+    return Inheritance(student, report_on(teacher, student, shares, left_behind), provenance)
+
+
+def default_tokens(teacher: Teacher, front: FrontKind) -> int:
+    """A quarter of the teacher's patch tokens on a full grid (256 -> 8 x 8); the paper counts the class token in (196 -> 48)."""
+    side = max(2, round(math.sqrt(teacher.patch_tokens / 4)))
+    return side * side - (min(1, teacher.anatomy.prefix_tokens) if front == "focusing" else 0)
+
+
+def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | None, freeze: int | None) -> Shares:
+    if front == "focusing":
+        return split_depth(depth, truncate=truncate, tune=tune, freeze=freeze)
+    if truncate:
+        raise ConfigError(
+            f"--truncate {truncate} is impossible with an inherited front: it keeps all of the teacher's blocks.",
+            "Leave it out, or use --front focusing.",
+        )
+    third = split_depth(depth).freeze
+    return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
+
+
+def _inherited_config(teacher: Teacher, *, tokens: int, looks: int) -> SparseFormerConfig:
+    if looks > teacher.depth:
+        raise ConfigError(
+            f"--looks {looks} is impossible: the teacher has {teacher.depth} blocks to look after.",
+            f"Use 0 to {teacher.depth}.",
+        )
+    embedding = teacher.patch_embedding()
+    focusing = GridConfig(
+        tokens=tokens,
+        looks=looks,
+        patch_size=teacher.patch_size,
+        patch_bias=embedding.bias is not None,
+        pre_norm=embedding.pre_norm is not None,
+    )
+    return SparseFormerConfig(
+        focusing=focusing,
+        cortex=dataclasses.replace(
+            teacher.anatomy,
+            depth=teacher.depth - looks,
+            prefix_from_front=True,
+        ),
+        preprocessing=teacher.preprocessing,
+    )
+
+
+def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, Tensor]:
+    """The teacher's weights from the blocks on, without its first ones, as a student's; blocks are counted from 0 again."""
+    kept = {}
+    for name, value in teacher.cortex_state().items():
+        room, _, rest = name.partition(".")
+        if room == "blocks":
+            index, _, leaf = rest.partition(".")
+            if int(index) >= skipped:
+                kept[f"cortex.blocks.{int(index) - skipped}.{leaf}"] = value
+        elif room != "prefix" or prefix:
+            kept[f"cortex.{name}"] = value
+    return kept
+
+
+def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
+    """What an inherited front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens, first blocks."""
+    embedding = teacher.patch_embedding()
+    state = {"embedding.weight": embedding.weight, "embedding.positions": teacher.positions_on(*config.grid)}
+    if embedding.bias is not None:
+        state["embedding.bias"] = embedding.bias
+    if embedding.pre_norm is not None:
+        state["pre_norm.weight"], state["pre_norm.bias"] = embedding.pre_norm
+    if teacher.anatomy.prefix_tokens:
+        state["prefix.tokens"] = teacher.prefix_tokens()
+    for index in range(config.looks):
+        state |= {f"blocks.{index}.{leaf}": value for leaf, value in teacher.block_state(index).items()}
+    return {f"focusing.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}

@@ -1,0 +1,297 @@
+"""SparseFormers on the Hugging Face hub: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
+
+The class that users get is the core's with huggingface_hub's ``PyTorchModelHubMixin``, and not a ``PreTrainedModel`` of
+transformers. The mixin asks for the hub's client alone, which the package needs anyway; a ``PreTrainedModel`` would make
+transformers a dependency of everyone, and put its configuration, output and starting values in the place of ours. Where
+transformers itself needs a model of its own kind, there is one: :mod:`sparseformers.integrations.vision_tower`.
+
+The core knows of no hub, so this is a subclass above it. It adds nothing to the network: :meth:`SparseFormer.of` takes over the
+modules of a core model, and the package's functions that make one (:mod:`sparseformers.integrations.public`) return it so. The
+mixin's own ways to read and write are replaced: they leave out unknown keys in silence, and fall back to pickles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import (
+    EvalResult,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    PyTorchModelHubMixin,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+
+from sparseformers.errors import RunError, SparseFormersError
+from sparseformers.evaluation import measure_cost
+from sparseformers.files import write_text
+from sparseformers.inheritance import Provenance
+from sparseformers.integrations.card import Figures, card_text, repository_of, without_folders
+from sparseformers.integrations.folder import CARD_FILE, CONFIG_FILE, digest_in, read_figures, refuse_run, write_config
+from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
+from sparseformers.saving import MODEL_FILE, digest, load_saved, save
+from sparseformers.teachers.files import expect_hub
+
+LOGGER = logging.getLogger(__name__)
+
+TASK = "image-feature-extraction"
+"""The hub's name of what a SparseFormer does."""
+
+
+class HubError(SparseFormersError):
+    """The hub cannot be reached, or refuses."""
+
+
+class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc]  # the hub's client is not looked into
+    """A SparseFormer that can be saved to a folder, pushed to a hub and loaded from either.
+
+    Args:
+        config: what it is made of.
+        front: another way to make tokens; the focusing transformer that the configuration names by default.
+    """
+
+    provenance: Provenance | None = None
+    """Where it comes from; None for a model without a teacher."""
+    figures: Figures | None = None
+    """What its run measured; None where it comes from no finished run."""
+    _measured: str | None = None
+    """Digest of the weights that these figures are of."""
+
+    @classmethod
+    def of(cls, student: CoreSparseFormer, *, provenance: Provenance | None = None) -> SparseFormer:
+        """A core model as one that can be shared: it has the very modules of ``student``, no copies.
+
+        Args:
+            student: the model.
+            provenance: where it comes from.
+        """
+        with torch.device("meta"):
+            shared = cls(student.config, front=student.focusing)
+        shared.normalise, shared.cortex = student.normalise, student.cortex
+        shared.provenance = provenance
+        return shared.train(student.training)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> SparseFormer:
+        """Loads a model from a folder (a run's, or one of :meth:`save_pretrained`), a model file, or a repository of the hub.
+
+        Args:
+            pretrained_model_name_or_path: a path, or OWNER/NAME; what exists as a path is taken as one.
+            revision: branch, tag or commit of the repository; its main branch by default.
+            token: for a private repository; True for the one that was logged in with, as by default where there is one.
+            cache_dir: where fetched files are kept; the hub client's own cache by default.
+            local_files_only: look in that cache only.
+            force_download: fetch again what is in it.
+
+        Returns:
+            The model in evaluation mode, float32, on the CPU.
+
+        Raises:
+            HubError: if the repository cannot be fetched, or holds no model file.
+            RunError: if there is neither such a path nor could it be a repository, or it is a folder without a model.
+            WeightsError: if the file is cut short, was tampered with, is no SparseFormer, or is not the one of ``config.json``.
+            ConfigError: if ``config.json`` has unknown keys.
+        """
+        place = Path(pretrained_model_name_or_path)
+        if place.exists():
+            return cls.from_path(place)
+        repository = str(pretrained_model_name_or_path)
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) or place.suffix in (".safetensors", ".pth"):
+            raise RunError(f"There is no folder or file '{repository}'.", "Give an existing one, or a repository as OWNER/NAME.")
+        folder = _fetch(
+            repository,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        return cls.from_path(folder)
+
+    @classmethod
+    def from_path(cls, path: Path) -> SparseFormer:
+        """As :meth:`from_pretrained`, of a folder or a model file."""
+        student, provenance = load_saved(path)
+        shared = cls.of(student, provenance=provenance)
+        if path.is_dir():
+            shared.figures = read_figures(path / CONFIG_FILE, student.config)
+            shared._measured = digest_in(path / MODEL_FILE)
+        return shared
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, token: str | None = None
+    ) -> str | None:
+        """Saves ``model.safetensors``, ``config.json`` and a model card; what the folder has under these names is replaced.
+
+        Figures that a run measured go with the very weights that it measured, and are left out for any others.
+
+        Args:
+            save_directory: the folder; made if need be.
+            repo_id: what the model card says to load, OWNER/NAME; the folder by default.
+            push_to_hub: whether to push it, too, to ``repo_id`` (a repository of the folder's name by default).
+            token: to push with.
+
+        Returns:
+            The address of the commit where it was pushed.
+
+        Raises:
+            RunError: if the folder is a run's, whose settings would be lost.
+            HubError: if pushing fails.
+        """
+        folder = Path(save_directory)
+        refuse_run(folder)
+        name = repo_id or folder.name
+        figures = self._figures_of_these_weights()
+        save(self, folder / MODEL_FILE, provenance=self.provenance)
+        write_config(folder / CONFIG_FILE, self.config, provenance=self.provenance, figures=figures)
+        write_text(folder / CARD_FILE, str(self._card(name, figures)))
+        return self.push_to_hub(name, token=token) if push_to_hub else None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push a SparseFormer",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Pushes what :meth:`save_pretrained` writes to a repository of the hub, which is made if need be, in one commit.
+
+        Of a teacher's local file only the name is told, not the folders that it lies in.
+
+        Args:
+            repo_id: OWNER/NAME, or NAME under the account that was logged in with.
+            commit_message: of the commit.
+            private: whether a repository made by this is private; as the account has it by default.
+            token: that may write; the one that was logged in with by default.
+            branch: to push to; the main one by default.
+            create_pr: whether to propose the commit as a pull request.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: if the hub cannot be reached, or refuses.
+        """
+        remedy = "Check name and network, and log in by 'hf auth login' or give a token that may write; or use save_pretrained."
+        with _hub_errors(f"The model could not be pushed to '{repo_id}'", remedy), tempfile.TemporaryDirectory() as folder:
+            expect_hub(repo_id)
+            api = HfApi(token=token)
+            name = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+            self._without_folders().save_pretrained(folder, repo_id=name)
+            address = api.upload_folder(
+                repo_id=name, folder_path=folder, commit_message=commit_message, revision=branch, create_pr=create_pr
+            )
+        return str(address)
+
+    def generate_model_card(self, *, name: str) -> ModelCard:
+        """The model card: what the hub reads, then the text with the measured figures.
+
+        Args:
+            name: what the card says to load, a repository or a folder.
+        """
+        return self._card(name, self._figures_of_these_weights())
+
+    def _card(self, name: str, figures: Figures | None) -> ModelCard:
+        size = self.config.preprocessing.size if self.provenance is None else self.provenance.image_size
+        text = card_text(
+            self.config,
+            cost=measure_cost(self, size) if figures is None else figures.student_cost,
+            provenance=self.provenance,
+            figures=figures,
+            loading=f'sparseformers.SparseFormer.from_pretrained("{name}")',
+        )
+        data = ModelCardData(
+            library_name="sparseformers",
+            pipeline_tag=TASK,
+            tags=["sparseformer"],
+            base_model=None if self.provenance is None else repository_of(self.provenance.teacher),
+            license=None if figures is None or figures.licence is None else figures.licence.lower(),
+            model_name=name,
+            eval_results=None if figures is None else _results(figures),
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+    def _figures_of_these_weights(self) -> Figures | None:
+        """The figures, unless the weights have changed since they were measured."""
+        if self.figures is None or digest(self.state_dict()) == self._measured:
+            return self.figures
+        LOGGER.warning("The weights have changed since they were measured: their figures are left out of the model card.")
+        return None
+
+    def _without_folders(self) -> SparseFormer:
+        """The same model, the file of its teacher without the folders that it lies in."""
+        provenance = self.provenance
+        if provenance is not None:
+            provenance = dataclasses.replace(provenance, teacher=without_folders(provenance.teacher))
+        shared = SparseFormer.of(self, provenance=provenance)
+        shared.figures, shared._measured = self.figures, self._measured
+        return shared
+
+
+def _results(figures: Figures) -> list[Any]:
+    """The figures in the form that the hub shows as results."""
+    alignment = figures.alignment
+    measures = {"centred_cosine": alignment.centred_cosine, "neighbour_agreement": alignment.neighbour_agreement}
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type="held-out",
+            dataset_name="held-out images of the run",
+            metric_type=measure,
+            metric_name=f"{measure.replace('_', ' ')} with the teacher",
+            metric_value=value,
+        )
+        for measure, value in measures.items()
+    ]
+
+
+def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: bool, **options: Any) -> Path:
+    """The folder in the cache with a repository's model and configuration."""
+    problem = f"There is no folder '{repository}', and it could not be fetched as a repository of the Hugging Face hub"
+    remedy = f"Check the name and the network, or fetch its {MODEL_FILE} and {CONFIG_FILE} elsewhere and give their folder."
+    with _hub_errors(problem, remedy):
+        cached = try_to_load_from_cache(repository, MODEL_FILE, cache_dir=cache_dir, revision=options["revision"])
+        if not local_files_only and not isinstance(cached, str):
+            expect_hub(repository)
+        wanted, places = [MODEL_FILE, CONFIG_FILE], {"cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = Path(snapshot_download(repository, allow_patterns=wanted, **places, **options))
+    if not (folder / MODEL_FILE).is_file():
+        raise HubError(
+            f"The repository '{repository}' holds no {MODEL_FILE}.",
+            f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}').",
+        )
+    return folder
+
+
+@contextmanager
+def _hub_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Turns whatever the hub's client raises into one error with the reason."""
+    try:
+        yield
+    except SparseFormersError:
+        raise
+    except Exception as error:  # the client raises anything from OSError to its HTTP library's own types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise HubError(f"{problem} ({type(error).__name__}: {reason}).", remedy) from error

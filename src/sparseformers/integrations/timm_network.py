@@ -1,0 +1,244 @@
+"""A SparseFormer with the interface of timm's own vision transformers.
+
+Legend: B batch, N latent tokens, R prefix tokens, T = R + N, D cortex width. Unlike everywhere else, images come normalised,
+as timm's data loaders give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sparseformers.errors import ConfigError
+from sparseformers.integrations.timm_head import NetworkWithHead
+from sparseformers.integrations.timm_settings import chosen_blocks, reduction, token_grid
+from sparseformers.model import SparseFormer
+from sparseformers.model.block import TransformerBlock, stochastic_depth
+from sparseformers.model.sparseformer import check_images
+
+UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent")
+"""Last parts of the names of embeddings and RoIs, which weight decay would only pull towards an arbitrary zero."""
+
+
+class TimmSparseFormer(NetworkWithHead):
+    """A SparseFormer that timm's scripts, and what is built on timm, take for one of its own vision transformers.
+
+    Args:
+        student: whose parts become this network's, under their own names; it is not to be used beside it.
+        drop_rate: dropout before the head, in training.
+        drop_path_rate: chance, in training, that a branch of the cortex's last block is left out for an image; it grows evenly
+            from 0 in the first one. None for the student's own.
+        open_shape: whether the first weights that are loaded bring their configuration with them, whatever its shapes;
+            otherwise they have to fit.
+        own_head: whether the network keeps its head and pooling even so.
+    """
+
+    output_fmt = "NLC"
+    drop_path_rate: float | None = None
+
+    def __init__(
+        self,
+        student: SparseFormer,
+        *,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        open_shape: bool = False,
+        own_head: bool = True,
+    ) -> None:
+        super().__init__(student, drop_rate=drop_rate, open_shape=open_shape, own_head=own_head)
+        self.in_chans = 3
+        self.grad_checkpointing = False
+        self.drop_path_rate = drop_path_rate
+        self._set_stochastic_depth()
+
+    def take(self, student: SparseFormer) -> None:
+        super().take(student)
+        self._set_stochastic_depth()
+
+    def _set_stochastic_depth(self) -> None:
+        if self.drop_path_rate is None:
+            return
+        last = max(1, len(self.cortex.blocks) - 1)
+        for index, block in enumerate(self.cortex.blocks):
+            cast(TransformerBlock, block).drop = stochastic_depth(self.drop_path_rate * index / last)
+
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return self.config.cortex.block.width
+
+    @property
+    def num_features(self) -> int:
+        """D, channels of what :meth:`forward_features` gives."""
+        return self.embed_dim
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """R: the class token and registers."""
+        return self.config.cortex.prefix_tokens
+
+    @property
+    def num_reg_tokens(self) -> int:
+        """Registers among the prefix tokens."""
+        return max(0, self.num_prefix_tokens - 1)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a class token."""
+        return self.num_prefix_tokens > 0
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """What timm notes of each block of the cortex; the reduction is that of N tokens spread evenly over the image."""
+        of_each = {"num_chs": self.embed_dim, "reduction": reduction(self.config)}
+        return [{"module": f"cortex.blocks.{index}", **of_each} for index in range(len(self.cortex.blocks))]
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm over all tokens; none where tokens are pooled first (v1), as in timm's networks with ``fc_norm``."""
+        return nn.Identity() if self.config.cortex.pool_first else self.cortex.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the head says of images, or their embeddings where there is none.
+
+        Args:
+            x: normalised images B x 3 x H x W; any H and W from 32 up.
+
+        Returns:
+            B x classes, or B x D_out; B x T x D without pooling and head.
+
+        Raises:
+            ValueError: for another number of dimensions or channels, or smaller images.
+        """
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Normalised images B x 3 x H x W -> tokens B x T x D after the final norm, prefix tokens first."""
+        tokens = self._look(x)
+        for index in range(len(self.cortex.blocks)):
+            tokens = self._think(index, tokens)
+        return self.norm(tokens)
+
+    def _look(self, x: Tensor) -> Tensor:
+        """Normalised images -> tokens as they enter the cortex's first block."""
+        check_images(x)
+        tokens: Tensor = self.cortex.prefix(self.focusing(x).tokens)
+        return tokens
+
+    def _think(self, index: int, tokens: Tensor) -> Tensor:
+        """Tokens through one block of the cortex."""
+        block = self.cortex.blocks[index]
+        return checkpoint(block, tokens, use_reentrant=False) if self.grad_checkpointing else block(tokens)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NLC",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+    ) -> Any:
+        """The latent tokens after several blocks of the cortex, B x N x D each.
+
+        Args:
+            x: normalised images B x 3 x H x W.
+            indices: blocks: the last so many, or those of these indices; all by default.
+            return_prefix_tokens: give a pair for each, with its prefix tokens B x R x D.
+            norm: put the final norm over each.
+            stop_early: leave out the blocks after the last one of ``indices``.
+            output_fmt: ``NLC``; ``NCHW`` where tokens stand for the cells of a grid and stay there.
+            intermediates_only: leave out the final features.
+            output_dict: give a dictionary with timm's keys.
+
+        Returns:
+            As timm's own: the features of :meth:`forward_features` and a list, the list alone, or a dictionary.
+
+        Raises:
+            ConfigError: for a block that is not there, or a format that the tokens do not have.
+        """
+        grid = self._grid_of(output_fmt)
+        taken, last = chosen_blocks(len(self.cortex.blocks), indices)
+        tokens = self._look(x)
+        outputs = []
+        for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
+            tokens = self._think(index, tokens)
+            if index in taken:
+                outputs.append(self.norm(tokens) if norm else tokens)
+        prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
+        outputs = [output[:, self.num_prefix_tokens :] for output in outputs]
+        if grid is not None:
+            outputs = [output.transpose(1, 2).unflatten(-1, grid).contiguous() for output in outputs]
+        if output_dict:
+            named: dict[str, Any] = {"image_intermediates": outputs}
+            if return_prefix_tokens and prefix is not None:
+                named["image_intermediates_prefix"] = prefix
+            return named if intermediates_only else named | {"image_features": self.norm(tokens)}
+        result = list(zip(outputs, prefix, strict=True)) if return_prefix_tokens and prefix is not None else outputs
+        return result if intermediates_only else (self.norm(tokens), result)
+
+    def _grid_of(self, output_fmt: str) -> tuple[int, int] | None:
+        """Rows and columns to arrange tokens in; None to leave them in a row."""
+        if output_fmt == "NLC":
+            return None
+        grid = token_grid(self.config)
+        if output_fmt != "NCHW" or grid is None:
+            why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "they lie where they choose to look, on no grid"
+            raise ConfigError(
+                f"The tokens of this SparseFormer cannot be given as {output_fmt}: {why}.", "Ask for output_fmt='NLC'."
+            )
+        return grid
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes what :meth:`forward_intermediates` does not need.
+
+        Args:
+            indices: the blocks whose tokens are wanted, as there.
+            prune_norm: remove the final norm.
+            prune_head: remove the head and what pools.
+
+        Returns:
+            The indices, counted from the first block.
+        """
+        taken, last = chosen_blocks(len(self.cortex.blocks), indices)
+        self.cortex.blocks = self.cortex.blocks[: last + 1]
+        self.note(depth=last + 1)
+        if prune_norm:
+            self.cortex.norm = nn.Identity()
+            self.note(final_norm=False, pool_first=False)
+        if prune_head:
+            self.cortex.pooled_norm = nn.Identity()
+            self.note(pooled_norm=False)
+            self.reset_classifier(0, "")
+        return taken
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether to compute the cortex's blocks again on the way back, and not to remember what is inside of them."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the embeddings and RoIs."""
+        return {name for name, value in self.named_parameters() if value.ndim > 1 and name.rpartition(".")[2] in UNDECAYED}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups of parameters from the image to the head, for rates that fall from layer to layer.
+
+        The front comes first (of an inherited one each block for itself), then the cortex's blocks, then the final norm; what is
+        not named goes with the head.
+
+        Args:
+            coarse: whether all blocks make one group.
+        """
+        number = "" if coarse else r"(\d+)"
+        return {
+            "stem": r"^focusing\.(?!blocks|steps)|^cortex\.prefix",
+            "looks": rf"^focusing\.(?:blocks|steps)\.{number}",
+            "blocks": [(rf"^cortex\.blocks\.{number}", None), (r"^cortex\.norm", (99999,))],
+        }

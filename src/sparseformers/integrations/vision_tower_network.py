@@ -1,0 +1,162 @@
+"""The vision tower itself, a model of Hugging Face transformers; :func:`sparseformers.as_vision_tower` makes one.
+
+Importing this file makes transformers' Auto classes know it, so that a model with such a tower inside is loaded by its own
+``from_pretrained`` again. Legend: B batch, N latent tokens, R prefix tokens (class token and registers), D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.config import SparseFormerConfig
+from sparseformers.model import Focus, SparseFormer
+from sparseformers.model.grid import GridFront
+from sparseformers.model.sparseformer import Normalise, check_images
+from sparseformers.named import named_config
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.torchvision_guard import import_torchvision
+
+import_torchvision()
+
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel  # noqa: E402
+from transformers.modeling_outputs import BaseModelOutputWithPooling  # noqa: E402
+
+
+class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not looked into
+    """What a tower is made of, in the form of transformers.
+
+    Args:
+        sparseformer: a :class:`~sparseformers.config.SparseFormerConfig` as plain values; that of ``sf_base_clip`` by default.
+        tokens: N, if other than configured.
+        common: what all configurations of transformers have.
+    """
+
+    model_type = "sparseformer_vision"
+    base_config_key = "vision_config"
+
+    def __init__(self, sparseformer: Mapping[str, Any] | None = None, tokens: int | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.sparseformer = to_dict(named_config("sf_base_clip")) if sparseformer is None else dict(sparseformer)
+        config = self.student_config()
+        block = config.cortex.block
+        self.tokens = config.focusing.tokens if tokens is None else tokens
+        self.image_seq_length = self.tokens
+        self.hidden_size, self.intermediate_size = block.width, block.feed_forward_width
+        self.num_hidden_layers, self.num_attention_heads = config.cortex.depth, block.heads
+        self.num_channels = 3
+        self.image_size = config.preprocessing.size[0]
+        self.patch_size = max(1, self.image_size // math.isqrt(self.tokens))
+
+    def student_config(self) -> SparseFormerConfig:
+        """The configuration of the SparseFormer.
+
+        Raises:
+            ConfigError: if it does not fit.
+        """
+        return from_dict(SparseFormerConfig, self.sparseformer, where="configuration of the vision tower")
+
+
+class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transformers is not looked into
+    """A SparseFormer behind the interface that transformers' multimodal models expect of their vision towers.
+
+    Args:
+        config: what it is made of.
+    """
+
+    config_class = SparseFormerVisionConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("TransformerBlock",)
+
+    def __init__(self, config: SparseFormerVisionConfig) -> None:
+        super().__init__(config)
+        self.student = SparseFormer(config.student_config())
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @classmethod
+    def of(cls, student: SparseFormer, tokens: int) -> SparseFormerVisionTower:
+        """A tower with the modules of a student.
+
+        Args:
+            student: whose modules it takes.
+            tokens: N.
+        """
+        with torch.device("meta"):
+            tower = cls(SparseFormerVisionConfig(to_dict(student.config), tokens))
+        tower.student = student
+        return tower.train(student.training)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | int | list[int] | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Looks at images; see :func:`sparseformers.as_vision_tower` for what it returns.
+
+        Args:
+            pixel_values: B x 3 x H x W, normalised.
+            output_hidden_states: whether to return them; transformers' models name the ones that they select, and get all.
+            return_dict: a tuple of the same values if False.
+
+        Raises:
+            ValueError: for another number of dimensions or channels, or a smaller image than 32 pixels a side.
+        """
+        check_images(pixel_values)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        focus, cortex = self._focus(pixel_values), self.student.cortex
+        states = [cortex.prefix(focus.tokens.to(self.dtype))]
+        for block in cortex.blocks:
+            states.append(self._run(block, states[-1]))
+        pooled, tokens = cortex.read(states[-1])
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=self._without_registers(tokens),
+            pooler_output=pooled,
+            hidden_states=None if wanted is None or wanted is False else tuple(map(self._without_registers, states)),
+        )
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return output if as_output else output.to_tuple()
+
+    def _focus(self, pixel_values: Tensor) -> Focus:
+        """The front's tokens with their RoIs, which stay in float32 where a model has been cast to half precision."""
+        front: Any = self.student.focusing
+        if self.dtype not in (torch.float16, torch.bfloat16):
+            return front(pixel_values.to(self.dtype), self.config.tokens)
+        weights = {name: value.float() for name, value in front.named_parameters()}
+        with torch.autocast(pixel_values.device.type, dtype=self.dtype):
+            return functional_call(front, weights, (pixel_values.float(), self.config.tokens))
+
+    def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        """A block, in training not kept in memory where gradient checkpointing is on."""
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(block.__call__, tokens)
+        return block(tokens)
+
+    def _without_registers(self, tokens: Tensor) -> Tensor:
+        """B x (R+N) x D -> B x (1+N) x D, or B x N x D where there is no class token."""
+        registers = tokens.shape[1] - self.config.tokens - 1
+        return tokens if registers < 1 else torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Makes what no file holds; weights start as a SparseFormer's do, which has seen to it itself."""
+        config = self.config.student_config()
+        if isinstance(module, Normalise):
+            fresh = Normalise(config.preprocessing.mean, config.preprocessing.std)
+            module.mean.copy_(fresh.mean)
+            module.std.copy_(fresh.std)
+        elif isinstance(module, GridFront):
+            module.cells.copy_(roi_arithmetic.cells(config.focusing.tokens))
+
+
+AutoConfig.register(SparseFormerVisionConfig.model_type, SparseFormerVisionConfig, exist_ok=True)
+AutoModel.register(SparseFormerVisionConfig, SparseFormerVisionTower, exist_ok=True)

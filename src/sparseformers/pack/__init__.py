@@ -1,6 +1,0 @@
-"""Packing folders of images into tar shards in the format of WebDataset: resumable, verified, the same bytes every time."""
-
-from sparseformers.pack.config import PackConfig
-from sparseformers.pack.run import PackSummary, pack
-
-__all__ = ["PackConfig", "PackSummary", "pack"]

@@ -1,0 +1,192 @@
+"""The configuration of one of the authors' networks, read off the names and shapes of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from sparseformers.config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    BlockConfig,
+    CortexConfig,
+    FocusingConfig,
+    OriginalFocusingConfig,
+    PreprocessingConfig,
+    SparseFormerConfig,
+)
+from sparseformers.errors import ConfigError, WeightsError, shorten
+from sparseformers.released.names import FIRST_BLOCK, Head, Variant
+
+OfficialActivation = Literal["gelu", "quick_gelu"]
+
+MARKS: Mapping[Variant, tuple[str, ...]] = {
+    "bootstrapped": ("cls_embedding.weight", "layers.0.stage_embedding.weight", "layers.0.pe_transition.1.weight"),
+    "original": ("layers.0.adaptive_mixing.m_beta", "layers.0.adaptive_mixing.s_beta", "layers.2.adaptive_mixing.m_beta"),
+}
+"""Weights that only one of the two networks has."""
+
+TITLES: Mapping[Variant, str] = {"bootstrapped": "bootstrapped SparseFormer", "original": "original SparseFormer (v1)"}
+
+
+def variant_of(state: Mapping[str, Tensor]) -> Variant:
+    """Which of the authors' networks a state dict belongs to.
+
+    Raises:
+        WeightsError: if it is neither, naming what is missing, or has parts of both.
+    """
+    found: dict[Variant, list[str]] = {variant: [name for name in names if name in state] for variant, names in MARKS.items()}
+    fitting = [variant for variant, names in found.items() if names]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        named = shorten(name for names in found.values() for name in names)
+        raise WeightsError(
+            f"The weights have parts of both of the authors' networks ({named}).", "Give a file as it was released."
+        )
+    missing = "; ".join(f"a {TITLES[variant]} has {shorten(names)}" for variant, names in MARKS.items())
+    raise WeightsError(
+        f"The weights are not those of one of the authors' networks: missing are the weights that tell ({missing}).",
+        "Give one of their 'converted' files; a model that sparseformers saved is read by sparseformers.load.",
+    )
+
+
+def is_official(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has weights that one of the authors' networks is known by."""
+    return any(name in state for names in MARKS.values() for name in names)
+
+
+def variant_of_config(config: SparseFormerConfig) -> Variant:
+    """Which of the authors' networks a configuration is."""
+    return "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"
+
+
+def head_of(state: Mapping[str, Tensor]) -> Head:
+    """What their ``proj`` is: a classifier has a bias, CLIP's projection has none."""
+    return "classifier" if "proj.bias" in state else "projection"
+
+
+def config_from_state(state: Mapping[str, Tensor], activation: OfficialActivation = "gelu") -> SparseFormerConfig:
+    """The configuration of one of the authors' networks.
+
+    Args:
+        state: weights under the authors' names; only their shapes are read.
+        activation: of the cortex: ``quick_gelu`` for OpenAI's CLIP, which no shape tells.
+
+    Raises:
+        WeightsError: if the weights are of neither network, one that tells a size is missing, or the activation is one that
+            the network does not have.
+    """
+    variant, shapes = variant_of(state), _Shapes(state)
+    _check_activation(variant, head_of(state), activation)
+    try:
+        return _original(shapes) if variant == "original" else _bootstrapped(shapes, head_of(state), activation)
+    except ConfigError as error:
+        raise WeightsError(
+            f"The shapes of the weights make no {TITLES[variant]}: {error.problem}", "Give a file as it was released."
+        ) from None
+
+
+def _check_activation(variant: Variant, head: Head, activation: OfficialActivation) -> None:
+    if variant == "original" and head == "projection":
+        raise WeightsError("The weights do not fit (missing: proj.bias).", "Give a file as it was released; v1 has a classifier.")
+    if head == "classifier" and activation == "quick_gelu":
+        kind = "v1" if variant == "original" else "a model bootstrapped from AugReg"
+        raise WeightsError(
+            f"The activation 'quick_gelu' is that of OpenAI's CLIP, but these are the weights of {kind}, with a classifier.",
+            "Use the activation 'gelu' (the default).",
+        )
+    if head == "projection" and activation == "gelu":
+        raise WeightsError(
+            "The weights end in a projection without a bias, as those of OpenAI's CLIP do, whose activation is quick_gelu.",
+            "Ask for quick_gelu (--activation quick_gelu); if this is no CLIP, its proj.bias is missing.",
+        )
+
+
+class _Shapes:
+    """Shapes by the authors' names, with an error for what is not there."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+
+    def __call__(self, name: str, *, dimensions: int = 2) -> tuple[int, ...]:
+        """The shape of a weight of that many dimensions."""
+        if name not in self._state:
+            raise WeightsError(f"The weights do not fit (missing: {name}).", "Check that the file is whole.")
+        shape = tuple(self._state[name].shape)
+        if len(shape) != dimensions or min(shape) < 1:
+            raise WeightsError(
+                f"The weights do not fit (other shape: {name} {list(shape)}, not {dimensions} dimensions).",
+                "Check that the file is whole.",
+            )
+        return shape
+
+    def depth(self) -> int:
+        """How many blocks of the cortex there are; a gap in their numbers is found when names are compared."""
+        layers = {name.split(".")[1] for name in self._state if name.startswith("layers.")}
+        return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
+
+
+def _bootstrapped(shapes: _Shapes, head: Head, activation: OfficialActivation) -> SparseFormerConfig:
+    width, outputs = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
+    focusing = FocusingConfig(
+        tokens=shapes("initial_roi.weight")[0],
+        width=shapes("initial_embedding.weight")[1],
+        iterations=shapes("layers.0.stage_embedding.weight")[0],
+        channels=shapes("feat_extractor.conv1.weight", dimensions=4)[0],
+        points=shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
+        mixing_hidden=shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0],
+        position_encoding="released",
+    )
+    clip = head == "projection"
+    return SparseFormerConfig(
+        focusing=focusing,
+        cortex=CortexConfig(
+            # Heads have 64 channels; every LayerNorm has 1e-5, those of the blocks from AugReg's 1e-6 too.
+            block=BlockConfig(
+                width=width,
+                heads=max(1, width // 64),
+                feed_forward_width=shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0],
+                activation=activation,
+                norm_eps=1e-5,
+            ),
+            depth=shapes.depth(),
+            projection=outputs if clip else None,
+            classes=None if clip else outputs,
+        ),
+        preprocessing=PreprocessingConfig(
+            crop=1.0 if clip else 0.9, mean=CLIP_MEAN if clip else HALF, std=CLIP_STD if clip else HALF
+        ),
+    )
+
+
+def _original(shapes: _Shapes) -> SparseFormerConfig:
+    cortex_width, classes = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
+    width, hidden = shapes("initial_embedding.weight")[1], shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
+    # No shape tells the iterations, which share their weights, nor the heads: the defaults are those of all three sizes.
+    focusing = OriginalFocusingConfig(
+        tokens=shapes("initial_roi.weight")[0],
+        width=width,
+        channels=shapes("feat_extractor.conv1.weight", dimensions=4)[0],
+        points=shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
+        mixing_reduction=width // hidden,
+    )
+    return SparseFormerConfig(
+        focusing=focusing,
+        cortex=CortexConfig(
+            block=BlockConfig(
+                width=cortex_width,
+                heads=focusing.heads,
+                feed_forward_width=shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0],
+                norm_eps=focusing.norm_eps,
+            ),
+            depth=shapes.depth(),
+            prefix_tokens=0,
+            pooling="average",
+            pool_first=True,
+            classes=classes,
+        ),
+    )

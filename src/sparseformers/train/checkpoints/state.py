@@ -1,0 +1,173 @@
+"""The state of a training between two steps: what a checkpoint is collected from, and what it is given back to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from sparseformers.data import SkippedImages
+from sparseformers.errors import DataError, RunError
+from sparseformers.evaluation import Alignment
+from sparseformers.model import SparseFormer
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.train.checkpoints.changes import refuse_changes
+from sparseformers.train.checkpoints.checkpoint import Snapshot
+from sparseformers.train.checkpoints.interval import Place
+from sparseformers.train.checkpoints.packing import Stateful, pack, unpack
+from sparseformers.train.checkpoints.random_state import random_state
+from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.processes.sharding import gathered, load_optimiser, load_student
+from sparseformers.train.setup import Parts
+
+
+@dataclass
+class TrainingState:
+    """Where a training is. The schedule, the order of the images and their views are functions of the seed and ``samples``."""
+
+    samples: int = 0
+    """Images seen, those that could not be read counted in."""
+    seconds: float = 0.0
+    """Time spent training, over all resumptions."""
+    best: float = -2.0
+    """Highest held-out centred cosine so far."""
+    evaluations: int = 0
+    """Measurements made so far."""
+    alignment: Alignment | None = None
+    """The last one."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.samples, self.seconds)
+
+
+@dataclass(frozen=True)
+class StudentState:
+    """A student's weights, whole ones, also where it is sharded."""
+
+    student: SparseFormer
+    """Whose."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.student.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        load_student(self.student, state)
+
+
+@dataclass(frozen=True)
+class OptimiserState:
+    """An optimiser's moments and rates, whole ones, also where the student is sharded."""
+
+    optimiser: torch.optim.Optimizer
+    """Whose."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.optimiser.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_optimiser(self.optimiser, state)
+
+
+def identity_of(parts: Parts) -> dict[str, Any]:
+    """What tells a training from others, as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
+    return {
+        "settings": to_dict(parts.settings),
+        "teacher": {
+            "identity": to_dict(parts.teacher.identity),
+            "fingerprint": parts.inheritance.provenance.teacher_fingerprint,
+        },
+        # A place among the images, which is a number, means nothing among others.
+        "data": {
+            "train_images": len(parts.train),
+            "held_out_images": len(parts.held_out),
+            "digest": f"{parts.train.digest()}/{parts.held_out.digest()}",
+        },
+    }
+
+
+def collect(
+    state: TrainingState,
+    stateful: Mapping[str, Stateful],
+    skipped: SkippedImages,
+    *,
+    identity: Mapping[str, Any],
+    accelerator: Accelerator,
+) -> Snapshot:
+    """All that going on needs; all processes call it together, and have to be in the same place.
+
+    Args:
+        state: where the training is.
+        stateful: what has a state, by name: student, optimiser and the like; each name makes a file of its tensors.
+        skipped: images that could not be read.
+        identity: of the training, see :func:`identity_of`.
+        accelerator: of the process.
+
+    Returns:
+        The whole snapshot in the main process; its tensors are those that the training goes on changing.
+    """
+    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in stateful}
+    whole = {name: gathered(part.state_dict(), keep=accelerator.is_main_process) for name, part in stateful.items()}
+    content = {
+        **identity,
+        "training": to_dict(state),
+        "skipped": skipped.state_dict(),
+        "random": gather_object([random_state(accelerator.device)]),
+        "parts": {name: pack(part, tensors[name]) for name, part in whole.items()},
+    }
+    return Snapshot(content, {name: named for name, named in tensors.items() if named})
+
+
+def restore(
+    snapshot: Snapshot,
+    stateful: Mapping[str, Stateful],
+    skipped: SkippedImages,
+    *,
+    parts: Parts,
+    identity: Mapping[str, Any],
+) -> TrainingState:
+    """Gives what :func:`collect` collected back.
+
+    Raises:
+        ConfigError: if a setting was changed since that does have an effect.
+        DataError: if the images are others.
+        WeightsError: if the teacher is another one.
+        RunError: if something is missing in it.
+    """
+    content = snapshot.state
+    refuse_changes(from_dict(BootstrapConfig, content["settings"], where="settings of the checkpoint"), parts.settings)
+    parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
+    _require_same_data(content["data"], identity["data"])
+    for name, part in stateful.items():
+        try:
+            part.load_state_dict(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__}).",
+                "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite.",
+            ) from error
+    skipped.load_state_dict(content["skipped"])
+    return from_dict(TrainingState, content["training"], where="state in the checkpoint")
+
+
+def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
+    """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
+    states = snapshot.state["random"]
+    return states[process] if process < len(states) else None
+
+
+def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    if there == found:
+        return
+    before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
+    told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
+    raise DataError(
+        f"The images are no longer those that the run has learnt from ({told}).",
+        "Put them back as they were, or start a new run.",
+    )

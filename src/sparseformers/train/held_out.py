@@ -1,0 +1,205 @@
+"""Progress on images that are never trained on: the teacher speaks once, the student at every measurement.
+
+Several processes share the images, each embeds its part, and all of them have all embeddings afterwards. Batches are the same
+whatever the number of processes, and so are the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import DataLoader, Dataset
+
+from sparseformers.config import GridConfig
+from sparseformers.data import (
+    Batch,
+    SkippedImages,
+    UnreadableImageError,
+    View,
+    ViewKey,
+    evaluation_batches,
+    evaluation_view,
+    fixed_views,
+    images_on,
+)
+from sparseformers.errors import DataError
+from sparseformers.evaluation import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
+from sparseformers.evaluation.modes import evaluation_mode, inference
+from sparseformers.files import printable
+from sparseformers.model import SparseFormer
+from sparseformers.rois import cells, initial_grid
+from sparseformers.teachers import Teacher
+from sparseformers.train.precision import autocast_dtype
+from sparseformers.train.processes.sharding import is_sharded
+from sparseformers.train.setup import Parts
+
+LARGEST_BATCH = 64
+"""Images in a batch, at most: few enough for a process that holds only its share of a step."""
+FOCUS_IMAGES = 16
+"""On so many held-out images the RoIs are followed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """How near a student is to the teacher: M views of held-out images."""
+
+    alignment: Alignment
+    """Over all of them."""
+    indices: Tensor
+    """M, int64, increasing: which views of the held-out images the rows below are of; unreadable ones have no row."""
+    cosine: Tensor
+    """M, in [-1, 1]: of each view."""
+    centred_cosine: Tensor
+    """M, in [-1, 1]: of each view, as seen from the teacher's mean embedding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Where a student looks at the first held-out images, B of them; on its device."""
+
+    drift: Drift
+    """In figures."""
+    rois: Tensor
+    """B x S x N x 4: RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
+    points: Tensor
+    """B x N x P x 2: where the last look reads the image, (x, y) in [0, 1] of the image."""
+
+
+class HeldOut:
+    """Held-out images with the teacher's embeddings of them.
+
+    Args:
+        parts: of the training.
+        skipped: takes the images that cannot be read; two at least can be, as the setup saw to.
+        accelerator: of the process.
+    """
+
+    def __init__(self, parts: Parts, skipped: SkippedImages, accelerator: Accelerator) -> None:
+        self.parts, self.accelerator = parts, accelerator
+        self.views = max(1, parts.settings.eval_views)
+        self.batch_size = min(parts.settings.batch_size, LARGEST_BATCH)
+
+        def on_unreadable(index: int, reason: str) -> None:
+            skipped.add(parts.held_out.name(index // self.views), reason)
+
+        self.indices, self.teacher = self._embed(parts.teacher, on_unreadable)
+        images, self.focus_names = self._focus_images()
+        self.focus_images = images.to(parts.device)
+
+    def measure(self, student: SparseFormer) -> Measurement:
+        """How near the student is to the teacher now; all processes have to take part."""
+        indices, of_student = self._embed(student)
+        # An image that could be read once may be gone by now, or be there again.
+        in_both = torch.isin(indices, self.indices)
+        of_student, of_teacher = of_student[in_both], self.teacher[torch.isin(self.indices, indices)]
+        cosine, centred_cosine = cosine_of_each(of_student, of_teacher)
+        return Measurement(measure_alignment(of_student, of_teacher), indices[in_both], cosine, centred_cosine)
+
+    def look(self, student: SparseFormer) -> Look:
+        """Where it looks at the first images, and how far from where a new student does; all processes have to take part."""
+        parts, config = self.parts, student.config.focusing
+        with (
+            evaluation_mode(student),
+            inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
+        ):
+            focus = student.focus(self.focus_images)
+        start = cells(config.tokens) if isinstance(config, GridConfig) else initial_grid(config.tokens)
+        return Look(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
+
+    def name(self, index: int) -> tuple[str, int | None]:
+        """What to call the image of a view, and which of several views of it this is, from 0; None where there is but one."""
+        image, view = divmod(index, self.views)
+        return self.parts.held_out.name(image), view if self.parts.settings.eval_views else None
+
+    def picture(self, index: int) -> Tensor | None:
+        """A view as it is measured: 3 x H x W bytes; None where its image cannot be read."""
+        views = cast("Dataset[View]", self._batches().dataset)  # a loader is typed by its batches
+        return views[ViewKey(0, index)].image
+
+    def _focus_images(self) -> tuple[Tensor, list[str]]:
+        return first_views(self.parts, FOCUS_IMAGES)
+
+    def _embed(
+        self, model: Teacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Which views can be read (M, int64, increasing), and their embeddings M x D, float32 on the CPU."""
+        rows: list[tuple[Tensor, Tensor]] = []
+        batches = iter(self._batches())
+        with evaluation_mode(model):
+            for _ in range(self._rounds()):
+                batch = next(batches, None)
+                if batch is not None and len(batch.images):
+                    rows.append((batch.indices, self._embedding(model, batch.images)))
+                elif is_sharded(model):  # its parts are with the others, and theirs are here
+                    self._embedding(model, torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0)))
+                if batch is not None and on_unreadable is not None:
+                    for index, reason in batch.unreadable:
+                        on_unreadable(index, reason)
+        if isinstance(model, FSDPModule):
+            model.reshard()  # else the next step would learn with what was put together here, whatever the weights are by then
+        gathered = gather_object(rows)
+        if not gathered:
+            raise DataError("None of the held-out images can be read any more.", "See that the folder is still there.")
+        indices, order = torch.cat([indices for indices, _ in gathered]).sort()
+        return indices, torch.cat([embeddings for _, embeddings in gathered])[order]
+
+    def _embedding(self, model: nn.Module, images: Tensor) -> Tensor:
+        """B x D, float32 on the CPU."""
+        parts = self.parts
+        images = images_on(parts.device, images)
+        with inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(model)):
+            embedding: Tensor = model(images).embedding.float().cpu()
+        return embedding.clone()  # an ordinary tensor, not one of inference mode
+
+    def _rounds(self) -> int:
+        """Batches that each process goes through, the last one of which may not be there for some."""
+        images = len(self.parts.held_out) * self.views
+        return -(-images // (self.batch_size * self.accelerator.num_processes))
+
+    def _batches(self) -> DataLoader[Batch]:
+        parts, settings = self.parts, self.parts.settings
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if settings.eval_views:
+            return fixed_views(
+                parts.held_out,
+                size=parts.size,
+                views_per_image=settings.eval_views,
+                seed=settings.views_from,
+                batch_size=self.batch_size,
+                workers=parts.workers,
+                process=process,
+                processes=processes,
+            )
+        return evaluation_batches(
+            parts.held_out,
+            parts.teacher.preprocessing,
+            batch_size=self.batch_size,
+            workers=parts.workers,
+            process=process,
+            processes=processes,
+        )
+
+
+def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
+    """The evaluation views of the first held-out images that can be read, at most ``count``, and their file names.
+
+    Returns:
+        B x 3 x H x W in [0, 1], and B names that can be drawn: no font has letters for bytes that are no UTF-8.
+    """
+    view, images, names = evaluation_view(parts.teacher.preprocessing), [], []
+    for index in range(len(parts.held_out)):
+        try:
+            images.append(view(parts.held_out.read(index)))
+        except UnreadableImageError:
+            continue
+        names.append(printable(parts.held_out.name(index).rpartition("/")[2]))
+        if len(images) == count:
+            break
+    return torch.stack(images), names

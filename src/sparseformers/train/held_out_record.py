@@ -1,0 +1,266 @@
+"""What a run keeps of its held-out images, for whoever wants to see how it went: a folder of small files.
+
+``cosines.jsonl`` has a line for each view as of the newest measurement. ``rois-SAMPLES.safetensors`` has where the student
+looked at the first images: at the first measurement in each eighth of the training, and at the newest one.
+``images.safetensors`` has these images, and ``worst.safetensors`` those that ended farthest from the teacher, so that nobody
+needs the data to look at a run: it may have been moved, and a shard at the other end of a line is slow to search.
+
+Every file is a function of the measurement alone, so a run that is killed and resumed ends with the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sparseformers.data import to_bytes
+from sparseformers.files import replacing, synchronise
+from sparseformers.saving import write_tensors
+from sparseformers.train.held_out import HeldOut, Look, Measurement
+
+FOLLOWED_IMAGES = 4
+"""Of so many held-out images the RoIs are kept."""
+PARTS = 8
+"""The training is cut into so many parts; of each the first measurement's RoIs are kept."""
+MOST_POINTS = 16_384
+"""Sampling points of an image that are kept, at most: N x P of them."""
+WORST_IMAGES = 12
+"""So many of the images that ended farthest from the teacher are kept."""
+PICTURE_SIDE = 224
+"""Longest side of a picture that is kept, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewCosine:
+    """How near the student came to the teacher on one view of a held-out image."""
+
+    samples: int
+    """Images seen when it was measured."""
+    index: int
+    """Place of the view among those of the held-out images."""
+    name: str
+    """Of the image: its path, or SHARD:MEMBER."""
+    view: int | None
+    """Which of several views of the image it is, from 0; None where there is but one."""
+    cosine: float
+    """In [-1, 1]."""
+    centred_cosine: float
+    """In [-1, 1], as seen from the teacher's mean embedding."""
+
+
+class Moment(NamedTuple):
+    """Where the student looked at the first held-out images, at one moment of the training."""
+
+    samples: int
+    """Images seen by then."""
+    progress: float
+    """Share of the budget spent by then, in [0, 1]."""
+    rois: Tensor
+    """B x S x N x 4, float32."""
+    points: Tensor
+    """B x N x P x 2, float32: of the last look."""
+
+
+class Picture(NamedTuple):
+    """A small picture of a held-out image, as the student sees it."""
+
+    title: str
+    """The image's file name; for one of the worst, the index of its view."""
+    image: Tensor
+    """3 x H x W bytes."""
+
+
+class HeldOutRecord:
+    """The files; writing is for the main process.
+
+    Args:
+        folder: they lie in; it is made when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, held_out: HeldOut, measured: Measurement, look: Look, *, samples: int, progress: float) -> None:
+        """Keeps a measurement.
+
+        Args:
+            held_out: whose images.
+            measured: on all of them.
+            look: at the first of them.
+            samples: images seen by now.
+            progress: share of the budget spent by now, in [0, 1]; 1 says that this is the last measurement.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._images.is_file():
+            names = held_out.focus_names[:FOLLOWED_IMAGES]
+            shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
+            write_pictures(self._images, [Picture(name, image) for name, image in zip(names, shown, strict=True)])
+        self._write_rois(look, samples, progress)
+        cosines = _of_views(held_out, measured, samples)
+        self._write_cosines(cosines)
+        if progress >= 1:
+            pictures = ((cosine.index, held_out.picture(cosine.index)) for cosine in worst_of(cosines))
+            write_pictures(self._worst, [Picture(str(index), image) for index, image in pictures if image is not None])
+
+    def rewind(self, samples: int | None) -> None:
+        """Drops what was measured after ``samples``, or all for None: a resumed run measures it again."""
+        if samples is None:
+            self._images.unlink(missing_ok=True)
+        for path in self._rois_files():
+            if samples is None or _samples_of(path) > samples:
+                path.unlink()
+        measured = self.cosines()
+        if samples is None or (measured and measured[0].samples > samples):
+            self._cosines.unlink(missing_ok=True)
+            self._worst.unlink(missing_ok=True)
+
+    def cosines(self) -> list[ViewCosine]:
+        """Of all views at the newest measurement, in the order of the images; none where nothing can be read."""
+        try:
+            lines = self._cosines.read_text(encoding="utf-8").splitlines()
+            return [ViewCosine(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def moments(self) -> list[Moment]:
+        """The kept RoIs in their order; a file that cannot be read is left out."""
+        found = [_read_moment(path) for path in self._rois_files()]
+        return [moment for moment in found if moment is not None]
+
+    def images(self) -> list[Picture]:
+        """The images that the moments are of; none where they cannot be read."""
+        return read_pictures(self._images)
+
+    def worst(self) -> dict[int, Tensor]:
+        """Pictures of the worst views, 3 x H x W bytes, by the index of the view; none before the training's end."""
+        return {int(picture.title): picture.image for picture in read_pictures(self._worst) if picture.title.isdecimal()}
+
+    @property
+    def _cosines(self) -> Path:
+        return self.folder / "cosines.jsonl"
+
+    @property
+    def _images(self) -> Path:
+        return self.folder / "images.safetensors"
+
+    @property
+    def _worst(self) -> Path:
+        return self.folder / "worst.safetensors"
+
+    def _rois_files(self) -> list[Path]:
+        """The newest last."""
+        named = (path for path in self.folder.glob("rois-*.safetensors") if path.stem[5:].isdecimal())
+        return sorted(named, key=_samples_of)
+
+    def _write_rois(self, look: Look, samples: int, progress: float) -> None:
+        rois, points = look.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(look.points[:FOLLOWED_IMAGES]).half().cpu()
+        with replacing(self.folder / f"rois-{samples:08}.safetensors") as temporary:
+            tensors = {"rois": rois.contiguous(), "points": points.contiguous()}
+            write_tensors(temporary, tensors, {"progress": repr(progress)})
+        kept: set[int] = set()
+        *earlier, _ = self._rois_files()
+        for path in earlier:
+            part = min(PARTS, math.floor(PARTS * _progress_of(path)))
+            if part in kept:
+                path.unlink()
+            kept.add(part)
+
+    def _write_cosines(self, cosines: Sequence[ViewCosine]) -> None:
+        with replacing(self._cosines) as temporary:
+            temporary.write_text("".join(json.dumps(vars(cosine)) + "\n" for cosine in cosines), encoding="utf-8")
+            synchronise(temporary)
+
+
+def worst_of(cosines: Sequence[ViewCosine], count: int = WORST_IMAGES) -> list[ViewCosine]:
+    """The views with the lowest centred cosine, the lowest first."""
+    return sorted(cosines, key=lambda each: (each.centred_cosine, each.index))[:count]
+
+
+def _of_views(held_out: HeldOut, measured: Measurement, samples: int) -> list[ViewCosine]:
+    columns = (measured.indices, measured.cosine, measured.centred_cosine)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    named = ((index, *held_out.name(index), cosine, centred) for index, cosine, centred in rows)
+    return [
+        ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred)
+        for index, name, view, cosine, centred in named
+    ]
+
+
+def _thinned(points: Tensor) -> Tensor:
+    """At most ``MOST_POINTS`` of an image's points B x N x P x 2: of each token the same ones, in no pattern."""
+    tokens, count = points.shape[1:3]
+    most = max(1, MOST_POINTS // tokens)
+    if count <= most:
+        return points
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    return points[:, :, chosen.to(points.device)]
+
+
+def write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
+    """Writes small versions of pictures, whole or not at all."""
+    tensors = {f"{number:03}": small(picture.image) for number, picture in enumerate(pictures)}
+    # As JSON in ASCII: file names may be no valid UTF-8.
+    titles = json.dumps([picture.title for picture in pictures])
+    with replacing(path) as temporary:
+        write_tensors(temporary, tensors, {"titles": titles})
+
+
+def read_pictures(path: Path) -> list[Picture]:
+    """The pictures of a file; none where it cannot be read."""
+    tensors, metadata = _read(path)
+    try:
+        titles = json.loads(metadata["titles"])
+        return [Picture(str(title), tensors[f"{number:03}"]) for number, title in enumerate(titles)]
+    except (KeyError, ValueError, TypeError):
+        return []
+
+
+def small(image: Tensor, side: int = PICTURE_SIDE) -> Tensor:
+    """A picture of bytes 3 x H x W with its longest side at most ``side`` pixels."""
+    height, width = image.shape[-2:]
+    scale = min(1.0, side / max(height, width))
+    if scale == 1.0:
+        return image.contiguous()
+    size = (max(1, round(scale * height)), max(1, round(scale * width)))
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].contiguous()
+
+
+def _read_moment(path: Path) -> Moment | None:
+    tensors, metadata = _read(path)
+    try:
+        moment = Moment(_samples_of(path), float(metadata["progress"]), tensors["rois"].float(), tensors["points"].float())
+    except (KeyError, ValueError):
+        return None
+    return moment if moment.rois.ndim == moment.points.ndim == 4 else None
+
+
+def _samples_of(path: Path) -> int:
+    return int(path.stem[5:])
+
+
+def _progress_of(path: Path) -> float:
+    try:
+        return float(_read(path)[1]["progress"])
+    except (KeyError, ValueError):
+        return 0.0  # it cannot be read, and goes away
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Tensors and metadata of a file; none where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError):
+        return {}, {}

@@ -1,0 +1,217 @@
+"""The objective: the student's image embedding should point where the teacher's does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.model import SparseFormerOutput
+from sparseformers.rois import regular_points
+from sparseformers.teachers import Teacher
+
+POINTS_A_SIDE = 4
+"""The teacher's tokens are averaged over so many points along each side of a RoI."""
+
+FLOOR = 0.1
+"""Share of the mean variance that whitening adds along each axis."""
+
+DENSE_SHARE = 0.3
+"""Share of the training over which the weight of dense targets falls to zero."""
+
+
+class Targets(NamedTuple):
+    """What the teacher says of images, without gradient."""
+
+    embedding: Tensor
+    """B x D_out."""
+    tokens: Tensor | None = None
+    """B x D x rows x columns, its patch tokens after the final norm; None where they are not asked for."""
+    coarse: Tensor | None = None
+    """B x N x D, its tokens at the truncation depth on an image with N patches; None where they are not asked for."""
+
+
+def teacher_embedding(teacher: Teacher, images: Tensor, autocast: torch.dtype | None) -> Tensor:
+    """The teacher's embeddings B x D_out, without gradient.
+
+    Args:
+        teacher: frozen.
+        images: B x 3 x H x W in [0, 1] at the teacher's size.
+        autocast: precision; None for float32.
+    """
+    return teacher_targets(teacher, images, autocast).embedding
+
+
+def teacher_targets(teacher: Teacher, images: Tensor, autocast: torch.dtype | None, *, with_tokens: bool = False) -> Targets:
+    """What the student is to say of images; arguments as for :func:`teacher_embedding`."""
+    with torch.inference_mode(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        if with_tokens:
+            embedding, tokens = teacher.embedding_and_tokens(images)
+        else:
+            embedding, tokens = teacher(images).embedding, None
+    # Autograd does not take tensors of inference mode; a copy made outside of it is an ordinary one.
+    return Targets(embedding.clone(), None if tokens is None else tokens.clone())
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of 1 - cosine between embeddings (Gao et al., CVPR 2024, section 3).
+
+    Args:
+        student: ... x D.
+        teacher: ... x D, without gradient.
+
+    Returns:
+        A float32 scalar in [0, 2].
+    """
+    return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
+
+
+def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared differences between tokens, as a share of the variance of the teacher's over images and places.
+
+    Args:
+        ours: B x N x D.
+        theirs: B x N x D, without gradient.
+
+    Returns:
+        A float32 scalar, 0 for equal tokens and 1 for the teacher's mean token everywhere.
+    """
+    wanted = theirs.float()
+    spread = (wanted - wanted.mean(dim=(0, 1))).square().mean()
+    return (ours.float() - wanted).square().mean() / (spread + torch.finfo(torch.float32).tiny)
+
+
+def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
+    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D.
+
+    The other way round from :meth:`SparseFormerOutput.to_grid`, which gives cells what tokens hold: here each token is told what
+    it is to hold, so it is measured on its own and not after it was mixed with others that look at the same place.
+    """
+    points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
+    read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
+    return read.mean(dim=-1).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """A linear map after which the embeddings that it was made from have mean 0 and nearly the unit matrix as covariance."""
+
+    mean: Tensor
+    """D."""
+    matrix: Tensor
+    """D x D."""
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Whitening:
+        """The whitening along the principal axes of M x D embeddings, float32.
+
+        A tenth of the mean variance is added along each axis, so that those along which few embeddings happen not to differ do
+        not drown the others; there may be fewer embeddings than channels. Where all are the same there is nothing to go by, and
+        the map leaves embeddings as they are.
+        """
+        known = embeddings.double().cpu()
+        mean = known.mean(dim=0)
+        centred = known - mean
+        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+        variances = variances.clamp(min=0)
+        if variances.mean() <= torch.finfo(torch.float32).eps * known.square().mean():  # one image, or the same one again
+            return cls(torch.zeros_like(mean).to(embeddings), torch.eye(len(mean)).to(embeddings))
+        scale = (variances + FLOOR * variances.mean() + torch.finfo(torch.float32).tiny).rsqrt()
+        return cls(mean.to(embeddings), (axes * scale).to(embeddings))
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """B x D -> B x D, float32."""
+        with torch.autocast(embeddings.device.type, enabled=False):  # the axes of little variance are lost in bfloat16
+            return (embeddings.float() - self.mean) @ self.matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """How far a student is from its teacher's answer: by cosine, and more where asked for."""
+
+    whiten: float = 0.0
+    """Share of the cosine that is taken after ``whitening`` both embeddings, in [0, 1]."""
+    whitening: Whitening | None = None
+    """By the teacher's embeddings; needed for such a share."""
+    token_weight: float = 0.0
+    """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
+    dense_weight: float = 0.0
+    """Weight of the differences between what the front gives and the teacher's tokens on a coarse grid."""
+
+    def at(self, progress: float) -> Objective:
+        """What counts after that share of the training, in [0, 1]: dense targets fade out."""
+        return replace(self, dense_weight=self.dense_weight * max(0.0, 1 - progress / DENSE_SHARE))
+
+    def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
+        """A float32 scalar, at least 0."""
+        loss = (1 - self.whiten) * cosine_distance(output.embedding, targets.embedding)
+        if self.whiten and self.whitening is not None:
+            distance = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
+            loss = loss + self.whiten * distance
+        if self.token_weight and targets.tokens is not None:
+            rois = output.rois[:, -1].detach()
+            loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
+        if self.dense_weight and targets.coarse is not None:
+            loss = loss + self.dense_weight * unexplained_variance(output.focused, targets.coarse)
+        return loss
+
+
+PLAIN = Objective()
+"""The paper's: the plain cosine of the embeddings."""
+
+
+def alignment_loss(
+    student: Callable[[Tensor, int | None], SparseFormerOutput],
+    teacher: Teacher,
+    images: Tensor,
+    autocast: torch.dtype | None,
+    targets: Tensor | None = None,
+    *,
+    objective: Objective = PLAIN,
+    coarse: CoarseTokens | None = None,
+    tokens: int | None = None,
+) -> Tensor:
+    """The objective on one batch that both see alike: the teacher without gradient, the student with.
+
+    Args:
+        student: or the wrapper that synchronises its gradients between processes.
+        teacher: frozen.
+        images: B x 3 x H x W in [0, 1] at the teacher's size.
+        autocast: precision of both; None for float32.
+        targets: B x D_out, the teacher's embeddings of these images where they are known; it is not run then.
+        objective: what counts.
+        coarse: who gives the dense targets, where they count.
+        tokens: of the student, if other than its own number.
+    """
+    if targets is None:
+        answer = teacher_targets(teacher, images, autocast, with_tokens=objective.token_weight > 0)
+    else:
+        answer = Targets(targets)
+    if coarse is not None and objective.dense_weight:
+        answer = answer._replace(coarse=coarse_targets(coarse, images, autocast))
+    return student_loss(student, images, answer, autocast, objective=objective, tokens=tokens)
+
+
+def coarse_targets(coarse: CoarseTokens, images: Tensor, autocast: torch.dtype | None) -> Tensor:
+    """The dense targets B x N x D, without gradient; arguments as for :func:`alignment_loss`."""
+    with torch.no_grad(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        return coarse.latent(images)
+
+
+def student_loss(
+    student: Callable[[Tensor, int | None], SparseFormerOutput],
+    images: Tensor,
+    answer: Targets,
+    autocast: torch.dtype | None,
+    *,
+    objective: Objective = PLAIN,
+    tokens: int | None = None,
+) -> Tensor:
+    """The objective where what the teacher says is known; other arguments as for :func:`alignment_loss`."""
+    with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        return objective(student(images, tokens), answer)

@@ -1,0 +1,143 @@
+"""Recipes: what is done to bootstrap, without what it is done to; TOML files that this package ships, or a user's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparseformers.errors import ConfigError, suggest
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.train.config import BootstrapConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPE_KEYS = (
+    "front",
+    "truncate",
+    "tune",
+    "freeze",
+    "focusing_width",
+    "channels",
+    "points",
+    "iterations",
+    "start",
+    "looks",
+    "batch_size",
+    "lr",
+    "tuned_lr_ratio",
+    "rois_lr_ratio",
+    "layer_decay",
+    "whiten",
+    "token_weight",
+    "dense_weight",
+    "weight_decay",
+    "warm_up",
+    "clip_norm",
+    "ema",
+    "augment",
+    "crop_scale",
+)
+"""Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of settings.
+
+    Raises:
+        ConfigError: for a setting that is no part of a method, or a value that does not fit.
+    """
+
+    name: str
+    """What it is called in tables and folders."""
+    description: str
+    """What it is, in a sentence."""
+    settings: Mapping[str, Any]
+    """Values for some of ``RECIPE_KEYS``; the others keep what they are."""
+
+    def __post_init__(self) -> None:
+        for key in self.settings:
+            if key not in RECIPE_KEYS:
+                raise ConfigError(
+                    f"The recipe '{self.name}' sets '{key}', which is no part of a recipe.",
+                    suggest(key, RECIPE_KEYS) or f"It may set: {', '.join(RECIPE_KEYS)}.",
+                )
+        self.apply(BootstrapConfig(teacher="bundled", data=(Path(),)))  # any will do to check the values
+
+    def apply(self, settings: BootstrapConfig) -> BootstrapConfig:
+        """The settings with the recipe's in their place.
+
+        Raises:
+            ConfigError: for a value of the wrong type or out of range.
+        """
+        return changed(settings, self.settings, where=f"recipe '{self.name}'")
+
+    def flags(self) -> list[str]:
+        """The recipe as flags of ``sparseformers bootstrap``."""
+        return [part for key, value in self.settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
+    """The settings with some of them changed, as strictly as those read from a file.
+
+    Args:
+        settings: to begin with.
+        changes: plain values by name.
+        where: what the changes come from, for messages.
+
+    Raises:
+        ConfigError: for an unknown name, a value of the wrong type, or one out of range.
+    """
+    try:
+        return from_dict(BootstrapConfig, to_dict(settings) | dict(changes), where=where)
+    except ConfigError as error:
+        if where in error.problem:
+            raise
+        raise ConfigError(f"The {where} does not fit: {error.problem}", error.remedy) from None
+
+
+def recipes_folder() -> Path:
+    """Where the recipes are that come with the package: inside of it as it is installed, else beside its sources."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parents[1] / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        name_or_path: the name of one that comes with the package, or a TOML file with ``description = "..."`` and a table
+            ``[settings]`` whose keys are among ``RECIPE_KEYS``.
+
+    Raises:
+        ConfigError: if there is none of that name, or the file is no recipe.
+    """
+    known = list_recipes()
+    path = recipes_folder() / f"{name_or_path}.toml" if str(name_or_path) in known else Path(name_or_path)
+    if not path.is_file():
+        near = suggest(str(name_or_path), known)
+        raise ConfigError(
+            f"There is no recipe '{name_or_path}'.", f"{near} Known are: {', '.join(known)}; or give a TOML file.".strip()
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"The recipe '{path}' cannot be read as TOML ({error}).", "Mend the file.") from None
+    description, settings = content.get("description"), content.get("settings")
+    if content.keys() != {"description", "settings"} or not isinstance(description, str) or not isinstance(settings, dict):
+        raise ConfigError(
+            f"The file '{path}' is no recipe.", 'A recipe has description = "..." and a table [settings], and nothing else.'
+        )
+    return Recipe(path.stem, description, settings)

@@ -1,0 +1,121 @@
+"""What a run folder tells, whatever is in it: a run that is finished, at work or dead, or of an earlier version.
+
+Nothing is loaded but small files: neither the teacher, nor the student, nor the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation import Cost
+from sparseformers.settings import from_dict
+from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
+from sparseformers.train.reporting.heartbeat import read_beat
+from sparseformers.train.reporting.status import RunStatus, read_status
+from sparseformers.train.reporting.summary import Costs, recorded_costs
+from sparseformers.train.run_folder import RunFolder
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+class Skipped(NamedTuple):
+    """An image that could not be read."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunContent:
+    """Of a run all that its report shows."""
+
+    path: Path
+    """The run folder."""
+    status: RunStatus
+    """How it is doing."""
+    reason: str
+    """Why it stopped, if it said so."""
+    settings: Mapping[str, Any]
+    """As asked for."""
+    resolved: Mapping[str, Any]
+    """What became of the open ones."""
+    versions: Mapping[str, Any]
+    """Of Python and of packages."""
+    steps: Entries
+    """Lines of the metrics on training steps."""
+    held_out: Entries
+    """Lines of the metrics on held-out images."""
+    costs: Costs | None
+    """Of student and teacher; None where they were not written down."""
+    images: tuple[Picture, ...]
+    """The held-out images that the RoIs are of."""
+    moments: tuple[Moment, ...]
+    """When RoIs were kept, in order; all of the same images and numbers of tokens."""
+    cosines: tuple[ViewCosine, ...]
+    """Of each view of the held-out images, as of the newest measurement."""
+    worst_pictures: Mapping[int, Tensor]
+    """Pictures of the worst of these, 3 x H x W bytes, by the index of the view."""
+    skipped: tuple[Skipped, ...]
+    """Images that could not be read, as of the last checkpoint."""
+
+
+def collect(run: RunFolder) -> RunContent:
+    """Reads a run folder.
+
+    Raises:
+        RunError: if it is no run, or its configuration cannot be read.
+    """
+    status, content = read_status(run.path), run.read_config()  # which sees to it that there is something to read
+    whole = json.loads(run.config.read_text(encoding="utf-8"))
+    beat, entries, record = read_beat(run.heartbeat), run.read_metrics(), HeldOutRecord(run.held_out)
+    images = record.images()
+    return RunContent(
+        path=run.path,
+        status=status,
+        reason=beat.reason if beat else "",
+        settings=content["settings"],
+        resolved=content["resolved"],
+        versions=whole.get("versions", {}),
+        steps=tuple(entry for entry in entries if entry["kind"] == "train"),
+        held_out=tuple(entry for entry in entries if entry["kind"] == "held_out"),
+        costs=_costs(content["resolved"], whole.get("figures")),
+        images=tuple(images),
+        moments=_comparable(record.moments(), len(images)),
+        cosines=tuple(record.cosines()),
+        worst_pictures=record.worst(),
+        skipped=_skipped(run.skipped),
+    )
+
+
+def _costs(resolved: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Costs | None:
+    """As written down when the run began; in earlier versions, at its end."""
+    try:
+        if (costs := recorded_costs(resolved)) is not None:
+            return costs
+        if figures is None:
+            return None
+        student, teacher = (from_dict(Cost, figures[name]) for name in ("student_cost", "teacher_cost"))
+        return Costs(student, teacher, int(figures["patch_tokens"]))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _comparable(moments: Sequence[Moment], images: int) -> tuple[Moment, ...]:
+    """Those that are of as many images and of the same form as the newest one."""
+    fitting = [moment for moment in moments if len(moment.rois) == len(moment.points) == images]
+    return tuple(moment for moment in fitting if moment.rois.shape == fitting[-1].rois.shape)
+
+
+def _skipped(path: Path) -> tuple[Skipped, ...]:
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    parted = (line.partition("\t") for line in lines if line and not line.startswith("# "))
+    return tuple(Skipped(name, reason) for name, _, reason in parted)

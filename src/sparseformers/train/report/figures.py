@@ -1,0 +1,133 @@
+"""The figures of a report, as the bytes of pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from sparseformers.data import from_bytes
+from sparseformers.figures import FocusPicture, coverage, curves_figure, token_colours
+from sparseformers.figures.data import inside_rois
+from sparseformers.figures.layout import Place, lay_out
+from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
+from sparseformers.files import printable
+from sparseformers.train.held_out_record import Moment, Picture, small
+from sparseformers.train.report.text import cut
+
+MOST_RECORDS = 1000
+"""Lines of the metrics of a kind that a curve is drawn through."""
+LONGEST_TITLE = 60
+"""Letters of an image's title."""
+GREY = "#767b86"
+"""Of what is written in drawings without a background: legible on a light page and on a dark one."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How many pictures a report has, and how fine they are."""
+
+    images: int
+    """Images whose RoIs are drawn."""
+    dots_per_inch: int
+    """Of these drawings."""
+    worst: int
+    """Pictures of the images that ended farthest from the teacher."""
+    side: int
+    """Their longest side in pixels."""
+    quality: int
+    """Of the compression, in [0, 100]."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the drawing of RoIs."""
+
+    title: str
+    """What to call the moment."""
+    moment: Moment
+    """Whose last RoIs it shows."""
+
+
+def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> bytes:
+    """Loss and held-out centred cosine over the images seen; the same records give the same bytes."""
+    figure = curves_figure([*thinned(steps, MOST_RECORDS), *thinned(held_out, MOST_RECORDS)])
+    target = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "sparseformers", "svg.fonttype": "path"}):
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """At most so many of the records, evenly spread, the first and the last one among them."""
+    if len(records) <= most:
+        return list(records)
+    places = [round(number * (len(records) - 1) / (most - 1)) for number in range(most)]
+    return [records[place] for place in places]
+
+
+def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Detail) -> bytes:
+    """A row for each image: the image, its last RoIs at each moment, and the sampling points at the last moment.
+
+    Args:
+        images: B or fewer of them.
+        columns: moments of B images, at least one.
+        detail: how many images, and how finely they are drawn.
+    """
+    rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4
+    points = columns[-1].moment.points  # B x N x P x 2
+    pictures = [
+        FocusPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
+        for place, picture in enumerate(images[: detail.images])
+    ]
+    titles = ["Held-out image", *(column.title for column in columns), "Sampling points"]
+    target = io.BytesIO()
+    sheet = _draw_sheet(pictures, titles)
+    sheet.savefig(target, format="webp", dpi=detail.dots_per_inch, pil_kwargs={"quality": detail.quality, "method": 2})
+    return target.getvalue()
+
+
+def picture_webp(image: Tensor, detail: Detail) -> bytes:
+    """A small version of a picture 3 x H x W of bytes."""
+    target = io.BytesIO()
+    pixels = small(image, detail.side).permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(pixels).save(target, format="WEBP", quality=detail.quality, method=2)
+    return target.getvalue()
+
+
+def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figure:
+    """Like the sheets of ``sparseformers visualize``, with moments of the training in the place of stages."""
+    sizes = [(float(picture.image.shape[2]), float(picture.image.shape[1])) for picture in pictures]
+    sheet = lay_out(sizes, panels=len(titles), columns=1)
+    figure = Figure(figsize=(sheet.width, sheet.height), facecolor="none")
+    FigureCanvasAgg(figure)
+    for place, title in zip(sheet.column_titles[0], titles, strict=True):
+        _write(figure, place, title, size=11, align="center")
+    for place, picture in zip(sheet.row_titles, pictures, strict=True):
+        _write(figure, place, cut(printable(picture.title), LONGEST_TITLE), size=9.5, align="left")
+    colours = token_colours(pictures[0].rois.shape[1])
+    for picture, places in zip(pictures, sheet.panels, strict=True):
+        height, width = picture.image.shape[-2:]
+        panels = [figure.add_axes(place) for place in places]
+        draw_photograph(panels[0], picture.image)
+        for axes, rois in zip(panels[1:-1], picture.rois, strict=True):
+            draw_photograph(axes, picture.image, inside_rois(rois, height=height, width=width))
+            draw_rois(axes, rois, colours, width=width, height=height)
+        draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
+        draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
+    return figure
+
+
+def _write(figure: Figure, place: Place, text: str, *, size: float, align: Literal["left", "center"]) -> None:
+    # Without mathtext: a file name may hold dollar signs.
+    x = place.left + (place.width / 2 if align == "center" else 0.0)
+    y = place.bottom + place.height / 2
+    figure.text(x, y, text, fontsize=size, color=GREY, ha=align, va="center", parse_math=False)

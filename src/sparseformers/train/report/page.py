@@ -1,0 +1,219 @@
+"""What stands on the page of a report, from what its run folder tells: everything but the markup."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sparseformers.files import printable
+from sparseformers.train.held_out_record import ViewCosine, worst_of
+from sparseformers.train.report import tables
+from sparseformers.train.report.collect import RunContent
+from sparseformers.train.report.figures import Column, Detail, curves_svg, picture_webp, rois_webp
+from sparseformers.train.report.tables import Cell, Table
+from sparseformers.train.report.text import common_start, cut
+
+STATES = {
+    "finished": "The training is at its end.",
+    "running": "It was still running when this page was made: what follows is as of then.",
+    "stopped": "It stopped before its end.",
+    "dead": "Its process ended without a word before the training was at its end.",
+    "unknown": "Nothing in its folder tells whether it is at its end.",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure that comes first."""
+
+    title: str
+    cell: Cell
+    remark: str
+
+
+@dataclass(frozen=True)
+class WorstView:
+    """One of the held-out images that the student came least near to the teacher on."""
+
+    name: str
+    centred_cosine: Cell
+    cosine: Cell
+    picture: str | None
+    """A data address."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template fills in. A figure or table that is None has its reason in ``missing``, by section."""
+
+    title: str
+    teacher: str
+    state: str
+    state_sentence: str
+    tiles: tuple[Tile, ...]
+    facts: Table
+    curves: str | None
+    measurements: Table | None
+    cost: Table | None
+    rois: str | None
+    rois_note: str
+    worst: tuple[WorstView, ...]
+    worst_note: str
+    skipped: Table | None
+    settings: Table
+    resolved: Table
+    versions: Table
+    resume: str | None
+    missing: dict[str, str]
+    """Why a section is empty, in a sentence, by its name."""
+
+
+def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
+    """The page.
+
+    Args:
+        content: of the run folder.
+        detail: how many pictures there may be, and how fine.
+        curves: from :func:`draw_curves`, which are the same for all details.
+    """
+    status, missing = content.status, _missing(content)
+    columns, rois_note = _moments(content)
+    worst = worst_of(content.cosines)
+    return Page(
+        title=printable(content.path.absolute().name),
+        teacher=cut(printable(str(content.settings.get("teacher", "")))),
+        state=status.state,
+        state_sentence=_state_sentence(content),
+        tiles=_tiles(content),
+        facts=tables.facts(content),
+        curves=curves,
+        measurements=tables.measurements(content.held_out) if content.held_out else None,
+        cost=None if content.costs is None else tables.cost(content.costs, _tokens(content), _groups(content)),
+        rois=_address("image/webp", rois_webp(content.images, columns, detail)) if columns and detail.images else None,
+        rois_note=rois_note,
+        worst=tuple(_worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst)),
+        worst_note=_worst_note(content),
+        skipped=tables.skipped(content) if content.skipped else None,
+        settings=tables.settings(content),
+        resolved=tables.resolved(content),
+        versions=tables.versions(content),
+        resume=status.resume,
+        missing=missing,
+    )
+
+
+def draw_curves(content: RunContent) -> str | None:
+    """The curves as a data address; None where nothing was measured."""
+    if not content.steps and not content.held_out:
+        return None
+    return _address("image/svg+xml", curves_svg(content.steps, content.held_out))
+
+
+def _missing(content: RunContent) -> dict[str, str]:
+    measured = bool(content.held_out)
+    earlier = "an earlier version made the run, which did not keep {0}" if measured else "the run has not measured yet"
+    missing = {}
+    if not content.steps and not measured:
+        missing["curves"] = "There are no curves: the run has not written down a figure yet."
+    if content.costs is None:
+        missing["cost"] = "The cost is not known: an earlier version made the run, which wrote it down at the end alone."
+    if not content.moments:
+        missing["rois"] = f"There are no RoIs: {earlier.format('them')}."
+    if not content.cosines:
+        missing["worst"] = f"Which images are aligned worst is not known: {earlier.format('the cosines of each')}."
+    if not content.skipped:
+        missing["skipped"] = "None: every image that was met could be read."
+    return missing
+
+
+def _state_sentence(content: RunContent) -> str:
+    sentences, sign = [STATES[content.status.state]], content.status.last_sign
+    if content.reason:
+        sentences.append(f"It said: {cut(printable(content.reason))}")
+    if sign is not None:
+        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
+    return " ".join(sentences)
+
+
+def _tokens(content: RunContent) -> int | None:
+    focusing = content.resolved.get("model", {}).get("focusing", {})
+    return focusing.get("tokens") if isinstance(focusing, dict) else None
+
+
+def _groups(content: RunContent) -> dict[str, int]:
+    groups = content.resolved.get("parameters", {})
+    return dict(groups) if isinstance(groups, dict) else {}
+
+
+def _tiles(content: RunContent) -> tuple[Tile, ...]:
+    """What people look for first."""
+    tiles, held_out, costs = [], content.held_out, content.costs
+    if held_out:
+        first, last = held_out[0]["centred_cosine"], held_out[-1]["centred_cosine"]
+        remark = f"{first:.4f} at the start" if held_out[0]["samples"] == 0 else "on held-out images"
+        tiles.append(Tile("held-out centred cosine", tables.number(last, 4), remark))
+        plain = f"a constant output has {held_out[-1]['constant_baseline']:.4f}"
+        tiles.append(Tile("held-out cosine", tables.number(held_out[-1]["cosine_mean"], 4), plain))
+    if costs is not None:
+        part = costs.student.multiply_adds / costs.teacher.multiply_adds
+        gigas = f"{costs.student.multiply_adds / 1e9:.2f} G of {costs.teacher.multiply_adds / 1e9:.2f} G"
+        tiles.append(Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas))
+        tiles.append(Tile("latent tokens", tables.number(_tokens(content), 0), f"of the teacher's {costs.patch_tokens:,}"))
+    return tuple(tiles)
+
+
+def _moments(content: RunContent) -> tuple[list[Column], str]:
+    """The start, the middle and the end of the training, as far as they were kept, and a sentence on them."""
+    moments = content.moments
+    if not moments:
+        return [], ""
+    first, last = moments[0], moments[-1]
+    named = [("Start" if first.samples == 0 else "Earliest", first)]
+    if len(moments) > 2:
+        half = last.progress / 2
+        named.append(("Middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - half))))
+    if len(moments) > 1:
+        named.append(("End" if last.progress >= 1 else "Newest", last))
+    columns = [Column(f"{name}: {moment.samples:,} images", moment) for name, moment in named]
+    notes = [] if first.samples == 0 else [f"The start was not kept; the earliest is after {first.samples:,} images."]
+    if len(columns) > 1 and all(torch.equal(column.moment.rois[:, -1], last.rois[:, -1]) for column in columns):
+        columns = columns[-1:]
+        notes.append("The RoIs did not move: they are the same at the start, in the middle and at the end.")
+    notes.append("Boxes are RoIs after the last focusing iteration, points those of the newest moment; a token keeps its colour.")
+    return columns, " ".join(notes)
+
+
+def _worst_note(content: RunContent) -> str:
+    if not content.cosines:
+        return ""
+    views, shown = len(content.cosines), len(worst_of(content.cosines))
+    several = any(each.view is not None for each in content.cosines)
+    note = f"The {shown} of {views:,} {'views of held-out images' if several else 'held-out images'} with the lowest centred "
+    note += f"cosine to the teacher after {content.cosines[0].samples:,} images; cosines.jsonl in the folder held_out has all."
+    return note if content.worst_pictures else f"{note} Pictures of them are kept at the end of the training."
+
+
+def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_picture: bool) -> WorstView:
+    begin = len(common_start([each.name for each in content.cosines]))
+    name = cut(printable(view.name[begin:]), 80) + ("" if view.view is None else f", view {view.view}")
+    image = content.worst_pictures.get(view.index) if with_picture else None
+    return WorstView(
+        name=name,
+        centred_cosine=tables.number(view.centred_cosine, 4),
+        cosine=tables.number(view.cosine, 4),
+        picture=None if image is None else _address("image/webp", picture_webp(image, detail)),
+    )
+
+
+def _address(kind: str, content: bytes) -> str:
+    """A data address, which nothing has to be fetched for."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def names_of_missing(page: Page) -> Sequence[str]:
+    """The sentences on what the page lacks, but for images that could not be read, of which there had better be none."""
+    return [sentence for name, sentence in page.missing.items() if name != "skipped"]

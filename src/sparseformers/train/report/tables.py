@@ -1,0 +1,186 @@
+"""The tables of a report: rows of cells, each a text and, where it is a figure, the figure itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sparseformers.files import printable
+from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.report.collect import RunContent
+from sparseformers.train.report.figures import thinned
+from sparseformers.train.report.text import cut, duration, fixed, flattened, value_text
+from sparseformers.train.reporting.summary import Costs
+
+MOST_MEASUREMENTS = 40
+"""Rows of the table of measurements."""
+MOST_SKIPPED = 300
+"""Rows of the table of images that could not be read."""
+MOST_VALUES = 400
+"""Rows of a table of settings."""
+
+
+class Cell(NamedTuple):
+    """Of a table."""
+
+    text: str
+    value: float | None = None
+    """The figure that the text is of, in full."""
+
+
+class Row(NamedTuple):
+    """Of a table."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    marked: bool = False
+    """Whether it stands out."""
+
+
+class Table(NamedTuple):
+    """Rows below the names of their columns, the first of which is that of the labels."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    """A sentence on it."""
+
+
+def number(value: float | None, digits: int, unit: str = "") -> Cell:
+    """A figure with so many digits."""
+    return Cell(fixed(value, digits) + (unit if value is not None else ""), value)
+
+
+def share(value: float | None, digits: int = 1) -> Cell:
+    """A share as a percentage; its value is the share."""
+    return Cell("-" if value is None else f"{fixed(100 * value, digits)}%", value)
+
+
+def facts(content: RunContent) -> Table:
+    """How the training went, in figures of the metrics."""
+    status, steps, resolved = content.status, content.steps, content.resolved
+    of = "" if status.total_samples is None else f" of {status.total_samples:,}"
+    rows = [
+        Row("images seen", (Cell(f"{status.samples:,}{of}", status.samples),)),
+        Row("different images to learn from", (number(resolved.get("train_images"), 0),)),
+        Row("held-out images", (number(resolved.get("held_out_images"), 0),)),
+        Row("time spent training", (Cell(duration(status.seconds), status.seconds),)),
+    ]
+    if steps:
+        first, last = steps[0], steps[-1]
+        rows += [
+            Row(f"loss over the first {first['samples']:,} images", (number(first["loss"], 5),)),
+            Row(f"loss, the last line ({last['samples']:,} images)", (number(last["loss"], 5),)),
+            Row("images a second, of late", (number(status.images_per_second, 1),)),
+            Row("waiting for data, of late", (share(status.data_wait),)),
+            Row("peak memory", (number(status.peak_memory_gib, 2, " GiB"),)),
+        ]
+    rows += [
+        Row("steps skipped, not finite", (number(status.non_finite_steps, 0),)),
+        Row("images that could not be read", (number(len(content.skipped), 0),)),
+    ]
+    return Table(("", "value"), tuple(rows))
+
+
+MEASURES: tuple[tuple[str, str, int | None], ...] = (
+    ("centred cosine", "centred_cosine", 4),
+    ("cosine", "cosine_mean", 4),
+    ("its 5th percentile", "cosine_p05", 4),
+    ("of a constant", "constant_baseline", 4),
+    ("neighbours in common", "neighbour_agreement", None),
+    ("RoIs moved by", "roi_movement", 4),
+    ("RoI side", "roi_size", 4),
+    ("covered by RoIs", "roi_coverage", None),
+)
+"""Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
+
+
+def measurements(held_out: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each measurement on the held-out images."""
+    known = [measure for measure in MEASURES if any(measure[1] in entry for entry in held_out)]
+    shown = thinned(held_out, MOST_MEASUREMENTS)
+    best = max((entry["centred_cosine"] for entry in held_out), default=None)
+    rows = tuple(
+        Row(
+            f"{entry['samples']:,}",
+            tuple(share(entry.get(key)) if digits is None else number(entry.get(key), digits) for _, key, digits in known),
+            marked=entry["centred_cosine"] == best,
+        )
+        for entry in shown
+    )
+    left_out = len(held_out) - len(shown)
+    note = f"{left_out} of the {len(held_out)} measurements are left out here; metrics.jsonl has them all." if left_out else ""
+    return Table(("images seen", *(title for title, _, _ in known)), rows, note)
+
+
+def cost(costs: Costs, tokens: int | None, groups: Mapping[str, int]) -> Table:
+    """Student beside teacher: tokens, parameters, multiply-adds, and how many times less the student's are.
+
+    Args:
+        costs: of both.
+        tokens: the student's latent tokens, if known.
+        groups: the student's parameters by what becomes of them in training.
+    """
+    student, teacher = costs.student, costs.teacher
+    rows = [_compared("tokens", tokens, costs.patch_tokens, 1, 0)]
+    rows.append(_compared("parameters, M", student.parameters, teacher.parameters, 1e6, 1))
+    for name, count in groups.items():
+        rows.append(Row(f"of them {name}", (Cell(fixed(count / 1e6, 1), count), Cell(""), Cell(""))))
+    rows.append(_compared("multiply-adds, G", student.multiply_adds, teacher.multiply_adds, 1e9, 2))
+    published = (student.published_multiply_adds, teacher.published_multiply_adds)
+    if None not in published:
+        rows.append(_compared("as the papers count, G", *published, 1e9, 2))
+    height, width = student.size
+    note = (
+        f"For one image of {height} x {width} pixels. Multiply-adds: matrix products, those of attention included; the papers "
+        "count layers alone. Tokens: latent ones of the student, patches of the teacher; prefix tokens come on top."
+    )
+    return Table(("", "student", "teacher", "teacher / student"), tuple(rows), note)
+
+
+def _compared(label: str, student: float | None, teacher: float | None, unit: float, digits: int) -> Row:
+    cells = [Cell(fixed(None if value is None else value / unit, digits), value) for value in (student, teacher)]
+    ratio = teacher / student if student and teacher else None
+    return Row(label, (*cells, Cell("-" if ratio is None else f"{ratio:.2f}", ratio)))
+
+
+def skipped(content: RunContent) -> Table:
+    """Images that could not be read, with reasons."""
+    rows = tuple(Row(cut(printable(each.name)), (Cell(cut(printable(each.reason))),)) for each in content.skipped[:MOST_SKIPPED])
+    more = len(content.skipped) - len(rows)
+    note = f"{more:,} more are in {'skipped_images.txt'}." if more else ""
+    return Table(("image", "reason"), rows, note)
+
+
+def settings(content: RunContent) -> Table:
+    """What was asked for; what differs from the default stands out."""
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(BootstrapConfig)
+    }
+    rows = [
+        Row(printable(name), (Cell(value_text(value)),), marked=_plain(defaults.get(name, dataclasses.MISSING)) != value)
+        for name, value in content.settings.items()
+    ]
+    return Table(("setting", "value"), tuple(rows[:MOST_VALUES]), "Bold: other than the default.")
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def resolved(content: RunContent) -> Table:
+    """What became of the settings that were left open, but for the costs, which have a table of their own."""
+    pairs = flattened({name: value for name, value in content.resolved.items() if name != "costs"})
+    return _plain_table("choice", pairs)
+
+
+def versions(content: RunContent) -> Table:
+    """Of Python and of packages."""
+    return _plain_table("package", flattened(content.versions))
+
+
+def _plain_table(title: str, pairs: Any) -> Table:
+    rows = tuple(Row(cut(printable(str(name))), (Cell(value_text(value)),)) for name, value in pairs)
+    return Table((title, "value"), rows[:MOST_VALUES])

@@ -1,0 +1,122 @@
+"""What came of a run: the figures that the command prints and the model card has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparseformers.evaluation import Alignment, Cost, measure_cost
+from sparseformers.inheritance import InheritReport
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.train.reporting.meters import peak_memory
+from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.setup import Parts
+from sparseformers.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What came of a run."""
+
+    path: Path
+    """The run folder."""
+    alignment: Alignment
+    """On the held-out images, at the end."""
+    samples: int
+    """Images seen."""
+    seconds: float
+    """Time spent training."""
+    images_per_second: float
+    """Over the whole training."""
+    data_wait: float
+    """Share of the time spent waiting for images, in [0, 1]."""
+    peak_memory_gib: float
+    """Most memory held."""
+    skipped: int
+    """Images that could not be read."""
+    non_finite_steps: int
+    """Steps that were skipped because the loss or its gradient was not a finite number."""
+    student_cost: Cost
+    """Of the student at the run's image size."""
+    teacher_cost: Cost
+    """Of the teacher at the run's image size."""
+    report: InheritReport
+    """What was inherited."""
+    view_cache: Path | None
+    """The cache of views that was trained on, a folder named by its key; None without one."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What student and teacher do for an image of the run, which no step of a training changes."""
+
+    student: Cost
+    """Of the student at the run's image size."""
+    teacher: Cost
+    """Of the teacher at the run's image size."""
+    patch_tokens: int
+    """Patches that the teacher cuts such an image into."""
+
+
+def measure_costs(parts: Parts) -> Costs:
+    """The costs of a run, from shapes alone."""
+    student, teacher = measure_cost(parts.inheritance.student, parts.size), measure_cost(parts.teacher, parts.size)
+    return Costs(student, teacher, parts.teacher.patch_tokens)
+
+
+def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
+    """The costs that a run wrote down when it began; None for one of an earlier version."""
+    costs = resolved.get("costs")
+    return None if costs is None else from_dict(Costs, costs, where="costs of the run")
+
+
+def summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignment) -> RunSummary:
+    """What came of a training that has just ended."""
+    state, meters = trainer.state, trainer.meters
+    costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
+    figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
+    return RunSummary(
+        path=run.path,
+        alignment=alignment,
+        samples=state.samples,
+        seconds=state.seconds,
+        images_per_second=state.samples / state.seconds if state.seconds else 0.0,
+        data_wait=meters.data_wait(),
+        peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
+        skipped=len(trainer.skipped),
+        non_finite_steps=meters.non_finite,
+        student_cost=costs.student,
+        teacher_cost=costs.teacher,
+        report=parts.inheritance.report,
+        view_cache=parts.cache_folder,
+    )
+
+
+def summary_figures(summary: RunSummary) -> dict[str, Any]:
+    """The summary as plain JSON values."""
+    return to_dict(summary)
+
+
+def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
+    """What came of a run that is at its end, from its folder."""
+    figures = run.read_figures()
+    entries = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
+    waits = [entry["data_wait"] for entry in entries]
+    seconds = float(figures["seconds"])
+    return RunSummary(
+        path=run.path,
+        alignment=from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'"),
+        samples=int(figures["samples"]),
+        seconds=seconds,
+        images_per_second=figures["samples"] / seconds if seconds else 0.0,
+        data_wait=sum(waits) / len(waits) if waits else 0.0,
+        peak_memory_gib=max((entry["peak_memory_gib"] for entry in entries), default=0.0),
+        skipped=int(figures["skipped"]),
+        non_finite_steps=int(figures.get("non_finite_steps", 0)),
+        student_cost=from_dict(Cost, figures["student_cost"], where=f"figures in '{run.config}'"),
+        teacher_cost=from_dict(Cost, figures["teacher_cost"], where=f"figures in '{run.config}'"),
+        report=parts.inheritance.report,
+        view_cache=parts.cache_folder,
+    )

@@ -1,0 +1,284 @@
+"""One bootstrapping run from settings to a finished folder, and going on with one that was stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.markup import escape
+from torch import nn
+
+from sparseformers.figures import curves_figure, draw_focus, save_figure, trace_focus
+from sparseformers.processes import chosen_by_first, make_accelerator, process_state
+from sparseformers.settings import to_dict
+from sparseformers.train.cache.make import prepare_cache, require_room
+from sparseformers.train.card import write_card
+from sparseformers.train.checkpoints.changes import refuse_changes
+from sparseformers.train.checkpoints.checkpoint import Snapshot, read_checkpoint
+from sparseformers.train.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
+from sparseformers.train.checkpoints.random_state import random_state_of
+from sparseformers.train.checkpoints.state import random_state_in
+from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.fit import fit_front
+from sparseformers.train.held_out import first_views
+from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.precision import resolve_precision
+from sparseformers.train.processes.peers import Peers, together
+from sparseformers.train.processes.restart import is_restart, launch
+from sparseformers.train.processes.sharding import unsharded
+from sparseformers.train.processes.stopping import StopSignals
+from sparseformers.train.recipe import changed
+from sparseformers.train.report import write_report
+from sparseformers.train.reporting.heartbeat import Heartbeat
+from sparseformers.train.reporting.progress import TrainingProgress
+from sparseformers.train.reporting.reporter import Reporter
+from sparseformers.train.reporting.summary import (
+    RunSummary,
+    measure_costs,
+    summarise,
+    summary_figures,
+    summary_of_finished,
+)
+from sparseformers.train.reporting.trackers import Trackers, chosen_trackers
+from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.setup import Parts, gather_parts
+from sparseformers.train.trainer import Trainer
+
+LOGGER = logging.getLogger("sparseformers")
+PICTURED_IMAGES = 6
+"""How many held-out images the run's picture shows."""
+
+
+def bootstrap(
+    settings: BootstrapConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    teacher: nn.Module | None = None,
+    console: Console | None = None,
+) -> RunSummary:
+    """Makes a SparseFormer of a teacher and aligns it on plain images.
+
+    Args:
+        settings: what to do.
+        out: the run folder to make.
+        overwrite: whether to replace a run that is there.
+        teacher: a module (a timm ``VisionTransformer`` or a :class:`~sparseformers.teachers.Teacher`) to use instead of
+            loading ``settings.teacher``; such a run cannot be resumed by name.
+        console: for progress; quiet by default.
+
+    Raises:
+        SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
+        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
+    """
+    with together(make_accelerator()) as peers:
+        return _bootstrap(settings.absolute(), Path(out), peers, overwrite=overwrite, teacher=teacher, console=console)
+
+
+def _bootstrap(
+    settings: BootstrapConfig, out: Path, peers: Peers, *, overwrite: bool, teacher: nn.Module | None, console: Console | None
+) -> RunSummary:
+    """As :func:`bootstrap`, in each process."""
+    accelerator = make_accelerator()
+    chosen_trackers(settings.trackers)
+    restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
+    if restarted:
+        return _resume(out, peers, {}, console)
+    if accelerator.is_main_process:  # before anything is loaded
+        RunFolder.refuse(out, overwrite=overwrite)
+    precision = chosen_by_first(lambda: resolve_precision(settings.precision, accelerator.device), accelerator)
+    parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
+    if accelerator.is_main_process:
+        require_room(parts)
+    run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
+    with run.room_required(), _held(run, accelerator):
+        if accelerator.is_main_process:
+            run.write_config(to_dict(settings), resolved_choices(parts))
+        accelerator.wait_for_everyone()
+        return _train(parts, run, peers, _console(console, accelerator))
+
+
+def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, console: Console | None = None) -> RunSummary:
+    """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
+
+    A run that was killed before its first checkpoint starts at its beginning.
+
+    Args:
+        path: the run folder.
+        changes: settings without effect on what is learnt (see ``WITHOUT_EFFECT``), by name; the run keeps them.
+        console: for progress; quiet by default.
+
+    Raises:
+        ConfigError: if another setting was changed, here or in the run's ``config.json``.
+        RunError: if ``path`` is no run, or none of its checkpoints is whole.
+        SparseFormersError: of another kind, if teacher or images are not those of the run.
+        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
+    """
+    with together(make_accelerator()) as peers:
+        return _resume(Path(path), peers, changes or {}, console)
+
+
+def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Console | None) -> RunSummary:
+    """As :func:`resume`, in each process."""
+    run = RunFolder.existing(path)
+    there, content = run.settings(), run.read_config()
+    settings = changed(there, changes, where="--set of this resume")
+    changes_told = refuse_changes(there, settings)
+    accelerator = make_accelerator()
+    console = _console(console, accelerator)
+    chosen_trackers(settings.trackers)
+    with _held(run, accelerator):
+        return _go_on(run, settings, changes_told, peers, console, content["resolved"])
+
+
+def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
+    """The run folder for this training alone; the main process sees to it."""
+    return run.held() if accelerator.is_main_process else nullcontext()
+
+
+def _go_on(
+    run: RunFolder,
+    settings: BootstrapConfig,
+    changes: Sequence[str],
+    peers: Peers,
+    console: Console,
+    resolved: Mapping[str, Any],
+) -> RunSummary:
+    """Trains from the newest whole checkpoint, unless the run is at its end."""
+    accelerator = make_accelerator()
+    with run.logging(peers.process) as logger, run.room_required():
+        finished = run.is_finished
+        found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
+        if accelerator.is_main_process and not finished:
+            _report(logger, console, found.notes)
+            _prepare(run, settings, changes, logger)
+        parts = gather_parts(settings, device=accelerator.device, precision=resolved.get("precision"))
+        parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
+        if finished:
+            console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+            if accelerator.is_main_process and not run.report.exists():  # a kill came between it and the card
+                _report_on(run, console)
+            return summary_of_finished(parts, run)
+        snapshot = None if found.folder is None else read_checkpoint(found.folder)
+    return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
+
+
+def _console(console: Console | None, accelerator: Accelerator) -> Console:
+    """The console to write to, which is quiet but in the main process."""
+    return Console(quiet=True) if console is None or not accelerator.is_main_process else console
+
+
+def _report(logger: logging.Logger, console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        logger.warning(note)
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+
+
+def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], logger: logging.Logger) -> None:
+    """Clears away what a kill has left, and writes down what was changed."""
+    for name in remove_leftovers(run):
+        logger.warning("removed what was left unfinished: %s", name)
+    if changes:
+        run.change_settings(to_dict(settings))
+        logger.info("changed: %s", "; ".join(changes))
+
+
+def resolved_choices(parts: Parts) -> dict[str, Any]:
+    """What became of the settings that were left open, and which teacher it was."""
+    identity, provenance = parts.teacher.identity, parts.inheritance.provenance
+    return {
+        "teacher": to_dict(identity),
+        "teacher_fingerprint": provenance.teacher_fingerprint,
+        "shares": to_dict(provenance.shares),
+        "model": to_dict(parts.inheritance.student.config),
+        "parameters": parts.inheritance.report.parameters,
+        "costs": to_dict(measure_costs(parts)),
+        "precision": parts.precision,
+        "workers": parts.workers,
+        "device": str(parts.device),
+        "train_images": len(parts.train),
+        "held_out_images": len(parts.held_out),
+        "budget_samples": parts.budget.samples,
+        "budget_seconds": parts.budget.seconds,
+        "view_cache": _cache_choice(parts),
+        "launch": launch(),
+        "processes": process_state().num_processes,
+    }
+
+
+def _cache_choice(parts: Parts) -> dict[str, str] | None:
+    """Which cache of views the run trains on."""
+    if parts.cache_key is None:
+        return None
+    return {"folder": str(parts.cache_folder), "key": parts.cache_key.digest}
+
+
+def _train(
+    parts: Parts,
+    run: RunFolder,
+    peers: Peers,
+    console: Console,
+    *,
+    resumed: bool = False,
+    snapshot: Snapshot | None = None,
+) -> RunSummary:
+    accelerator = make_accelerator()
+    writes = accelerator.is_main_process
+    with (
+        run.logging(peers.process) as logger,
+        Heartbeat(run.heartbeat, writes=writes) as heartbeat,
+        peers.recorded(logger),
+        run.room_required(),
+    ):
+        cache = prepare_cache(parts, accelerator, console)
+        if parts.settings.start == "fitted" and snapshot is None:
+            logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
+        trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
+        if resumed and writes:
+            reached = None if snapshot is None else trainer.state.samples
+            run.rewind_metrics(reached)
+            HeldOutRecord(run.held_out).rewind(reached)
+        logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
+        start = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
+        random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
+        heartbeat.tell(trainer.state, start)
+        with ExitStack() as stack:
+            signals = stack.enter_context(StopSignals(speaks=writes))
+            stack.enter_context(random_state_of(random_state, accelerator.device))
+            stack.enter_context(trainer.checkpointer)
+            trackers = stack.enter_context(closing(Trackers(parts.settings, run, samples=trainer.state.samples, writes=writes)))
+            bar = stack.enter_context(TrainingProgress(console, start))
+            reporter = Reporter(run, trainer.meters, bar, trackers, heartbeat, writes=writes)
+            alignment = trainer.train(reporter, signals)
+        parts = unsharded(parts)
+        summary = summarise(parts, run, trainer, alignment)
+        if accelerator.is_main_process:
+            _draw(parts, run)
+            write_card(run.card, parts, summary_figures(summary))
+            _report_on(run, console)
+        logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
+    return summary
+
+
+def _report_on(run: RunFolder, console: Console) -> None:
+    """Puts the run on a page; whatever goes wrong with that, the run is finished all the same."""
+    try:
+        write_report(run, finished=True)
+    except Exception as error:
+        note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
+        LOGGER.warning(note, exc_info=True)
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+        again = f"Make it again by: sparseformers report {run.path}"
+        console.print(escape(again), highlight=False, soft_wrap=True)
+
+
+def _draw(parts: Parts, run: RunFolder) -> None:
+    """RoIs on the first held-out images that can be read, and the curves of the training."""
+    images, titles = first_views(parts, PICTURED_IMAGES)
+    save_figure(draw_focus(trace_focus(parts.inheritance.student, images.to(parts.device), titles)), run.picture)
+    save_figure(curves_figure(run.read_metrics()), run.curves)

@@ -1,0 +1,189 @@
+"""From settings to everything that a training needs: the plan and the run are made of the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view
+from sparseformers.data.bad_share import BadShare
+from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
+from sparseformers.data.order import SampleOrder
+from sparseformers.data.shard_files import ShardFiles, default_shard_folder
+from sparseformers.data.sources import FolderSource, ImageSource
+from sparseformers.errors import DataError, shorten
+from sparseformers.inheritance import Inheritance, inherit
+from sparseformers.model import recompute_blocks
+from sparseformers.processes import process_state
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.train.budget import Budget
+from sparseformers.train.cache.key import CacheKey, make_cache_key
+from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.precision import Precision, resolve_precision
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training is made of."""
+
+    settings: BootstrapConfig
+    """As asked for."""
+    teacher: Teacher
+    """Frozen, on the device."""
+    inheritance: Inheritance
+    """The student with its report, on the device."""
+    train: ImageSource
+    """Images to learn from."""
+    held_out: ImageSource
+    """Images to measure progress on, never learnt from."""
+    budget: Budget
+    """How long."""
+    precision: Precision
+    """Of matrix products, resolved."""
+    workers: int
+    """Processes that read images, resolved."""
+    device: torch.device
+    """Where the networks are."""
+    cache_key: CacheKey | None = None
+    """What the cache of views is of that the run trains on; None if it makes views as it goes."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.teacher.preprocessing.size
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where that cache is, or will be."""
+        root = self.settings.cache_teacher
+        return None if root is None or self.cache_key is None else root / self.cache_key.digest
+
+    @property
+    def order(self) -> SampleOrder:
+        """In which order images are learnt from."""
+        return sample_order(self.train)
+
+    def training_views(self) -> ImageViews:
+        """Random views of the images to learn from."""
+        view = training_view(self.size, self.settings.augment, crop_scale=self.settings.crop_scale)
+        return ImageViews(self.train, view, seed=self.settings.views_from)
+
+
+def gather_parts(
+    settings: BootstrapConfig,
+    *,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+    precision: Precision | None = None,
+) -> Parts:
+    """Finds the images, loads the teacher and makes the student; cheap checks come first.
+
+    Args:
+        settings: of the run.
+        device: to put the networks on.
+        teacher: a module to use instead of loading ``settings.teacher``.
+        precision: resolved earlier, for a run that is resumed.
+
+    Raises:
+        SparseFormersError: if anything that was asked for is not to be had.
+    """
+    train, held_out = gather_images(settings) if settings.data else (FolderSource(()), FolderSource(()))  # a plan needs none
+    loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
+    inheritance = inherit(
+        loaded,
+        front=settings.front,
+        tokens=settings.tokens,
+        truncate=settings.truncate,
+        tune=settings.tune,
+        freeze=settings.freeze,
+        focusing_width=settings.focusing_width,
+        channels=settings.channels,
+        points=settings.points,
+        iterations=settings.iterations,
+        looks=settings.looks,
+        seed=settings.seed,
+    )
+    if settings.gradient_checkpointing:
+        recompute_blocks(inheritance.student)
+    if not (settings.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
+        inheritance.student.to(device)
+    precision = precision or resolve_precision(settings.precision, device)
+    cache_key = None
+    if settings.cache_teacher is not None and train:
+        fingerprint = inheritance.provenance.teacher_fingerprint
+        cache_key = make_cache_key(settings, loaded, fingerprint=fingerprint, precision=precision, images=train)
+    return Parts(
+        settings=settings,
+        teacher=loaded.to(device),
+        inheritance=inheritance,
+        train=train,
+        held_out=held_out,
+        budget=Budget.of(settings, images=len(train)),
+        precision=precision,
+        workers=default_workers() if settings.workers is None else settings.workers,
+        device=device,
+        cache_key=cache_key,
+    )
+
+
+def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
+    """Images to learn from and held-out ones.
+
+    Raises:
+        DataError: if there are none, if none can be read, if too many are bad as far as that is known without reading them, or
+            if fewer than two are left to measure progress on.
+    """
+    train, held_out = _split(settings)
+    if not can_read(train, 1):
+        raise DataError(f"None of the {len(train)} training images can be read.", "Name another folder with --data.")
+    if not can_read(held_out, 1 if settings.eval_views > 1 else 2):
+        raise DataError(
+            f"Too few of the {len(held_out)} held-out images can be read to measure progress on.",
+            "Raise --holdout, add images, or name a folder with --eval-data.",
+        )
+    faults = [f"{name}: {reason}" for name, reason in train.faults()]
+    BadShare(missing=train.missing(), images=len(train), most=settings.max_bad).refuse(shorten(faults, limit=3))
+    return train, thin(held_out, settings.holdout_limit)
+
+
+def _split(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
+    images = _opened(settings, settings.data, settings.weight or None)
+    if not settings.eval_data:
+        return split_source(images, settings.holdout, seed=settings.views_from)
+    evaluation = _opened(settings, settings.eval_data, None)
+    return without_images_of(images, evaluation), evaluation
+
+
+def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
+    folder = settings.shard_cache or default_shard_folder()
+    return open_source(
+        [str(each) for each in data],
+        weights=weights,
+        files=ShardFiles(folder, most_bytes=round(settings.shard_cache_gb * 2**30)),
+        window=settings.shuffle_shards,
+        most_pixels=settings.max_pixels,
+    )
+
+
+def can_read(images: ImageSource, count: int) -> bool:
+    """Whether at least ``count`` of the images can be read; reads no more of them than it takes to know."""
+    readable = 0
+    for index in range(len(images)):
+        if readable == count:
+            break
+        try:
+            images.read(index)
+        except UnreadableImageError:
+            continue
+        readable += 1
+    return readable == count
+
+
+def thin(images: ImageSource, limit: int) -> ImageSource:
+    """At most ``limit`` of the images, evenly spread over them."""
+    step = max(1, -(-len(images) // limit))
+    return images if step == 1 else images.only(range(0, len(images), step))

@@ -1,0 +1,291 @@
+"""The training loop: one screen to read, everything else in the files beside it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from sparseformers.data import Batch, SampleStream, training_loader
+from sparseformers.errors import DataError
+from sparseformers.evaluation import Alignment
+from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.saving import save, saved_score
+from sparseformers.train.average import WeightAverage
+from sparseformers.train.bad_images import BadImages
+from sparseformers.train.cache.views import ViewCache
+from sparseformers.train.checkpoints.checkpoint import Snapshot
+from sparseformers.train.checkpoints.checkpointer import Checkpointer
+from sparseformers.train.checkpoints.packing import Stateful
+from sparseformers.train.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
+from sparseformers.train.held_out import HeldOut
+from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.non_finite import NonFiniteSteps
+from sparseformers.train.objective import Objective, Whitening
+from sparseformers.train.optimiser import build_optimiser, rate_factor
+from sparseformers.train.precision import gradient_scaler
+from sparseformers.train.processes.sharding import gathered, is_sharded, shard
+from sparseformers.train.processes.stopping import RunStopped, StopSignals
+from sparseformers.train.reporting.meters import Meters
+from sparseformers.train.reporting.reporter import Reporter
+from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.setup import Parts
+from sparseformers.train.step import TrainingStep, agreed
+
+
+class Trainer:
+    """Aligns a student to its teacher on plain images.
+
+    Args:
+        parts: teacher, student, images, budget.
+        run: where to write.
+        accelerator: of the process, or of one of several.
+        snapshot: of a checkpoint to go on from; None starts at the beginning.
+        cache: views with the teacher's embeddings to train on; without it views are made and the teacher runs.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        run: RunFolder,
+        accelerator: Accelerator,
+        *,
+        snapshot: Snapshot | None = None,
+        cache: ViewCache | None = None,
+    ) -> None:
+        self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
+        self.settings = parts.settings
+        self.student = parts.inheritance.student
+        if self.settings.shard_weights:
+            shard(self.student, accelerator)
+        self.optimiser = build_optimiser(
+            self.student,
+            lr=self.settings.lr,
+            lr_ratios=self.settings.lr_ratios,
+            weight_decay=self.settings.weight_decay,
+            layer_decay=self.settings.layer_decay,
+        )
+        self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
+        self.bad = BadImages(parts, accelerator)
+        self.skipped = self.bad.skipped
+        self.meters = Meters(parts.device, every=self.settings.log_every)
+        self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
+        self.scaler = gradient_scaler(parts.precision, parts.device)
+        self.identity = identity_of(parts)
+        self.state = TrainingState()
+        if snapshot is not None:
+            self.state = restore(snapshot, self._stateful(), self.skipped, parts=parts, identity=self.identity)
+        # A kill may have come between that file and the checkpoint that knows of it.
+        score = saved_score(run.best)
+        self.state.best = TrainingState.best if score is None else score
+        self.checkpointer = Checkpointer(
+            run, self.settings, images=len(parts.train), accelerator=accelerator, start=self.state.place
+        )
+
+    def train(self, reporter: Reporter, signals: StopSignals) -> Alignment:
+        """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
+
+        Raises:
+            RunStopped: after a step, with the state saved, if a signal asked for it.
+        """
+        held_out = HeldOut(self.parts, self.skipped, self.accelerator)
+        step = self.make_step(held_out)
+        if self._progress() >= 1:
+            self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
+        elif not self.state.evaluations:
+            self._measure(held_out, reporter)
+        clock = time.perf_counter()
+        for batch in self.meters.timed(self._batches()):
+            self._learn(step, batch)
+            self._count(batch)
+            now = time.perf_counter()
+            self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
+            reporter.step(self.state, self._progress(), self.optimiser)
+            if self._evaluation_is_due():
+                self._measure(held_out, reporter)
+            if self._progress() >= 1:
+                break
+            if self.checkpointer.is_due(self.state.place):
+                self._checkpoint()
+            self._stop_if_asked(signals)
+        self._refuse_if_nothing_was_read()
+        self._last_checkpoint()
+        if self.average is not None:
+            self.average.install()
+        assert self.state.alignment is not None  # measured at the end, if not before
+        return self.state.alignment
+
+    def rehearse(self, step: TrainingStep, batches: Iterable[Batch] | None = None) -> Iterator[None]:
+        """Makes steps as :meth:`train` does, for as long as the budget lasts, and stops after each; to time them by.
+
+        Args:
+            step: of :meth:`make_step`.
+            batches: to learn from in the place of the stream of views.
+        """
+        for batch in self.meters.timed(self._batches() if batches is None else batches):
+            self._learn(step, batch)
+            self._count(batch)
+            yield
+
+    def make_step(self, held_out: HeldOut) -> TrainingStep:
+        """What learns from the batches; made once, because it wraps the student for its processes.
+
+        Args:
+            held_out: images by whose embeddings whitening is, where it is asked for.
+        """
+        optimiser = self.accelerator.prepare(self.optimiser)
+        model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
+        objective = Objective(
+            whiten=self.settings.whitened_share,
+            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitened_share else None,
+            token_weight=self.settings.token_weight,
+            dense_weight=self.settings.dense_weight,
+        )
+        return TrainingStep(
+            *(self.parts, model, optimiser, self.accelerator),
+            objective=objective,
+            coarse=self._coarse(),
+            average=self.average,
+            scaler=self.scaler,
+        )
+
+    def _coarse(self) -> CoarseTokens | None:
+        """Who gives the dense targets, if there are any."""
+        if not self.settings.dense_weight:
+            return None
+        tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
+        return CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
+
+    def _learn(self, step: TrainingStep, batch: Batch) -> None:
+        """A step on the batch, unless no process could read any of it.
+
+        Raises:
+            NonFiniteLossError: for the third step in a row that had to be skipped.
+        """
+        middle = self._progress(ahead=self._step_size() / 2)
+        rate = rate_factor(middle, self.settings.warm_up)
+        figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
+        if figures is None:
+            return
+        if figures.outcome == "made":
+            self.meters.step(figures.loss, figures.norm, figures.images, norms=figures.norms)
+            self.non_finite.made()
+            return
+        self.meters.skipped(figures.images, overflow=figures.outcome == "overflow")
+        if figures.outcome == "non_finite":
+            files = [self.parts.train.name(int(index)) for index in batch.indices]
+            self.non_finite.skipped(files, samples=self.state.samples)
+
+    def _batches(self) -> Iterable[Batch]:
+        """What is left of the stream of views for this process."""
+        settings, parts = self.settings, self.parts
+        stream = SampleStream(
+            parts.order,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            total=parts.budget.samples,
+            start=self.state.samples,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        if self.cache is not None:
+            return self.cache.batches(stream)
+        return training_loader(parts.training_views(), stream, workers=parts.workers)
+
+    def _progress(self, ahead: float = 0) -> float:
+        """Share of the budget that is spent, or will be after ``ahead`` more images.
+
+        Rates are taken at the middle of a step: at its end the last one, or the only one, would have a rate of zero.
+        """
+        return self.parts.budget.progress(samples=self.state.samples + ahead, seconds=self.state.seconds)
+
+    def _count(self, batch: Batch) -> None:
+        """Advances by a global batch, as the stream does, and notes what could not be read."""
+        too_many = self.bad.count(batch)
+        self.state.samples += self._step_size()
+        if too_many:
+            self._last_checkpoint()
+            self.bad.share.refuse(f"see '{self.run.skipped}'")
+
+    def _step_size(self) -> int:
+        """Images of the next global batch, over all processes; the last one may be short."""
+        if self.parts.budget.samples is None:
+            return self.settings.batch_size
+        return min(self.settings.batch_size, self.parts.budget.samples - self.state.samples)
+
+    def _evaluation_is_due(self) -> bool:
+        """Measurements are spread evenly over the budget; the one before the first step is number 0."""
+        due = self.state.evaluations / self.settings.evaluations
+        return self._progress() >= due
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Within it the student has the average of its weights, where one is kept."""
+        return nullcontext() if self.average is None else self.average.installed()
+
+    def _measure(self, held_out: HeldOut, reporter: Reporter) -> None:
+        """Measures on the held-out images, writes it down, and saves the model."""
+        with self._averaged():
+            measured, look = held_out.measure(self.student), held_out.look(self.student)
+        self.state.alignment = measured.alignment
+        self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
+        reporter.measured(self.state, self._progress(), measured.alignment, look.drift)
+        if self.accelerator.is_main_process:
+            record = HeldOutRecord(self.run.held_out)
+            record.add(held_out, measured, look, samples=self.state.samples, progress=self._progress())
+        self._save_models(score=measured.alignment.centred_cosine)
+
+    def _save_models(self, score: float | None = None) -> None:
+        """Saves the model, and as the best one, too, if no other had so high a ``score``."""
+        with self._averaged():
+            weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
+            if self.accelerator.is_main_process:
+                provenance = self.parts.inheritance.provenance
+                save(self.student, self.run.model, provenance=provenance, weights=weights)
+                if score is not None and score > self.state.best:
+                    save(self.student, self.run.best, provenance=provenance, weights=weights, score=score)
+        if score is not None:
+            self.state.best = max(self.state.best, score)
+        self.accelerator.wait_for_everyone()
+
+    def _stateful(self) -> Mapping[str, Stateful]:
+        """What has a state of its own, by name; each name is a part of a checkpoint."""
+        stateful: dict[str, Stateful] = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser)}
+        stateful.update(meters=self.meters, scaler=self.scaler, non_finite=self.non_finite)
+        if self.average is not None:
+            stateful["average"] = self.average
+        return stateful
+
+    def _checkpoint(self) -> None:
+        """Begins to write a checkpoint beside the steps that follow."""
+        self.skipped.update(gather_object([self.skipped]))
+        snapshot = collect(self.state, self._stateful(), self.skipped, identity=self.identity, accelerator=self.accelerator)
+        self.checkpointer.save(snapshot, self.state.place)
+        if self.accelerator.is_main_process:
+            self.skipped.write(self.run.skipped)
+
+    def _last_checkpoint(self) -> None:
+        """Writes a checkpoint, unless there is one of here, and waits until it is whole."""
+        if self.checkpointer.saved != self.state.place:
+            self._checkpoint()
+        self.checkpointer.wait()
+        self.accelerator.wait_for_everyone()
+
+    def _stop_if_asked(self, signals: StopSignals) -> None:
+        """Saves and stops in all processes, if a signal reached any; stops if a checkpoint could not be written."""
+        if self.checkpointer.has_failed:
+            self.checkpointer.wait()  # which raises the reason
+        if code := int(agreed(float(signals.asked), self.accelerator)):
+            self._last_checkpoint()
+            raise RunStopped(self.run.path, samples=self.state.samples, by=signal.Signals(code))
+
+    def _refuse_if_nothing_was_read(self) -> None:
+        if self.meters.images == 0 and len(self.skipped):
+            self.skipped.write(self.run.skipped)
+            raise DataError(
+                f"None of the {len(self.parts.train)} training images can be read.",
+                f"See '{self.run.skipped}' for the reasons.",
+            )

@@ -1,0 +1,143 @@
+"""The page's addresses: files of the page itself, images by key, and what networks make of them as JSON."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sparseformers.errors import DataError, SparseFormersError
+from sparseformers.viewer.guard import Guard
+from sparseformers.viewer.library import GoneError
+from sparseformers.viewer.session import Session
+
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Of the page's files."""
+LONGEST_NAME = 120
+"""Characters of a dropped file's name that are shown."""
+LISTED_AT_ONCE = 200
+"""Images in one answer, at most."""
+
+
+class TooLargeError(DataError):
+    """A dropped file is larger than what is taken in."""
+
+
+def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
+    """The web application.
+
+    Args:
+        session: answers the questions.
+        port: that it will be served on; requests under another address are refused.
+        framed: whether notebooks on this machine may show the page in a frame.
+    """
+    image = "/api/images/{key}"
+    return Starlette(
+        routes=[
+            *(Route(f"/page/{name}", _file(*content)) for name, content in page_files().items()),
+            Route("/", _file(*page_files()["index.html"])),
+            Route("/api/state", _answer(lambda _: session.state())),
+            Route("/api/images", _answer(lambda request: _listing(session, request)), methods=["GET"]),
+            Route("/api/images", _upload(session), methods=["POST"]),
+            Route(image, _answer(lambda request: session.describe(_key(request)))),
+            Route(f"{image}/display.jpg", _answer(lambda request: session.photograph(_key(request)).display)),
+            Route(f"{image}/thumbnail.jpg", _answer(lambda request: session.library.thumbnail(_key(request)))),
+            Route(f"{image}/look/{{by}}", _answer(lambda request: session.look(_key(request), request.path_params["by"]))),
+            Route(f"{image}/attention", _answer(lambda request: session.attention(_key(request)))),
+            Route(f"{image}/nearest/{{by}}", _answer(lambda request: session.nearest(_key(request), request.path_params["by"]))),
+        ],
+        middleware=[Middleware(Guard, port=port, framed=framed)],
+        exception_handlers={
+            SparseFormersError: _refuse,
+            HTTPException: _refuse,
+            ClientDisconnect: lambda *_: Response(status_code=400),  # who is gone gets no answer, and it is no fault
+            Exception: _fail,
+        },
+    )
+
+
+def page_files() -> Mapping[str, tuple[bytes, str]]:
+    """Content and type of the page's files, by name. Read as a whole, so that no address can name another file."""
+    folder = importlib.resources.files("sparseformers.viewer") / "page"
+    named = {entry.name: entry for entry in folder.iterdir()}
+    endings = {name: name[name.rfind(".") :] for name in named}
+    return {name: (named[name].read_bytes(), TYPES[ending]) for name, ending in endings.items() if ending in TYPES}
+
+
+def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(_: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return serve
+
+
+def _answer(ask: Callable[[Request], Any]) -> Callable[[Request], Response]:
+    """A route that asks the session, in a thread: networks take their time, and the page goes on meanwhile."""
+
+    def route(request: Request) -> Response:
+        found = ask(request)
+        return Response(found, media_type="image/jpeg") if isinstance(found, bytes) else JSONResponse(found)
+
+    return route
+
+
+def _key(request: Request) -> str:
+    return str(request.path_params["key"])
+
+
+def _listing(session: Session, request: Request) -> list[dict[str, str]]:
+    try:
+        start = int(request.query_params.get("start", "0"))
+    except ValueError:
+        raise GoneError("'start' is not a number.", "Give the place of the first image.") from None
+    return session.library.listing(start, LISTED_AT_ONCE)
+
+
+def _upload(session: Session) -> Callable[[Request], Awaitable[Response]]:
+    """The file itself is the request's body: a form would be spooled to the disk, and images are to stay in memory."""
+
+    async def route(request: Request) -> Response:
+        content = await _body(request, session.config.most_bytes)
+        name = unquote(request.headers.get("x-file-name", ""), errors="replace").strip()[:LONGEST_NAME] or "the dropped image"
+        return JSONResponse(await run_in_threadpool(session.upload, content, name))
+
+    return route
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """A request's body; raises TooLargeError as soon as it is known to be larger than ``most`` bytes."""
+    declared = request.headers.get("content-length", "0")
+    received = bytearray()
+    too_large = TooLargeError(
+        f"The file is larger than {most / 1e6:g} MB.", "Choose a smaller one, or start the page with a higher --upload-megabytes."
+    )
+    if not declared.isdecimal() or int(declared) > most:
+        raise too_large
+    async for part in request.stream():
+        received += part
+        if len(received) > most:
+            raise too_large
+    return bytes(received)
+
+
+def _refuse(_: Request, error: Exception) -> Response:
+    """A problem that the user can mend, as the page shows it."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"problem": f"{error.detail}.", "remedy": ""}, status_code=error.status_code)
+    assert isinstance(error, SparseFormersError)
+    status = 413 if isinstance(error, TooLargeError) else 404 if isinstance(error, GoneError) else 422
+    return JSONResponse({"problem": error.problem, "remedy": error.remedy}, status_code=status)
+
+
+def _fail(_: Request, error: Exception) -> Response:
+    """A fault of ours: said in the page, and printed by the server with its traceback."""
+    return JSONResponse({"problem": f"Something went wrong ({type(error).__name__}).", "remedy": "See the terminal."}, 500)

@@ -1,0 +1,144 @@
+"""The page's server: a port on this machine, and a thread that serves on it."""
+
+from __future__ import annotations
+
+import errno
+import html
+import socket
+import sys
+import threading
+import time
+from types import TracebackType
+
+from sparseformers.errors import ConfigError, MissingExtraError, RunError
+from sparseformers.viewer.session import Session
+
+ADDRESS = "127.0.0.1"
+"""This machine, and nobody else."""
+PORTS_TRIED = 50
+"""From the one asked for on."""
+FRAME_HEIGHT = 860
+"""Of the page in a notebook, in pixels."""
+LONGEST_START = 20.0
+"""Seconds."""
+
+
+class Page:
+    """A page that is being served, until it is closed; a context manager. In a notebook it shows itself.
+
+    Args:
+        session: what is behind it; closed with the page.
+        port: to serve on; the next free one if it is in use, any free one for 0.
+        framed: whether notebooks on this machine may show it.
+
+    Raises:
+        MissingExtraError: if starlette or uvicorn is not installed.
+        ConfigError: if there is no free port, or this one may not be used.
+    """
+
+    def __init__(self, session: Session, *, port: int, framed: bool) -> None:
+        require_extra()
+        import uvicorn
+
+        from sparseformers.viewer.app import make_app
+
+        self.session = session
+        self._socket = free_port(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.asked_port = port
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(session, port=self.port, framed=framed),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="sparseformers.viewer", daemon=True
+        )
+        self._thread.start()
+        self._await_start()
+        session.start()
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{ADDRESS}:{self.port}/"
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still being served."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Ends the server and frees the port; once is enough."""
+        self._server.should_exit = True
+        self._thread.join()
+        self.session.close()
+        self._socket.close()
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<page at {self.url}>" if self.open else "<page, closed>"
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, as a notebook shows it."""
+        if not self.open:
+            return "<p>This page is closed.</p>"
+        url = html.escape(self.url)
+        return (
+            f'<iframe src="{url}" title="Where the model looks" width="100%" height="{FRAME_HEIGHT}" style="border:0"></iframe>'
+            f'<p><a href="{url}" target="_blank" rel="noopener">Open it in a window of its own</a></p>'
+        )
+
+    def _await_start(self) -> None:
+        begun = time.monotonic()
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() - begun > LONGEST_START:
+                raise RunError(f"The server did not start on port {self.port}.", "Try another --port.")
+            time.sleep(0.01)
+
+
+def require_extra() -> None:
+    """Raises MissingExtraError unless the libraries of the extra ``view`` are installed."""
+    for package in ("starlette", "uvicorn"):
+        try:
+            __import__(package)
+        except ModuleNotFoundError:
+            raise MissingExtraError.for_package(package, "view") from None
+
+
+def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
+    """A socket bound to ``port`` on this machine, or to the next of ``tried`` ports that is not in use; to any for 0.
+
+    Raises:
+        ConfigError: if the port may not be used, or all of the next ones are in use.
+    """
+    last = min(port + tried, 65536)
+    for candidate in range(port, last):
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if sys.platform != "win32":  # where it would let two servers share a port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((ADDRESS, candidate))
+            bound.listen(64)
+            bound.set_inheritable(True)
+        except OSError as error:
+            bound.close()
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise ConfigError(
+                f"Port {candidate} cannot be used ({(error.strerror or str(error)).lower()}).",
+                "Use one from 1024 up, such as 7007.",
+            ) from None
+        return bound
+    raise ConfigError(f"The ports {port} to {last - 1} are all in use.", "Give another --port, or --port 0 for any free one.")

@@ -1,0 +1,182 @@
+"""What lies behind the page: networks, images, and what was found out about them. Knows nothing of the web."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from sparseformers.evaluation import TeacherAttention
+from sparseformers.teachers import Teacher
+from sparseformers.viewer import looks
+from sparseformers.viewer.config import ViewConfig
+from sparseformers.viewer.library import GoneError, Library
+from sparseformers.viewer.models import Model, Networks, load_networks
+from sparseformers.viewer.neighbours import FolderIndex
+from sparseformers.viewer.photograph import Photograph
+from sparseformers.viewer.recent import Recent
+
+ANSWERS = 96
+"""Answers of networks that are kept."""
+NEIGHBOURS = 8
+"""How many of them are shown."""
+
+
+class Session:
+    """Answers what the page asks, in plain JSON values and to any number of threads; networks run one at a time.
+
+    Args:
+        config: what to show.
+        networks: already loaded ones; those that the configuration names by default.
+
+    Raises:
+        SparseFormersError: if a model cannot be loaded, or a folder holds no images.
+    """
+
+    def __init__(self, config: ViewConfig, networks: Networks | None = None) -> None:
+        self.config = config
+        self.library = Library(config)  # first: its faults show at once, a model's after seconds
+        self.networks = networks or load_networks(config.run, config.beside, config.teacher)
+        self._turn = threading.Lock()
+        self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS)
+        self._attention: TeacherAttention | None = None
+        self.indices = self._folder_indices()
+        """Of the folder of neighbours, by the network's number, or ``teacher``; empty without a folder."""
+
+    def start(self) -> None:
+        """Begins to embed the folder of neighbours by the first model; another network's turn comes when it is asked."""
+        if self.indices:
+            self.indices["0"].start()
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+        for index in self.indices.values():
+            index.close()
+
+    def state(self) -> dict[str, Any]:
+        """What the page has to know at its start."""
+        networks, config = self.networks, self.config
+        folder = None if config.neighbours is None else {"name": config.neighbours.name, "images": len(self.library.neighbours)}
+        return {
+            "models": [{"name": model.name, "tokens": model.tokens, "colours": model.colours} for model in networks.models],
+            "teacher": None if networks.teacher is None else networks.teacher.identity.name,
+            "teacher_problem": networks.teacher_problem,
+            "images": len(self.library.images),
+            "neighbours": folder,
+            "most_bytes": config.most_bytes,
+        }
+
+    def upload(self, content: bytes, name: str) -> dict[str, Any]:
+        """Takes in a dropped image, and describes it; raises UnreadableError if it cannot be decoded."""
+        return self.describe(self.library.upload(content, name, self.networks.preprocessings))
+
+    def describe(self, key: str) -> dict[str, Any]:
+        """An image's name, and its size in pixels."""
+        photograph = self.photograph(key)
+        return {"key": key, "name": photograph.name, "width": photograph.width, "height": photograph.height}
+
+    def photograph(self, key: str) -> Photograph:
+        """An image, decoded; raises GoneError or UnreadableError."""
+        return self.library.photograph(key, self.networks.preprocessings)
+
+    def look(self, key: str, model: str) -> dict[str, Any]:
+        """Where a model looks at an image, see :func:`looks.look`; with a teacher, ``cosine`` of their embeddings, too."""
+        network = self._network(model)
+        if not isinstance(network, Model):
+            raise GoneError("A teacher has no regions of interest.", "Ask for a model.")
+        photograph = self.photograph(key)
+        answer: dict[str, Any] = self._once(("look", key, model), lambda: looks.look(network, photograph))
+        teacher = self.networks.teacher
+        near = None
+        if teacher is not None:
+            own, other = self._embedding(key, photograph, model), self._embedding(key, photograph, "teacher")
+            near = looks.cosine(own, other) if own.shape == other.shape else None
+        return answer | {"cosine": near}
+
+    def attention(self, key: str) -> dict[str, Any]:
+        """What the teacher attends to in an image, see :func:`looks.attend`."""
+        teacher = self._network("teacher")
+        assert isinstance(teacher, Teacher)
+        photograph = self.photograph(key)
+
+        def attend() -> dict[str, Any]:
+            self._attention = self._attention or TeacherAttention(teacher)
+            return looks.attend(teacher, self._attention, photograph)
+
+        answer: dict[str, Any] = self._once(("attention", key), attend)
+        return answer
+
+    def nearest(self, key: str, by: str) -> dict[str, Any]:
+        """Neighbours of an image in the folder.
+
+        Args:
+            key: of the image.
+            by: whose embedding: a model's number, or ``teacher``.
+
+        Returns:
+            ``state``: ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine) and
+            ``skipped``.
+
+        Raises:
+            SparseFormersError: if the folder cannot be embedded.
+        """
+        self._network(by)
+        if by not in self.indices:
+            raise GoneError("No folder to look for neighbours in was given.", "Start the page with --neighbours DIR.")
+        index = self.indices[by]
+        index.start()
+        if index.problem is not None:
+            raise index.problem
+        if not index.ready:
+            return {"state": "embedding", "done": index.done, "total": len(index.gallery)}
+        photograph = self.photograph(key)
+        embedding = self._embedding(key, photograph, by)
+        found = index.nearest(embedding, NEIGHBOURS, without=self.library.neighbour_number(key))
+        results = [
+            {"key": f"n{number}", "name": index.gallery.name(number), "cosine": round(cosine, 4)} for number, cosine in found
+        ]
+        return {"state": "ready", "results": results, "skipped": len(index.skipped)}
+
+    def _network(self, name: str) -> Model | Teacher:
+        """A model by its number, or the teacher."""
+        networks = self.networks
+        if name == "teacher" and networks.teacher is not None:
+            return networks.teacher
+        if name in ("0", "1") and int(name) < len(networks.models):
+            return networks.models[int(name)]
+        raise GoneError(networks.teacher_problem or "There is no such model.", "Choose one that is shown.")
+
+    def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
+        network = self._network(by)
+        return self._once(("embedding", key, by), lambda: looks.embed(network, photograph, self.networks.device))
+
+    def _once(self, what: tuple[str, ...], answer: Callable[[], Any]) -> Any:
+        """What a network says, asked once: by itself, so that the page stays responsive and memory bounded."""
+        known = self._answers.get(what)
+        if known is None:
+            with self._turn:
+                known = self._answers.get(what)  # another thread may have asked the same
+                if known is None:
+                    known = answer()
+                    self._answers.put(what, known)
+        return known
+
+    def _folder_indices(self) -> dict[str, FolderIndex]:
+        if self.config.neighbours is None:
+            return {}
+        networks = self.networks
+        asked: dict[str, Model | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
+        if networks.teacher is not None:
+            asked["teacher"] = networks.teacher
+        return {
+            name: FolderIndex(
+                *looks.module_of(network),
+                self.library.neighbours,
+                device=networks.device,
+                turn=self._turn,
+                most_pixels=self.config.most_pixels,
+            )
+            for name, network in asked.items()
+        }

@@ -1,0 +1,63 @@
+"""A network ready for inference gives what it gave, by the fastest way that there is for what is kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparseformers.embedding import model
+from sparseformers.embedding.model import Embedder
+from sparseformers.inference import pack_weights
+from tests.embedding.small import SIDE, settings, student
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """What has been packed."""
+    found: list[nn.Module] = []
+
+    def noted(network: nn.Module) -> nn.Module:
+        found.append(network)
+        return pack_weights(network)
+
+    monkeypatch.setattr(model, "pack_weights", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "autocast", "is_packed", "nearness"),
+    [
+        ({}, None, True, 1e-5),
+        ({}, torch.bfloat16, False, 0.05),
+        ({"tokens": True}, None, False, 1e-5),
+        ({"rois": True}, None, False, 1e-5),
+    ],
+)
+def test_ready__packs_where_it_can(
+    options: dict[str, Any], autocast: torch.dtype | None, is_packed: bool, nearness: float, packed: list[nn.Module]
+) -> None:
+    network, images = student(), torch.rand(3, 3, SIDE, SIDE)
+    before = copy.deepcopy(network.state_dict())
+    rows = Embedder(network, settings("photos", **options)).ready(CPU, autocast)(images)
+    assert rows.keys() == {"embedding", *options}
+    assert bool(packed) == is_packed
+    with torch.no_grad():
+        expected = network(images).embedding.numpy()
+    assert np.linalg.norm(rows["embedding"] - expected) <= nearness * np.linalg.norm(expected)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_ready__without_onednn(packed: list[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    network, images = student(), torch.rand(3, 3, SIDE, SIDE)
+    rows = Embedder(network, settings("photos")).ready(CPU, None)(images)
+    with torch.no_grad():
+        np.testing.assert_allclose(rows["embedding"], network(images).embedding.numpy(), atol=1e-5)
+    assert not packed

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sparseformers.embedding import progress
+from sparseformers.embedding.progress import EmbeddingProgress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands at its only element."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left(clock: list[float]) -> None:
+    written = io.StringIO()
+    with EmbeddingProgress(Console(file=written, width=40), size=1000, total=50, images=10, reached=200) as bar:
+        clock[0] = 10.0
+        bar.step(5, 0, 300)
+        assert written.getvalue() == ""
+        clock[0] = 40.0
+        bar.step(14, 1, 600)
+        assert written.getvalue() == "30 of 50 images  0.5 img/s  1 skipped  about 40 s left\n"
+    assert bar.images_per_second == 0.5
+
+
+def test_without_known_sizes__no_time_left_is_made_up(clock: list[float]) -> None:
+    written = io.StringIO()
+    with EmbeddingProgress(Console(file=written), size=0, total=None, images=0, reached=0) as bar:
+        clock[0] = 40.0
+        bar.step(20, 0, 0)
+    assert written.getvalue() == "20 images  0.5 img/s\n"
+
+
+def test_on_a_terminal__a_bar(clock: list[float]) -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=120, force_terminal=True, color_system=None)
+    with EmbeddingProgress(console, size=1000, total=50, images=0, reached=0) as bar:
+        clock[0] = 5.0
+        bar.step(20, 0, 400)
+    assert "20 of 50 images  4.0 img/s" in written.getvalue()
+    assert "40%" in written.getvalue()

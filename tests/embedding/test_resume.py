@@ -1,0 +1,267 @@
+"""Stops at any moment, and going on after them."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sparseformers
+from sparseformers.embedding import EmbedConfig, embed, parts, run
+from sparseformers.errors import RunError
+from tests.embedding.small import contents, files_of, settings, student, write_shard
+from tests.tiny import write_images
+
+OUTPUTS = ("index.parquet", "index.npy", "index")
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open"}
+"""What Python tells of before it changes something on the disk."""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder and a shard, each with something unreadable."""
+    write_images(tmp_path / "photos", 7)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
+    more = contents(write_images(tmp_path / "more", 5, seed=1))
+    return tmp_path / "photos", write_shard(tmp_path / "shard.tar", {**more, "photograph_001b.jpg": b"nothing"})
+
+
+def run_until(config: EmbedConfig, out: Path, stop: int | None, **options: Any) -> int:
+    """Embeds in another process, which kills itself before the change to the disk number ``stop``; gives its exit code."""
+
+    def child() -> None:
+        changes = 0
+
+        def count(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal changes
+            if event in CHANGES and str(out.parent) in str(arguments[0]):
+                if changes == stop:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                changes += 1
+
+        sys.addaudithook(count)
+        torch.set_num_threads(1)
+        embed(config, out, model=student(), **options)
+        os._exit(changes if stop is None else 0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    return process.exitcode or 0
+
+
+def finish(config: EmbedConfig, out: Path) -> None:
+    """Gives the same command again; it may have come to its end before the stop."""
+    complete = out.exists() and not (out.with_name(f"{out.name}.partial") / "manifest.json").exists()
+    with pytest.raises(RunError, match="is there already") if complete else nullcontext():
+        embed(config, out, model=student())
+    assert not list(out.parent.glob("*.partial"))
+
+
+def killed_and_resumed(config: EmbedConfig, folder: Path, name: str, stops: Callable[[int], list[int]]) -> None:
+    """Compares the files of embeddings that were stopped at these changes with those of one that was not."""
+    changes = run_until(config, folder / "whole" / name, None)
+    assert changes > 20
+    for stop in stops(changes):
+        out = folder / f"killed{stop}" / name
+        assert run_until(config, out, stop) == -signal.SIGKILL
+        finish(config, out)
+        assert files_of(out) == files_of(folder / "whole" / name), (name, stop)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_killed_at_some_changes_of_the_disk__and_resumed_gives_the_same_bytes(
+    tmp_path: Path, data: tuple[Path, Path], name: str
+) -> None:
+    draw = random.Random(name)
+    killed_and_resumed(settings(*data), tmp_path, name, lambda changes: draw.sample(range(changes), 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_killed_at_any_change_of_the_disk__and_resumed_gives_the_same_bytes(
+    tmp_path: Path, data: tuple[Path, Path], name: str
+) -> None:
+    killed_and_resumed(settings(*data, tokens=True, rois=True), tmp_path, name, lambda changes: list(range(changes)))
+
+
+def test_killed_many_times_over__and_resumed_gives_the_same_bytes(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    config, draw, stops = settings(*data), random.Random(0), 0
+    run_until(config, tmp_path / "whole" / "index.npy", None)
+    out = tmp_path / "killed" / "index.npy"
+    while run_until(config, out, draw.randrange(20, 60)) == -signal.SIGKILL:
+        stops += 1
+        assert stops < 30, "it does not get on"
+    assert stops >= 2
+    assert files_of(out) == files_of(tmp_path / "whole" / "index.npy")
+
+
+@pytest.mark.slow
+def test_the_command_killed_at_random_moments__with_workers(tmp_path: Path) -> None:
+    name = "index.parquet"
+    sparseformers.save(student(), tmp_path / "model.safetensors")
+    write_images(tmp_path / "photos", 150)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
+    draw = random.Random(name)
+
+    def started(out: Path) -> subprocess.Popen[bytes]:
+        options = ["--batch-size", "2", "--part-images", "4", "--precision", "fp32", "--workers", "2"]
+        command = ["embed", str(tmp_path / "model.safetensors"), str(tmp_path / "photos"), "--out", str(out), *options]
+        return subprocess.Popen([sys.executable, "-m", "sparseformers", *command], stdout=subprocess.DEVNULL)
+
+    assert started(tmp_path / "whole" / name).wait() == 0
+    out = tmp_path / "killed" / name
+    records = out.with_name(f"{out.name}.partial") / "records"
+    kills = 0
+    for share in (0.1, 0.4, 0.7, 0.9):
+        process = started(out)
+        while process.poll() is None and (not records.is_dir() or len(list(records.iterdir())) < 38 * share):
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 4
+    assert started(out).wait() == 0
+    assert files_of(out) == files_of(tmp_path / "whole" / name)
+
+
+def stopped(config: EmbedConfig, out: Path) -> None:
+    """Leaves an embedding under way."""
+    assert run_until(config, out, 45) == -signal.SIGKILL
+    assert list((out.with_name(f"{out.name}.partial") / "records").glob("record-*.json"))
+
+
+def test_going_on__does_not_embed_again_what_is_there(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    stopped(settings(*data), out)
+    summary = embed(settings(*data), out, model=student())
+    assert summary.went_on_from >= 4
+    assert summary.rows + summary.skipped == 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dtype": "float16"}, "--dtype (float32 then, float16 now)"),
+        ({"tokens": True}, "--tokens (False then, True now)"),
+        ({"batch_size": 3}, "--batch-size (2 then, 3 now)"),
+        ({"part_images": 5, "rois": True}, "--part-images (4 then, 5 now), --rois (False then, True now)"),
+    ],
+)
+def test_other_settings__are_refused_by_name(tmp_path: Path, data: tuple[Path, Path], changes: dict[str, Any], said: str) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    stopped(settings(*data), out)
+    with pytest.raises(RunError) as refusal:
+        embed(dataclasses.replace(settings(*data), **changes), out, model=student())
+    assert f"differs from this command in: {said}." in refusal.value.problem
+    assert refusal.value.remedy == "Give the same command as then to go on with it, or add --overwrite to begin anew."
+    assert embed(settings(*data), out, model=student()).went_on_from >= 4
+
+
+def test_workers__may_change(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    stopped(settings(*data), out)
+    assert embed(dataclasses.replace(settings(*data), workers=1), out, model=student()).went_on_from >= 4
+
+
+def test_another_model__is_refused_until_it_is_to_begin_anew(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    stopped(settings(*data), out)
+    with pytest.raises(RunError, match="differs from this command in: the model"):
+        embed(settings(*data), out, model=student(1))
+    assert embed(settings(*data), out, model=student(1), overwrite=True).went_on_from == 0
+    embed(settings(*data), tmp_path / "whole" / "index.parquet", model=student(1))
+    assert files_of(out) == files_of(tmp_path / "whole" / "index.parquet")
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "changed", "shard", "folders"])
+def test_other_data__are_refused_by_name(tmp_path: Path, data: tuple[Path, ...], change: str) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    stopped(settings(*data), out)
+    image, said = tmp_path / "photos" / "photograph_003.jpg", "photograph_003.jpg' was added, removed or changed"
+    if change == "added":
+        image.with_name("photograph_003_too.jpg").write_bytes(image.read_bytes())
+        said = "photograph_003_too.jpg' was added, removed or changed"
+    elif change == "removed":
+        image.rename(image.with_name("photograph_003x.jpg"))
+    elif change == "changed":
+        image.write_bytes((tmp_path / "photos" / "photograph_004.jpg").read_bytes())
+    elif change == "shard":
+        write_shard(data[1], {"one.jpg": image.read_bytes()})
+        said = "the shards"
+    else:
+        data, said = data[1:], "the folders"
+    with pytest.raises(RunError) as refusal:
+        embed(settings(*data), out, model=student())
+    assert said in refusal.value.problem
+
+
+def test_the_precision_that_was_chosen__stays(tmp_path: Path, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = settings(*data, precision="auto"), tmp_path / "out" / "index.parquet"
+    monkeypatch.setattr(run, "resolve_precision", lambda asked, device: "bf16")
+    stopped(config, out)
+    monkeypatch.setattr(run, "resolve_precision", lambda asked, device: "fp32")
+    assert embed(config, out, model=student()).precision == "bf16"
+
+
+def test_a_damaged_part__is_made_again(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    embed(settings(*data), tmp_path / "whole" / "index.parquet", model=student())
+    stopped(settings(*data), out)
+    part = out.with_name("index.parquet.partial") / "parts" / "part-000000.parquet"
+    part.write_bytes(part.read_bytes()[:-7])
+    assert embed(settings(*data), out, model=student()).went_on_from == 0
+    assert files_of(out) == files_of(tmp_path / "whole" / "index.parquet")
+
+
+def test_an_output_that_another_process_writes__is_in_use(tmp_path: Path, data: tuple[Path, Path]) -> None:
+    out = tmp_path / "out" / "index.parquet"
+    context = multiprocessing.get_context("fork")
+    holds, finished = context.Event(), context.Event()
+
+    class Waiting(type(student().cortex)):  # type: ignore[misc]
+        def forward(self, *arguments: Any) -> Any:
+            holds.set()
+            finished.wait(30)
+            return super().forward(*arguments)
+
+    model = student()
+    model.cortex.__class__ = Waiting
+    process = context.Process(target=embed, args=(settings(*data), out), kwargs={"model": model})
+    process.start()
+    assert holds.wait(30)
+    with pytest.raises(RunError) as refusal:
+        embed(settings(*data), out, model=student(), overwrite=True)
+    assert refusal.value.problem == f"The output '{out}' is in use by another process."
+    finished.set()
+    process.join()
+    assert process.exitcode == 0
+    assert embed(settings(*data), out, model=student(), overwrite=True).rows == 12
+
+
+def test_a_full_disk__keeps_what_is_there(tmp_path: Path, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    out, written = tmp_path / "out" / "index.npy", 0
+
+    def full(*_: object) -> None:
+        nonlocal written
+        written += 1
+        if written > 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parts, "keep", full)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)\. Free some space there"):
+        embed(settings(*data), out, model=student())
+    monkeypatch.undo()
+    assert embed(settings(*data), out, model=student()).went_on_from == 8

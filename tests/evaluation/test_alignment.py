@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from sparseformers.errors import DataError
+from sparseformers.evaluation import Alignment, centred_cosine, measure_alignment
+from sparseformers.settings import from_dict, to_dict
+
+
+def cone(rows: int = 40, width: int = 8) -> torch.Tensor:
+    """Embeddings with a strong common direction, as foundation models have."""
+    return torch.randn(rows, width) + 3 * torch.ones(width)
+
+
+def test_the_teacher_itself_is_perfectly_aligned() -> None:
+    teacher = cone()
+    alignment = measure_alignment(teacher, teacher)
+    for figure in (alignment.centred_cosine, alignment.cosine_mean, alignment.cosine_median, alignment.cosine_p05):
+        assert figure == pytest.approx(1.0, abs=1e-6)
+    assert alignment.neighbour_agreement == 1.0
+    assert (alignment.images, alignment.neighbours) == (40, 10)
+    assert alignment.neighbour_chance == pytest.approx(10 / 39)
+
+
+def test_a_constant_student_scores_the_baseline_and_a_centred_cosine_of_zero() -> None:
+    teacher = cone(rows=400)
+    constant = teacher.mean(dim=0).expand_as(teacher)
+    alignment = measure_alignment(constant + 1e-3 * torch.randn(8), teacher)
+    assert alignment.constant_baseline > 0.8  # the cone: plain cosine flatters
+    assert alignment.cosine_mean == pytest.approx(alignment.constant_baseline, abs=1e-3)
+    assert alignment.centred_cosine == pytest.approx(0.0, abs=0.1)
+    assert measure_alignment(constant, teacher).centred_cosine == pytest.approx(0.0, abs=0.1)
+
+
+def test_an_unrelated_student_agrees_by_chance() -> None:
+    alignment = measure_alignment(torch.randn(600, 16), torch.randn(600, 16))
+    assert alignment.neighbour_agreement == pytest.approx(alignment.neighbour_chance, abs=0.005)
+    assert alignment.centred_cosine == pytest.approx(0.0, abs=0.05)
+
+
+def test_figures_do_not_depend_on_the_order_of_the_images() -> None:
+    teacher = cone()
+    student = teacher + torch.randn(40, 8)
+    order = torch.randperm(40)
+    first, second = measure_alignment(student, teacher), measure_alignment(student[order], teacher[order])
+    assert to_dict(first) == pytest.approx(to_dict(second), abs=1e-6)
+
+
+def test_shuffling_the_student_alone_destroys_the_alignment() -> None:
+    teacher = torch.randn(200, 16)
+    assert measure_alignment(teacher[torch.randperm(200)], teacher).centred_cosine < 0.2
+
+
+@given(scale=st.floats(min_value=1e-2, max_value=1e2))
+def test_figures_do_not_depend_on_the_scale_of_the_space(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(30, 6, generator=generator) + 1
+    student = teacher + torch.randn(30, 6, generator=generator)
+    assert to_dict(measure_alignment(scale * student, scale * teacher)) == pytest.approx(
+        to_dict(measure_alignment(student, teacher)), abs=1e-4
+    )
+
+
+@given(scale=st.floats(min_value=1e-2, max_value=1e2))
+def test_plain_cosine_and_neighbours_do_not_depend_on_the_student_s_own_scale(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(30, 6, generator=generator) + 1
+    student = teacher + torch.randn(30, 6, generator=generator)
+    scaled, plain = measure_alignment(scale * student, teacher), measure_alignment(student, teacher)
+    assert scaled.cosine_mean == pytest.approx(plain.cosine_mean, abs=1e-5)
+    assert scaled.neighbour_agreement == pytest.approx(plain.neighbour_agreement, abs=1e-3)
+
+
+def test_centred_cosine_by_hand() -> None:
+    teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0]])  # mean (1, 1)
+    student = torch.tensor([[2.0, 1.0], [1.0, 1.0]])  # centred: (1, 0) against (1, -1); nothing against (-1, 1)
+    assert centred_cosine(student, teacher).tolist() == pytest.approx([2**-0.5, 0.0])
+    plain = torch.nn.functional.cosine_similarity(student, teacher)
+    assert centred_cosine(student, teacher, torch.zeros(2)).tolist() == pytest.approx(plain.tolist())
+
+
+def test_percentiles_of_the_cosine() -> None:
+    angles = torch.linspace(0, torch.pi / 2, 101, dtype=torch.float64)
+    student = torch.stack([angles.cos(), angles.sin()], dim=1)
+    alignment = measure_alignment(student, torch.tensor([[1.0, 0.0]]).expand(101, 2).double())
+    assert alignment.cosine_median == pytest.approx(angles[50].cos().item())
+    assert alignment.cosine_p05 == pytest.approx(angles[95].cos().item())
+    assert alignment.constant_baseline == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 10])
+def test_neighbour_agreement_is_that_of_a_brute_force_search(neighbours: int) -> None:
+    teacher = torch.randn(60, 12)
+    student = teacher + torch.randn(60, 12)
+
+    def search(space: torch.Tensor) -> list[set[int]]:
+        finder = NearestNeighbors(n_neighbors=neighbours, metric="cosine", algorithm="brute").fit(space.numpy())
+        return [set(row) for row in finder.kneighbors(return_distance=False)]  # without a query: itself excluded
+
+    shared = [len(one & other) / neighbours for one, other in zip(search(student), search(teacher), strict=True)]
+    alignment = measure_alignment(student, teacher, neighbours=neighbours)
+    assert alignment.neighbour_agreement == pytest.approx(sum(shared) / 60)
+    assert 0 < alignment.neighbour_agreement < 1
+
+
+def test_few_images_have_fewer_neighbours() -> None:
+    alignment = measure_alignment(torch.randn(4, 3), torch.randn(4, 3))
+    assert alignment.neighbours == 3
+    assert alignment.neighbour_chance == alignment.neighbour_agreement == 1.0
+
+
+def test_half_precision_is_measured_in_float32() -> None:
+    teacher, student = cone(), cone()
+    rounded = measure_alignment(student.bfloat16().float(), teacher.bfloat16().float())
+    assert measure_alignment(student.bfloat16(), teacher.bfloat16()) == rounded
+
+
+def test_centred_cosine_comes_first_and_figures_survive_json() -> None:
+    alignment = measure_alignment(cone(), cone())
+    assert next(iter(to_dict(alignment))) == "centred_cosine"
+    assert from_dict(Alignment, to_dict(alignment)) == alignment
+
+
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(DataError, match=r"on two images or more, not on 1\. Evaluate on a folder with more readable images\."):
+        measure_alignment(torch.ones(1, 3), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 3), (5,)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must both be M x D, not .* and \(5, 3\)"):
+        measure_alignment(torch.ones(shape), torch.ones(5, 3))

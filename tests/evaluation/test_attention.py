@@ -1,0 +1,221 @@
+"""Attention that is read, against attention that is worked out by hand from the host's own modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation import TeacherAttention, token_influence
+from sparseformers.evaluation.attention import rollout
+from sparseformers.inheritance import inherit
+from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers import huggingface as huggingface_adapter
+from tests.evaluation.students import original
+from tests.model.small import small_config, small_model
+from tests.teachers import huggingface_models as huggingface
+from tests.teachers import test_timm as timm
+from tests.teachers.identity import images_for
+
+
+@torch.no_grad()
+def attention_of_timm(teacher: Teacher, images: Tensor) -> list[Tensor]:
+    """The attention of timm's own blocks from the tokens that enter them, the mean over heads: B x T x T each."""
+    found = []
+    for block, tokens in zip(teacher.host_blocks, teacher.block_inputs(images), strict=False):
+        attention: Any = block.attn
+        batch, length, width = tokens.shape
+        qkv = attention.qkv(block.norm1(tokens)).reshape(batch, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key = attention.q_norm(qkv[0]), attention.k_norm(qkv[1])
+        scores = query @ key.transpose(-2, -1) * (width // attention.num_heads) ** -0.5
+        found.append(scores.softmax(dim=-1).mean(dim=1))
+    return found
+
+
+def pooled_row(pooling: str, patches: int, prefix: int) -> Tensor:
+    """How much of each token is pooled."""
+    if pooling == "token":
+        return torch.eye(prefix + patches)[0]
+    return torch.cat([torch.zeros(prefix), torch.full((patches,), 1 / patches)])
+
+
+def shares(row: Tensor, prefix: int) -> Tensor:
+    """Rows B x T without the prefix as maps of 4 x 4 patches that sum to one."""
+    patches = row[:, prefix:]
+    return (patches / patches.sum(dim=1, keepdim=True)).reshape(-1, 4, 4)
+
+
+TEACHERS: dict[str, tuple[dict[str, Any], str, int]] = {
+    "class token": ({}, "token", 1),
+    "registers": ({"reg_tokens": 3}, "token", 4),
+    "query-key norm": ({"qk_norm": True, "depth": 3}, "token", 1),
+    "average pooling": ({"class_token": False, "global_pool": "avg"}, "average", 0),
+    "average pooling beside a class token": ({"global_pool": "avg"}, "average", 1),
+}
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_maps_of_a_teacher_are_those_of_timms_own_blocks(name: str) -> None:
+    options, pooling, prefix = TEACHERS[name]
+    teacher = load_teacher(timm.tiny(**options))
+    images = images_for(teacher, 5)
+    blocks = attention_of_timm(teacher, images)
+    row = pooled_row(pooling, 16, prefix)
+    flow = torch.eye(16 + prefix)
+    for attention in blocks:
+        flow = 0.5 * (attention + torch.eye(16 + prefix)) @ flow
+
+    maps = TeacherAttention(teacher)(images)
+    torch.testing.assert_close(maps.last, shares(row @ blocks[-1], prefix), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(maps.rollout, shares(row @ flow, prefix), atol=1e-6, rtol=1e-4)
+    assert maps.last.std() > 1e-3
+
+
+@torch.no_grad()
+def test_a_teacher_that_pools_by_attention_is_read_where_it_pools() -> None:
+    network: Any = timm.tiny(**timm.VARIANTS["attention pooling"])
+    teacher = load_teacher(network)
+    images = images_for(teacher)
+    pool: Any = network.attn_pool
+    tokens = network.forward_features(teacher.normalise(images))
+    query = pool.q(pool.latent)[0, 0].view(pool.num_heads, -1)  # heads x D/heads
+    key = pool.kv(tokens)[..., :64].unflatten(-1, (pool.num_heads, -1))  # B x T x heads x D/heads
+    pooled = (torch.einsum("hc,bthc->bht", query, key) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)
+
+    maps = TeacherAttention(teacher)(images)
+    torch.testing.assert_close(maps.last, shares(pooled, 0), atol=1e-6, rtol=1e-4)
+    flow = rollout(attention_of_timm(teacher, images))
+    torch.testing.assert_close(maps.rollout, shares((pooled[:, None] @ flow)[:, 0], 0), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("build", [huggingface.dinov2_with_registers, huggingface.clip_vision, huggingface.siglip_vision])
+def test_other_libraries_have_maps_too(build: Any) -> None:
+    teacher = huggingface_adapter.from_module(build(), image_size=32)
+    for one in TeacherAttention(teacher)(images_for(teacher)):
+        side = 32 // teacher.patch_size
+        assert one.shape == (2, side, side)
+        torch.testing.assert_close(one.sum(dim=(1, 2)), torch.ones(2))
+
+
+class TestSizes:
+    def test_rows_and_columns_are_those_of_the_image(self) -> None:
+        teacher = load_teacher(timm.tiny(img_size=(40, 56)))
+        maps = TeacherAttention(teacher)(images_for(teacher))
+        assert maps.last.shape == maps.rollout.shape == (2, 5, 7)
+        expected = attention_of_timm(teacher, images_for(teacher))[-1][:, 0, 1:]
+        expected = (expected / expected.sum(dim=1, keepdim=True)).view(2, 5, 7)
+        torch.testing.assert_close(maps.last, expected, atol=1e-6, rtol=1e-4)
+
+    def test_images_of_another_size_are_resized_to_the_teachers(self) -> None:
+        teacher = load_teacher(timm.tiny())
+        images = torch.rand(2, 3, 64, 96)
+        resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+        read = TeacherAttention(teacher)
+        torch.testing.assert_close(read(images).rollout, read(resized).rollout)
+
+    def test_many_images_are_read_as_one_by_one(self) -> None:
+        teacher = load_teacher(timm.tiny())
+        images = images_for(teacher, 6)
+        read = TeacherAttention(teacher)
+        one_by_one = torch.cat([read(image[None]).last for image in images])
+        torch.testing.assert_close(read(images).last, one_by_one, atol=1e-6, rtol=1e-4)
+
+    def test_what_is_no_image_is_refused(self) -> None:
+        read = TeacherAttention(load_teacher(timm.tiny()))
+        with pytest.raises(ValueError, match="images must be B x 3 x H x W"):
+            read(torch.rand(3, 32, 32))
+
+
+class TestRollout:
+    def test_rows_sum_to_one(self) -> None:
+        blocks = [torch.rand(2, 7, 7).softmax(dim=-1) for _ in range(4)]
+        torch.testing.assert_close(rollout(blocks).sum(dim=-1), torch.ones(2, 7))
+
+    def test_tokens_that_attend_to_themselves_stay(self) -> None:
+        torch.testing.assert_close(rollout([torch.eye(3)[None]] * 5), torch.eye(3)[None])
+
+    def test_goes_from_the_last_block_back_to_the_first(self) -> None:
+        # In the first block token 1 takes from 2, in the second token 0 takes from 1.
+        first = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1]])
+        second = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])
+        flow = rollout([first[None], second[None]])[0]
+        torch.testing.assert_close(flow[0], torch.tensor([0.5, 0.25, 0.25]))
+
+    def test_of_nothing(self) -> None:
+        with pytest.raises(ValueError, match="at least one block"):
+            rollout([])
+
+
+def by_hand(student: SparseFormer, images: Tensor) -> list[Tensor]:
+    """The attention of a cortex's blocks, from the softmax of queries and keys: B x T x T each."""
+    cortex: Any = student.cortex
+    tokens = cortex.prefix(student.focusing(student.normalise(images)).tokens)
+    found = []
+    for block in cortex.blocks:
+        query, key, _ = block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1)
+        query, key = (part.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for part in (query, key))
+        found.append((query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1))
+        tokens = block(tokens)
+    return found
+
+
+class TestTokenInfluence:
+    @torch.no_grad()
+    @pytest.mark.parametrize("prefix", [1, 3])
+    def test_is_what_the_class_token_attends_to_in_the_last_block(self, prefix: int) -> None:
+        student = small_model(tokens=6, prefix_tokens=prefix)
+        images = torch.rand(2, 3, 40, 48)
+        row = by_hand(student, images)[-1][:, 0, prefix:]
+        influence = token_influence(student, images)
+        assert influence.shape == (2, 6)
+        torch.testing.assert_close(influence, row / row.sum(dim=1, keepdim=True))
+        assert influence.std() > 1e-4
+
+    @torch.no_grad()
+    def test_of_average_pooling_is_the_mean_over_those_that_are_pooled(self) -> None:
+        student = small_model(tokens=6, prefix_tokens=2, pooling="average")
+        images = torch.rand(2, 3, 40, 48)
+        row = by_hand(student, images)[-1][:, 2:, 2:].mean(dim=1)
+        torch.testing.assert_close(token_influence(student, images), row / row.sum(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def test_of_attention_pooling_is_what_the_pooling_attends_to(self) -> None:
+        student = small_model(tokens=6, prefix_tokens=0, pooling="attention")
+        images = torch.rand(2, 3, 40, 48)
+        pooling: Any = student.cortex.pooling
+        expected = pooling.weights(student(images).tokens).mean(dim=1)
+        torch.testing.assert_close(token_influence(student, images), expected)
+
+    def test_of_v1_needs_no_class_token(self) -> None:
+        student = original(load_teacher(timm.tiny()))
+        influence = token_influence(student, torch.rand(2, 3, 32, 32))
+        assert influence.shape == (2, 4)
+        torch.testing.assert_close(influence.sum(dim=1), torch.ones(2))
+
+    def test_of_an_inherited_student_that_is_its_teacher_is_the_teachers_attention(self) -> None:
+        teacher = load_teacher(timm.tiny(reg_tokens=2, depth=3))
+        student = inherit(teacher, front="grid", tokens=16, looks=1).student
+        images = images_for(teacher)
+        maps = TeacherAttention(teacher)(images)
+        torch.testing.assert_close(token_influence(student, images), maps.last.flatten(1), atol=1e-6, rtol=1e-4)
+
+    def test_leaves_each_part_in_its_own_mode(self) -> None:
+        student = small_model().train()
+        student.cortex.eval()
+        influence = token_influence(student, torch.rand(1, 3, 32, 32))
+        assert student.training
+        assert not student.cortex.training
+        assert not influence.requires_grad
+
+    def test_a_cortex_without_blocks_is_refused(self) -> None:
+        student = SparseFormer(small_config(depth=0))
+        with pytest.raises(ConfigError, match=r"The student's cortex has no blocks.* Choose a student whose blocks"):
+            token_influence(student, torch.rand(1, 3, 32, 32))
+
+    def test_attention_pooling_needs_no_blocks(self) -> None:
+        student = SparseFormer(small_config(depth=0, prefix_tokens=0, pooling="attention"))
+        torch.testing.assert_close(token_influence(student, torch.rand(1, 3, 32, 32)).sum(), torch.tensor(1.0))

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparseformers.config import BlockConfig, CortexConfig, GridConfig, OriginalFocusingConfig, SparseFormerConfig
+from sparseformers.data import Batch
+from sparseformers.errors import DataError
+from sparseformers.evaluation import FocusReport, focus_table, measure_focus
+from sparseformers.evaluation.focus import overlap
+from sparseformers.model import Focus, SparseFormer
+from sparseformers.rois import cells, initial_grid, regular_points
+from tests.evaluation.printed import printed
+from tests.model.small import small_config, small_model
+
+SIDE = 32
+
+
+class Told(nn.Module):
+    """A front that looks where it is told, the same in every image."""
+
+    def __init__(self, rois: Tensor, points: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.rois, self.points = rois, points
+
+    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+        batch = len(images)
+        nothing = torch.zeros(batch, self.rois.shape[1], 32)
+        return Focus(nothing, self.rois.expand(batch, -1, -1, -1), tuple(look.expand(batch, -1, -1, -1) for look in self.points))
+
+
+def told(*stages: Tensor, looks: int | None = None) -> SparseFormer:
+    """A student whose RoIs are these, N x 4 each, with four points in each RoI of the last stages."""
+    rois = torch.stack(stages)
+    points = regular_points(rois, 2)
+    first = 0 if looks is None else len(stages) - looks
+    return SparseFormer(small_config(), front=Told(rois, tuple(points[first:])))
+
+
+def batches(count: int, *, size: int = 2, unreadable: tuple[int, ...] = ()) -> list[Batch]:
+    images = torch.rand(count, 3, SIDE, SIDE)
+    groups = torch.arange(count).split(size)
+    good = [torch.tensor([i for i in group.tolist() if i not in unreadable], dtype=torch.int64) for group in groups]
+    bad = [tuple((i, "truncated") for i in group.tolist() if i in unreadable) for group in groups]
+    return [
+        Batch(images[kept] if len(kept) else torch.empty(0, 3, 0, 0), kept, gone) for kept, gone in zip(good, bad, strict=True)
+    ]
+
+
+def measured(student: SparseFormer, count: int = 3, **options: object) -> FocusReport:
+    names = [f"{index}.jpg" for index in range(count)]
+    given = options.pop("batches", None) or batches(count)
+    return measure_focus(student, given, names, device="cpu", autocast=None, **options)  # type: ignore[arg-type]
+
+
+def quarter(index: int) -> Tensor:
+    """The left upper quarter, the right upper one, and so on."""
+    mask = torch.zeros(SIDE, SIDE)
+    half = SIDE // 2
+    mask[(index // 2) * half :, (index % 2) * half :][:half, :half] = 1
+    return mask
+
+
+def test_stages__of_rois_that_move_and_shrink() -> None:
+    start = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]])
+    moved = start + torch.tensor([0.03, 0.04, 0.03, 0.04])
+    shrunk = torch.tensor([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.8]])
+    first, second, last = measured(told(start, moved, shrunk)).stages
+    assert [figures.stage for figures in (first, second, last)] == [0, 1, 2]
+    assert first.moved is None
+    assert first.from_start.mean == 0
+    assert second.moved is not None
+    assert second.moved.mean == pytest.approx(0.05)
+    assert last.moved is not None
+    assert last.moved.mean == pytest.approx(0.05)
+    assert last.from_start.mean == pytest.approx(0, abs=1e-6)
+    assert (first.size.mean, last.size.mean) == (pytest.approx(0.4), pytest.approx(0.2))
+    assert first.rois_cover.mean == pytest.approx(0.32, abs=0.02)
+    assert first.points_cover is not None
+    assert first.points_cover.mean == pytest.approx(0.32, abs=0.02)  # four points fill their RoI
+    assert first.overlap.mean == 0
+    assert first.size.std == pytest.approx(0)
+    assert all(figures.foreground is None for figures in (first, second, last))
+
+
+def test_spread__is_that_between_images() -> None:
+    student = small_model(tokens=6)
+    images = batches(4, size=3)
+    report = measured(student, 4, batches=images)
+    assert (report.tokens, report.points, report.images, len(report.stages)) == (6, 4, 4, 3)
+    together = torch.cat([batch.images for batch in images])
+    with torch.no_grad():
+        rois = student(together).rois
+    from_start = (rois[:, -1] - rois[:, 0]).unflatten(-1, (2, 2)).mean(dim=-2).norm(dim=-1).mean(dim=-1)
+    assert report.stages[-1].from_start.mean == pytest.approx(from_start.mean().item(), rel=1e-4)
+    assert report.stages[-1].from_start.std == pytest.approx(from_start.std(correction=0).item(), rel=1e-3)
+    assert report.stages[0].overlap.mean == pytest.approx(overlap(rois[:, 0]).mean().item())
+
+
+def test_foreground__points_on_it_score_more_than_its_area() -> None:
+    # RoIs go from the whole image into the left upper quarter.
+    whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
+    report = measured(told(whole, corner), 4, foreground=lambda _: quarter(0))
+    assert report.area is not None
+    assert report.area.mean == 0.25
+    assert report.annotated == 4
+    start, end = (figures.foreground for figures in report.stages)
+    assert start is not None
+    assert end is not None
+    assert (start.points.mean, start.ratio.mean) == (0.25, 1.0)
+    assert (end.points.mean, end.ratio.mean) == (1.0, 4.0)
+    assert end.elsewhere == 1.0  # in the other images the object is at the same place: looking there is no merit
+
+
+def test_foreground__elsewhere_tells_the_image_from_the_place() -> None:
+    corner = torch.tensor([[0.0, 0.0, 0.4, 0.4]])
+    report = measured(told(corner), 4, foreground=quarter)
+    figures = report.stages[0].foreground
+    assert figures is not None
+    # One image of four has its object there, whatever is in the image.
+    assert figures.points.mean == 0.25
+    assert figures.points.std == pytest.approx(0.433, abs=1e-3)
+    assert figures.elsewhere == pytest.approx(0.25)
+    assert figures.ratio.mean == 1.0
+
+
+def test_foreground__what_is_not_known_or_not_in_view_is_named() -> None:
+    masks = {0: quarter(0), 1: None, 2: torch.zeros(SIDE, SIDE), 3: quarter(1), 4: None}
+    report = measured(told(cells(4)), 6, foreground=masks.get, batches=batches(6, unreadable=(5,)))
+    assert report.annotated == 2
+    assert report.not_annotated == ("1.jpg", "4.jpg")
+    assert report.out_of_view == ("2.jpg",)
+    assert (report.images, report.skipped) == (5, 1)
+    with pytest.raises(DataError, match="Nothing of any foreground is in the part of the images"):
+        measured(told(cells(4)), 2, foreground=lambda _: torch.zeros(SIDE, SIDE))
+
+
+def test_cells_that_stay_give_their_figures() -> None:
+    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
+    cortex = CortexConfig(block=block, depth=1, prefix_from_front=True)
+    student = SparseFormer(SparseFormerConfig(focusing=GridConfig(tokens=16, patch_size=4), cortex=cortex))
+    (only,) = measured(student, foreground=quarter).stages
+    assert only.moved is None
+    assert (only.size.mean, only.overlap.mean, only.rois_cover.mean) == (0.25, 0.0, 1.0)
+    assert only.points_cover is not None
+    assert only.points_cover.mean == 1.0
+    assert only.foreground is not None
+    assert only.foreground.ratio.mean == pytest.approx(1.0)
+    fewer = measured(student, tokens=4)
+    assert (fewer.tokens, fewer.stages[0].size.mean) == (4, 0.5)
+
+
+def test_v1_moves_its_rois_before_it_looks() -> None:
+    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
+    focusing = OriginalFocusingConfig(tokens=4, width=32, iterations=2, channels=8, points=4, heads=4)
+    cortex = CortexConfig(block=block, depth=1, prefix_tokens=0, pooling="average", pool_first=True)
+    report = measured(SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex)), foreground=quarter)
+    assert [figures.points_cover is None for figures in report.stages] == [True, False, False, False]
+    assert [figures.foreground is None for figures in report.stages] == [True, False, False, False]
+    assert "start" in printed(focus_table(report, "v1"))
+
+
+def test_the_last_look_reads_in_the_last_rois() -> None:
+    whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
+    start, end = measured(told(whole, corner, looks=1)).stages
+    assert start.points_cover is None
+    assert end.points_cover is not None
+    assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
+
+
+def test_a_front_that_does_not_say_where_it_reads() -> None:
+    student = SparseFormer(small_config(), front=Told(cells(4)[None], ()))
+    report = measured(student)
+    assert report.points == 0
+    assert report.stages[0].points_cover is None
+    assert report.stages[0].rois_cover.mean == 1
+
+
+def test_modes_progress_and_no_image_at_all() -> None:
+    student = small_model().train()
+    told_of: list[int] = []
+    bad: list[tuple[int, str]] = []
+    measured(
+        student,
+        5,
+        batches=batches(5, unreadable=(1, 2, 3)),
+        progress=told_of.append,
+        on_unreadable=lambda index, reason: bad.append((index, reason)),
+    )
+    assert told_of == [2, 2, 1]
+    assert bad == [(1, "truncated"), (2, "truncated"), (3, "truncated")]
+    assert all(module.training for module in student.modules())
+    with pytest.raises(DataError, match="no image that could be read"):
+        measured(student, 2, batches=batches(2, unreadable=(0, 1)))
+
+
+def test_focus_table__has_a_line_for_each_stage() -> None:
+    student = told(initial_grid(4), initial_grid(4) * 0.5)
+    text = printed(focus_table(measured(student, foreground=lambda index: quarter(index) if index else None), "looks"))
+    for part in ("start", "iteration 1", "over its", "4 tokens, 4 points each; 3 images", "25.0% ± 0.0 of the view, 2 images"):
+        assert part in text, part
+    assert "foreground" not in printed(focus_table(measured(student), "looks"))

@@ -1,0 +1,81 @@
+"""Image-text retrieval by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from sparseformers.errors import DataError
+from sparseformers.evaluation.retrieval import Recall, evaluate_retrieval, recalls, retrieval_table
+from tests.evaluation.printed import printed
+
+
+def directions(*degrees: float) -> Tensor:
+    """Embeddings in a plane, at these angles, of different lengths."""
+    angles = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([angles.cos(), angles.sin()], dim=1) * torch.linspace(1, 5, len(degrees))[:, None]
+
+
+def test_recalls__one_caption_an_image() -> None:
+    images = directions(*range(0, 120, 10))  # twelve
+    texts = directions(*(angle + 1 for angle in range(0, 120, 10)))
+    figures = recalls(images, texts, torch.arange(12))
+    assert figures.image_to_text == figures.text_to_image == Recall(1.0, 1.0, 1.0)
+    # Each caption a place further: the nearest one belongs to the neighbour, for the first image too.
+    shifted = recalls(images, texts, torch.arange(12).roll(-1))
+    assert shifted.image_to_text.at_1 == shifted.text_to_image.at_1 == 0.0
+    assert_close(shifted.image_to_text.at_5, 11 / 12)  # the first image's caption is at the other end
+
+
+def test_recalls__several_captions_an_image() -> None:
+    images = directions(0, 90)
+    texts = directions(80, 20, 85, 5)
+    figures = recalls(images, texts, torch.tensor([0, 0, 1, 1]))
+    # The nearest caption to image 0 is that at 5 degrees (of image 1), to image 1 that at 85 degrees, its own.
+    assert figures.image_to_text == Recall(0.5, 1.0, 1.0)
+    # Nearest images of the captions: 1, 0, 1, 0; theirs are 0, 0, 1, 1.
+    assert figures.text_to_image == Recall(0.5, 1.0, 1.0)
+
+
+def test_recalls__ranks_five_and_ten_count_so_many() -> None:
+    images = directions(*range(0, 170, 10))  # seventeen
+    texts = directions(0.0)
+    captions = torch.cat([texts.repeat(17, 1)])
+    figures = recalls(images, captions, torch.arange(17))  # every caption lies nearest to image 0, then 1, 2, ...
+    assert_close(figures.text_to_image.at_1, 1 / 17)
+    assert_close(figures.text_to_image.at_5, 5 / 17)
+    assert_close(figures.text_to_image.at_10, 10 / 17)
+
+
+def test_evaluate_retrieval__three_towers_and_their_table() -> None:
+    texts = directions(0, 40, 80)
+    right, wrong = directions(1, 41, 81), directions(81, 41, 1)
+    figures = evaluate_retrieval(right, wrong, right.flip(0), texts, [0, 1, 2])
+    assert figures.teacher.text_to_image.at_1 == 1.0
+    assert_close(figures.student.text_to_image.at_1, 1 / 3)
+    assert (figures.images, figures.captions) == (3, 3)
+    assert_close(json.loads(json.dumps(figures.to_dict()))["student"]["image_to_text"]["at_1"], 1 / 3)
+    said = printed(retrieval_table(figures, "runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=1))
+    for part in (
+        "Retrieval: runs/clip on photos",
+        "image to text",
+        "R@10",
+        "33.3%",
+        "3 images, 1 unreadable skipped, 3 captions",
+    ):
+        assert part in said, part
+
+
+def test_what_cannot_be_measured() -> None:
+    with pytest.raises(DataError) as error:
+        recalls(torch.empty(0, 2), torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
+    assert error.value.problem == "There is no image with a caption to look for."
+    assert error.value.remedy == "Give a captions file whose images can be read."
+    with pytest.raises(ValueError, match="3 images of 2 captions"):
+        recalls(directions(0), directions(0, 1), torch.tensor([0, 0, 0]))
+    with pytest.raises(ValueError, match="must be all of 0 to 1"):
+        recalls(directions(0, 1), directions(0, 1), torch.tensor([0, 0]))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+
+from sparseformers.exporting import ExportConfig
+from sparseformers.exporting.gathering import GatheredSampling
+from sparseformers.exporting.network import network_of
+from sparseformers.model.sampling import BilinearSampling
+from tests.exporting.students import FRONTS, student_of
+
+
+def outside_too(*shape: int) -> torch.Tensor:
+    """Points of which many lie outside the image, and some far from it."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([4 * torch.rand(*shape, generator=generator) - 1.5, 100 * torch.randn(*shape, generator=generator)], dim=1)
+
+
+@pytest.mark.parametrize("outside", ["border", "zeros"])
+@pytest.mark.parametrize("size", [(8, 8), (7, 12), (2, 5), (1, 1)])
+def test_reads_what_pytorch_reads(outside: Literal["border", "zeros"], size: tuple[int, int]) -> None:
+    features, points = torch.randn(3, 5, *size), outside_too(3, 40, 4, 2)
+    expected = BilinearSampling(outside)(features, points)
+    torch.testing.assert_close(GatheredSampling(outside)(features, points), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("outside", ["border", "zeros"])
+def test_on_the_middles_of_pixels__gives_the_pixels(outside: Literal["border", "zeros"]) -> None:
+    features = torch.randn(2, 3, 4, 6)
+    y, x = torch.meshgrid((torch.arange(4) + 0.5) / 4, (torch.arange(6) + 0.5) / 6, indexing="ij")
+    points = torch.stack([x, y], dim=-1).expand(2, -1, -1, -1)  # B x rows x columns x 2
+    torch.testing.assert_close(GatheredSampling(outside)(features, points), features.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+
+
+def test_keeps_the_precision_of_the_map() -> None:
+    features, points = torch.randn(1, 2, 4, 4).bfloat16(), torch.rand(1, 3, 2, 2)
+    given = GatheredSampling()(features, points)
+    assert given.dtype == torch.bfloat16
+    torch.testing.assert_close(given, BilinearSampling()(features, points), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("front", ["focusing", "original"])
+def test_is_in_the_files_of_other_runtimes_only(front: str) -> None:
+    student = student_of(FRONTS[front])
+
+    def sampled_by(format: Literal["onnx", "openvino", "torch-export"]) -> set[type]:
+        modules = network_of(student, ExportConfig(format=format)).modules()
+        return {type(module) for module in modules if isinstance(module, BilinearSampling)}
+
+    assert sampled_by("onnx") == sampled_by("openvino") == {GatheredSampling}
+    assert sampled_by("torch-export") == {BilinearSampling}
+    assert not any(isinstance(module, GatheredSampling) for module in student.modules())  # which was copied

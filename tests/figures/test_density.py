@@ -1,0 +1,259 @@
+"""Where sampling points fall: the data, and what is written about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation import TeacherAttention, rank_correlation
+from sparseformers.figures import DensityPicture, draw_density, trace_density, trace_density_on_photographs
+from sparseformers.figures.density import density
+from sparseformers.figures.heat import LIGHTEST, heat_over
+from sparseformers.inheritance import inherit
+from sparseformers.model import SparseFormer
+from sparseformers.rois import cells, regular_points
+from sparseformers.teachers import Teacher, load_teacher
+from tests.figures.overlaps import check_no_overlap
+from tests.figures.pictures import tiny_student
+from tests.model.small import scattered
+from tests.model.test_original import original_model
+from tests.teachers import test_timm as timm
+from tests.teachers.identity import images_for
+
+SMALL = torch.tensor([[0.0, 0.0, 1e-6, 1e-6]])
+"""A RoI without a size to speak of: its points are points."""
+
+
+def points_at(*places: tuple[float, float]) -> Tensor:
+    return torch.tensor([places])
+
+
+def picture(
+    *,
+    height: int = 30,
+    width: int = 45,
+    count: int = 2,
+    looks: Tensor | None = None,
+    last: Tensor | None = None,
+    rollout: Tensor | None = None,
+) -> DensityPicture:
+    """Grey, with given densities and maps, or else with some on 3 x 4 patches that are all different."""
+    maps = torch.rand(count + 2, 3, 4, generator=torch.Generator().manual_seed(1))
+    maps = maps / maps.sum(dim=(1, 2), keepdim=True)
+    return DensityPicture(
+        image=torch.full((3, height, width), 0.5),
+        looks=maps[:-2] if looks is None else looks,
+        last=maps[-2] if last is None else last,
+        rollout=maps[-1] if rollout is None else rollout,
+        title="cat.png",
+    )
+
+
+class TestDensity:
+    def test_of_known_points(self) -> None:
+        points = points_at((0.1, 0.2), (0.1, 0.3), (0.9, 0.9), (0.6, 0.1))
+        expected = torch.tensor([[0.5, 0, 0.25, 0], [0, 0, 0, 0.25]])
+        torch.testing.assert_close(density(SMALL, points, 2, 4), expected, atol=1e-4, rtol=0)
+
+    def test_points_outside_count_at_the_border(self) -> None:
+        points = points_at((-3.0, 0.3), (1.2, 1.7), (0.6, -0.1), (0.51, 7.0))
+        expected = torch.tensor([[0.25, 0.25], [0, 0.5]])
+        torch.testing.assert_close(density(SMALL, points, 2, 2), expected, atol=1e-4, rtol=0)
+
+    def test_a_point_outside_is_moved_to_the_border_with_its_box(self) -> None:
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])  # with one point, whose box is as large
+        torch.testing.assert_close(density(whole, points_at((-3.0, 0.5)), 1, 4), torch.tensor([[0.75, 0.25, 0, 0]]))
+
+    def test_a_point_counts_in_its_part_of_the_roi(self) -> None:
+        # Four points in a RoI of half the width: boxes a quarter wide, of which the first has a third to the left of 0.5.
+        rois = torch.tensor([[0.25, 0.5, 0.75, 0.5]])
+        third = 0.5 + 0.25 / 6
+        points = points_at((third, 0.5), (0.9, 0.5), (0.9, 0.5), (0.9, 0.5))
+        expected = torch.tensor([[1 / 12, 11 / 12]])
+        torch.testing.assert_close(density(rois, points, 1, 2), expected, atol=1e-4, rtol=0)
+
+    def test_what_is_not_finite_does_not_count(self) -> None:
+        rois = torch.tensor([[0.0, 0, 0, 0], [0, 0, math.inf, 1]])
+        points = torch.tensor([[[0.1, 0.1], [math.nan, 0.9]], [[0.9, 0.9], [0.9, 0.9]]])
+        assert density(rois, points, 2, 2).tolist() == [[1, 0], [0, 0]]
+        assert density(rois, torch.full((2, 2, 2), math.nan), 2, 2).sum() == 0
+
+    @pytest.mark.parametrize("tokens", [4, 7, 49])
+    @pytest.mark.parametrize("grid", [(8, 8), (16, 16), (5, 7)])
+    def test_of_a_tiled_image_is_exactly_even(self, tokens: int, grid: tuple[int, int]) -> None:
+        rois = cells(tokens)
+        counted = density(rois, regular_points(rois[None], 14)[0], *grid)
+        if tokens != 7:  # rows of 2, 3 and 2 are not even
+            assert counted.unique().numel() == 1
+        assert counted.sum() == pytest.approx(1, abs=1e-4)
+
+    def test_sums_to_one(self) -> None:
+        rois = torch.rand(9, 2).repeat(1, 2) + torch.tensor([-0.2, -0.2, 0.2, 0.2])
+        assert density(rois, torch.rand(9, 16, 2) * 1.4 - 0.2, 6, 5).sum() == pytest.approx(1, abs=1e-4)
+
+
+class TestTrace:
+    def student(self, teacher: Teacher) -> SparseFormer:
+        student = inherit(teacher, front="grid", tokens=4, looks=2).student
+        scattered(student.focusing, scale=0.3)
+        return student
+
+    def test_maps_are_of_the_same_images(self) -> None:
+        teacher = load_teacher(timm.tiny())
+        student, images = self.student(teacher), images_for(teacher, 3)
+        pictures = trace_density(student, teacher, images, ["a", "b", "c"])
+        maps = TeacherAttention(teacher)(images)
+        assert [one.title for one in pictures] == ["a", "b", "c"]
+        for index, one in enumerate(pictures):
+            assert one.looks.shape == (3, 4, 4)
+            torch.testing.assert_close(one.image, images[index])
+            torch.testing.assert_close(one.last, maps.last[index])
+            torch.testing.assert_close(one.rollout, maps.rollout[index])
+        with torch.no_grad():
+            rois, points = student(images).rois[1], student.sampling_points(images)[2][1]
+        torch.testing.assert_close(pictures[1].looks[2], density(rois[2], points, 4, 4))
+
+    def test_one_attention_serves_several_calls(self) -> None:
+        teacher = load_teacher(timm.tiny())
+        student, images = self.student(teacher), images_for(teacher)
+        (one, _), (other, _) = (
+            trace_density(student, given, images, ["a", "b"]) for given in (teacher, TeacherAttention(teacher))
+        )
+        torch.testing.assert_close(one.rollout, other.rollout)
+
+    @pytest.mark.parametrize(("student", "looks"), [(tiny_student(iterations=3), 4), (original_model(), 3)])
+    def test_students_of_other_kinds(self, student: SparseFormer, looks: int) -> None:
+        teacher = load_teacher(timm.tiny(img_size=(40, 56)))
+        (one,) = trace_density(student, teacher, torch.rand(1, 3, 40, 56), ["a"])
+        assert one.looks.shape == (looks, 5, 7)
+        torch.testing.assert_close(one.looks.sum(dim=(1, 2)), torch.ones(looks), atol=1e-3, rtol=0)
+
+    def test_a_photograph_keeps_its_shape_and_says_what_was_seen(self) -> None:
+        teacher = load_teacher(timm.tiny(), crop=0.5)
+        student = inherit(teacher, front="grid", tokens=4, looks=1).student
+        photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8))
+        (own,) = trace_density_on_photographs(student, teacher, [("a", photograph)], view="own")
+        (whole,) = trace_density_on_photographs(student, teacher, [("a", photograph)])
+        assert own.image.shape == whole.image.shape == (3, 60, 120)
+        np.testing.assert_allclose(own.frame, (3 / 8, 1 / 4, 5 / 8, 3 / 4), atol=0.01)
+        assert whole.frame == (0, 0, 1, 1)
+        assert not torch.allclose(own.last, whole.last, atol=1e-4)
+
+
+class TestCorrelations:
+    def test_are_spearmans_of_each_look_with_each_map(self) -> None:
+        one = picture(count=3)
+        assert one.with_last == tuple(rank_correlation(look, one.last) for look in one.looks)
+        assert one.with_rollout == tuple(rank_correlation(look, one.rollout) for look in one.looks)
+
+    def test_of_points_where_the_teacher_attends(self) -> None:
+        last = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+        one = picture(looks=last[None], last=last, rollout=last.flip(0, 1))
+        assert one.with_last == pytest.approx((1.0,))
+        assert one.with_rollout == pytest.approx((-1.0,))
+
+    def test_an_even_density_or_attention_has_none(self) -> None:
+        even = torch.full((3, 4), 1 / 12)
+        assert all(math.isnan(value) for value in picture(looks=even.expand(2, -1, -1)).with_last)
+        assert all(math.isnan(value) for value in picture(last=even).with_last)
+
+
+class TestHeat:
+    def test_colours_tell_none_from_much_on_any_photograph(self) -> None:
+        heat = torch.tensor([[0.0, 1.0]])
+        for grey in (0.0, 0.5, 1.0):
+            none, much = heat_over(torch.full((3, 20, 40), grey), heat, (0, 0, 1, 1))[:, 10, [0, -1]].T
+            assert much.mean() - none.mean() > 0.15
+            assert none[2] > 1.3 * none[0]  # dark blue
+            assert much[0] > 1.3 * much[2]  # yellow
+
+    def test_what_was_not_given_is_dark_and_grey(self) -> None:
+        over = heat_over(torch.ones(3, 8, 8), torch.ones(2, 2) / 4, (0.5, 0.0, 1.0, 1.0))
+        torch.testing.assert_close(over[:, :, :4], torch.full((3, 8, 4), 0.3))
+        assert (over[2, :, 4:] - over[0, :, 4:]).min() > 0.01
+
+    def test_a_map_lies_where_the_frame_is(self) -> None:
+        heat = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+        over = heat_over(torch.ones(3, 40, 40), heat, (0.5, 0.0, 1.0, 1.0))
+        lightest = over[0].flatten().argmax().item()
+        assert lightest % 40 >= 30
+        assert lightest // 40 < 20
+
+    def test_one_scale_for_all(self) -> None:
+        def colour(peak: float) -> Tensor:
+            heat = torch.full((1, 12), (1 - peak / 12) / 11)
+            heat[0, 0] = peak / 12
+            return heat_over(torch.ones(3, 4, 120), heat, (0, 0, 1, 1))[:, 2, 0]
+
+        torch.testing.assert_close(colour(LIGHTEST), colour(2 * LIGHTEST), atol=0.02, rtol=0)
+        assert colour(LIGHTEST)[0] > colour(LIGHTEST / 2)[0] + 0.1
+
+
+class TestFigure:
+    def test_what_is_written(self) -> None:
+        even = torch.full((2, 2), 0.25)
+        first, last = torch.tensor([[0.1, 0.2], [0.3, 0.4]]), torch.tensor([[0.4, 0.3], [0.2, 0.1]])
+        figure = draw_density([picture(looks=torch.stack([even, first]), last=last, rollout=first)])
+        assert [text.get_text() for text in figure.texts] == [
+            "Input",
+            "Look 1",
+            "Last look",
+            "Attention, last block",
+            "Attention rollout",
+            "Where sampling points fall",
+            "What the teacher attends to",
+            "cat.png",
+        ]
+        assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
+            [],
+            ["at most 1 × even", "ρ – last block, – rollout"],  # noqa: RUF001
+            ["at most 1.6 × even", "ρ −1.00 last block, +1.00 rollout"],  # noqa: RUF001
+            ["at most 1.6 × even"],  # noqa: RUF001
+            ["at most 1.6 × even"],  # noqa: RUF001
+        ]
+
+    def test_each_panel_has_its_own_map(self) -> None:
+        one = picture()
+        figure = draw_density([one])
+        for axes, heat in zip(figure.axes[1:], [*one.looks, one.last, one.rollout], strict=True):
+            expected = heat_over(one.image, heat, one.frame).permute(1, 2, 0)
+            np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("shape", "count", "columns"),
+        [((30, 45), 1, None), ((90, 20), 3, 2), pytest.param((10, 90), 64, None, marks=pytest.mark.slow)],
+    )
+    def test_nothing_overlaps_and_shapes_are_kept(self, shape: tuple[int, int], count: int, columns: int | None) -> None:
+        height, width = shape
+        figure = draw_density([picture(height=height, width=width)] * count, columns=columns)
+        check_no_overlap(figure)
+        assert len(figure.axes) == 5 * count
+        box = figure.axes[1].get_window_extent()
+        room = 0.08 * max(height, width)
+        assert box.width / box.height == pytest.approx((width + room) / (height + room), rel=1e-3)
+
+    def test_wrong_requests(self) -> None:
+        with pytest.raises(ConfigError, match="There is no picture to draw"):
+            draw_density([])
+        with pytest.raises(ConfigError, match="65 pictures are too many"):
+            draw_density([picture()] * 65)
+        with pytest.raises(ConfigError, match="cannot have 0 columns"):
+            draw_density([picture()], columns=0)
+        with pytest.raises(ValueError, match="the same number of looks"):
+            draw_density([picture(count=2), picture(count=3)])
+
+    def test_wrong_pictures(self) -> None:
+        one = picture()
+        with pytest.raises(ValueError, match="L x h x w"):
+            dataclasses.replace(one, looks=torch.zeros(3, 4))
+        with pytest.raises(ValueError, match="same rows and columns"):
+            dataclasses.replace(one, last=torch.zeros(4, 3))
+        with pytest.raises(ValueError, match="3 x H x W"):
+            dataclasses.replace(one, image=torch.zeros(4, 4))

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.errors import ConfigError
+from sparseformers.figures import FocusPicture, ModelsPicture, draw_models, token_colours, trace_models, trace_photographs
+from tests.figures.pictures import picture, tiny_student
+from tests.figures.test_figure import boxes_by_colour, headings
+
+
+def of_models(**stages_and_tokens: tuple[int, int]) -> ModelsPicture:
+    looks = {name: picture(stages=stages, tokens=tokens) for name, (stages, tokens) in stages_and_tokens.items()}
+    first = next(iter(looks.values()))
+    return ModelsPicture(first.image, first.title, looks)
+
+
+def photograph(width: int = 90, height: int = 60) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+class TestTrace:
+    def test_gives_what_each_model_saw_on_the_same_photograph(self) -> None:
+        first, second = tiny_student(tokens=5), tiny_student(tokens=7, iterations=2)
+        preprocessing = PreprocessingConfig(size=(48, 48), crop=0.5)
+        second.config = dataclasses.replace(second.config, preprocessing=preprocessing)
+        images = [("a", photograph()), ("b", photograph(40, 80))]
+        traced = trace_models({"one": first, "two": second}, iter(images), view="own")
+        assert [row.title for row in traced] == ["a", "b"]
+        for row in traced:
+            assert row.shapes == {"one": (4, 5, 4), "two": (3, 7, 4)}
+            assert all(look.image is row.image for look in row.looks.values())
+        for name, student in (("one", first), ("two", second)):
+            alone = trace_photographs(student, images, view="own")
+            for row, expected in zip(traced, alone, strict=True):
+                assert torch.equal(row.looks[name].rois, expected.rois)
+                assert row.looks[name].frame == expected.frame
+        assert traced[0].looks["one"].frame != traced[0].looks["two"].frame
+
+    def test_needs_a_model(self) -> None:
+        with pytest.raises(ValueError, match="at least one model"):
+            trace_models({}, [("a", photograph())])
+
+
+class TestDraw:
+    def test_models_stand_side_by_side_under_their_names(self) -> None:
+        figure = draw_models([of_models(v1=(6, 5), ours=(5, 6), still=(1, 4))])
+        panels = ["RoIs, first stage", "RoIs, third stage", "RoIs, last stage", "Sampling points, last stage"]
+        still = ["RoIs, the only stage", "Sampling points, last stage"]
+        assert headings(figure) == ["Input", *panels, *panels, *still, "v1", "ours", "still", "cat.png"]
+        names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
+        assert names == [[], *([["rois", "centres"]] * 3 + [["points"]]) * 2, ["rois", "centres"], ["points"]]
+
+    def test_a_group_name_spans_its_panels_alone(self) -> None:
+        figure = draw_models([of_models(v1=(4, 5), ours=(4, 6))])
+        places = [axes.get_position(original=True) for axes in figure.axes]
+        names = {text.get_text(): text.get_position()[0] for text in figure.texts}
+        for name, panels in (("v1", places[1:5]), ("ours", places[5:9])):
+            assert names[name] == pytest.approx((panels[0].x0 + panels[-1].x1) / 2, abs=1e-3)
+
+    def test_each_model_has_its_rois_and_colours(self) -> None:
+        row = of_models(one=(5, 3), two=(5, 6))
+        figure = draw_models([row], stages=[1])
+        for axes, look, tokens in ((figure.axes[1], row.looks["one"], 3), (figure.axes[3], row.looks["two"], 6)):
+            boxes = boxes_by_colour(axes)
+            for colour, roi in zip(token_colours(tokens), look.rois[1], strict=True):
+                np.testing.assert_allclose(boxes[tuple(colour.round(6))], roi.numpy() * [60, 40, 60, 40], atol=1e-4)
+
+    def test_what_no_model_was_given_is_dark_in_the_input(self) -> None:
+        image = torch.full((3, 40, 40), 0.9)
+        rois, points = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), (torch.full((1, 4, 2), 0.5),)
+
+        def look(frame: tuple[float, float, float, float]) -> FocusPicture:
+            return FocusPicture(image, rois, points, "a", frame)
+
+        row = ModelsPicture(image, "a", {"left": look((0.0, 0.0, 0.5, 1.0)), "top": look((0.0, 0.0, 1.0, 0.5))})
+        entry, left, _, top, _ = (axes.images[0].get_array()[..., 0] for axes in draw_models([row]).axes)
+        for pixels, bright in ((entry, [1, 1, 1, 0]), (left, [1, 0, 1, 0]), (top, [1, 1, 0, 0])):
+            seen = [pixels[place] > 0.5 for place in ((5, 5), (5, 35), (35, 5), (35, 35))]
+            assert seen == [bool(part) for part in bright]
+
+    def test_a_stage_that_one_of_them_lacks(self) -> None:
+        with pytest.raises(ConfigError, match="There is no stage 3: the student has 2"):
+            draw_models([of_models(one=(5, 3), two=(2, 3))], stages=[3])
+
+    def test_sheets_of_different_models(self) -> None:
+        with pytest.raises(ValueError, match="same models"):
+            draw_models([of_models(one=(5, 3)), of_models(two=(5, 3))])
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_no_panel_and_no_name_overlaps_another(self, count: int) -> None:
+        figure = draw_models([of_models(one=(2, 3), two=(1, 2))] * count)
+        boxes = np.array([axes.get_position(original=True).extents for axes in figure.axes])
+        assert len(boxes) == 6 * count
+        near, far = boxes[:, None, :2], boxes[:, None, 2:]
+        overlap = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(near, near.swapaxes(0, 1))
+        assert (overlap.min(axis=-1) > 1e-9).sum() == len(boxes)  # each with itself only
+        figure.canvas.draw()
+        names = [text.get_window_extent() for text in figure.texts]
+        panels = [axes.get_window_extent() for axes in figure.axes]
+        for index, name in enumerate(names):
+            assert not any(name.overlaps(other) for other in names[:index] + panels)

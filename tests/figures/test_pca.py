@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparseformers.errors import ConfigError
+from sparseformers.figures import PCAPicture, draw_pca, save_figure, trace_pca, trace_pca_on_photographs
+from sparseformers.figures.pca import PrincipalColours
+from sparseformers.inheritance import inherit
+from sparseformers.model import SparseFormer
+from sparseformers.teachers import Teacher, load_teacher
+from tests.figures.pictures import tiny_student
+from tests.tiny import SIDE, write_teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    return load_teacher(write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors"), image_size=SIDE)
+
+
+def student_of(teacher: Teacher, **options: object) -> SparseFormer:
+    return inherit(teacher, front="grid", **options).student  # type: ignore[arg-type]
+
+
+def photographs(count: int = 3) -> Tensor:
+    """Smooth colours, each image another."""
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+
+
+def picture(*, height: int = 40, width: int = 60, title: str = "cat.png") -> PCAPicture:
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = torch.rand(3, 2, 3, generator=generator), torch.rand(3, 2, 3, generator=generator)
+    return PCAPicture(torch.full((3, height, width), 0.5), teacher, student, 0.25, title)
+
+
+class TestPrincipalColours:
+    def test_the_first_axis_is_that_of_the_greatest_variance(self) -> None:
+        spread = torch.tensor([0.5, 10.0, 0.1, 3.0, 1.0])
+        features = torch.randn(4, 5, 12, 12) * spread[:, None, None]
+        colours = PrincipalColours.of(features)
+        assert colours.axes.abs().argmax(dim=0).tolist() == [1, 3, 4]
+        torch.testing.assert_close(colours.axes.T @ colours.axes, torch.eye(3).double())
+        assert colours.explained == pytest.approx(float((spread[[1, 3, 4]] ** 2).sum() / (spread**2).sum()), abs=0.01)
+        expected = np.linalg.svd((features.transpose(0, 1).flatten(1).T - colours.mean).numpy(), full_matrices=False)[2][:3]
+        np.testing.assert_allclose(np.abs((expected @ colours.axes.numpy()).diagonal()), 1, atol=1e-6)
+
+    def test_directions_do_not_depend_on_the_solver(self) -> None:
+        features = torch.randn(2, 6, 8, 8)
+        colours, turned = PrincipalColours.of(features), PrincipalColours.of(features.flip(-1).flip(0))
+        torch.testing.assert_close(colours.axes, turned.axes)
+        for axis in colours.axes.T:
+            assert axis[axis.abs().argmax()] > 0
+
+    def test_a_few_of_the_teachers_patches_saturate_and_no_more(self) -> None:
+        features = torch.randn(4, 6, 16, 16)
+        shown = PrincipalColours.of(features)(features)
+        assert shown.min() == 0
+        assert shown.max() == 1
+        for colour in shown.transpose(0, 1).flatten(1):
+            assert 0.01 < float((colour == 0).float().mean()) < 0.03
+            assert 0.01 < float((colour == 1).float().mean()) < 0.03
+
+    def test_features_that_do_not_differ_are_grey(self) -> None:
+        features = torch.ones(2, 5, 3, 3)
+        assert torch.equal(PrincipalColours.of(features)(features), torch.full((2, 3, 3, 3), 0.5))
+
+
+class TestTracePCA:
+    def test_a_student_that_is_its_teacher_has_the_same_colours(self, teacher: Teacher) -> None:
+        # As many cells as the teacher has patches: the new student is the teacher itself, and each cell gets its token back.
+        student = student_of(teacher, tokens=teacher.patch_tokens)
+        pictures = trace_pca(student, teacher, photographs(), ["a", "b", "c"])
+        assert [traced.title for traced in pictures] == ["a", "b", "c"]
+        for traced in pictures:
+            assert traced.teacher.shape == traced.student.shape == (3, 4, 4)
+            assert traced.cosine > 0.99
+            torch.testing.assert_close(traced.student, traced.teacher, atol=0.05, rtol=0)
+        assert not torch.allclose(pictures[0].teacher, pictures[1].teacher, atol=0.1)
+
+    def test_the_axes_are_the_teachers_whoever_the_student_is(self, teacher: Teacher) -> None:
+        images = photographs()
+        near, far = student_of(teacher, tokens=16), student_of(teacher, tokens=1)
+        for one, other in zip(trace_pca(near, teacher, images, "abc"), trace_pca(far, teacher, images, "abc"), strict=True):
+            assert torch.equal(one.teacher, other.teacher)
+            assert other.cosine < one.cosine
+            assert other.student.std(dim=(1, 2)).max() < 1e-4  # one token has one colour
+
+    def test_another_grid(self, teacher: Teacher) -> None:
+        student = student_of(teacher, tokens=4)
+        for size, shape in ((8, (3, 8, 8)), ((2, 5), (3, 2, 5))):
+            traced = trace_pca(student, teacher, photographs(1), ["a"], size=size)[0]  # type: ignore[arg-type]
+            assert traced.teacher.shape == traced.student.shape == shape
+        fine, own = (trace_pca(student, teacher, photographs(1), ["a"], size=side)[0] for side in (8, 4))
+        coarse = torch.nn.functional.avg_pool2d(fine.teacher, 2)
+        assert torch.corrcoef(torch.stack([coarse.flatten(), own.teacher.flatten()]))[0, 1] > 0.9
+
+    def test_leaves_modes_alone_and_gives_ordinary_tensors(self, teacher: Teacher) -> None:
+        student = student_of(teacher, tokens=4).train()
+        (traced,) = trace_pca(student, teacher, photographs(1), ["a"])
+        assert all(module.training for module in student.modules())
+        for tensor in (traced.image, traced.teacher, traced.student):
+            assert tensor.dtype == torch.float32
+            assert not tensor.is_inference()
+
+    def test_wrong_requests(self, teacher: Teacher) -> None:
+        student = student_of(teacher, tokens=4)
+        with pytest.raises(ValueError, match="there are 3 images, but 1 titles"):
+            trace_pca(student, teacher, photographs(), ["a"])
+        with pytest.raises(ValueError, match="at least one row and one column"):
+            trace_pca(student, teacher, photographs(1), ["a"], size=0)
+        with pytest.raises(ConfigError, match="64 channels and the teacher's 32"):
+            trace_pca(tiny_student(), _narrower(teacher), photographs(1), ["a"])
+
+
+def _narrower(teacher: Teacher) -> Teacher:
+    """The same teacher with half of its channels."""
+
+    class Narrower:
+        training = False
+
+        def embedding_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            embedding, tokens = teacher.embedding_and_tokens(images)
+            return embedding, tokens[:, : tokens.shape[1] // 2]
+
+    return Narrower()  # type: ignore[return-value]
+
+
+class TestDrawPCA:
+    def test_a_row_has_the_input_the_teacher_and_the_student(self) -> None:
+        drawn = picture(height=40, width=60)
+        figure = draw_pca([drawn])
+        assert [text.get_text() for text in figure.texts] == [
+            "Input",
+            "Teacher's patches",
+            "Student's tokens",
+            "cat.png (cosine 0.25)",
+        ]
+        assert len(figure.axes) == 3
+        entry, of_teacher, of_student = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+        assert entry.shape == of_teacher.shape == of_student.shape == (40, 60, 3)
+        for pixels, cells in ((of_teacher, drawn.teacher), (of_student, drawn.student)):
+            np.testing.assert_allclose(pixels[10::20, 10::20], cells.permute(1, 2, 0).numpy(), atol=1e-6)
+            assert np.array_equal(pixels[0, 0], pixels[19, 19])  # a cell has one colour
+
+    def test_a_sheet_of_many(self, tmp_path: Path) -> None:
+        figure = draw_pca([picture(height=30 + i, title=f"{i}") for i in range(7)], columns=2)
+        assert len(figure.axes) == 21
+        save_figure(figure, tmp_path / "a.png", dpi=30)
+        assert (tmp_path / "a.png").stat().st_size > 0
+
+    @pytest.mark.parametrize(("count", "message"), [(0, "no picture to draw"), (65, "65 pictures are too many")])
+    def test_too_few_or_too_many(self, count: int, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            draw_pca([picture()] * count)
+
+
+class TestOnPhotographs:
+    def photograph(self) -> Image.Image:
+        return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 120, 3), dtype=np.uint8))
+
+    def test_a_whole_one_is_squashed_for_both_and_drawn_in_its_own_shape(self, teacher: Teacher) -> None:
+        student, photograph = student_of(teacher, tokens=4), self.photograph()
+        (traced,) = trace_pca_on_photographs(student, teacher, [("a", photograph)])
+        squashed = photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        images = torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float().div(255).unsqueeze(0)
+        (expected,) = trace_pca(student, teacher, images, ["a"])
+        assert traced.image.shape == (3, 60, 120)
+        assert traced.cosine == pytest.approx(expected.cosine, abs=0.02)
+        torch.testing.assert_close(traced.teacher, expected.teacher, atol=0.1, rtol=0)
+
+    def test_its_own_view_is_drawn_as_the_part_that_is_seen(self, teacher: Teacher) -> None:
+        photograph = self.photograph()
+        (traced,) = trace_pca_on_photographs(student_of(teacher, tokens=4), teacher, [("a", photograph)], view="own")
+        height, width = traced.image.shape[-2:]
+        assert abs(height - width) <= 1
+        middle = torch.from_numpy(np.array(photograph)).permute(2, 0, 1).float().div(255)
+        starts = [((60 - height) // 2 + down, (120 - width) // 2 + across) for down in (0, 1) for across in (0, 1)]
+        parts = [middle[:, top : top + height, left : left + width] for top, left in starts]  # to the nearest pixel
+        assert any(torch.allclose(traced.image, part, atol=1e-6) for part in parts)

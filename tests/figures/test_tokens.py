@@ -1,0 +1,211 @@
+"""The tokens that an embedding is made of: which they are, and what they see."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from sparseformers.errors import ConfigError
+from sparseformers.evaluation import token_influence
+from sparseformers.figures import TokensPicture, draw_tokens, token_colours, trace_tokens, trace_tokens_on_photographs
+from sparseformers.figures.layout import Place, divide
+from sparseformers.figures.tokens import LARGEST_CUT, cut_out
+from tests.figures.overlaps import check_no_overlap
+from tests.figures.pictures import tiny_student
+from tests.model.small import small_model
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """An image whose red is x and whose green is y of each pixel's centre."""
+    down = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
+    across = ((torch.arange(width) + 0.5) / width).expand(height, width)
+    return torch.stack([across, down, torch.zeros(height, width)])
+
+
+def picture(*, height: int = 30, width: int = 45, count: int = 3, of: int = 7, title: str = "cat.png") -> TokensPicture:
+    """A ramp with RoIs of several shapes."""
+    near = torch.linspace(0, 0.6, count)
+    sides = torch.stack([torch.linspace(0.1, 0.4, count), torch.linspace(0.4, 0.1, count)], dim=1)
+    rois = torch.cat([near[:, None] + torch.zeros(count, 2), near[:, None] + sides], dim=1)
+    influence = torch.linspace(0.3, 0.1, count) / count
+    return TokensPicture(ramp(height, width), torch.arange(count).flip(0), influence, rois, of, title)
+
+
+class TestTrace:
+    def test_the_most_influential_come_first_with_their_last_rois(self) -> None:
+        student = small_model(tokens=6)
+        images = torch.rand(2, 3, 40, 48)
+        pictures = trace_tokens(student, images, ["a", "b"], count=4)
+        with torch.no_grad():
+            rois = student(images).rois[:, -1]
+        for index, one in enumerate(pictures):
+            influence = token_influence(student, images)[index]
+            assert one.of == 6
+            assert one.tokens.tolist() == sorted(range(6), key=lambda token: -influence[token].item())[:4]
+            torch.testing.assert_close(one.influence, influence[one.tokens])
+            torch.testing.assert_close(one.rois, rois[index, one.tokens])
+
+    def test_all_of_a_student_that_has_fewer(self) -> None:
+        (one,) = trace_tokens(tiny_student(tokens=5), torch.rand(1, 3, 32, 32), ["a"])
+        assert sorted(one.tokens.tolist()) == [0, 1, 2, 3, 4]
+        assert one.influence.sum() == pytest.approx(1)
+        assert one.influence.diff().max() <= 0
+
+    def test_a_count_below_one(self) -> None:
+        with pytest.raises(ConfigError, match=r"There cannot be 0 tokens on a picture\. Ask for one or more"):
+            trace_tokens(tiny_student(), torch.rand(1, 3, 32, 32), ["a"], count=0)
+        with pytest.raises(ConfigError, match="There cannot be -1 tokens"):
+            trace_tokens_on_photographs(tiny_student(), [], count=-1)
+
+    def test_rois_on_a_photograph_are_in_its_own_coordinates(self) -> None:
+        student = tiny_student()
+        student = type(student)(
+            dataclasses.replace(
+                student.config, preprocessing=dataclasses.replace(student.config.preprocessing, size=(64, 64), crop=1.0)
+            )
+        )
+        photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8))
+        (one,) = trace_tokens_on_photographs(student, [("a", photograph)], view="own", count=5)
+        middle = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[:, :, 32:96].float() / 255
+        (seen,) = trace_tokens(student, middle[None], ["a"], count=5)
+        assert one.image.shape == (3, 64, 128)
+        assert one.frame == pytest.approx((0.25, 0, 0.75, 1))
+        torch.testing.assert_close(one.influence, seen.influence, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            one.rois, seen.rois * torch.tensor([0.5, 1, 0.5, 1]) + torch.tensor([0.25, 0, 0.25, 0]), atol=1e-4, rtol=1e-3
+        )
+
+
+class TestCutOut:
+    def test_of_whole_pixels_is_those_pixels(self) -> None:
+        image = torch.rand(3, 20, 40)
+        cut = cut_out(image, torch.tensor([0.25, 0.5, 0.75, 0.75]))
+        torch.testing.assert_close(cut, image[:, 10:15, 10:30], atol=1e-4, rtol=0)
+
+    def test_between_pixels_is_in_the_right_place(self) -> None:
+        roi = torch.tensor([0.2, 0.3, 0.5, 0.9])
+        cut = cut_out(ramp(100, 50), roi)
+        assert cut.shape == (3, 60, 15)
+        torch.testing.assert_close(cut[0, 0], 0.2 + (torch.arange(15) + 0.5) / 15 * 0.3, atol=1e-4, rtol=0)
+        torch.testing.assert_close(cut[1, :, 0], 0.3 + (torch.arange(60) + 0.5) / 60 * 0.6, atol=1e-4, rtol=0)
+
+    def test_outside_of_the_image_its_border_is_repeated(self) -> None:
+        image = torch.rand(3, 10, 10)
+        cut = cut_out(image, torch.tensor([-0.5, 0.2, 0.5, 1.4]))
+        assert cut.shape == (3, 12, 10)
+        torch.testing.assert_close(cut[:, :8, 5:], image[:, 2:, :5], atol=1e-4, rtol=0)
+        torch.testing.assert_close(cut[:, :8, :5], image[:, 2:, :1].expand(-1, -1, 5), atol=1e-4, rtol=0)
+        torch.testing.assert_close(cut[:, 8:, 5:], image[:, -1:, :5].expand(-1, 4, -1), atol=1e-4, rtol=0)
+
+    def test_the_border_is_that_of_what_the_student_was_given(self) -> None:
+        image = ramp(10, 20)
+        cut = cut_out(image, torch.tensor([0.0, 0.0, 1.0, 1.0]), (0.25, 0.0, 0.75, 1.0))
+        torch.testing.assert_close(cut[0, 0, [0, 4, 5, 14, 15, 19]], image[0, 0, [5, 5, 5, 14, 14, 14]], atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("roi", [(0.5, 0.5, 0.5, 0.5), (2.0, 2.0, 2.1, 2.1), (0.3, 0.1, 0.3, 0.9)])
+    def test_of_hardly_anything_is_at_least_a_pixel(self, roi: tuple[float, ...]) -> None:
+        assert min(cut_out(torch.rand(3, 8, 8), torch.tensor(roi)).shape) >= 1
+
+    def test_of_very_much_is_no_larger_than_it_may_be(self) -> None:
+        cut = cut_out(torch.rand(3, 100, 100), torch.tensor([-20.0, -10.0, 20.0, 10.0]))
+        assert cut.shape == (3, LARGEST_CUT // 2, LARGEST_CUT)
+
+    def test_of_nowhere_is_black(self) -> None:
+        assert cut_out(torch.ones(3, 8, 8), torch.tensor([0.0, 0.0, float("nan"), 1.0])).tolist() == [[[0.0]]] * 3
+
+    def test_contents_are_cut_from_the_picture_that_is_drawn(self) -> None:
+        one = picture()
+        finer = dataclasses.replace(one, image=ramp(300, 450))
+        for coarse, fine in zip(one.contents, finer.contents, strict=True):
+            assert fine.shape[1] >= 7 * coarse.shape[1]
+
+
+class TestDivide:
+    @pytest.mark.parametrize(("width", "height", "count", "rows"), [(5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)])
+    def test_cells_are_as_large_as_they_can_be(self, width: float, height: float, count: int, rows: int) -> None:
+        places = divide(Place(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
+        assert len({round(place.bottom, 6) for place in places}) == rows
+        assert len(places) == count
+
+    def test_cells_stay_in_the_place_and_apart(self) -> None:
+        place = Place(0.3, 0.2, 0.5, 0.6)
+        cells = divide(place, 7, width=10, height=5, caption=0.2)
+        for index, cell in enumerate(cells):
+            assert cell.left >= place.left - 1e-9
+            assert cell.left + cell.width <= place.left + place.width + 1e-9
+            assert place.bottom - 1e-9 <= cell.bottom <= cell.bottom + cell.height <= place.bottom + place.height + 1e-9
+            for other in cells[:index]:
+                apart = abs(cell.left - other.left) >= cell.width + 1e-3
+                assert apart or abs(cell.bottom - other.bottom) * 5 >= cell.height * 5 + 0.2
+
+
+class TestFigure:
+    def test_what_is_written(self) -> None:
+        one = picture(count=2)
+        figure = draw_tokens([one])
+        assert [text.get_text() for text in figure.texts] == [
+            "Where they look",
+            "What they see",
+            "The 2 most influential of 7 tokens",
+            "cat.png",
+        ]
+        on_image, *contents = figure.axes
+        assert [text.get_text() for text in on_image.texts] == ["1", "2", "together 20.0% of the attention"]
+        assert [text.get_text() for axes in contents for text in axes.texts] == ["1: 15.0%", "2: 5.0%"]
+        assert draw_tokens([picture(count=7)]).texts[-2].get_text() == "All 7 tokens"
+
+    def test_a_token_has_its_colour_everywhere(self) -> None:
+        one = picture(count=3, of=7)
+        figure = draw_tokens([one])
+        expected = [tuple(token_colours(7)[token]) for token in one.tokens]
+        on_image, *contents = figure.axes
+        labels: list[Any] = [text.get_bbox_patch() for text in on_image.texts[:3]]
+        assert [to_rgb(label.get_facecolor()) for label in labels] == expected
+        assert [to_rgb(axes.patches[0].get_edgecolor()) for axes in contents] == expected
+        (boxes,) = [found for found in on_image.collections if found.get_gid() == "rois"]
+        assert {tuple(colour[:3].round(6)) for colour in boxes.get_edgecolor()} == {tuple(np.round(c, 6)) for c in expected}
+
+    def test_contents_are_drawn_in_the_order_of_influence_and_in_their_shapes(self) -> None:
+        one = picture(count=4)
+        contents = draw_tokens([one]).axes[1:]
+        for axes, content in zip(contents, one.contents, strict=True):
+            np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), content.permute(1, 2, 0), atol=1e-6)
+            box = axes.get_window_extent()
+            assert box.width / box.height == pytest.approx(content.shape[2] / content.shape[1], rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("shape", "pictures", "count", "columns"),
+        [
+            ((30, 45), 1, 8, None),
+            ((90, 20), 3, 3, 2),
+            ((12, 90), 2, 5, None),
+            pytest.param((30, 30), 64, 2, None, marks=pytest.mark.slow),
+            pytest.param((40, 40), 1, 64, 1, marks=pytest.mark.slow),
+        ],
+    )
+    def test_nothing_overlaps(self, shape: tuple[int, int], pictures: int, count: int, columns: int | None) -> None:
+        one = picture(height=shape[0], width=shape[1], count=count, of=64)
+        figure = draw_tokens([one] * pictures, columns=columns)
+        assert len(figure.axes) == pictures * (1 + count)
+        check_no_overlap(figure)
+
+    def test_wrong_requests(self) -> None:
+        with pytest.raises(ConfigError, match="There is no picture to draw"):
+            draw_tokens([])
+        with pytest.raises(ConfigError, match="cannot have -1 columns"):
+            draw_tokens([picture()], columns=-1)
+        with pytest.raises(ValueError, match="the same numbers of tokens"):
+            draw_tokens([picture(count=2), picture(count=3)])
+
+    def test_wrong_pictures(self) -> None:
+        one = picture()
+        with pytest.raises(ValueError, match=r"3 tokens need as many influences and RoIs"):
+            dataclasses.replace(one, rois=one.rois[:2])
+        with pytest.raises(ValueError, match="3 x H x W"):
+            dataclasses.replace(one, image=torch.zeros(4, 4))

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from sparseformers.config import SparseFormerConfig
+from sparseformers.errors import ConfigError
+from sparseformers.inference import FoldedSparseFormer, fold, pack_weights
+from sparseformers.inference.cells import FoldedCells
+from sparseformers.inference.packing import KEPT
+from sparseformers.model import SparseFormer
+from sparseformers.model.block import LayerScale
+from sparseformers.model.sparseformer import Normalise
+from sparseformers.model.stem import Stem
+from sparseformers.named import NAMED_CONFIGS
+from tests.exporting.students import FRONTS, inherited_config, student_of
+from tests.model.small import scattered, small_config
+from tests.model.test_forward_guard import recorded
+
+MOST_KERNELS = {"grid": 15, "inherited, looking twice": 119, "focusing": 167, "original": 150}
+"""Of a folded student's forward."""
+
+
+def require_same(student: SparseFormer, folded: FoldedSparseFormer, images: Tensor, tokens: int | None = None) -> None:
+    """All that a student gives, to 1e-5 of its length."""
+    with torch.no_grad():
+        expected, given = student(images, tokens), folded(images)
+        looked_at, seen = (
+            student.focusing(student.normalise(images), tokens),
+            folded.focusing(folded.normalise(images), folded.tokens),
+        )
+    pairs = [*zip(expected, given, strict=True), *zip(looked_at.points, seen.points, strict=True)]
+    for one, other in pairs:
+        if one is not None:
+            assert other is not None
+            assert one.shape == other.shape
+            assert (one - other).norm() <= 1e-5 * one.norm()
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("size", [(48, 48), (33, 70)])
+def test_gives_what_the_student_gives(front: str, size: tuple[int, int]) -> None:
+    student = student_of(FRONTS[front], mean=(0.4, 0.5, 0.1), std=(0.2, 0.3, 0.6))
+    require_same(student, fold(student), torch.rand(3, 3, *size))
+
+
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_named_sizes_give_what_they_gave(name: str) -> None:
+    config = NAMED_CONFIGS[name]
+    with torch.device("meta"):
+        student = SparseFormer(replace(config, cortex=replace(config.cortex, depth=1)))  # all blocks of a cortex are alike
+    student = student.to_empty(device="cpu").eval()
+    student.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter, value in student.named_parameters():
+            value.normal_(1.0 if "norm" in parameter and parameter.endswith("weight") else 0.0, 0.03)
+        student.focusing.initial_rois.copy_(torch.rand(config.focusing.tokens, 4))
+    require_same(student, fold(student), torch.rand(1, 3, 96, 96))
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 6, 7])
+def test_inherited_front__is_folded_at_any_number_of_tokens(tokens: int) -> None:
+    student = student_of(FRONTS["grid"])
+    folded = fold(student, tokens=tokens)
+    assert isinstance(folded.focusing, FoldedCells) == (tokens != 7)  # whose rows have 2, 3 and 2 cells
+    require_same(student, folded, torch.rand(2, 3, 50, 40), tokens)
+
+
+@pytest.mark.parametrize("options", [{"pre_norm": True}, {"patch_bias": False}])
+def test_inherited_front__in_other_forms(options: dict[str, bool]) -> None:
+    config = inherited_config()
+    student = student_of(replace(config, focusing=replace(config.focusing, **options)))
+    require_same(student, fold(student), torch.rand(2, 3, 48, 48))
+
+
+def test_layer_scales__become_part_of_linear_layers() -> None:
+    student = student_of(small_config(block={"layer_scale": True, "feed_forward_bias": False}))
+    folded = fold(student)
+    assert any(isinstance(module, LayerScale) for module in student.modules())
+    assert not any(isinstance(module, LayerScale) for module in folded.modules())
+    require_same(student, folded, torch.rand(2, 3, 48, 48))
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_the_student_stays_as_it_was(front: str) -> None:
+    student = student_of(FRONTS[front])
+    student.train()
+    before = copy.deepcopy(student.state_dict())
+    folded = fold(student)
+    assert student.training
+    assert not folded.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    mine = {value.data_ptr() for value in student.parameters()}
+    assert not mine & {value.data_ptr() for value in folded.parameters()}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_needs_fewer_kernels(front: str) -> None:
+    images = torch.rand(2, 3, 64, 48)
+    assert recorded(fold(student_of(FRONTS[front])), images).kernels <= MOST_KERNELS[front]
+
+
+@pytest.mark.parametrize("front", [front if front == "grid" else pytest.param(front, marks=pytest.mark.slow) for front in FRONTS])
+def test_compiles_as_one_graph(front: str) -> None:
+    folded = fold(student_of(FRONTS[front]))
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        compiled = torch.compile(folded, fullgraph=True, backend="aot_eager")(images)
+        torch.testing.assert_close(compiled.embedding, folded(images).embedding, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_exports_for_any_batch_and_size() -> None:
+    folded = fold(student_of(FRONTS["focusing"]))
+    shapes = {"images": {0: Dim("batch", min=1), 2: Dim("height", min=32, max=4096), 3: Dim("width", min=32, max=4096)}}
+    program = torch.export.export(folded, (torch.rand(2, 3, 48, 64),), dynamic_shapes=shapes).module()
+    images = torch.rand(5, 3, 70, 40)
+    torch.testing.assert_close(program(images).embedding, folded(images).embedding, rtol=0, atol=1e-5)
+
+
+def test_refuses_tokens_that_a_front_does_not_have() -> None:
+    with pytest.raises(ValueError, match="4 tokens and no other number, not 5"):
+        fold(student_of(FRONTS["focusing"]), tokens=5)
+
+
+@pytest.mark.parametrize(
+    "block", [{}, {"activation": "relu"}, {"activation": "quick_gelu"}, {"activation": "gelu_tanh"}, {"gated": True}]
+)
+def test_packed__gives_what_the_student_gives(block: dict[str, object]) -> None:
+    student = student_of(small_config(block=block))
+    packed = pack_weights(fold(student))
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
+    require_same(student, packed, torch.rand(2, 3, 48, 48))
+
+
+def test_packed__without_folding() -> None:
+    config = FRONTS["original"]
+    student = cast(SparseFormer, scattered(SparseFormer(cast(SparseFormerConfig, config)).eval()))
+    images = torch.rand(2, 3, 48, 48)
+    packed = pack_weights(student)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(images).embedding, student(images).embedding, rtol=0, atol=1e-5)
+    assert any(isinstance(module, torch.nn.Linear) for module in student.modules())
+
+
+@pytest.mark.parametrize(("kept", "sizes"), [(KEPT, [5]), (2 * 4 * 8 * 25 * 24 + 2, [2, 2, 1]), (1, [1] * 5)])
+def test_packed__takes_few_images_at_a_time_in_the_stem(kept: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparseformers.inference.packing.KEPT", kept)
+    student = student_of(FRONTS["focusing"])
+    packed, images, seen = pack_weights(fold(student)), torch.rand(5, 3, 50, 48), []
+    stem = next(module for module in packed.modules() if isinstance(module, Stem))
+    assert stem.convolution.out_channels == 8
+    stem.register_forward_hook(lambda _module, given, _result: seen.append(len(given[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(packed(images).embedding, student(images).embedding, rtol=0, atol=1e-5)
+    assert seen == sizes
+
+
+def test_packed__refuses_what_is_not_in_float32() -> None:
+    with pytest.raises(ConfigError, match=r"float32 on a CPU.*\.float\(\)"):
+        pack_weights(student_of(FRONTS["grid"]).bfloat16())

@@ -1,0 +1,71 @@
+"""Small SparseFormers of every kind that there is, for the tests of their hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import pytest
+import torch
+
+from sparseformers.config import (
+    BlockConfig,
+    CortexConfig,
+    GridConfig,
+    OriginalFocusingConfig,
+    PreprocessingConfig,
+    SparseFormerConfig,
+)
+from sparseformers.model import SparseFormer
+from tests.model.small import scattered, small_config
+
+BLOCK = BlockConfig(width=32, heads=4, feed_forward_width=48)
+PREPROCESSING = PreprocessingConfig(
+    size=(48, 56), crop=0.9, interpolation="bilinear", resize="squash", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
+)
+
+
+def original() -> SparseFormerConfig:
+    """v1: no prefix tokens, and pooled before the norm."""
+    return SparseFormerConfig(
+        focusing=OriginalFocusingConfig(tokens=6, width=16, iterations=2, channels=8, points=4, heads=4),
+        cortex=CortexConfig(block=BLOCK, depth=3, prefix_tokens=0, pooling="average", pool_first=True, classes=5),
+    )
+
+
+def inherited(*, looks: int = 0, tokens: int = 6) -> SparseFormerConfig:
+    """An inherited front; with further looks its RoIs move."""
+    focusing = GridConfig(tokens=tokens, looks=looks, patch_size=4, pre_norm=looks > 0)
+    cortex = CortexConfig(
+        block=dataclasses.replace(BLOCK, layer_scale=True),
+        depth=3,
+        prefix_tokens=2,
+        prefix_from_front=True,
+    )
+    return SparseFormerConfig(focusing=focusing, cortex=cortex)
+
+
+KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
+    "augreg": lambda: small_config(depth=3, classes=5),
+    "clip": lambda: small_config(depth=3, projection=24, block={"activation": "quick_gelu", "norm_eps": 1e-5}),
+    "siglip": lambda: small_config(depth=3, pooling="attention", prefix_tokens=0),
+    "average": lambda: small_config(depth=3, pooling="average", pooled_norm=True, final_norm=False, classes=5),
+    "clip_classifier": lambda: small_config(depth=3, projection=24, classes=5),
+    "v1": original,
+    "cells": inherited,
+    "looks": lambda: inherited(looks=2),
+}
+"""By what they stand for."""
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+"""Runs a test with each of them."""
+
+
+def student_of(kind: str, *, trained: bool = True) -> SparseFormer:
+    """A small SparseFormer in evaluation mode, as after some training (or as before it), with odd preprocessing."""
+    config = dataclasses.replace(KINDS[kind](), preprocessing=PREPROCESSING)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = SparseFormer(config).eval()
+        return cast(SparseFormer, scattered(student)) if trained else student

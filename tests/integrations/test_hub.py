@@ -1,0 +1,207 @@
+"""Folders in the form of the Hugging Face hub: what is written, read, refused, and said about it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+
+import sparseformers
+from sparseformers.errors import ConfigError, RunError, SparseFormersError, WeightsError
+from sparseformers.inheritance import Provenance
+from sparseformers.integrations import hub
+from sparseformers.integrations.card import without_folders
+from sparseformers.saving import load_saved, save
+from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, edit, student
+from tests.model.small import small_model
+from tests.released.reference import small_weights
+from tests.tiny import SIDE, write_teacher
+
+# What users get
+
+
+def test_the_functions_that_give_a_student_give_one_that_can_be_shared(tmp_path: Path, fixtures: Path) -> None:
+    save(small_model(), tmp_path / "model.safetensors")
+    teacher = sparseformers.load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
+    inheritance = sparseformers.inherit(teacher, tokens=4)
+    given = {
+        "load": sparseformers.load(tmp_path),
+        "inherit": inheritance.student,
+        "create_model": sparseformers.create_model("sf_v1_tiny"),
+        "load_official": sparseformers.load_official(small_weights(fixtures, "v1")),
+        "the class": sparseformers.SparseFormer(small_model().config),
+    }
+    for name, model in given.items():
+        assert isinstance(model, sparseformers.SparseFormer), name
+        assert isinstance(model, PyTorchModelHubMixin), name
+    assert inheritance.student.provenance == inheritance.provenance
+    assert sparseformers.load.__doc__.startswith("Loads a SparseFormer from a run folder or a model file")
+
+
+def test_it_is_the_core_model_with_the_same_modules() -> None:
+    core = small_model(classes=3).train()
+    shared = sparseformers.SparseFormer.of(core)
+    assert shared.training
+    assert list(shared.state_dict()) == list(core.state_dict())
+    assert {id(value) for value in shared.state_dict(keep_vars=True).values()} == {id(value) for value in core.parameters()}
+    assert not any(value.is_meta for value in [*shared.parameters(), *shared.buffers()])
+    check_same_function(shared.eval(), core)
+    check_same_function(copy.deepcopy(shared), core)
+
+
+# Folders
+
+
+def test_a_folder_gives_the_same_model_again(tmp_path: Path) -> None:
+    model = student(classes=3)
+    assert model.save_pretrained(tmp_path / "saved") is None
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == FILES
+    again = sparseformers.SparseFormer.from_pretrained(tmp_path / "saved")
+    assert not again.training
+    assert again.config == model.config
+    assert again.provenance == PROVENANCE
+    assert again.figures is None
+    check_same_function(again, model)
+    # The package's other readers take the folder, too.
+    check_same_function(sparseformers.load(tmp_path / "saved"), model)
+    assert load_saved(tmp_path / "saved" / "model.safetensors").provenance == PROVENANCE
+    check_same_function(sparseformers.SparseFormer.from_pretrained(str(tmp_path / "saved" / "model.safetensors")), model)
+
+
+def test_the_card_of_a_model_that_no_run_has_measured(tmp_path: Path) -> None:
+    student().save_pretrained(tmp_path / "saved")
+    text = (tmp_path / "saved" / "README.md").read_text()
+    assert "# A SparseFormer of timm:vit_x@weights.safetensors\n" in text
+    assert "| latent tokens | 6 |" in text
+    assert "| multiply-adds at 64 x 48 | 0.00 G |" in text
+    assert "No run has recorded held-out figures of these weights." in text
+    assert "the first 1 truncated, then 2 tuned and 3 frozen" in text
+    assert 'sparseformers.SparseFormer.from_pretrained("saved")' in text
+    assert "centred cosine" not in text
+    assert "secret" not in text
+    sparseformers.SparseFormer(small_model().config).save_pretrained(tmp_path / "new")
+    assert "teacher" not in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_a_run_brings_its_figures_along(run: Run, tmp_path: Path) -> None:
+    model = sparseformers.SparseFormer.from_pretrained(run.path)
+    assert model.figures is not None
+    assert model.figures.alignment == run.summary.alignment
+    assert model.figures.student_cost == run.summary.student_cost
+    assert model.figures.patch_tokens == 16
+    model.save_pretrained(tmp_path / "saved")
+    again = sparseformers.SparseFormer.from_pretrained(tmp_path / "saved")
+    assert again.figures == model.figures
+    assert again.provenance == model.provenance == load_saved(run.path).provenance
+    # The card says what the run's own one does, but for how to load it.
+    of_run, card = (run.path / "README.md").read_text(), ModelCard.load(tmp_path / "saved" / "README.md")
+    told = of_run.replace('sparseformers.load("run")', 'sparseformers.SparseFormer.from_pretrained("saved")')
+    assert card.text.strip() == told.strip()
+    assert f"| centred cosine to the teacher | {run.summary.alignment.centred_cosine:.3f} |" in card.text
+    assert f"| latent tokens / patch tokens | {model.config.focusing.tokens} | 16 |" in card.text
+
+
+def test_the_card_tells_the_hub_what_it_shows_and_searches_by(run: Run) -> None:
+    model = sparseformers.load(run.path)
+    data = model.generate_model_card(name="owner/name").data
+    assert (data.library_name, data.pipeline_tag) == ("sparseformers", "image-feature-extraction")
+    assert "sparseformer" in data.tags
+    results = {result.metric_type: result.metric_value for result in data.eval_results}
+    alignment = run.summary.alignment
+    assert results == {"centred_cosine": alignment.centred_cosine, "neighbour_agreement": alignment.neighbour_agreement}
+    assert data.base_model is None  # a local file
+
+
+@pytest.mark.parametrize(
+    ("teacher", "base", "named"),
+    [
+        ("timm:vit_b.augreg", "timm/vit_b.augreg", "timm:vit_b.augreg"),
+        ("hf:owner/vit", "owner/vit", "hf:owner/vit"),
+        ("hf:/home/someone/vit", None, "hf:vit"),
+        ("open_clip:ViT-B-32/openai", None, "open_clip:ViT-B-32/openai"),
+        ("open_clip:/home/someone/clip.json@/home/someone/clip.pth", None, "open_clip:clip.json@clip.pth"),
+        ("bundled", None, "bundled"),
+    ],
+)
+def test_the_teachers_name(teacher: str, base: str | None, named: str) -> None:
+    provenance = Provenance(**{**vars(PROVENANCE), "teacher": teacher})
+    card = sparseformers.SparseFormer.of(small_model(), provenance=provenance).generate_model_card(name="x")
+    assert card.data.base_model == base
+    assert without_folders(teacher) == named
+    assert f"# A SparseFormer of {named}\n" in card.text
+
+
+def test_figures_are_left_out_for_weights_that_they_are_not_of(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = sparseformers.load(run.path)
+    with torch.no_grad():
+        model.cortex.norm.weight.add_(0.1)
+    with caplog.at_level(logging.WARNING, logger=hub.__name__):
+        model.save_pretrained(tmp_path / "changed")
+    assert "The weights have changed since they were measured" in caplog.text
+    assert "No run has recorded held-out figures" in (tmp_path / "changed" / "README.md").read_text()
+    assert sparseformers.load(tmp_path / "changed").figures is None
+    assert model.figures is not None
+
+
+def test_saving_again_replaces_the_card(run: Run, tmp_path: Path) -> None:
+    sparseformers.load(run.path).save_pretrained(tmp_path / "saved")
+    student().save_pretrained(tmp_path / "saved")
+    assert "No run has recorded held-out figures" in (tmp_path / "saved" / "README.md").read_text()
+    assert sparseformers.load(tmp_path / "saved").figures is None
+
+
+def test_a_run_is_not_written_over(run: Run, tmp_path: Path) -> None:
+    before = (run.path / "config.json").read_bytes()
+    with pytest.raises(RunError) as error:
+        student().save_pretrained(run.path)
+    assert error.value.problem == f"The folder '{run.path}' is a run, whose settings would be lost."
+    assert error.value.remedy == "Save to another folder."
+    assert (run.path / "config.json").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file' is a file\. Save to a folder\."):
+        student().save_pretrained(tmp_path / "file")
+
+
+def test_unknown_keys(tmp_path: Path) -> None:
+    student().save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", lambda content: content["resolved"]["model"]["focusing"].update(tokns=3))
+    with pytest.raises(ConfigError, match=r"config\.json' does not fit: unknown key 'focusing\.tokns'\. Did you mean 'tokens'"):
+        sparseformers.SparseFormer.from_pretrained(tmp_path)
+    student().save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", lambda content: content.update(figurs={}))
+    with pytest.raises(ConfigError, match=r"unknown key 'figurs'\. Did you mean 'figures'\? Known keys are: settings, resolved"):
+        sparseformers.SparseFormer.from_pretrained(tmp_path)
+
+
+def test_a_configuration_of_another_model(tmp_path: Path) -> None:
+    student().save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", lambda content: content["resolved"]["model"]["focusing"].update(tokens=3))
+    with pytest.raises(WeightsError, match=r"config\.json' and the weights beside it are of two models\. Fetch or save"):
+        sparseformers.SparseFormer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"resolved": 3}'])
+def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
+    student().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SparseFormersError, match=r"config\.json' (cannot be read as JSON|is not a mapping)") as error:
+        sparseformers.SparseFormer.from_pretrained(tmp_path)
+    assert error.value.remedy == "Fetch or save the model again."
+
+
+def test_places_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as error:
+        sparseformers.SparseFormer.from_pretrained(tmp_path / "nothing")
+    assert error.value.problem == f"There is no folder or file '{tmp_path / 'nothing'}'."
+    assert error.value.remedy == "Give an existing one, or a repository as OWNER/NAME."
+    for name in ("nothing", "./runs/first", "runs/model.safetensors", "a/b/c"):
+        with pytest.raises(RunError, match="There is no folder or file"):
+            sparseformers.SparseFormer.from_pretrained(name)
+    with pytest.raises(RunError, match="is not a run of sparseformers"):
+        sparseformers.SparseFormer.from_pretrained(tmp_path)

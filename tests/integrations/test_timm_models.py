@@ -1,0 +1,296 @@
+"""SparseFormers in timm's registry, made and loaded as timm's users and scripts do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import timm
+import timm.data
+import timm.models
+import torch
+from safetensors.torch import save_file
+
+import sparseformers
+from sparseformers.errors import ConfigError, RunError, TeacherError, WeightsError
+from sparseformers.inheritance import inherit
+from sparseformers.integrations.timm_network import TimmSparseFormer
+from sparseformers.model import SparseFormer
+from sparseformers.named import NAMED_CONFIGS, named_config
+from sparseformers.released import RELEASES, config_from_state, load_official
+from sparseformers.teachers import load_teacher
+from sparseformers.teachers.timm import NEWEST_TESTED, OLDEST
+from tests.integrations.kinds import KINDS, every_kind, student_of
+from tests.integrations.timm_small import images, released
+from tests.released.reference import small_weights
+from tests.tiny import SIDE, write_teacher
+
+SMALL = {"sf_v1_tiny": "v1", "sf_base_clip": "clip", "sf_base_augreg": "augreg"}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if some named sizes were as small as the test models."""
+    for name, kind in SMALL.items():
+        monkeypatch.setitem(NAMED_CONFIGS, name, KINDS[kind]())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a student of a real, tiny teacher."""
+    teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
+    student, _, provenance = inherit(teacher, front="grid", tokens=4, looks=1)
+    sparseformers.save(student, tmp_path / "run" / "model.safetensors", provenance=provenance)
+    return tmp_path / "run"
+
+
+def create(name: str, **options: Any) -> TimmSparseFormer:
+    return cast(TimmSparseFormer, timm.create_model(name, **options).eval())
+
+
+def test_the_registry_knows_them() -> None:
+    assert set(timm.list_models("sf_*")) == {*NAMED_CONFIGS, "sf_run"}
+    assert set(timm.list_pretrained("sf_*")) == set(NAMED_CONFIGS)
+    assert all(timm.is_model(name) for name in [*NAMED_CONFIGS, "sf_run"])
+    assert timm.list_models(module="timm_models") == timm.list_models("sf_*")
+    assert timm.models.is_model_pretrained("sf_v1_tiny")
+    assert not timm.models.is_model_pretrained("sf_run")
+
+
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_default_settings(name: str) -> None:
+    settings = timm.get_pretrained_cfg(name)
+    config = named_config(name)
+    with torch.device("meta"):
+        state = SparseFormer(config).state_dict()
+    assert (settings.mean, settings.std) == (config.preprocessing.mean, config.preprocessing.std)
+    assert settings.interpolation == "bicubic"
+    assert settings.crop_pct == {"augreg": 0.9, "clip": 1.0}.get(name.rpartition("_")[2], 0.875)
+    assert settings.input_size == (3, 224, 224)
+    assert not settings.fixed_input_size
+    assert settings.num_classes == {"sf_base_clip": 512, "sf_large_clip": 768}.get(name, 1000)
+    assert f"{settings.classifier}.weight" in state
+    assert len(state[f"{settings.classifier}.weight"]) == settings.num_classes
+    assert f"{settings.first_conv}.weight" in state
+    assert settings.url is not None
+    assert settings.url.endswith(RELEASES[name].file)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", SMALL)
+def test_made_by_name(name: str) -> None:
+    model = create(name)
+    assert model.default_cfg is model.pretrained_cfg
+    assert model.default_cfg["architecture"] == name
+    # timm makes the default number of classes
+    assert model(images(1)).shape == (1, model.default_cfg["num_classes"])
+    assert f"{model.default_cfg['classifier']}.weight" in model.state_dict()
+    assert f"{model.default_cfg['first_conv']}.weight" in model.state_dict()
+    assert create(name, num_classes=42)(images()).shape == (2, 42)
+    assert create(name, num_classes=0)(images()).shape == (2, model.head_hidden_size)
+    assert timm.create_model(name, num_classes=3).training
+
+
+@pytest.mark.usefixtures("small")
+def test_options() -> None:
+    model = timm.create_model("sf_base_augreg", drop_rate=0.1, drop_path_rate=0.2, global_pool="avg", img_size=96)
+    assert (model.drop_rate, model.drop_path_rate, model.global_pool) == (0.1, 0.2, "avg")
+    assert create("sf_base_augreg", num_classes=0, global_pool="")(images()).ndim == 3
+    assert next(create("sf_base_augreg", dtype=torch.bfloat16).parameters()).dtype == torch.bfloat16
+    for options, problem in (
+        ({"in_chans": 1}, "images of 3 channels (red, green, blue), not 1"),
+        ({"img_size": 16}, "at least 32 pixels a side, not 16"),
+        ({"drop_path_rate": 1.0}, "chances in [0, 1), not 0.0 and 1.0"),
+        ({"global_pool": "max"}, "cannot be pooled by 'max'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            timm.create_model("sf_base_augreg", **options)  # type: ignore[arg-type]
+        assert problem in caught.value.problem
+    with pytest.raises(TypeError, match="drop_pat_rate"):
+        timm.create_model("sf_base_augreg", drop_pat_rate=0.1)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", SMALL)
+def test_features_only(name: str) -> None:
+    model = timm.create_model(name, features_only=True).eval()
+    outputs = model(images())
+    assert [output.shape[-1] for output in outputs] == model.feature_info.channels() == [32] * 3
+    some = timm.create_model(name, features_only=True, out_indices=(0, -1))
+    assert len(some(images())) == 2
+    assert not [key for key in some.state_dict() if "classifier" in key]
+
+
+@pytest.mark.parametrize(("name", "reference"), [("sf_v1_tiny", "v1"), ("sf_base_clip", "bootstrapped_clip")])
+def test_pretrained_has_the_authors_weights(
+    name: str, reference: str, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, activation = small_weights(fixtures, reference), RELEASES[name].activation
+    monkeypatch.setitem(NAMED_CONFIGS, name, config_from_state(weights, activation))  # type: ignore[arg-type]
+    torch.save(weights, tmp_path / RELEASES[name].file)
+    official = load_official(weights, activation=activation)
+    shown = torch.rand(2, 3, 40, 56)
+    expected = official(shown)
+    own = {"sf_v1_tiny": 10, "sf_base_clip": 24}[name]
+    for where in ({"cache_dir": tmp_path}, {}):
+        if not where:
+            monkeypatch.setenv("SPARSEFORMERS_CACHE", str(tmp_path))
+        model = create(name, pretrained=True, num_classes=own, **where)
+        assert torch.equal(model(official.normalise(shown)), expected.embedding if expected.logits is None else expected.logits)
+    fresh = create(name, pretrained=True, num_classes=3)
+    assert fresh(shown).shape == (2, 3)
+    assert torch.equal(fresh.forward_features(shown), model.forward_features(shown))
+    features = timm.create_model(name, pretrained=True, features_only=True, out_indices=1).eval()
+    last = model.forward_intermediates(shown, indices=1, intermediates_only=True)
+    assert torch.equal(features(shown)[0], last[0])
+
+
+def test_pretrained_without_a_network_says_how_to_fetch_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(WeightsError) as caught:
+        timm.create_model("sf_v1_tiny", pretrained=True, cache_dir=tmp_path)
+    assert "could not be fetched" in caught.value.problem
+    assert f"put it at '{tmp_path / RELEASES['sf_v1_tiny'].file}'" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_of_a_named_size_is_loaded_from_its_checkpoint(name: str, tmp_path: Path) -> None:
+    student = SparseFormer(named_config(name)).eval()
+    sparseformers.save(student, tmp_path / "model.safetensors")
+    own = student.config.cortex.classes or student.config.cortex.projection
+    model = create(name, num_classes=own, checkpoint_path=tmp_path / "model.safetensors")
+    shown = torch.rand(2, 3, 40, 56)
+    output = student(shown)
+    assert torch.equal(model(student.normalise(shown)), output.embedding if output.logits is None else output.logits)
+
+
+@every_kind
+def test_a_run_of_any_shape_is_loaded_from_its_checkpoint(kind: str, tmp_path: Path) -> None:
+    student = student_of(kind)
+    sparseformers.save(student, tmp_path / "model.safetensors")
+    model = create("sf_run", checkpoint_path=tmp_path / "model.safetensors")
+    shown = torch.rand(2, 3, 40, 56)
+    output = student(shown)
+    assert torch.equal(model(student.normalise(shown)), output.embedding if output.logits is None else output.logits)
+    assert model.pretrained_cfg["mean"] == student.config.preprocessing.mean
+
+
+def test_a_run_of_any_shape(run: Path) -> None:
+    student = sparseformers.load(run)
+    shown = torch.rand(2, 3, SIDE, SIDE)
+    for where in (run, str(run / "model.safetensors")):
+        model = create("sf_run", run=where)
+        assert torch.equal(model(student.normalise(shown)), student(shown).logits)
+    assert timm.data.resolve_data_config(model=model) == {
+        "input_size": (3, SIDE, SIDE),
+        "interpolation": student.config.preprocessing.interpolation,
+        "mean": student.config.preprocessing.mean,
+        "std": student.config.preprocessing.std,
+        "crop_pct": student.config.preprocessing.crop,
+        "crop_mode": "center",
+    }
+    again = create("sf_run", run=run, checkpoint_path=str(run / "model.safetensors"))
+    assert torch.equal(again(shown), model(shown))
+    tuned = create("sf_run", run=run, num_classes=7)
+    assert tuned(shown).shape == (2, 7)
+    assert torch.equal(tuned.forward_features(shown), model.forward_features(shown))
+    assert len(timm.create_model("sf_run", run=run, features_only=True, out_indices=2)(shown)) == 2
+
+
+@every_kind
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_checkpoint_of_timm_brings_its_shape(kind: str, ending: str, tmp_path: Path) -> None:
+    """Tuned in timm and saved as timm's trainer does it, then judged by name and checkpoint alone."""
+    sparseformers.save(student_of(kind), tmp_path / "run" / "model.safetensors")
+    model = create("sf_run", run=tmp_path / "run", num_classes=7)
+    path = tmp_path / f"checkpoint.{ending}"
+    if ending == "pth":
+        torch.save({"state_dict": model.state_dict(), "arch": "sf_run", "epoch": 3}, path)
+    else:
+        save_file(model.state_dict(), path)
+    again = create("sf_run", checkpoint_path=path)
+    assert again.num_classes == 7
+    assert torch.equal(again(images()), model(images()))
+    assert again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert again.pretrained_cfg["crop_mode"] == "squash"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_released_model_tuned_in_timm_is_judged_as_what_it_is(tmp_path: Path) -> None:
+    """Released weights need another position encoding than a new model of that name has; the checkpoint says so."""
+    source = TimmSparseFormer(SparseFormer(released(named_config("sf_base_augreg")))).eval()
+    assert create("sf_base_augreg", num_classes=5).config != source.config
+    torch.save(source.state_dict(), tmp_path / "tuned.pth")
+    model = create("sf_base_augreg", num_classes=5, checkpoint_path=tmp_path / "tuned.pth")
+    assert torch.equal(model(images()), source(images()))
+
+
+def test_weights_through_timm_s_own_settings(run: Path) -> None:
+    """A state dict as ``pretrained_cfg`` names it, with another number of classes: timm drops the head."""
+    model = create("sf_run", run=run)
+    save_file(model.state_dict(), run / "timm.safetensors")
+    overlay = {"file": str(run / "timm.safetensors"), "num_classes": 3}
+    tuned = create("sf_run", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=9)
+    shown = torch.rand(2, 3, SIDE, SIDE)
+    assert tuned(shown).shape == (2, 9)
+    assert torch.equal(tuned.forward_features(shown), model.forward_features(shown))
+
+
+def test_saved_for_the_hub_by_timm(run: Path, tmp_path: Path) -> None:
+    model = create("sf_run", run=str(run), num_classes=7)
+    timm.models.save_for_hf(model, str(tmp_path / "hub"), safe_serialization=True)
+    again = create(f"local-dir:{tmp_path / 'hub'}", pretrained=True)
+    shown = torch.rand(2, 3, SIDE, SIDE)
+    assert torch.equal(again(shown), model(shown))
+
+
+def test_sf_run_alone() -> None:
+    assert create("sf_run", num_classes=3)(images(1, (64, 64))).shape == (1, 3)
+    with pytest.raises(ConfigError) as caught:
+        timm.create_model("sf_run", pretrained=True)
+    assert caught.value.problem == "'sf_run' has no weights of its own."
+    assert "run='runs/first'" in caught.value.remedy
+    with pytest.raises(RunError, match="There is no run folder or model file 'nowhere'"):
+        timm.create_model("sf_run", run="nowhere")
+
+
+def test_a_checkpoint_that_does_not_fit(run: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        timm.create_model("sf_v1_tiny", checkpoint_path=str(run / "model.safetensors"))
+    assert "The weights of the checkpoint do not fit" in caught.value.problem
+    assert "timm.create_model('sf_run', run=RUN)" in caught.value.remedy
+    with pytest.raises(WeightsError, match="num_classes=3"):
+        timm.create_model("sf_run", run=run, num_classes=7, checkpoint_path=str(run / "model.safetensors"))
+
+
+@pytest.mark.parametrize("version", ["1.0.9", "0.9.16"])
+def test_timm_too_old(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "__version__", version)
+    for name in ("sf_base_augreg", "sf_run"):
+        with pytest.raises(TeacherError) as caught:
+            timm.create_model(name)
+        assert caught.value.problem == f"timm {version} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested."
+        assert caught.value.remedy == f"Upgrade it with: pip install 'timm>={OLDEST}'."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED_CONFIGS)
+def test_the_named_sizes_themselves(name: str) -> None:
+    model = timm.create_model(name, num_classes=42)
+    shown = torch.randn(2, 3, 96, 96)
+    output = model(shown)
+    output.mean().backward()
+    assert output.shape == (2, 42)
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        features, outputs = model.forward_intermediates(shown)
+        assert len(outputs) == model.config.cortex.depth
+        torch.testing.assert_close(model.forward_head(features), model(shown))
+        model.set_grad_checkpointing()
+        torch.testing.assert_close(model.forward_features(shown), features)

@@ -1,0 +1,186 @@
+"""State dicts of SparseFormers in timm: strict, and never taken for those of another network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from sparseformers.errors import WeightsError
+from sparseformers.integrations.timm_network import TimmSparseFormer
+from sparseformers.model import SparseFormer
+from sparseformers.saving import CONFIGURATION
+from sparseformers.settings import to_dict
+from tests.integrations.kinds import every_kind, student_of
+from tests.integrations.timm_small import images, network_of, released
+
+
+def failure(network: TimmSparseFormer, state: dict[str, torch.Tensor]) -> WeightsError:
+    with pytest.raises(WeightsError) as caught:
+        network.load_state_dict(state)
+    return caught.value
+
+
+@every_kind
+def test_its_weights_are_a_sparseformer_s_and_the_configuration(kind: str) -> None:
+    student, network = student_of(kind), network_of(kind)
+    state = network.state_dict()
+    assert json.loads(bytes(state.pop(CONFIGURATION).tolist())) == json.loads(json.dumps(to_dict(student.config)))
+    assert state.keys() == student.state_dict().keys()
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in state.items())
+
+
+@every_kind
+def test_weights_of_a_sparseformer_are_loaded_strictly(kind: str) -> None:
+    network = network_of(kind, trained=False)
+    result = network.load_state_dict(student_of(kind).state_dict())
+    assert result.missing_keys == result.unexpected_keys == []
+    assert torch.equal(network(images()), network_of(kind)(images()))
+
+
+@every_kind
+def test_back_to_a_sparseformer(kind: str) -> None:
+    network = network_of(kind)
+    student = network.student()
+    assert type(student) is SparseFormer
+    assert student.config == network.config
+    shown = torch.rand(2, 3, 40, 56)
+    assert torch.equal(student(shown).embedding, student_of(kind)(shown).embedding)
+    next(student.parameters()).data.zero_()
+    assert next(network.parameters()).any()
+
+
+def test_weights_bring_the_function_that_they_are_for() -> None:
+    network, other = network_of("augreg"), network_of("augreg")
+    trained = TimmSparseFormer(SparseFormer(released(network.config))).eval()
+    trained.load_state_dict({name: value for name, value in network.state_dict().items() if name != CONFIGURATION})
+    assert not torch.allclose(trained(images()), network(images()))
+    before = dict(other.named_parameters())
+    before["focusing.token"].requires_grad_(False)
+    other.load_state_dict(trained.state_dict())
+    assert other.config == trained.config
+    assert torch.equal(other(images()), trained(images()))
+    after = dict(other.named_parameters())
+    assert all(after[name] is value for name, value in before.items())  # an optimiser may hold them
+    assert [name for name, value in after.items() if not value.requires_grad] == ["focusing.token"]
+
+
+def test_what_the_user_chose_stays() -> None:
+    source = TimmSparseFormer(SparseFormer(released(student_of("augreg").config)))
+    network = network_of("augreg", drop_path_rate=0.4, drop_rate=0.1).train()
+    network.reset_classifier(5, "avg")
+    network.set_grad_checkpointing()
+    network.load_state_dict(source.state_dict())
+    assert network.config.focusing == source.config.focusing
+    assert (network.global_pool, network.config.cortex.pooling) == ("avg", "average")
+    assert network.cortex.blocks[2].drop.kept == 0.6
+    assert network.training
+    assert network.cortex.training
+    assert network.grad_checkpointing
+
+
+def test_preprocessing_comes_along() -> None:
+    source, network = network_of("augreg"), TimmSparseFormer(SparseFormer(dataclasses.replace(network_of("augreg").config)))
+    preprocessing = dataclasses.replace(source.config.preprocessing, mean=(0.7, 0.7, 0.7))
+    source.config = dataclasses.replace(source.config, preprocessing=preprocessing)
+    network.pretrained_cfg = {"mean": (0.0, 0.0, 0.0), "url": "somewhere"}
+    network.load_state_dict(source.state_dict())
+    assert network.pretrained_cfg["mean"] == (0.7, 0.7, 0.7)
+    assert network.pretrained_cfg["url"] == "somewhere"
+
+
+def test_an_open_shape_is_filled_once() -> None:
+    network = network_of("v1", open_shape=True, own_head=False)
+    network.load_state_dict(network_of("looks").state_dict())
+    assert torch.equal(network(images()), network_of("looks")(images()))
+    assert network.num_classes == 0
+    for kind in ("cells", "v1"):
+        assert "The weights of the checkpoint do not fit" in failure(network, network_of(kind).state_dict()).problem
+
+
+def test_an_open_shape_may_keep_its_head() -> None:
+    network = network_of("augreg", open_shape=True)  # five classes
+    error = failure(network, network_of("cells").state_dict())
+    assert error.problem.startswith(
+        "The weights of the checkpoint do not fit (missing: cortex.classifier.bias, cortex.classifier.w"
+    )
+    assert "num_classes=0" in error.remedy
+    loose = {name: value for name, value in network_of("cells").state_dict().items() if "classifier" not in name}
+    network.load_state_dict(loose, strict=False)
+    assert network(images()).shape == (2, 5)
+    assert torch.equal(network.forward_features(images()), network_of("cells").forward_features(images()))
+
+
+def test_an_open_shape_needs_the_configuration() -> None:
+    network = network_of("v1", open_shape=True, own_head=False)
+    error = failure(network, student_of("looks").state_dict())
+    assert "unexpected: " in error.problem
+    assert error.remedy == "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
+
+
+def test_weights_of_another_network() -> None:
+    error = failure(network_of("augreg"), network_of("looks").state_dict())
+    assert error.problem.startswith("The weights of the checkpoint do not fit (missing: ")
+    assert error.remedy == "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
+
+
+@pytest.mark.parametrize("kind", ["augreg", "clip"])
+def test_weights_with_another_head(kind: str) -> None:
+    network = network_of(kind)
+    network.reset_classifier(9)
+    error = failure(network, network_of(kind).state_dict())
+    classes = 5 if kind == "augreg" else 24
+    assert f"weight [{classes}, 32] instead of [9, 32]" in error.problem
+    remedy = f"Make the network with num_classes={classes}, as the checkpoint has, and call reset_classifier afterwards."
+    assert error.remedy == remedy
+
+
+def test_one_weight_missing_one_too_many_and_one_of_another_shape() -> None:
+    state = network_of("augreg").state_dict()
+    del state["cortex.norm.bias"]
+    assert "(missing: cortex.norm.bias)" in failure(network_of("augreg"), state).problem
+    state = network_of("augreg").state_dict() | {"cortex.stray": torch.ones(1)}
+    assert "(unexpected: cortex.stray)" in failure(network_of("augreg"), state).problem
+    state = network_of("augreg").state_dict() | {"focusing.token": torch.ones(1, 63)}
+    assert "(other shape: focusing.token [1, 63] instead of [1, 64])" in failure(network_of("augreg"), state).problem
+
+
+def test_weights_under_the_authors_names() -> None:
+    error = failure(network_of("augreg"), {"initial_roi.weight": torch.zeros(6, 4)})
+    assert "sparseformers convert" in error.remedy
+    assert "pretrained=True" in error.remedy
+
+
+def test_a_configuration_that_cannot_be_used() -> None:
+    state = network_of("augreg").state_dict()
+    for broken in (b"{", b"[]", b'{"focusing": {"kind": "grid"}, "cortexx": 3}'):
+        error = failure(network_of("augreg"), state | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
+        assert "The configuration beside the weights cannot be used" in error.problem
+        assert error.remedy == "Save them again."
+
+
+def test_within_another_module() -> None:
+    source, target = nn.Sequential(network_of("augreg")), nn.Sequential(network_of("augreg", trained=False))
+    source[0].load_state_dict(TimmSparseFormer(SparseFormer(released(source[0].config))).state_dict())
+    target.load_state_dict(source.state_dict())
+    assert target[0].config == source[0].config
+    assert torch.equal(target.eval()(images()), source.eval()(images()))
+    with pytest.raises(WeightsError, match="those of a network of other sizes"):
+        target.load_state_dict(nn.Sequential(network_of("looks")).state_dict(), strict=False)
+
+
+def test_an_average_over_training_goes_along() -> None:
+    model = network_of("augreg").train()
+    average = ModelEmaV3(model, decay=0.5)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(1.0)
+    average.update(model)
+    for name, value in average.module.named_parameters():
+        torch.testing.assert_close(value.detach(), before[name] + 0.5)
+    assert torch.equal(average.module.state_dict()[CONFIGURATION], model.state_dict()[CONFIGURATION])

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparseformers
+from sparseformers.errors import ConfigError, WeightsError
+from sparseformers.named import NAMED_CONFIGS
+from sparseformers.released import RELEASES, config_from_state, create_model, released_config
+from tests.released.reference import small_weights
+
+
+@pytest.fixture
+def weights(fixtures: Path) -> dict[str, Tensor]:
+    return small_weights(fixtures, "v1")
+
+
+@pytest.fixture
+def tiny_is_small(weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if v1 tiny were as small as the reference model."""
+    monkeypatch.setitem(NAMED_CONFIGS, "sf_v1_tiny", config_from_state(weights))  # type: ignore[arg-type]
+
+
+def test_without_pretrained_the_weights_are_random() -> None:
+    with torch.device("meta"):
+        model = sparseformers.create_model("sf_base_augreg")
+    assert model.config == NAMED_CONFIGS["sf_base_augreg"]
+
+
+@pytest.mark.usefixtures("tiny_is_small")
+def test_pretrained_reads_the_file_in_the_cache(
+    weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"model": weights}, tmp_path / RELEASES["sf_v1_tiny"].file)
+    monkeypatch.setenv("SPARSEFORMERS_CACHE", str(tmp_path))
+    model = create_model("sf_v1_tiny", pretrained=True)
+    assert not model.training
+    assert torch.equal(model.cortex.classifier.weight, weights["proj.weight"])
+
+
+@pytest.mark.usefixtures("tiny_is_small")
+def test_a_file_fetched_by_hand(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "by_hand.pth")
+    model = create_model("sf_v1_tiny", source=tmp_path / "by_hand.pth")
+    assert torch.equal(model.focusing.token, weights["initial_embedding.weight"])
+
+
+@pytest.mark.usefixtures("tiny_is_small")
+def test_the_file_of_one_model_is_not_loaded_as_another(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "tiny.pth")
+    for name in ("sf_v1_base", "sf_base_clip"):
+        with pytest.raises(WeightsError) as caught:
+            create_model(name, source=tmp_path / "tiny.pth")
+        assert caught.value.problem == f"The file '{tmp_path / 'tiny.pth'}' is the one of 'sf_v1_tiny', not of '{name}'."
+        assert RELEASES[name].file in caught.value.remedy
+
+
+def test_a_file_that_is_no_released_model(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "small.pth")
+    with pytest.raises(WeightsError) as caught:
+        create_model("sf_v1_tiny", source=tmp_path / "small.pth")
+    assert "is not the one of 'sf_v1_tiny' (cortex.block.feed_forward_width is 512, not 2048" in caught.value.problem
+    assert "more)" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "found", "wanted"),
+    [
+        ("v1", "sf_base_augreg", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
+        ("v1", "sf_base_clip", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
+        ("bootstrapped_clip", "sf_v1_tiny", "bootstrapped SparseFormer", "original SparseFormer (v1)"),
+    ],
+)
+def test_a_file_of_one_variant_is_not_loaded_as_the_other(
+    reference: str, name: str, found: str, wanted: str, fixtures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(small_weights(fixtures, reference), path)
+    with pytest.raises(WeightsError) as caught:
+        create_model(name, source=path)
+    assert caught.value.problem == f"The file '{path}' is not the one of '{name}': its network is the {found}, not the {wanted}."
+    assert f"Give {RELEASES[name].file}; sparseformers.load_official loads" in caught.value.remedy
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'sf_v1_tiny'"):
+        create_model("sf_v1_tini", pretrained=True)
+
+
+def test_released_models_differ_from_the_named_ones_in_encoding_and_epsilon() -> None:
+    config = released_config("sf_large_augreg")
+    assert config.focusing.position_encoding == "released"  # type: ignore[union-attr]
+    assert config.cortex.block.norm_eps == 1e-5
+    assert released_config("sf_v1_small") == NAMED_CONFIGS["sf_v1_small"]
+
+
+def test_every_named_model_was_released() -> None:
+    assert set(RELEASES) == set(NAMED_CONFIGS)

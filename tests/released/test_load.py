@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import sparseformers
+from sparseformers.errors import WeightsError
+from sparseformers.released import load_official
+from tests.released.reference import small_weights
+
+
+@pytest.fixture
+def weights(fixtures: Path) -> dict[str, Tensor]:
+    return small_weights(fixtures, "v1")
+
+
+def failure(source: object) -> WeightsError:
+    with pytest.raises(WeightsError) as caught:
+        load_official(source)  # type: ignore[arg-type]
+    return caught.value
+
+
+def written_pth(weights: dict[str, Tensor], folder: Path) -> Path:
+    torch.save(weights, folder / "official.pth")
+    return folder / "official.pth"
+
+
+def written_under_model(weights: dict[str, Tensor], folder: Path) -> str:
+    torch.save({"model": weights, "epoch": 3}, folder / "official.pth")
+    return str(folder / "official.pth")
+
+
+def written_safetensors(weights: dict[str, Tensor], folder: Path) -> Path:
+    save_file(weights, folder / "official.safetensors")
+    return folder / "official.safetensors"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [written_pth, written_under_model, written_safetensors, lambda weights, _: weights, lambda weights, _: {"model": weights}],
+)
+def test_every_form_of_source_gives_the_same_model(
+    source: Callable[[dict[str, Tensor], Path], object], weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    model = load_official(source(weights, tmp_path))  # type: ignore[arg-type]
+    assert not model.training
+    assert torch.equal(model.cortex.classifier.weight, weights["proj.weight"])
+    assert torch.equal(model.focusing.last_layer.sampling.mixing.channel_bias, weights["layers.2.adaptive_mixing.m_beta"])
+
+
+@pytest.mark.parametrize("size", [(1, 3, 32, 32), (1, 3, 96, 40), (2, 3, 33, 71)])
+@pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
+def test_any_aspect_ratio_and_a_batch_of_one(name: str, size: tuple[int, ...], fixtures: Path) -> None:
+    model = load_official(small_weights(fixtures, name), activation="gelu" if name == "v1" else "quick_gelu")
+    output = model(torch.rand(size))
+    assert output.embedding.shape[0] == size[0]
+    assert output.embedding.isfinite().all()
+    assert output.rois.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "missing", ["layers.0.adaptive_mixing.s_beta", "layers.4.mlp.fc2.bias", "norm.weight", "layers.2.roi_adjust_module.1.weight"]
+)
+def test_one_key_missing(missing: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    del weights[missing]
+    path = written_pth(weights, tmp_path)
+    error = failure(path)
+    assert f"'{path}'" in error.problem
+    assert f"missing: {missing})" in error.problem
+
+
+def test_one_key_too_many(weights: dict[str, Tensor]) -> None:
+    error = failure(weights | {"layers.0.pe_transitio.weight": torch.zeros(3)})
+    assert "the given state dict" in error.problem
+    assert "unexpected: layers.0.pe_transitio.weight)" in error.problem
+
+
+def test_one_shape_wrong(weights: dict[str, Tensor]) -> None:
+    error = failure(weights | {"layers.3.attn.proj.weight": torch.zeros(128, 127)})
+    assert "other shape: layers.3.attn.proj.weight [128, 127] instead of [128, 128])" in error.problem
+
+
+def test_a_block_missing_in_the_middle(weights: dict[str, Tensor]) -> None:
+    moved = {name.replace("layers.4.", "layers.5."): value for name, value in weights.items()}
+    error = failure(moved)
+    assert "missing: layers.4.attn.proj.bias" in error.problem
+    assert "unexpected: layers.5.attn.proj.bias" in error.problem
+    assert "and 2 more" in error.problem
+
+
+def test_a_token_too_many(weights: dict[str, Tensor]) -> None:
+    error = failure(weights | {"initial_embedding.weight": torch.zeros(10, 64)})
+    assert "initial_embedding.weight [10, 64] instead of [9, 64]" in error.problem
+
+
+@pytest.mark.parametrize(
+    "missing", ["cls_embedding.weight", "layers.0.pe_transition.1.weight", "layers.2.adaptive_mixing.out_proj.bias", "norm.bias"]
+)
+def test_one_key_of_a_bootstrapped_model_missing(missing: str, fixtures: Path, tmp_path: Path) -> None:
+    clip = small_weights(fixtures, "bootstrapped_clip")
+    del clip[missing]
+    path = written_safetensors(clip, tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        load_official(path, activation="quick_gelu")
+    assert f"The weights of '{path}' do not fit (missing: {missing})." in caught.value.problem
+
+
+def test_one_shape_of_a_bootstrapped_model_wrong(fixtures: Path) -> None:
+    clip = small_weights(fixtures, "bootstrapped_clip") | {"layers.0.stage_embedding.weight": torch.zeros(4, 63)}
+    with pytest.raises(WeightsError, match=r"other shape: layers\.0\.stage_embedding\.weight \[4, 63\] instead of \[4, 64\]\)"):
+        load_official(clip, activation="quick_gelu")
+
+
+@pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
+def test_an_image_of_a_batch_gives_what_it_gives_alone(name: str, fixtures: Path) -> None:
+    model = load_official(small_weights(fixtures, name), activation="gelu" if name == "v1" else "quick_gelu")
+    images = torch.rand(3, 3, 40, 72)
+    together = model(images)
+    for number in range(3):
+        alone = model(images[number : number + 1])
+        torch.testing.assert_close(alone.embedding[0], together.embedding[number], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.rois[0], together.rois[number], atol=1e-5, rtol=1e-5)
+
+
+class Payload:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))])
+def test_a_pickle_that_carries_code_is_refused(
+    write: Callable[[object, Path], object], weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    write({"model": weights, "extra": Payload(tmp_path / "ran")}, tmp_path / "official.pth")
+    error = failure(tmp_path / "official.pth")
+    assert "holds more than tensors, and loading it could run code" in error.problem
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_cut_short(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = written_pth(weights, tmp_path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert "cannot be read as weights" in failure(path).problem
+
+
+def test_no_file_and_no_weights(tmp_path: Path) -> None:
+    assert "There is no weight file" in failure(tmp_path / "nowhere.pth").problem
+    assert failure({}).problem == "The given state dict holds no state dict."
+    assert failure({"model": {"a": 1}}).problem == "The given state dict holds no state dict."
+
+
+def test_a_model_of_sparseformers_is_none_of_the_authors(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    sparseformers.save(load_official(weights), tmp_path / "model.safetensors")
+    error = failure(tmp_path / "model.safetensors")
+    assert "not those of one of the authors' networks" in error.problem
+    assert "sparseformers.load" in error.remedy
+
+
+@pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
+def test_saved_and_loaded_again_it_is_the_same_function(name: str, fixtures: Path, tmp_path: Path) -> None:
+    model = load_official(small_weights(fixtures, name), activation="gelu" if name == "v1" else "quick_gelu")
+    sparseformers.save(model, tmp_path / "model.safetensors")
+    again = sparseformers.load(tmp_path / "model.safetensors")
+    assert again.config == model.config
+    images = torch.rand(2, 3, 40, 56)
+    assert torch.equal(again(images).embedding, model(images).embedding)
+    assert torch.equal(again(images).tokens, model(images).tokens)

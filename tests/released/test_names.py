@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from sparseformers.released.names import name_table, rename, reverse
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("layers.0.attn.qkv.bias", "focusing.layer.block.attn.qkv.bias"),
+        ("layers.0.roi_adjust_module.3.weight", "focusing.layer.adjustment.delta.3.weight"),
+        ("layers.1.0.weight", "focusing.widen.weight"),
+        ("layers.2.pe_transition.1.bias", "focusing.last_sampling.position.projection.bias"),
+        ("layers.4.mlp.fc1.weight", "cortex.blocks.1.mlp.fc1.weight"),
+        ("proj.weight", "cortex.projection.weight"),
+    ],
+)
+def test_names_of_a_bootstrapped_model(theirs: str, ours: str) -> None:
+    table = name_table("focusing", depth=2, head="projection")
+    assert rename({theirs: 1}, table) == {ours: 1}
+    assert rename({ours: 1}, reverse(table)) == {theirs: 1}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("layers.1.1.weight", "focusing.widen.1.weight"),
+        ("layers.2.norm1.weight", "focusing.last_layer.block.norm1.weight"),
+        ("layers.2.adaptive_mixing.m_beta", "focusing.last_layer.sampling.mixing.channel_bias"),
+        ("layers.2.roi_adjust_module.1.weight", "focusing.last_layer.adjustment.delta.1.weight"),
+        ("proj.bias", "cortex.classifier.bias"),
+    ],
+)
+def test_names_of_v1(theirs: str, ours: str) -> None:
+    table = name_table("original", depth=2, head="classifier")
+    assert rename({theirs: 1}, table) == {ours: 1}
+    assert rename({ours: 1}, reverse(table)) == {theirs: 1}
+
+
+@pytest.mark.parametrize("name", ["layers.5.norm1.weight", "layers.1.1.weight", "head.weight", "normal.weight"])
+def test_names_that_the_authors_do_not_have(name: str) -> None:
+    with pytest.raises(KeyError, match=name):
+        rename({name: 1}, name_table("focusing", depth=2, head="classifier"))

@@ -1,0 +1,59 @@
+"""Caches for tests: how they are made, and what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors import safe_open
+
+from sparseformers.data import Batch, SampleStream
+from sparseformers.processes import make_accelerator
+from sparseformers.train import BootstrapConfig
+from sparseformers.train.cache.make import prepare_cache
+from sparseformers.train.cache.views import ViewCache
+from sparseformers.train.setup import Parts, gather_parts
+
+FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
+
+
+def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
+    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+
+
+def gathered(settings: BootstrapConfig) -> Parts:
+    return gather_parts(settings, device=torch.device("cpu"))
+
+
+def prepared(parts: Parts) -> ViewCache:
+    cache = prepare_cache(parts, make_accelerator(), Console(quiet=True))
+    assert cache is not None
+    return cache
+
+
+def stream_of(parts: Parts, total: int, **place: int) -> SampleStream:
+    return SampleStream(len(parts.train), batch_size=4, seed=parts.settings.seed, total=total, **place)
+
+
+def key_of(settings: BootstrapConfig) -> str:
+    key = gathered(settings).cache_key
+    assert key is not None
+    return key.digest
+
+
+def folders_in(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def weights_and_metadata(run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """All that ``model.safetensors`` says; the library writes its metadata in any order."""
+    with safe_open(run / "model.safetensors", framework="np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def assert_same_samples(cached: Batch, made: Batch) -> None:
+    assert torch.equal(cached.images, made.images)
+    assert torch.equal(cached.indices, made.indices)
+    assert cached.indices.dtype == made.indices.dtype
+    assert cached.unreadable == made.unreadable

@@ -1,0 +1,223 @@
+"""Caches of views on the CPU, with a tiny teacher and generated photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sparseformers
+from sparseformers.data import Batch, ViewKey, images_on, training_loader
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
+from sparseformers.train.cache.key import make_cache_key
+from sparseformers.train.objective import teacher_embedding
+from sparseformers.train.step import StepFigures, TrainingStep
+from tests.tiny import SIDE, write_teacher
+from tests.train.cache.caches import (
+    FILES,
+    assert_same_samples,
+    changed,
+    folders_in,
+    gathered,
+    key_of,
+    prepared,
+    stream_of,
+    weights_and_metadata,
+)
+
+
+class TestSamples:
+    @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=["default", "strong", "crop-scale"])
+    def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
+        parts = gathered(changed(settings, **options))
+        total = 2 * len(parts.train)
+        made = list(training_loader(parts.training_views(), stream_of(parts, total), workers=0))
+        cached = list(prepared(parts).batches(stream_of(parts, total)))
+        assert len(cached) == len(made) == 4
+        for one, other in zip(cached, made, strict=True):
+            assert_same_samples(one, other)
+            expected = teacher_embedding(parts.teacher, images_on("cpu", other.images), None)
+            assert one.targets is not None
+            assert one.targets.dtype == torch.float32
+            torch.testing.assert_close(one.targets, expected, rtol=0, atol=1e-5)
+
+    def test_repeat_after_the_cached_epochs(self, settings: BootstrapConfig) -> None:
+        cache = prepared(gathered(settings))
+        first, second, third = (cache.batch([ViewKey(epoch, 3), ViewKey(epoch, 5)]) for epoch in (0, 1, 2))
+        assert not torch.equal(first.images, second.images)
+        assert torch.equal(first.images, third.images)
+        assert torch.equal(first.targets, third.targets)  # type: ignore[arg-type]
+
+    def test_processes_share_what_one_would_see(self, settings: BootstrapConfig) -> None:
+        parts = gathered(settings)
+        cache = prepared(parts)
+        alone = [batch.indices.tolist() for batch in cache.batches(stream_of(parts, 13))]
+        shares = [
+            [batch.indices.tolist() for batch in cache.batches(stream_of(parts, 13, process=process, processes=2))]
+            for process in (0, 1)
+        ]
+        assert [sorted(chain(*parts_of)) for parts_of in zip(*shares, strict=True)] == [sorted(batch) for batch in alone]
+        assert shares[1][-1] == []
+
+    def test_unreadable_images_are_missing_with_their_reasons(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+        for number in range(3):
+            (tmp_path / "photos" / f"broken_{number}.jpg").write_bytes(b"not an image")
+        parts = gathered(settings)
+        total = 2 * len(parts.train)
+        made = list(training_loader(parts.training_views(), stream_of(parts, total), workers=0))
+        assert any(batch.unreadable for batch in made)
+        for one, other in zip(prepared(parts).batches(stream_of(parts, total)), made, strict=True):
+            assert_same_samples(one, other)
+            assert one.targets is not None
+            assert one.targets.abs().sum(dim=1).gt(0).all()
+        broken = next(index for index in range(len(parts.train)) if "broken" in parts.train.name(index))
+        nothing = prepared(parts).batch([ViewKey(0, broken)])
+        assert nothing.images.shape == (0, 3, 0, 0)
+        assert nothing.unreadable == ((broken, "not an image of a known format"),)
+
+    def test_do_not_depend_on_workers(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+        alone = prepared(gathered(settings))
+        helped = prepared(gathered(changed(settings, workers=2, cache_teacher=tmp_path / "other")))
+        assert helped.folder.name == alone.folder.name
+        assert np.array_equal(helped.images, alone.images)
+
+
+class TestReuse:
+    def test_runs_the_teacher_once(self, settings: BootstrapConfig, teacher_calls: list[int]) -> None:
+        first = prepared(gathered(settings))
+        assert sum(teacher_calls) == 2 * len(first.images[0]) + 1  # and once to inherit its class token
+        again = gathered(changed(settings, lr=0.1, samples=100, tokens=2, batch_size=3))
+        teacher_calls.clear()
+        assert prepared(again).folder == first.folder
+        assert teacher_calls == []
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"seed": 1},
+            {"image_size": 48},
+            {"crop": 0.5},
+            {"augment": "strong"},
+            {"crop_scale": 0.5},
+            {"cached_views": 3},
+            {"precision": "bf16"},
+            {"holdout": 0.5},
+        ],
+        ids=lambda options: next(iter(options)),
+    )
+    def test_another_setting_is_another_cache(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
+        assert key_of(changed(settings, **options)) != key_of(settings)
+
+    @pytest.mark.parametrize(("augment", "own"), [("default", 0.25), ("strong", 0.02)])
+    def test_the_augmentations_own_crop_scale_is_the_same_cache(
+        self, settings: BootstrapConfig, augment: str, own: float
+    ) -> None:
+        keys = [gathered(changed(settings, augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
+        assert keys[0] is not None
+        assert keys[0] == keys[1]
+        # Nothing else: caches that were made before crops had a scale of their own have to be found.
+        expected = {"format", "teacher", "augment", "seed", "cached_views", "precision", "libraries", "images"}
+        assert set(keys[0].content) == expected
+        assert keys[0].content["augment"] == augment
+
+    def test_average_and_layer_decay_share_a_cache(self, settings: BootstrapConfig) -> None:
+        assert key_of(changed(settings, ema=0.9, layer_decay=0.5)) == key_of(settings)
+
+    def test_other_weights_are_another_cache(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+        before = key_of(settings)
+        write_teacher(tmp_path / "teacher.safetensors", classes=4)
+        assert key_of(settings) != before
+
+    def test_the_same_weights_with_another_activation_are_another_cache(self, settings: BootstrapConfig) -> None:
+        parts = gathered(settings)
+
+        def digest() -> str:
+            return make_cache_key(settings, parts.teacher, fingerprint="", precision="fp32", images=parts.train).digest
+
+        before, anatomy = digest(), parts.teacher.anatomy
+        block = dataclasses.replace(anatomy.block, activation="quick_gelu")
+        parts.teacher.anatomy = dataclasses.replace(anatomy, block=block)
+        assert digest() != before
+
+    def test_other_images_are_another_cache(self, settings: BootstrapConfig) -> None:
+        before, path = key_of(settings), gathered(settings).train.name(0)
+        os.utime(path, ns=(0, 0))
+        assert key_of(settings) != before
+
+    def test_images_may_move_as_a_whole(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+        before = key_of(settings)
+        (tmp_path / "photos").rename(tmp_path / "moved")
+        assert key_of(changed(settings, data=(tmp_path / "moved",))) == before
+
+
+def test_plan__tells_what_the_cache_costs(settings: BootstrapConfig) -> None:
+    assert make_plan(gathered(changed(settings, cache_teacher=None))).cache_gib == 0
+    parts = gathered(settings)
+    before = make_plan(parts)
+    assert before.cache_seconds > 0
+    size = sum(path.stat().st_size for path in prepared(parts).folder.iterdir())
+    assert before.cache_gib == pytest.approx(size / 2**30, rel=0.02)
+    assert make_plan(parts).cache_seconds == 0
+
+
+def test_bootstrap__with_a_cache_learns_what_it_learns_without(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
+    original = TrainingStep.__call__
+
+    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
+        figures = original(self, batch, rate=rate, samples=samples, progress=progress)
+        losses.append(figures.loss.item())
+        return figures
+
+    monkeypatch.setattr(TrainingStep, "__call__", record)
+    first = bootstrap(settings, tmp_path / "first")
+    bootstrap(settings, tmp_path / "second")
+    without = bootstrap(changed(settings, cache_teacher=None), tmp_path / "without")
+    assert losses[:3] == losses[3:6]
+    assert losses[:3] == pytest.approx(losses[6:], abs=1e-5)
+    assert weights_and_metadata(tmp_path / "first") == weights_and_metadata(tmp_path / "second")
+    assert first.view_cache is not None
+    assert set(folders_in(first.view_cache)) == FILES
+    assert without.view_cache is None
+    resolved = RunFolder(tmp_path / "second").read_config()["resolved"]
+    assert resolved["view_cache"] == {"folder": str(first.view_cache), "key": first.view_cache.name}
+    assert "makes the cache of views" in (tmp_path / "first" / "train.log").read_text()
+    assert "uses the cache of views" in (tmp_path / "second" / "train.log").read_text()
+    assert resume(tmp_path / "second").view_cache == first.view_cache
+
+
+def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(settings: BootstrapConfig, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "photos" / f"broken_{number}.jpg").write_bytes(b"not an image")
+    cached = bootstrap(settings, tmp_path / "with")
+    made = bootstrap(changed(settings, cache_teacher=None), tmp_path / "without")
+    assert cached.skipped == made.skipped >= 1
+    listed = [(tmp_path / name / "skipped_images.txt").read_text() for name in ("with", "without")]
+    assert listed[0] == listed[1]
+
+
+@pytest.mark.slow
+def test_torchrun__the_other_processes_wait_for_the_cache(settings: BootstrapConfig, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparseformers"]
+    command += ["bootstrap", "--teacher", settings.teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE)]
+    command += ["--front", "focusing", "--lr", "1e-3", "--tuned-lr-ratio", "0.1"]
+    command += ["--focusing-width", "64", "--channels", "8", "--points", "4", "--batch-size", "4", "--samples", "12"]
+    command += ["--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0", "--cached-views", "2"]
+    command += ["--cache-teacher", str(tmp_path / "cache"), "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    bootstrap(settings, tmp_path / "one")
+    assert folders_in(tmp_path / "cache") == [key_of(settings)]
+    one, two = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4, msg=name)

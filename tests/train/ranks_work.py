@@ -1,0 +1,73 @@
+"""What processes of a group do in tests; importing it imports all that they need."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sparseformers.cli.main import main
+from sparseformers.data import Batch
+from sparseformers.errors import DataError
+from sparseformers.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Accident:
+    """What befalls a process in mid-run."""
+
+    kind: Literal["killed", "error", "bug", "hangs"]
+    """SIGKILL, an error that a user can mend, one that nobody foresaw, or an operation that never ends."""
+    samples: int
+    """After so many images of the run."""
+    ranks: tuple[int, ...]
+    """Whom."""
+    once: Path | None = None
+    """A file that says that it has happened, and need not again."""
+
+    def happen(self) -> None:
+        """Does it."""
+        if self.once is not None:
+            if self.once.exists():
+                return
+            self.once.touch()
+        if self.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "error":
+            raise DataError("The photographs are gone.", "Bring them back.")
+        if self.kind == "bug":
+            raise ValueError("no such thing")
+        time.sleep(1000)
+
+
+def command(arguments: Sequence[str], seen: Path | None = None, accidents: Sequence[Accident] = ()) -> int:
+    """The command line.
+
+    Args:
+        arguments: of the program.
+        seen: a folder for the indices of each step's images, by process.
+        accidents: that happen on the way.
+    """
+    torch.set_num_threads(1)
+    rank, count = int(os.environ.get("RANK", "0")), Trainer._count
+
+    def counted(trainer: Trainer, batch: Batch) -> None:
+        if seen is not None:
+            seen.mkdir(parents=True, exist_ok=True)
+            indices = batch.indices.tolist() + [index for index, _ in batch.unreadable]
+            with (seen / f"rank-{rank}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"samples": trainer.state.samples, "indices": indices}) + "\n")
+        count(trainer, batch)
+        for accident in accidents:
+            if rank in accident.ranks and trainer.state.samples == accident.samples:
+                accident.happen()
+
+    Trainer._count = counted  # type: ignore[method-assign]
+    return main(arguments)

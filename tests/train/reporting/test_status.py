@@ -1,0 +1,183 @@
+"""What the folder of a run says about it: alive, finished, stopped or dead, and how to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sparseformers.cli.status import curve, status_table
+from sparseformers.errors import RunError
+from sparseformers.settings import to_dict
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
+from sparseformers.train.checkpoints.state import TrainingState
+from sparseformers.train.reporting import heartbeat
+from sparseformers.train.reporting.heartbeat import Beat, Heartbeat, read_beat
+from sparseformers.train.reporting.status import read_status
+from sparseformers.train.step import TrainingStep
+from tests.train.runs import changed, tiny_settings
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    return changed(tiny_settings(tmp_path), log_every=1)
+
+
+def made_up(folder: Path, beat: Beat | None, *, lines: int = 12) -> Path:
+    """A run folder as a training of 4 images a step leaves it, without one."""
+    run = RunFolder(folder)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"settings": {}, "resolved": {"budget_samples": 96, "budget_seconds": None}}))
+    common = {"images_per_second": 8.0, "data_wait": 0.25, "peak_memory_gib": 1.5, "non_finite_steps": 1}
+    for number in range(lines):
+        loss = 1.0 if number < lines - 5 else 0.8
+        run.append_metrics({"kind": "train", "samples": 4 * (number + 1), "seconds": number / 2, "loss": loss, **common})
+    for number, cosine in enumerate((0.2, 0.7, 0.6)):
+        figures = {"centred_cosine": cosine, "cosine_mean": 0.9, "cosine_p05": 0.5}
+        run.append_metrics({"kind": "held_out", "samples": 24 * number, "seconds": 3.0 * number, **figures})
+    if beat is not None:
+        run.heartbeat.write_text(json.dumps(to_dict(beat)))
+    return folder
+
+
+def a_beat(**changes: object) -> Beat:
+    return dataclasses.replace(
+        Beat(state="running", at=NOW - 3, host="elsewhere", pid=os.getpid(), samples=52, progress=0.54, seconds=7.0),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def ended_process() -> int:
+    """The number of a process of this machine that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_status__of_a_finished_run(settings: BootstrapConfig, tmp_path: Path) -> None:
+    summary = bootstrap(settings, tmp_path / "run")
+    status = read_status(tmp_path / "run")
+    assert (status.state, status.progress, status.samples, status.total_samples) == ("finished", 1.0, 24, 24)
+    assert status.held_out_last == pytest.approx(summary.alignment.centred_cosine)
+    assert status.held_out_first is not None
+    assert status.held_out_best is not None
+    assert status.held_out_best >= max(status.held_out_first, summary.alignment.centred_cosine)
+    assert (status.seconds_left, status.resume) == (0.0, None)
+    assert status.checkpoint == tmp_path / "run" / "checkpoints" / "step-00000006"
+    assert len(status.losses) == 6
+    assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
+
+
+def test_status__while_it_runs_and_when_it_was_interrupted(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    run, seen = tmp_path / "my run", []
+
+    def look_and_stop(_step: TrainingStep, *_given: object, **_named: object) -> None:
+        time.sleep(0.1)
+        seen.append(read_status(run))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingStep, "__call__", look_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap(settings, run)
+    assert (seen[0].state, seen[0].samples, seen[0].resume) == ("running", 0, None)
+    status = read_status(run)
+    assert status.state == "stopped"
+    assert "(interrupted)" in status.message
+    (run / "checkpoints" / "step-00000004").mkdir()
+    assert read_status(run).resume == f"sparseformers resume '{run}'"
+
+
+def test_status__figures_are_those_of_the_metrics(tmp_path: Path) -> None:
+    status = read_status(made_up(tmp_path / "run", a_beat()), now=NOW)
+    assert (status.state, status.samples, status.progress, status.seconds) == ("running", 52, 0.54, 7.0)
+    assert status.seconds_left == pytest.approx((96 - 52) / 8.0)
+    assert (status.loss, status.loss_change) == pytest.approx((0.8, -0.2))
+    assert (status.held_out_first, status.held_out_best, status.held_out_last) == (0.2, 0.7, 0.6)
+    assert (status.cosine_mean, status.cosine_p05) == (0.9, 0.5)
+    assert (status.images_per_second, status.data_wait, status.peak_memory_gib) == (8.0, 0.25, 1.5)
+    assert (status.non_finite_steps, status.skipped_images) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("beat", "state", "message"),
+    [
+        (a_beat(at=NOW - 600), "dead", "(10 min ago), from process"),
+        (a_beat(at=NOW - 50), "running", "It is running as process"),
+        (a_beat(pid=2**22 + 1), "running", "on elsewhere"),  # another machine's processes are not looked up
+        (a_beat(state="stopped", reason="DataError: no images"), "stopped", "(DataError: no images)"),
+        (None, "unknown", "never gave a sign of life"),
+    ],
+)
+def test_status__state(tmp_path: Path, beat: Beat | None, state: str, message: str) -> None:
+    status = read_status(made_up(tmp_path / "run", beat), now=NOW)
+    assert status.state == state
+    assert message in status.message
+
+
+def test_status__a_process_of_this_machine_that_is_gone_is_dead_at_once(tmp_path: Path) -> None:
+    beat = a_beat(host=socket.gethostname(), pid=ended_process())
+    status = read_status(made_up(tmp_path / "run", beat), now=NOW)
+    assert status.state == "dead"
+    assert "is gone: no sign of life since" in status.message
+
+
+def test_status__takes_the_newest_checkpoint_and_none_that_is_being_written(tmp_path: Path) -> None:
+    run = made_up(tmp_path / "run", a_beat(at=NOW - 600))
+    assert read_status(run, now=NOW).resume is None
+    for age, name in enumerate(("best.safetensors", ".step-00000009.part", "step-00000008", "step-00000007")):
+        (run / "checkpoints" / name).mkdir()
+        os.utime(run / "checkpoints" / name, (NOW - age, NOW - age))
+    status = read_status(run, now=NOW)
+    assert status.checkpoint == run / "checkpoints" / "step-00000008"
+    assert status.resume == f"sparseformers resume {run}"
+
+
+def test_status__of_a_run_that_has_not_written_a_line(tmp_path: Path) -> None:
+    run = made_up(tmp_path / "run", None, lines=0)
+    (run / "metrics.jsonl").unlink()
+    status = read_status(run)
+    assert (status.samples, status.progress, status.loss, status.seconds_left) == (0, 0.0, None, None)
+    assert status_table(status).row_count >= 4
+
+
+def test_status__of_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run of sparseformers") as caught:
+        read_status(tmp_path)
+    assert "--out" in caught.value.remedy
+
+
+def test_heartbeat__goes_on_by_itself_and_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    path = tmp_path / "heartbeat.json"
+    with Heartbeat(path, writes=True) as beats:
+        first = read_beat(path)
+        beats.tell(TrainingState(samples=7, seconds=1.5), 0.25)
+        time.sleep(0.2)
+        later = read_beat(path)
+    assert first is not None
+    assert later is not None
+    assert later.at > first.at
+    assert (later.samples, later.progress, later.seconds) == (7, 0.25, 1.5)
+    with Heartbeat(tmp_path / "absent" / "heartbeat.json", writes=True), Heartbeat(tmp_path / "silent.json", writes=False):
+        pass
+    assert {file.name for file in tmp_path.iterdir()} == {"heartbeat.json"}
+    path.write_text("{torn")
+    assert read_beat(path) is None
+
+
+def test_curve__is_drawn_between_the_least_and_the_greatest() -> None:
+    assert curve([3.0, 1.0, 2.0]) == "█▁▅"
+    assert curve([1.0, 1.0]) == "▁▁"
+    assert curve([1.0]) == ""

@@ -1,0 +1,97 @@
+"""Runs that begin with a fitted start."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparseformers.data import Batch, SampleStream, images_on, training_loader
+from sparseformers.errors import ConfigError, DataError
+from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.saving import load
+from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.train.fit import fit_front
+from sparseformers.train.objective import unexplained_variance
+from sparseformers.train.processes.stopping import RunStopped
+from sparseformers.train.setup import gather_parts
+from sparseformers.train.step import StepFigures, TrainingStep
+from tests.tiny import SIDE, write_images, write_teacher
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    write_images(tmp_path / "photos", 24)
+    return BootstrapConfig(
+        teacher=write_teacher(tmp_path / "teacher.safetensors"),
+        data=(tmp_path / "photos",),
+        front="focusing",
+        start="fitted",
+        image_size=SIDE,
+        tokens=4,
+        batch_size=4,
+        samples=1,
+        lr=1e-12,
+        holdout=0.25,
+        evaluations=1,
+        precision="fp32",
+        workers=0,
+    )
+
+
+def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: BootstrapConfig, tmp_path: Path) -> None:
+    fitted = bootstrap(settings, tmp_path / "fitted").alignment
+    random = bootstrap(dataclasses.replace(settings, start="random"), tmp_path / "random").alignment
+    assert fitted.cosine_mean > random.cosine_mean + 0.3
+    assert "the fitted start leaves 0." in (tmp_path / "fitted" / "train.log").read_text(encoding="utf-8")
+
+
+def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TrainingStep.__call__
+
+    def stop_in_the_second(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
+        if samples == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
+
+    monkeypatch.setattr(TrainingStep, "__call__", stop_in_the_second)
+    with pytest.raises(RunStopped):
+        bootstrap(dataclasses.replace(settings, samples=12), tmp_path / "run")
+    monkeypatch.undo()
+    resume(tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    assert "resumed from 8 images seen" in log
+    assert log.count("the fitted start leaves") == 1
+
+
+def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, tmp_path: Path) -> None:
+    parts = gather_parts(settings, device=torch.device("cpu"))
+    for place in range(1, len(parts.train)):
+        Path(parts.train.name(place)).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"Fewer than two of the 20 images that the start was to be fitted on") as caught:
+        fit_front(parts, None)
+    assert "--data" in caught.value.remedy
+
+
+def test_config__fitted_is_for_the_papers_front(settings: BootstrapConfig) -> None:
+    with pytest.raises(ConfigError, match="--start fitted is for the paper's front") as caught:
+        dataclasses.replace(settings, front="grid")
+    assert "--front focusing" in caught.value.remedy
+
+
+def test_dense_weight__brings_the_front_nearer_to_the_coarse_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
+    settings = dataclasses.replace(settings, samples=160, lr=1e-3)
+    bootstrap(settings, tmp_path / "plain")
+    bootstrap(dataclasses.replace(settings, dense_weight=10.0), tmp_path / "dense")
+    parts = gather_parts(settings, device=torch.device("cpu"))
+    coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
+    stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)
+    images = images_on("cpu", next(iter(training_loader(parts.training_views(), stream, workers=0))).images)
+    with torch.inference_mode():
+        wanted = coarse.latent(images)
+        plain, dense = (unexplained_variance(load(tmp_path / name)(images).focused, wanted).item() for name in ("plain", "dense"))
+    assert dense < 0.8 * plain

@@ -1,0 +1,96 @@
+"""A run that is killed at random moments, also while it saves, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseformers.train import RunFolder
+from tests.tiny import SIDE, write_images, write_teacher
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
+"""Keys of metrics.jsonl that are times, rates, or of the machine."""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """A run of 80 steps, 24 passes over ten photographs, of which one cannot be read."""
+    write_images(tmp_path / "photos", 12)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
+    return [
+        *("bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")),
+        *("--image-size", str(SIDE), "--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4"),
+        *("--lr", "1e-3", "--batch-size", "3", "--samples", "240", "--holdout", "0.25", "--evaluations", "5"),
+        *("--precision", "fp32", "--ema", "0.9", "--log-every", "7", "--max-bad", "0.2"),
+    ]
+
+
+def driven(command: list[str], whole: Path, killed: Path, *, kills: int, seed: int = 0) -> dict[str, int]:
+    """Runs the command twice, once with so many kills; what happened to that one."""
+    program = [sys.executable, "-m", "tests.train.kills", str(whole), str(killed), str(kills), str(seed), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    printed = "".join(out.with_suffix(".out").read_text() for out in (whole, killed) if out.with_suffix(".out").is_file())
+    assert done.returncode == 0, done.stderr + printed
+    if command[command.index("--workers") + 1] == "0":  # orphaned reading processes have a last word of PyTorch's own
+        assert "Traceback" not in printed
+    uninterrupted, happened = json.loads(done.stdout)
+    assert uninterrupted == {"killed": 0, "while_saving": 0, "code": 0}
+    return dict(happened)
+
+
+def metrics(out: Path) -> list[dict[str, object]]:
+    """The lines without what is different each time."""
+    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in RunFolder(out).read_metrics()]
+
+
+def same_end(whole: Path, killed: Path) -> None:
+    """Asserts that two runs ended alike, to the byte."""
+    last = RunFolder(whole).checkpoint_folders()[-1].name
+    for name in (
+        *("model.safetensors", "checkpoints/best.safetensors", "skipped_images.txt"),
+        *(f"checkpoints/{last}/{part}.safetensors" for part in ("student", "optimiser", "average")),
+    ):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    assert metrics(whole) == metrics(killed)
+    kept = [{path.name: path.read_bytes() for path in (out / "held_out").iterdir()} for out in (whole, killed)]
+    assert len(kept[0]) == 9  # six measurements, cosines, pictures of the first and of the worst images
+    assert kept[0] == kept[1]
+    assert all((out / "report.html").is_file() for out in (whole, killed))
+    states = [json.loads((out / "checkpoints" / last / "state.json").read_text()) for out in (whole, killed)]
+    for state in states:
+        state["training"].pop("seconds")
+        state["settings"].pop("workers")
+        state.pop("random")  # what the operating system seeded Python's and numpy's generators with
+    assert states[0] == states[1]
+    assert [path.name for path in RunFolder(killed).checkpoint_folders()][-1] == last
+    assert len(RunFolder(killed).checkpoint_folders()) == 3
+    assert not list(killed.rglob(".*"))
+
+
+def test_resume__after_twenty_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: Path, command: list[str]) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=22)
+    assert happened["code"] == 0
+    assert happened["killed"] == 22
+    assert happened["while_saving"] >= 3
+    same_end(whole, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("every", "seed"), [("1steps", 1), ("0.3s", 2), ("1epoch", 3)])
+def test_resume__after_up_to_forty_kills_with_reading_processes(
+    tmp_path: Path, command: list[str], every: str, seed: int
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = ["--samples", "600", "--workers", "2", "--checkpoint-every", every]
+    happened = driven([*command, *options], whole, killed, kills=40, seed=seed)
+    assert happened["code"] == 0
+    assert happened["killed"] >= 5  # with rarer checkpoints the run is at its end before all forty
+    same_end(whole, killed)

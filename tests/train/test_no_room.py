@@ -1,0 +1,113 @@
+"""A full disk ends a run in one sentence, and the checkpoints before are whole."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparseformers.cli.main import main
+from sparseformers.data import Batch
+from sparseformers.errors import RunError
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
+from sparseformers.train.checkpoints.checkpoint import fault_of
+from sparseformers.train.step import StepFigures, TrainingStep
+from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    return changed(tiny_settings(tmp_path), checkpoint_every="1step", log_every=1)
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Restores how large files may become, and the training step."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        yield patch
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def limit_files_at(samples_seen: int, size: int, patch: pytest.MonkeyPatch) -> None:
+    """From the step after so many images on no file of this process may have more than ``size`` bytes."""
+    original = TrainingStep.__call__
+
+    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
+        if samples == samples_seen:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return original(self, batch, rate=rate, samples=samples, progress=progress)
+
+    patch.setattr(TrainingStep, "__call__", step)
+
+
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [(10, "metrics.jsonl"), (600_000, "model.safetensors"), (1_500_000, "a checkpoint")],
+    ids=["metrics", "model", "checkpoint"],
+)
+def test_bootstrap__no_room_is_a_sentence_and_the_run_goes_on_later(
+    settings: BootstrapConfig, tmp_path: Path, quota: pytest.MonkeyPatch, size: int, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bootstrap(settings, tmp_path / "whole")
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "whole").rglob("*.safetensors")}
+    assert 600_000 < sizes["model.safetensors"] < 1_500_000 < sizes["optimiser.safetensors"]
+    run = tmp_path / "run"
+    limit_files_at(12, size, quota)
+    with pytest.raises(RunError) as caught, each_checkpoint_awaited():
+        bootstrap(settings, run)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    quota.undo()
+    assert caught.value.problem.startswith(f"There is no room left to write the run '{run}' (File too large)"), what
+    assert caught.value.remedy == f"Free some space, then go on by: sparseformers resume {run}"
+    assert "Traceback" not in capsys.readouterr().err
+    folders = RunFolder(run).checkpoint_folders()
+    assert folders
+    assert [fault_of(folder) for folder in folders] == [None] * len(folders)
+    resume(run)
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+INSIDE = """
+mount -t tmpfs -o size={size}k tmpfs {disk} || exit 77
+cd {root}
+"{python}" -m sparseformers bootstrap {arguments} --out {disk}/run > {out}/printed 2>&1
+echo $? > {out}/code
+df --output=avail {disk} | tail -1 > {out}/left
+cp -r {disk}/run {out}/run
+"""
+
+
+def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path)
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this kernel lets nobody mount a small disk in a namespace of his own")
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir(), out.mkdir()
+    given = f"--teacher {settings.teacher} --data {settings.data[0]} --image-size {settings.image_size} --front focusing"
+    given += " --focusing-width 64 --channels 8 --points 4 --batch-size 4 --samples 160 --holdout 0.25 --evaluations 1"
+    given += " --precision fp32 --workers 0 --checkpoint-every 10steps --keep 9"
+    script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=given, out=out)
+    subprocess.run(["unshare", "-rm", "sh", "-c", script], check=True, capture_output=True)
+    printed = " ".join((out / "printed").read_text().split())
+    assert (out / "code").read_text().strip() == "2", printed
+    assert "There is no room left to write the run" in printed
+    assert "(No space left on device), so it stopped; its checkpoints before are whole." in printed
+    assert f"Free some space, then go on by: sparseformers resume {disk}/run" in printed
+    assert "Traceback" not in printed
+    folders = RunFolder(out / "run").checkpoint_folders()
+    assert folders
+    assert [fault_of(folder) for folder in folders] == [None] * len(folders)
+    assert not list((out / "run").rglob(".*"))
+    assert main(["resume", str(out / "run"), "--set", "keep=1"]) == 0  # where there is room
+    last = RunFolder(out / "run").checkpoint_folders()[-1]
+    assert json.loads((last / "state.json").read_text())["training"]["samples"] == 160
+    shutil.rmtree(out / "run")

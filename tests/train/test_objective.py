@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparseformers.errors import ConfigError
+from sparseformers.inheritance import inherit
+from sparseformers.model import SparseFormerOutput
+from sparseformers.rois import cells
+from sparseformers.saving import load
+from sparseformers.teachers import load_teacher
+from sparseformers.train import BootstrapConfig, bootstrap
+from sparseformers.train.objective import (
+    DENSE_SHARE,
+    FLOOR,
+    Objective,
+    Targets,
+    Whitening,
+    teacher_targets,
+    tokens_in_rois,
+    unexplained_variance,
+)
+from tests.tiny import SIDE, write_images, write_teacher
+
+
+def output(embedding: torch.Tensor, tokens: torch.Tensor) -> SparseFormerOutput:
+    return SparseFormerOutput(embedding, None, tokens, cells(4).expand(len(embedding), 1, -1, -1), tokens[:, 1:])
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_plain__is_the_cosine_distance() -> None:
+    ours, theirs = random(5, 8), random(5, 8, seed=1)
+    expected = (1 - F.cosine_similarity(ours, theirs)).mean()
+    torch.testing.assert_close(Objective()(output(ours, random(5, 5, 8)), Targets(theirs)), expected)
+
+
+def test_whitening__brings_embeddings_to_mean_0_and_the_unit_matrix_but_for_the_floor() -> None:
+    spread = torch.tensor([10.0, 3.0, 1.0, 0.3])
+    embeddings = 5 + random(4000, 4) * spread @ torch.linalg.qr(random(4, 4, seed=1)).Q
+    white = Whitening.of(embeddings)(embeddings)
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros(4), rtol=0, atol=1e-4)
+    covariance = white.T @ white / len(white)
+    expected = spread.square().flip(0) / (spread.square().flip(0) + FLOOR * spread.square().mean())
+    torch.testing.assert_close(covariance, expected.diag(), rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_whitening__of_fewer_embeddings_than_channels(count: int) -> None:
+    white = Whitening.of(random(count, 8))(random(5, 8, seed=1))
+    assert white.isfinite().all()
+    assert white.shape == (5, 8)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_whitening__of_images_that_do_not_differ_changes_nothing(count: int) -> None:
+    whitening = Whitening.of(random(1, 8, seed=0).expand(count, 8))
+    torch.testing.assert_close(whitening(random(4, 8, seed=1)), random(4, 8, seed=1))
+
+
+def test_whiten__takes_that_share_of_the_cosine_after_whitening() -> None:
+    ours, theirs, tokens = random(5, 8), random(5, 8, seed=1), random(5, 5, 8)
+    whitening = Whitening.of(3 + random(40, 8, seed=2) * torch.arange(1, 9))
+    plain = Objective()(output(ours, tokens), Targets(theirs))
+    whole = Objective(whiten=1.0, whitening=whitening)(output(ours, tokens), Targets(theirs))
+    torch.testing.assert_close(whole, (1 - F.cosine_similarity(whitening(ours), whitening(theirs))).mean())
+    half = Objective(whiten=0.5, whitening=whitening)(output(ours, tokens), Targets(theirs))
+    torch.testing.assert_close(half, (plain + whole) / 2)
+
+
+def test_whiten__is_done_in_full_precision() -> None:
+    ours, theirs, tokens = random(5, 8), random(5, 8, seed=1), random(5, 5, 8)
+    objective = Objective(whiten=1.0, whitening=Whitening.of(random(40, 8, seed=2) * torch.arange(1, 9)))
+    expected = objective(output(ours, tokens), Targets(theirs))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(objective(output(ours, tokens), Targets(theirs)), expected, rtol=0, atol=0)
+
+
+def test_tokens_in_rois__of_cells_are_the_means_of_their_quarters() -> None:
+    grid = random(2, 8, 4, 4)
+    expected = F.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
+    # Bilinear reading blends a little over a cell's border, more than that of a constant region.
+    constant = F.interpolate(F.avg_pool2d(grid, 2), scale_factor=2, mode="nearest")
+    smooth = tokens_in_rois(constant, 0.5 * (cells(4) + cells(4).view(4, 2, 2).mean(1).repeat(1, 2)).expand(2, -1, -1))
+    torch.testing.assert_close(smooth, expected, rtol=0, atol=1e-5)
+
+
+def test_token_weight__adds_the_distance_of_the_latent_tokens_alone() -> None:
+    ours, grid, tokens = random(3, 8), random(3, 8, 4, 4), random(3, 5, 8)
+    answer = Targets(ours, grid)
+    distance = (1 - F.cosine_similarity(tokens[:, 1:], tokens_in_rois(grid, cells(4).expand(3, -1, -1)), dim=-1)).mean()
+    torch.testing.assert_close(Objective(token_weight=0.5)(output(ours, tokens), answer), 0.5 * distance)
+
+
+def test_unexplained_variance__is_0_for_the_same_and_1_for_the_mean_token_whatever_the_scale() -> None:
+    theirs = 7 + 3 * random(4, 5, 8)
+    mean = theirs.mean(dim=(0, 1)).expand_as(theirs)
+    for scale in (1e-3, 1.0, 1e3):
+        assert unexplained_variance(scale * theirs, scale * theirs).item() == 0
+        assert unexplained_variance(scale * mean, scale * theirs).item() == pytest.approx(1, abs=1e-4)
+    assert unexplained_variance(torch.ones(2, 3, 4), torch.ones(2, 3, 4)).item() == 0
+
+
+def test_dense_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades() -> None:
+    ours, tokens, coarse = random(3, 8), random(3, 5, 8), random(3, 4, 8, seed=1)
+    answer = Targets(ours, coarse=coarse)
+    distance = unexplained_variance(tokens[:, 1:], coarse)
+    objective = Objective(dense_weight=2.0)
+    for progress, share in ((0.0, 1.0), (DENSE_SHARE / 2, 0.5), (DENSE_SHARE, 0.0), (1.0, 0.0)):
+        torch.testing.assert_close(objective.at(progress)(output(ours, tokens), answer), 2 * share * distance)
+
+
+def test_teacher_targets__tokens_are_those_of_a_student_with_as_many(tmp_path: Path) -> None:
+    teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    answer = teacher_targets(teacher, images, None, with_tokens=True)
+    student = inherit(teacher, tokens=teacher.patch_tokens).student.eval()
+    with torch.inference_mode():
+        theirs = student(images)
+    assert answer.tokens is not None
+    latent = theirs.tokens[:, teacher.anatomy.prefix_tokens :]
+    torch.testing.assert_close(answer.tokens.flatten(2).transpose(1, 2), latent, rtol=0, atol=1e-4)
+    torch.testing.assert_close(answer.embedding, theirs.embedding, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    write_images(tmp_path / "photos", 12)
+    return BootstrapConfig(
+        teacher=write_teacher(tmp_path / "teacher.safetensors"),
+        data=(tmp_path / "photos",),
+        image_size=SIDE,
+        tokens=4,
+        batch_size=4,
+        samples=24,
+        holdout=0.25,
+        evaluations=2,
+        precision="fp32",
+        workers=0,
+    )
+
+
+def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
+    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+
+
+def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapConfig, tmp_path: Path) -> None:
+    start = bootstrap(changed(settings, samples=1, lr=1e-12), tmp_path / "start").alignment
+    end = bootstrap(changed(settings, samples=160, lr=3e-4), tmp_path / "end").alignment
+    assert end.centred_cosine > start.centred_cosine + 0.02
+
+
+@pytest.mark.parametrize("options", [{"whiten": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"tune": 0}])
+def test_bootstrap__each_option_changes_what_is_learnt(
+    settings: BootstrapConfig, tmp_path: Path, options: dict[str, object]
+) -> None:
+    bootstrap(changed(settings, lr=1e-3), tmp_path / "plain")
+    bootstrap(changed(settings, lr=1e-3, **options), tmp_path / "other")
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    plain, other = (load(tmp_path / name)(images).embedding for name in ("plain", "other"))
+    assert other.isfinite().all()
+    assert not torch.allclose(plain, other, atol=1e-4)
+
+
+def test_whiten__by_default_depends_on_the_front(settings: BootstrapConfig) -> None:
+    assert [changed(settings, front=front).whitened_share for front in ("grid", "focusing")] == [1, 0]
+    assert changed(settings, front="grid", whiten=0.0).whitened_share == 0
+    assert changed(settings, front="focusing", whiten=0.5).whitened_share == 0.5
+
+
+def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings: BootstrapConfig, tmp_path: Path) -> None:
+    elastic = changed(settings, elastic=(1, 9), lr=1e-3)
+    bootstrap(elastic, tmp_path / "one")
+    bootstrap(elastic, tmp_path / "two")
+    bootstrap(changed(settings, lr=1e-3), tmp_path / "plain")
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    one, two, plain = (load(tmp_path / name) for name in ("one", "two", "plain"))
+    assert one(images, tokens=9).tokens.shape[1] == 9 + one.config.cortex.prefix_tokens
+    torch.testing.assert_close(one(images, 9).embedding, two(images, 9).embedding, rtol=0, atol=0)
+    assert not torch.allclose(one(images).embedding, plain(images).embedding, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"elastic": (9,), "front": "focusing"}, "--elastic 9 needs a front that can have any number of tokens"),
+        ({"elastic": (0,)}, "--elastic must be at least 1, not 0"),
+        ({"token_weight": 1.0, "cache_teacher": Path("cache")}, "--token-weight 1.0 needs the teacher's tokens"),
+        ({"whiten": 1.5}, "--whiten must be in"),
+        ({"token_weight": -1.0}, "--token-weight must be in"),
+        ({"dense_weight": 1.0}, "--dense-weight 1.0 aligns tokens with cells, and only --start fitted"),
+        ({"dense_weight": -1.0}, "--dense-weight must be in"),
+        ({"looks": -1}, "--looks must be at least 0, not -1"),
+    ],
+)
+def test_config__refuses(settings: BootstrapConfig, options: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        changed(settings, **options)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
+from sparseformers.inheritance import Shares, freeze_inherited
+from sparseformers.model import SparseFormer
+from sparseformers.train.objective import cosine_distance
+from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
+from tests.model.small import small_model
+
+
+def inheriting_model(*, depth: int, looks: int) -> SparseFormer:
+    """A student with an inherited front, ``looks`` of its ``depth`` blocks in it."""
+    cortex = CortexConfig(
+        block=BlockConfig(width=32, heads=2, feed_forward_width=48),
+        depth=depth - looks,
+        prefix_from_front=True,
+    )
+    focusing = GridConfig(tokens=4, patch_size=8, looks=looks)
+    return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex))
+
+
+def rates_of(student: SparseFormer, optimiser: torch.optim.Optimizer) -> dict[str, tuple[str, float]]:
+    """The name of its group and its peak rate, by the name of the parameter."""
+    found = {id(parameter): group for group in optimiser.param_groups for parameter in group["params"]}
+    return {
+        name: (found[id(parameter)]["name"], found[id(parameter)]["peak_lr"])
+        for name, parameter in student.named_parameters()
+        if id(parameter) in found
+    }
+
+
+def test_build_optimiser__tuned_blocks_learn_at_a_tenth_and_frozen_ones_not_at_all() -> None:
+    student = small_model(depth=3)
+    freeze_inherited(student, Shares(truncate=0, tune=1, freeze=2))
+    optimiser = build_optimiser(student, lr=2e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
+    set_rates(optimiser, 0.5)
+    rate_of = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    for name, parameter in student.named_parameters():
+        if name.startswith("cortex.blocks.0."):
+            assert rate_of[id(parameter)] == pytest.approx(1e-4)
+        elif name.startswith("focusing.") or name == "cortex.prefix.tokens":
+            assert rate_of[id(parameter)] == pytest.approx(1e-3)
+        else:
+            assert id(parameter) not in rate_of
+
+
+def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not() -> None:
+    student = small_model()
+    freeze_inherited(student, Shares(truncate=0, tune=2, freeze=0))
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
+    decay_of = {id(parameter): group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
+    named = dict(student.named_parameters())
+    for name in ("focusing.initial_rois", "focusing.token", "focusing.stages", "cortex.prefix.tokens", "focusing.widen.bias"):
+        assert decay_of[id(named[name])] == 0, name
+    for name in ("focusing.widen.weight", "focusing.stem.convolution.weight", "cortex.blocks.0.attn.qkv.weight"):
+        assert decay_of[id(named[name])] == 0.05, name
+
+
+def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
+    student = small_model()
+    freeze_inherited(student, Shares(truncate=0, tune=0, freeze=2))
+    names = {
+        group["name"] for group in build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05).param_groups
+    }
+    assert names == {"new"}
+
+
+def test_build_optimiser__layer_decay_slows_down_the_earlier_blocks_of_an_inherited_front() -> None:
+    student = inheriting_model(depth=5, looks=2)
+    freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1, "rois": 3.0}, weight_decay=0.05, layer_decay=0.5)
+    expected = {
+        "focusing.embedding.": ("tuned_embedding", 1e-4 / 16),
+        "focusing.prefix.": ("tuned_embedding", 1e-4 / 16),
+        "focusing.blocks.0.": ("tuned_block_0", 1e-4 / 8),
+        "focusing.blocks.1.": ("tuned_block_1", 1e-4 / 4),
+        "cortex.blocks.0.": ("tuned_block_2", 1e-4 / 2),
+        "cortex.blocks.1.": ("tuned_block_3", 1e-4),
+        "focusing.steps.": ("rois", 3e-3),
+    }
+    rates = rates_of(student, optimiser)
+    assert {beginning for beginning in expected if any(name.startswith(beginning) for name in rates)} == set(expected)
+    for name, (group, rate) in rates.items():
+        (beginning,) = (beginning for beginning in expected if name.startswith(beginning))
+        assert (group, rate) == (expected[beginning][0], pytest.approx(expected[beginning][1])), name
+    assert {group["weight_decay"] for group in optimiser.param_groups if group["name"] == "tuned_block_0"} == {0.05, 0.0}
+
+
+def test_build_optimiser__layer_decay_leaves_a_new_front_at_the_full_rate() -> None:
+    student = small_model(depth=3)
+    freeze_inherited(student, Shares(truncate=0, tune=2, freeze=1))
+    rates = rates_of(student, build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=0.5))
+    assert rates["cortex.blocks.0.attn.qkv.weight"] == ("tuned_block_0", pytest.approx(5e-5))
+    assert rates["cortex.blocks.1.attn.qkv.weight"] == ("tuned_block_1", pytest.approx(1e-4))
+    assert rates["cortex.prefix.tokens"] == rates["focusing.widen.weight"] == ("new", 1e-3)
+
+
+def test_build_optimiser__without_layer_decay_what_is_tuned_is_one_group() -> None:
+    student = inheriting_model(depth=5, looks=2)
+    freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
+    plain = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=1.0)
+    assert [(group["name"], group["weight_decay"]) for group in plain.param_groups] == [
+        *(("rois", 0.05), ("rois", 0.0), ("tuned", 0.05), ("tuned", 0.0)),
+    ]
+    assert {group["peak_lr"] for group in plain.param_groups if group["name"] == "tuned"} == {1e-4}
+
+
+def test_build_optimiser__layer_decay_with_all_blocks_frozen_leaves_the_embedding_its_rate() -> None:
+    student = inheriting_model(depth=3, looks=0)
+    freeze_inherited(student, Shares(truncate=0, tune=0, freeze=3))
+    rates = rates_of(student, build_optimiser(student, lr=1e-3, lr_ratios={}, weight_decay=0.05, layer_decay=0.5))
+    assert rates["focusing.embedding.weight"] == ("tuned_embedding", 1e-3)
+
+
+def test_rate_factor__rises_then_falls_to_zero() -> None:
+    assert rate_factor(0.0, 0.1) == 0
+    assert rate_factor(0.05, 0.1) == pytest.approx(0.5)
+    assert rate_factor(0.1, 0.1) == 1
+    assert rate_factor(0.55, 0.1) == pytest.approx(0.5)
+    assert rate_factor(1.0, 0.1) == pytest.approx(0, abs=1e-12)
+    assert rate_factor(7.0, 0.1) == pytest.approx(0, abs=1e-12)
+    assert rate_factor(0.0, 0.0) == 1
+
+
+def test_cosine_distance__is_zero_for_equal_directions_and_two_for_opposite_ones() -> None:
+    embedding = torch.randn(4, 8)
+    assert cosine_distance(3 * embedding, embedding).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_distance(-embedding, embedding).item() == pytest.approx(2, abs=1e-6)
+    other = torch.randn(4, 8)
+    expected = (1 - (F.normalize(other, dim=-1) * F.normalize(embedding, dim=-1)).sum(-1)).mean()
+    torch.testing.assert_close(cosine_distance(other, embedding), expected)
+    assert cosine_distance(other.bfloat16(), embedding.bfloat16()).dtype == torch.float32

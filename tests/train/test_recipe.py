@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sparseformers.errors import ConfigError
+from sparseformers.train import BootstrapConfig
+from sparseformers.train.recipe import RECIPE_KEYS, Recipe, list_recipes, load_recipe, recipes_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_METHOD = {
+    *("teacher", "data", "weight", "tokens", "elastic", "image_size", "crop"),
+    *("shuffle_shards", "max_pixels", "max_bad", "shard_cache", "shard_cache_gb"),
+    *("epochs", "samples", "minutes", "precision", "seed", "data_seed", "cache_teacher", "cached_views"),
+    *("gradient_checkpointing", "compile", "trackers", "tracker_project"),
+    *("holdout", "holdout_limit", "eval_data", "eval_views", "evaluations", "log_every", "checkpoint_every", "keep", "workers"),
+    *("accumulate", "shard_weights"),
+}
+"""Settings that are not of the method: what it is done to, for how long, how it is measured, and the machine."""
+
+
+@pytest.fixture
+def settings() -> BootstrapConfig:
+    return BootstrapConfig(teacher="bundled", data=(Path("photos"),), eval_data=(Path("more"),), samples=100, lr=5e-4, seed=7)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_recipe_keys__each_setting_is_of_the_method_or_is_not() -> None:
+    assert set(RECIPE_KEYS) | NO_METHOD == {field.name for field in dataclasses.fields(BootstrapConfig)}
+    assert not set(RECIPE_KEYS) & NO_METHOD
+
+
+def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
+    paper = load_recipe("paper")
+    assert paper.name == "paper"
+    applied = paper.apply(settings)
+    assert applied.start == "random"
+    assert (applied.front, applied.lr, applied.tuned_lr_ratio, applied.augment) == ("focusing", 1e-3, 0.1, "default")
+    assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
+    assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)
+    assert (applied.truncate, applied.tune, applied.freeze) == (None, None, None)  # thirds
+    assert applied.token_weight == applied.whitened_share == 0
+
+
+def test_inherited__is_the_default() -> None:
+    plain = BootstrapConfig(teacher="bundled", data=(Path("photos"),))
+    assert load_recipe("grid").apply(plain) == dataclasses.replace(plain, whiten=plain.whitened_share)
+    assert plain.whitened_share == 1
+
+
+def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: BootstrapConfig) -> None:
+    applied = Recipe("mine", "", {"lr": 2, "looks": 1}).apply(settings)
+    assert applied == dataclasses.replace(settings, lr=2.0, looks=1)
+    assert isinstance(applied.lr, float)
+    assert Recipe("empty", "", {}).apply(settings) == settings
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_list_recipes__each_of_them_loads(name: str, settings: BootstrapConfig) -> None:
+    recipe = load_recipe(name)
+    assert recipe.description.endswith(".")
+    recipe.apply(settings)
+
+
+def test_load_recipe__by_name_and_by_path(tmp_path: Path) -> None:
+    path = written(tmp_path, 'description = "Mine."\n[settings]\nfront = "grid"\nlr = 3e-4\n')
+    assert load_recipe(path) == Recipe("mine", "Mine.", {"front": "grid", "lr": 3e-4})
+    assert load_recipe(str(path)) == load_recipe(path)
+    assert "paper" in list_recipes()
+    assert load_recipe(recipes_folder() / "paper.toml") == load_recipe("paper")
+
+
+def test_load_recipe__unknown_name_suggests_and_lists() -> None:
+    with pytest.raises(ConfigError, match="There is no recipe 'papper'") as caught:
+        load_recipe("papper")
+    assert "Did you mean 'paper'?" in caught.value.remedy
+    assert f"Known are: {', '.join(list_recipes())}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem", "remedy"),
+    [
+        ("lr_rate = 1e-3", "sets 'lr_rate', which is no part of a recipe", "Did you mean 'lr'"),
+        ("samples = 100", "sets 'samples', which is no part of a recipe", "It may set: front"),
+        ("teacher = 'bundled'", "sets 'teacher', which is no part of a recipe", "It may set: front"),
+        ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
+        ("looks = true", "recipe 'mine' does not fit: key 'looks': expected int but got True", "Known keys"),
+        ("front = 'back'", "'back' is none of 'grid', 'focusing'", "Known keys"),
+        ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
+    ],
+)
+def test_load_recipe__settings_that_do_not_fit(tmp_path: Path, settings: str, problem: str, remedy: str) -> None:
+    path = written(tmp_path, f'description = "Mine."\n[settings]\n{settings}\n')
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[settings]\nlr = 1e-3\n",
+        'description = "Mine."\n',
+        "description = 3\n[settings]\n",
+        'description = "Mine."\nlr = 1e-3\n[settings]\n',
+        'description = "Mine."\nsettings = 3\n',
+    ],
+)
+def test_load_recipe__a_file_of_another_form(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="is no recipe") as caught:
+        load_recipe(written(tmp_path, text))
+    assert "[settings]" in caught.value.remedy
+
+
+def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        load_recipe(written(tmp_path, "description = "))
+
+
+def test_flags__are_those_of_bootstrap() -> None:
+    recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "looks": 2})
+    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--looks", "2"]
+
+
+@pytest.mark.slow
+def test_recipes__come_with_the_wheel_and_the_sources(tmp_path: Path) -> None:
+    for target in ("wheel", "sdist"):
+        command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    names = list_recipes()
+    assert packed >= {f"recipes/{name}.toml" for name in names}
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r});"
+        "from sparseformers.train.recipe import list_recipes, load_recipe, recipes_folder;"
+        "print(recipes_folder(), *[load_recipe(name).name for name in list_recipes()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    folder, *loaded = done.stdout.split()
+    assert Path(folder).is_relative_to(tmp_path / "installed")
+    assert loaded == names

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("starlette")
+
+from starlette.testclient import TestClient
+
+from sparseformers.data import evaluation_view
+from sparseformers.figures import trace_focus
+from sparseformers.saving import load
+from sparseformers.viewer import Session
+from sparseformers.viewer.app import make_app, page_files
+from tests.tiny import write_images
+from tests.viewer.small import Small, config_of
+
+PORT = 7007
+HOME = f"http://127.0.0.1:{PORT}"
+
+
+@pytest.fixture(scope="module")
+def client(small: Small) -> Iterator[TestClient]:
+    session = Session(config_of(small, neighbours=small.photos, upload_megabytes=0.05), small.networks)
+    yield TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+    session.close()
+
+
+def photo(small: Small) -> bytes:
+    return (small.photos / "photograph_000.jpg").read_bytes()
+
+
+class TestAnswers:
+    def test_a_look_is_what_trace_focus_says(self, small: Small, client: TestClient) -> None:
+        student = load(small.model)
+        view = evaluation_view(student.config.preprocessing)(Image.open(small.photos / "photograph_000.jpg"))
+        (picture,) = trace_focus(student, view[None], ["a"])
+        look = client.get("/api/images/g1/look/0").json()
+        torch.testing.assert_close(torch.tensor(look["rois"]), picture.rois, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(look["points"]), torch.stack(picture.points), atol=1e-5, rtol=0)
+
+    def test_images_are_listed_and_shown(self, small: Small, client: TestClient) -> None:
+        listed = client.get("/api/images", params={"start": 1}).json()
+        assert listed[0] == {"key": "g1", "name": "photograph_000.jpg"}
+        assert len(listed) == 12
+        assert client.get("/api/images/g1").json() == {"key": "g1", "name": "photograph_000.jpg", "width": 96, "height": 72}
+        for kind in ("display", "thumbnail"):
+            response = client.get(f"/api/images/g1/{kind}.jpg")
+            assert response.headers["content-type"] == "image/jpeg"
+            assert Image.open(io.BytesIO(response.content)).size == (96, 72)
+
+    def test_state_and_attention(self, small: Small, client: TestClient) -> None:
+        state = client.get("/api/state").json()
+        assert state["images"] == 13
+        assert state["neighbours"] == {"name": "photos", "images": 13}
+        assert state["most_bytes"] == 50_000
+        assert state["models"][0]["name"] == str(small.model)
+        assert len(client.get("/api/images/g1/attention").json()["rollout"]) == 4
+
+    @pytest.mark.parametrize(
+        ("path", "status"),
+        [
+            ("/api/images/g0", 422),
+            ("/api/images/g0/thumbnail.jpg", 422),
+            ("/api/images/g99/look/0", 404),
+            ("/api/images/g1/look/7", 404),
+            ("/api/images/g1/nearest/1", 404),
+            ("/api/images?start=x", 404),
+            ("/api/nothing", 404),
+            ("/api/state/", 404),
+        ],
+    )
+    def test_what_cannot_be_answered_is_a_sentence(self, client: TestClient, path: str, status: int) -> None:
+        response = client.get(path, follow_redirects=False)
+        if path == "/api/state/":  # a redirect to the address without a slash
+            status = 307
+            assert response.status_code == status
+            return
+        assert response.status_code == status
+        assert response.json()["problem"].endswith(".")
+
+
+class TestUpload:
+    def test_a_dropped_image_is_looked_at(self, small: Small, client: TestClient) -> None:
+        response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "my%20cat%3Cb%3E.jpg"})
+        image = response.json()
+        assert (image["name"], image["width"], image["height"]) == ("my cat<b>.jpg", 96, 72)
+        ours, theirs = (client.get(f"/api/images/{key}/look/0").json() for key in (image["key"], "g1"))
+        assert ours == theirs
+
+    def test_nothing_is_written(self, small: Small, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        before = sorted(path for path in small.folder.rglob("*"))
+        assert client.post("/api/images", content=photo(small)).status_code == 200
+        assert list(tmp_path.iterdir()) == []
+        assert sorted(path for path in small.folder.rglob("*")) == before
+
+    @pytest.mark.parametrize("content", [b"", b"GIF89a but not really", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+    def test_what_is_no_image_is_named(self, client: TestClient, content: bytes) -> None:
+        response = client.post("/api/images", content=content, headers={"X-File-Name": "notes.txt"})
+        assert response.status_code == 422
+        assert response.json()["problem"].startswith("'notes.txt' cannot be read: ")
+
+    def test_a_file_that_is_too_large(self, client: TestClient) -> None:
+        response = client.post("/api/images", content=bytes(50_001))
+        assert response.status_code == 413
+        assert response.json()["problem"] == "The file is larger than 0.05 MB."
+        assert "--upload-megabytes" in response.json()["remedy"]
+
+    def test_a_file_that_does_not_say_how_large_it_is(self, client: TestClient) -> None:
+        taken = 0
+
+        def parts() -> Iterator[bytes]:
+            nonlocal taken
+            for _ in range(20):
+                taken += 10_000
+                yield bytes(10_000)
+
+        assert client.post("/api/images", content=parts()).status_code == 413
+
+    def test_too_many_pixels(self, small: Small) -> None:
+        session = Session(config_of(small, megapixels=0.005), small.networks)
+        client = TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+        response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "a.jpg"})
+        assert response.json()["problem"] == "'a.jpg' cannot be read: too large: 96 x 72 pixels, at most 5,000."
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/api/images/../../../../etc/passwd",
+            "/api/images/%2e%2e%2f%2e%2e%2fetc%2fpasswd/display.jpg",
+            "/api/images/%2Fetc%2Fpasswd/display.jpg",
+            "/api/images/photos%2Fphotograph_000.jpg/display.jpg",
+            "/api/images/{model}/display.jpg",
+            "/page/../session.py",
+            "/page/..%2fsession.py",
+            "/page/%2e%2e/session.py",
+            "/page//etc/passwd",
+            "/page/",
+            "/page",
+            "/session.py",
+        ],
+    )
+    def test_no_address_leads_to_another_file(self, small: Small, client: TestClient, path: str) -> None:
+        response = client.get(path.replace("{model}", str(small.model).replace("/", "%2F")))
+        assert response.status_code in (404, 405)
+        assert "problem" in response.json()
+
+    def test_links_that_lead_out_of_a_folder_are_not_shown(self, small: Small, tmp_path: Path) -> None:
+        (secret,) = write_images(tmp_path / "secret", 1)
+        write_images(tmp_path / "photos", 1, seed=1)
+        (tmp_path / "photos" / "link.jpg").symlink_to(secret)
+        session = Session(config_of(small, images=(tmp_path / "photos",)), small.networks)
+        client = TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+        assert [image["name"] for image in client.get("/api/images").json()] == ["photograph_000.jpg"]
+        assert client.get("/api/images/g1/display.jpg").status_code == 404
+        (tmp_path / "photos" / "photograph_000.jpg").unlink()
+        (tmp_path / "photos" / "photograph_000.jpg").symlink_to(secret)
+        response = client.get("/api/images/g0/display.jpg")
+        assert response.status_code == 422
+        assert "a link that leads out of its folder" in response.json()["problem"]
+
+
+class TestGuard:
+    @pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", f"LOCALHOST:{PORT}"])
+    def test_its_own_names(self, client: TestClient, host: str) -> None:
+        assert client.get("/api/state", headers={"Host": host}).status_code == 200
+
+    @pytest.mark.parametrize(
+        "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:80", "localhost", "", f"127.0.0.1:{PORT}."]
+    )
+    def test_other_names(self, client: TestClient, host: str) -> None:
+        for path in ("/", "/api/state", "/api/images/g1/display.jpg", "/page/page.js"):
+            response = client.get(path, headers={"Host": host})
+            assert response.status_code == 403
+            assert response.json()["problem"] == "This server answers only under its own address on this machine."
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Origin": "http://evil.example"},
+            {"Origin": "null"},
+            {"Origin": f"https://127.0.0.1:{PORT}"},
+            {"Origin": "http://127.0.0.1:8888"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+        ],
+    )
+    def test_other_sites(self, small: Small, client: TestClient, headers: dict[str, str]) -> None:
+        assert client.post("/api/images", content=photo(small), headers=headers).status_code == 403
+        response = client.get("/api/images/g1/display.jpg", headers=headers)
+        assert response.status_code == 403
+        assert response.json()["problem"] == "This server answers only to its own page."
+
+    def test_its_own_page(self, small: Small, client: TestClient) -> None:
+        headers = {"Origin": HOME, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+        assert client.post("/api/images", content=photo(small), headers=headers).status_code == 200
+
+    def test_following_a_link_to_the_page(self, client: TestClient) -> None:
+        headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        assert client.get("/", headers=headers).status_code == 200
+        assert client.get("/api/state", headers=headers).status_code == 403
+
+    def test_every_answer_tells_browsers_what_to_allow(self, client: TestClient) -> None:
+        for path in ("/", "/page/page.js", "/api/state", "/api/images/g1/display.jpg", "/api/images/g0", "/nothing"):
+            headers = client.get(path).headers
+            policy = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))
+            assert policy["default-src"] == policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+            assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
+            assert "access-control-allow-origin" not in headers
+        refused = client.get("/", headers={"Host": "evil.example"}).headers
+        assert "default-src 'self'" in refused["content-security-policy"]
+
+    def test_notebooks_on_this_machine_may_frame_it_where_it_is_for_them(self, small: Small) -> None:
+        session = Session(config_of(small), small.networks)
+        framed = TestClient(make_app(session, port=PORT, framed=True), base_url=HOME)
+        policy = framed.get("/").headers["content-security-policy"]
+        assert "frame-ancestors 'self' http://localhost:* http://127.0.0.1:* vscode-webview:" in policy
+
+
+class TestPageFiles:
+    def test_are_all_served(self, client: TestClient) -> None:
+        assert client.get("/").text == client.get("/page/index.html").text
+        for name, (content, kind) in page_files().items():
+            response = client.get(f"/page/{name}")
+            assert response.content == content
+            assert response.headers["content-type"].startswith(kind)
+        assert {"index.html", "style.css", "page.js", "icon.svg"} <= page_files().keys()
+
+    def test_name_nothing_outside_of_this_server(self) -> None:
+        allowed = {"http://www.w3.org/2000/svg"}  # the name of a namespace, which nothing fetches
+        for name, (content, _) in page_files().items():
+            addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[\w./-]*", content.decode()))
+            assert addresses <= allowed, name
+
+    def test_hold_no_script_or_style_of_their_own_in_the_markup(self) -> None:
+        markup = page_files()["index.html"][0].decode()
+        assert re.findall(r"<script[^>]*>", markup) == ['<script type="module" src="/page/page.js">']
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)
+
+    def test_scripts_import_what_is_there(self) -> None:
+        for name, (content, _) in page_files().items():
+            imported: list[Any] = re.findall(r'from "\./([\w.]+)"', content.decode())
+            assert set(imported) <= page_files().keys(), name
