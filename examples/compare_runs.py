@@ -25,8 +25,8 @@ from sparseformers.cli.run_pair import Pair, load_pair
 from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.evaluation import embed
 from sparseformers.figures import draw_focus, save_figure, trace_focus
+from sparseformers.modes import autocast_dtype, resolve_precision
 from sparseformers.rois import centre_and_size
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,12 @@ from torch import Tensor
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import LabelledImages, default_workers, evaluation_batches, images_on, labelled_splits
 from sparseformers.errors import DataError, SparseFormersError, WeightsError
-from sparseformers.evaluation.modes import inference
 from sparseformers.evaluation.prompts import pretty_name
 from sparseformers.files import replacing, write_json
+from sparseformers.modes import autocast_dtype, inference, resolve_precision
 from sparseformers.teachers.files import read_weights
 from sparseformers.teachers.open_clip_text import TEMPLATES
 from sparseformers.teachers.open_clip_towers import RENAMED
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 import open_clip  # isort: skip  # after the adapters, which make torchvision importable
 from timm.layers import resample_abs_pos_embed  # isort: skip

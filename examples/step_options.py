@@ -22,12 +22,12 @@ import tyro
 from torch import Tensor
 
 from sparseformers.data import Batch
+from sparseformers.modes import gradient_scaler
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.average import WeightAverage
 from sparseformers.train.objective import Objective, alignment_loss
 from sparseformers.train.optimiser import build_optimiser
-from sparseformers.train.precision import gradient_scaler
 from sparseformers.train.setup import gather_parts
 from sparseformers.train.step import TrainingStep
 

@@ -25,13 +25,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from sparseformers.data import SampleStream, training_loader
 from sparseformers.evaluation import measure_training_cost
+from sparseformers.modes import autocast_dtype, gradient_scaler
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.average import WeightAverage
 from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.planning.rehearsal import random_images
 from sparseformers.train.planning.step_parts import StepInParts, seconds_of
-from sparseformers.train.precision import autocast_dtype, gradient_scaler
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.step import TrainingStep
 

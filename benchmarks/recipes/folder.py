@@ -12,10 +12,10 @@ from benchmarks.recipes.measure import Measurement
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.files import write_json
 from sparseformers.inheritance import Shares
+from sparseformers.modes import Precision
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train import BootstrapConfig, RunFolder
 from sparseformers.train.config import WITHOUT_EFFECT
-from sparseformers.train.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

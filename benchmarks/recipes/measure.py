@@ -22,8 +22,8 @@ from sparseformers.data import LabelledImages, SkippedImages, default_workers, e
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Cost, Embedded, Evaluation, embed, evaluate_labelled, measure_cost
 from sparseformers.files import replacing
+from sparseformers.modes import Precision, autocast_dtype
 from sparseformers.teachers import Teacher, TeacherOutput
-from sparseformers.train.precision import Precision, autocast_dtype
 
 BATCH = 32
 """Images at a time."""

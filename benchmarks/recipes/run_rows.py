@@ -18,12 +18,12 @@ from sparseformers.data.mixture import check_sources
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, WeightsError
 from sparseformers.evaluation import measure_cost
 from sparseformers.files import write_json
+from sparseformers.modes import resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.precision import resolve_precision
 from sparseformers.train.recipe import Recipe
 
 

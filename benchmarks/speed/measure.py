@@ -22,8 +22,8 @@ from benchmarks.speed.routes import Route
 from benchmarks.speed.subjects import Subject
 from benchmarks.speed.timing import interleave
 from sparseformers.evaluation import Cost, summarise_latency
-from sparseformers.evaluation.modes import inference
 from sparseformers.exporting.check import Runner
+from sparseformers.modes import inference
 
 READING: Literal["reading memory"] = "reading memory"
 """What is timed beside the routes."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from sparseformers.data import Batch
 from sparseformers.errors import ConfigError
+from sparseformers.modes import gradient_scaler
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train import step as step_module
@@ -17,7 +18,6 @@ from sparseformers.train.compiling import CompiledForBatches, compile_errors
 from sparseformers.train.gradients import group_norms, total_norm
 from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
-from sparseformers.train.precision import gradient_scaler
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.step import TrainingStep
 from tests.train.runs import changed, entries, tiny_settings

@@ -19,10 +19,9 @@ from benchmarks.speed.backends.profiles import of_pytorch
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.modes import inference
 from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import Precision
-from sparseformers.train.precision import autocast_dtype
+from sparseformers.modes import autocast_dtype, inference
 
 EMULATED = 4.0
 """So many times as slow as float32, a product in bfloat16 is put together of other instructions."""

@@ -42,7 +42,7 @@ from sparseformers.evaluation import (
 )
 from sparseformers.evaluation.low_resolution import LowResolutionTeacher
 from sparseformers.model import SparseFormer
-from sparseformers.train.precision import autocast_dtype, resolve_precision
+from sparseformers.modes import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

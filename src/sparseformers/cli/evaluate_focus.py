@@ -19,9 +19,9 @@ from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, rel
 from sparseformers.errors import ConfigError, DataError, shorten
 from sparseformers.evaluation import FocusReport, focus_table, measure_focus
 from sparseformers.model import SparseFormer
+from sparseformers.modes import autocast_dtype, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,12 @@ from sparseformers.data.captions import CaptionedImages, read_captions
 from sparseformers.errors import ConfigError, DataError, TeacherError
 from sparseformers.evaluation import embed, embed_one
 from sparseformers.evaluation.low_resolution import LowResolutionTeacher
-from sparseformers.evaluation.modes import inference
 from sparseformers.evaluation.prompts import read_class_names, read_templates
 from sparseformers.evaluation.retrieval import Retrieval, evaluate_retrieval, retrieval_table
 from sparseformers.evaluation.zero_shot import ZeroShot, evaluate_zero_shot, zero_shot_table
 from sparseformers.model import SparseFormer, WithTokens
+from sparseformers.modes import autocast_dtype, inference, resolve_precision
 from sparseformers.teachers.text_tower import load_text_tower
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 TEXTS_AT_ONCE = 256
 """How many sentences go through the text tower together."""

@@ -14,11 +14,11 @@ from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluation import measure_profile, profile_table
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
+from sparseformers.modes import autocast_dtype, resolve_precision
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
 from sparseformers.processes import process_state
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 
 class _Subject(NamedTuple):

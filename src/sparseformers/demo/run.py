@@ -12,10 +12,10 @@ from sparseformers.demo.photographs import gather_photographs
 from sparseformers.evaluation import Alignment, embed, measure_alignment
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
+from sparseformers.modes import autocast_dtype, resolve_precision
 from sparseformers.saving import load
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train import BootstrapConfig, RunFolder, RunSummary, bootstrap
-from sparseformers.train.precision import autocast_dtype, resolve_precision
 
 IMAGE_SIZE = 224
 """Side in pixels: the teacher's own; the student has a quarter of its tokens."""

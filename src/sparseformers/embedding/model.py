@@ -17,9 +17,9 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.embedding.config import EmbedConfig
 from sparseformers.embedding.rows import Columns
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.evaluation.modes import inference
 from sparseformers.inference import fold_embedding, pack_weights
 from sparseformers.model import SparseFormer
+from sparseformers.modes import inference
 from sparseformers.named import NAMED_CONFIGS
 from sparseformers.released import create_model
 from sparseformers.saving import digest, load

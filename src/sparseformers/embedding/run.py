@@ -24,11 +24,10 @@ from sparseformers.embedding.progress import EmbeddingProgress
 from sparseformers.embedding.rows import Rows
 from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
 from sparseformers.errors import ConfigError, DataError, RunError
-from sparseformers.evaluation.modes import evaluation_mode
 from sparseformers.model import SparseFormer
+from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher
-from sparseformers.train.precision import Precision, autocast_dtype, resolve_precision
 
 FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}
 """Kinds of output by the ending of their name."""

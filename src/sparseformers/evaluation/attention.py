@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation.modes import evaluation_mode
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import AttentionPooling, AveragePooling, CortexTransformer
 from sparseformers.model.sparseformer import SparseFormer, check_images
+from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
 
 IMAGES_AT_ONCE = 4

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparseformers.evaluation.modes import evaluation_mode, inference
+from sparseformers.modes import evaluation_mode, inference
 
 
 def parameters(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseformers.data import Batch, images_on
 from sparseformers.errors import DataError
-from sparseformers.evaluation.modes import evaluation_mode, inference
+from sparseformers.modes import evaluation_mode, inference
 
 
 class Output(Protocol):

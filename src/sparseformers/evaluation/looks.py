@@ -15,8 +15,8 @@ from sparseformers.errors import DataError
 from sparseformers.evaluation.focus import coverage, distance, overlap, seen, side
 from sparseformers.evaluation.focus_report import FocusReport, ForegroundFigures, Spread, StageFigures
 from sparseformers.evaluation.localisation import Elsewhere, foreground_share, point_density
-from sparseformers.evaluation.modes import evaluation_mode, inference
 from sparseformers.model import Focus, SparseFormer
+from sparseformers.modes import evaluation_mode, inference
 
 LEAST_FOREGROUND = 0.5
 """Pixels of the view: of less, a share of sampling points over a share of the area would be noise."""

@@ -16,10 +16,10 @@ from sparseformers.data import Batch, ImageViews, images_on, views_in_order
 from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.conditions import Condition, ImageView, SmallView
-from sparseformers.evaluation.modes import evaluation_mode, inference
 from sparseformers.evaluation.shift_report import PoorImage, RoIFigures, ShiftFigures, ShiftReport, ShiftRow
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SparseFormerOutput
+from sparseformers.modes import evaluation_mode, inference
 from sparseformers.rois import centre_and_size
 from sparseformers.teachers import Teacher, TeacherOutput
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.errors import WeightsError
-from sparseformers.evaluation.modes import evaluation_mode, inference
 from sparseformers.exporting.images import Probe
 from sparseformers.model import SparseFormer
+from sparseformers.modes import evaluation_mode, inference
 
 Runner = Callable[[Tensor], Tensor]
 """An exported file, opened: images to embeddings."""

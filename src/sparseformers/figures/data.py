@@ -7,14 +7,14 @@ of the image (or outside of it), x to the right, y down.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.modes import evaluation_mode
 from sparseformers.rois import centre_and_size, neighbourhoods
 
 Box = tuple[float, float, float, float]
@@ -79,7 +79,7 @@ def trace_focus(student: SparseFormer, images: Tensor, titles: Sequence[str]) ->
     if len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
     device = next(student.parameters()).device
-    with _evaluation_mode(student), torch.inference_mode():
+    with evaluation_mode(student), torch.inference_mode():
         on_device = images.to(device)
         traced_rois = student(on_device).rois
         traced_points = student.sampling_points(on_device)
@@ -173,18 +173,6 @@ def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
 def _pixel_centres(pixels: int) -> Tensor:
     """Where the centres of that many pixels lie in [0, 1]."""
     return (torch.arange(pixels, dtype=torch.float32) + 0.5) / pixels
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each submodule is as it was (frozen parts may be in evaluation mode already)."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _on_processor(tensor: Tensor) -> Tensor:

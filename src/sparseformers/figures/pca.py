@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation.modes import evaluation_mode
 from sparseformers.figures.data import Box
 from sparseformers.figures.panels import draw_photograph
 from sparseformers.figures.sheet import open_sheet
 from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
 from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
 
 AXES = 3

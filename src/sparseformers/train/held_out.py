@@ -31,12 +31,11 @@ from sparseformers.data import (
 )
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
-from sparseformers.evaluation.modes import evaluation_mode, inference
 from sparseformers.files import printable
 from sparseformers.model import SparseFormer
+from sparseformers.modes import autocast_dtype, evaluation_mode, inference
 from sparseformers.rois import cells, initial_grid
 from sparseformers.teachers import Teacher
-from sparseformers.train.precision import autocast_dtype
 from sparseformers.train.processes.sharding import is_sharded
 from sparseformers.train.setup import Parts
 

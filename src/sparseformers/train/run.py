@@ -14,6 +14,7 @@ from rich.markup import escape
 from torch import nn
 
 from sparseformers.figures import curves_figure, draw_focus, save_figure, trace_focus
+from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.train.cache.make import prepare_cache, require_room
@@ -27,7 +28,6 @@ from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.fit import fit_front
 from sparseformers.train.held_out import first_views
 from sparseformers.train.held_out_record import HeldOutRecord
-from sparseformers.train.precision import resolve_precision
 from sparseformers.train.processes.peers import Peers, together
 from sparseformers.train.processes.restart import is_restart, launch
 from sparseformers.train.processes.sharding import unsharded

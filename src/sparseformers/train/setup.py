@@ -18,12 +18,12 @@ from sparseformers.data.sources import FolderSource, ImageSource
 from sparseformers.errors import DataError, shorten
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.model import recompute_blocks
+from sparseformers.modes import Precision, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.budget import Budget
 from sparseformers.train.cache.key import CacheKey, make_cache_key
 from sparseformers.train.config import BootstrapConfig
-from sparseformers.train.precision import Precision, resolve_precision
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.model import SparseFormerOutput
+from sparseformers.modes import autocast_dtype
 from sparseformers.processes import summed
 from sparseformers.teachers import Teacher
 from sparseformers.train.average import WeightAverage
@@ -21,7 +22,6 @@ from sparseformers.train.compiling import CompiledForBatches, compile_errors
 from sparseformers.train.gradients import clip, fetched, group_norms, total_norm
 from sparseformers.train.objective import Objective, alignment_loss
 from sparseformers.train.optimiser import set_rates
-from sparseformers.train.precision import autocast_dtype
 from sparseformers.train.setup import Parts
 
 Outcome = Literal["made", "overflow", "non_finite"]
@@ -58,7 +58,7 @@ class TrainingStep:
         objective: how far the student is from its teacher.
         coarse: who gives its dense targets, if it has any.
         average: of the weights, where one is kept.
-        scaler: of the loss, see :func:`~sparseformers.train.precision.gradient_scaler`; whoever gives it keeps its state.
+        scaler: of the loss, see :func:`~sparseformers.modes.gradient_scaler`; whoever gives it keeps its state.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.modes import gradient_scaler
 from sparseformers.saving import save, saved_score
 from sparseformers.train.average import WeightAverage
 from sparseformers.train.bad_images import BadImages
@@ -27,7 +28,6 @@ from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.non_finite import NonFiniteSteps
 from sparseformers.train.objective import Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
-from sparseformers.train.precision import gradient_scaler
 from sparseformers.train.processes.sharding import gathered, is_sharded, shard
 from sparseformers.train.processes.stopping import RunStopped, StopSignals
 from sparseformers.train.reporting.meters import Meters

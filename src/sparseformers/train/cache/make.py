@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
 from sparseformers.files import write_text
+from sparseformers.modes import autocast_dtype
 from sparseformers.train.cache.key import CacheKey
 from sparseformers.train.cache.views import (
     EMBEDDINGS,
@@ -35,7 +36,6 @@ from sparseformers.train.cache.views import (
     open_cache,
 )
 from sparseformers.train.objective import teacher_embedding
-from sparseformers.train.precision import autocast_dtype
 from sparseformers.train.setup import Parts
 
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from sparseformers.data import Batch, SampleStream, SkippedImages, training_loader
 from sparseformers.data.dataset import BATCHES_AHEAD
+from sparseformers.modes import autocast_dtype
 from sparseformers.processes import make_accelerator
 from sparseformers.saving import save
 from sparseformers.train.budget import Budget
@@ -27,7 +28,6 @@ from sparseformers.train.cache.views import ViewCache
 from sparseformers.train.held_out import FOCUS_IMAGES, HeldOut
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.planning.step_parts import StepInParts, seconds_of
-from sparseformers.train.precision import autocast_dtype
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts, thin
 from sparseformers.train.step import TrainingStep

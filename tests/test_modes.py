@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseformers.train import precision
-from sparseformers.train.precision import autocast_dtype, resolve_precision
+from sparseformers import modes
+from sparseformers.modes import autocast_dtype, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def test_resolve_precision__auto_takes_bf16_only_where_it_is_clearly_faster(
     times_as_fast: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {torch.float32: times_as_fast, torch.bfloat16: 1.0}
-    monkeypatch.setattr(precision, "_seconds_of_product", lambda dtype, _device: seconds[dtype])
+    monkeypatch.setattr(modes, "_seconds_of_product", lambda dtype, _device: seconds[dtype])
     assert resolve_precision("auto", CPU) == expected
 
 
