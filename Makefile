@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 # Processes that the tests are spread over.
 WORKERS ?= 2
+# Further options of pytest, such as --durations=30.
+PYTEST_ARGS ?=
+# What a bench is asked for: make bench-speed ARGS="runs/first --models student,teacher"
+ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -12,20 +16,21 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format types imports check clean
+.PHONY: bench-recipes bench-table1 bench-speed bench-targets
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo $(VENV)/.teacher ## Bootstrap a SparseFormer from a real teacher on real photographs, and look at it
 	$(BIN)/sparseformers demo --out runs/demo --overwrite
 
 test: $(VENV)/.dev $(VENV)/.teacher ## Run the tests, but for the slow ones
-	$(PYTEST) -m "not slow" -q
+	$(PYTEST) -m "not slow" -q $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev $(VENV)/.teacher ## Run the slow tests
-	$(PYTEST) -m slow -q
+	$(PYTEST) -m slow -q $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style and formatting
 	$(BIN)/ruff check
@@ -43,9 +48,21 @@ imports: $(VENV)/.dev ## Check that dependencies point one way
 
 check: test lint types imports ## Everything that has to pass before a change goes in
 
+bench-recipes: $(VENV)/.dev $(VENV)/.teacher ## Compare recipes side by side: make bench-recipes ARGS="paper --teacher ..."
+	$(BIN)/python -m benchmarks recipes $(ARGS)
+
+bench-table1: $(VENV)/.dev $(VENV)/.teacher ## Train the rows of the paper's Table 1: make bench-table1 ARGS="--teacher ..."
+	$(BIN)/python -m benchmarks table1 $(ARGS)
+
+bench-speed: $(VENV)/.dev ## Time a student beside its teacher and what else could do its work
+	$(BIN)/python -m benchmarks speed $(ARGS)
+
+bench-targets: $(VENV)/.dev ## Tell whether a student is as fast as it is meant to be
+	$(BIN)/python -m benchmarks speed --targets $(ARGS)
+
 clean: ## Remove the environment, builds and caches (runs are kept)
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)

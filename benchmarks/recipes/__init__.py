@@ -8,14 +8,13 @@ from benchmarks.recipes.config import BenchConfig
 from benchmarks.recipes.report import BenchReport
 from benchmarks.recipes.rows import TABLE_1, recipe_rows, table_1_names, table_1_rows
 from benchmarks.recipes.run_rows import Bench, open_bench, run_rows
-from benchmarks.recipes.tables import TextTable, recipes_table, table_1
+from benchmarks.recipes.tables import recipes_table, table_1
 
 __all__ = [
     "TABLE_1",
     "Bench",
     "BenchConfig",
     "BenchReport",
-    "TextTable",
     "open_bench",
     "recipe_rows",
     "recipes_table",

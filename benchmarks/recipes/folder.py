@@ -23,23 +23,14 @@ class Conditions:
     """What all figures of a bench hold for; written down, so that it stays so when the bench goes on later."""
 
     teacher: str
-    """As it was named."""
     teacher_fingerprint: str
-    """SHA-256 of its weights."""
     eval_data: str
-    """The folder that was judged on."""
     images_digest: str
-    """SHA-256 of the names and labels of the images in it."""
     test_images: int
-    """How many images are classified."""
     train_images: int
-    """How many images make the index for nearest neighbours."""
     image_size: tuple[int, int]
-    """Height and width in pixels."""
     crop: float
-    """Share of the shorter side that the central crop keeps."""
     precision: Precision
-    """Of matrix products, in training and in judging."""
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
@@ -51,11 +42,8 @@ class CurvePoint:
     """A held-out measurement along a training."""
 
     samples: int
-    """Images seen by then."""
     seconds: float
-    """Time spent training by then."""
     centred_cosine: float
-    """On held-out images of the training folders."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +51,11 @@ class RunMeasurement:
     """What came of one training."""
 
     seed: int
-    """Of the training."""
     measurement: Measurement
-    """Of the student at the end, on the test images."""
     samples: int
-    """Images seen."""
     seconds: float
-    """Time spent training."""
     shares: Shares
-    """What became of the teacher's blocks."""
     curve: tuple[CurvePoint, ...]
-    """Held-out centred cosine over the images seen."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,6 @@ class BenchFolder:
     """The files of one bench."""
 
     path: Path
-    """The folder; the training of ROW with the seed K is the run ROW/seed-K in it."""
 
     @property
     def conditions(self) -> Path:

@@ -34,18 +34,14 @@ class Measurement:
     """What is known of a network: how it does beside the teacher, and what it costs."""
 
     evaluation: Evaluation
-    """On the test images; the teacher's own answers to the training images are the index for nearest neighbours."""
     cost: Cost
-    """Of one image at the bench's size."""
 
 
 class EvaluationImages(NamedTuple):
     """The images that a bench judges on."""
 
     test: LabelledImages
-    """Classified."""
     train: LabelledImages
-    """What the teacher's index for nearest neighbours is made of."""
 
     @classmethod
     def of(cls, folder: Path) -> EvaluationImages:
@@ -71,20 +67,15 @@ class Answers(NamedTuple):
     """What a network says of M images; float32 on the CPU."""
 
     embedding: Tensor
-    """M x D."""
     logits: Tensor | None
-    """M x classes; None without a classifier."""
     indices: Tensor
-    """M, int64: which image each row is of; unreadable ones have none."""
 
 
 class TeacherAnswers(NamedTuple):
     """The teacher's answers to the images that a bench judges on."""
 
     test: Answers
-    """To the test images."""
     train: Answers
-    """To the training images: its index for nearest neighbours."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +83,12 @@ class Judge:
     """Judges networks on the same images, in the same precision; a text ``what`` is shown while images are embedded."""
 
     images: EvaluationImages
-    """To judge on."""
     preprocessing: PreprocessingConfig
-    """The teacher's, at the bench's size."""
     class_names: tuple[str, ...] | None
-    """Names of the classifier's outputs, where known."""
     precision: Precision
-    """Of matrix products."""
     device: torch.device
-    """Where networks are run."""
     workers: int | None
-    """Processes that read images; chosen from the processor's cores if None."""
     console: Console
-    """Shows how far it is."""
 
     def answers(self, network: nn.Module, images: LabelledImages, what: str) -> tuple[Answers, int]:
         """What a network says of images, and how many of these could not be read."""

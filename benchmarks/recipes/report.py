@@ -17,11 +17,8 @@ class Spread(NamedTuple):
     """A figure over seeds."""
 
     mean: float
-    """Over the seeds."""
     deviation: float | None
-    """Sample standard deviation; None for a single seed."""
     n: int
-    """How many seeds."""
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -36,21 +33,13 @@ class Figures(NamedTuple):
     """The figures of a table's row, accuracies as shares in [0, 1]."""
 
     top1: Spread | None
-    """Of the teacher's classifier on the embeddings; None without a classifier of these classes."""
     centred_cosine: Spread | None
-    """To the teacher."""
     knn_drop_in: Spread | None
-    """k-NN top-1 of its queries in the teacher's index."""
     neighbour_agreement: Spread | None
-    """Share of the 10 nearest neighbours that are the teacher's."""
     multiply_adds: int
-    """Of one image."""
     parameters: int
-    """All of them."""
     samples: Spread | None
-    """Images seen in training; None for what needs none."""
     minutes: Spread | None
-    """Of training; None for what needs none."""
 
 
 def figures(measurements: Sequence[Measurement], runs: Sequence[RunMeasurement] = ()) -> Figures:
@@ -78,11 +67,8 @@ class RowReport:
     """A row with its trainings."""
 
     row: Recipe
-    """What was tried."""
     runs: tuple[RunMeasurement, ...]
-    """Its trainings that came to an end, by seed."""
     failures: tuple[str, ...] = ()
-    """Why others did not."""
 
     @property
     def figures(self) -> Figures | None:
@@ -106,19 +92,12 @@ class BenchReport:
     """All that a bench found."""
 
     conditions: Conditions
-    """What all figures hold for."""
     budget: str
-    """Length of each training, as it was asked for."""
     tokens: int
-    """Latent tokens of the students."""
     teacher: Measurement
-    """The teacher against itself, at the bench's size."""
     baselines: dict[str, Measurement]
-    """What needs no training, by name."""
     rows: tuple[RowReport, ...]
-    """In the order that was asked for."""
     notes: tuple[str, ...] = ()
-    """What is missing, and why."""
 
     def share(self, multiply_adds: int) -> float:
         """Multiply-adds as a share of the teacher's."""

@@ -2,41 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from benchmarks.recipes.report import BenchReport, Figures, RowReport, Spread, figures
+from benchmarks.text_table import TextTable
 from sparseformers.inheritance import Shares
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of texts."""
-
-    title: str
-    """What it is of."""
-    columns: tuple[str, ...]
-    """Headings."""
-    rows: tuple[tuple[str, ...], ...]
-    """A text for each column."""
-    notes: tuple[str, ...] = ()
-    """What else there is to say."""
-
-    def rich(self) -> Table:
-        """For a terminal; no text is wrapped, so it may be wider than that."""
-        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-        for number, column in enumerate(self.columns):
-            table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """For a document."""
-        lines = [self.columns, ("---", *("---:" for _ in self.columns[1:])), *self.rows]
-        return "\n".join([self.title, "", *(f"| {' | '.join(line)} |" for line in lines), *(f"\n{note}" for note in self.notes)])
 
 
 def recipes_table(report: BenchReport) -> TextTable:

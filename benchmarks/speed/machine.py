@@ -73,9 +73,7 @@ class Floor:
     """The least time that a pass can take."""
 
     seconds: float
-    """The longer one of multiply-adds over rate, and bytes of the weights over bandwidth."""
     by: str
-    """Which one: multiply-adds or weights."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,8 @@ class Machine:
     """What was reached in the very turns in which models were timed, at one batch size."""
 
     product_seconds: Mapping[str, tuple[float, ...]]
-    """By precision: of one product, turn by turn, by the backend that was the fastest in that turn."""
     reading_seconds: tuple[float, ...]
-    """Of reading :data:`BYTES_READ`, turn by turn."""
     product_multiply_adds: int
-    """Of one product."""
 
     @property
     def bandwidth(self) -> float:

@@ -53,20 +53,15 @@ class Opened(NamedTuple):
     """A route that is open for batches of one size."""
 
     run: Runner
-    """Images to embeddings."""
     images: Tensor
-    """A batch on the device."""
 
 
 class Measured(NamedTuple):
     """What was found at one batch size."""
 
     rows: list[Row]
-    """A row for each route."""
     machine: Machine
-    """What the machine reached in the same turns."""
     left_out: list[str]
-    """A line for each route that its library's profiler fails at."""
 
 
 def measure(

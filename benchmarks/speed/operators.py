@@ -15,11 +15,8 @@ class Operator:
     """What one kind of operator takes in a pass; on CUDA, one kernel."""
 
     name: str
-    """As its library calls it."""
     calls: float
-    """In a pass."""
     seconds: float
-    """In a pass, in these operators themselves and not in those that they call."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,7 @@ class Profile:
     """The operators of a pass."""
 
     operators: tuple[Operator, ...]
-    """Those that take longest first."""
     trace: Path | None = None
-    """Where each call stands, in the form that chrome://tracing and Perfetto read; None of a library that has no such file."""
 
     @property
     def seconds(self) -> float:

@@ -27,11 +27,8 @@ class Prepared:
     """What can be timed."""
 
     openings: dict[Route, Opening] = field(default_factory=dict)
-    """Models made ready, the machine's product among them."""
     peaks: dict[tuple[Route, int], int] = field(default_factory=dict)
-    """Peak memory by route and batch size, as far as it is known by now."""
     missing: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
-    """Models by precision, backend and reason for which they are left out."""
 
     def leave_out(self, route: Route, reason: str) -> None:
         """Notes that a route is none, and forgets what there is of it."""

@@ -20,11 +20,8 @@ class Model:
     """A model that was measured."""
 
     name: str
-    """As the rows call it."""
     description: str
-    """What it is."""
     cost: Cost
-    """Parameters and multiply-adds of one image."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,7 @@ class Nearness:
     """Cosine of embeddings to those of the same model in float32, operator by operator in PyTorch."""
 
     mean: float
-    """Over the images."""
     least: float
-    """Of the worst image."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +37,14 @@ class Row:
     """A route at one batch size."""
 
     route: Route
-    """Model, precision and backend."""
     multiply_adds: int
-    """Of one image on this route: fewer than the model's own where it is folded."""
     seconds: tuple[float, ...]
-    """Of each pass, turn by turn: the turns are those of all other rows of this batch size."""
     latency: Latency
-    """Their median and percentiles."""
     cosine: Nearness | None
-    """How near its embeddings are; None if there were no images that could tell."""
     floor: Floor | None
-    """What it cannot be faster than; None where the machine's rate in this precision is not known."""
     share: float | None
-    """Of the machine's rate of matrix products in this precision; None where that is not known."""
     peak_bytes: int | None
-    """Peak memory; None if not measured."""
     profile: Profile | None = None
-    """Where the time goes; None if not asked for."""
 
     @property
     def batch(self) -> int:
@@ -71,17 +57,11 @@ class Circumstances:
     """What was measured on."""
 
     device: str
-    """The processor or the device."""
     capability: str
-    """Its widest instructions that PyTorch uses."""
     threads: int
-    """Of each backend on the CPU."""
     images: str
-    """What the cosine was taken over."""
     photographs: bool
-    """Whether these were photographs."""
     versions: dict[str, str]
-    """Of the libraries."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +69,10 @@ class BenchmarkReport:
     """All rows, and what they were measured beside."""
 
     circumstances: Circumstances
-    """Machine, images and libraries."""
     models: tuple[Model, ...]
-    """What was measured."""
     machines: dict[int, Machine]
-    """What the machine reached in the turns of each batch size."""
     rows: tuple[Row, ...]
-    """In the order of batch sizes, models, precisions, backends."""
     left_out: tuple[str, ...]
-    """A line for each combination that there is not, with the reason."""
 
     @property
     def batches(self) -> tuple[int, ...]:

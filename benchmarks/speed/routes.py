@@ -11,11 +11,8 @@ class Route(NamedTuple):
     """What is timed as one thing."""
 
     model: str
-    """Name of the model."""
     precision: Precision
-    """Of its matrix products."""
     backend: str
-    """What runs it."""
 
     def __str__(self) -> str:
         return f"{self.model}, {self.precision}, {self.backend}"

@@ -31,14 +31,11 @@ class SmallVit(NamedTuple):
     """A vision transformer with random weights."""
 
     name: str
-    """Architecture and side in pixels."""
     network: Teacher
-    """The transformer."""
 
 
 class _Candidate(NamedTuple):
     difference: float
-    """Of the multiply-adds, as a share of those wanted."""
     architecture: str
     side: int
 

@@ -48,15 +48,10 @@ class Subject:
     """A model to be measured, in float32 on the CPU."""
 
     name: str
-    """As the report calls it."""
     description: str
-    """What it is, for a reader of the report."""
     network: nn.Module
-    """Images to embeddings."""
     cost: Cost
-    """Parameters and multiply-adds of one image, and its size."""
     preprocessing: PreprocessingConfig
-    """How images are made for it."""
 
     @property
     def student(self) -> SparseFormer | None:
@@ -81,9 +76,7 @@ class Subjects(NamedTuple):
     """What there is to measure."""
 
     found: tuple[Subject, ...]
-    """In the order in which they were named."""
     left_out: tuple[str, ...]
-    """A line for each that there is not."""
 
 
 class _Origin(NamedTuple):
@@ -92,7 +85,6 @@ class _Origin(NamedTuple):
     student: SparseFormer
     description: str
     teacher: Callable[[], Teacher]
-    """Raises a SparseFormersError where there is none."""
 
 
 def find_subjects(model: str, names: Sequence[str]) -> Subjects:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.recipes import TextTable
 from benchmarks.speed.operators import Operator
 from benchmarks.speed.report import BenchmarkReport, Row
+from benchmarks.text_table import TextTable
 
 COLUMNS = (
     "model, precision, backend",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.recipes import TextTable
 from benchmarks.speed.config import BenchmarkConfig
 from benchmarks.speed.report import BenchmarkReport, Row
 from benchmarks.speed.tables import milliseconds, notes
+from benchmarks.text_table import TextTable
 
 FIRST = ("eager",)
 """The backends that run the network as it first was: the plain forward of the package, operator by operator."""
@@ -25,13 +25,9 @@ class Found:
     """What a target is about, as it was measured."""
 
     figure: float | None
-    """The figure; None if it could not be measured."""
     row: Row | None = None
-    """The route that the figure is of."""
     against: Row | None = None
-    """The one that it was compared with."""
     reason: str = ""
-    """Why there is no figure, or why it says nothing."""
 
 
 Measure = Callable[[BenchmarkReport, int], Found]
@@ -42,13 +38,9 @@ class Target:
     """A figure that is to be reached."""
 
     what: str
-    """What it is of."""
     goals: Mapping[int, float]
-    """The least figure that meets it, by batch size."""
     measure: Measure
-    """Finds the figure at a batch size."""
     form: str = "{:.2f}x"
-    """How the figure is written."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +48,13 @@ class Verdict:
     """A target at a batch size."""
 
     what: str
-    """What it is of."""
     batch: int
-    """Images at a time."""
     goal: str
-    """The least that meets it."""
     figure: str
-    """What was measured; empty if nothing was."""
     met: bool | None
-    """Whether that is enough; None if that cannot be told."""
     times: str
-    """The times that were compared."""
     floor: str
-    """The least time that the route could take."""
     reason: str
-    """Why nothing was measured or judged; empty otherwise."""
 
     @property
     def told(self) -> str:

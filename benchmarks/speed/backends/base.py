@@ -22,9 +22,7 @@ class Conditions:
     """What is the same for all that is measured."""
 
     device: torch.device
-    """Where the models run."""
     threads: int
-    """Of each backend on the CPU."""
 
 
 class Opening(Protocol):

@@ -48,7 +48,6 @@ class PyTorchBackend:
     """
 
     compiled: bool
-    """Whether by ``torch.compile``; on CUDA with CUDA graphs."""
     libraries: Sequence[tuple[str, str]] = ()
 
     def why_not(self, subject: Subject, precision: Precision, conditions: Conditions) -> str | None:
@@ -78,7 +77,6 @@ class InPyTorch:
     device: torch.device
     compiled: bool
     finish: Finish = unchanged
-    """What is done to it where it is run, such as packing weights, after which it can be neither saved nor sent."""
 
     def open(self, batch: int) -> Runner:
         dtype = autocast_dtype("bf16" if self.precision == "bf16" else "fp32")

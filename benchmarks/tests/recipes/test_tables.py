@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.recipes import BenchReport, TextTable, recipes_table, table_1
+from benchmarks.recipes import BenchReport, recipes_table, table_1
 from benchmarks.recipes.folder import Conditions, RunMeasurement
 from benchmarks.recipes.measure import Measurement
 from benchmarks.recipes.report import RowReport, Spread, figures, spread
 from benchmarks.recipes.tables import decimal, percent
+from benchmarks.text_table import TextTable
 from sparseformers.evaluation import Alignment, Cost, Evaluation
 from sparseformers.inheritance import Shares
 from sparseformers.train.recipe import Recipe

@@ -1,1 +1,0 @@
-"""The commands of the benchmarks: one file each."""

@@ -1,0 +1,53 @@
+"""``bootstrap --recipe`` as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sparseformers.cli.bootstrap as command
+from sparseformers.cli.bootstrap import expand_recipe
+from sparseformers.cli.main import main
+from sparseformers.train import BootstrapConfig
+from tests.cli.test_main import refusal
+
+
+def test_expand_recipe__comes_before_what_the_user_gives() -> None:
+    expanded = expand_recipe(["bootstrap", "--lr", "3e-3", "--recipe", "paper", "--out", "run"])
+    assert expanded[-6:] == ["--lr", "3e-3", "--recipe", "paper", "--out", "run"]
+    assert expanded[1:3] == ["--front", "focusing"]
+    assert expand_recipe(["bootstrap", "--recipe=paper"])[1:3] == ["--front", "focusing"]
+    for untouched in (["bootstrap", "--lr", "1"], ["bootstrap", "--recipe"], ["evaluate", "--recipe", "paper"], []):
+        assert expand_recipe(untouched) == untouched
+
+
+def test_bootstrap_recipe__flags_of_the_user_win_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[BootstrapConfig] = []
+
+    def take(settings: BootstrapConfig, *_arguments: object, **_options: object) -> None:
+        taken.append(settings)
+
+    monkeypatch.setattr(command, "bootstrap", take)
+    monkeypatch.setattr(command, "report_summary", lambda *_arguments, **_options: None)
+    mine = tmp_path / "mine.toml"
+    mine.write_text('description = "Mine."\n[settings]\nlooks = 2\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
+    asked = ["bootstrap", "--teacher", "bundled", "--data", "photos", "--out", str(tmp_path / "run"), "--recipe", str(mine)]
+    assert main([*asked, "--batch-size", "8"]) == 0
+    assert main([*asked, "--looks", "1", "--lr", "1e-4"]) == 0
+    first, second = taken
+    assert (first.looks, first.lr, first.batch_size, first.augment) == (2, 2e-3, 8, "strong")
+    assert (second.looks, second.lr, second.batch_size) == (1, 1e-4, 64)
+
+
+def test_bootstrap_recipe__unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    needed = ["--teacher", "bundled", "--data", "photos", "--out", "run"]
+    said = refusal(capsys, "bootstrap", *needed, "--recipe", "papper")
+    assert "There is no recipe 'papper'" in said
+    assert "Did you mean 'paper'?" in said
+
+
+def test_bootstrap_recipe__is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bootstrap", "--help"])
+    assert "A recipe to start from, such as paper" in " ".join(capsys.readouterr().out.replace("│", " ").split())
