@@ -72,7 +72,7 @@ def test_convert__clip_with_its_activation(fixtures: Path, tmp_path: Path, capsy
 def test_convert__by_name_from_a_file_or_the_cache(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["convert", "sf_v1_tiny", str(tmp_path / "first.safetensors"), "--from", str(official)]) == 0
     (tmp_path / "cache").mkdir()
-    official.rename(tmp_path / "cache" / RELEASES["sf_v1_tiny"].file)
+    official.rename(tmp_path / "cache" / RELEASES["sf_v1_tiny"])
     monkeypatch.setenv("SPARSEFORMERS_CACHE", str(tmp_path / "cache"))
     assert main(["convert", "sf_v1_tiny", str(tmp_path / "second.safetensors")]) == 0
     first, second = (sparseformers.load(tmp_path / f"{name}.safetensors") for name in ("first", "second"))

@@ -18,7 +18,7 @@ from sparseformers.inheritance import inherit
 from sparseformers.integrations.timm_network import TimmSparseFormer
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, named_config
-from sparseformers.released import RELEASES, config_from_state, load_official
+from sparseformers.released import RELEASES, activation_of, config_from_state, load_official
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers.timm import NEWEST_TESTED, OLDEST
 from tests.integrations.kinds import KINDS, every_kind, student_of
@@ -74,7 +74,7 @@ def test_default_settings(name: str) -> None:
     assert len(state[f"{settings.classifier}.weight"]) == settings.num_classes
     assert f"{settings.first_conv}.weight" in state
     assert settings.url is not None
-    assert settings.url.endswith(RELEASES[name].file)
+    assert settings.url.endswith(RELEASES[name])
 
 
 @pytest.mark.usefixtures("small")
@@ -126,10 +126,10 @@ def test_features_only(name: str) -> None:
 def test_pretrained_has_the_authors_weights(
     name: str, reference: str, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, activation = small_weights(fixtures, reference), RELEASES[name].activation
-    monkeypatch.setitem(NAMED_CONFIGS, name, config_from_state(weights, activation))  # type: ignore[arg-type]
-    torch.save(weights, tmp_path / RELEASES[name].file)
-    official = load_official(weights, activation=activation)
+    weights = small_weights(fixtures, reference)
+    monkeypatch.setitem(NAMED_CONFIGS, name, config_from_state(weights, activation_of(weights)))  # type: ignore[arg-type]
+    torch.save(weights, tmp_path / RELEASES[name])
+    official = load_official(weights, activation=activation_of(weights))
     shown = torch.rand(2, 3, 40, 56)
     expected = official(shown)
     own = {"sf_v1_tiny": 10, "sf_base_clip": 24}[name]
@@ -150,11 +150,11 @@ def test_pretrained_without_a_network_says_how_to_fetch_by_hand(tmp_path: Path, 
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
     with pytest.raises(WeightsError) as caught:
         timm.create_model("sf_v1_tiny", pretrained=True, cache_dir=tmp_path)
     assert "could not be fetched" in caught.value.problem
-    assert f"put it at '{tmp_path / RELEASES['sf_v1_tiny'].file}'" in caught.value.remedy
+    assert f"put it at '{tmp_path / RELEASES['sf_v1_tiny']}'" in caught.value.remedy
 
 
 @pytest.mark.usefixtures("small")

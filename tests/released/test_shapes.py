@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparseformers.config import CLIP_MEAN, FocusingConfig, OriginalFocusingConfig
 from sparseformers.errors import WeightsError
-from sparseformers.released import RELEASES, config_from_state, released_config
+from sparseformers.released import RELEASES, activation_of, config_from_state, released_config
 from tests.released.reference import released_state, small_weights
 
 
@@ -20,7 +20,8 @@ def failure(state: dict[str, Tensor], **options: object) -> WeightsError:
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_shapes_of_a_released_model_make_its_configuration(name: str, fixtures: Path) -> None:
-    assert config_from_state(released_state(fixtures, name), RELEASES[name].activation) == released_config(name)
+    state = released_state(fixtures, name)
+    assert config_from_state(state, activation_of(state)) == released_config(name)
 
 
 def test_a_small_v1(fixtures: Path) -> None:

@@ -100,7 +100,7 @@ class Visualize:
         console = console_for(as_json=self.json)
         photographs = self._photographs(console)
         self._check_targets(photographs)
-        request = self._request(photographs, console)
+        request = self._request(photographs)
         if self.out is not None:
             save_figure(FIGURES[self.figure](request), self.out, dpi=(self.size or DRAWN_SIDE) / LONGEST_SIDE)
         if self.animate is not None:
@@ -124,13 +124,13 @@ class Visualize:
             check_animation(self.animate)
             check_target(self.animate, WRITERS)
 
-    def _request(self, photographs: Photographs, console: Console) -> Request:
+    def _request(self, photographs: Photographs) -> Request:
         models: dict[str, SparseFormer] = {}
         for name in (self.model, *self.beside):
             short = name if short_name(name) in models else short_name(name)
             if short in models:
                 raise ConfigError(f"The model '{name}' is named twice.", "Name each of them once.")
-            models[short] = open_model(name, console=console).to(process_state().device)
+            models[short] = open_model(name).to(process_state().device)
         needs_teacher = self.figure in OF_TEACHERS and self.out is not None
         return Request(
             models=models,

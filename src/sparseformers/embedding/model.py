@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
@@ -132,12 +131,11 @@ def _of_teacher(teacher: Teacher, settings: EmbedConfig) -> Outputs:
     return outputs
 
 
-def load_network(settings: EmbedConfig, console: Console) -> SparseFormer | Teacher:
+def load_network(settings: EmbedConfig) -> SparseFormer | Teacher:
     """What ``settings.model`` names.
 
     Args:
         settings: of the embedding.
-        console: for the progress of fetching released weights.
 
     Raises:
         ConfigError: if it names nothing, or a student is to run as something else than it was made for.
@@ -152,7 +150,7 @@ def load_network(settings: EmbedConfig, console: Console) -> SparseFormer | Teac
                 f"--{name} is of teachers; '{model}' sees images as it did when it was made.", f"Leave out --{name}."
             )
     if model in NAMED_CONFIGS:
-        return create_model(model, pretrained=True, console=console)
+        return create_model(model, pretrained=True)
     if not Path(model).exists():
         near = suggest(model, NAMED_CONFIGS)
         raise ConfigError(

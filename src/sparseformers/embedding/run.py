@@ -98,7 +98,7 @@ def embed(
         if taken is not None and not overwrite and not (partial.is_begun and partial.is_complete):
             raise RunError(f"'{taken}' is there already.", "Choose another --out, or add --overwrite to replace it.")
         device = process_state().device
-        embedder = Embedder(load_network(settings, console) if model is None else model, settings)
+        embedder = Embedder(load_network(settings) if model is None else model, settings)
         embedder.network.to(device)
         with refusing(output.out):
             inputs, resolved = _begun(settings, embedder, partial, device, overwrite=overwrite)

@@ -83,7 +83,7 @@ def export(
     kind, out = FORMATS[settings.format], Path(out)
     require_format(kind, settings)
     _require_place(kind, out, settings, overwrite=overwrite)
-    student, provenance = _copied(model) if isinstance(model, SparseFormer) else _load(str(model), console)
+    student, provenance = _copied(model) if isinstance(model, SparseFormer) else _load(str(model))
     _require_tokens(student, settings)
     metadata = describe(student, provenance, settings)
     with _progress(console or Console(quiet=True)) as begin_step, _aside(out) as folder:
@@ -107,10 +107,10 @@ def _copied(student: SparseFormer) -> SavedModel:
     return SavedModel(copy.deepcopy(student).cpu().float().eval(), None)
 
 
-def _load(model: str, console: Console | None) -> SavedModel:
+def _load(model: str) -> SavedModel:
     """A student from the disk, or one that was released."""
     if model in NAMED_CONFIGS:
-        return SavedModel(create_model(model, pretrained=True, console=console), None)
+        return SavedModel(create_model(model, pretrained=True), None)
     if not Path(model).exists() and (near := suggest(model, NAMED_CONFIGS)):
         raise ConfigError(f"'{model}' is neither a run folder, nor a model file, nor a released model.", near)
     return load_saved(model)

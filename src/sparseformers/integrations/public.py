@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, ParamSpec
 
-from rich.console import Console
-
 from sparseformers import released, saving
 from sparseformers.errors import ConfigError, RunError, WeightsError, suggest
 from sparseformers.inheritance import Inheritance as CoreInheritance
@@ -55,13 +53,12 @@ def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # saving.load'
     return SparseFormer.from_path(Path(run_or_file))
 
 
-def open_model(name: str | Path, *, console: Console | None = None) -> SparseFormer:
+def open_model(name: str | Path) -> SparseFormer:
     """A SparseFormer by whatever a user calls it, with trained weights.
 
     Args:
         name: a run folder, a model file of ours, a weight file of the authors (.pth or .safetensors; its shapes tell which
             network it is), or the name of a released model such as ``sf_base_augreg``, which is fetched once and then cached.
-        console: for the progress of fetching; standard error by default.
 
     Returns:
         The model in evaluation mode, with its provenance where it was bootstrapped here.
@@ -73,7 +70,7 @@ def open_model(name: str | Path, *, console: Console | None = None) -> SparseFor
     """
     text, path = str(name), Path(name)
     if text in NAMED_CONFIGS:
-        return create_model(text, pretrained=True, console=console)
+        return create_model(text, pretrained=True)
     if text.partition(":")[0] in KINDS and not path.exists():
         raise ConfigError(f"'{text}' is a teacher, and has no regions of interest.", "Give a student, such as a run folder.")
     if not path.exists():
@@ -88,8 +85,7 @@ def open_model(name: str | Path, *, console: Console | None = None) -> SparseFor
             "weights are not named as the authors'.",
             "Give a run folder, its model.safetensors, or a file that the authors released.",
         )
-    activation: released.OfficialActivation = "quick_gelu" if released.head_of(state) == "projection" else "gelu"
-    return load_official(state, activation=activation)
+    return load_official(state, activation=released.activation_of(state))
 
 
 create_model = _shared(released.create_model)

@@ -22,8 +22,8 @@ from sparseformers.integrations.timm_settings import timm_settings
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.named import NAMED_CONFIGS, named_config
-from sparseformers.released import RELEASES, create_model, download_official
-from sparseformers.released.releases import RELEASE_URL
+from sparseformers.released import RELEASES, create_model
+from sparseformers.released.load import RELEASE_URL
 from sparseformers.saving import load
 from sparseformers.teachers.timm import check_version
 from sparseformers.torchvision_guard import import_torchvision
@@ -49,7 +49,7 @@ RELEASED = {
 default_cfgs = generate_default_cfgs(
     {
         **{
-            name: timm_settings(config) | RELEASED | {"url": f"{RELEASE_URL}/{RELEASES[name].file}"}
+            name: timm_settings(config) | RELEASED | {"url": f"{RELEASE_URL}/{RELEASES[name]}"}
             for name, config in NAMED_CONFIGS.items()
         },
         "sf_run": timm_settings(RUN_CONFIG),
@@ -152,10 +152,10 @@ def _named(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """A named size, pretrained with the authors' weights unless timm was told of others."""
     check_version()
     source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
-    elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name].file}"
+    elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name]}"
     if not pretrained or elsewhere:
         return _build(name, partial(_network, SparseFormer(named_config(name))), pretrained, options)
-    released = create_model(name, source=download_official(name, options.get("cache_dir")))
+    released = create_model(name, pretrained=True, cache=options.get("cache_dir"))
     return _build(name, partial(_network, released), False, options)
 
 

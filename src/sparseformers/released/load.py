@@ -1,7 +1,10 @@
-"""Loading the authors' released weights: strictly, into our network."""
+"""The files that the authors released: which there are, fetching them, and loading them strictly into our network."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,46 +12,164 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseformers.config import SparseFormerConfig
-from sparseformers.errors import WeightsError
+from sparseformers.config import FocusingConfig, SparseFormerConfig
+from sparseformers.errors import ConfigError, WeightsError, suggest
 from sparseformers.model import SparseFormer
+from sparseformers.named import named_config
 from sparseformers.released.names import name_table, rename, reverse
-from sparseformers.released.shapes import OfficialActivation, config_from_state, head_of, variant_of_config
+from sparseformers.released.shapes import TITLES, OfficialActivation, config_from_state, head_of, variant_of_config
 from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.files import read_weights, unwrap
 
+RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-refactor"
+
+CACHE_VARIABLE = "SPARSEFORMERS_CACHE"
+"""Environment variable that names another cache folder."""
+
+
+RELEASES: Mapping[str, str] = {
+    "sf_v1_tiny": "sparseformer_v1_tiny_converted.pth",
+    "sf_v1_small": "sparseformer_v1_small_converted.pth",
+    "sf_v1_base": "sparseformer_v1_base_converted.pth",
+    "sf_base_augreg": "sparseformer_btsp_augreg_base_converted.pth",
+    "sf_large_augreg": "sparseformer_btsp_augreg_large_converted.pth",
+    "sf_base_clip": "sparseformer_btsp_openai_clip_base_converted.pth",
+    "sf_large_clip": "sparseformer_btsp_openai_clip_large_converted.pth",
+}
+"""The released files by the names of their sizes in :data:`sparseformers.named.NAMED_CONFIGS`."""
+
+
+def released_file(name: str) -> str:
+    """The released file of a named size; raises ConfigError for an unknown name, with the nearest ones."""
+    if name not in RELEASES:
+        known = ", ".join(RELEASES)
+        raise ConfigError(
+            f"The authors released no model of the name '{name}'.", f"{suggest(name, RELEASES)} Known: {known}.".strip()
+        )
+    return RELEASES[name]
+
+
+def released_config(name: str) -> SparseFormerConfig:
+    """The configuration of a named size as the authors trained it.
+
+    The bootstrapped ones have another layout of the RoI position encoding than the appendix, and an epsilon of 1e-5 in all
+    LayerNorms.
+    """
+    config = named_config(name)
+    if not isinstance(config.focusing, FocusingConfig):
+        return config
+    block = dataclasses.replace(config.cortex.block, norm_eps=1e-5)
+    return dataclasses.replace(
+        config,
+        focusing=dataclasses.replace(config.focusing, position_encoding="released"),
+        cortex=dataclasses.replace(config.cortex, block=block),
+    )
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: the folder in ``SPARSEFORMERS_CACHE``, or ``sparseformers`` in PyTorch Hub's folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir()) / "sparseformers"
+
+
+def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str = RELEASE_URL) -> dict[str, Tensor]:
+    """The weights that the authors released of a named size, under their names; fetched once and kept in a cache.
+
+    Args:
+        name: such as ``sf_base_augreg``.
+        cache: the folder to keep the file in; :func:`cache_folder` by default.
+        base_url: where the files lie.
+
+    Raises:
+        ConfigError: if no model of the name was released.
+        WeightsError: if the file cannot be fetched or read, with how to fetch it by hand.
+    """
+    file, folder = released_file(name), cache_folder() if cache is None else Path(cache)
+    url, path = f"{base_url}/{file}", folder / file
+    try:
+        content = torch.hub.load_state_dict_from_url(
+            url, str(folder), map_location="cpu", progress=sys.stderr.isatty(), weights_only=True
+        )
+    except Exception as error:  # torch.hub raises what the network, the disk or the bytes of the file lead it to
+        if path.is_file():
+            raise WeightsError(
+                f"The file '{path}' cannot be read as weights ({type(error).__name__}).",
+                f"It may be cut short: delete it and run this again, or fetch {url} by hand and put it there.",
+            ) from None
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"The released weights of '{name}' could not be fetched from {url} ({type(error).__name__}: {reason}).",
+            f"Check the network; or fetch that file by hand and put it at '{path}', or give it as --from FILE (source=FILE).",
+        ) from error
+    return unwrap(content, what=f"the file '{path}'")
+
+
+def create_model(
+    name: str, *, pretrained: bool = False, source: str | Path | None = None, cache: str | Path | None = None
+) -> SparseFormer:
+    """Creates a named SparseFormer, with random or with the authors' released weights.
+
+    Args:
+        name: ``sf_base_augreg``, ``sf_large_augreg``, ``sf_base_clip``, ``sf_large_clip``, ``sf_v1_tiny``, ``sf_v1_small`` or
+            ``sf_v1_base``.
+        pretrained: with the weights that the authors released, fetched once and kept in a cache; random ones otherwise.
+        source: the released file, where it was fetched by hand; implies ``pretrained``.
+        cache: the folder that fetched files are kept in, if not the one in ``SPARSEFORMERS_CACHE`` or PyTorch Hub's.
+
+    Returns:
+        The model, in evaluation mode if it is pretrained. Bootstrapped ones have the released weights' position encoding
+        and LayerNorm epsilon then, and the appendix's and the teacher's otherwise.
+
+    Raises:
+        ConfigError: for an unknown name.
+        WeightsError: if the file cannot be fetched or read, is damaged, or is another model's.
+    """
+    config = named_config(name)
+    if source is None and not pretrained:
+        return SparseFormer(config)
+    path = Path(source or released_file(name))
+    state = fetch_official(name, cache) if source is None else read_official(path)
+    config = config_from_state(state, activation_of(state))
+    _check_is(name, config, path)
+    return build(config, state, what=f"'{path}'")
+
 
 def load_official(source: str | Path | Mapping[str, Any], *, activation: OfficialActivation = "gelu") -> SparseFormer:
-    """Loads weights that the authors of SparseFormer released; what network they belong to is read off names and shapes.
+    """Loads weights that the authors of SparseFormer released; names and shapes tell which network they belong to.
 
     Args:
         source: a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``.
         activation: of the cortex: ``gelu``, or ``quick_gelu`` for the models bootstrapped from OpenAI's CLIP.
 
     Returns:
-        The model in evaluation mode, float32. It normalises for itself: give it images in [0, 1].
+        The model in evaluation mode, float32. It normalises images itself: give it images in [0, 1].
 
     Raises:
         WeightsError: if the file is missing, damaged or carries code, if the weights are not those of one of the authors'
             networks, if any is missing, unexpected or of another shape, or if the activation is not that of the network.
     """
     state = read_official(source)
-    config = config_from_state(state, activation)
-    return build(config, state, what=name_of(source))
+    what = "the given state dict" if isinstance(source, Mapping) else f"'{source}'"
+    return build(config_from_state(state, activation), state, what=what)
 
 
 def read_official(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict under the authors' names that ``source`` is, holds, or has under ``model``."""
+    """Reads a state dict under the authors' names from a file or mapping, which may have it under ``model``."""
     if isinstance(source, Mapping):
-        return unwrap(source, what=name_of(source))
+        return unwrap(source, what="the given state dict")
     path = Path(source)
     if not path.is_file():
         raise WeightsError(f"There is no weight file '{path}'.", "Check the path; sparseformers.create_model fetches by name.")
     return read_weights(path)
 
 
+def activation_of(state: Mapping[str, Tensor]) -> OfficialActivation:
+    """The activation that goes with released weights: OpenAI's CLIP, which ends in a projection, has quick GELU."""
+    return "quick_gelu" if head_of(state) == "projection" else "gelu"
+
+
 def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str) -> SparseFormer:
-    """The network of a configuration with the authors' weights.
+    """Builds the network of a configuration with the authors' weights.
 
     Args:
         config: from :func:`config_from_state`.
@@ -67,10 +188,23 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
     return student.eval()
 
 
-def name_of(source: str | Path | Mapping[str, Any]) -> str:
-    """What to call a source in messages."""
-    return "the given state dict" if isinstance(source, Mapping) else f"'{source}'"
-
-
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
+    """Raises WeightsError, saying which model the file is instead, unless its configuration is the one of ``name``."""
+    asked = released_config(name)
+    if config == asked:
+        return
+    other = next((other for other in RELEASES if released_config(other) == config), None)
+    if other is not None:
+        raise WeightsError(
+            f"The file '{path}' is the one of '{other}', not of '{name}'.", f"Give {released_file(name)}, or ask for '{other}'."
+        )
+    found, wanted = TITLES[variant_of_config(config)], TITLES[variant_of_config(asked)]
+    network = f"its network is the {found}, not the {wanted}" if found != wanted else "it has the sizes of no released model"
+    raise WeightsError(
+        f"The file '{path}' is not the one of '{name}': {network}.",
+        f"Give {released_file(name)}; sparseformers.load_official loads a file as what it is.",
+    )

@@ -1,4 +1,4 @@
-"""From the names in the authors' weight files to ours and back, for both of their networks."""
+"""The names of weights in the authors' files and ours, for both of their networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Variant = Literal["bootstrapped", "original"]
 Head = Literal["classifier", "projection"]
 
 FIRST_BLOCK = 3
-"""The authors' layer that is the cortex's first block; before it come the focusing layer, the widening and the last look."""
+"""The authors' layer that is the cortex's first block; before it come the focusing layer, the widening and the last sampling."""
 
 SHARED: Mapping[str, str] = {
     "initial_roi.weight": "focusing.initial_rois",
@@ -20,7 +20,7 @@ SHARED: Mapping[str, str] = {
     "layers.0.roi_adjust_module": "focusing.layer.adjustment.delta",
     "norm": "cortex.norm",
 }
-"""What both have: names or their beginnings, of which the longest that fits counts."""
+"""Names, or their beginnings, that both networks have; the longest that fits counts."""
 
 SAMPLING: Mapping[str, str] = {
     "roi_offset_bias": "sampling_points.bias",
@@ -28,21 +28,18 @@ SAMPLING: Mapping[str, str] = {
     "adaptive_mixing.parameter_generator": "mixing.generator",
     "adaptive_mixing.out_proj": "mixing.projection",
 }
-"""Parts of a layer that samples, in both."""
+"""Parts of a layer that samples, in both networks; each has two more."""
 
 BOOTSTRAPPED_SAMPLING: Mapping[str, str] = {
     **SAMPLING,
     "pe_transition.0": "position.norm",
     "pe_transition.1": "position.projection",
 }
-"""Parts of a layer that samples, in the bootstrapped network."""
-
 ORIGINAL_SAMPLING: Mapping[str, str] = {
     **SAMPLING,
     "adaptive_mixing.m_beta": "mixing.channel_bias",
     "adaptive_mixing.s_beta": "mixing.spatial_bias",
 }
-"""Parts of a layer that samples, in v1."""
 
 BOOTSTRAPPED: Mapping[str, str] = {
     **SHARED,
@@ -52,7 +49,7 @@ BOOTSTRAPPED: Mapping[str, str] = {
     "layers.1.0": "focusing.widen",
     "cls_embedding.weight": "cortex.prefix.tokens",
 }
-"""All but the cortex's blocks and head, in the bootstrapped network."""
+"""All names of the bootstrapped network but those of the cortex's blocks and head."""
 
 ORIGINAL: Mapping[str, str] = {
     **SHARED,
@@ -62,24 +59,18 @@ ORIGINAL: Mapping[str, str] = {
     "layers.2": "focusing.last_layer.block",
     "layers.2.roi_adjust_module": "focusing.last_layer.adjustment.delta",
 }
-"""All but the cortex's blocks and head, in v1."""
+"""All names of v1 but those of the cortex's blocks and head."""
 
 
 def name_table(variant: Variant, *, depth: int, head: Head) -> dict[str, str]:
-    """The authors' names, or beginnings of names, to ours; each of ours comes once.
-
-    Args:
-        variant: which of their networks.
-        depth: of our cortex.
-        head: what their ``proj`` is: ``projection`` for CLIP, ``classifier`` for the others.
-    """
+    """Maps the authors' names, or beginnings of names, to ours for a cortex of ``depth`` blocks; each of ours comes once."""
     table = dict(ORIGINAL if variant == "original" else BOOTSTRAPPED)
     table["proj"] = f"cortex.{head}"
     return table | {f"layers.{FIRST_BLOCK + block}": f"cortex.blocks.{block}" for block in range(depth)}
 
 
 def rename(state: Mapping[str, Value], table: Mapping[str, str]) -> dict[str, Value]:
-    """A state dict with the longest beginning of each name replaced by what the table says.
+    """Replaces the longest beginning of each name in a state dict by what the table says.
 
     Raises:
         KeyError: for a name that the table does not know.
@@ -88,7 +79,7 @@ def rename(state: Mapping[str, Value], table: Mapping[str, str]) -> dict[str, Va
 
 
 def reverse(table: Mapping[str, str]) -> dict[str, str]:
-    """The table from our names to theirs."""
+    """Turns a table from their names to ours round."""
     return {ours: theirs for theirs, ours in table.items()}
 
 

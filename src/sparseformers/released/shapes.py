@@ -1,4 +1,4 @@
-"""The configuration of one of the authors' networks, read off the names and shapes of its weights."""
+"""Reads the configuration of one of the authors' networks off the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -33,11 +33,7 @@ TITLES: Mapping[Variant, str] = {"bootstrapped": "bootstrapped SparseFormer", "o
 
 
 def variant_of(state: Mapping[str, Tensor]) -> Variant:
-    """Which of the authors' networks a state dict belongs to.
-
-    Raises:
-        WeightsError: if it is neither, naming what is missing, or has parts of both.
-    """
+    """Tells which of the authors' networks a state dict belongs to; raises WeightsError if to neither, or in parts to both."""
     found: dict[Variant, list[str]] = {variant: [name for name in names if name in state] for variant, names in MARKS.items()}
     fitting = [variant for variant, names in found.items() if names]
     if len(fitting) == 1:
@@ -55,26 +51,26 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
 
 
 def is_official(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has weights that one of the authors' networks is known by."""
+    """Tells whether a state dict has weights that only the authors' networks have."""
     return any(name in state for names in MARKS.values() for name in names)
 
 
 def variant_of_config(config: SparseFormerConfig) -> Variant:
-    """Which of the authors' networks a configuration is."""
+    """Tells which of the authors' networks a configuration is of."""
     return "original" if isinstance(config.focusing, OriginalFocusingConfig) else "bootstrapped"
 
 
 def head_of(state: Mapping[str, Tensor]) -> Head:
-    """What their ``proj`` is: a classifier has a bias, CLIP's projection has none."""
+    """Tells what the authors' ``proj`` is: a classifier has a bias, CLIP's projection has none."""
     return "classifier" if "proj.bias" in state else "projection"
 
 
 def config_from_state(state: Mapping[str, Tensor], activation: OfficialActivation = "gelu") -> SparseFormerConfig:
-    """The configuration of one of the authors' networks.
+    """Reads the configuration of one of the authors' networks off its weights.
 
     Args:
         state: weights under the authors' names; only their shapes are read.
-        activation: of the cortex: ``quick_gelu`` for OpenAI's CLIP, which no shape tells.
+        activation: of the cortex, which no shape tells: ``quick_gelu`` for OpenAI's CLIP.
 
     Raises:
         WeightsError: if the weights are of neither network, one that tells a size is missing, or the activation is one that
@@ -107,13 +103,12 @@ def _check_activation(variant: Variant, head: Head, activation: OfficialActivati
 
 
 class _Shapes:
-    """Shapes by the authors' names, with an error for what is not there."""
+    """The shapes of weights by the authors' names, with an error for a missing one."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._state = state
 
     def __call__(self, name: str, *, dimensions: int = 2) -> tuple[int, ...]:
-        """The shape of a weight of that many dimensions."""
         if name not in self._state:
             raise WeightsError(f"The weights do not fit (missing: {name}).", "Check that the file is whole.")
         shape = tuple(self._state[name].shape)
@@ -125,19 +120,26 @@ class _Shapes:
         return shape
 
     def depth(self) -> int:
-        """How many blocks of the cortex there are; a gap in their numbers is found when names are compared."""
+        """Counts the cortex's blocks; a gap in their numbers is found when names are compared."""
         layers = {name.split(".")[1] for name in self._state if name.startswith("layers.")}
         return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
+
+
+def _front_sizes(shapes: _Shapes) -> dict[str, int]:
+    """The sizes that the focusing transformers of both networks have."""
+    return {
+        "tokens": shapes("initial_roi.weight")[0],
+        "width": shapes("initial_embedding.weight")[1],
+        "channels": shapes("feat_extractor.conv1.weight", dimensions=4)[0],
+        "points": shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
+    }
 
 
 def _bootstrapped(shapes: _Shapes, head: Head, activation: OfficialActivation) -> SparseFormerConfig:
     width, outputs = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
     focusing = FocusingConfig(
-        tokens=shapes("initial_roi.weight")[0],
-        width=shapes("initial_embedding.weight")[1],
+        **_front_sizes(shapes),
         iterations=shapes("layers.0.stage_embedding.weight")[0],
-        channels=shapes("feat_extractor.conv1.weight", dimensions=4)[0],
-        points=shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
         mixing_hidden=shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0],
         position_encoding="released",
     )
@@ -165,15 +167,9 @@ def _bootstrapped(shapes: _Shapes, head: Head, activation: OfficialActivation) -
 
 def _original(shapes: _Shapes) -> SparseFormerConfig:
     cortex_width, classes = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
-    width, hidden = shapes("initial_embedding.weight")[1], shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
     # No shape tells the iterations, which share their weights, nor the heads: the defaults are those of all three sizes.
-    focusing = OriginalFocusingConfig(
-        tokens=shapes("initial_roi.weight")[0],
-        width=width,
-        channels=shapes("feat_extractor.conv1.weight", dimensions=4)[0],
-        points=shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
-        mixing_reduction=width // hidden,
-    )
+    sizes, hidden = _front_sizes(shapes), shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
+    focusing = OriginalFocusingConfig(**sizes, mixing_reduction=sizes["width"] // hidden)
     return SparseFormerConfig(
         focusing=focusing,
         cortex=CortexConfig(
