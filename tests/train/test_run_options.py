@@ -11,7 +11,7 @@ import sparseformers
 from sparseformers.evaluation import Alignment
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.held_out import HeldOut
-from sparseformers.train.reporting.meters import Meters
+from sparseformers.train.metrics import Meters
 from tests.train.runs import changed, entries, last_checkpoint, tiny_settings
 
 

@@ -17,7 +17,7 @@ from sparseformers.cli.output import print_json
 from sparseformers.cli.tables import duration
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
-from sparseformers.train.reporting.status import RunStatus, read_status
+from sparseformers.train.status import RunStatus, read_status
 
 WATCH_SECONDS = 2.0
 """Time between two looks."""

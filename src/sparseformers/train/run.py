@@ -28,25 +28,25 @@ from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.fit import fit_front
 from sparseformers.train.held_out import first_views
 from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.metrics import Trackers, chosen_trackers
 from sparseformers.train.processes.peers import Peers, together
 from sparseformers.train.processes.restart import is_restart, launch
 from sparseformers.train.processes.sharding import unsharded
 from sparseformers.train.processes.stopping import StopSignals
 from sparseformers.train.recipe import changed
 from sparseformers.train.report import write_report
-from sparseformers.train.reporting.heartbeat import Heartbeat
-from sparseformers.train.reporting.progress import TrainingProgress
-from sparseformers.train.reporting.reporter import Reporter
-from sparseformers.train.reporting.summary import (
+from sparseformers.train.reporter import Reporter
+from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.setup import Parts, gather_parts
+from sparseformers.train.status import Heartbeat
+from sparseformers.train.summary import (
     RunSummary,
+    TrainingProgress,
     measure_costs,
     summarise,
     summary_figures,
     summary_of_finished,
 )
-from sparseformers.train.reporting.trackers import Trackers, chosen_trackers
-from sparseformers.train.run_folder import RunFolder
-from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.trainer import Trainer
 
 LOGGER = logging.getLogger("sparseformers")

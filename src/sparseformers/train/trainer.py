@@ -25,13 +25,13 @@ from sparseformers.train.checkpoints.packing import Stateful
 from sparseformers.train.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.train.held_out import HeldOut
 from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.metrics import Meters
 from sparseformers.train.non_finite import NonFiniteSteps
 from sparseformers.train.objective import Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes.sharding import gathered, is_sharded, shard
 from sparseformers.train.processes.stopping import RunStopped, StopSignals
-from sparseformers.train.reporting.meters import Meters
-from sparseformers.train.reporting.reporter import Reporter
+from sparseformers.train.reporter import Reporter
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
 from sparseformers.train.step import TrainingStep, agreed

@@ -13,10 +13,10 @@ from sparseformers.train.budget import Budget
 from sparseformers.train.cache.make import is_made
 from sparseformers.train.cache.views import ViewCache, open_cache
 from sparseformers.train.checkpoints.interval import Interval
+from sparseformers.train.metrics import peak_memory
 from sparseformers.train.planning.config import PlanConfig, Scale
 from sparseformers.train.planning.forecast import Forecast, Pace, Sizes, forecast, sizes_of, view_bytes
 from sparseformers.train.planning.rehearsal import Measured, rehearse, time_teacher
-from sparseformers.train.reporting.meters import peak_memory
 from sparseformers.train.setup import Parts, gather_parts, thin
 
 ASSUMED_BYTES_PER_IMAGE = 110_000

@@ -17,10 +17,9 @@ from sparseformers.errors import ConfigError
 from sparseformers.evaluation import Cost
 from sparseformers.settings import from_dict
 from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
-from sparseformers.train.reporting.heartbeat import read_beat
-from sparseformers.train.reporting.status import RunStatus, read_status
-from sparseformers.train.reporting.summary import Costs, recorded_costs
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.status import RunStatus, read_beat, read_status
+from sparseformers.train.summary import Costs, recorded_costs
 
 Entries = Sequence[Mapping[str, Any]]
 

@@ -11,7 +11,7 @@ from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.report.collect import RunContent
 from sparseformers.train.report.figures import thinned
 from sparseformers.train.report.text import cut, duration, fixed, flattened, value_text
-from sparseformers.train.reporting.summary import Costs
+from sparseformers.train.summary import Costs
 
 MOST_MEASUREMENTS = 40
 """Rows of the table of measurements."""

@@ -17,10 +17,9 @@ from sparseformers.cli.status import curve, status_table
 from sparseformers.errors import RunError
 from sparseformers.settings import to_dict
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
+from sparseformers.train import status as status_module
 from sparseformers.train.checkpoints.state import TrainingState
-from sparseformers.train.reporting import heartbeat
-from sparseformers.train.reporting.heartbeat import Beat, Heartbeat, read_beat
-from sparseformers.train.reporting.status import read_status
+from sparseformers.train.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.step import TrainingStep
 from tests.train.runs import changed, tiny_settings
 
@@ -80,7 +79,7 @@ def test_status__of_a_finished_run(settings: BootstrapConfig, tmp_path: Path) ->
 def test_status__while_it_runs_and_when_it_was_interrupted(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
     run, seen = tmp_path / "my run", []
 
     def look_and_stop(_step: TrainingStep, *_given: object, **_named: object) -> None:
@@ -159,7 +158,7 @@ def test_status__of_what_is_no_run(tmp_path: Path) -> None:
 
 
 def test_heartbeat__goes_on_by_itself_and_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
     path = tmp_path / "heartbeat.json"
     with Heartbeat(path, writes=True) as beats:
         first = read_beat(path)

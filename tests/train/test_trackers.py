@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate import tracking
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.reporting import trackers
-from sparseformers.train.reporting.trackers import Trackers, chosen_trackers
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, metrics, resume
+from sparseformers.train.metrics import Trackers, chosen_trackers
 from tests.train.runs import changed, entries, tiny_settings
 
 
@@ -42,7 +42,7 @@ def test_chosen_trackers__auto_is_tensorboard_where_it_is_installed(monkeypatch:
     assert chosen_trackers(("auto",)) == ("tensorboard",)
     assert chosen_trackers(("none",)) == chosen_trackers(()) == ()
     assert chosen_trackers(("wandb", "tensorboard", "wandb")) == ("wandb", "tensorboard")
-    monkeypatch.setattr(trackers, "find_spec", lambda _name: None)
+    monkeypatch.setattr(metrics, "find_spec", lambda _name: None)
     assert chosen_trackers(("auto",)) == ()
     with pytest.raises(MissingExtraError) as caught:
         chosen_trackers(("wandb",))
@@ -55,7 +55,7 @@ def test_chosen_trackers__auto_is_tensorboard_where_it_is_installed(monkeypatch:
 def test_bootstrap__refuses_a_tracker_that_is_not_installed_before_it_writes(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda _name: None)
+    monkeypatch.setattr(metrics, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError):
         bootstrap(changed(settings, trackers=("trackio",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -99,7 +99,7 @@ def test_trackers__one_that_fails_stops_nothing_and_is_left_out(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = _Broken()
-    monkeypatch.setattr(trackers, "WandBTracker", lambda *_given, **_named: broken)
+    monkeypatch.setattr(tracking, "WandBTracker", lambda *_given, **_named: broken)
     summary = bootstrap(changed(settings, trackers=("wandb",)), tmp_path / "run")
     assert summary.samples == 8
     assert broken.logged == 1

@@ -10,11 +10,10 @@ import torch
 
 from sparseformers.evaluation import Alignment, Drift
 from sparseformers.train.checkpoints.state import TrainingState
-from sparseformers.train.reporting.heartbeat import Heartbeat
-from sparseformers.train.reporting.meters import Meters
-from sparseformers.train.reporting.progress import TrainingProgress
-from sparseformers.train.reporting.trackers import Trackers
+from sparseformers.train.metrics import Meters, Trackers
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.status import Heartbeat
+from sparseformers.train.summary import TrainingProgress
 
 LOGGER = logging.getLogger("sparseformers")
 

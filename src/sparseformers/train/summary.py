@@ -1,24 +1,30 @@
-"""What came of a run: the figures that the command prints and the model card has."""
+"""What a run came to: the figures that the command prints and the model card has; and the progress bar on the way there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.inheritance import InheritReport
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.reporting.meters import peak_memory
+from sparseformers.train.metrics import peak_memory
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from sparseformers.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What came of a run."""
+    """What a run came to."""
 
     path: Path
     """The run folder."""
@@ -33,29 +39,24 @@ class RunSummary:
     data_wait: float
     """Share of the time spent waiting for images, in [0, 1]."""
     peak_memory_gib: float
-    """Most memory held."""
     skipped: int
     """Images that could not be read."""
     non_finite_steps: int
     """Steps that were skipped because the loss or its gradient was not a finite number."""
     student_cost: Cost
-    """Of the student at the run's image size."""
+    """At the run's image size, as the teacher's."""
     teacher_cost: Cost
-    """Of the teacher at the run's image size."""
     report: InheritReport
-    """What was inherited."""
     view_cache: Path | None
     """The cache of views that was trained on, a folder named by its key; None without one."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What student and teacher do for an image of the run, which no step of a training changes."""
+    """Costs of student and teacher for an image of the run, which no step of a training changes."""
 
     student: Cost
-    """Of the student at the run's image size."""
     teacher: Cost
-    """Of the teacher at the run's image size."""
     patch_tokens: int
     """Patches that the teacher cuts such an image into."""
 
@@ -73,7 +74,7 @@ def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
 
 
 def summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignment) -> RunSummary:
-    """What came of a training that has just ended."""
+    """The summary of a training that has just ended."""
     state, meters = trainer.state, trainer.meters
     costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
@@ -100,7 +101,7 @@ def summary_figures(summary: RunSummary) -> dict[str, Any]:
 
 
 def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
-    """What came of a run that is at its end, from its folder."""
+    """The summary of a run that is at its end, from its folder."""
     figures = run.read_figures()
     entries = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
     waits = [entry["data_wait"] for entry in entries]
@@ -120,3 +121,56 @@ def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
         report=parts.inheritance.report,
         view_cache=parts.cache_folder,
     )
+
+
+class TrainingProgress:
+    """A bar with rate and time left; without a terminal, one line for each measurement.
+
+    Args:
+        console: to write to; only the main process has one that is not quiet.
+        progress: how much of the budget is spent at the start, in [0, 1].
+    """
+
+    def __init__(self, console: Console, progress: float) -> None:
+        self.console = console
+        self.held_out = "-"
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("bootstrap", total=1.0, figures="starting")
+        self._bar.update(self._task, completed=progress)
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def move(self, progress: float) -> None:
+        """Shows how much of the budget is spent, in [0, 1]."""
+        self._bar.update(self._task, completed=progress)
+
+    def step(self, progress: float, *, loss: float, images_per_second: float, data_wait: float) -> None:
+        """Shows the share of the budget that is spent, and figures of late."""
+        figures = f"loss {loss:.3f}  held-out {self.held_out}  {images_per_second:.0f} img/s  data wait {data_wait:.0%}"
+        self._bar.update(self._task, completed=progress, figures=figures)
+
+    def measured(self, progress: float, samples: int, alignment: Alignment) -> None:
+        """Reports a measurement on the held-out images."""
+        self.held_out = f"{alignment.centred_cosine:.3f}"
+        self.console.print(
+            f"[dim]{progress:4.0%} {samples:>9,} images[/dim]  held-out centred cosine [bold]{self.held_out}[/bold]"
+            f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
+            f" neighbours {alignment.neighbour_agreement:.0%})",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,41 +1,141 @@
-"""How a run is doing, from its folder alone: nothing is loaded, and the run need not be on this machine."""
+"""How a run is doing: the signs of life that it writes, and its status, read from its folder alone, also from another machine."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import shlex
+import socket
 import statistics
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
+from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.budget import Budget
-from sparseformers.train.reporting.heartbeat import SILENT_SECONDS, Beat, is_gone, read_beat
+from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.run_folder import RunFolder
 
+BEAT_SECONDS = 5.0
+"""Time between two signs of life."""
+SILENT_SECONDS = 60.0
+"""A run that was not heard of for so long is taken for dead."""
 RECENT = 5
 """So many lines of the metrics are "of late"."""
 CURVE = 40
-"""Losses that the summary keeps, for a curve."""
+"""Losses that the status keeps, for a curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """A sign of life."""
+
+    state: Literal["running", "finished", "stopped"]
+    """What the process says of itself; it cannot say that it was killed."""
+    reason: str = ""
+    """Why it stopped."""
+    at: float
+    """Seconds since 1970, by the clock of its machine."""
+    host: str
+    pid: int
+    samples: int = 0
+    """Images seen."""
+    progress: float = 0.0
+    """Share of the budget that is spent, in [0, 1]."""
+    seconds: float = 0.0
+    """Time spent training."""
+
+
+class Heartbeat:
+    """Writes signs of life from a thread of its own as long as the context lasts, and how it ended.
+
+    A file that cannot be written stops nothing: the training has to say so itself.
+
+    Args:
+        path: the file.
+        writes: whether this is the main process; the others are silent.
+    """
+
+    def __init__(self, path: Path, *, writes: bool) -> None:
+        self.path, self.writes = path, writes
+        self._beat = Beat(state="running", at=time.time(), host=socket.gethostname(), pid=os.getpid())
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        if self.writes:
+            self._write()
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.writes:
+            return
+        self._over.set()
+        self._thread.join()
+        if kind is None:
+            self._beat = dataclasses.replace(self._beat, state="finished")
+        else:
+            reason = "interrupted" if issubclass(kind, KeyboardInterrupt) else f"{kind.__name__}: {error}"
+            self._beat = dataclasses.replace(self._beat, state="stopped", reason=reason)
+        self._write()
+
+    def tell(self, state: TrainingState, progress: float) -> None:
+        """Sets how far the next sign says that the training is."""
+        self._beat = dataclasses.replace(self._beat, samples=state.samples, progress=progress, seconds=state.seconds)
+
+    def _repeat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            self._write()
+
+    def _write(self) -> None:
+        # Not by way of tempfile, whose lock a data worker that is forked at this moment would inherit for good.
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        with suppress(OSError):
+            temporary.write_text(json.dumps(to_dict(dataclasses.replace(self._beat, at=time.time()))) + "\n", encoding="utf-8")
+            os.replace(temporary, self.path)
+
+
+def read_beat(path: Path) -> Beat | None:
+    """The last sign of life; None if there never was one, or it cannot be read."""
+    try:
+        return from_dict(Beat, json.loads(path.read_text(encoding="utf-8")))
+    except Exception:  # a file of another version, or of anything else, says nothing
+        return None
+
+
+def is_gone(beat: Beat) -> bool:
+    """Whether its process is known to have ended; False for those of other machines, of which nobody can tell here."""
+    if os.name != "posix" or beat.host != socket.gethostname():
+        return False
+    try:
+        os.kill(beat.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is another user's
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """A run at the moment of looking."""
+    """A run at the moment of asking; figures that are not known yet are None. Times of day are seconds since 1970."""
 
     path: Path
-    """The run folder."""
     state: Literal["running", "finished", "stopped", "dead", "unknown"]
     """``stopped`` said so itself; ``dead`` did not; a folder without any sign of life is ``unknown``."""
     message: str
     """The state in a sentence."""
     last_sign: float | None
-    """When it was last heard of, in seconds since 1970."""
+    """When it was last heard of."""
     host: str | None
-    """Where it ran last."""
     pid: int | None
-    """As which process."""
     progress: float
     """Share of the budget that is spent, in [0, 1]."""
     samples: int
@@ -45,29 +145,25 @@ class RunStatus:
     seconds: float
     """Time spent training, over all resumptions."""
     seconds_left: float | None
-    """Estimated from the rate of late; None if that is not known yet."""
+    """Estimated from the rate of late."""
     loss: float | None
     """Mean of the last lines."""
     loss_change: float | None
-    """By how much of it that is more than the mean of as many lines before."""
+    """Relative to the mean of as many lines before."""
     losses: tuple[float, ...]
     """Of the last lines, oldest first."""
     held_out_first: float | None
     """Centred cosine on the held-out images before the first step."""
     held_out_best: float | None
-    """The highest so far."""
     held_out_last: float | None
-    """The newest."""
     cosine_mean: float | None
-    """Mean of the plain cosine, the newest."""
     cosine_p05: float | None
-    """Its 5th percentile."""
+    """The 5th percentile of the plain cosine."""
     images_per_second: float | None
     """Of late, over all processes."""
     data_wait: float | None
     """Share of the time spent waiting for images of late, in [0, 1]."""
     peak_memory_gib: float | None
-    """Most memory held."""
     non_finite_steps: int
     """Steps that were skipped because something was not a finite number."""
     skipped_images: int
@@ -75,13 +171,12 @@ class RunStatus:
     checkpoint: Path | None
     """The newest one to resume from."""
     checkpoint_time: float | None
-    """When it was written, in seconds since 1970."""
     resume: str | None
     """The command that goes on with it, where there is something to go on with and nobody is at it."""
 
 
 def read_status(path: Path, *, now: float | None = None) -> RunStatus:
-    """Looks at a run.
+    """Reads how a run is doing.
 
     Args:
         path: the run folder.
@@ -99,7 +194,7 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
     state, message = _state(run, beat, now)
     rate = _recent(steps, "images_per_second")
     checkpoint = next(reversed(run.checkpoint_folders()), None)
-    finished_or_at_it = state in ("finished", "running")
+    can_be_resumed = checkpoint is not None and state not in ("finished", "running")
     return RunStatus(
         path=path,
         state=state,
@@ -127,13 +222,11 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
         skipped_images=_skipped(run.skipped),
         checkpoint=checkpoint,
         checkpoint_time=checkpoint.stat().st_mtime if checkpoint else None,
-        resume=None if finished_or_at_it or checkpoint is None else f"sparseformers resume {shlex.quote(str(path))}",
+        resume=f"sparseformers resume {shlex.quote(str(path))}" if can_be_resumed else None,
     )
 
 
-class _Place(NamedTuple):
-    """How far a run is."""
-
+class _Reached(NamedTuple):
     samples: int
     seconds: float
     progress: float
@@ -142,7 +235,7 @@ class _Place(NamedTuple):
 def _state(
     run: RunFolder, beat: Beat | None, now: float
 ) -> tuple[Literal["running", "finished", "stopped", "dead", "unknown"], str]:
-    """What has become of the process, without trusting the number of a process on another machine."""
+    """The state and a sentence on it; the number of a process on another machine is not trusted."""
     if beat is None:
         if run.card.is_file():  # it is written last
             return "finished", "It is finished."
@@ -168,17 +261,17 @@ def _when(moment: float, now: float) -> str:
     return f"{clock} ({ago:.0f} s ago)"
 
 
-def _place(resolved: Mapping[str, Any], beat: Beat | None, entries: Sequence[Mapping[str, Any]]) -> _Place:
-    """From the sign of life or the metrics, whichever is newer."""
+def _place(resolved: Mapping[str, Any], beat: Beat | None, entries: Sequence[Mapping[str, Any]]) -> _Reached:
+    """How far the run is, by the sign of life or the metrics, whichever is newer."""
     last = entries[-1] if entries else {"samples": 0, "seconds": 0.0}
     samples, seconds = int(last["samples"]), float(last["seconds"])
     if beat is not None and beat.samples >= samples:
-        return _Place(beat.samples, beat.seconds, beat.progress)
+        return _Reached(beat.samples, beat.seconds, beat.progress)
     budget = Budget(resolved.get("budget_samples"), resolved.get("budget_seconds"))
-    return _Place(samples, seconds, budget.progress(samples=samples, seconds=seconds))
+    return _Reached(samples, seconds, budget.progress(samples=samples, seconds=seconds))
 
 
-def _seconds_left(resolved: Mapping[str, Any], place: _Place, rate: float | None) -> float | None:
+def _seconds_left(resolved: Mapping[str, Any], place: _Reached, rate: float | None) -> float | None:
     if resolved.get("budget_seconds"):
         return max(0.0, float(resolved["budget_seconds"]) - place.seconds)
     total = resolved.get("budget_samples")
@@ -191,7 +284,7 @@ def _recent(entries: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def _change(losses: Sequence[float]) -> float | None:
-    """The mean of the last lines against that of as many lines before, as a share of the latter."""
+    """The mean of the last lines relative to that of as many lines before."""
     late, before = losses[-RECENT:], losses[-2 * RECENT : -RECENT]
     if len(before) < RECENT or not (reference := statistics.fmean(before)):
         return None

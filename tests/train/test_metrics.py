@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sparseformers.train.reporting.meters import Meters, peak_memory
+from sparseformers.train.metrics import Meters, peak_memory
 
 CPU = torch.device("cpu")
 

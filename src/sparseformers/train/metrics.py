@@ -1,0 +1,244 @@
+"""The figures of a training as it goes: meters, the lines of ``metrics.jsonl``, and trackers beside them.
+
+Trackers are TensorBoard, Weights & Biases and trackio, by way of accelerate. They never stop a training: one that fails, for want
+of a network for example, is left out from there on, and the log says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sparseformers.errors import ConfigError, MissingExtraError
+from sparseformers.files import write_json
+from sparseformers.settings import to_dict
+from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+Item = TypeVar("Item")
+LOGGER = logging.getLogger("sparseformers")
+
+
+class Meters:
+    """Loss, gradient norms, images a second and the share of time spent waiting for data, since the last reading.
+
+    Args:
+        device: whose memory is measured; the figures themselves are summed in the host's memory.
+        every: steps between two readings; a number and not a time, so that a run that was stopped and resumed has the same.
+    """
+
+    def __init__(self, device: torch.device, *, every: int = 10) -> None:
+        self.device, self.every = device, every
+        self.images = self.non_finite = self.overflows = 0
+        self.total_seconds = self.total_waited = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._loss, self._norm = torch.zeros(()), torch.zeros(())
+        self._norms: dict[str, Tensor] = {}
+        self._steps = self._images = 0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Passes batches on and measures how long they were waited for."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def step(self, loss: Tensor, norm: Tensor | None, images: int, *, norms: Mapping[str, Tensor] | None = None) -> None:
+        """Adds one optimiser step.
+
+        Args:
+            loss: of the step, in the host's memory as the norms are.
+            norm: of the gradient before clipping.
+            images: seen in it, over all processes.
+            norms: of the gradient before clipping, by group of parameters.
+        """
+        self._loss += loss.detach()
+        if norm is not None:
+            self._norm += norm.detach()
+        for name, value in (norms or {}).items():
+            self._norms[name] = self._norms.get(name, torch.zeros(())) + value.detach()
+        self._steps += 1
+        self._count(images)
+
+    def skipped(self, images: int, *, overflow: bool) -> None:
+        """Adds a step that was skipped: it takes time and images, but has no loss.
+
+        Args:
+            images: seen in it, over all processes.
+            overflow: whether float16's scaler was looking for its scale; otherwise something was not a finite number.
+        """
+        self.overflows += overflow
+        self.non_finite += not overflow
+        self._count(images)
+
+    def _count(self, images: int) -> None:
+        self._images += images
+        self.images += images
+
+    def due(self) -> bool:
+        """Whether it is time to read."""
+        return self._steps >= self.every
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last reading, and how many steps were skipped so far; starts over."""
+        elapsed = time.perf_counter() - self._since
+        figures = {
+            "loss": round(float(self._loss) / self._steps, 7),
+            "gradient_norm": round(float(self._norm) / self._steps, 4),
+            **{f"gradient_norm_{name}": round(float(value) / self._steps, 4) for name, value in self._norms.items()},
+            "images_per_second": round(self._images / elapsed, 2),
+            "data_wait": round(self._waited / elapsed, 4),
+            "peak_memory_gib": round(peak_memory(self.device) / 2**30, 2),
+            "non_finite_steps": self.non_finite,
+            "overflow_steps": self.overflows,
+        }
+        self.total_seconds += elapsed
+        self.total_waited += self._waited
+        self._clear()
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums since the last reading, without times: a resumed run goes on summing."""
+        return {
+            "loss": float(self._loss),
+            "norm": float(self._norm),
+            "norms": {name: float(value) for name, value in self._norms.items()},
+            "steps": self._steps,
+            "images": self._images,
+            "non_finite": self.non_finite,
+            "overflows": self.overflows,
+            "total_images": self.images,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a state of :meth:`state_dict`."""
+        self._loss.fill_(state["loss"])
+        self._norm.fill_(state["norm"])
+        self._norms = {name: torch.tensor(value) for name, value in state["norms"].items()}
+        self._steps, self._images = int(state["steps"]), int(state["images"])
+        self.images = int(state["total_images"])
+        self.non_finite, self.overflows = int(state["non_finite"]), int(state["overflows"])
+
+    def data_wait(self) -> float:
+        """Share of the whole training spent waiting for data, in [0, 1]."""
+        return self.total_waited / self.total_seconds if self.total_seconds else 0.0
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: on the accelerator, or by this process and its largest data worker."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+
+
+def chosen_trackers(asked: Sequence[str]) -> tuple[str, ...]:
+    """Resolves ``--trackers`` on this machine, before anything is loaded.
+
+    Raises:
+        MissingExtraError: for a tracker that is named and not installed.
+        ConfigError: for ``none`` or ``auto`` beside others.
+    """
+    if alone := [name for name in asked if name in ("none", "auto")]:
+        if len(asked) > 1:
+            raise ConfigError(
+                f"--trackers {' '.join(asked)} is at odds with itself.", f"Give '{alone[0]}' alone, or leave it out."
+            )
+        return ("tensorboard",) if alone == ["auto"] and find_spec("tensorboard") else ()
+    for name in asked:
+        if find_spec(name) is None:
+            raise MissingExtraError.for_package(name, name)
+    return tuple(dict.fromkeys(asked))
+
+
+class Trackers:
+    """The trackers of one run; a run that is resumed goes on in the same ones.
+
+    Args:
+        settings: of the run.
+        run: its folder; TensorBoard's files and those of Weights & Biases lie in it.
+        samples: images seen before.
+        writes: whether this is the main process; the others track nothing.
+    """
+
+    def __init__(self, settings: BootstrapConfig, run: RunFolder, *, samples: int, writes: bool) -> None:
+        self._open: dict[str, GeneralTracker] = {}
+        for name in chosen_trackers(settings.trackers) if writes else ():
+            self._guarded(name, lambda name=name: self._start(name, settings, run, samples))  # type: ignore[misc]
+
+    def log(self, kind: str, figures: Mapping[str, Any], samples: int) -> None:
+        """Passes numbers on as ``kind/name``, at the step ``samples``."""
+        values = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, int | float)}
+        for name, tracker in list(self._open.items()):
+            self._guarded(name, lambda tracker=tracker: tracker.log(values, step=samples))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Ends the trackers' runs."""
+        for name, tracker in list(self._open.items()):
+            self._guarded(name, tracker.finish)
+        self._open.clear()
+
+    def _start(self, name: str, settings: BootstrapConfig, run: RunFolder, samples: int) -> None:
+        tracker = _make_tracker(name, settings, run, samples)
+        tracker.start()
+        self._open[name] = tracker
+        if name == "tensorboard" and not samples:
+            tracker.log({"settings": f"```json\n{json.dumps(to_dict(settings), indent=2)}\n```"}, step=0)
+
+    def _guarded(self, name: str, work: Callable[[], object]) -> None:
+        """Does something with a tracker, and leaves the tracker out if that fails."""
+        try:
+            work()
+        except Exception as error:  # whatever a network, a server or a full disk leads its library to
+            self._open.pop(name, None)
+            LOGGER.warning("the training goes on without %s: %s: %s", name, type(error).__name__, error)
+
+
+def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples: int) -> GeneralTracker:
+    """The tracker of that name, not started."""
+    from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
+
+    if name == "tensorboard":
+        # What a stopped run wrote after its checkpoint is measured again.
+        return TensorBoardTracker("", run.path / "tensorboard", purge_step=samples + 1 if samples else None)
+    title, identity = run.path.absolute().name, _identity(run.path / "tracker.json")
+    if name == "wandb":
+        return WandBTracker(
+            settings.tracker_project,
+            id=identity,
+            name=title,
+            dir=str(run.path),
+            resume="allow",
+            config=to_dict(settings),
+            settings={"console": "off"},  # the log and the bar are ours
+        )
+    return TrackioTracker(settings.tracker_project, name=f"{title}-{identity}", resume="allow", config=to_dict(settings))
+
+
+def _identity(path: Path) -> str:
+    """The run's name at trackers that know many: made once, so that a resumed run finds itself."""
+    if not path.is_file():
+        write_json(path, {"id": uuid.uuid4().hex[:8]})
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
