@@ -13,7 +13,7 @@ import sparseformers
 from sparseformers.data import Batch, evaluation_view, fixed_views, read_image
 from sparseformers.evaluation import Drift
 from sparseformers.train import RunFolder, bootstrap, resume
-from sparseformers.train.held_out import HeldOut, Look
+from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images
@@ -100,10 +100,10 @@ def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
 
 def test_moments__are_few_however_often_is_measured_and_those_after_a_checkpoint_go(tmp_path: Path) -> None:
     record, written = HeldOutRecord(tmp_path / "held_out"), {}
-    look = Look(Drift(0, 0, 0, 0, 0), torch.rand(9, 2, 5, 4), torch.rand(9, 5, 4, 2))
+    followed = FollowedRoIs(Drift(0, 0, 0, 0, 0), torch.rand(9, 2, 5, 4), torch.rand(9, 5, 4, 2))
     record.folder.mkdir()
     for step in range(101):
-        record._write_rois(look, samples=10 * step, progress=step / 100)
+        record._write_rois(followed, samples=10 * step, progress=step / 100)
         written[10 * step] = {path.name for path in record.folder.iterdir()}
     kept = [moment.samples for moment in record.moments()]
     assert kept == [0, 130, 250, 380, 500, 630, 750, 880, 1000]
@@ -112,7 +112,7 @@ def test_moments__are_few_however_often_is_measured_and_those_after_a_checkpoint
     record.rewind(600)
     assert [moment.samples for moment in record.moments()] == [0, 130, 250, 380, 500]
     for step in range(61, 101):
-        record._write_rois(look, samples=10 * step, progress=step / 100)
+        record._write_rois(followed, samples=10 * step, progress=step / 100)
     assert {path.name for path in record.folder.iterdir()} == written[1000]
     record.rewind(None)
     assert not list(record.folder.iterdir())
@@ -121,7 +121,7 @@ def test_moments__are_few_however_often_is_measured_and_those_after_a_checkpoint
 def test_points__of_an_image_are_at_most_so_many(tmp_path: Path) -> None:
     record = HeldOutRecord(tmp_path)
     points = torch.rand(4, 100, 400, 2)
-    record._write_rois(Look(Drift(0, 0, 0, 0, 0), torch.rand(4, 1, 100, 4), points), samples=0, progress=0.0)
+    record._write_rois(FollowedRoIs(Drift(0, 0, 0, 0, 0), torch.rand(4, 1, 100, 4), points), samples=0, progress=0.0)
     (moment,) = record.moments()
     assert moment.points.shape == (4, 100, MOST_POINTS // 100, 2)
     of_first = {tuple(point) for point in points[0, 0].half().tolist()}
@@ -140,14 +140,14 @@ def test_rewind__drops_cosines_that_are_too_new(tmp_path: Path) -> None:
 
 def test_resume__of_a_run_of_an_earlier_version_keeps_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = changed(tiny_settings(tmp_path), checkpoint_every="1steps")
-    original = HeldOut.look
+    original = HeldOut.measure
 
-    def stop_at_the_end(self: HeldOut, student: sparseformers.SparseFormer) -> Look:
+    def stop_at_the_end(self: HeldOut, student: sparseformers.SparseFormer) -> Measurement:
         if len(list((tmp_path / "run" / "held_out").glob("rois-*"))) == 3:
             raise KeyboardInterrupt
         return original(self, student)
 
-    monkeypatch.setattr(HeldOut, "look", stop_at_the_end)
+    monkeypatch.setattr(HeldOut, "measure", stop_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         bootstrap(settings, tmp_path / "run")
     monkeypatch.undo()

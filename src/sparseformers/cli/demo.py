@@ -53,7 +53,7 @@ class Demo:
         console.print(summary_table(summary.run))
         console.print(demo_table(summary))
         console.print(HONESTLY)
-        console.print(f"Where it looks: {summary.run.path / 'rois.png'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"How it went: {summary.run.path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"Use it: sparseformers.load('{self.out}')", highlight=False, markup=False, soft_wrap=True)
 
 

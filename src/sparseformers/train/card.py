@@ -10,7 +10,23 @@ from typing import Any
 from sparseformers.files import write_json, write_text
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
+from sparseformers.train.callbacks import Callback
+from sparseformers.train.summary import RunSummary, summary_figures
 from sparseformers.train.setup import Parts
+
+
+class Card(Callback):
+    """Writes the card of a finished run.
+
+    Args:
+        path: of the README.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        write_card(self.path, parts, summary_figures(summary))
 
 
 def write_card(path: Path, parts: Parts, figures: Mapping[str, Any]) -> None:

@@ -57,18 +57,20 @@ class Measurement:
     """M, in [-1, 1]: of each view."""
     centred_cosine: Tensor
     """M, in [-1, 1]: of each view, as seen from the teacher's mean embedding."""
+    followed: FollowedRoIs | None = None
+    """On the first images; None for a student whose RoIs cannot move."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """Where a student looks at the first held-out images, B of them; on its device."""
+class FollowedRoIs:
+    """The RoIs of a student on the first held-out images, B of them; on its device."""
 
     drift: Drift
-    """In figures."""
+    """How far they are from where a new student has them."""
     rois: Tensor
     """B x S x N x 4: RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
     points: Tensor
-    """B x N x P x 2: where the last look reads the image, (x, y) in [0, 1] of the image."""
+    """B x N x P x 2: sampling points of the last stage, (x, y) in [0, 1] of the image."""
 
 
 class HeldOut:
@@ -99,18 +101,21 @@ class HeldOut:
         in_both = torch.isin(indices, self.indices)
         of_student, of_teacher = of_student[in_both], self.teacher[torch.isin(self.indices, indices)]
         cosine, centred_cosine = cosine_of_each(of_student, of_teacher)
-        return Measurement(measure_alignment(of_student, of_teacher), indices[in_both], cosine, centred_cosine)
+        alignment = measure_alignment(of_student, of_teacher)
+        return Measurement(alignment, indices[in_both], cosine, centred_cosine, self._followed(student))
 
-    def look(self, student: SparseFormer) -> Look:
-        """Where it looks at the first images, and how far from where a new student does; all processes have to take part."""
+    def _followed(self, student: SparseFormer) -> FollowedRoIs | None:
+        """The RoIs on the first images, if they can move."""
         parts, config = self.parts, student.config.focusing
+        if not rois_move(student):
+            return None
         with (
             evaluation_mode(student),
             inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
         ):
             focus = student.focus(self.focus_images)
         start = cells(config.tokens) if isinstance(config, GridConfig) else initial_grid(config.tokens)
-        return Look(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
+        return FollowedRoIs(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
 
     def name(self, index: int) -> tuple[str, int | None]:
         """What to call the image of a view, and which of several views of it this is, from 0; None where there is but one."""
@@ -184,6 +189,12 @@ class HeldOut:
             process=process,
             processes=processes,
         )
+
+
+def rois_move(student: SparseFormer) -> bool:
+    """Whether a student's RoIs can leave where they start."""
+    config = student.config.focusing
+    return not isinstance(config, GridConfig) or config.looks > 0
 
 
 def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:

@@ -25,7 +25,9 @@ from torch import Tensor
 from sparseformers.data import to_bytes
 from sparseformers.files import replacing, synchronise
 from sparseformers.saving import write_tensors
-from sparseformers.train.held_out import HeldOut, Look, Measurement
+from sparseformers.train.callbacks import Callback
+from sparseformers.train.checkpoints.state import TrainingState
+from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 
 FOLLOWED_IMAGES = 4
 """Of so many held-out images the RoIs are kept."""
@@ -89,13 +91,12 @@ class HeldOutRecord:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, held_out: HeldOut, measured: Measurement, look: Look, *, samples: int, progress: float) -> None:
+    def add(self, held_out: HeldOut, measured: Measurement, *, samples: int, progress: float) -> None:
         """Keeps a measurement.
 
         Args:
             held_out: whose images.
             measured: on all of them.
-            look: at the first of them.
             samples: images seen by now.
             progress: share of the budget spent by now, in [0, 1]; 1 says that this is the last measurement.
 
@@ -103,11 +104,12 @@ class HeldOutRecord:
             OSError: if it cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._images.is_file():
+        if measured.followed is not None:
+            self._write_rois(measured.followed, samples, progress)
+        if measured.followed is not None and not self._images.is_file():
             names = held_out.focus_names[:FOLLOWED_IMAGES]
             shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
             write_pictures(self._images, [Picture(name, image) for name, image in zip(names, shown, strict=True)])
-        self._write_rois(look, samples, progress)
         cosines = _of_views(held_out, measured, samples)
         self._write_cosines(cosines)
         if progress >= 1:
@@ -164,8 +166,8 @@ class HeldOutRecord:
         named = (path for path in self.folder.glob("rois-*.safetensors") if path.stem[5:].isdecimal())
         return sorted(named, key=_samples_of)
 
-    def _write_rois(self, look: Look, samples: int, progress: float) -> None:
-        rois, points = look.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(look.points[:FOLLOWED_IMAGES]).half().cpu()
+    def _write_rois(self, followed: FollowedRoIs, samples: int, progress: float) -> None:
+        rois, points = followed.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(followed.points[:FOLLOWED_IMAGES]).half().cpu()
         with replacing(self.folder / f"rois-{samples:08}.safetensors") as temporary:
             tensors = {"rois": rois.contiguous(), "points": points.contiguous()}
             write_tensors(temporary, tensors, {"progress": repr(progress)})
@@ -181,6 +183,20 @@ class HeldOutRecord:
         with replacing(self._cosines) as temporary:
             temporary.write_text("".join(json.dumps(vars(cosine)) + "\n" for cosine in cosines), encoding="utf-8")
             synchronise(temporary)
+
+
+class RecordHeldOut(Callback):
+    """Keeps each measurement in a record.
+
+    Args:
+        record: that keeps it.
+    """
+
+    def __init__(self, record: HeldOutRecord) -> None:
+        self.record = record
+
+    def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
+        self.record.add(held_out, measurement, samples=state.samples, progress=state.progress)
 
 
 def worst_of(cosines: Sequence[ViewCosine], count: int = WORST_IMAGES) -> list[ViewCosine]:

@@ -18,7 +18,8 @@ from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.train.cache.make import prepare_cache, require_room
-from sparseformers.train.card import write_card
+from sparseformers.train.callbacks import Callback
+from sparseformers.train.card import Card
 from sparseformers.train.checkpoints.changes import refuse_changes
 from sparseformers.train.checkpoints.checkpoint import Snapshot, read_checkpoint
 from sparseformers.train.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
@@ -26,8 +27,8 @@ from sparseformers.train.checkpoints.random_state import random_state_of
 from sparseformers.train.checkpoints.state import random_state_in
 from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.fit import fit_front
-from sparseformers.train.held_out import first_views
-from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.held_out import first_views, rois_move
+from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
 from sparseformers.train.metrics import Trackers, chosen_trackers
 from sparseformers.train.processes.peers import Peers, together
 from sparseformers.train.processes.restart import is_restart, launch
@@ -44,7 +45,6 @@ from sparseformers.train.summary import (
     TrainingProgress,
     measure_costs,
     summarise,
-    summary_figures,
     summary_of_finished,
 )
 from sparseformers.train.trainer import Trainer
@@ -253,14 +253,13 @@ def _train(
             stack.enter_context(trainer.checkpointer)
             trackers = stack.enter_context(closing(Trackers(parts.settings, run, samples=trainer.state.samples, writes=writes)))
             bar = stack.enter_context(TrainingProgress(console, start))
-            reporter = Reporter(run, trainer.meters, bar, trackers, heartbeat, writes=writes)
-            alignment = trainer.train(reporter, signals)
+            reporter = Reporter(run, bar, trackers, heartbeat)
+            callbacks: list[Callback] = [reporter, RecordHeldOut(HeldOutRecord(run.held_out))] if writes else []
+            alignment = trainer.train(callbacks, signals)
         parts = unsharded(parts)
-        summary = summarise(parts, run, trainer, alignment)
-        if accelerator.is_main_process:
-            _draw(parts, run)
-            write_card(run.card, parts, summary_figures(summary))
-            _report_on(run, console)
+        summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))
+        for callback in [*callbacks, Pictures(run), Card(run.card), ReportPage(run, console)] if writes else []:
+            callback.on_end(parts, summary)
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
     return summary
 
@@ -277,8 +276,25 @@ def _report_on(run: RunFolder, console: Console) -> None:
         console.print(escape(again), highlight=False, soft_wrap=True)
 
 
-def _draw(parts: Parts, run: RunFolder) -> None:
-    """RoIs on the first held-out images that can be read, and the curves of the training."""
-    images, titles = first_views(parts, PICTURED_IMAGES)
-    save_figure(draw_focus(trace_focus(parts.inheritance.student, images.to(parts.device), titles)), run.picture)
-    save_figure(curves_figure(run.read_metrics()), run.curves)
+class ReportPage(Callback):
+    """Puts a finished run on a page."""
+
+    def __init__(self, run: RunFolder, console: Console) -> None:
+        self.run, self.console = run, console
+
+    def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        _report_on(self.run, self.console)
+
+
+class Pictures(Callback):
+    """Draws the curves of a finished training and, where RoIs can move, those on the first held-out images."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        student = parts.inheritance.student
+        if rois_move(student):
+            images, titles = first_views(parts, PICTURED_IMAGES)
+            save_figure(draw_focus(trace_focus(student, images.to(parts.device), titles)), self.run.picture)
+        save_figure(curves_figure(self.run.read_metrics()), self.run.curves)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,12 +14,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.inheritance import InheritReport
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.metrics import peak_memory
+from sparseformers.train.checkpoints.state import TrainingState
+from sparseformers.train.metrics import Meters, peak_memory
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-
-if TYPE_CHECKING:
-    from sparseformers.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,28 @@ def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
     return None if costs is None else from_dict(Costs, costs, where="costs of the run")
 
 
-def summarise(parts: Parts, run: RunFolder, trainer: Trainer, alignment: Alignment) -> RunSummary:
-    """The summary of a training that has just ended."""
-    state, meters = trainer.state, trainer.meters
+def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters, *, skipped: int) -> RunSummary:
+    """What came of a training that has just ended.
+
+    Args:
+        parts: of the training.
+        run: its folder.
+        state: where it ended.
+        meters: of its steps.
+        skipped: images that could not be read.
+    """
+    assert state.alignment is not None  # measured at the end, if not before
     costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
     return RunSummary(
         path=run.path,
-        alignment=alignment,
+        alignment=state.alignment,
         samples=state.samples,
         seconds=state.seconds,
         images_per_second=state.samples / state.seconds if state.seconds else 0.0,
         data_wait=meters.data_wait(),
         peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
-        skipped=len(trainer.skipped),
+        skipped=skipped,
         non_finite_steps=meters.non_finite,
         student_cost=costs.student,
         teacher_cost=costs.teacher,

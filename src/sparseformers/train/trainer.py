@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from accelerate import Accelerator
@@ -19,19 +19,18 @@ from sparseformers.saving import save, saved_score
 from sparseformers.train.average import WeightAverage
 from sparseformers.train.bad_images import BadImages
 from sparseformers.train.cache.views import ViewCache
+from sparseformers.train.callbacks import Callback
 from sparseformers.train.checkpoints.checkpoint import Snapshot
 from sparseformers.train.checkpoints.checkpointer import Checkpointer
 from sparseformers.train.checkpoints.packing import Stateful
 from sparseformers.train.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.train.held_out import HeldOut
-from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.metrics import Meters
 from sparseformers.train.non_finite import NonFiniteSteps
 from sparseformers.train.objective import Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes.sharding import gathered, is_sharded, shard
 from sparseformers.train.processes.stopping import RunStopped, StopSignals
-from sparseformers.train.reporter import Reporter
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
 from sparseformers.train.step import TrainingStep, agreed
@@ -76,6 +75,7 @@ class Trainer:
         self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
         self.scaler = gradient_scaler(parts.precision, parts.device)
         self.identity = identity_of(parts)
+        self.callbacks: Sequence[Callback] = ()
         self.state = TrainingState()
         if snapshot is not None:
             self.state = restore(snapshot, self._stateful(), self.skipped, parts=parts, identity=self.identity)
@@ -86,27 +86,38 @@ class Trainer:
             run, self.settings, images=len(parts.train), accelerator=accelerator, start=self.state.place
         )
 
-    def train(self, reporter: Reporter, signals: StopSignals) -> Alignment:
+    def train(self, callbacks: Sequence[Callback], signals: StopSignals) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
+
+        Args:
+            callbacks: that hear of it, in their order; none but in the main process.
+            signals: that may ask to stop.
 
         Raises:
             RunStopped: after a step, with the state saved, if a signal asked for it.
         """
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self.make_step(held_out)
-        if self._progress() >= 1:
+        self.callbacks = callbacks
+        self.state.progress = self._progress()
+        for callback in callbacks:
+            callback.on_start(self.state)
+        if self.state.progress >= 1:
             self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
         elif not self.state.evaluations:
-            self._measure(held_out, reporter)
+            self._measure(held_out)
         clock = time.perf_counter()
         for batch in self.meters.timed(self._batches()):
             self._learn(step, batch)
             self._count(batch)
             now = time.perf_counter()
             self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
-            reporter.step(self.state, self._progress(), self.optimiser)
+            self.state.progress = self._progress()
+            figures = self._figures() if self.meters.due() else None
+            for callback in callbacks:
+                callback.on_step(self.state, figures)
             if self._evaluation_is_due():
-                self._measure(held_out, reporter)
+                self._measure(held_out)
             if self._progress() >= 1:
                 break
             if self.checkpointer.is_due(self.state.place):
@@ -226,16 +237,19 @@ class Trainer:
         """Within it the student has the average of its weights, where one is kept."""
         return nullcontext() if self.average is None else self.average.installed()
 
-    def _measure(self, held_out: HeldOut, reporter: Reporter) -> None:
+    def _figures(self) -> dict[str, float]:
+        """What the steps since the last time came to, with the learning rates."""
+        rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+        return {**self.meters.read(), **rates}
+
+    def _measure(self, held_out: HeldOut) -> None:
         """Measures on the held-out images, writes it down, and saves the model."""
         with self._averaged():
-            measured, look = held_out.measure(self.student), held_out.look(self.student)
+            measured = held_out.measure(self.student)
         self.state.alignment = measured.alignment
         self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
-        reporter.measured(self.state, self._progress(), measured.alignment, look.drift)
-        if self.accelerator.is_main_process:
-            record = HeldOutRecord(self.run.held_out)
-            record.add(held_out, measured, look, samples=self.state.samples, progress=self._progress())
+        for callback in self.callbacks:
+            callback.on_measured(self.state, held_out, measured)
         self._save_models(score=measured.alignment.centred_cosine)
 
     def _save_models(self, score: float | None = None) -> None:
@@ -264,6 +278,8 @@ class Trainer:
         self.skipped.update(gather_object([self.skipped]))
         snapshot = collect(self.state, self._stateful(), self.skipped, identity=self.identity, accelerator=self.accelerator)
         self.checkpointer.save(snapshot, self.state.place)
+        for callback in self.callbacks:
+            callback.on_checkpoint(self.state)
         if self.accelerator.is_main_process:
             self.skipped.write(self.run.skipped)
 

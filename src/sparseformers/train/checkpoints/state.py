@@ -34,6 +34,8 @@ class TrainingState:
     """Images seen, those that could not be read counted in."""
     seconds: float = 0.0
     """Time spent training, over all resumptions."""
+    progress: float = 0.0
+    """Share of the budget that is spent, in [0, 1]."""
     best: float = -2.0
     """Highest held-out centred cosine so far."""
     evaluations: int = 0
