@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sparseformers.train.checkpoints.state import TrainingState
     from sparseformers.train.held_out import HeldOut, Measurement
-    from sparseformers.train.summary import RunSummary
     from sparseformers.train.setup import Parts
+    from sparseformers.train.summary import RunSummary
 
 
 class Callback:

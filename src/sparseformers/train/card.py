@@ -11,8 +11,8 @@ from sparseformers.files import write_json, write_text
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.summary import RunSummary, summary_figures
 from sparseformers.train.setup import Parts
+from sparseformers.train.summary import RunSummary, summary_figures
 
 
 class Card(Callback):
