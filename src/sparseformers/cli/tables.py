@@ -6,7 +6,7 @@ from rich.table import Table
 
 from sparseformers.evaluation import Cost
 from sparseformers.train import RunSummary
-from sparseformers.train.report.text import duration as duration
+from sparseformers.train.report.tables import duration as duration
 
 
 def summary_table(summary: RunSummary) -> Table:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from sparseformers.errors import RunError
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume, write_report
 from sparseformers.train.held_out_record import HeldOutRecord
-from sparseformers.train.report.html import DETAILS
+from sparseformers.train.report import DETAILS
 from sparseformers.train.report.page import draw_curves
 from tests.tiny import write_images
 from tests.train.report.parsed import Element, decoded, parse
@@ -158,7 +158,7 @@ def test_report__curves_are_drawn_without_anything_from_outside(page: Element) -
 def test_report__shows_rois_of_the_start_the_middle_and_the_end(finished: RunFolder, page: Element) -> None:
     moments = HeldOutRecord(finished.held_out).moments()
     assert [moment.progress for moment in moments] == [0, 1 / 3, 2 / 3, 1] or len(moments) == 5
-    (drawing,) = page.by_id("looks").all("img")
+    (drawing,) = page.by_id("rois").all("img")
     with Image.open(io.BytesIO(decoded(drawing))) as picture:
         assert picture.width > picture.height  # five panels side by side, four rows
 
@@ -205,7 +205,7 @@ def test_write_report__of_an_earlier_version_says_what_it_lacks(copy: RunFolder)
     report = write_report(copy)
     page = parse(copy.report)
     assert len(report.missing) == 2
-    for name, told in (("looks", "There are no RoIs"), ("worst", "Which images are aligned worst is not known")):
+    for name, told in (("rois", "There are no RoIs"), ("worst", "Which images are aligned worst is not known")):
         assert told in page.by_id(name).text
         assert "an earlier version made the run" in page.by_id(name).text
         assert not page.by_id(name).all("img")
@@ -226,7 +226,7 @@ def test_write_report__of_a_run_that_has_only_begun(copy: RunFolder) -> None:
         "There are no RoIs",
         "Which images are aligned worst is not known",
     ]
-    assert "the run has not measured yet" in page.by_id("looks").text
+    assert "the run has not measured yet" in page.by_id("rois").text
 
 
 def test_write_report__of_a_dead_run_names_the_worst_and_how_to_go_on(copy: RunFolder) -> None:
@@ -251,7 +251,7 @@ def test_write_report__passes_over_files_that_are_damaged(copy: RunFolder) -> No
     moments[0].write_bytes(b"no tensors")
     save_file({"rois": torch.zeros(1, 1, 3, 4), "points": torch.zeros(1, 3, 4, 2)}, moments[1], metadata={"progress": "0.3"})
     write_report(copy)
-    assert "The start was not kept" in parse(copy.report).by_id("looks").text
+    assert "The start was not kept" in parse(copy.report).by_id("rois").text
     (copy.held_out / "images.safetensors").write_bytes(b"")
     (copy.held_out / "cosines.jsonl").write_text("{")
     (copy.held_out / "worst.safetensors").write_bytes(b"1")
@@ -264,7 +264,7 @@ def test_write_report__rois_that_did_not_move_are_drawn_once(copy: RunFolder) ->
     for path in paths:
         save_file(first, path, metadata={"progress": str(int(path.stem[5:]) / 24)})
     write_report(copy)
-    section = parse(copy.report).by_id("looks")
+    section = parse(copy.report).by_id("rois")
     assert "The RoIs did not move" in section.text
     with Image.open(io.BytesIO(decoded(section.all("img")[0]))) as picture:
         assert picture.height > picture.width  # three panels side by side, four rows

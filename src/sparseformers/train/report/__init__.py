@@ -1,5 +1,114 @@
-"""A run on one page: ``collect`` reads its folder, ``figures`` draws, ``page`` says what stands where, ``html`` writes it."""
+"""A run on one page: ``collect`` reads its folder, ``figures`` draws, ``tables`` and ``page`` lay it out; here it is written."""
 
-from sparseformers.train.report.html import Report, write_report
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparseformers.errors import RunError
+from sparseformers.files import replacing
+from sparseformers.train.report.collect import RunContent, collect
+from sparseformers.train.report.figures import Detail
+from sparseformers.train.report.page import Page, draw_curves, page_of
+from sparseformers.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["Report", "write_report"]
+
+MOST_BYTES = 5_000_000
+"""Largest size of a report."""
+DETAILS = (
+    Detail(images=4, dots_per_inch=110, worst=12, side=224, quality=84),
+    Detail(images=4, dots_per_inch=80, worst=12, side=160, quality=70),
+    Detail(images=2, dots_per_inch=60, worst=6, side=112, quality=55),
+    Detail(images=0, dots_per_inch=1, worst=0, side=1, quality=1),
+)
+"""From as fine as it gets to no pictures at all; the first with which a report is small enough is taken."""
+TOO_LARGE = "There is no room for the pictures in a report of this size."
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    path: Path
+    bytes: int
+    missing: tuple[str, ...]
+    """What it could not show, and why: sentences."""
+
+
+def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> Report:
+    """Puts a run on a page: curves, cost, where RoIs went, its worst images, what was skipped, and its configuration.
+
+    Needs the run folder alone. A run that is not at its end, or of an earlier version, gives what there is of it.
+
+    Args:
+        run: finished or not.
+        out: the file to write; ``report.html`` in the run folder by default. A file that is there is replaced.
+        finished: whether the run is at its end, which it has not had the time to say.
+        most_bytes: size of the file, at most: pictures become coarser and fewer until it fits.
+
+    Raises:
+        RunError: if the folder is no run, or the file cannot be written.
+    """
+    content = collect(run)
+    if finished:
+        content = dataclasses.replace(content, status=dataclasses.replace(content.status, state="finished", resume=None))
+    path = run.report if out is None else out
+    text, page = fitted(content, most_bytes)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text)
+    except OSError as error:
+        raise RunError(
+            f"The report '{path}' cannot be written ({error.strerror or error}).", "Choose another place with --out."
+        ) from error
+    # That no image was skipped is nothing that the report lacks.
+    return Report(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
+
+
+def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, Page]:
+    """The report as bytes, at most so many of them, with the page that it was made from.
+
+    Raises:
+        RunError: if it is too large without any picture.
+    """
+    curves = draw_curves(content)
+    for detail in DETAILS:
+        page = page_of(content, detail, curves=curves)
+        if not detail.images and content.moves_rois and content.moments:
+            page = dataclasses.replace(page, missing=page.missing | {"rois": TOO_LARGE})
+        text = render(page)
+        if len(text) < most_bytes:
+            return text, page
+    raise RunError(
+        f"The report of '{content.path}' has more than {most_bytes:,} bytes without any picture.", "Shorten its lists."
+    )
+
+
+def render(page: Page) -> bytes:
+    """The page as one HTML file in UTF-8 that fetches nothing: figures inside, no script, and a policy that forbids the rest."""
+    style = _resource("style.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return _template().render(page=page, style=style, digest=digest).encode()
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_resource("template.html"))
+
+
+@cache
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

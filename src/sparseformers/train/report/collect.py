@@ -1,4 +1,4 @@
-"""What a run folder tells, whatever is in it: a run that is finished, at work or dead, or of an earlier version.
+"""Reads a run folder, whatever is in it: a run that is finished, at work or dead, or of an earlier version.
 
 Nothing is loaded but small files: neither the teacher, nor the student, nor the data.
 """
@@ -24,7 +24,7 @@ from sparseformers.train.summary import Costs, recorded_costs
 Entries = Sequence[Mapping[str, Any]]
 
 
-class Skipped(NamedTuple):
+class SkippedImage(NamedTuple):
     """An image that could not be read."""
 
     name: str
@@ -33,18 +33,16 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunContent:
-    """Of a run all that its report shows."""
+    """All that the report of a run shows."""
 
     path: Path
-    """The run folder."""
     status: RunStatus
-    """How it is doing."""
     reason: str
     """Why it stopped, if it said so."""
     settings: Mapping[str, Any]
-    """As asked for."""
+    """As asked for, in groups."""
     resolved: Mapping[str, Any]
-    """What became of the open ones."""
+    """The values that open settings were resolved to."""
     versions: Mapping[str, Any]
     """Of Python and of packages."""
     steps: Entries
@@ -52,7 +50,7 @@ class RunContent:
     held_out: Entries
     """Lines of the metrics on held-out images."""
     costs: Costs | None
-    """Of student and teacher; None where they were not written down."""
+    """None where they were not written down."""
     images: tuple[Picture, ...]
     """The held-out images that the RoIs are of."""
     moments: tuple[Moment, ...]
@@ -61,8 +59,19 @@ class RunContent:
     """Of each view of the held-out images, as of the newest measurement."""
     worst_pictures: Mapping[int, Tensor]
     """Pictures of the worst of these, 3 x H x W bytes, by the index of the view."""
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
     """Images that could not be read, as of the last checkpoint."""
+
+    @property
+    def front(self) -> Mapping[str, Any]:
+        """The configuration of the student's front, as far as it is known."""
+        focusing = self.resolved.get("model", {}).get("focusing", {})
+        return focusing if isinstance(focusing, dict) else {}
+
+    @property
+    def moves_rois(self) -> bool:
+        """Whether the student's front can move RoIs: those of the grid front stay on their cells."""
+        return self.front.get("kind", "focusing") != "grid"
 
 
 def collect(run: RunFolder) -> RunContent:
@@ -71,7 +80,7 @@ def collect(run: RunFolder) -> RunContent:
     Raises:
         RunError: if it is no run, or its configuration cannot be read.
     """
-    status, content = read_status(run.path), run.read_config()  # which sees to it that there is something to read
+    status, content = read_status(run.path), run.read_config()
     whole = json.loads(run.config.read_text(encoding="utf-8"))
     beat, entries, record = read_beat(run.heartbeat), run.read_metrics(), HeldOutRecord(run.held_out)
     images = record.images()
@@ -94,7 +103,7 @@ def collect(run: RunFolder) -> RunContent:
 
 
 def _costs(resolved: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Costs | None:
-    """As written down when the run began; in earlier versions, at its end."""
+    """The costs as written down when the run began; in earlier versions, at its end."""
     try:
         if (costs := recorded_costs(resolved)) is not None:
             return costs
@@ -107,14 +116,14 @@ def _costs(resolved: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Co
 
 
 def _comparable(moments: Sequence[Moment], images: int) -> tuple[Moment, ...]:
-    """Those that are of as many images and of the same form as the newest one."""
+    """The moments that are of as many images and of the same shape as the newest one."""
     fitting = [moment for moment in moments if len(moment.rois) == len(moment.points) == images]
     return tuple(moment for moment in fitting if moment.rois.shape == fitting[-1].rois.shape)
 
 
-def _skipped(path: Path) -> tuple[Skipped, ...]:
+def _skipped(path: Path) -> tuple[SkippedImage, ...]:
     if not path.is_file():
         return ()
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     parted = (line.partition("\t") for line in lines if line and not line.startswith("# "))
-    return tuple(Skipped(name, reason) for name, _, reason in parted)
+    return tuple(SkippedImage(name, reason) for name, _, reason in parted)

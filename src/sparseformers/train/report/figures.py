@@ -5,30 +5,29 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from sparseformers.data import from_bytes
-from sparseformers.figures import FocusPicture, coverage, curves_figure, token_colours
-from sparseformers.figures.data import inside_rois
-from sparseformers.figures.layout import Place, lay_out
-from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
 from sparseformers.files import printable
 from sparseformers.train.held_out_record import Moment, Picture, small
-from sparseformers.train.report.text import cut
+from sparseformers.train.report.tables import cut, thinned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sparseformers.figures import FocusPicture
+    from sparseformers.figures.layout import Place
 
 MOST_RECORDS = 1000
 """Lines of the metrics of a kind that a curve is drawn through."""
 LONGEST_TITLE = 60
 """Letters of an image's title."""
 GREY = "#767b86"
-"""Of what is written in drawings without a background: legible on a light page and on a dark one."""
+"""Colour of text in drawings without a background: legible on a light page and on a dark one."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,23 @@ class Detail:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the drawing of RoIs."""
+    """A column of the drawing of RoIs: a moment of the training, of which it shows the last RoIs."""
 
     title: str
-    """What to call the moment."""
     moment: Moment
-    """Whose last RoIs it shows."""
 
 
 def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and held-out centred cosine over the images seen; the same records give the same bytes."""
+    import matplotlib as mpl
+
+    from sparseformers.figures import curves_figure
+
     figure = curves_figure([*thinned(steps, MOST_RECORDS), *thinned(held_out, MOST_RECORDS)])
     target = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "sparseformers", "svg.fonttype": "path"}):
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return target.getvalue()
-
-
-def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """At most so many of the records, evenly spread, the first and the last one among them."""
-    if len(records) <= most:
-        return list(records)
-    places = [round(number * (len(records) - 1) / (most - 1)) for number in range(most)]
-    return [records[place] for place in places]
 
 
 def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Detail) -> bytes:
@@ -82,6 +75,8 @@ def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Deta
         columns: moments of B images, at least one.
         detail: how many images, and how finely they are drawn.
     """
+    from sparseformers.figures import FocusPicture
+
     rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4
     points = columns[-1].moment.points  # B x N x P x 2
     pictures = [
@@ -105,6 +100,14 @@ def picture_webp(image: Tensor, detail: Detail) -> bytes:
 
 def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figure:
     """Like the sheets of ``sparseformers visualize``, with moments of the training in the place of stages."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from sparseformers.figures import coverage, token_colours
+    from sparseformers.figures.data import inside_rois
+    from sparseformers.figures.layout import lay_out
+    from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
+
     sizes = [(float(picture.image.shape[2]), float(picture.image.shape[1])) for picture in pictures]
     sheet = lay_out(sizes, panels=len(titles), columns=1)
     figure = Figure(figsize=(sheet.width, sheet.height), facecolor="none")

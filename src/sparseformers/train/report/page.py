@@ -1,4 +1,4 @@
-"""What stands on the page of a report, from what its run folder tells: everything but the markup."""
+"""What the report of a run says, made of the content of its folder: everything but the markup."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from sparseformers.train.held_out_record import ViewCosine, worst_of
 from sparseformers.train.report import tables
 from sparseformers.train.report.collect import RunContent
 from sparseformers.train.report.figures import Column, Detail, curves_svg, picture_webp, rois_webp
-from sparseformers.train.report.tables import Cell, Table
-from sparseformers.train.report.text import common_start, cut
+from sparseformers.train.report.tables import Cell, Table, cut
 
 STATES = {
     "finished": "The training is at its end.",
@@ -37,13 +36,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class WorstView:
-    """One of the held-out images that the student came least near to the teacher on."""
+    """One of the held-out images whose embeddings are farthest from the teacher's; its picture is a data address."""
 
     name: str
     centred_cosine: Cell
     cosine: Cell
     picture: str | None
-    """A data address."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class Page:
     curves: str | None
     measurements: Table | None
     cost: Table | None
+    moves_rois: bool
+    """Whether there is a section on where RoIs went."""
     rois: str | None
     rois_note: str
     worst: tuple[WorstView, ...]
@@ -80,19 +80,20 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
         detail: how many pictures there may be, and how fine.
         curves: from :func:`draw_curves`, which are the same for all details.
     """
-    status, missing = content.status, _missing(content)
     columns, rois_note = _moments(content)
     worst = worst_of(content.cosines)
+    costs, groups = content.costs, content.resolved.get("parameters", {})
     return Page(
         title=printable(content.path.absolute().name),
-        teacher=cut(printable(str(content.settings.get("teacher", "")))),
-        state=status.state,
+        teacher=cut(printable(_teacher(content))),
+        state=content.status.state,
         state_sentence=_state_sentence(content),
         tiles=_tiles(content),
         facts=tables.facts(content),
         curves=curves,
-        measurements=tables.measurements(content.held_out) if content.held_out else None,
-        cost=None if content.costs is None else tables.cost(content.costs, _tokens(content), _groups(content)),
+        measurements=tables.measurements(content) if content.held_out else None,
+        cost=None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
+        moves_rois=content.moves_rois,
         rois=_address("image/webp", rois_webp(content.images, columns, detail)) if columns and detail.images else None,
         rois_note=rois_note,
         worst=tuple(_worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst)),
@@ -101,8 +102,8 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
         settings=tables.settings(content),
         resolved=tables.resolved(content),
         versions=tables.versions(content),
-        resume=status.resume,
-        missing=missing,
+        resume=content.status.resume,
+        missing=_missing(content),
     )
 
 
@@ -114,6 +115,7 @@ def draw_curves(content: RunContent) -> str | None:
 
 
 def _missing(content: RunContent) -> dict[str, str]:
+    """Why sections are empty."""
     measured = bool(content.held_out)
     earlier = "an earlier version made the run, which did not keep {0}" if measured else "the run has not measured yet"
     missing = {}
@@ -121,13 +123,18 @@ def _missing(content: RunContent) -> dict[str, str]:
         missing["curves"] = "There are no curves: the run has not written down a figure yet."
     if content.costs is None:
         missing["cost"] = "The cost is not known: an earlier version made the run, which wrote it down at the end alone."
-    if not content.moments:
+    if content.moves_rois and not content.moments:
         missing["rois"] = f"There are no RoIs: {earlier.format('them')}."
     if not content.cosines:
         missing["worst"] = f"Which images are aligned worst is not known: {earlier.format('the cosines of each')}."
     if not content.skipped:
         missing["skipped"] = "None: every image that was met could be read."
     return missing
+
+
+def _teacher(content: RunContent) -> str:
+    network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
+    return str(network.get("teacher", ""))
 
 
 def _state_sentence(content: RunContent) -> str:
@@ -139,18 +146,8 @@ def _state_sentence(content: RunContent) -> str:
     return " ".join(sentences)
 
 
-def _tokens(content: RunContent) -> int | None:
-    focusing = content.resolved.get("model", {}).get("focusing", {})
-    return focusing.get("tokens") if isinstance(focusing, dict) else None
-
-
-def _groups(content: RunContent) -> dict[str, int]:
-    groups = content.resolved.get("parameters", {})
-    return dict(groups) if isinstance(groups, dict) else {}
-
-
 def _tiles(content: RunContent) -> tuple[Tile, ...]:
-    """What people look for first."""
+    """The figures that people look for first."""
     tiles, held_out, costs = [], content.held_out, content.costs
     if held_out:
         first, last = held_out[0]["centred_cosine"], held_out[-1]["centred_cosine"]
@@ -162,14 +159,15 @@ def _tiles(content: RunContent) -> tuple[Tile, ...]:
         part = costs.student.multiply_adds / costs.teacher.multiply_adds
         gigas = f"{costs.student.multiply_adds / 1e9:.2f} G of {costs.teacher.multiply_adds / 1e9:.2f} G"
         tiles.append(Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas))
-        tiles.append(Tile("latent tokens", tables.number(_tokens(content), 0), f"of the teacher's {costs.patch_tokens:,}"))
+        tokens = tables.number(content.front.get("tokens"), 0)
+        tiles.append(Tile("latent tokens", tokens, f"of the teacher's {costs.patch_tokens:,}"))
     return tuple(tiles)
 
 
 def _moments(content: RunContent) -> tuple[list[Column], str]:
     """The start, the middle and the end of the training, as far as they were kept, and a sentence on them."""
     moments = content.moments
-    if not moments:
+    if not content.moves_rois or not moments:
         return [], ""
     first, last = moments[0], moments[-1]
     named = [("Start" if first.samples == 0 else "Earliest", first)]
@@ -198,7 +196,7 @@ def _worst_note(content: RunContent) -> str:
 
 
 def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_picture: bool) -> WorstView:
-    begin = len(common_start([each.name for each in content.cosines]))
+    begin = len(common_folder([each.name for each in content.cosines]))
     name = cut(printable(view.name[begin:]), 80) + ("" if view.view is None else f", view {view.view}")
     image = content.worst_pictures.get(view.index) if with_picture else None
     return WorstView(
@@ -209,11 +207,15 @@ def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_pict
     )
 
 
+def common_folder(names: Sequence[str]) -> str:
+    """The folders that all names begin with, with the slash at their end."""
+    if not names:
+        return ""
+    first, last = min(names), max(names)
+    same = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[: first.rfind("/", 0, same) + 1]
+
+
 def _address(kind: str, content: bytes) -> str:
     """A data address, which nothing has to be fetched for."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def names_of_missing(page: Page) -> Sequence[str]:
-    """The sentences on what the page lacks, but for images that could not be read, of which there had better be none."""
-    return [sentence for name, sentence in page.missing.items() if name != "skipped"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparseformers.files import printable
 from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.report.collect import RunContent
-from sparseformers.train.report.figures import thinned
-from sparseformers.train.report.text import cut, duration, fixed, flattened, value_text
 from sparseformers.train.summary import Costs
 
 MOST_MEASUREMENTS = 40
@@ -19,32 +18,42 @@ MOST_SKIPPED = 300
 """Rows of the table of images that could not be read."""
 MOST_VALUES = 400
 """Rows of a table of settings."""
+LONGEST = 400
+"""Letters of a name or value; of a longer one the middle is left out."""
+MEASURES: tuple[tuple[str, str, int | None], ...] = (
+    ("centred cosine", "centred_cosine", 4),
+    ("cosine", "cosine_mean", 4),
+    ("its 5th percentile", "cosine_p05", 4),
+    ("of a constant", "constant_baseline", 4),
+    ("neighbours in common", "neighbour_agreement", None),
+    ("RoIs moved by", "roi_movement", 4),
+    ("RoI side", "roi_size", 4),
+    ("covered by RoIs", "roi_coverage", None),
+)
+"""Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
 
 
 class Cell(NamedTuple):
-    """Of a table."""
+    """A text, and the figure in full that it stands for."""
 
     text: str
     value: float | None = None
-    """The figure that the text is of, in full."""
 
 
 class Row(NamedTuple):
-    """Of a table."""
+    """A label and its cells; a marked row stands out."""
 
     label: str
     cells: tuple[Cell, ...]
     marked: bool = False
-    """Whether it stands out."""
 
 
 class Table(NamedTuple):
-    """Rows below the names of their columns, the first of which is that of the labels."""
+    """Rows below the names of their columns, the first of which is that of the labels; and a sentence on them."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
-    """A sentence on it."""
 
 
 def number(value: float | None, digits: int, unit: str = "") -> Cell:
@@ -60,9 +69,9 @@ def share(value: float | None, digits: int = 1) -> Cell:
 def facts(content: RunContent) -> Table:
     """How the training went, in figures of the metrics."""
     status, steps, resolved = content.status, content.steps, content.resolved
-    of = "" if status.total_samples is None else f" of {status.total_samples:,}"
+    total = "" if status.total_samples is None else f" of {status.total_samples:,}"
     rows = [
-        Row("images seen", (Cell(f"{status.samples:,}{of}", status.samples),)),
+        Row("images seen", (Cell(f"{status.samples:,}{total}", status.samples),)),
         Row("different images to learn from", (number(resolved.get("train_images"), 0),)),
         Row("held-out images", (number(resolved.get("held_out_images"), 0),)),
         Row("time spent training", (Cell(duration(status.seconds), status.seconds),)),
@@ -83,22 +92,11 @@ def facts(content: RunContent) -> Table:
     return Table(("", "value"), tuple(rows))
 
 
-MEASURES: tuple[tuple[str, str, int | None], ...] = (
-    ("centred cosine", "centred_cosine", 4),
-    ("cosine", "cosine_mean", 4),
-    ("its 5th percentile", "cosine_p05", 4),
-    ("of a constant", "constant_baseline", 4),
-    ("neighbours in common", "neighbour_agreement", None),
-    ("RoIs moved by", "roi_movement", 4),
-    ("RoI side", "roi_size", 4),
-    ("covered by RoIs", "roi_coverage", None),
-)
-"""Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
-
-
-def measurements(held_out: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each measurement on the held-out images."""
-    known = [measure for measure in MEASURES if any(measure[1] in entry for entry in held_out)]
+def measurements(content: RunContent) -> Table:
+    """A row for each measurement on the held-out images; what RoIs did is only told of a front that can move them."""
+    held_out = content.held_out
+    told = [measure for measure in MEASURES if content.moves_rois or not measure[1].startswith("roi_")]
+    known = [measure for measure in told if any(measure[1] in entry for entry in held_out)]
     shown = thinned(held_out, MOST_MEASUREMENTS)
     best = max((entry["centred_cosine"] for entry in held_out), default=None)
     rows = tuple(
@@ -149,7 +147,7 @@ def skipped(content: RunContent) -> Table:
     """Images that could not be read, with reasons."""
     rows = tuple(Row(cut(printable(each.name)), (Cell(cut(printable(each.reason))),)) for each in content.skipped[:MOST_SKIPPED])
     more = len(content.skipped) - len(rows)
-    note = f"{more:,} more are in {'skipped_images.txt'}." if more else ""
+    note = f"{more:,} more are in skipped_images.txt." if more else ""
     return Table(("image", "reason"), rows, note)
 
 
@@ -171,16 +169,66 @@ def _plain(default: Any) -> Any:
 
 
 def resolved(content: RunContent) -> Table:
-    """What became of the settings that were left open, but for the costs, which have a table of their own."""
+    """The values of settings that were left open, without the costs, which have a table of their own."""
     pairs = flattened({name: value for name, value in content.resolved.items() if name != "costs"})
     return _plain_table("choice", pairs)
 
 
 def versions(content: RunContent) -> Table:
-    """Of Python and of packages."""
+    """Versions of Python and of packages."""
     return _plain_table("package", flattened(content.versions))
 
 
-def _plain_table(title: str, pairs: Any) -> Table:
+def _plain_table(title: str, pairs: Iterable[tuple[str, Any]]) -> Table:
     rows = tuple(Row(cut(printable(str(name))), (Cell(value_text(value)),)) for name, value in pairs)
     return Table((title, "value"), rows[:MOST_VALUES])
+
+
+def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """At most so many of the records, evenly spread, the first and the last one among them."""
+    if len(records) <= most:
+        return list(records)
+    places = [round(number * (len(records) - 1) / (most - 1)) for number in range(most)]
+    return [records[place] for place in places]
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Text of at most that many letters; of a longer one the middle is left out."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+
+
+def value_text(value: Any) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return cut(", ".join(value_text(item) for item in value)) or "-"
+    return cut(printable(str(value)))
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as pairs of a name with dots and a plain value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many digits after the point, thousands parted by commas; a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
