@@ -21,11 +21,11 @@ from sparseformers.config import SparseFormerConfig
 from sparseformers.embedding import EmbedConfig, EmbedSummary, embed
 from sparseformers.errors import SparseFormersError
 from sparseformers.exporting import ExportConfig, ExportSummary, export
+from sparseformers.import_hooks import install as _install_import_hooks
 from sparseformers.inference import FoldedEmbedding, FoldedSparseFormer, fold, fold_embedding, pack_weights
 from sparseformers.integrations.hub import SparseFormer
 from sparseformers.integrations.open_clip_visual import as_open_clip_visual
 from sparseformers.integrations.public import create_model, inherit, load, load_official, open_model
-from sparseformers.integrations.timm_models import register_models as _register_models
 from sparseformers.integrations.vision_tower import as_vision_tower
 from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
@@ -36,7 +36,7 @@ from sparseformers.viewer import view
 
 __version__ = "0.1.0"
 
-_register_models()  # timm.create_model knows the sf_* models from here on
+_install_import_hooks()
 
 __all__ = [
     "BootstrapConfig",

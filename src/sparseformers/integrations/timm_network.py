@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +18,7 @@ from sparseformers.integrations.timm_head import NetworkWithHead
 from sparseformers.integrations.timm_settings import chosen_blocks, reduction, token_grid
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock, stochastic_depth
-from sparseformers.model.sparseformer import check_images
+from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
 
 UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent")
 """Last parts of the names of embeddings and RoIs, which weight decay would only pull towards an arbitrary zero."""
@@ -242,3 +243,37 @@ class TimmSparseFormer(NetworkWithHead):
             "looks": rf"^focusing\.(?:blocks|steps)\.{number}",
             "blocks": [(rf"^cortex\.blocks\.{number}", None), (r"^cortex\.norm", (99999,))],
         }
+
+
+def build_network(
+    student: SparseFormer,
+    *,
+    num_classes: int | None = None,
+    global_pool: str | None = None,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float | None = None,
+    open_shape: bool = False,
+    own_head: bool = True,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> TimmSparseFormer:
+    """Makes the network with timm's options; ``img_size`` is only checked, since a SparseFormer takes images of any size."""
+    if in_chans != 3:
+        raise ConfigError(
+            f"A SparseFormer takes images of 3 channels (red, green, blue), not {in_chans}.",
+            "Leave in_chans out; give grey images as three equal channels.",
+        )
+    if img_size is not None and min(img_size if isinstance(img_size, (tuple, list)) else (img_size,)) < SMALLEST_SIDE:
+        raise ConfigError(f"Images must be at least {SMALLEST_SIDE} pixels a side, not {img_size}.", "Use 224, for example.")
+    if not 0 <= drop_rate < 1 or not 0 <= (drop_path_rate or 0.0) < 1:
+        raise ConfigError(
+            f"drop_rate and drop_path_rate are chances in [0, 1), not {drop_rate} and {drop_path_rate}.", "Use 0.1, for example."
+        )
+    network = TimmSparseFormer(
+        student, drop_rate=drop_rate, drop_path_rate=drop_path_rate, open_shape=open_shape, own_head=own_head
+    )
+    if num_classes not in (None, network.num_classes) or global_pool is not None:
+        network.reset_classifier(network.num_classes if num_classes is None else num_classes, global_pool)
+    return network.to(device=device, dtype=dtype).train()
