@@ -6,6 +6,8 @@ VENV ?= .venv
 WORKERS ?= 2
 # Further options of pytest, such as --durations=30.
 PYTEST_ARGS ?=
+# The Python of gpu-check, which installs nothing: one that has PyTorch for the device, timm and what the package needs.
+GPU_PYTHON ?= $(PYTHON)
 # What a bench is asked for: make bench-speed ARGS="runs/first --models student,teacher"
 ARGS ?=
 
@@ -16,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format types imports check clean
-.PHONY: bench-recipes bench-table1 bench-speed bench-targets
+.PHONY: bench-recipes bench-table1 bench-speed bench-targets gpu-check
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
 
@@ -59,6 +61,9 @@ bench-speed: $(VENV)/.dev ## Time a student beside its teacher and what else cou
 
 bench-targets: $(VENV)/.dev ## Tell whether a student is as fast as it is meant to be
 	$(BIN)/python -m benchmarks speed --targets $(ARGS)
+
+gpu-check: ## Check training, resuming, exporting and speed on a CUDA device, on one page: make gpu-check GPU_PYTHON=python3
+	PYTHONPATH=src $(GPU_PYTHON) -m benchmarks.gpu_check $(ARGS)
 
 clean: ## Remove the environment, builds and caches (runs are kept)
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
