@@ -162,7 +162,7 @@ def test_heartbeat__goes_on_by_itself_and_survives_a_full_disk(tmp_path: Path, m
     path = tmp_path / "heartbeat.json"
     with Heartbeat(path, writes=True) as beats:
         first = read_beat(path)
-        beats.tell(TrainingState(samples=7, seconds=1.5), 0.25)
+        beats.on_step(TrainingState(samples=7, seconds=1.5, progress=0.25), None)
         time.sleep(0.2)
         later = read_beat(path)
     assert first is not None

@@ -79,20 +79,13 @@ def test_tensorboard__has_the_figures_of_the_metrics_and_goes_on_when_resumed(se
 def test_tensorboard__forgets_what_a_stopped_run_wrote_after_its_checkpoint(settings: BootstrapConfig, tmp_path: Path) -> None:
     settings, run = changed(settings, trackers=("tensorboard",)), RunFolder(tmp_path)
     for samples, logged in ((0, {4: 1.0, 8: 2.0, 12: 3.0}), (8, {12: 5.0})):
-        opened = Trackers(settings, run, samples=samples, writes=True)
+        opened = Trackers(settings, run, samples=samples)
         for step, loss in logged.items():
             opened.log("train", {"loss": loss}, step)
         opened.close()
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(4, 1.0), (8, 2.0), (12, 5.0)]
-
-
-def test_trackers__of_other_processes_write_nothing(settings: BootstrapConfig, tmp_path: Path) -> None:
-    opened = Trackers(changed(settings, trackers=("tensorboard",)), RunFolder(tmp_path / "run"), samples=0, writes=False)
-    opened.log("train", {"loss": 1.0}, 4)
-    opened.close()
-    assert not (tmp_path / "run").exists()
 
 
 def test_trackers__one_that_fails_stops_nothing_and_is_left_out(

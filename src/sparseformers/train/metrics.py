@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,11 +24,15 @@ from torch import Tensor
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.files import write_json
 from sparseformers.settings import to_dict
+from sparseformers.train.callbacks import Callback
 from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
+
+    from sparseformers.train.checkpoints.state import TrainingState
+    from sparseformers.train.held_out import HeldOut, Measurement
 
 Item = TypeVar("Item")
 LOGGER = logging.getLogger("sparseformers")
@@ -180,12 +185,11 @@ class Trackers:
         settings: of the run.
         run: its folder; TensorBoard's files and those of Weights & Biases lie in it.
         samples: images seen before.
-        writes: whether this is the main process; the others track nothing.
     """
 
-    def __init__(self, settings: BootstrapConfig, run: RunFolder, *, samples: int, writes: bool) -> None:
+    def __init__(self, settings: BootstrapConfig, run: RunFolder, *, samples: int) -> None:
         self._open: dict[str, GeneralTracker] = {}
-        for name in chosen_trackers(settings.trackers) if writes else ():
+        for name in chosen_trackers(settings.trackers):
             self._guarded(name, lambda name=name: self._start(name, settings, run, samples))  # type: ignore[misc]
 
     def log(self, kind: str, figures: Mapping[str, Any], samples: int) -> None:
@@ -214,6 +218,41 @@ class Trackers:
         except Exception as error:  # whatever a network, a server or a full disk leads its library to
             self._open.pop(name, None)
             LOGGER.warning("the training goes on without %s: %s: %s", name, type(error).__name__, error)
+
+
+class MetricsLog(Callback):
+    """Writes the figures of a training to ``metrics.jsonl``, and passes them on to its trackers.
+
+    Args:
+        run: where to write.
+        settings: which trackers.
+    """
+
+    def __init__(self, run: RunFolder, settings: BootstrapConfig) -> None:
+        self.run, self.settings = run, settings
+        self.trackers: Trackers | None = None
+
+    def on_start(self, state: TrainingState) -> None:
+        self.trackers = Trackers(self.settings, self.run, samples=state.samples)
+
+    def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
+        if figures is not None:
+            self._append("train", state, figures)
+
+    def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
+        drift = {} if measurement.followed is None else asdict(measurement.followed.drift)
+        rois = {f"roi_{name}": round(value, 5) for name, value in drift.items()}
+        self._append("held_out", state, {**asdict(measurement.alignment), **rois})
+        LOGGER.info("%d images: held-out centred cosine %.4f", state.samples, measurement.alignment.centred_cosine)
+
+    def on_stop(self, error: BaseException | None) -> None:
+        if self.trackers is not None:
+            self.trackers.close()
+
+    def _append(self, kind: str, state: TrainingState, figures: Mapping[str, float]) -> None:
+        self.run.append_metrics({"kind": kind, "samples": state.samples, "seconds": round(state.seconds, 1), **figures})
+        if self.trackers is not None:
+            self.trackers.log(kind, figures, state.samples)
 
 
 def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples: int) -> GeneralTracker:

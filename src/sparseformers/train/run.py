@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from sparseformers.figures import curves_figure, draw_focus, save_figure, trace_focus
 from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.train.cache.make import prepare_cache, require_room
-from sparseformers.train.callbacks import Callback
-from sparseformers.train.card import Card
+from sparseformers.train.callbacks import Callback, attached
 from sparseformers.train.checkpoints.changes import refuse_changes
 from sparseformers.train.checkpoints.checkpoint import Snapshot, read_checkpoint
 from sparseformers.train.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
@@ -27,22 +25,21 @@ from sparseformers.train.checkpoints.random_state import random_state_of
 from sparseformers.train.checkpoints.state import random_state_in
 from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.fit import fit_front
-from sparseformers.train.held_out import first_views, rois_move
 from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
-from sparseformers.train.metrics import Trackers, chosen_trackers
+from sparseformers.train.metrics import MetricsLog, chosen_trackers
 from sparseformers.train.processes.peers import Peers, together
 from sparseformers.train.processes.restart import is_restart, launch
 from sparseformers.train.processes.sharding import unsharded
 from sparseformers.train.processes.stopping import StopSignals
 from sparseformers.train.recipe import changed
-from sparseformers.train.report import write_report
-from sparseformers.train.reporter import Reporter
+from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.status import Heartbeat
 from sparseformers.train.summary import (
+    Card,
+    ProgressBar,
     RunSummary,
-    TrainingProgress,
     measure_costs,
     summarise,
     summary_of_finished,
@@ -50,8 +47,6 @@ from sparseformers.train.summary import (
 from sparseformers.train.trainer import Trainer
 
 LOGGER = logging.getLogger("sparseformers")
-PICTURED_IMAGES = 6
-"""How many held-out images the run's picture shows."""
 
 
 def bootstrap(
@@ -162,7 +157,7 @@ def _go_on(
         if finished:
             console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
             if accelerator.is_main_process and not run.report.exists():  # a kill came between it and the card
-                _report_on(run, console)
+                ReportPage(run, console).on_end()
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
@@ -244,57 +239,21 @@ def _train(
             run.rewind_metrics(reached)
             HeldOutRecord(run.held_out).rewind(reached)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
-        start = parts.budget.progress(samples=trainer.state.samples, seconds=trainer.state.seconds)
         random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
-        heartbeat.tell(trainer.state, start)
-        with ExitStack() as stack:
-            signals = stack.enter_context(StopSignals(speaks=writes))
-            stack.enter_context(random_state_of(random_state, accelerator.device))
-            stack.enter_context(trainer.checkpointer)
-            trackers = stack.enter_context(closing(Trackers(parts.settings, run, samples=trainer.state.samples, writes=writes)))
-            bar = stack.enter_context(TrainingProgress(console, start))
-            reporter = Reporter(run, bar, trackers, heartbeat)
-            callbacks: list[Callback] = [reporter, RecordHeldOut(HeldOutRecord(run.held_out))] if writes else []
-            alignment = trainer.train(callbacks, signals)
-        parts = unsharded(parts)
-        summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))
-        for callback in [*callbacks, Pictures(run), Card(run.card), ReportPage(run, console)] if writes else []:
-            callback.on_end(parts, summary)
+        callbacks: list[Callback] = []
+        if writes:
+            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console)]
+            callbacks += [RecordHeldOut(HeldOutRecord(run.held_out)), Pictures(run), Card(run), ReportPage(run, console)]
+        with attached(callbacks):
+            with (
+                StopSignals(speaks=writes) as signals,
+                random_state_of(random_state, accelerator.device),
+                trainer.checkpointer,
+            ):
+                alignment = trainer.train(callbacks, signals)
+            parts = unsharded(parts)
+            summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))
+            for callback in callbacks:
+                callback.on_end(parts, summary)
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
     return summary
-
-
-def _report_on(run: RunFolder, console: Console) -> None:
-    """Puts the run on a page; whatever goes wrong with that, the run is finished all the same."""
-    try:
-        write_report(run, finished=True)
-    except Exception as error:
-        note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
-        LOGGER.warning(note, exc_info=True)
-        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
-        again = f"Make it again by: sparseformers report {run.path}"
-        console.print(escape(again), highlight=False, soft_wrap=True)
-
-
-class ReportPage(Callback):
-    """Puts a finished run on a page."""
-
-    def __init__(self, run: RunFolder, console: Console) -> None:
-        self.run, self.console = run, console
-
-    def on_end(self, parts: Parts, summary: RunSummary) -> None:
-        _report_on(self.run, self.console)
-
-
-class Pictures(Callback):
-    """Draws the curves of a finished training and, where RoIs can move, those on the first held-out images."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def on_end(self, parts: Parts, summary: RunSummary) -> None:
-        student = parts.inheritance.student
-        if rois_move(student):
-            images, titles = first_views(parts, PICTURED_IMAGES)
-            save_figure(draw_focus(trace_focus(student, images.to(parts.device), titles)), self.run.picture)
-        save_figure(curves_figure(self.run.read_metrics()), self.run.curves)

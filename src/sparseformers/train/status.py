@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.budget import Budget
+from sparseformers.train.callbacks import Callback
 from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.run_folder import RunFolder
 
@@ -52,7 +53,7 @@ class Beat:
     """Time spent training."""
 
 
-class Heartbeat:
+class Heartbeat(Callback):
     """Writes signs of life from a thread of its own as long as the context lasts, and how it ended.
 
     A file that cannot be written stops nothing: the training has to say so itself.
@@ -86,9 +87,12 @@ class Heartbeat:
             self._beat = dataclasses.replace(self._beat, state="stopped", reason=reason)
         self._write()
 
-    def tell(self, state: TrainingState, progress: float) -> None:
-        """Sets how far the next sign says that the training is."""
-        self._beat = dataclasses.replace(self._beat, samples=state.samples, progress=progress, seconds=state.seconds)
+    def on_start(self, state: TrainingState) -> None:
+        self.on_step(state, None)
+
+    def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
+        place = {"samples": state.samples, "progress": state.progress, "seconds": state.seconds}
+        self._beat = dataclasses.replace(self._beat, **place)  # type: ignore[arg-type]
 
     def _repeat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):

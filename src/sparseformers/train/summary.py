@@ -1,23 +1,29 @@
-"""What a run came to: the figures that the command prints and the model card has; and the progress bar on the way there."""
+"""What a run shows to people: a progress bar on the way, its summary and its model card at the end."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
+from sparseformers.files import write_json, write_text
 from sparseformers.inheritance import InheritReport
+from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
+from sparseformers.train.callbacks import Callback
 from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.metrics import Meters, peak_memory
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
+
+if TYPE_CHECKING:
+    from sparseformers.train.held_out import HeldOut, Measurement
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,6 @@ def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters
     )
 
 
-def summary_figures(summary: RunSummary) -> dict[str, Any]:
-    """The summary as plain JSON values."""
-    return to_dict(summary)
-
-
 def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
     """The summary of a run that is at its end, from its folder."""
     figures = run.read_figures()
@@ -129,15 +130,10 @@ def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
     )
 
 
-class TrainingProgress:
-    """A bar with rate and time left; without a terminal, one line for each measurement.
+class ProgressBar(Callback):
+    """A bar with rate and time left; without a terminal, one line for each measurement."""
 
-    Args:
-        console: to write to; only the main process has one that is not quiet.
-        progress: how much of the budget is spent at the start, in [0, 1].
-    """
-
-    def __init__(self, console: Console, progress: float) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
         self.held_out = "-"
         self._bar = Progress(
@@ -152,31 +148,55 @@ class TrainingProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("bootstrap", total=1.0, figures="starting")
-        self._bar.update(self._task, completed=progress)
 
-    def __enter__(self) -> TrainingProgress:
+    def on_start(self, state: TrainingState) -> None:
+        self._bar.update(self._task, completed=state.progress)
         self._bar.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+    def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
+        self._bar.update(self._task, completed=state.progress)
+        if figures is not None:
+            told = f"loss {figures['loss']:.3f}  held-out {self.held_out}  {figures['images_per_second']:.0f} img/s"
+            self._bar.update(self._task, figures=f"{told}  data wait {figures['data_wait']:.0%}")
 
-    def move(self, progress: float) -> None:
-        """Shows how much of the budget is spent, in [0, 1]."""
-        self._bar.update(self._task, completed=progress)
-
-    def step(self, progress: float, *, loss: float, images_per_second: float, data_wait: float) -> None:
-        """Shows the share of the budget that is spent, and figures of late."""
-        figures = f"loss {loss:.3f}  held-out {self.held_out}  {images_per_second:.0f} img/s  data wait {data_wait:.0%}"
-        self._bar.update(self._task, completed=progress, figures=figures)
-
-    def measured(self, progress: float, samples: int, alignment: Alignment) -> None:
-        """Reports a measurement on the held-out images."""
+    def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
+        alignment = measurement.alignment
         self.held_out = f"{alignment.centred_cosine:.3f}"
         self.console.print(
-            f"[dim]{progress:4.0%} {samples:>9,} images[/dim]  held-out centred cosine [bold]{self.held_out}[/bold]"
+            f"[dim]{state.progress:4.0%} {state.samples:>9,} images[/dim]  held-out centred cosine [bold]{self.held_out}[/bold]"
             f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
             f" neighbours {alignment.neighbour_agreement:.0%})",
             highlight=False,
             soft_wrap=True,
         )
+
+    def on_stop(self, error: BaseException | None) -> None:
+        self._bar.stop()
+
+
+class Card(Callback):
+    """Writes the README of a finished run, and its figures into ``config.json``, from where they travel with the model."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        figures = Figures(
+            alignment=summary.alignment,
+            student_cost=summary.student_cost,
+            teacher_cost=summary.teacher_cost,
+            patch_tokens=parts.teacher.patch_tokens,
+            samples=summary.samples,
+            training_images=len(parts.train),
+            skipped=summary.skipped,
+            seconds=summary.seconds,
+            seed=parts.settings.seed,
+            precision=parts.precision,
+            licence=parts.teacher.identity.licence,
+        )
+        config = json.loads(self.run.config.read_text(encoding="utf-8"))
+        write_json(self.run.config, {**config, "figures": to_dict(figures)})
+        student, provenance = parts.inheritance.student, parts.inheritance.provenance
+        loading = f'sparseformers.load("{self.run.path.name}")'
+        text = card_text(student.config, cost=figures.student_cost, provenance=provenance, figures=figures, loading=loading)
+        write_text(self.run.card, text)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.markup import escape
+
 from sparseformers.errors import RunError
 from sparseformers.files import replacing
+from sparseformers.train.callbacks import Callback
+from sparseformers.train.held_out import first_views, rois_move
 from sparseformers.train.report.collect import RunContent, collect
 from sparseformers.train.report.figures import Detail
 from sparseformers.train.report.page import Page, draw_curves, page_of
@@ -21,8 +27,14 @@ from sparseformers.train.run_folder import RunFolder
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Report", "write_report"]
+    from sparseformers.train.setup import Parts
+    from sparseformers.train.summary import RunSummary
 
+__all__ = ["Pictures", "Report", "ReportPage", "write_report"]
+
+LOGGER = logging.getLogger("sparseformers")
+PICTURED_IMAGES = 6
+"""Held-out images that the picture of RoIs shows."""
 MOST_BYTES = 5_000_000
 """Largest size of a report."""
 DETAILS = (
@@ -73,6 +85,39 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
         ) from error
     # That no image was skipped is nothing that the report lacks.
     return Report(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
+
+
+class ReportPage(Callback):
+    """Puts a finished run on a page; whatever goes wrong with that, the run is finished all the same."""
+
+    def __init__(self, run: RunFolder, console: Console) -> None:
+        self.run, self.console = run, console
+
+    def on_end(self, parts: Parts | None = None, summary: RunSummary | None = None) -> None:
+        try:
+            write_report(self.run, finished=True)
+        except Exception as error:
+            note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
+            LOGGER.warning(note, exc_info=True)
+            self.console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+            again = f"Make it again by: sparseformers report {self.run.path}"
+            self.console.print(escape(again), highlight=False, soft_wrap=True)
+
+
+class Pictures(Callback):
+    """Draws the curves of a finished training and, where RoIs can move, those on the first held-out images."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        from sparseformers.figures import curves_figure, draw_focus, save_figure, trace_focus
+
+        student = parts.inheritance.student
+        if rois_move(student):
+            images, titles = first_views(parts, PICTURED_IMAGES)
+            save_figure(draw_focus(trace_focus(student, images.to(parts.device), titles)), self.run.picture)
+        save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 
 def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, Page]:
