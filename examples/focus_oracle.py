@@ -107,11 +107,11 @@ def _quantiles(marginal: Tensor, parts: int, share: float) -> Tensor:
 
 
 def embed(student: SparseFormer, images: Tensor, rois: Tensor) -> Tensor:
-    """The embedding of a student whose front looks at given RoIs B x N x 4."""
+    """The embedding of a student with a grid front whose tokens stand for other RoIs B x N x 4 than its cells."""
     front = student.focusing
-    levels = front.pyramid.levels(student.normalise(images), roi_arithmetic.grid_of(rois.shape[1]))
-    seen, _ = front.look(levels, rois)
-    return student.cortex(front.prefix(seen)).embedding
+    patches = front.sample_patches(student.normalise(images), rois)
+    latent = front.pre_norm(front.embedding(patches, rois))
+    return student.cortex(front.prefix(latent)).embedding
 
 
 def main(settings: Settings) -> None:

@@ -168,19 +168,15 @@ class OriginalFocusingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """A front that starts as the teacher at a lower resolution and then learns where to look; beyond the papers.
+    """A front that starts as the teacher at a lower resolution; beyond the papers.
 
-    It holds the teacher's patch embedding, positions, prefix tokens, and one of its first blocks for each further look.
+    It holds the teacher's patch embedding, positions and prefix tokens.
     """
 
     kind: Literal["grid"] = "grid"
     """Tells it from the other fronts in a saved configuration."""
     tokens: int = 49
-    """Latent tokens, N, at first the cells of a grid (a square one, or the fullest near a square)."""
-    looks: int = 0
-    """Further looks at the image, K: RoIs move after each of the first K blocks, which stand in the front; 0 keeps to cells."""
-    bound: float = 0.4
-    """Most that a step moves a RoI, in its own sizes, and that it changes the logarithm of its size."""
+    """Latent tokens, N: the cells of a grid (a square one, or the fullest near a square)."""
     patch_size: int = 16
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
@@ -194,13 +190,7 @@ class GridConfig:
             f"A SparseFormer needs at least one latent token, not {self.tokens}.",
             "Ask for one token or more, for example --tokens 48.",
         )
-        _require(self.looks >= 0, f"There cannot be {self.looks} further looks.", "Use 3, or 0 for none.")
         _require(self.patch_size >= 1, f"A patch cannot have a side of {self.patch_size} pixels.", "Use the teacher's.")
-        _require(
-            0 < self.bound < 1,
-            f"The bound of a RoI's step must be in (0, 1) of its size, not {self.bound}.",
-            "Use 0.4, for example.",
-        )
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -27,7 +27,7 @@ def student(folder: Path, **options: object) -> str:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    return student(tmp_path, front="grid", looks=1)
+    return student(tmp_path, front="grid")
 
 
 @pytest.fixture
@@ -60,12 +60,10 @@ def test_help__shows_how_to_measure_the_focus(capsys: pytest.CaptureFixture[str]
 def test_focus__needs_no_teacher(model: str, pasted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "teacher.safetensors").unlink()
     (report,) = figures(capsys, model, "--data", pasted / "images")["focus"]
-    assert (report["images"], report["tokens"], len(report["stages"])) == (3, 4, 2)
+    assert (report["images"], report["tokens"], len(report["stages"])) == (3, 4, 1)
     assert report["area"] is None
-    # An untrained student's RoIs are the cells still.
-    assert report["stages"][1]["moved"] == {"mean": 0.0, "std": 0.0}
-    assert report["stages"][1]["size"]["mean"] == 0.5
-    assert report["stages"][1]["points_cover"]["mean"] == 1
+    assert report["stages"][0]["size"]["mean"] == 0.5
+    assert report["stages"][0]["points_cover"]["mean"] == 1
 
 
 def test_focus__cells_fall_on_the_foreground_as_often_as_its_area(

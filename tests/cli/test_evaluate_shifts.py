@@ -20,7 +20,7 @@ from tests.tiny import SIDE, write_images, write_teacher
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
-    student, _, provenance = inherit(teacher, front="grid", tokens=4, looks=1)
+    student, _, provenance = inherit(teacher, front="grid", tokens=4)
     sparseformers.save(student, tmp_path / "model.safetensors", provenance=provenance)
     return str(tmp_path / "model.safetensors")
 

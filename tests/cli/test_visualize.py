@@ -33,9 +33,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "photos", 3)
     (folder / "runs" / "first").mkdir(parents=True)
     name = write_teacher(folder / "teacher.safetensors")
-    made = inherit(load_teacher(name, image_size=SIDE), tokens=4, looks=2)
-    for step in made.student.focusing.steps:
-        torch.nn.init.normal_(step.delta[-1].weight, std=0.05)
+    made = inherit(
+        load_teacher(name, image_size=SIDE), front="focusing", tokens=4, focusing_width=64, channels=8, points=4, iterations=2
+    )
+    torch.nn.init.normal_(made.student.focusing.layer.adjustment.delta[-1].weight, std=0.05)
     sparseformers.save(made.student, folder / "runs" / "first" / "model.safetensors", provenance=made.provenance)
     sparseformers.save(tiny_student(), folder / "tiny.safetensors")
     return folder

@@ -198,7 +198,7 @@ class TestTokenInfluence:
 
     def test_of_an_inherited_student_that_is_its_teacher_is_the_teachers_attention(self) -> None:
         teacher = load_teacher(timm.tiny(reg_tokens=2, depth=3))
-        student = inherit(teacher, front="grid", tokens=16, looks=1).student
+        student = inherit(teacher, front="grid", tokens=16).student
         images = images_for(teacher)
         maps = TeacherAttention(teacher)(images)
         torch.testing.assert_close(token_influence(student, images), maps.last.flatten(1), atol=1e-6, rtol=1e-4)
@@ -213,7 +213,7 @@ class TestTokenInfluence:
 
     def test_a_cortex_without_blocks_is_refused(self) -> None:
         student = SparseFormer(small_config(depth=0))
-        with pytest.raises(ConfigError, match=r"The student's cortex has no blocks.* Choose a student whose blocks"):
+        with pytest.raises(ConfigError, match=r"The student's cortex has no blocks.* Choose another"):
             token_influence(student, torch.rand(1, 3, 32, 32))
 
     def test_attention_pooling_needs_no_blocks(self) -> None:

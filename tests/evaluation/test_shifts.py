@@ -31,7 +31,7 @@ def teacher(tmp_path: Path) -> Teacher:
 
 @pytest.fixture
 def student(teacher: Teacher) -> SparseFormer:
-    return inherit(teacher, front="grid", tokens=4, looks=1).student
+    return inherit(teacher, front="grid", tokens=4).student
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def rows_of(report: ShiftReport) -> dict[str, ShiftRow]:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda teacher: inherit(teacher, front="grid", tokens=4, looks=1).student,
+        lambda teacher: inherit(teacher, front="grid", tokens=4).student,
         lambda teacher: inherit(teacher, front="focusing", tokens=4, channels=8, points=4, focusing_width=64).student,
         original,
     ],

@@ -22,9 +22,9 @@ SIDE = 48
 """Pixels a side of what they are made for."""
 
 
-def inherited_config(*, looks: int = 0, depth: int = 1) -> SparseFormerConfig:
+def inherited_config(*, depth: int = 1) -> SparseFormerConfig:
     return SparseFormerConfig(
-        focusing=GridConfig(tokens=4, looks=looks, patch_size=8),
+        focusing=GridConfig(tokens=4, patch_size=8),
         cortex=CortexConfig(
             block=BlockConfig(width=32, heads=2, feed_forward_width=48), depth=depth, prefix_tokens=1, prefix_from_front=True
         ),
@@ -46,7 +46,6 @@ def original_config() -> SparseFormerConfig:
 
 FRONTS = {
     "grid": inherited_config(),
-    "inherited, looking twice": inherited_config(looks=1),
     "focusing": small_config(tokens=4),
     "original": original_config(),
 }

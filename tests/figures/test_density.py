@@ -101,7 +101,8 @@ class TestDensity:
 
 class TestTrace:
     def student(self, teacher: Teacher) -> SparseFormer:
-        student = inherit(teacher, front="grid", tokens=4, looks=2).student
+        options = {"focusing_width": 64, "channels": 8, "points": 4, "iterations": 2}
+        student = inherit(teacher, front="focusing", tokens=4, **options).student
         scattered(student.focusing, scale=0.3)
         return student
 
@@ -137,7 +138,7 @@ class TestTrace:
 
     def test_a_photograph_keeps_its_shape_and_says_what_was_seen(self) -> None:
         teacher = load_teacher(timm.tiny(), crop=0.5)
-        student = inherit(teacher, front="grid", tokens=4, looks=1).student
+        student = inherit(teacher, front="grid", tokens=4).student
         photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8))
         (own,) = trace_density_on_photographs(student, teacher, [("a", photograph)], view="own")
         (whole,) = trace_density_on_photographs(student, teacher, [("a", photograph)])

@@ -23,7 +23,7 @@ from tests.exporting.students import FRONTS, inherited_config, student_of
 from tests.model.small import scattered, small_config
 from tests.model.test_forward_guard import recorded
 
-MOST_KERNELS = {"grid": 15, "inherited, looking twice": 119, "focusing": 167, "original": 150}
+MOST_KERNELS = {"grid": 15, "focusing": 167, "original": 150}
 """Of a folded student's forward."""
 
 

@@ -14,7 +14,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.rois import cells
 from sparseformers.teachers import Teacher, load_teacher
-from tests.inheritance.test_bootstrapped import vit
+from tests.inheritance.test_focusing import vit
 
 
 def views(count: int = 96, side: int = 64) -> torch.Tensor:

@@ -34,9 +34,9 @@ def original() -> SparseFormerConfig:
     )
 
 
-def inherited(*, looks: int = 0, tokens: int = 6) -> SparseFormerConfig:
-    """An inherited front; with further looks its RoIs move."""
-    focusing = GridConfig(tokens=tokens, looks=looks, patch_size=4, pre_norm=looks > 0)
+def inherited(*, tokens: int = 6, pre_norm: bool = False) -> SparseFormerConfig:
+    """A grid front."""
+    focusing = GridConfig(tokens=tokens, patch_size=4, pre_norm=pre_norm)
     cortex = CortexConfig(
         block=dataclasses.replace(BLOCK, layer_scale=True),
         depth=3,
@@ -54,7 +54,7 @@ KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
     "clip_classifier": lambda: small_config(depth=3, projection=24, classes=5),
     "v1": original,
     "cells": inherited,
-    "looks": lambda: inherited(looks=2),
+    "uneven": lambda: inherited(tokens=7, pre_norm=True),
 }
 """By what they stand for."""
 

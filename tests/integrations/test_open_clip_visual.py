@@ -36,7 +36,7 @@ def clip_and_teacher() -> tuple[open_clip.CLIP, Teacher]:
 
 
 def student_of(teacher: Teacher, front: FrontKind, *, trained: bool = True) -> SparseFormer:
-    options = {"focusing_width": 64, "channels": 8, "points": 4} if front == "focusing" else {"looks": 1}
+    options = {"focusing_width": 64, "channels": 8, "points": 4} if front == "focusing" else {}
     student = inherit(teacher, front=front, tokens=5, **options).student  # type: ignore[arg-type]
     return scattered(student).eval() if trained else student.eval()  # type: ignore[return-value]
 

@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path) -> Path:
     """A run folder with a student of a real, tiny teacher."""
     teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
-    student, _, provenance = inherit(teacher, front="grid", tokens=4, looks=1)
+    student, _, provenance = inherit(teacher, front="grid", tokens=4)
     sparseformers.save(student, tmp_path / "run" / "model.safetensors", provenance=provenance)
     return tmp_path / "run"
 

@@ -109,7 +109,7 @@ def test_tokens_of_cells_can_be_given_as_a_map() -> None:
     assert torch.equal(maps[0][:, :, 0, 1], rows[0][:, 1])
 
 
-@pytest.mark.parametrize("kind", ["augreg", "v1", "looks"])
+@pytest.mark.parametrize("kind", ["augreg", "v1", "uneven"])
 def test_tokens_that_look_where_they_choose_make_no_map(kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
         network_of(kind).forward_intermediates(images(), output_fmt="NCHW")
@@ -214,15 +214,14 @@ def test_rates_may_fall_from_layer_to_layer(kind: str) -> None:
     network = network_of(kind)
     layers = timm.models.group_parameters(network, network.group_matcher(), reverse=True)
     assert layers.keys() == dict(network.named_parameters()).keys()
-    looks = 2 if kind == "looks" else 0
     for name, layer in layers.items():
         part, kind_of_part, number = f"{name}.".split(".")[:3]
-        if kind_of_part in ("blocks", "steps") and number.isdecimal():
-            assert layer == 1 + int(number) + (looks if part == "cortex" else 0)
+        if kind_of_part == "blocks" and number.isdecimal():
+            assert layer == 1 + int(number)
         elif part == "focusing" or kind_of_part == "prefix":
             assert layer == 0
         else:  # the norm goes with the last block, the head and what pools come after it
-            assert layer == 3 + looks + (kind_of_part != "norm")
+            assert layer == 3 + (kind_of_part != "norm")
     coarse = timm.models.group_parameters(network, network.group_matcher(coarse=True), reverse=True)
     assert len({coarse[name] for name in coarse if name.startswith("cortex.blocks.")}) == 1
     rates = [group["lr_scale"] for group in create_optimizer_v2(network, opt="adamw", layer_decay=0.5).param_groups]
@@ -238,8 +237,7 @@ def test_features_note_their_size(kind: str) -> None:
     assert info.module_name() == [f"cortex.blocks.{index}" for index in range(3)]
     modules = dict(network.named_modules())
     assert all(name in modules for name in info.module_name())
-    # 48 x 56 pixels for 6 tokens
-    assert info.reduction() == [round(math.sqrt(48 * 56 / 6))] * 3
+    assert info.reduction() == [round(math.sqrt(48 * 56 / network.config.focusing.tokens))] * 3
 
 
 @every_kind

@@ -95,8 +95,8 @@ def test_preprocessing_comes_along() -> None:
 
 def test_an_open_shape_is_filled_once() -> None:
     network = network_of("v1", open_shape=True, own_head=False)
-    network.load_state_dict(network_of("looks").state_dict())
-    assert torch.equal(network(images()), network_of("looks")(images()))
+    network.load_state_dict(network_of("uneven").state_dict())
+    assert torch.equal(network(images()), network_of("uneven")(images()))
     assert network.num_classes == 0
     for kind in ("cells", "v1"):
         assert "The weights of the checkpoint do not fit" in failure(network, network_of(kind).state_dict()).problem
@@ -117,13 +117,13 @@ def test_an_open_shape_may_keep_its_head() -> None:
 
 def test_an_open_shape_needs_the_configuration() -> None:
     network = network_of("v1", open_shape=True, own_head=False)
-    error = failure(network, student_of("looks").state_dict())
+    error = failure(network, student_of("uneven").state_dict())
     assert "unexpected: " in error.problem
     assert error.remedy == "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
 
 
 def test_weights_of_another_network() -> None:
-    error = failure(network_of("augreg"), network_of("looks").state_dict())
+    error = failure(network_of("augreg"), network_of("uneven").state_dict())
     assert error.problem.startswith("The weights of the checkpoint do not fit (missing: ")
     assert error.remedy == "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
 
@@ -170,7 +170,7 @@ def test_within_another_module() -> None:
     assert target[0].config == source[0].config
     assert torch.equal(target.eval()(images()), source.eval()(images()))
     with pytest.raises(WeightsError, match="those of a network of other sizes"):
-        target.load_state_dict(nn.Sequential(network_of("looks")).state_dict(), strict=False)
+        target.load_state_dict(nn.Sequential(network_of("uneven")).state_dict(), strict=False)
 
 
 def test_an_average_over_training_goes_along() -> None:

@@ -202,7 +202,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("student", [lambda: student_of(clip_vision(), tokens=9, looks=1), small_model])
+@pytest.mark.parametrize("student", [lambda: student_of(clip_vision(), tokens=9), small_model])
 def test_half_precision(student: Any, dtype: torch.dtype) -> None:
     tower = sparseformers.as_vision_tower(student())
     expected = tower(pixels())
@@ -252,7 +252,7 @@ def test_the_tower_has_the_modules_of_the_student() -> None:
 @torch.no_grad()
 def test_llava_with_it_is_saved_and_loaded_by_its_own_means(tmp_path: Path) -> None:
     model = llava()
-    student = student_of(model.model.vision_tower, tokens=4, looks=1)
+    student = student_of(model.model.vision_tower, tokens=4)
     place(sparseformers.as_vision_tower(student, tokens=9), model).save_pretrained(tmp_path)
     again = hf.LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(say(again, 9).logits, say(model, 9).logits)

@@ -174,7 +174,7 @@ class Dense(nn.Module):
 
 def inherited_model() -> SparseFormer:
     block = BlockConfig(width=32, heads=2, feed_forward_width=48)
-    focusing = GridConfig(tokens=16, patch_size=4, looks=1)
+    focusing = GridConfig(tokens=16, patch_size=4)
     return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=CortexConfig(block=block, depth=1, prefix_from_front=True)))
 
 

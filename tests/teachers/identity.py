@@ -56,6 +56,6 @@ def check_identity(teacher: Teacher) -> None:
     if own.logits is not None:
         check_same(inherited.logits, own.logits, tolerance=1e-5)
 
-    # An inherited front with a token for each patch starts as the teacher itself, whatever its number of further looks.
-    student = inherit(teacher, front="grid", tokens=teacher.patch_tokens, looks=min(2, teacher.depth)).student.eval()
+    # An inherited front with a token for each patch starts as the teacher itself.
+    student = inherit(teacher, front="grid", tokens=teacher.patch_tokens).student.eval()
     check_same(student(images).embedding, own.embedding, tolerance=1e-5)

@@ -81,7 +81,7 @@ def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkey
 
 
 def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
-    settings = changed(tiny_settings(tmp_path), front="grid", looks=2, lr=1e-2, evaluations=2)
+    settings = changed(tiny_settings(tmp_path), lr=1e-2, evaluations=2)
     bootstrap(settings, tmp_path / "run")
     record = record_of(tmp_path / "run")
     first, middle, last = record.moments()

@@ -21,13 +21,13 @@ def without_times(run: Path) -> list[dict[str, Any]]:
 
 
 def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(tmp_path: Path) -> None:
-    settings = changed(tiny_settings(tmp_path), front="grid", looks=1, lr=1e-4, log_every=2, samples=16)
+    settings = changed(tiny_settings(tmp_path), lr=1e-4, log_every=2, samples=16)
     for name in ("one", "two"):
         bootstrap(settings, tmp_path / name)
     lines = RunFolder(tmp_path / "one").read_metrics()
     assert without_times(tmp_path / "one") == without_times(tmp_path / "two")
     train = {name for line in lines if line["kind"] == "train" for name in line}
-    assert train >= TIMES | {"loss", "gradient_norm", "gradient_norm_tuned", "gradient_norm_rois", "lr_tuned", "lr_rois"}
+    assert train >= TIMES | {"loss", "gradient_norm", "gradient_norm_tuned", "gradient_norm_new", "lr_tuned", "lr_new"}
     assert train >= {"non_finite_steps", "overflow_steps"}
     held_out = [line for line in lines if line["kind"] == "held_out"]
     assert {"cosine_mean", "cosine_p05", "centred_cosine"} <= held_out[0].keys()

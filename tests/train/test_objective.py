@@ -155,7 +155,7 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
     assert end.centred_cosine > start.centred_cosine + 0.02
 
 
-@pytest.mark.parametrize("options", [{"whiten": 0.5}, {"token_weight": 1.0}, {"looks": 2}, {"tune": 0}])
+@pytest.mark.parametrize("options", [{"whiten": 0.5}, {"token_weight": 1.0}, {"tune": 0}])
 def test_bootstrap__each_option_changes_what_is_learnt(
     settings: BootstrapConfig, tmp_path: Path, options: dict[str, object]
 ) -> None:
@@ -195,7 +195,6 @@ def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings:
         ({"token_weight": -1.0}, "--token-weight must be in"),
         ({"dense_weight": 1.0}, "--dense-weight 1.0 aligns tokens with cells, and only --start fitted"),
         ({"dense_weight": -1.0}, "--dense-weight must be in"),
-        ({"looks": -1}, "--looks must be at least 0, not -1"),
     ],
 )
 def test_config__refuses(settings: BootstrapConfig, options: dict[str, object], problem: str) -> None:

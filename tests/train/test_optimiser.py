@@ -12,14 +12,14 @@ from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rate
 from tests.model.small import small_model
 
 
-def inheriting_model(*, depth: int, looks: int) -> SparseFormer:
-    """A student with an inherited front, ``looks`` of its ``depth`` blocks in it."""
+def inheriting_model(*, depth: int) -> SparseFormer:
+    """A student with a grid front."""
     cortex = CortexConfig(
         block=BlockConfig(width=32, heads=2, feed_forward_width=48),
-        depth=depth - looks,
+        depth=depth,
         prefix_from_front=True,
     )
-    focusing = GridConfig(tokens=4, patch_size=8, looks=looks)
+    focusing = GridConfig(tokens=4, patch_size=8)
     return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex))
 
 
@@ -70,17 +70,16 @@ def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
 
 
 def test_build_optimiser__layer_decay_slows_down_the_earlier_blocks_of_an_inherited_front() -> None:
-    student = inheriting_model(depth=5, looks=2)
+    student = inheriting_model(depth=5)
     freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
-    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1, "rois": 3.0}, weight_decay=0.05, layer_decay=0.5)
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=0.5)
     expected = {
         "focusing.embedding.": ("tuned_embedding", 1e-4 / 16),
         "focusing.prefix.": ("tuned_embedding", 1e-4 / 16),
-        "focusing.blocks.0.": ("tuned_block_0", 1e-4 / 8),
-        "focusing.blocks.1.": ("tuned_block_1", 1e-4 / 4),
-        "cortex.blocks.0.": ("tuned_block_2", 1e-4 / 2),
-        "cortex.blocks.1.": ("tuned_block_3", 1e-4),
-        "focusing.steps.": ("rois", 3e-3),
+        "cortex.blocks.0.": ("tuned_block_0", 1e-4 / 8),
+        "cortex.blocks.1.": ("tuned_block_1", 1e-4 / 4),
+        "cortex.blocks.2.": ("tuned_block_2", 1e-4 / 2),
+        "cortex.blocks.3.": ("tuned_block_3", 1e-4),
     }
     rates = rates_of(student, optimiser)
     assert {beginning for beginning in expected if any(name.startswith(beginning) for name in rates)} == set(expected)
@@ -100,17 +99,17 @@ def test_build_optimiser__layer_decay_leaves_a_new_front_at_the_full_rate() -> N
 
 
 def test_build_optimiser__without_layer_decay_what_is_tuned_is_one_group() -> None:
-    student = inheriting_model(depth=5, looks=2)
+    student = inheriting_model(depth=5)
     freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
     plain = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=1.0)
     assert [(group["name"], group["weight_decay"]) for group in plain.param_groups] == [
-        *(("rois", 0.05), ("rois", 0.0), ("tuned", 0.05), ("tuned", 0.0)),
+        *(("tuned", 0.05), ("tuned", 0.0)),
     ]
     assert {group["peak_lr"] for group in plain.param_groups if group["name"] == "tuned"} == {1e-4}
 
 
 def test_build_optimiser__layer_decay_with_all_blocks_frozen_leaves_the_embedding_its_rate() -> None:
-    student = inheriting_model(depth=3, looks=0)
+    student = inheriting_model(depth=3)
     freeze_inherited(student, Shares(truncate=0, tune=0, freeze=3))
     rates = rates_of(student, build_optimiser(student, lr=1e-3, lr_ratios={}, weight_decay=0.05, layer_decay=0.5))
     assert rates["focusing.embedding.weight"] == ("tuned_embedding", 1e-3)

@@ -142,10 +142,10 @@ def test_resume__with_other_numbers_of_processes(tmp_path: Path, arguments: list
     "options",
     [
         ["--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4", "--layer-decay", "0.75"],
-        ["--looks", "2", "--elastic", "9", "--token-weight", "0.5", "--whiten", "0.5", "--ema", "0.9"],
+        ["--elastic", "9", "--token-weight", "0.5", "--whiten", "0.5", "--ema", "0.9"],
         ["--eval-views", "3", "--cached-views", "2", "--cache-teacher", "cache"],
     ],
-    ids=["focusing", "looks", "views"],
+    ids=["focusing", "elastic", "views"],
 )
 def test_bootstrap__every_kind_of_student_agrees(tmp_path: Path, arguments: list[str], options: list[str]) -> None:
     if "--cache-teacher" in options:

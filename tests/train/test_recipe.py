@@ -60,8 +60,8 @@ def test_inherited__is_the_default() -> None:
 
 
 def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: BootstrapConfig) -> None:
-    applied = Recipe("mine", "", {"lr": 2, "looks": 1}).apply(settings)
-    assert applied == dataclasses.replace(settings, lr=2.0, looks=1)
+    applied = Recipe("mine", "", {"lr": 2, "tune": 1}).apply(settings)
+    assert applied == dataclasses.replace(settings, lr=2.0, tune=1)
     assert isinstance(applied.lr, float)
     assert Recipe("empty", "", {}).apply(settings) == settings
 
@@ -95,7 +95,7 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("samples = 100", "sets 'samples', which is no part of a recipe", "It may set: front"),
         ("teacher = 'bundled'", "sets 'teacher', which is no part of a recipe", "It may set: front"),
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
-        ("looks = true", "recipe 'mine' does not fit: key 'looks': expected int but got True", "Known keys"),
+        ("iterations = true", "recipe 'mine' does not fit: key 'iterations': expected int but got True", "Known keys"),
         ("front = 'back'", "'back' is none of 'grid', 'focusing'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
@@ -130,8 +130,8 @@ def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 
 def test_flags__are_those_of_bootstrap() -> None:
-    recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "looks": 2})
-    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--looks", "2"]
+    recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "tune": 2})
+    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--tune", "2"]
 
 
 @pytest.mark.slow

@@ -53,9 +53,9 @@ def test_bootstrap__layer_decay_names_the_rates_in_the_metrics(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Meters, "due", lambda _: True)
-    bootstrap(changed(settings, front="grid", tune=2, layer_decay=0.5, looks=1, lr=1e-4, samples=8), tmp_path / "run")
+    bootstrap(changed(settings, front="grid", tune=2, layer_decay=0.5, lr=1e-4, samples=8), tmp_path / "run")
     rates = {key: value for key, value in entries(tmp_path / "run", "train")[0].items() if key.startswith("lr_")}
-    assert set(rates) == {"lr_rois", "lr_tuned_embedding", "lr_tuned_block_0", "lr_tuned_block_1"}
+    assert set(rates) == {"lr_tuned_embedding", "lr_tuned_block_0", "lr_tuned_block_1"}
     assert rates["lr_tuned_block_1"] == 2 * rates["lr_tuned_block_0"] == 4 * rates["lr_tuned_embedding"] > 0
 
 

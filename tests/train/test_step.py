@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), front="grid", looks=1, lr=1e-4)
+    return changed(tiny_settings(tmp_path), front="grid", lr=1e-4)
 
 
 def parts_of(settings: BootstrapConfig) -> Parts:
@@ -50,7 +50,7 @@ def test_norms__are_those_before_clipping_by_group(settings: BootstrapConfig) ->
     figures = {
         clip: step_of(parts_of(changed(settings, clip_norm=clip)))(batch_of(), rate=1.0, samples=0) for clip in (1e-6, 1e6)
     }
-    assert set(figures[1e6].norms) == {"tuned", "rois"}
+    assert set(figures[1e6].norms) == {"tuned"}
     for name, norm in figures[1e6].norms.items():
         assert norm > 0, name
         assert torch.equal(norm, figures[1e-6].norms[name]), name
@@ -173,7 +173,7 @@ def test_compile_errors__leave_others_alone() -> None:
         raise KeyError("something else")
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"elastic": (4,), "looks": 0}], ids=str)
+@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"elastic": (4,)}], ids=str)
 def test_compile__learns_as_without(
     settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:

@@ -41,7 +41,7 @@ def make_small(folder: Path) -> Small:
     teacher = load_teacher(name, image_size=SIDE)
     paths = [folder / f"{part}.safetensors" for part in ("model", "other", "orphan")]
     for number, path in enumerate(paths):
-        front = {"front": "grid", "tokens": 4, "looks": 1} if number == 1 else {"front": "focusing", "tokens": TOKENS}
+        front = {"front": "grid", "tokens": 4} if number == 1 else {"front": "focusing", "tokens": TOKENS}
         sizes = {} if number == 1 else {"focusing_width": 64, "channels": 8, "points": 4, "iterations": 3}
         student, _, provenance = inherit(teacher, **front, **sizes)  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -79,7 +79,7 @@ class TestLook:
         session = Session(config_of(small, beside=str(small.other)))
         first, second = (session.look("g1", by) for by in ("0", "1"))
         assert [len(first["rois"]), len(first["rois"][0])] == [4, TOKENS]
-        assert [len(second["rois"]), len(second["rois"][0])] == [2, 4]
+        assert [len(second["rois"]), len(second["rois"][0])] == [1, 4]
         assert [len(model["colours"]) for model in session.state()["models"]] == [TOKENS, 4]
 
     def test_answers_are_the_same_from_many_threads(self, small: Small) -> None:

@@ -153,7 +153,7 @@ def _last_attention(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
     if not blocks and not pools_by_attention:
         raise ConfigError(
             "The student's cortex has no blocks, so there is no attention to read.",
-            "Choose a student whose blocks are not all in its front (fewer looks).",
+            "Choose another student.",
         )
     for block in blocks if pools_by_attention else blocks[:-1]:
         tokens = block(tokens)

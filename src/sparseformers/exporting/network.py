@@ -14,14 +14,13 @@ from sparseformers.exporting.resampling import resample, resampling_matrix
 from sparseformers.inference import fold_embedding
 from sparseformers.inference.cells import FoldedCells
 from sparseformers.model import SparseFormer
-from sparseformers.model.grid import GridFront
-from sparseformers.model.pyramid import ImagePyramid
+from sparseformers.model.grid import GridFront, Resize
 
 
-class PortablePyramid(ImagePyramid):
-    """The image at several resolutions as ever, computed by products with matrices, which all formats have."""
+class PortableResize(Resize):
+    """As :class:`Resize`, by products with matrices, which all formats have."""
 
-    def resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         rows = resampling_matrix(images.shape[2], size[0], "bilinear", kept=size[0])
         columns = resampling_matrix(images.shape[3], size[1], "bilinear", kept=size[1])
         return resample(images, rows, columns)
@@ -45,7 +44,7 @@ class EmbeddingNetwork(nn.Module):
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
         if isinstance(front, GridFront | FoldedCells):
-            front.pyramid = PortablePyramid(front.pyramid.patch_size)
+            front.resize = PortableResize()
         if gathers:
             gather_samples(self.student)
 

@@ -49,7 +49,6 @@ def inherit(
     channels: int = 64,
     points: int = 16,
     iterations: int = 4,
-    looks: int = 0,
     seed: int = 0,
 ) -> Inheritance:
     """Makes a student of a teacher.
@@ -66,7 +65,6 @@ def inherit(
         channels: the paper's front: C of the stem.
         points: the paper's front: P sampling points per token.
         iterations: the paper's front: of the focusing transformer.
-        looks: inherited front: further looks at the image: after each of so many first blocks RoIs move; 0 keeps to the cells.
         seed: of the starting values of the new parts.
 
     Raises:
@@ -76,7 +74,7 @@ def inherit(
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     if front == "grid":
-        config = _inherited_config(teacher, tokens=tokens, looks=looks)
+        config = _inherited_config(teacher, tokens=tokens)
     else:
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
@@ -88,8 +86,7 @@ def inherit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SparseFormer(config)
-    in_front = looks if front == "grid" else 0
-    inherited = _cortex_state(teacher, skipped=shares.truncate + in_front, prefix=front == "focusing")
+    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=front == "focusing")
     left_behind = ["the patch embedding", "the position embeddings"]
     if isinstance(config.focusing, GridConfig):
         inherited |= _front_state(teacher, config.focusing)
@@ -124,27 +121,17 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
 
-def _inherited_config(teacher: Teacher, *, tokens: int, looks: int) -> SparseFormerConfig:
-    if looks > teacher.depth:
-        raise ConfigError(
-            f"--looks {looks} is impossible: the teacher has {teacher.depth} blocks to look after.",
-            f"Use 0 to {teacher.depth}.",
-        )
+def _inherited_config(teacher: Teacher, *, tokens: int) -> SparseFormerConfig:
     embedding = teacher.patch_embedding()
     focusing = GridConfig(
         tokens=tokens,
-        looks=looks,
         patch_size=teacher.patch_size,
         patch_bias=embedding.bias is not None,
         pre_norm=embedding.pre_norm is not None,
     )
     return SparseFormerConfig(
         focusing=focusing,
-        cortex=dataclasses.replace(
-            teacher.anatomy,
-            depth=teacher.depth - looks,
-            prefix_from_front=True,
-        ),
+        cortex=dataclasses.replace(teacher.anatomy, prefix_from_front=True),
         preprocessing=teacher.preprocessing,
     )
 
@@ -164,7 +151,7 @@ def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, 
 
 
 def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
-    """What an inherited front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens, first blocks."""
+    """What an inherited front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens."""
     embedding = teacher.patch_embedding()
     state = {"embedding.weight": embedding.weight, "embedding.positions": teacher.positions_on(*config.grid)}
     if embedding.bias is not None:
@@ -173,6 +160,4 @@ def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
         state["pre_norm.weight"], state["pre_norm.bias"] = embedding.pre_norm
     if teacher.anatomy.prefix_tokens:
         state["prefix.tokens"] = teacher.prefix_tokens()
-    for index in range(config.looks):
-        state |= {f"blocks.{index}.{leaf}": value for leaf, value in teacher.block_state(index).items()}
     return {f"focusing.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}

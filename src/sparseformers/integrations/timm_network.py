@@ -231,7 +231,7 @@ class TimmSparseFormer(NetworkWithHead):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Groups of parameters from the image to the head, for rates that fall from layer to layer.
 
-        The front comes first (of an inherited one each block for itself), then the cortex's blocks, then the final norm; what is
+        The front comes first, then the cortex's blocks, then the final norm; what is
         not named goes with the head.
 
         Args:
@@ -239,8 +239,7 @@ class TimmSparseFormer(NetworkWithHead):
         """
         number = "" if coarse else r"(\d+)"
         return {
-            "stem": r"^focusing\.(?!blocks|steps)|^cortex\.prefix",
-            "looks": rf"^focusing\.(?:blocks|steps)\.{number}",
+            "stem": r"^focusing\.|^cortex\.prefix",
             "blocks": [(rf"^cortex\.blocks\.{number}", None), (r"^cortex\.norm", (99999,))],
         }
 

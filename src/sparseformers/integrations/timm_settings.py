@@ -41,9 +41,8 @@ def timm_settings(config: SparseFormerConfig) -> dict[str, Any]:
 def token_grid(config: SparseFormerConfig) -> tuple[int, int] | None:
     """Rows and columns where each latent token stands for a cell of a grid and stays there; None where tokens look freely."""
     focusing = config.focusing
-    if not isinstance(focusing, GridConfig) or focusing.looks:
-        return None
-    return focusing.grid if math.prod(focusing.grid) == focusing.tokens else None
+    on_grid = isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens
+    return focusing.grid if on_grid else None
 
 
 def reduction(config: SparseFormerConfig) -> int:

@@ -1,17 +1,15 @@
-"""The inherited front: it starts as the teacher at a lower resolution, and then learns where to look.
+"""The grid front, beyond the papers: it starts as the teacher at a lower resolution.
 
-Its tokens are made as the teacher makes them: the teacher's patch embedding of the pixels inside each RoI, plus the
-teacher's position embedding at the RoI's centre. At the start the RoIs are the cells of a coarse grid, so that a new
-student *is* its teacher on a smaller image, and training can only go on from there. Nothing is truncated. There may be
-further looks: then the leading blocks stand here, and after each of them every token moves its RoI and looks again.
+The image is resized so that it has as many patches as there are tokens, and these become tokens as in the teacher: by its patch
+embedding, its position embedding at the patch's place, and its prefix tokens. So a new student *is* its teacher on a smaller
+image; none of the teacher's blocks is truncated, and training goes on from there. RoIs are the cells of the grid, and stay there.
 
-Beyond the papers, whose own fronts are in :mod:`sparseformers.model.focusing` and :mod:`sparseformers.model.original`.
 Legend: B batch, N latent tokens, D width, R prefix tokens (class token and registers), P side of a patch in pixels.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import math
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +17,13 @@ from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import CortexConfig, GridConfig
-from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import Focus
 from sparseformers.model.position import read_map
-from sparseformers.model.pyramid import ImagePyramid
 
 
 class PatchTokens(nn.Module):
-    """The teacher's way to make tokens, for patches that may lie anywhere.
+    """The teacher's patch and position embedding.
 
     Args:
         config: of the front.
@@ -45,35 +41,16 @@ class PatchTokens(nn.Module):
         return F.linear(patches.flatten(2), self.weight.flatten(1), self.bias) + read_map(self.positions, rois)
 
 
-class RoIStep(nn.Module):
-    """A token moves its own RoI by at most ``bound`` of its size, and scales it by at most exp(``bound``).
+class Resize(nn.Module):
+    """Bilinear, antialiased resizing: a module of its own because exported files compute it in another way."""
 
-    Tokens and RoIs come without their gradients, so the rough gradient of sampling coordinates trains this step alone, and
-    neither the blocks before it nor the steps before it (as between the layers of Deformable DETR, Zhu et al., ICLR 2021).
-
-    Args:
-        width: D.
-        bound: in (0, 1).
-    """
-
-    def __init__(self, width: int, bound: float) -> None:
-        super().__init__()
-        self.bound = bound
-        hidden = width // 2
-        self.delta = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 4, bias=False))
-
-    def start(self) -> None:
-        """RoIs stay where they are at first."""
-        nn.init.zeros_(cast(nn.Linear, self.delta[-1]).weight)
-
-    def forward(self, tokens: Tensor, rois: Tensor) -> Tensor:
-        """Tokens B x N x D and RoIs B x N x 4 -> RoIs B x N x 4, float32."""
-        delta = self.delta(tokens.detach()).float()
-        return roi_arithmetic.adjust(rois.detach(), self.bound * delta.tanh())
+    def forward(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """B x 3 x H x W -> B x 3 x h x w."""
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 class GridFront(nn.Module):
-    """The front: patches of RoIs as the teacher's tokens, its first blocks, and a further look after each of them.
+    """Cells of a coarse grid as the teacher's tokens.
 
     Args:
         config: its sizes.
@@ -84,20 +61,16 @@ class GridFront(nn.Module):
 
     def __init__(self, config: GridConfig, cortex: CortexConfig) -> None:
         super().__init__()
-        block, width = cortex.block, cortex.block.width
-        self.prefix_tokens = cortex.prefix_tokens
+        width = cortex.block.width
+        self.patch_size = config.patch_size
         self.register_buffer("cells", roi_arithmetic.cells(config.tokens), persistent=False)
-        self.pyramid = ImagePyramid(config.patch_size)
+        self.resize: nn.Module = Resize()
         self.embedding = PatchTokens(config, width)
-        self.pre_norm = nn.LayerNorm(width, eps=block.norm_eps) if config.pre_norm else nn.Identity()
+        self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
-        self.blocks = nn.ModuleList(TransformerBlock(block) for _ in range(config.looks))
-        self.steps = nn.ModuleList(RoIStep(width, config.bound) for _ in range(config.looks))
-        for step in self.steps:
-            cast(RoIStep, step).start()
 
     def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
-        """Looks at images.
+        """Makes tokens of images.
 
         Args:
             images: B x 3 x H x W, normalised.
@@ -106,35 +79,40 @@ class GridFront(nn.Module):
         Returns:
             Prefix and latent tokens B x (R+N) x D, with the RoIs of the latent ones.
         """
-        own = tokens in (None, len(self.cells))
-        cells = self.cells if own else roi_arithmetic.cells(cast(int, tokens)).to(self.cells.device)  # N x 4
-        grid = roi_arithmetic.grid_of(len(cells))
+        cells = self.cells if tokens in (None, len(self.cells)) else roi_arithmetic.cells(tokens).to(self.cells.device)
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
-        if grid[0] * grid[1] != len(cells):  # rows differ in length, so that no level has the cells as its patches
-            levels = self.pyramid.levels(images, grid)
-            seen, looked_at = self.look(levels, rois)  # B x N x D
-        else:
-            levels = self.pyramid.levels(images, grid) if self.blocks else [self.pyramid.level(images, grid)]
-            seen, looked_at = self.first_look(levels[len(levels) // 2], rois)
-        all_tokens = self.prefix(seen)  # B x (R+N) x D
+        rows, columns = roi_arithmetic.grid_of(len(cells))
+        # Only where all rows have as many cells are these the patches of an image.
+        read = self.cut_patches if rows * columns == len(cells) else self.sample_patches
+        latent = self.pre_norm(self.embedding(read(images.float(), rois), rois))  # B x N x D
+        points = roi_arithmetic.regular_points(rois, self.patch_size)  # B x N x P² x 2
+        return Focus(self.prefix(latent), rois.unsqueeze(1), (points,))
 
-        stage_rois, points = [rois], [looked_at]
-        for block, step in zip(self.blocks, self.steps, strict=True):
-            prefix, latent = block(all_tokens).split([self.prefix_tokens, rois.shape[1]], dim=1)
-            rois = step(latent, rois)
-            before, (seen, looked_at) = seen, self.look(levels, rois)
-            # What a block gives is what it was given plus its own part: the difference puts the new patch in the old one's place.
-            all_tokens = torch.cat([prefix, latent + (seen - before)], dim=1)
-            stage_rois.append(rois)
-            points.append(looked_at)
-        return Focus(all_tokens, torch.stack(stage_rois, dim=1), tuple(points))
+    def at_resolution(self, images: Tensor, tokens: int, scale: float = 1.0) -> Tensor:
+        """Images B x 3 x H x W resized so that a cell of N has P pixels a side, times ``scale``."""
+        height, width = (round(cells * self.patch_size * scale) for cells in roi_arithmetic.grid_of(tokens))
+        resized: Tensor = self.resize(images, (height, width))
+        return resized
 
-    def first_look(self, base: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`look` at cells that are patches of the base level B x 3 x h x w: they are cut out of it, and not sampled."""
-        patches, points = self.pyramid.cells(base, rois)
-        return self.pre_norm(self.embedding(patches, rois)), points
+    def cut_patches(self, images: Tensor, rois: Tensor) -> Tensor:
+        """Images B x 3 x H x W and the cells B x N x 4 of a grid whose rows are alike -> patches B x N x 3 x P x P."""
+        resized = self.at_resolution(images, rois.shape[1])
+        patches = resized.unflatten(2, (-1, self.patch_size)).unflatten(4, (-1, self.patch_size))
+        return patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
-    def look(self, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels of the pyramid and RoIs B x N x 4 -> tokens as the teacher would make them B x N x D, and where it read."""
-        patches, points = self.pyramid(levels, rois)
-        return self.pre_norm(self.embedding(patches, rois)), points
+    def sample_patches(self, images: Tensor, rois: Tensor) -> Tensor:
+        """Images B x 3 x H x W and any RoIs B x N x 4 -> patches B x N x 3 x P x P, without aliasing.
+
+        Each is sampled at the two nearest to its own of three resolutions (Williams, "Pyramidal parametrics", 1983): that of the
+        grid, half of it and twice as much.
+        """
+        points = 2 * roi_arithmetic.regular_points(rois, self.patch_size) - 1  # B x N x P² x 2
+        _, size = roi_arithmetic.centre_and_size(rois)
+        area = (size.prod(dim=-1) * rois.shape[1]).clamp(min=1e-12)  # B x N, in cells
+        octave = (-0.5 * area.log() / math.log(2)).clamp(-1, 1)[:, None, :, None]  # by which it is finer than the grid
+        pixels = torch.zeros((), device=rois.device)
+        for own in (-1, 0, 1):
+            resized = self.at_resolution(images, rois.shape[1], 2.0**own)
+            read = F.grid_sample(resized, points, mode="bilinear", padding_mode="border", align_corners=False)  # B x 3 x N x P²
+            pixels = pixels + (1 - (octave - own).abs()).clamp(min=0) * read
+        return pixels.transpose(1, 2).unflatten(-1, (self.patch_size, self.patch_size))

@@ -27,7 +27,7 @@ WITHOUT_EFFECT = (
 """Settings that change nothing of what is learnt or measured: they may differ where the others have to be the same."""
 
 AT_LEAST = {
-    0: ("eval_views", "workers", "looks"),
+    0: ("eval_views", "workers"),
     1: (
         *("tokens", "samples", "batch_size", "accumulate", "evaluations", "log_every", "keep"),
         *("cached_views", "shuffle_shards", "max_pixels"),
@@ -40,7 +40,7 @@ ABOVE_ZERO = ("epochs", "minutes", "lr", "clip_norm")
 """Settings that are positive numbers."""
 BELOW = {
     1.0: ("holdout", "warm_up", "ema"),
-    math.inf: ("tuned_lr_ratio", "rois_lr_ratio", "token_weight", "dense_weight", "weight_decay"),
+    math.inf: ("tuned_lr_ratio", "token_weight", "dense_weight", "weight_decay"),
 }
 """Settings of 0 or more, by what they stay below."""
 SHARES = {"crop": 0.875, "crop_scale": 0.25, "layer_decay": 0.75}
@@ -91,9 +91,6 @@ class BootstrapConfig:
     start: Literal["random", "fitted"] = "random"
     """Bootstrapped front: the paper's starting values, or values fitted in closed form to the tokens that the teacher has at the
     truncation depth on a smaller image; these want a rate like the default one, at the paper's most of the fit is lost."""
-    looks: int = 0
-    """Inherited front: how often tokens move their RoIs and look again, once after each of the first blocks. With 0 they keep to
-    their cells, and the student is the trained low-resolution teacher."""
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = ()
     """Inherited front: other numbers of tokens to train with, too; one of all is drawn for each step, and one model then
     serves them all. May be given several times."""
@@ -119,8 +116,6 @@ class BootstrapConfig:
     """Peak learning rate of the new parts (the paper's front wants 1e-3 unless it is fitted), which the ratios below refer to."""
     tuned_lr_ratio: float = 1.0
     """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
-    rois_lr_ratio: float = 3.0
-    """Inherited front: learning rate of what moves the RoIs, as a share of that of the new parts."""
     layer_decay: float = 1.0
     """Learning rate of each tuned block as a share of the next one's, in (0, 1], as in BEiT: the last one has the rate of what
     is tuned, and the patch embedding and prefix tokens of an inherited front come before the first. 1 gives all the same."""
@@ -214,10 +209,7 @@ class BootstrapConfig:
     @property
     def lr_ratios(self) -> dict[str, float]:
         """Learning rates by group of parameters, as shares of ``lr``."""
-        return {
-            "rois": self.rois_lr_ratio,
-            "tuned": self.tuned_lr_ratio,
-        }
+        return {"tuned": self.tuned_lr_ratio}
 
     @property
     def views_from(self) -> int:

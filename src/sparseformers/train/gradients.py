@@ -35,22 +35,19 @@ def fetched(loss: Tensor, norms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str
 
 
 def clip(optimiser: torch.optim.Optimizer, norms: Mapping[str, Tensor], largest: float) -> Tensor:
-    """Clips the gradients to a norm, those that move RoIs for themselves, and returns the norm of the others before that.
-
-    The gradient of sampling coordinates is now and then so large that all the others would be scaled down to nothing with it.
+    """Clips the gradients to a norm, and returns what it was before.
 
     Args:
         optimiser: after the backward pass, gradients unscaled.
         norms: of :func:`group_norms`, finite and in the host's memory: no gradient is read once more to measure it.
-        largest: norm that either part may have.
+        largest: norm that they may have.
     """
-    others = total_norm({name: norm for name, norm in norms.items() if name != "rois"})
-    for moving, norm in ((True, norms.get("rois", torch.zeros(()))), (False, others)):
-        share = (largest / (norm + 1e-6)).item()  # to the bit what torch.nn.utils.clip_grad_norm_ multiplies by
-        if share < 1:
-            groups = [group["params"] for group in optimiser.param_groups if (group["name"] == "rois") == moving]
-            torch._foreach_mul_([each.grad for group in groups for each in group if each.grad is not None], share)
-    return others
+    norm = total_norm(norms)
+    share = (largest / (norm + 1e-6)).item()  # to the bit what torch.nn.utils.clip_grad_norm_ multiplies by
+    if share < 1:
+        gradients = [each.grad for group in optimiser.param_groups for each in group["params"] if each.grad is not None]
+        torch._foreach_mul_(gradients, share)
+    return norm
 
 
 def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:

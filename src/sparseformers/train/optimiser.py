@@ -15,7 +15,6 @@ from torch import nn
 
 from sparseformers.inheritance import parameter_groups
 from sparseformers.model import SparseFormer
-from sparseformers.model.grid import GridFront
 
 UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "bias", "gamma")
 """Last parts of the names of parameters that weight decay would only pull towards an arbitrary zero."""
@@ -71,14 +70,11 @@ def layer_rate(student: SparseFormer, leaf: str, layer_decay: float) -> LayerRat
     """
     if layer_decay == 1:
         return LayerRate("tuned", 1.0)
-    front = student.focusing
-    in_front = list(front.blocks) if isinstance(front, GridFront) else []
-    blocks = [*in_front, *student.cortex.blocks]
-    tuned = sum(any(parameter.requires_grad for parameter in block.parameters()) for block in blocks)
-    part, kind, number = leaf.split(".")[:3]
+    tuned = sum(any(parameter.requires_grad for parameter in block.parameters()) for block in student.cortex.blocks)
+    _, kind, number = leaf.split(".")[:3]
     if kind != "blocks":
         return LayerRate("tuned_embedding", layer_decay**tuned)
-    index = int(number) + (len(in_front) if part == "cortex" else 0)
+    index = int(number)
     return LayerRate(f"tuned_block_{index}", layer_decay ** (tuned - 1 - index))
 
 

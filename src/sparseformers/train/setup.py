@@ -104,7 +104,6 @@ def gather_parts(
         channels=settings.channels,
         points=settings.points,
         iterations=settings.iterations,
-        looks=settings.looks,
         seed=settings.seed,
     )
     if settings.gradient_checkpointing:

@@ -18,14 +18,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sparseformers.model import SparseFormer
-from sparseformers.model.grid import GridFront
 from sparseformers.train.setup import Parts
 
 
 def shard(student: SparseFormer, accelerator: Accelerator) -> None:
     """Spreads a student over the processes, in place and before it gets an optimiser; a single process keeps all of it.
 
-    Each transformer block of the cortex and of an inherited front is put together for as long as it computes, frozen ones like
+    Each transformer block of the cortex is put together for as long as it computes, frozen ones like
     the others. What is left (the focusing transformer, which comes back to its weights at each iteration, and the ends of the
     cortex) is so during the whole step.
     """
@@ -33,8 +32,7 @@ def shard(student: SparseFormer, accelerator: Accelerator) -> None:
         student.to(accelerator.device)
         return
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    front = student.focusing
-    for block in [*(front.blocks if isinstance(front, GridFront) else ()), *student.cortex.blocks]:
+    for block in student.cortex.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(student, mesh=mesh)
     register_fsdp_forward_method(student, "focus")  # which needs its weights put together, too

@@ -1,4 +1,4 @@
-"""Inheritance with an inherited front: the student starts as its teacher at a lower resolution."""
+"""Inheritance with a grid front: the student starts as its teacher at a lower resolution."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from sparseformers.inheritance import count_parameters, default_tokens, inherit,
 from sparseformers.model.grid import GridFront
 from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
-from tests.inheritance.test_bootstrapped import vit
+from tests.inheritance.test_focusing import vit
 
 
 def images(side: int = 64) -> torch.Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("looks", [0, 2])
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}])
-def test_the_untrained_student_is_the_low_resolution_teacher(looks: int, options: dict[str, object]) -> None:
+def test_the_untrained_student_is_the_low_resolution_teacher(options: dict[str, object]) -> None:
     teacher = vit(**options)
-    student = inherit(teacher, front="grid", tokens=16, looks=looks).student.eval()
+    student = inherit(teacher, front="grid", tokens=16).student.eval()
     low = load_teacher(teacher.network, image_size=32)
     with torch.inference_mode():
         ours = student(images())
@@ -36,23 +35,22 @@ def test_the_untrained_student_is_the_low_resolution_teacher(looks: int, options
 
 def test_shares__nothing_is_truncated_and_two_thirds_are_tuned() -> None:
     teacher = vit()
-    inheritance = inherit(teacher, front="grid", looks=1)
+    inheritance = inherit(teacher, front="grid")
     assert [fate.fate for fate in inheritance.report.blocks] == ["tuned"] * 4 + ["frozen"] * 2
     assert [fate.student_block for fate in inheritance.report.blocks] == list(range(6))
     assert inheritance.report.left_behind == ()
     assert "Left behind: nothing." in inheritance.report.lines()
     learning = {name for name, parameter in inheritance.student.named_parameters() if parameter.requires_grad}
-    assert "cortex.blocks.2.norm1.weight" in learning
-    assert "cortex.blocks.3.norm1.weight" not in learning  # the fifth of the teacher's
+    assert "cortex.blocks.3.norm1.weight" in learning
+    assert "cortex.blocks.4.norm1.weight" not in learning
     assert "cortex.norm.weight" not in learning
 
 
 def test_parameter_groups() -> None:
-    student = inherit(vit(), front="grid", looks=1, tune=3).student
+    student = inherit(vit(), front="grid", tune=3).student
     groups = {group: {name for name, _ in members} for group, members in parameter_groups(student).items()}
-    assert {name.split(".")[1] for name in groups["rois"]} == {"steps"}
     assert not groups["new"]
-    assert {"focusing.embedding.weight", "focusing.prefix.tokens", "focusing.blocks.0.attn.qkv.weight"} <= groups["tuned"]
+    assert {"focusing.embedding.weight", "focusing.prefix.tokens", "cortex.blocks.0.attn.qkv.weight"} <= groups["tuned"]
     assert {"cortex.norm.weight", "cortex.blocks.3.norm1.weight"} <= groups["frozen"]
     assert sum(map(len, groups.values())) == len(list(student.parameters()))
     assert sum(count_parameters(student).values()) == sum(parameter.numel() for parameter in student.parameters())
@@ -66,7 +64,6 @@ def test_default_tokens__are_a_quarter_of_the_patches() -> None:
     ("options", "problem"),
     [
         ({"truncate": 2}, "--truncate 2 is impossible with an inherited front"),
-        ({"looks": 7}, "--looks 7 is impossible: the teacher has 6 blocks"),
         ({"tune": 5, "freeze": 5}, "do not add up"),
     ],
 )
@@ -76,7 +73,7 @@ def test_refuses(options: dict[str, int], problem: str) -> None:
 
 
 def test_saved_and_loaded__gives_the_same(tmp_path: Path) -> None:
-    inheritance = inherit(vit(), front="grid", looks=2, tokens=9)
+    inheritance = inherit(vit(), front="grid", tokens=9)
     save(inheritance.student, tmp_path / "model.safetensors", provenance=inheritance.provenance)
     loaded = load(tmp_path / "model.safetensors")
     assert loaded.config == inheritance.student.config
