@@ -31,13 +31,13 @@ def test_bootstrap_recipe__flags_of_the_user_win_over_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(command, "bootstrap", take)
     monkeypatch.setattr(command, "report_summary", lambda *_arguments, **_options: None)
     mine = tmp_path / "mine.toml"
-    mine.write_text('description = "Mine."\n[settings]\nlooks = 2\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
+    mine.write_text('description = "Mine."\n[settings]\ntune = 2\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
     asked = ["bootstrap", "--teacher", "bundled", "--data", "photos", "--out", str(tmp_path / "run"), "--recipe", str(mine)]
     assert main([*asked, "--batch-size", "8"]) == 0
-    assert main([*asked, "--looks", "1", "--lr", "1e-4"]) == 0
+    assert main([*asked, "--tune", "1", "--lr", "1e-4"]) == 0
     first, second = taken
-    assert (first.looks, first.lr, first.batch_size, first.augment) == (2, 2e-3, 8, "strong")
-    assert (second.looks, second.lr, second.batch_size) == (1, 1e-4, 64)
+    assert (first.tune, first.lr, first.batch_size, first.augment) == (2, 2e-3, 8, "strong")
+    assert (second.tune, second.lr, second.batch_size) == (1, 1e-4, 64)
 
 
 def test_bootstrap_recipe__unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ class HeldOut:
 def rois_move(student: SparseFormer) -> bool:
     """Whether a student's RoIs can leave where they start."""
     config = student.config.focusing
-    return not isinstance(config, GridConfig) or config.looks > 0
+    return not isinstance(config, GridConfig)
 
 
 def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
