@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from benchmarks.recipes import (
     TABLE_1,
-    BenchConfig,
-    BenchReport,
-    open_bench,
+    ComparisonConfig,
+    Findings,
+    open_comparison,
     recipe_rows,
     recipes_table,
     run_rows,
@@ -23,12 +23,12 @@ from benchmarks.recipes import (
     table_1_rows,
 )
 from benchmarks.speed import (
-    BenchmarkConfig,
-    benchmark,
-    benchmark_tables,
+    SpeedConfig,
     judge,
+    measure_speed,
     operator_tables,
     settings_for_targets,
+    speed_tables,
     summary,
     targets_of,
     targets_table,
@@ -60,7 +60,7 @@ class _Printing:
         """For progress and tables: standard error where standard output carries JSON or Markdown."""
         return console_for(as_json=self.json or self.markdown)
 
-    def report(self, report: BenchReport, table: TextTable) -> None:
+    def report(self, report: Findings, table: TextTable) -> None:
         """Prints what a comparison of recipes found."""
         if self.json:
             print_json(report.to_dict())
@@ -76,10 +76,10 @@ class Recipes(_Printing):
     that was stopped goes on where it was: give the same command again.
 
     Example: python -m benchmarks recipes paper --teacher timm:vit_small_patch14_dinov2@teacher.safetensors
-    --data caltech101/train --eval-data caltech101 --crop 0.875 --out runs/bench --budget 60k-samples
+    --data caltech101/train --eval-data caltech101 --crop 0.875 --out runs/recipes --budget 60k-samples
     """
 
-    bench: Annotated[BenchConfig, tyro.conf.arg(name="")]
+    bench: Annotated[ComparisonConfig, tyro.conf.arg(name="")]
     recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME...")]
     """Recipes that come with the package, such as paper, or TOML files."""
     baselines: bool = True
@@ -88,7 +88,7 @@ class Recipes(_Printing):
     def run(self) -> None:
         """Runs the command."""
         rows = recipe_rows(self.recipes)
-        report = run_rows(open_bench(self.bench, self.console), rows, baselines=self.baselines)
+        report = run_rows(open_comparison(self.bench, self.console), rows, baselines=self.baselines)
         self.report(report, recipes_table(report))
 
 
@@ -104,14 +104,14 @@ class Table1(_Printing):
     --eval-data caltech101 --crop 0.875 --out runs/table-1 --rows default,all-frozen --seeds 2
     """
 
-    bench: Annotated[BenchConfig, tyro.conf.arg(name="")]
+    bench: Annotated[ComparisonConfig, tyro.conf.arg(name="")]
     rows: str = ",".join(TABLE_1)
     """Rows to train, separated by commas."""
 
     def run(self) -> None:
         """Runs the command."""
         names = table_1_names(self.rows)
-        bench = open_bench(self.bench, self.console)
+        bench = open_comparison(self.bench, self.console)
         report = run_rows(bench, table_1_rows(names, bench.teacher.depth), baselines=False)
         self.report(report, table_1(report))
 
@@ -130,7 +130,7 @@ class Speed(_Printing):
     Example: python -m benchmarks speed sf_base_augreg --targets
     """
 
-    settings: Annotated[BenchmarkConfig, tyro.conf.arg(name="")] = BenchmarkConfig()  # noqa: RUF009  # it is frozen
+    settings: Annotated[SpeedConfig, tyro.conf.arg(name="")] = SpeedConfig()  # noqa: RUF009  # it is frozen
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|NAME")] = "sf_base_augreg"
     """The student: a run folder, a model file, or a named size with random weights, which cost the same time."""
     targets: bool = False
@@ -138,7 +138,7 @@ class Speed(_Printing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        default = BenchmarkConfig
+        default = SpeedConfig
         if self.targets and any(
             getattr(self.settings, name) != getattr(default, name) for name in ("models", "batch", "precision")
         ):
@@ -149,13 +149,13 @@ class Speed(_Printing):
     def run(self) -> None:
         """Runs the command."""
         settings = settings_for_targets(self.settings) if self.targets else self.settings
-        report = benchmark(self.model, settings, console=self.console)
+        report = measure_speed(self.model, settings, console=self.console)
         verdicts = judge(report, targets_of(settings.device)) if self.targets else []
         if self.json:
             judged = {"targets": [to_dict(verdict) for verdict in verdicts]} if self.targets else {}
             print_json({"model": self.model, **judged, **report.to_dict()})
             return
-        tables = [targets_table(report, verdicts)] if self.targets else benchmark_tables(report)
+        tables = [targets_table(report, verdicts)] if self.targets else speed_tables(report)
         print_tables([*tables, *operator_tables(report)], self.console, as_markdown=self.markdown)
         if not self.markdown:
             self.console.print(summary(report), highlight=False, markup=False, soft_wrap=True)

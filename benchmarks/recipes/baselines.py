@@ -15,12 +15,10 @@ from sparseformers.teachers import Teacher
 
 
 class Baselines(NamedTuple):
-    """What there is to compare with."""
+    """Measurements by name, and why some are missing."""
 
     measurements: dict[str, Measurement]
-    """By name."""
     notes: tuple[str, ...]
-    """Which ones are missing, and why."""
 
 
 def baseline_rows(
@@ -33,7 +31,7 @@ def baseline_rows(
     """Measures the untrained low-resolution teacher, and token merging on the teacher.
 
     Args:
-        teacher: at the bench's size.
+        teacher: at the comparison's size.
         tokens: of the students; the low-resolution teacher has the square grid of patches that comes nearest.
         multiply_adds: of the costliest student, which token merging may spend; None if there is none.
         measure: judges a network that is made when it is needed, by the name that it is to have.

@@ -1,4 +1,4 @@
-"""What a bench compares under: the same teacher, images, sizes, length and seeds for all of its rows."""
+"""Settings of a comparison of recipes: the teacher, images, sizes, length and seeds that all rows share."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CONTROLLED = {
     "evaluations": "--eval-points",
     "cache_teacher": "--cache",
 }
-"""Settings that a bench has a flag of its own for."""
+"""Settings of bootstrap that a comparison has a flag of its own for."""
 THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """What all rows of a bench have in common."""
+class ComparisonConfig:
+    """What all rows of a comparison have in common."""
 
     teacher: str
     """As for bootstrap: timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
@@ -71,11 +71,7 @@ class BenchConfig:
         self.base()
 
     def base(self) -> BootstrapConfig:
-        """The settings that all rows begin with.
-
-        Raises:
-            ConfigError: for a value that does not fit.
-        """
+        """The settings that all rows begin with; raises ConfigError for a value that does not fit."""
         common = BootstrapConfig(
             teacher=self.teacher,
             data=self.data,
@@ -86,15 +82,10 @@ class BenchConfig:
             data_seed=None if self.cache is None else 0,
             evaluations=self.eval_points,
         ).absolute()
-        return changed(common, parse_budget(self.budget) | parse_overrides(self.overrides), where="--set of this bench")
+        return changed(common, parse_budget(self.budget) | parse_overrides(self.overrides), where="--set of this comparison")
 
     def settings(self, row: Recipe, seed: int, **resolved: Any) -> BootstrapConfig:
-        """The settings of one training.
-
-        Args:
-            row: what it tries; what ``--set`` gives takes the place of it.
-            seed: of the training.
-            resolved: settings that were left open, as they came out.
+        """The settings of one training: those of the row, and in their place what ``--set`` gives or came out as ``resolved``.
 
         Raises:
             ConfigError: for a value that does not fit.
@@ -104,11 +95,7 @@ class BenchConfig:
 
 
 def parse_budget(text: str) -> dict[str, int | float]:
-    """Turns ``60k-samples``, ``10-minutes`` or ``5-epochs`` into the setting of that name.
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """Turns ``60k-samples``, ``10-minutes`` or ``5-epochs`` into the setting of that name; raises ConfigError for all else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)-(samples|minutes|epochs)", text.strip().lower())
     if match is None or float(match[1]) == 0 or (match[2] and match[3] != "samples"):
         raise ConfigError(
@@ -127,5 +114,5 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key = pair.partition("=")[0].strip().replace("-", "_")
         if key in CONTROLLED:
-            raise ConfigError(f"--set {pair} sets what all rows of a bench share.", f"Use {CONTROLLED[key]}.")
+            raise ConfigError(f"--set {pair} sets what all rows share.", f"Use {CONTROLLED[key]}.")
     return parse_pairs(pairs, [name for name in setting_names() if name not in CONTROLLED])

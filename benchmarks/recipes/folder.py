@@ -59,7 +59,7 @@ class RunMeasurement:
 
 
 @dataclass(frozen=True)
-class BenchFolder:
+class ComparisonFolder:
     """The files of one bench."""
 
     path: Path

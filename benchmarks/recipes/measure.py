@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,25 +30,21 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is known of a network: how it does beside the teacher, and what it costs."""
+    """How a network does beside the teacher on the test images, and what one image costs."""
 
     evaluation: Evaluation
     cost: Cost
 
 
 class EvaluationImages(NamedTuple):
-    """The images that a bench judges on."""
+    """The images to judge on: those that are classified, and those that the teacher's index for neighbours is made of."""
 
     test: LabelledImages
     train: LabelledImages
 
     @classmethod
     def of(cls, folder: Path) -> EvaluationImages:
-        """Reads the labelled images of a folder.
-
-        Raises:
-            DataError: if it is missing, or has no labelled test part.
-        """
+        """Reads the labelled images of a folder; raises DataError if it is missing, or has no labelled test part."""
         splits = labelled_splits(folder)
         if splits is None or "test" not in splits:
             raise DataError(
@@ -64,7 +59,7 @@ class EvaluationImages(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a network says of M images; float32 on the CPU."""
+    """What a network says of M images: M x D, M x classes where there is a classifier, and the images' numbers (int64)."""
 
     embedding: Tensor
     logits: Tensor | None
@@ -72,7 +67,7 @@ class Answers(NamedTuple):
 
 
 class TeacherAnswers(NamedTuple):
-    """The teacher's answers to the images that a bench judges on."""
+    """The teacher's answers to the test images, and to the training images."""
 
     test: Answers
     train: Answers
@@ -80,7 +75,10 @@ class TeacherAnswers(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges networks on the same images, in the same precision; a text ``what`` is shown while images are embedded."""
+    """Judges networks on the same images in the same precision; a text ``what`` is shown while images are embedded.
+
+    The preprocessing is the teacher's at the comparison's size, ``class_names`` are those of its classifier, where known.
+    """
 
     images: EvaluationImages
     preprocessing: PreprocessingConfig
@@ -112,7 +110,7 @@ class Judge:
         return Answers(embedded.student, embedded.student_logits, embedded.indices), len(skipped)
 
     def measure(self, network: nn.Module, teacher: TeacherAnswers, what: str) -> Measurement:
-        """Judges a network that takes images at the bench's size."""
+        """Judges a network that takes images at the comparison's size."""
         answers, skipped = self.answers(network, self.images.test, what)
         cost = measure_cost(network, self.preprocessing.size)
         return Measurement(self.evaluate(answers, teacher, skipped), cost)
@@ -135,14 +133,7 @@ class Judge:
 
 
 def teacher_answers(judge: Judge, teacher: Teacher, path: Path, key: str) -> TeacherAnswers:
-    """The teacher's answers, read from ``path`` if those to the same images are there, else computed and put there.
-
-    Args:
-        judge: knows the images.
-        teacher: at the bench's size.
-        path: the safetensors file.
-        key: what the answers depend on; with another one they are computed again.
-    """
+    """The teacher's answers, read from the safetensors file ``path`` if that has this ``key``, else made and put there."""
     kept = _read_answers(path, key)
     if kept is not None:
         return kept
@@ -175,7 +166,3 @@ def _read_answers(path: Path, key: str) -> TeacherAnswers | None:
 def _silent(images: Tensor) -> TeacherOutput:
     """Stands where the teacher would answer the same images once more: its answers are known."""
     return TeacherOutput(images.new_empty(len(images), 0), None)
-
-
-Measure = Callable[[nn.Module, str], Measurement]
-"""Judges a network; the text is shown meanwhile."""

@@ -1,4 +1,4 @@
-"""What a person sees of a bench: which training of how many, and how long the rest will take."""
+"""Progress in a terminal: which training of how many it is, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -28,24 +28,15 @@ class Trainings:
         self._announced = 0
 
     def announce(self, what: str, how: str) -> None:
-        """Says which training it is.
-
-        Args:
-            what: row and seed.
-            how: whether it starts, goes on, or was finished before.
-        """
+        """Says which training it is, and whether it starts, goes on, or was finished before."""
         self._announced += 1
         left = self._left()
         time = "" if left is None or not self.unfinished else f"; about {_duration(left)} of training left"
-        say(self.console, f"training {self._announced} of {self.total}: {what}, {how}{time}")
+        line = f"training {self._announced} of {self.total}: {what}, {how}{time}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def finished(self, seconds: float, *, before: bool) -> None:
-        """Notes how long a training took.
-
-        Args:
-            seconds: of training.
-            before: whether it was found finished.
-        """
+        """Notes how long a training took; ``before`` where it was found finished."""
         self._taken.append(seconds)
         if not before:
             self.unfinished -= 1
@@ -60,11 +51,6 @@ class Trainings:
             return None
         each = sum(self._taken) / len(self._taken) if self._seconds is None else self._seconds
         return each * self.unfinished
-
-
-def say(console: Console, line: str) -> None:
-    """Prints a line as it is."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

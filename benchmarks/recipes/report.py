@@ -1,4 +1,4 @@
-"""What a bench found: measurements by row and seed, with their means and spreads."""
+"""What a comparison found: measurements by row and seed, with their means and spreads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparseformers.train.recipe import Recipe
 
 
 class Spread(NamedTuple):
-    """A figure over seeds."""
+    """A figure over n seeds: mean, and sample standard deviation (None for a single seed)."""
 
     mean: float
     deviation: float | None
@@ -30,7 +30,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 class Figures(NamedTuple):
-    """The figures of a table's row, accuracies as shares in [0, 1]."""
+    """The figures of a table's row, accuracies as shares in [0, 1]; top1 only with a classifier of these classes."""
 
     top1: Spread | None
     centred_cosine: Spread | None
@@ -43,12 +43,7 @@ class Figures(NamedTuple):
 
 
 def figures(measurements: Sequence[Measurement], runs: Sequence[RunMeasurement] = ()) -> Figures:
-    """The figures of one or more measurements of a kind.
-
-    Args:
-        measurements: one for each seed, at least one.
-        runs: the trainings behind them, if any.
-    """
+    """The figures of measurements, one for each seed, and of the trainings behind them, if any."""
     evaluations = [measurement.evaluation for measurement in measurements]
     return Figures(
         top1=spread([evaluation.classifier_student for evaluation in evaluations]),
@@ -64,7 +59,7 @@ def figures(measurements: Sequence[Measurement], runs: Sequence[RunMeasurement] 
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row with its trainings."""
+    """A row with its trainings that came to an end, and why others did not."""
 
     row: Recipe
     runs: tuple[RunMeasurement, ...]
@@ -88,8 +83,8 @@ class RowReport:
 
 
 @dataclass(frozen=True)
-class BenchReport:
-    """All that a bench found."""
+class Findings:
+    """All that a comparison found."""
 
     conditions: Conditions
     budget: str

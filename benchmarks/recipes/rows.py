@@ -1,4 +1,4 @@
-"""Rows of a bench: named sets of settings. A row is a :class:`Recipe`, whether a file holds it or the paper's Table 1."""
+"""Rows of a comparison, each a named set of settings: recipes, and the rows of the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -13,25 +13,14 @@ TABLE_1 = ("default", "all-frozen", "all-tunable", "no-truncation", "no-truncati
 
 
 def recipe_rows(names: Sequence[str]) -> list[Recipe]:
-    """A row for each recipe.
-
-    Args:
-        names: as for :func:`load_recipe`.
-
-    Raises:
-        ConfigError: if there is none, one is unknown, or two have the same name.
-    """
+    """A row for each recipe; raises ConfigError if there is none, one is unknown, or two have the same name."""
     rows = [load_recipe(name) for name in names]
     _check_names([row.name for row in rows], "recipe")
     return rows
 
 
 def table_1_names(text: str) -> list[str]:
-    """The names of rows of Table 1 in a text that separates them by commas.
-
-    Raises:
-        ConfigError: if there is none, one is unknown, or one is named twice.
-    """
+    """Names of rows of Table 1, separated by commas; raises ConfigError if there is none, or one is unknown or named twice."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in TABLE_1:

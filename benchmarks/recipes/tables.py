@@ -1,13 +1,13 @@
-"""The tables of a bench, for a terminal and as Markdown."""
+"""The tables of a comparison: recipes side by side, and the paper's Table 1."""
 
 from __future__ import annotations
 
-from benchmarks.recipes.report import BenchReport, Figures, RowReport, Spread, figures
+from benchmarks.recipes.report import Figures, Findings, RowReport, Spread, figures
 from benchmarks.text_table import TextTable
 from sparseformers.inheritance import Shares
 
 
-def recipes_table(report: BenchReport) -> TextTable:
+def recipes_table(report: Findings) -> TextTable:
     """A row per recipe, below those of the teacher and of what needs no training.
 
     The column of top-1 is left out where the teacher has no classifier of these classes.
@@ -38,7 +38,7 @@ def recipes_table(report: BenchReport) -> TextTable:
     )
 
 
-def table_1(report: BenchReport) -> TextTable:
+def table_1(report: Findings) -> TextTable:
     """The rows in the form of the paper's Table 1, with the centred cosine added.
 
     The column of top-1 is left out where the teacher has no classifier of these classes.
@@ -107,7 +107,7 @@ def million(parameters: int) -> str:
     return f"{parameters / 1e6:.1f} M"
 
 
-def _title(report: BenchReport, what: str) -> str:
+def _title(report: Findings, what: str) -> str:
     height, width = report.conditions.image_size
     return (
         f"{what}: {report.tokens} tokens, {report.budget} each, at {height} x {width}, "

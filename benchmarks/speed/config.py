@@ -34,7 +34,7 @@ Numbers = Annotated[tuple[int, ...], _separated(int, "N,N...")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
+class SpeedConfig:
     """What to measure, and how."""
 
     models: Names = KINDS

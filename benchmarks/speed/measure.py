@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.speed.config import BenchmarkConfig
+from benchmarks.speed.config import SpeedConfig
 from benchmarks.speed.images import Images
 from benchmarks.speed.machine import PRODUCT, Machine, Reading, machine_of
 from benchmarks.speed.operators import Profile
@@ -69,7 +69,7 @@ def measure(
     subjects: Mapping[str, Subject],
     batch: int,
     *,
-    settings: BenchmarkConfig,
+    settings: SpeedConfig,
     device: torch.device,
     images: Images,
     references: References,

@@ -65,7 +65,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class BenchmarkReport:
+class SpeedReport:
     """All rows, and what they were measured beside."""
 
     circumstances: Circumstances

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.speed.backends import Conditions
-from benchmarks.speed.config import BenchmarkConfig
+from benchmarks.speed.config import SpeedConfig
 from benchmarks.speed.images import Images
 from benchmarks.speed.machine import PRODUCT, SIDES, Machine, product
 from benchmarks.speed.measure import References, measure
@@ -23,7 +23,7 @@ from benchmarks.speed.memory import PeakMemory, can_measure
 from benchmarks.speed.prepare import Prepared, prepare, usable_backends
 from benchmarks.speed.progress import Steps
 from benchmarks.speed.progress import steps as progress
-from benchmarks.speed.report import BenchmarkReport, Circumstances, Model, Row
+from benchmarks.speed.report import Circumstances, Model, Row, SpeedReport
 from benchmarks.speed.subjects import Subject, find_subjects
 from sparseformers.errors import ConfigError
 from sparseformers.exporting.config import Precision
@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "timm", "onnxruntime", "openvino")
 """Whose versions a report gives."""
 
 
-def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None = None) -> BenchmarkReport:
+def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None = None) -> SpeedReport:
     """Measures a student beside what it is to replace, and what could replace it.
 
     Args:
@@ -85,7 +85,7 @@ def benchmark(model: str, settings: BenchmarkConfig, *, console: Console | None 
             rows += measured.rows
             untraced += measured.left_out
             machines[batch] = measured.machine
-    return BenchmarkReport(
+    return SpeedReport(
         circumstances=_circumstances(device, threads, images),
         models=tuple(Model(each.name, each.description, each.cost) for each in subjects.found),
         machines=machines,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.speed.operators import Operator
-from benchmarks.speed.report import BenchmarkReport, Row
+from benchmarks.speed.report import Row, SpeedReport
 from benchmarks.text_table import TextTable
 
 COLUMNS = (
@@ -29,7 +29,7 @@ LONGEST_NAME = 60
 """Letters of an operator in a table: kernels of CUDA have names of some hundreds."""
 
 
-def benchmark_tables(report: BenchmarkReport) -> list[TextTable]:
+def speed_tables(report: SpeedReport) -> list[TextTable]:
     """A table for each batch size; what else there is to say stands below the last one."""
     tables = [
         TextTable(_title(report, batch), COLUMNS, tuple(_cells(report, row) for row in report.rows if row.batch == batch))
@@ -39,7 +39,7 @@ def benchmark_tables(report: BenchmarkReport) -> list[TextTable]:
     return [*tables[:-1], TextTable(last.title, last.columns, last.rows, tuple(notes(report)))]
 
 
-def operator_tables(report: BenchmarkReport) -> list[TextTable]:
+def operator_tables(report: SpeedReport) -> list[TextTable]:
     """For each batch size that was traced a table of the operators that take longest."""
     traced = {batch: [row for row in report.rows if row.batch == batch and row.profile] for batch in report.batches}
     return [
@@ -70,14 +70,14 @@ def _operators(row: Row) -> list[tuple[str, ...]]:
     return [*told, cells(f"{len(others)} other{'s' if len(others) > 1 else ''}", others)] if others else told
 
 
-def _title(report: BenchmarkReport, batch: int) -> str:
+def _title(report: SpeedReport, batch: int) -> str:
     machine = report.machines[batch]
     rates = [f"{precision} {(machine.rate(precision) or 0) / 1e9:,.1f} G" for precision in machine.product_seconds]
     product = f"matrix product {', '.join(rates)} multiply-adds/s, " if rates else ""
     return f"Batch {batch} ({product}memory {machine.bandwidth / 1e9:.1f} GB/s)"
 
 
-def _cells(report: BenchmarkReport, row: Row) -> tuple[str, ...]:
+def _cells(report: SpeedReport, row: Row) -> tuple[str, ...]:
     latency = row.latency
     return (
         str(row.route),
@@ -93,7 +93,7 @@ def _cells(report: BenchmarkReport, row: Row) -> tuple[str, ...]:
     )
 
 
-def notes(report: BenchmarkReport) -> list[str]:
+def notes(report: SpeedReport) -> list[str]:
     """What the figures mean, what the models are, and what is left out."""
     where = report.circumstances
     libraries = ", ".join(f"{library} {number}" for library, number in where.versions.items())
@@ -113,7 +113,7 @@ def notes(report: BenchmarkReport) -> list[str]:
     return told + [f"left out: {line}" for line in report.left_out]
 
 
-def _cheaper(report: BenchmarkReport) -> list[str]:
+def _cheaper(report: SpeedReport) -> list[str]:
     """A line for each model that some backends run with fewer multiply-adds."""
     lines = []
     for model in report.models:
@@ -125,7 +125,7 @@ def _cheaper(report: BenchmarkReport) -> list[str]:
     return lines
 
 
-def summary(report: BenchmarkReport) -> str:
+def summary(report: SpeedReport) -> str:
     """The student's best in a sentence."""
     told = []
     for batch in report.batches:

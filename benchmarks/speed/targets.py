@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.speed.config import BenchmarkConfig
-from benchmarks.speed.report import BenchmarkReport, Row
+from benchmarks.speed.config import SpeedConfig
+from benchmarks.speed.report import Row, SpeedReport
 from benchmarks.speed.tables import milliseconds, notes
 from benchmarks.text_table import TextTable
 
@@ -30,7 +30,7 @@ class Found:
     reason: str = ""
 
 
-Measure = Callable[[BenchmarkReport, int], Found]
+Measure = Callable[[SpeedReport, int], Found]
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ class Verdict:
         return self.reason if self.met is None else "met" if self.met else "missed"
 
 
-def best(report: BenchmarkReport, batch: int, *, model: str, precision: str, backends: Sequence[str] = ()) -> Row | None:
+def best(report: SpeedReport, batch: int, *, model: str, precision: str, backends: Sequence[str] = ()) -> Row | None:
     """The fastest route of a model."""
     return next(iter(report.find(batch, model=model, precision=precision, backends=backends)), None)
 
 
-def _compared(report: BenchmarkReport, row: Row | None, against: Row | None) -> Found:
+def _compared(report: SpeedReport, row: Row | None, against: Row | None) -> Found:
     if row is None or against is None:
         return Found(None, row, against, "not measured: see what is left out")
     return Found(report.times_as_fast(row, against), row, against)
 
 
 def _against_teacher(precision: str, backends: Sequence[str], teachers: Sequence[str]) -> Measure:
-    def measure(report: BenchmarkReport, batch: int) -> Found:
+    def measure(report: SpeedReport, batch: int) -> Found:
         student = best(report, batch, model="student", precision=precision, backends=backends)
         return _compared(report, student, best(report, batch, model="teacher", precision=precision, backends=teachers))
 
@@ -82,7 +82,7 @@ def _against_teacher(precision: str, backends: Sequence[str], teachers: Sequence
 
 
 def _against_first(precision: str, backends: Sequence[str] = ()) -> Measure:
-    def measure(report: BenchmarkReport, batch: int) -> Found:
+    def measure(report: SpeedReport, batch: int) -> Found:
         student = best(report, batch, model="student", precision=precision, backends=backends)
         return _compared(report, student, best(report, batch, model="student", precision=precision, backends=FIRST))
 
@@ -90,7 +90,7 @@ def _against_first(precision: str, backends: Sequence[str] = ()) -> Measure:
 
 
 def _against_float32(precision: str) -> Measure:
-    def measure(report: BenchmarkReport, batch: int) -> Found:
+    def measure(report: SpeedReport, batch: int) -> Found:
         student = best(report, batch, model="student", precision=precision)
         return _compared(report, student, best(report, batch, model="student", precision="fp32"))
 
@@ -98,7 +98,7 @@ def _against_float32(precision: str) -> Measure:
 
 
 def _cosine(precision: str, *, needs_photographs: bool) -> Measure:
-    def measure(report: BenchmarkReport, batch: int) -> Found:
+    def measure(report: SpeedReport, batch: int) -> Found:
         row = best(report, batch, model="student", precision=precision)
         if row is None or row.cosine is None:
             return Found(None, row, None, "not measured: see what is left out")
@@ -108,7 +108,7 @@ def _cosine(precision: str, *, needs_photographs: bool) -> Measure:
     return measure
 
 
-def _share(report: BenchmarkReport, batch: int) -> Found:
+def _share(report: SpeedReport, batch: int) -> Found:
     row = best(report, batch, model="student", precision="fp32")
     if row is None or row.share is None:
         return Found(None, row, None, "not measured: see what is left out")
@@ -138,19 +138,19 @@ def targets_of(device: str) -> tuple[Target, ...]:
     return CUDA if device == "cuda" else CPU
 
 
-def settings_for_targets(settings: BenchmarkConfig) -> BenchmarkConfig:
+def settings_for_targets(settings: SpeedConfig) -> SpeedConfig:
     """The settings with the models, batch sizes and precisions that the targets are about."""
     batches = sorted({batch for target in targets_of(settings.device) for batch in target.goals})
     precisions = ("bf16",) if settings.device == "cuda" else ("fp32", "bf16", "int8")
     return replace(settings, models=("student", "teacher"), batch=tuple(batches), precision=precisions)
 
 
-def judge(report: BenchmarkReport, targets: Sequence[Target]) -> list[Verdict]:
+def judge(report: SpeedReport, targets: Sequence[Target]) -> list[Verdict]:
     """Every target at every batch size that it has a goal for."""
     return [_verdict(report, target, batch) for batch in report.batches for target in targets if batch in target.goals]
 
 
-def _verdict(report: BenchmarkReport, target: Target, batch: int) -> Verdict:
+def _verdict(report: SpeedReport, target: Target, batch: int) -> Verdict:
     found, goal = target.measure(report, batch), target.goals[batch]
     row, against, figure = found.row, found.against, found.figure
     median = "" if row is None else f"{row.route.backend} {milliseconds(row.latency.milliseconds_median)}"
@@ -168,7 +168,7 @@ def _verdict(report: BenchmarkReport, target: Target, batch: int) -> Verdict:
     )
 
 
-def targets_table(report: BenchmarkReport, verdicts: Sequence[Verdict]) -> TextTable:
+def targets_table(report: SpeedReport, verdicts: Sequence[Verdict]) -> TextTable:
     """The verdicts as a table."""
     student = next(model for model in report.models if model.name == "student")
     return TextTable(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import BAD_USAGE, main
-from benchmarks.recipes import BenchConfig
-from benchmarks.tests.recipes.conditions import tiny_bench
+from benchmarks.recipes import ComparisonConfig
+from benchmarks.tests.recipes.conditions import tiny_comparison
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -24,7 +24,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join(captured.err.split())
 
 
-def flags(config: BenchConfig, **changes: object) -> list[str]:
+def flags(config: ComparisonConfig, **changes: object) -> list[str]:
     """The flags that ask for this bench."""
     config = dataclasses.replace(config, **changes)  # type: ignore[arg-type]
     named = {"teacher": config.teacher, "eval-data": config.eval_data, "out": config.out, "budget": config.budget}
@@ -42,10 +42,10 @@ def test_help__shows_an_example(name: str, example: str, capsys: pytest.CaptureF
     assert f"Example: python -m benchmarks {example}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_bench_recipe__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('description = "Mine."\n[settings]\nfront = "focusing"\nlr = 2e-3\n')
-    asked = ["recipes", str(mine), *flags(tiny_bench(tmp_path, seeds=1))]
+    asked = ["recipes", str(mine), *flags(tiny_comparison(tmp_path, seeds=1))]
     assert main(asked) == 0
     printed = capsys.readouterr().out
     assert "training 1 of 1: mine, seed 0, starts" in printed
@@ -64,8 +64,8 @@ def test_bench_recipe__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["", "---", "teacher", "mine"]
 
 
-def test_ablate__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["table1", *flags(tiny_bench(tmp_path, seeds=1, budget="4-samples")), "--rows", "all-frozen,no-truncation"]
+def test_table1__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["table1", *flags(tiny_comparison(tmp_path, seeds=1, budget="4-samples")), "--rows", "all-frozen,no-truncation"]
     assert main([*asked, "--markdown"]) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:3] for row in rows[2:]] == [["all-frozen", "2", "0 of 4"], ["no-truncation", "0", "2 of 6"]]
@@ -79,7 +79,7 @@ def test_ablate__end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tiny_bench(tmp_path)
+    config = tiny_comparison(tmp_path)
 
     def refused(*arguments: str, **changes: object) -> str:
         return refusal(capsys, *arguments, *flags(config, **changes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.recipes import BenchConfig
+from benchmarks.recipes import ComparisonConfig
 from tests.tiny import SIDE, write_images, write_teacher
 
 CLASSES = ("apple", "bird", "cup")
@@ -30,7 +30,7 @@ def write_classes(folder: Path) -> Path:
     return folder
 
 
-def tiny_bench(folder: Path, *, classes: int = len(CLASSES), **changes: object) -> BenchConfig:
+def tiny_comparison(folder: Path, *, classes: int = len(CLASSES), **changes: object) -> ComparisonConfig:
     """A bench in ``folder``, whose teacher has an output for each of the classes."""
     images = write_classes(folder / "images") if not (folder / "images").is_dir() else folder / "images"
     options = {
@@ -45,4 +45,4 @@ def tiny_bench(folder: Path, *, classes: int = len(CLASSES), **changes: object) 
         "eval_points": 2,
         "overrides": TINY,
     }
-    return BenchConfig(**(options | changes))  # type: ignore[arg-type]
+    return ComparisonConfig(**(options | changes))  # type: ignore[arg-type]

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes import BenchConfig
+from benchmarks.recipes import ComparisonConfig
 from benchmarks.recipes.config import parse_budget, parse_overrides
 from sparseformers.errors import ConfigError
 from sparseformers.train.recipe import Recipe
 
 
-def bench(**options: object) -> BenchConfig:
+def bench(**options: object) -> ComparisonConfig:
     needed = {"teacher": "bundled", "data": (Path("photos"),), "eval_data": Path("classes"), "out": Path("out")}
-    return BenchConfig(**(needed | options))  # type: ignore[arg-type]
+    return ComparisonConfig(**(needed | options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_parse_overrides__values_are_as_in_toml_and_bare_words_are_text() -> Non
     [
         ("lr", "is not KEY=VALUE", "--set batch_size=64"),
         ("lr=", "is not KEY=VALUE", "--set batch_size=64"),
-        ("tokens=9", "what all rows of a bench share", "Use --tokens"),
-        ("samples=9", "what all rows of a bench share", "Use --budget"),
-        ("seed=9", "what all rows of a bench share", "Use --seeds"),
+        ("tokens=9", "what all rows share", "Use --tokens"),
+        ("samples=9", "what all rows share", "Use --budget"),
+        ("seed=9", "what all rows share", "Use --seeds"),
         ("bach_size=9", "names no setting", "Did you mean 'batch_size'"),
         ("lr=fast", "key 'lr': expected float but got 'fast'", "Known keys"),
         ("lr=-1", "--lr must be above 0", "positive"),

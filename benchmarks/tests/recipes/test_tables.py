@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.recipes import BenchReport, recipes_table, table_1
+from benchmarks.recipes import Findings, recipes_table, table_1
 from benchmarks.recipes.folder import Conditions, RunMeasurement
 from benchmarks.recipes.measure import Measurement
 from benchmarks.recipes.report import RowReport, Spread, figures, spread
@@ -26,7 +26,7 @@ def trained(seed: int, top1: float | None) -> RunMeasurement:
 
 
 @pytest.fixture
-def report() -> Callable[..., BenchReport]:
+def report() -> Callable[..., Findings]:
     conditions = Conditions(
         teacher="bundled",
         teacher_fingerprint="0",
@@ -39,11 +39,11 @@ def report() -> Callable[..., BenchReport]:
         precision="fp32",
     )
 
-    def make(*top1: float | None, failures: tuple[str, ...] = ()) -> BenchReport:
+    def make(*top1: float | None, failures: tuple[str, ...] = ()) -> Findings:
         runs = tuple(trained(seed, value) for seed, value in enumerate(top1))
         teacher = measurement(0.87 if None not in top1 else None, multiply_adds=1_600_000_000)
         rows = (RowReport(Recipe("paper", "", {}), runs, failures),)
-        return BenchReport(conditions, "60k-samples", 16, teacher, {"merged": measurement(None)}, rows, failures)
+        return Findings(conditions, "60k-samples", 16, teacher, {"merged": measurement(None)}, rows, failures)
 
     return make
 
@@ -72,7 +72,9 @@ def test_texts__with_and_without_spread() -> None:
     assert decimal(None) == ""
 
 
-def test_recipes_table__teacher_first_then_what_needs_no_training_then_the_recipes(report: Callable[..., BenchReport]) -> None:
+def test_recipes_table__teacher_first_then_what_needs_no_training_then_the_recipes(
+    report: Callable[..., Findings],
+) -> None:
     table = recipes_table(report(0.7, 0.72))
     assert [row[0] for row in table.rows] == ["teacher", "merged", "paper"]
     assert cells(table, 0)["top-1"] == "87.0%"
@@ -92,7 +94,7 @@ def test_recipes_table__teacher_first_then_what_needs_no_training_then_the_recip
     }
 
 
-def test_table_1__has_the_papers_form(report: Callable[..., BenchReport]) -> None:
+def test_table_1__has_the_papers_form(report: Callable[..., Findings]) -> None:
     table = table_1(report(0.7, 0.72))
     assert table.columns[:4] == ("", "truncated", "tunable", "top-1")
     assert cells(table, 0) == {
@@ -107,12 +109,12 @@ def test_table_1__has_the_papers_form(report: Callable[..., BenchReport]) -> Non
     }
 
 
-def test_tables__leave_top_1_out_where_no_row_has_it(report: Callable[..., BenchReport]) -> None:
+def test_tables__leave_top_1_out_where_no_row_has_it(report: Callable[..., Findings]) -> None:
     assert "top-1" not in recipes_table(report(None, None)).columns
     assert "top-1" not in table_1(report(None, None)).columns
 
 
-def test_tables__a_row_of_which_nothing_came_is_a_note(report: Callable[..., BenchReport]) -> None:
+def test_tables__a_row_of_which_nothing_came_is_a_note(report: Callable[..., Findings]) -> None:
     failed = report(failures=("Seed 0 of paper came to nothing: NaN.",))
     for table in (recipes_table(failed), table_1(failed)):
         assert "paper" not in [row[0] for row in table.rows]
@@ -120,7 +122,7 @@ def test_tables__a_row_of_which_nothing_came_is_a_note(report: Callable[..., Ben
         assert table.markdown().endswith("Seed 0 of paper came to nothing: NaN.")
 
 
-def test_markdown__is_a_table_of_equally_many_cells(report: Callable[..., BenchReport]) -> None:
+def test_markdown__is_a_table_of_equally_many_cells(report: Callable[..., Findings]) -> None:
     lines = recipes_table(report(0.7)).markdown().splitlines()
     assert lines[0] == "Recipes: 16 tokens, 60k-samples each, at 112 x 112, on 2,893 test images"
     assert lines[3].startswith("| --- | ---: |")

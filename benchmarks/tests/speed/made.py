@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.speed.machine import BYTES_READ, Floor, Machine
-from benchmarks.speed.report import BenchmarkReport, Circumstances, Model, Nearness, Row
+from benchmarks.speed.report import Circumstances, Model, Nearness, Row, SpeedReport
 from benchmarks.speed.routes import Route
 from sparseformers.evaluation import Cost, summarise_latency
 
@@ -26,9 +26,9 @@ def row(name: str, precision: str, backend: str, *seconds: float, batch: int = 1
     )
 
 
-def report(rows: Sequence[Row], *, photographs: bool = True, left_out: tuple[str, ...] = ()) -> BenchmarkReport:
+def report(rows: Sequence[Row], *, photographs: bool = True, left_out: tuple[str, ...] = ()) -> SpeedReport:
     names = dict.fromkeys(row.route.model for row in rows)
-    return BenchmarkReport(
+    return SpeedReport(
         circumstances=Circumstances("a machine", "AVX2", 2, "32 photographs", photographs, {"torch": "2.13"}),
         models=tuple(Model(name, f"what {name} is", Cost(1_000_000, 2_000_000_000, (32, 32))) for name in names),
         machines={row.batch: MACHINE for row in rows},

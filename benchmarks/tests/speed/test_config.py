@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed import BenchmarkConfig
+from benchmarks.speed import SpeedConfig
 from sparseformers.errors import ConfigError
 
 
@@ -25,11 +25,11 @@ from sparseformers.errors import ConfigError
 )
 def test_config__refuses(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        BenchmarkConfig(**settings)
+        SpeedConfig(**settings)
     assert told in str(refused.value)
 
 
 def test_config__refuses_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device"):
-        BenchmarkConfig(device="cuda")
+        SpeedConfig(device="cuda")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.speed.operators import Operator, Profile
-from benchmarks.speed.tables import MOST_OPERATORS, benchmark_tables, milliseconds, operator_tables, summary
+from benchmarks.speed.tables import MOST_OPERATORS, milliseconds, operator_tables, speed_tables, summary
 from benchmarks.tests.speed.made import one_batch, report
 
 
@@ -41,7 +41,7 @@ def test_to_dict__is_json_with_every_turn() -> None:
 
 def test_tables__have_one_for_each_batch_size_and_all_figures() -> None:
     rows = one_batch(1) + one_batch(16)
-    tables = benchmark_tables(report(rows, left_out=("bf16, eager: why",)))
+    tables = speed_tables(report(rows, left_out=("bf16, eager: why",)))
     assert [table.title.split(" (")[0] for table in tables] == ["Batch 1", "Batch 16"]
     assert tables[0].rows[0] == (
         "student, fp32, eager", "2,000", "1,100 to 2,900", "0.5", "250 *", "75%", "3", "1.0000 (0.9900)", "4.00", "2.00",
@@ -58,14 +58,14 @@ def test_notes__tell_of_routes_with_fewer_multiply_adds() -> None:
     rows = one_batch()
     cheaper = [replace(row, multiply_adds=1_500_000_000) if row.route.backend == "compile" else row for row in rows]
     told = "student on compile: folded for its embedding alone, 1.50 G multiply-adds"
-    assert told in benchmark_tables(report([*cheaper, *one_batch(16)]))[-1].notes
-    assert not any("folded" in note for note in benchmark_tables(report(rows))[-1].notes)
+    assert told in speed_tables(report([*cheaper, *one_batch(16)]))[-1].notes
+    assert not any("folded" in note for note in speed_tables(report(rows))[-1].notes)
 
 
 def test_notes__say_when_a_cosine_says_nothing() -> None:
-    told = "\n".join(benchmark_tables(report(one_batch(), photographs=False))[-1].notes)
+    told = "\n".join(speed_tables(report(one_batch(), photographs=False))[-1].notes)
     assert "int8 was calibrated on noise" in told
-    assert "int8" not in "\n".join(benchmark_tables(report(one_batch()))[-1].notes)
+    assert "int8" not in "\n".join(speed_tables(report(one_batch()))[-1].notes)
 
 
 def test_operator_tables__tell_the_longest_and_add_up_the_others() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.speed import BenchmarkConfig, benchmark
+from benchmarks.speed import SpeedConfig, measure_speed
 from benchmarks.speed.backends.pytorch import InPyTorch
 from benchmarks.speed.machine import product
 from sparseformers.errors import ConfigError
 from tests.tiny import write_images
 
-SHORT = BenchmarkConfig(
+SHORT = SpeedConfig(
     models=("student", "teacher"), batch=(1, 3), backend=("eager",), precision=("fp32", "int8"), turns=3, memory=False
 )
 
@@ -24,9 +24,9 @@ def _small_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.speed.run.product", lambda side: product(64))
 
 
-def test_benchmark__measures_all_in_turns_and_says_what_it_leaves_out(tiny_student: Path) -> None:
+def test_measure_speed__measures_all_in_turns_and_says_what_it_leaves_out(tiny_student: Path) -> None:
     threads = torch.get_num_threads()
-    report = benchmark(str(tiny_student), SHORT)
+    report = measure_speed(str(tiny_student), SHORT)
     assert [(row.batch, *row.route) for row in report.rows] == [
         (batch, model, "fp32", "eager") for batch in (1, 3) for model in ("student", "teacher")
     ]
@@ -44,8 +44,8 @@ def test_benchmark__measures_all_in_turns_and_says_what_it_leaves_out(tiny_stude
     assert torch.get_num_threads() == threads
 
 
-def test_benchmark__judges_a_route_by_the_work_that_it_does(tiny_student: Path) -> None:
-    report = benchmark(str(tiny_student), replace(SHORT, batch=(2,), backend=("eager", "packed"), precision=("fp32",)))
+def test_measure_speed__judges_a_route_by_the_work_that_it_does(tiny_student: Path) -> None:
+    report = measure_speed(str(tiny_student), replace(SHORT, batch=(2,), backend=("eager", "packed"), precision=("fp32",)))
     eager, packed = (report.find(2, model="student", backends=(backend,))[0] for backend in ("eager", "packed"))
     student = next(model for model in report.models if model.name == "student")
     assert packed.multiply_adds < eager.multiply_adds == student.cost.multiply_adds
@@ -57,21 +57,21 @@ def test_benchmark__judges_a_route_by_the_work_that_it_does(tiny_student: Path) 
         assert row.share == machine.share("fp32", 2 * row.multiply_adds, row.seconds)
 
 
-def test_benchmark__compares_on_photographs(tiny_student: Path, tmp_path: Path) -> None:
+def test_measure_speed__compares_on_photographs(tiny_student: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "photos", 6)
     settings = replace(SHORT, batch=(4,), precision=("fp32",), models=("student",), images=tmp_path / "photos")
-    report = benchmark(str(tiny_student), settings)
+    report = measure_speed(str(tiny_student), settings)
     assert report.circumstances.images == "3 photographs"  # the other half is for calibration
     assert report.rows[0].cosine is not None
     assert report.rows[0].cosine.mean == pytest.approx(1, abs=1e-5)
 
 
-def test_benchmark__of_nothing_that_can_be_run(tiny_student: Path) -> None:
+def test_measure_speed__of_nothing_that_can_be_run(tiny_student: Path) -> None:
     with pytest.raises(ConfigError, match=r"Nothing can be measured \(int8, eager: PyTorch"):
-        benchmark(str(tiny_student), replace(SHORT, precision=("int8",)))
+        measure_speed(str(tiny_student), replace(SHORT, precision=("int8",)))
 
 
-def test_benchmark__leaves_out_what_fails(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_speed__leaves_out_what_fails(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = InPyTorch.open
 
     def fails_at_three(self: InPyTorch, batch: int) -> object:
@@ -81,12 +81,12 @@ def test_benchmark__leaves_out_what_fails(tiny_student: Path, monkeypatch: pytes
 
     monkeypatch.setattr(InPyTorch, "open", fails_at_three)
     with pytest.raises(ConfigError, match="RuntimeError: three are too many"):
-        benchmark(str(tiny_student), replace(SHORT, precision=("fp32",)))
+        measure_speed(str(tiny_student), replace(SHORT, precision=("fp32",)))
 
 
-def test_benchmark__traces_each_route_at_each_batch_size(tiny_student: Path, tmp_path: Path) -> None:
+def test_measure_speed__traces_each_route_at_each_batch_size(tiny_student: Path, tmp_path: Path) -> None:
     settings = replace(SHORT, precision=("fp32",), backend=("eager", "packed"), trace=tmp_path / "new" / "traces")
-    report = benchmark(str(tiny_student), settings)
+    report = measure_speed(str(tiny_student), settings)
     assert len(report.rows) == 8
     traces = []
     for row in report.rows:
@@ -97,19 +97,19 @@ def test_benchmark__traces_each_route_at_each_batch_size(tiny_student: Path, tmp
     assert traces[0] == tmp_path / "new" / "traces" / "batch1-01-student-fp32-eager.json"
 
 
-def test_benchmark__keeps_what_was_timed_where_a_profiler_fails(
+def test_measure_speed__keeps_what_was_timed_where_a_profiler_fails(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("no profiler here")
 
     monkeypatch.setattr(InPyTorch, "profile", fails)
-    report = benchmark(str(tiny_student), replace(SHORT, batch=(2,), precision=("fp32",), trace=tmp_path / "traces"))
+    report = measure_speed(str(tiny_student), replace(SHORT, batch=(2,), precision=("fp32",), trace=tmp_path / "traces"))
     assert [row.profile for row in report.rows] == [None, None]
     assert "the trace of student, fp32, eager, batch 2: RuntimeError: no profiler here" in report.left_out
 
 
-def test_benchmark__a_folder_for_traces_that_cannot_be_made(tiny_student: Path, tmp_path: Path) -> None:
+def test_measure_speed__a_folder_for_traces_that_cannot_be_made(tiny_student: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--trace cannot be made \(Not a directory\)"):
-        benchmark(str(tiny_student), replace(SHORT, trace=tmp_path / "file" / "traces"))
+        measure_speed(str(tiny_student), replace(SHORT, trace=tmp_path / "file" / "traces"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.speed import BenchmarkConfig
+from benchmarks.speed import SpeedConfig
 from benchmarks.speed.targets import CPU, judge, settings_for_targets, targets_table
 from benchmarks.tests.speed.made import one_batch, report, row
 
@@ -43,7 +43,7 @@ def test_judge__misses_what_is_too_slow() -> None:
 
 
 def test_settings_for_targets__are_what_the_targets_are_about() -> None:
-    settings = settings_for_targets(BenchmarkConfig(turns=7))
+    settings = settings_for_targets(SpeedConfig(turns=7))
     assert settings.models == ("student", "teacher")
     assert settings.batch == (1, 16)
     assert settings.precision == ("fp32", "bf16", "int8")

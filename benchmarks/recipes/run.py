@@ -1,4 +1,4 @@
-"""Trains and judges the rows of a bench, one seed after the other; what is finished is not done again."""
+"""Trains and judges the rows of a comparison, one seed after the other; what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks.recipes.baselines import Baselines, baseline_rows
-from benchmarks.recipes.config import BenchConfig
-from benchmarks.recipes.folder import BenchFolder, Conditions, CurvePoint, RunMeasurement
+from benchmarks.recipes.config import ComparisonConfig
+from benchmarks.recipes.folder import ComparisonFolder, Conditions, CurvePoint, RunMeasurement
 from benchmarks.recipes.measure import EvaluationImages, Judge, Measurement, TeacherAnswers, teacher_answers
 from benchmarks.recipes.progress import Trainings
-from benchmarks.recipes.report import BenchReport, RowReport
+from benchmarks.recipes.report import Findings, RowReport
 from sparseformers.data.mixture import check_sources
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, WeightsError
 from sparseformers.evaluation import measure_cost
@@ -28,29 +28,23 @@ from sparseformers.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A bench that is ready to train: all that its rows have in common, loaded and checked."""
+class Comparison:
+    """A comparison that is ready to train: all that its rows have in common, loaded and checked."""
 
-    config: BenchConfig
-    """What was asked for."""
-    folder: BenchFolder
-    """Where to work."""
+    config: ComparisonConfig
+    folder: ComparisonFolder
     conditions: Conditions
-    """What all figures hold for."""
     teacher: Teacher
-    """At the bench's size, on the device."""
     judge: Judge
-    """Measures networks."""
     console: Console
-    """For progress."""
 
     def settings(self, row: Recipe, seed: int) -> BootstrapConfig:
         """The settings of one training."""
         return self.config.settings(row, seed, precision=self.conditions.precision)
 
 
-def open_bench(config: BenchConfig, console: Console | None = None) -> Bench:
-    """Checks and loads what the rows of a bench have in common; cheap checks come first.
+def open_comparison(config: ComparisonConfig, console: Console | None = None) -> Comparison:
+    """Checks and loads what the rows have in common; cheap checks come first.
 
     Args:
         config: what to compare under.
@@ -62,8 +56,8 @@ def open_bench(config: BenchConfig, console: Console | None = None) -> Bench:
     console = Console(quiet=True) if console is None else console
     state = process_state()
     if state.num_processes > 1:
-        raise ConfigError(f"A bench runs in one process, not in {state.num_processes}.", "Start it without torchrun.")
-    folder, base = BenchFolder(config.out), config.base()
+        raise ConfigError(f"A comparison runs in one process, not in {state.num_processes}.", "Start it without torchrun.")
+    folder, base = ComparisonFolder(config.out), config.base()
     folder.refuse_others()
     kept = folder.read_conditions()
     check_sources([str(each) for each in config.data])
@@ -78,7 +72,7 @@ def open_bench(config: BenchConfig, console: Console | None = None) -> Bench:
         train_images=len(images.train.paths),
         image_size=teacher.preprocessing.size,
         crop=teacher.preprocessing.crop,
-        # Chosen once: what is compared must not depend on how busy the machine is when a bench goes on.
+        # Chosen once: what is compared must not depend on how busy the machine is when a comparison goes on.
         precision=kept.precision if kept and base.precision == "auto" else resolve_precision(base.precision, state.device),
     )
     folder.keep_conditions(conditions)
@@ -91,14 +85,14 @@ def open_bench(config: BenchConfig, console: Console | None = None) -> Bench:
         workers=base.workers,
         console=console,
     )
-    return Bench(config, folder, conditions, teacher.to(state.device), judge, console)
+    return Comparison(config, folder, conditions, teacher.to(state.device), judge, console)
 
 
-def run_rows(bench: Bench, rows: Sequence[Recipe], *, baselines: bool) -> BenchReport:
+def run_rows(comparison: Comparison, rows: Sequence[Recipe], *, baselines: bool) -> Findings:
     """Trains what is not finished, judges what is not judged, and reports all of it.
 
     Args:
-        bench: opened.
+        comparison: opened.
         rows: what to compare.
         baselines: whether to measure what a student has to beat without training, too.
 
@@ -106,32 +100,31 @@ def run_rows(bench: Bench, rows: Sequence[Recipe], *, baselines: bool) -> BenchR
         RunError: before any training, if one is there with other settings.
         SparseFormersError: one of its kinds, if a training cannot be made; one whose loss is not finite is only noted.
     """
-    config, folder = bench.config, bench.folder
-    trainings = [(row, bench.settings(row, seed)) for row in rows for seed in range(config.seeds)]
+    config, folder = comparison.config, comparison.folder
+    trainings = [(row, comparison.settings(row, seed)) for row in rows for seed in range(config.seeds)]
     finished = {(row.name, settings.seed): folder.is_finished(row.name, settings) for row, settings in trainings}
-    answers = teacher_answers(bench.judge, bench.teacher, folder.teacher, bench.conditions.digest())
-    progress = Trainings(
-        bench.console, len(trainings), unfinished=list(finished.values()).count(False), seconds=_seconds_of(trainings[0][1])
-    )
+    answers = teacher_answers(comparison.judge, comparison.teacher, folder.teacher, comparison.conditions.digest())
+    minutes, unfinished = trainings[0][1].minutes, list(finished.values()).count(False)
+    progress = Trainings(comparison.console, len(trainings), unfinished=unfinished, seconds=60 * minutes if minutes else None)
     runs: dict[str, list[RunMeasurement]] = {row.name: [] for row in rows}
     failures: dict[str, list[str]] = {row.name: [] for row in rows}
     for row, settings in trainings:
         try:
-            _train(bench, row, settings, progress, finished=finished[row.name, settings.seed])
+            _train(comparison, row, settings, progress, finished=finished[row.name, settings.seed])
         except NonFiniteLossError as error:
             failures[row.name].append(f"Seed {settings.seed} of {row.name} came to nothing: {error.problem}")
             progress.failed()
             continue
-        measured = _judge(bench, row, settings.seed, answers)
+        measured = _judge(comparison, row, settings.seed, answers)
         runs[row.name].append(measured)
         progress.finished(measured.seconds, before=finished[row.name, settings.seed])
     reports = tuple(RowReport(row, tuple(runs[row.name]), tuple(failures[row.name])) for row in rows)
-    untrained = _baselines(bench, reports, answers) if baselines else Baselines({}, ())
-    report = BenchReport(
-        conditions=bench.conditions,
+    untrained = _baselines(comparison, reports, answers) if baselines else Baselines({}, ())
+    report = Findings(
+        conditions=comparison.conditions,
         budget=config.budget,
         tokens=config.tokens,
-        teacher=_teacher_itself(bench, answers),
+        teacher=_teacher_itself(comparison, answers),
         baselines=untrained.measurements,
         rows=reports,
         notes=(*untrained.notes, *(line for row in reports for line in row.failures)),
@@ -140,24 +133,24 @@ def run_rows(bench: Bench, rows: Sequence[Recipe], *, baselines: bool) -> BenchR
     return report
 
 
-def _train(bench: Bench, row: Recipe, settings: BootstrapConfig, progress: Trainings, *, finished: bool) -> None:
+def _train(comparison: Comparison, row: Recipe, settings: BootstrapConfig, progress: Trainings, *, finished: bool) -> None:
     """Makes a run of a row, or goes on with it, unless it is finished."""
-    run, what = bench.folder.run(row.name, settings.seed), f"{row.name}, seed {settings.seed}"
+    run, what = comparison.folder.run(row.name, settings.seed), f"{row.name}, seed {settings.seed}"
     if finished:
         progress.announce(what, "finished before")
     elif run.checkpoint_folders():
         progress.announce(what, "goes on")
-        resume(run.path, console=bench.console)
+        resume(run.path, console=comparison.console)
     else:
         progress.announce(what, "starts")
-        bootstrap(settings, run.path, overwrite=True, console=bench.console)
+        bootstrap(settings, run.path, overwrite=True, console=comparison.console)
 
 
-def _judge(bench: Bench, row: Recipe, seed: int, answers: TeacherAnswers) -> RunMeasurement:
+def _judge(comparison: Comparison, row: Recipe, seed: int, answers: TeacherAnswers) -> RunMeasurement:
     """Measures the student of a finished run, unless that was done before."""
-    if (kept := bench.folder.read_measured(row.name, seed)) is not None:
+    if (kept := comparison.folder.read_measured(row.name, seed)) is not None:
         return kept
-    run = bench.folder.run(row.name, seed)
+    run = comparison.folder.run(row.name, seed)
     student, provenance = load_saved(run.path)
     if provenance is None:
         raise WeightsError(
@@ -166,13 +159,13 @@ def _judge(bench: Bench, row: Recipe, seed: int, answers: TeacherAnswers) -> Run
     curve = _curve(run)
     measured = RunMeasurement(
         seed=seed,
-        measurement=bench.judge.measure(student, answers, f"test images by {row.name}, seed {seed}"),
+        measurement=comparison.judge.measure(student, answers, f"test images by {row.name}, seed {seed}"),
         samples=curve[-1].samples,
         seconds=curve[-1].seconds,
         shares=provenance.shares,
         curve=curve,
     )
-    write_json(bench.folder.measured(row.name, seed), to_dict(measured))
+    write_json(comparison.folder.measured(row.name, seed), to_dict(measured))
     return measured
 
 
@@ -184,27 +177,23 @@ def _curve(run: RunFolder) -> tuple[CurvePoint, ...]:
     return tuple(CurvePoint(entry["samples"], entry["seconds"], entry["centred_cosine"]) for entry in entries)
 
 
-def _teacher_itself(bench: Bench, answers: TeacherAnswers) -> Measurement:
+def _teacher_itself(comparison: Comparison, answers: TeacherAnswers) -> Measurement:
     """The teacher judged like a student."""
-    skipped = bench.conditions.test_images - len(answers.test.indices)
-    return Measurement(
-        bench.judge.evaluate(answers.test, answers, skipped), measure_cost(bench.teacher, bench.teacher.preprocessing.size)
-    )
+    teacher, skipped = comparison.teacher, comparison.conditions.test_images - len(answers.test.indices)
+    evaluation = comparison.judge.evaluate(answers.test, answers, skipped)
+    return Measurement(evaluation, measure_cost(teacher, teacher.preprocessing.size))
 
 
-def _baselines(bench: Bench, rows: Sequence[RowReport], answers: TeacherAnswers) -> Baselines:
+def _baselines(comparison: Comparison, rows: Sequence[RowReport], answers: TeacherAnswers) -> Baselines:
+    """What needs no training, at the cost of the costliest student; what was measured before is not measured again."""
     costs = [run.measurement.cost.multiply_adds for row in rows for run in row.runs]
 
     def measure(name: str, make: Callable[[], nn.Module]) -> Measurement:
-        if (kept := bench.folder.read_baselines().get(name)) is not None:
+        if (kept := comparison.folder.read_baselines().get(name)) is not None:
             return kept
-        measurement = bench.judge.measure(make(), answers, f"test images by {name}")
-        bench.folder.keep_baseline(name, measurement)
+        measurement = comparison.judge.measure(make(), answers, f"test images by {name}")
+        comparison.folder.keep_baseline(name, measurement)
         return measurement
 
-    return baseline_rows(bench.teacher, tokens=bench.config.tokens, multiply_adds=max(costs, default=None), measure=measure)
-
-
-def _seconds_of(settings: BootstrapConfig) -> float | None:
-    """Length of a training, where it is given in minutes."""
-    return None if settings.minutes is None else 60 * settings.minutes
+    most = max(costs, default=None)
+    return baseline_rows(comparison.teacher, tokens=comparison.config.tokens, multiply_adds=most, measure=measure)

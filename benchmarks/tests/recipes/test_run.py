@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.recipes import Bench, BenchConfig, BenchReport, open_bench, recipe_rows, run_rows
+from benchmarks.recipes import Comparison, ComparisonConfig, Findings, open_comparison, recipe_rows, run_rows
 from benchmarks.recipes.measure import Judge
-from benchmarks.tests.recipes.conditions import CLASSES, TEST, TINY, TRAIN, tiny_bench
+from benchmarks.tests.recipes.conditions import CLASSES, TEST, TINY, TRAIN, tiny_comparison
 from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import DataError, NonFiniteLossError, RunError
@@ -23,15 +23,15 @@ from sparseformers.train.recipe import Recipe
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import write_images, write_teacher
 
-MODULE = sys.modules[Bench.__module__]
+MODULE = sys.modules[Comparison.__module__]
 SLOWER = Recipe("slower", "A lower rate.", {"lr": 1e-4})
 
 
-def run(config: BenchConfig, *more: Recipe, baselines: bool = False) -> BenchReport:
-    return run_rows(open_bench(config), [*recipe_rows(["paper"]), *more], baselines=baselines)
+def run(config: ComparisonConfig, *more: Recipe, baselines: bool = False) -> Findings:
+    return run_rows(open_comparison(config), [*recipe_rows(["paper"]), *more], baselines=baselines)
 
 
-def written(config: BenchConfig) -> dict[str, object]:
+def written(config: ComparisonConfig) -> dict[str, object]:
     return json.loads((config.out / "report.json").read_text())
 
 
@@ -40,22 +40,22 @@ def never(*_arguments: object, **_options: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchConfig, BenchReport]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[ComparisonConfig, Findings]:
     """A bench of one row and two seeds; tests read it only."""
-    config = tiny_bench(tmp_path_factory.mktemp("bench"))
+    config = tiny_comparison(tmp_path_factory.mktemp("bench"))
     return config, run(config, baselines=True)
 
 
 @pytest.fixture
-def copied(finished: tuple[BenchConfig, BenchReport], tmp_path: Path) -> Callable[..., BenchConfig]:
+def copied(finished: tuple[ComparisonConfig, Findings], tmp_path: Path) -> Callable[..., ComparisonConfig]:
     """A copy of the finished bench that may be changed, asked for with other options."""
     config, _ = finished
     shutil.copytree(config.out, tmp_path / "bench")
     kept = {name: value for name, value in vars(config).items() if name != "out"}
-    return lambda **changes: BenchConfig(**(kept | {"out": tmp_path / "bench"} | changes))
+    return lambda **changes: ComparisonConfig(**(kept | {"out": tmp_path / "bench"} | changes))
 
 
-def test_run_rows__writes_a_run_for_each_row_and_seed(finished: tuple[BenchConfig, BenchReport]) -> None:
+def test_run__writes_a_run_for_each_row_and_seed(finished: tuple[ComparisonConfig, Findings]) -> None:
     out = finished[0].out
     assert {path.name for path in out.iterdir()} == {
         *("bench.json", "baselines.json", "report.json", "teacher.safetensors", "paper"),
@@ -69,7 +69,7 @@ def test_run_rows__writes_a_run_for_each_row_and_seed(finished: tuple[BenchConfi
         assert json.loads((folder.path / "bench.json").read_text())["seed"] == seed
 
 
-def test_run_rows__means_and_spreads_are_those_of_the_seeds(finished: tuple[BenchConfig, BenchReport]) -> None:
+def test_run__means_and_spreads_are_those_of_the_seeds(finished: tuple[ComparisonConfig, Findings]) -> None:
     config, report = finished
     (row,) = report.rows
     kept = [json.loads((config.out / "paper" / f"seed-{seed}" / "bench.json").read_text()) for seed in (0, 1)]
@@ -85,7 +85,7 @@ def test_run_rows__means_and_spreads_are_those_of_the_seeds(finished: tuple[Benc
     assert written(config) == json.loads(json.dumps(report.to_dict()))
 
 
-def test_run_rows__judges_as_evaluate_does(finished: tuple[BenchConfig, BenchReport], capsys: pytest.CaptureFixture[str]) -> None:
+def test_run__judges_as_evaluate_does(finished: tuple[ComparisonConfig, Findings], capsys: pytest.CaptureFixture[str]) -> None:
     config, report = finished
     measured = report.rows[0].runs[1].measurement.evaluation
     folder = str(config.out / "paper" / "seed-1")
@@ -99,7 +99,7 @@ def test_run_rows__judges_as_evaluate_does(finished: tuple[BenchConfig, BenchRep
     assert measured.knn_student is None  # only the teacher makes an index
 
 
-def test_run_rows__the_curve_is_that_of_the_training(finished: tuple[BenchConfig, BenchReport]) -> None:
+def test_run__the_curve_is_that_of_the_training(finished: tuple[ComparisonConfig, Findings]) -> None:
     config, report = finished
     run = report.rows[0].runs[0]
     assert [point.samples for point in run.curve] == [0, 4, 8]
@@ -107,7 +107,7 @@ def test_run_rows__the_curve_is_that_of_the_training(finished: tuple[BenchConfig
     assert [point.centred_cosine for point in run.curve] == [entry["centred_cosine"] for entry in logged]
 
 
-def test_run_rows__teacher_and_baselines_need_no_training(finished: tuple[BenchConfig, BenchReport]) -> None:
+def test_run__teacher_and_baselines_need_no_training(finished: tuple[ComparisonConfig, Findings]) -> None:
     _, report = finished
     itself: Evaluation = report.teacher.evaluation
     assert itself.alignment.centred_cosine == pytest.approx(1)
@@ -127,7 +127,7 @@ def test_run_rows__teacher_and_baselines_need_no_training(finished: tuple[BenchC
     assert report.conditions.train_images == len(CLASSES) * TRAIN
 
 
-def test_run_rows__again_does_nothing_again(copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run__again_does_nothing_again(copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     config = copied()
     before = written(config)
     monkeypatch.setattr(MODULE, "bootstrap", never)
@@ -137,8 +137,8 @@ def test_run_rows__again_does_nothing_again(copied: Callable[..., BenchConfig], 
     assert written(config) == before
 
 
-def test_run_rows__trains_only_what_is_new(
-    copied: Callable[..., BenchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run__trains_only_what_is_new(
+    copied: Callable[..., ComparisonConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
@@ -153,8 +153,8 @@ def test_run_rows__trains_only_what_is_new(
     assert RunFolder(tmp_path / "bench" / "slower" / "seed-0").settings().lr == 1e-4
 
 
-def test_run_rows__measures_a_training_that_was_stopped_before_that(
-    copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch
+def test_run__measures_a_training_that_was_stopped_before_that(
+    copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = copied()
     before = written(config)
@@ -164,8 +164,8 @@ def test_run_rows__measures_a_training_that_was_stopped_before_that(
     assert written(config) == before
 
 
-def test_run_rows__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_bench(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))  # after every step
+def test_run__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_comparison(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))  # after every step
     original = TrainingStep.__call__
 
     def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
@@ -183,8 +183,8 @@ def test_run_rows__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypat
     assert [point.samples for point in measured.curve] == [0, 4, 8]
 
 
-def test_run_rows__other_settings_are_refused_before_any_training(
-    copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch
+def test_run__other_settings_are_refused_before_any_training(
+    copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MODULE, "bootstrap", never)
     with pytest.raises(RunError, match=r"has other settings than are asked for \(samples 8 there, 16 asked\)") as caught:
@@ -194,70 +194,70 @@ def test_run_rows__other_settings_are_refused_before_any_training(
         run(copied(overrides=(*TINY, "batch_size=2")))
 
 
-def test_run_rows__settings_without_effect_may_differ(
-    copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch
+def test_run__settings_without_effect_may_differ(
+    copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MODULE, "bootstrap", never)
     assert len(run(copied(overrides=(*TINY, "checkpoint_every=3m"))).rows[0].runs) == 2
 
 
-def test_open_bench__another_teacher_or_other_images_are_refused(copied: Callable[..., BenchConfig], tmp_path: Path) -> None:
+def test_open_bench__another_teacher_or_other_images_are_refused(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds a bench of something else.*teacher_fingerprint") as caught:
-        open_bench(copied(teacher=write_teacher(tmp_path / "other.safetensors", classes=4)))
+        open_comparison(copied(teacher=write_teacher(tmp_path / "other.safetensors", classes=4)))
     assert "Choose another --out" in caught.value.remedy
     with pytest.raises(RunError, match=r"holds a bench of something else.*image_size"):
-        open_bench(copied(image_size=48))
+        open_comparison(copied(image_size=48))
 
 
-def test_open_bench__keeps_the_precision_of_its_beginning(copied: Callable[..., BenchConfig]) -> None:
+def test_open_bench__keeps_the_precision_of_its_beginning(copied: Callable[..., ComparisonConfig]) -> None:
     config = copied(overrides=tuple("precision=auto" if pair.startswith("precision") else pair for pair in TINY))
-    assert open_bench(config).conditions.precision == "fp32"
+    assert open_comparison(config).conditions.precision == "fp32"
     with pytest.raises(RunError, match="precision fp32 there, bf16 asked"):
-        open_bench(copied(overrides=(*TINY, "precision=bf16")))
+        open_comparison(copied(overrides=(*TINY, "precision=bf16")))
 
 
 def test_open_bench__a_folder_in_use(tmp_path: Path) -> None:
-    config = tiny_bench(tmp_path)
+    config = tiny_comparison(tmp_path)
     write_images(config.out, 1)
     with pytest.raises(RunError, match="is in use, and not by a bench") as caught:
-        open_bench(config)
+        open_comparison(config)
     assert "Choose another --out" in caught.value.remedy
     shutil.rmtree(config.out)
     config.out.write_text("")
     with pytest.raises(RunError, match="is a file"):
-        open_bench(config)
+        open_comparison(config)
     config.out.unlink()
     config.out.mkdir()
     (config.out / "bench.json").write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
-        open_bench(config)
+        open_comparison(config)
     (config.out / "bench.json").write_text('{"teacher": 3}')
     with pytest.raises(RunError, match="is not what a bench writes"):
-        open_bench(config)
+        open_comparison(config)
 
 
 def test_open_bench__images_that_cannot_be_judged_on(tmp_path: Path) -> None:
-    config = tiny_bench(tmp_path)
+    config = tiny_comparison(tmp_path)
     for eval_data in (config.eval_data / "test", config.eval_data / "test" / "apple"):
         with pytest.raises(DataError, match="has no labelled test part") as caught:
-            open_bench(tiny_bench(tmp_path, eval_data=eval_data))
+            open_comparison(tiny_comparison(tmp_path, eval_data=eval_data))
         assert "train/CLASS/*" in caught.value.remedy
     with pytest.raises(DataError, match="nowhere"):
-        open_bench(tiny_bench(tmp_path, eval_data=tmp_path / "nowhere"))
+        open_comparison(tiny_comparison(tmp_path, eval_data=tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nowhere"):
-        open_bench(tiny_bench(tmp_path, data=(tmp_path / "nowhere",)))
+        open_comparison(tiny_comparison(tmp_path, data=(tmp_path / "nowhere",)))
     assert not config.out.exists()
 
 
-def test_run_rows__a_teacher_without_a_classifier(tmp_path: Path) -> None:
-    report = run(tiny_bench(tmp_path, classes=0, seeds=1))
+def test_run__a_teacher_without_a_classifier(tmp_path: Path) -> None:
+    report = run(tiny_comparison(tmp_path, classes=0, seeds=1))
     assert report.rows[0].figures is not None
     assert report.rows[0].figures.top1 is None
     assert report.rows[0].figures.knn_drop_in is not None
 
 
-def test_run_rows__a_loss_that_is_not_finite_is_noted_and_the_others_go_on(
-    copied: Callable[..., BenchConfig], monkeypatch: pytest.MonkeyPatch
+def test_run__a_loss_that_is_not_finite_is_noted_and_the_others_go_on(
+    copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverge(settings: object, out: Path, **_options: object) -> None:
         raise NonFiniteLossError("The loss is not a finite number.", "Lower --lr.")
