@@ -33,8 +33,8 @@ from sparseformers.evaluation.prompts import pretty_name
 from sparseformers.files import replacing, write_json
 from sparseformers.modes import autocast_dtype, inference, resolve_precision
 from sparseformers.teachers.files import read_weights
+from sparseformers.teachers.open_clip import RENAMED
 from sparseformers.teachers.open_clip_text import TEMPLATES
-from sparseformers.teachers.open_clip_towers import RENAMED
 
 import open_clip  # isort: skip  # after the adapters, which make torchvision importable
 from timm.layers import resample_abs_pos_embed  # isort: skip

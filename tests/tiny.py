@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import timm  # noqa: E402
 
 ARCHITECTURE = "test_vit"
 """timm's own small vision transformer for tests: 6 blocks of width 64."""

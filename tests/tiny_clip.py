@@ -6,14 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 from safetensors.torch import save_file
 
-from sparseformers.torchvision_guard import import_torchvision
 from tests.teachers.identity import randomise
-
-import_torchvision()
-
-import open_clip  # noqa: E402
 
 SIDE = 64
 """Side in pixels of its images: 16 patches."""

@@ -171,8 +171,7 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
         raise WeightsError(f"The configuration inside '{path}' cannot be used: {error}", "Save the model again.") from None
     with torch.device("meta"):
         student = SparseFormer(config)
-    expected = {name: tuple(value.shape) for name, value in student.state_dict().items()}
-    check_fit(expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"'{path}'")
+    check_fit(student.state_dict(), state, what=f"'{path}'")
     changed = configuration is not None and bytes(configuration.tolist()) != metadata["config"].encode()
     if changed or metadata.get("digest") != digest(state):
         raise WeightsError(

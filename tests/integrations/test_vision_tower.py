@@ -14,8 +14,8 @@ import sparseformers
 from examples import llava_with_sparseformer as example
 from sparseformers.errors import ConfigError, MissingExtraError, TeacherError
 from sparseformers.model import SparseFormer
+from sparseformers.teachers import files
 from sparseformers.teachers import huggingface as adapter
-from sparseformers.teachers import huggingface_towers
 from tests.model.small import small_model
 from tests.teachers.huggingface_models import clip_vision, dinov2, dinov2_with_registers, siglip_vision, vit
 from tests.teachers.identity import check_same, images_for
@@ -285,7 +285,7 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_transformers_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_towers, "version", lambda _name: "4.9.2")
+    monkeypatch.setattr(files, "version", lambda _name: "4.9.2")
     with pytest.raises(TeacherError) as error:
         sparseformers.as_vision_tower(small_model())
     assert error.value.problem == "transformers 4.9.2 is too old; versions 4.52 to 5.23 are tested."

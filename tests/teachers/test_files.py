@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers import load_teacher
+from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.files import (
-    check_state_fits,
     class_names_of,
     expect_hub,
     hub_errors,
@@ -114,9 +114,9 @@ def test_class_names(metadata: dict[str, str] | None, names: tuple[str, ...] | N
 
 def test_a_state_that_does_not_fit_lists_ten_of_each_difference() -> None:
     module = nn.ModuleList(nn.Linear(2, 2) for _ in range(13))
-    check_state_fits(module, module.state_dict(), what="file")
+    check_fit(module.state_dict(), module.state_dict(), what="'file'")
     with pytest.raises(WeightsError) as error:
-        check_state_fits(module, {f"other.{index:02}": torch.zeros(1) for index in range(12)}, what="file")
+        check_fit(module.state_dict(), {f"other.{index:02}": torch.zeros(1) for index in range(12)}, what="'file'")
     missing, unexpected = error.value.problem.split("; ")
     assert missing.startswith("The weights of 'file' do not fit (missing: 0.bias, ")
     assert missing.endswith(" and 16 more")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from torch import nn
 
-from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
+from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers import huggingface as adapter
-from sparseformers.teachers import huggingface_towers, load_teacher
+from sparseformers.teachers import load_teacher
 from tests.teachers.huggingface_models import (
     save,
     siglip_vision,
@@ -87,27 +86,3 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         load_teacher("hf:owner/name")
     assert error.value.problem == "The weights of 'hf:owner/name' could not be fetched (ConnectionError: no route)."
     assert "give it as hf:FOLDER; 'bundled' needs no hub" in error.value.remedy
-
-
-@pytest.mark.parametrize("installed", ["4.9.2", "4.51.3", "3.0"])
-def test_a_version_that_is_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
-    for load in (lambda: load_teacher("hf:owner/name"), lambda: adapter.from_module(vit())):
-        with pytest.raises(TeacherError) as error:
-            load()
-        assert error.value.problem == f"transformers {installed} is too old; versions 4.52 to 5.23 are tested."
-        assert error.value.remedy == "Upgrade it with: pip install 'transformers>=4.52'."
-
-
-@pytest.mark.parametrize("installed", ["4.52.0", "5.0.0rc1", "6.1"])
-def test_a_version_that_is_not_too_old(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_towers, "version", lambda _name: installed)
-    assert adapter.from_module(vit()).depth == 2
-
-
-def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError) as error:
-        load_teacher("hf:owner/name")
-    assert error.value.problem == "The package 'transformers' is not installed."
-    assert error.value.remedy == "Install it with: pip install 'sparseformers[huggingface]'."

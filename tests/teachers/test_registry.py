@@ -10,8 +10,10 @@ import pytest
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError
-from sparseformers.teachers import absolute_name, load_teacher, registry, untrained_teacher
+from sparseformers.teachers import absolute_name, files, load_teacher, registry, untrained_teacher
 from sparseformers.teachers import timm as timm_adapter
+from tests.teachers.huggingface_models import clip_vision
+from tests.tiny_clip import build_clip, clip_config
 
 FORMS = "Write timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."
 
@@ -74,7 +76,6 @@ def test_each_form_reaches_its_adapter(
     [
         ("open_clip:ViT-B-32/openai", "open_clip", "open-clip"),
         ("hf:owner/name", "transformers", "huggingface"),
-        ("bundled", "onnx", "demo"),
     ],
 )
 def test_a_library_that_is_not_installed(name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +85,46 @@ def test_a_library_that_is_not_installed(name: str, package: str, extra: str, mo
         load_teacher(name)
     assert error.value.problem == f"The package '{package}' is not installed."
     assert error.value.remedy == f"Install it with: pip install 'sparseformers[{extra}]'."
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "oldest", "newest"),
+    [
+        ("timm:vit_tiny_patch16_224", "timm", "1.0.21", "1.0.31"),
+        ("open_clip:ViT-B-32/openai", "open_clip_torch", "2.30", "3.3"),
+        ("hf:owner/name", "transformers", "4.52", "5.23"),
+    ],
+)
+def test_a_library_that_is_too_old(name: str, package: str, oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed in ("0.9.16", "1.0.9"):
+        monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
+        with pytest.raises(TeacherError) as error:
+            load_teacher(name)
+        assert error.value.problem == f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
+        assert error.value.remedy == f"Upgrade it with: pip install '{package}>={oldest}'."
+    for installed in (oldest, f"{oldest}.0", "9.0rc1"):
+        monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
+        files.check_version(package)
+
+
+def test_modules_of_every_host_library() -> None:
+    network = clip_vision()
+    assert type(load_teacher(network)).__name__ == "HuggingFaceTeacher"
+    assert type(load_teacher(build_clip(clip_config()))).__name__ == "OpenClipTeacher"
+    assert type(load_teacher(small_vit(), image_size=64)).__name__ == "TimmTeacher"
+    with pytest.raises(TeacherError, match="Linear is windowed, convolutional or otherwise not a plain vision transformer"):
+        load_teacher(nn.Linear(2, 2))
+
+
+def test_what_is_neither_a_name_nor_a_network(tmp_path: Path) -> None:
+    for wrong in (None, 3, tmp_path):
+        with pytest.raises(TeacherError) as error:
+            load_teacher(wrong)  # type: ignore[arg-type]
+        assert error.value.problem == f"A teacher is a name or a network (a torch.nn.Module), not {type(wrong).__name__}."
+        assert (
+            error.value.remedy
+            == "Names are timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."
+        )
 
 
 def test_an_untrained_teacher_has_the_anatomy_of_the_trained_one() -> None:

@@ -26,7 +26,7 @@ from sparseformers.evaluation.retrieval import Retrieval, evaluate_retrieval, re
 from sparseformers.evaluation.zero_shot import ZeroShot, evaluate_zero_shot, zero_shot_table
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.modes import autocast_dtype, inference, resolve_precision
-from sparseformers.teachers.text_tower import load_text_tower
+from sparseformers.teachers.registry import load_text_tower
 
 TEXTS_AT_ONCE = 256
 """How many sentences go through the text tower together."""

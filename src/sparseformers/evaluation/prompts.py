@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparseformers.errors import ConfigError, DataError, shorten, suggest
-from sparseformers.teachers.text_tower import named_templates
+from sparseformers.teachers.registry import named_templates
 
 NAMED_TEMPLATES = ("openai", "simple")
-"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.text_tower.named_templates`."""
+"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.registry.named_templates`."""
 
 
 def read_templates(templates: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.integrations.timm_settings import timm_settings
+from sparseformers.integrations.timm_base import timm_settings
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.released import RELEASES, create_model
@@ -142,8 +142,8 @@ def _build(name: str, student: SparseFormer, pretrained: bool, options: dict[str
     """Builds the network through timm's own builder, which knows where settings, other weights and features come from."""
     # Imported here: these modules import timm, and this one is imported while timm is.
     from sparseformers.integrations.timm_network import build_network
-    from sparseformers.teachers.timm import check_version
+    from sparseformers.teachers.files import check_version
 
-    check_version()
+    check_version("timm")
     features = {"out_indices": 3, "feature_cls": "getter", "output_fmt": "NLC"}
     return build_model_with_cfg(partial(build_network, student, **shape), name, pretrained, feature_cfg=features, **options)

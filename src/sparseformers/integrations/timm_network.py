@@ -6,6 +6,7 @@ as timm's data loaders give them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sparseformers.config import GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.integrations.timm_head import NetworkWithHead
-from sparseformers.integrations.timm_settings import chosen_blocks, reduction, token_grid
+from sparseformers.integrations.timm_base import NetworkWithHead
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock, stochastic_depth
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
@@ -94,7 +95,7 @@ class TimmSparseFormer(NetworkWithHead):
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """What timm notes of each block of the cortex; the reduction is that of N tokens spread evenly over the image."""
-        of_each = {"num_chs": self.embed_dim, "reduction": reduction(self.config)}
+        of_each = {"num_chs": self.embed_dim, "reduction": _reduction(self.config)}
         return [{"module": f"cortex.blocks.{index}", **of_each} for index in range(len(self.cortex.blocks))]
 
     @property
@@ -164,7 +165,7 @@ class TimmSparseFormer(NetworkWithHead):
             ConfigError: for a block that is not there, or a format that the tokens do not have.
         """
         grid = self._grid_of(output_fmt)
-        taken, last = chosen_blocks(len(self.cortex.blocks), indices)
+        taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         tokens = self._look(x)
         outputs = []
         for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
@@ -187,7 +188,7 @@ class TimmSparseFormer(NetworkWithHead):
         """Rows and columns to arrange tokens in; None to leave them in a row."""
         if output_fmt == "NLC":
             return None
-        grid = token_grid(self.config)
+        grid = _token_grid(self.config)
         if output_fmt != "NCHW" or grid is None:
             why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "they lie where they choose to look, on no grid"
             raise ConfigError(
@@ -208,7 +209,7 @@ class TimmSparseFormer(NetworkWithHead):
         Returns:
             The indices, counted from the first block.
         """
-        taken, last = chosen_blocks(len(self.cortex.blocks), indices)
+        taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         self.cortex.blocks = self.cortex.blocks[: last + 1]
         self.note(depth=last + 1)
         if prune_norm:
@@ -276,3 +277,34 @@ def build_network(
     if num_classes not in (None, network.num_classes) or global_pool is not None:
         network.reset_classifier(network.num_classes if num_classes is None else num_classes, global_pool)
     return network.to(device=device, dtype=dtype).train()
+
+
+def _token_grid(config: SparseFormerConfig) -> tuple[int, int] | None:
+    """Rows and columns where each latent token stands for a cell of a grid; None where RoIs move."""
+    focusing = config.focusing
+    on_grid = isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens
+    return focusing.grid if on_grid else None
+
+
+def _reduction(config: SparseFormerConfig) -> int:
+    """The side in pixels of each token's share of an image of the configured size, if all were equal."""
+    return round(math.sqrt(math.prod(config.preprocessing.size) / config.focusing.tokens))
+
+
+def _chosen_blocks(blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """Chooses blocks as timm's networks do: all (None), the last so many (a number), or those of the indices.
+
+    Returns:
+        Their indices, counted from the first one, and the largest; ConfigError for none, or one that is not there.
+    """
+    if indices is None or isinstance(indices, int):
+        count = blocks if indices is None else indices
+        wanted = list(range(blocks - count, blocks))
+    else:
+        wanted = [index + blocks if index < 0 else index for index in indices]
+    if not wanted or not all(0 <= index < blocks for index in wanted):
+        raise ConfigError(
+            f"There are {blocks} blocks to give intermediates of, so that {indices} is out of range.",
+            f"Ask for the last 1 to {blocks}, or for indices from 0 to {blocks - 1}.",
+        )
+    return wanted, max(wanted)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.model import SparseFormer
-from sparseformers.teachers.huggingface_towers import check_version
+from sparseformers.teachers.files import check_version
 
 if TYPE_CHECKING:
     from sparseformers.integrations.vision_tower_network import SparseFormerVisionTower
@@ -43,7 +43,7 @@ def as_vision_tower(student: SparseFormer, *, tokens: int | None = None) -> Spar
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError.for_package("transformers", "huggingface")
-    check_version()
+    check_version("transformers")
     own = student.config.focusing
     if tokens is not None and tokens != own.tokens and not isinstance(own, GridConfig):
         raise ConfigError(f"The student has {own.tokens} latent tokens and no other number.", "Leave out tokens.")

@@ -182,14 +182,10 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
     table = name_table(variant_of_config(config), depth=config.cortex.depth, head=head_of(state))
     with torch.device("meta"):
         expected = rename(SparseFormer(config).state_dict(), reverse(table))
-    check_fit(_shapes(expected), _shapes(state), what=what)
+    check_fit(expected, state, what=what)
     student = SparseFormer(config)
     student.load_state_dict(rename(state, table))
     return student.eval()
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a teacher is to the rest of the package, whichever library it comes from."""
+"""The interface of teachers, whichever library they come from."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from sparseformers.model.sparseformer import Normalise
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher says of images."""
+    """What a teacher makes of images."""
 
     embedding: Tensor
     """B x D_out, the final image embedding: the space that a student aligns to."""
     logits: Tensor | None
-    """B x classes of its classifier; None without one."""
+    """B x classes; None without a classifier."""
 
 
 class PatchEmbedding(NamedTuple):
-    """How a teacher turns a patch of pixels into a token."""
+    """The layers that turn a patch of pixels into a teacher's token."""
 
     weight: Tensor
     """D x 3 x P x P, the kernel over normalised pixels."""
     bias: Tensor | None
-    """D; None without one."""
+    """D"""
     positions: Tensor
-    """D x rows x columns, what is added to the token of each patch."""
+    """D x rows x columns, added to the token of each patch."""
     pre_norm: tuple[Tensor, Tensor] | None
-    """Weight and bias (D each) of a LayerNorm over the tokens before the first block (CLIP); None without one."""
+    """Weight and bias (D each) of a LayerNorm over the tokens before the first block (CLIP)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherIdentity:
-    """Which teacher it was, for the run folder; the weights themselves are never copied there."""
+    """Which teacher a student was made from, for the run folder; the weights themselves are never copied there."""
 
     name: str
     """As the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``."""
     source: str
-    """Where its weights came from: a file, or a repository."""
+    """The file or repository that its weights came from."""
     licence: str | None = None
-    """The licence that its weights come under, where known."""
+    """The licence of its weights, where known."""
     class_names: tuple[str, ...] | None = None
-    """Names of its classifier's outputs, where known."""
+    """The names of its classifier's outputs, where known."""
 
 
 class Teacher(nn.Module, ABC):
@@ -60,9 +60,9 @@ class Teacher(nn.Module, ABC):
 
     Args:
         network: the host library's module, never changed.
-        identity: which one it is.
-        anatomy: what its blocks and everything after them are made of, at full depth.
-        preprocessing: what it expects of images.
+        identity: its name and where its weights came from.
+        anatomy: its blocks and everything after them, at full depth.
+        preprocessing: how images are prepared for it.
         patch_size: side of a patch in pixels.
     """
 
@@ -102,16 +102,16 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def patch_embedding(self) -> PatchEmbedding:
-        """How it makes tokens of pixels, with the positions of its own grid of patches."""
+        """The layers that make tokens of pixels, with the positions of its own grid of patches."""
 
     @property
     def depth(self) -> int:
-        """L, its number of blocks."""
+        """L, the number of blocks."""
         return self.anatomy.depth
 
     @property
     def patch_tokens(self) -> int:
-        """How many patches it cuts an image of its own size into."""
+        """The number of patches in an image of its own size."""
         height, width = self.preprocessing.size
         return (height // self.patch_size) * (width // self.patch_size)
 
@@ -179,20 +179,18 @@ class Teacher(nn.Module, ABC):
         return F.interpolate(positions[None], size=(rows, columns), mode="bicubic", antialias=True)[0]
 
     def cortex_state(self) -> dict[str, Tensor]:
-        """All that a cortex of this anatomy needs, under the names of :class:`CortexTransformer`; contiguous copies.
+        """All weights of a cortex of this anatomy under the names of :class:`CortexTransformer`; contiguous copies.
 
         Raises:
-            WeightsError: if a weight that the anatomy calls for is not there, or of another shape.
+            WeightsError: if a weight that the anatomy calls for is missing, or of another shape.
         """
         state = {f"blocks.{i}.{name}": value for i in range(self.depth) for name, value in self.block_state(i).items()}
         state |= self.head_state()
         if self.anatomy.prefix_tokens:
             state["prefix.tokens"] = self.prefix_tokens()
         with torch.device("meta"):
-            expected = {name: tuple(value.shape) for name, value in CortexTransformer(self.anatomy).state_dict().items()}
-        check_fit(
-            expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"the teacher '{self.identity.name}'"
-        )
+            expected = CortexTransformer(self.anatomy).state_dict()
+        check_fit(expected, state, what=f"the teacher '{self.identity.name}'")
         return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
 
     def fingerprint(self) -> str:
@@ -215,22 +213,29 @@ def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result if isinstance(result, Tensor) else result[0]
 
 
-def check_fit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], *, what: str) -> None:
-    """Raises WeightsError unless both have the same names and shapes; lists at most ten of each difference."""
+def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], *, what: str) -> None:
+    """Raises WeightsError unless two state dicts have the same names and shapes; lists at most ten of each difference."""
     faults = []
     if missing := expected.keys() - given.keys():
         faults.append(f"missing: {shorten(missing)}")
     if unexpected := given.keys() - expected.keys():
         faults.append(f"unexpected: {shorten(unexpected)}")
-    wrong = {name for name in expected.keys() & given.keys() if expected[name] != given[name]}
+    wrong = {name for name in expected.keys() & given.keys() if expected[name].shape != given[name].shape}
     if wrong:
-        faults.append(
-            f"other shape: {shorten(f'{name} {list(given[name])} instead of {list(expected[name])}' for name in wrong)}"
-        )
+        shapes = (f"{name} {list(given[name].shape)} instead of {list(expected[name].shape)}" for name in wrong)
+        faults.append(f"other shape: {shorten(shapes)}")
     if faults:
         raise WeightsError(
             f"The weights of {what} do not fit ({'; '.join(faults)}).", "Check that the file belongs to this architecture."
         )
+
+
+def refuse(name: str, reason: str) -> TeacherError:
+    """The error for a teacher that exists but cannot be inherited from."""
+    return TeacherError(
+        f"'{name}' cannot be inherited from yet: {reason}.",
+        "Choose a plain vision transformer, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k.",
+    )
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:
@@ -243,16 +248,9 @@ def check_image_size(image_size: int, patch_size: int) -> None:
 
 
 def check_block(state: Mapping[str, Tensor], anatomy: CortexConfig, *, name: str) -> None:
-    """Refuses a teacher whose blocks hold other weights than a plain pre-norm block.
-
-    Raises:
-        TeacherError: naming the weights that have no place in an inherited block.
-    """
+    """Raises TeacherError, naming the weights, for a teacher whose blocks hold others than a plain pre-norm block."""
     with torch.device("meta"):
         expected = TransformerBlock(anatomy.block).state_dict()
     if state.keys() != expected.keys():
         odd = shorten(state.keys() ^ expected.keys())
-        raise TeacherError(
-            f"The blocks of '{name}' are not plain pre-norm transformer blocks (they differ in: {odd}).",
-            "Choose a plain vision transformer, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k.",
-        )
+        raise refuse(name, f"its blocks are not plain pre-norm transformer blocks (they differ in: {odd})")

@@ -10,19 +10,14 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
-from sparseformers.teachers.base import check_image_size
-from sparseformers.teachers.files import check_state_fits
+from sparseformers.teachers.base import check_fit, check_image_size
 from sparseformers.teachers.timm import TimmTeacher, from_module
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import timm  # noqa: E402
-from timm.models.vision_transformer import checkpoint_filter_fn  # noqa: E402
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -39,11 +34,11 @@ BLOCK_PARTS = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
-"""The file's names of a block's parts (Hugging Face's) and timm's."""
+"""Hugging Face's names of a block's parts, which the file has, and timm's."""
 
 
 def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
-    """The bundled teacher: a DINOv2 ViT-S/14 of 12 blocks and width 384.
+    """Loads the bundled teacher: a DINOv2 ViT-S/14 of 12 blocks and width 384.
 
     Args:
         image_size: side in pixels to run it at; its 37 x 37 position embeddings are resampled.
@@ -59,7 +54,7 @@ def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
     network = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, img_size=image_size)
     # Without antialiasing, as the file's own graph resamples them: the converted network then agrees with it.
     state = checkpoint_filter_fn(state, network, antialias=False)
-    check_state_fits(network, state, what=f"{PACKAGE} {VERSION}")
+    check_fit(network.state_dict(), state, what=f"'{PACKAGE} {VERSION}'")
     network.load_state_dict(state)
     return from_module(
         network, name="bundled", source=f"{PACKAGE} {VERSION}", licence="MIT", crop=0.875 if crop is None else crop
@@ -67,7 +62,7 @@ def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
 
 
 def find_model() -> Path:
-    """The ONNX file inside the installed package, found without importing it.
+    """Finds the ONNX file inside the installed package without importing it.
 
     Raises:
         MissingExtraError: if the package is not installed.
@@ -85,7 +80,7 @@ def find_model() -> Path:
 
 
 def read_backbone(path: Path) -> dict[str, Tensor]:
-    """The backbone's weights under Hugging Face's names of a DINOv2, linear weights as outputs x inputs.
+    """Reads the backbone's weights under Hugging Face's names of a DINOv2, linear weights as outputs x inputs.
 
     Raises:
         MissingExtraError: if ``onnx`` is not installed.
@@ -122,11 +117,7 @@ def _named_weights(graph: GraphProto) -> dict[str, Tensor]:
 
 
 def timm_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under Hugging Face's names of a DINOv2 -> under timm's, positions still on their 37 x 37 grid.
-
-    Raises:
-        WeightsError: if one is missing.
-    """
+    """Renames a DINOv2's weights from Hugging Face's names to timm's; raises WeightsError if one is missing."""
     try:
         state = {
             "cls_token": weights["embeddings.cls_token"],

@@ -1,20 +1,21 @@
-"""Weight files of teachers: read safely, checked strictly, with errors that say what to do."""
+"""Weight files, hubs and versions of host libraries: what the adapters share."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseformers.errors import SparseFormersError, TeacherError, WeightsError
-from sparseformers.teachers.base import check_fit
 
 LICENCES = {
     "dinov2": "Apache-2.0",
@@ -32,6 +33,9 @@ LICENCES = {
 }
 """Licences of hub weights by a part of their name, as their authors publish them."""
 
+TESTED_VERSIONS = {"timm": ("1.0.21", "1.0.31"), "open_clip_torch": ("2.30", "3.3"), "transformers": ("4.52", "5.23")}
+"""The oldest and newest version of each host library that the tests ran with."""
+
 HUB_PATIENCE = 10.0
 """Seconds to wait for a sign of life from a hub."""
 
@@ -39,8 +43,22 @@ WRAPPERS = ("model", "state_dict", "teacher", "model_state_dict")
 """Keys under which training code keeps the weights inside a checkpoint."""
 
 
+def check_version(library: str) -> None:
+    """Raises TeacherError for a version of a host library that is too old."""
+    installed, (oldest, newest) = version(library), TESTED_VERSIONS[library]
+    if _numbers(installed, len(_numbers(oldest))) < _numbers(oldest):
+        raise TeacherError(
+            f"{library} {installed} is too old; versions {oldest} to {newest} are tested.",
+            f"Upgrade it with: pip install '{library}>={oldest}'.",
+        )
+
+
+def _numbers(text: str, count: int | None = None) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:count]))
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or a pickle that holds nothing but tensors.
+    """Reads a state dict from a .safetensors file or a pickle that holds nothing but tensors.
 
     Raises:
         WeightsError: if the file is missing, damaged, or a pickle that carries code.
@@ -64,11 +82,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def unwrap(content: Any, *, what: str) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint; prefixes of wrappers (DDP, compile) taken off.
+    """Takes the state dict out of a checkpoint, and the prefixes of wrappers (DDP, compile) off its names.
 
     Args:
         content: a state dict, or a mapping that has one under a key in ``WRAPPERS``.
-        what: what it is, for messages.
+        what: what to call it in messages.
 
     Raises:
         WeightsError: if there is none.
@@ -85,7 +103,7 @@ def unwrap(content: Any, *, what: str) -> dict[str, Tensor]:
 
 
 def class_names_of(path: Path) -> tuple[str, ...] | None:
-    """Class names from a .safetensors file's metadata (``class_names`` or ``classes``, a JSON list); None without any."""
+    """Reads class names from a .safetensors file's metadata (``class_names`` or ``classes``, a JSON list)."""
     if path.suffix != ".safetensors":
         return None
     with safe_open(path, "pt") as file:
@@ -100,14 +118,8 @@ def class_names_of(path: Path) -> tuple[str, ...] | None:
     return None
 
 
-def check_state_fits(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
-    """Raises WeightsError unless ``state`` has exactly the names and shapes of ``module``."""
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    check_fit(expected, {name: tuple(value.shape) for name, value in state.items()}, what=f"'{what}'")
-
-
 def licence_of(name: str) -> str | None:
-    """The licence of hub weights by their name, where it is known."""
+    """Looks up the licence of hub weights by their name."""
     return next((licence for part, licence in LICENCES.items() if part in name.lower()), None)
 
 

@@ -13,19 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import transformers
 from torch import nn
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import SparseFormersError, TeacherError, WeightsError, shorten
-from sparseformers.teachers.base import TeacherIdentity, check_block, check_image_size
+from sparseformers.teachers.base import TeacherIdentity, check_block, check_image_size, refuse
 from sparseformers.teachers.files import expect_hub, hub_errors
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, check_version, side_of
-from sparseformers.teachers.plain_vit import refuse
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import transformers  # noqa: E402
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,7 +33,7 @@ TOWERS = {
     "siglip": "SiglipVisionModel",
     "siglip_vision_model": "SiglipVisionModel",
 }
-"""Model types that can be inherited from, and the class that loads the vision part."""
+"""Model types that can be inherited from, and the class that loads their vision part."""
 
 REASONS = {
     "swin": "it is windowed",
@@ -49,7 +44,7 @@ REASONS = {
     "deit": "it has a distillation token with a head of its own",
     "siglip2": "it takes patches, not images, at a native aspect ratio (checkpoints of one size are of the type siglip)",
 }
-"""Why some known model types are refused; the others are just not among those above."""
+"""Why some known model types are refused."""
 
 BICUBIC, BILINEAR = 3, 2
 FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}
@@ -65,24 +60,14 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "clip_vision_model": _CLIP,
     "siglip_vision_model": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
 }
-"""Preprocessing of each type of tower, for what a checkpoint's ``preprocessor_config.json`` leaves open."""
+"""Preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it."""
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> HuggingFaceTeacher:
-    """A model with the weights of a repository of the hub, or of a local folder in its format.
+    """A model from a repository of the hub (OWNER/NAME) or a local folder in its format; see ``load_teacher``.
 
     The classifier of a ViT is inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are left out.
-
-    Args:
-        name: OWNER/NAME, or a folder with ``config.json`` and weights.
-        image_size: side in pixels, if not that of its preprocessing; its position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps, if not that of its preprocessing.
-
-    Raises:
-        TeacherError: if the hub cannot be reached, or the model cannot be inherited from.
-        WeightsError: if a local folder is missing or damaged, or weights are missing.
     """
-    check_version()
     with _errors_of(name), _quiet():
         settings, _ = transformers.PretrainedConfig.get_config_dict(name)
         model_type = _check_type(settings, name)
@@ -115,8 +100,8 @@ def from_module(
 
     Args:
         network: a ViT, DINOv2, CLIP or SigLIP model of transformers, or its vision part.
-        name: what to call it.
-        source: where its weights came from.
+        name: what to call it, for its identity, as ``source``.
+        source: the file or repository that its weights came from.
         processor: its image processor's settings (``processor.to_dict()``); those usual for its type by default.
         image_size: side in pixels, if not that of its preprocessing.
         crop: share of the shorter side that the central crop keeps, if not that of its preprocessing.
@@ -124,7 +109,6 @@ def from_module(
     Raises:
         TeacherError: with the reason, where it cannot be inherited from.
     """
-    check_version()
     part = copy.deepcopy(_vision_part(network, name))
     return _wrap(part, name=name, source=source, processor=processor or {}, image_size=image_size, crop=crop)
 
@@ -158,7 +142,7 @@ def _check_type(settings: Mapping[str, Any], name: str) -> str:
 
 
 def _load(name: str, model_type: str) -> nn.Module:
-    """The vision part of a checkpoint, with nothing left to chance: a missing weight is an error."""
+    """Loads the vision part of a checkpoint; a missing weight is an error, not a random one."""
     config = transformers.AutoConfig.from_pretrained(name)
     kind, options = TOWERS[model_type], {}
     if model_type == "vit" and "ViTForImageClassification" in (config.architectures or []):
@@ -180,7 +164,7 @@ def _load(name: str, model_type: str) -> nn.Module:
 
 
 def _vision_part(network: nn.Module, name: str) -> VisionPart:
-    """The tower and heads of any of the model classes."""
+    """Finds the tower and heads in any of the model classes."""
     holders = ("vit", "dinov2", "dinov2_with_registers", "vision_model")
     tower = next((getattr(network, holder) for holder in holders if hasattr(network, holder)), network)
     model_type = getattr(getattr(tower, "config", None), "model_type", type(network).__name__)
@@ -202,7 +186,7 @@ def _class_names(part: VisionPart) -> tuple[str, ...] | None:
 
 
 def _processor_of(name: str) -> dict[str, Any]:
-    """The settings in ``preprocessor_config.json``; none where there is no such file."""
+    """Reads ``preprocessor_config.json``; empty where there is no such file."""
     try:
         settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
@@ -231,7 +215,7 @@ def _preprocessing(
 
 
 def _edge(size: Any, *, default: int) -> int:
-    """The side that an image processor's size amounts to: a number, or a mapping with one of several keys."""
+    """The side in an image processor's size, which is a number, or a mapping with one of several keys."""
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or size.get("height")
     return int(size) if size else default
@@ -239,7 +223,7 @@ def _edge(size: Any, *, default: int) -> int:
 
 @contextmanager
 def _errors_of(name: str) -> Iterator[None]:
-    """Errors of a local folder speak of the folder, those of a repository of the hub."""
+    """Raises one error for whatever goes wrong: about the folder if the name is one, otherwise about the hub."""
     if Path(name).is_dir():
         try:
             yield
@@ -260,7 +244,7 @@ def _errors_of(name: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps transformers from reporting on the parts of a checkpoint that are left out on purpose."""
+    """Keeps transformers from warning about the parts of a checkpoint that are left out on purpose."""
     log = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

@@ -6,9 +6,7 @@ Weight names changed between its major versions 4 and 5; both are read.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -16,18 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
-from sparseformers.errors import TeacherError
-from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput
-from sparseformers.teachers.plain_vit import refuse
-
-OLDEST, NEWEST_TESTED = "4.52", "5.23"
-"""The versions of transformers that the tests ran with."""
+from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, refuse
 
 WITH_POOLER = ("clip_vision_model", "siglip_vision_model")
 """Model types whose embedding is the pooler's output; that of the others is the class token after the final norm."""
 
 ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
-"""Model types that fit their positions to any image unasked."""
+"""Model types that resample their positions for any image without being asked."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -64,31 +57,14 @@ RENAMED = (
     ("layer_scale1.lambda1", "ls1.gamma"),
     ("layer_scale2.lambda1", "ls2.gamma"),
 )
-"""Beginnings of a block's weight names and ours, applied one after the other."""
+"""Beginnings of a block's weight names in transformers, and ours; applied one after the other."""
 
 JOINED = {"attn.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
 """Our linear layers, each of which joins several of theirs."""
 
 
-def check_version() -> None:
-    """Raises TeacherError for a version of transformers that is too old."""
-    installed = version("transformers")
-    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (installed, OLDEST))
-    if found < oldest:
-        raise TeacherError(
-            f"transformers {installed} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
-            f"Upgrade it with: pip install 'transformers>={OLDEST}'.",
-        )
-
-
 class VisionPart(nn.Module):
-    """What is kept of a model: its vision tower, and what makes an embedding or logits of the tower's output.
-
-    Args:
-        tower: the model without heads.
-        projection: CLIP's projection into the space shared with text.
-        classifier: a linear classifier of the class token.
-    """
+    """A model's vision tower with its projection (CLIP's, into the space shared with text) and its linear classifier."""
 
     tower: Any  # each model type has its own attributes
 
@@ -157,7 +133,7 @@ class HuggingFaceTeacher(Teacher):
 
 
 def _pooling_state(head: Any) -> dict[str, Tensor]:
-    """SigLIP's attention pooling: its joined query, key and value weights as one of the query and one of the other two."""
+    """SigLIP's attention pooling under our names: the joined weights are split into the query's, and the key's and value's."""
     state = {"pooling.latent": head.probe}
     for kind in ("weight", "bias"):
         joined = getattr(head.attention, f"in_proj_{kind}")
@@ -174,7 +150,7 @@ def blocks_of(tower: Any) -> list[nn.Module]:
 
 
 def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
-    """A block's weights under our names; one without counterpart keeps its name, to be refused."""
+    """The weights of a block under our names; one without counterpart keeps its name, to be refused."""
     state = {}
     for full_name, value in block.state_dict().items():
         name = full_name
@@ -189,11 +165,7 @@ def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
 
 
 def anatomy_of(part: VisionPart, name: str) -> CortexConfig:
-    """The cortex that a tower and its heads call for.
-
-    Raises:
-        TeacherError: with the reason, where a part of it has no counterpart in the cortex.
-    """
+    """The cortex that a tower and its heads call for; raises TeacherError for a part that the cortex does not have."""
     config: Any = part.tower.config
     state = canonical_block_state(blocks_of(part.tower)[0])
     gated = bool(getattr(config, "use_swiglu_ffn", False))
@@ -226,5 +198,5 @@ def anatomy_of(part: VisionPart, name: str) -> CortexConfig:
 
 
 def side_of(size: int | Sequence[int]) -> int:
-    """The side of a square that a configuration gives as one number or as two."""
+    """The side of a square from a configuration that has it once or twice."""
     return size if isinstance(size, int) else int(size[0])

@@ -6,20 +6,34 @@ The embedding is that of ``encode_image`` before normalisation. Only the image t
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.model import _build_vision_tower  # the public create_model would build the text tower too
+from open_clip.timm_model import TimmModel
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from open_clip.transformer import VisionTransformer
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from sparseformers.config import PreprocessingConfig
-from sparseformers.teachers.base import Teacher, TeacherIdentity, check_block, check_image_size
-from sparseformers.teachers.files import check_state_fits, licence_of, read_weights
+from sparseformers.config import BlockConfig, CortexConfig, PreprocessingConfig
+from sparseformers.teachers.base import (
+    PatchEmbedding,
+    Teacher,
+    TeacherIdentity,
+    TeacherOutput,
+    check_block,
+    check_fit,
+    check_image_size,
+    refuse,
+)
+from sparseformers.teachers.files import licence_of, read_weights
 from sparseformers.teachers.open_clip_names import (
     Architecture,
-    check_version,
     configuration_errors,
     fetch,
     find_architecture,
@@ -27,52 +41,100 @@ from sparseformers.teachers.open_clip_names import (
     first_settings,
     split_name,
 )
-from sparseformers.teachers.open_clip_towers import (
-    OpenClipTeacher,
-    OpenClipTimmTeacher,
-    clip_anatomy,
-    clip_timm_anatomy,
-    refuse_tower,
+from sparseformers.teachers.plain_vit import (
+    activation_of,
+    anatomy_of,
+    canonical_block_state,
+    head_state_of,
+    patch_embedding_of,
+    refuse_module,
 )
-from sparseformers.torchvision_guard import import_torchvision
 
-import_torchvision()
+RENAMED = {
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "ls_1.": "ls1.",
+    "ls_2.": "ls2.",
+    "attn.in_proj_": "attn.qkv.",
+    "attn.out_proj.": "attn.proj.",
+    "attn.ln_q.": "attn.q_norm.",
+    "attn.ln_k.": "attn.k_norm.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+"""Beginnings of a block's weight names in OpenCLIP, and ours."""
 
-from open_clip.model import _build_vision_tower  # noqa: E402  # the public create_model would build the text tower too
-from open_clip.timm_model import TimmModel  # noqa: E402
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict  # noqa: E402
-from open_clip.transformer import VisionTransformer  # noqa: E402
-from timm.layers import resample_abs_pos_embed  # noqa: E402
+
+class OpenClipTeacher(Teacher):
+    """OpenCLIP's own ``VisionTransformer`` as a teacher."""
+
+    network: VisionTransformer
+
+    @property
+    def host_blocks(self) -> Sequence[nn.Module]:
+        return list(self.network.transformer.resblocks)
+
+    def embed(self, normalised: Tensor) -> TeacherOutput:
+        result = self.network(normalised)
+        return TeacherOutput(result if isinstance(result, Tensor) else result[0], None)
+
+    def block_state(self, index: int) -> dict[str, Tensor]:
+        state = self.network.transformer.resblocks[index].state_dict()
+        return {_rename(name): value for name, value in state.items()}
+
+    def head_state(self) -> dict[str, Tensor]:
+        room = "norm" if self.anatomy.final_norm else "pooled_norm"
+        state = {f"{room}.{name}": value for name, value in self.network.ln_post.state_dict().items()}
+        if self.network.proj is not None:
+            state["projection.weight"] = self.network.proj.T
+        return state
+
+    def patch_embedding(self) -> PatchEmbedding:
+        network, (rows, columns) = self.network, self.network.grid_size
+        positions = network.positional_embedding[1:].T.reshape(-1, rows, columns)
+        norm = network.ln_pre
+        return PatchEmbedding(
+            weight=network.conv1.weight,
+            bias=network.conv1.bias,
+            positions=positions,
+            pre_norm=(norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None,
+        )
+
+
+class OpenClipTimmTeacher(Teacher):
+    """A timm ``VisionTransformer`` inside an OpenCLIP model (SigLIP) as a teacher."""
+
+    network: TimmModel
+
+    @property
+    def host_blocks(self) -> Sequence[nn.Module]:
+        return list(self.network.trunk.blocks)
+
+    def embed(self, normalised: Tensor) -> TeacherOutput:
+        return TeacherOutput(self.network(normalised), None)
+
+    def block_state(self, index: int) -> dict[str, Tensor]:
+        return canonical_block_state(self.network.trunk.blocks[index])
+
+    def head_state(self) -> dict[str, Tensor]:
+        projection = {f"projection.{name.removeprefix('proj.')}": value for name, value in self.network.head.state_dict().items()}
+        return head_state_of(self.network.trunk, projects=True) | projection
+
+    def patch_embedding(self) -> PatchEmbedding:
+        return patch_embedding_of(self.network.trunk)
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
-    """An OpenCLIP image tower with the weights that OpenCLIP has for it.
-
-    Args:
-        name: ARCH/TAG, for example ``ViT-B-32/laion2b_s34b_b79k``.
-        image_size: side in pixels, if not the tower's own; its position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps; all of it by default, as OpenCLIP has it.
-
-    Raises:
-        TeacherError: if OpenCLIP does not know the name, the hub cannot be reached, or it cannot be inherited from.
-        WeightsError: if the weights do not fit.
-    """
-    check_version()
+    """An OpenCLIP image tower with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``; see ``load_teacher``."""
     arch, tag = split_name(name)
     architecture = find_architecture(arch)
     settings = find_weights(architecture, tag)
     network = _build(architecture, quick_gelu=bool(settings.get("quick_gelu")))
     path = fetch(name, architecture, settings)
-    _load(network, _visual_state(read_weights(path)), what=str(path))
+    _load(network, _visual_state(read_weights(path)), path)
     _resize(network, image_size)
-    return _wrap(
-        network,
-        name=f"open_clip:{name}",
-        source=f"OpenCLIP hub, {name}",
-        licence=licence_of(tag),
-        settings=settings,
-        crop=crop,
-    )
+    source = f"OpenCLIP hub, {name}"
+    return _wrap(network, name=f"open_clip:{name}", source=source, licence=licence_of(tag), settings=settings, crop=crop)
 
 
 def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
@@ -85,29 +147,18 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
             path of a model's configuration file, which ends in ``.json``.
         path: a .safetensors file or a .pth state dict (read with ``weights_only``) of a whole CLIP or its image tower.
         image_size: side in pixels, if not the one that the weights were made at.
-        crop: share of the shorter side that the central crop keeps; all of it by default.
-
-    Raises:
-        TeacherError: for an unknown or unsuitable architecture.
-        WeightsError: if the file cannot be read or does not fit.
+        crop: share of the shorter side that the central crop keeps; all of it by default, as OpenCLIP has it.
     """
-    check_version()
     architecture = find_architecture(name)
     network = _build(architecture)
     state = _visual_state(read_weights(path))
     side = _side_of(state)
     if side is not None and (side, side) != tuple(network.image_size):
         network = _build(architecture, side=side)
-    _load(network, state, what=str(path))
+    _load(network, state, path)
     _resize(network, image_size)
-    return _wrap(
-        network,
-        name=f"open_clip:{name}@{path}",
-        source=str(path),
-        licence=None,
-        settings=first_settings(architecture),
-        crop=crop,
-    )
+    settings = first_settings(architecture)
+    return _wrap(network, name=f"open_clip:{name}@{path}", source=str(path), licence=None, settings=settings, crop=crop)
 
 
 def from_module(
@@ -123,18 +174,17 @@ def from_module(
 
     Args:
         network: a ``CLIP``, or its ``visual``; preprocessing is read from its ``preprocess_cfg`` where it has one.
-        name: what to call it.
-        source: where its weights came from.
-        licence: the licence that its weights come under.
+        name: what to call it, for its identity, as ``source`` and ``licence``.
+        source: the file or repository that its weights came from.
+        licence: the licence of its weights.
         image_size: side in pixels, if not the tower's own; its position embeddings are resampled.
         crop: share of the shorter side that the central crop keeps; all of it by default.
 
     Raises:
         TeacherError: with the reason, where it cannot be inherited from.
     """
-    check_version()
     tower = getattr(network, "visual", network)
-    refuse_tower(tower, name)
+    _refuse_tower(tower, name)
     tower = copy.deepcopy(tower)
     _resize(tower, image_size)
     settings = getattr(tower, "preprocess_cfg", None) or {}
@@ -148,7 +198,7 @@ def _wrap(
     teacher = (OpenClipTeacher if native else OpenClipTimmTeacher)(
         network,
         identity=TeacherIdentity(name=name, source=source, licence=licence),
-        anatomy=clip_anatomy(network, name) if native else clip_timm_anatomy(network, name),
+        anatomy=_clip_anatomy(network, name) if native else _clip_timm_anatomy(network, name),
         preprocessing=_preprocessing(network, settings, crop),
         patch_size=_patch_size(network),
     )
@@ -157,19 +207,19 @@ def _wrap(
 
 
 def _build(architecture: Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
-    """The image tower without memory, refused here if it cannot be inherited from: before anything is fetched."""
+    """Builds the image tower without memory, to see whether it can be inherited from before anything is fetched."""
     config = architecture.config
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     if side is not None:
         vision["image_size"] = side
     with torch.device("meta"), configuration_errors(architecture):
         network = _build_vision_tower(config["embed_dim"], vision, quick_gelu or config.get("quick_gelu", False))
-    refuse_tower(network, f"open_clip:{architecture.name}")
+    _refuse_tower(network, f"open_clip:{architecture.name}")
     return network
 
 
-def _load(network: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
-    check_state_fits(network, state, what=what)
+def _load(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
 
 
@@ -180,7 +230,7 @@ def _visual_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _side_of(state: Mapping[str, Tensor]) -> int | None:
-    """The side in pixels that the square position grid of OpenCLIP's own tower was made for."""
+    """The side in pixels that the square position grid of OpenCLIP's own tower was made for, where the weights tell."""
     if "positional_embedding" not in state or "conv1.weight" not in state:
         return None
     grid = math.isqrt(state["positional_embedding"].shape[0] - 1)
@@ -219,3 +269,60 @@ def _preprocessing(network: Any, settings: Mapping[str, Any], crop: float | None
         mean=tuple(merged["mean"]),
         std=tuple(merged["std"]),
     )
+
+
+def _rename(name: str) -> str:
+    """Renames a weight of a block; a name without counterpart stays, to be refused."""
+    return next((ours + name.removeprefix(theirs) for theirs, ours in RENAMED.items() if name.startswith(theirs)), name)
+
+
+def _refuse_tower(network: nn.Module, name: str) -> None:
+    """Raises TeacherError with the reason, for a tower that cannot be inherited from."""
+    if isinstance(network, TimmModel):
+        refuse_module(network.trunk, name)
+        extra = [kind for kind in network.head._modules if kind not in ("drop", "proj")]
+        if extra:
+            raise refuse(name, f"its head has a part '{extra[0]}' besides a linear projection")
+        return
+    reason = None
+    if type(network) is not VisionTransformer:
+        reason = f"its {type(network).__name__} is convolutional or otherwise not a plain vision transformer"
+    elif network.attn_pool is not None:
+        reason = "it pools by CoCa's attentional pooler"
+    elif network.pool_type not in ("tok", "avg"):
+        reason = f"its pooling '{network.pool_type}' is neither the class token nor the average"
+    elif not network.transformer.batch_first:
+        reason = "its blocks take tokens before the batch"
+    if reason:
+        raise refuse(name, reason)
+
+
+def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
+    """The cortex that OpenCLIP's own tower calls for."""
+    block = network.transformer.resblocks[0]
+    return CortexConfig(
+        block=BlockConfig(
+            width=network.conv1.out_channels,
+            heads=block.attn.num_heads,
+            feed_forward_width=block.mlp.c_fc.out_features,
+            activation=activation_of(block.mlp.gelu, name),
+            qkv_bias=block.attn.in_proj_bias is not None,
+            query_key_norm=isinstance(getattr(block.attn, "ln_q", None), nn.LayerNorm),
+            layer_scale=not isinstance(block.ls_1, nn.Identity),
+            norm_eps=block.ln_1.eps,
+        ),
+        depth=len(network.transformer.resblocks),
+        final_norm=not network.final_ln_after_pool,
+        pooling="token" if network.pool_type == "tok" else "average",
+        pooled_norm=network.final_ln_after_pool,
+        projection=None if network.proj is None else network.proj.shape[1],
+    )
+
+
+def _clip_timm_anatomy(network: TimmModel, name: str) -> CortexConfig:
+    """The cortex that a timm tower calls for, with the projection that OpenCLIP puts after it."""
+    anatomy = anatomy_of(network.trunk, name, projects=True)
+    projection = getattr(network.head, "proj", None)
+    if projection is None:
+        return anatomy
+    return dataclasses.replace(anatomy, projection=projection.out_features, projection_bias=projection.bias is not None)

@@ -1,68 +1,46 @@
-"""From what a user writes after ``open_clip:`` to OpenCLIP's own configuration and weights; image and text towers share it."""
+"""Finds OpenCLIP's configuration and weights by what a user writes after ``open_clip:``, for image and text towers."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import open_clip
+from open_clip.pretrained import get_pretrained_cfg
+
 from sparseformers.errors import TeacherError, shorten, suggest
 from sparseformers.teachers.files import expect_hub, hub_errors
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import open_clip  # noqa: E402
-from open_clip.pretrained import get_pretrained_cfg  # noqa: E402
-
-OLDEST, NEWEST_TESTED = "2.30", "3.3"
-"""The versions of OpenCLIP that the tests ran with."""
 
 NEEDED = ("embed_dim", "vision_cfg", "text_cfg")
-"""Keys without which OpenCLIP takes no configuration for one of a model."""
+"""Keys that OpenCLIP requires in the configuration of a model."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What an OpenCLIP model is made of."""
+    """The configuration of an OpenCLIP model."""
 
     name: str
     """OpenCLIP's spelling of its name, or the path of a configuration file."""
     config: Mapping[str, Any]
-    """OpenCLIP's configuration of the model."""
     preprocessing: Mapping[str, Any]
-    """What a configuration file says of images; nothing for an architecture that OpenCLIP knows by name."""
+    """The preprocessing in a configuration file; empty for an architecture that OpenCLIP knows by name."""
 
     @property
     def from_file(self) -> bool:
-        """Whether it comes from a configuration file."""
         return is_file_name(self.name)
 
 
 def is_file_name(name: str) -> bool:
-    """Whether an architecture is named by its configuration file."""
+    """Tells whether an architecture is named by its configuration file."""
     return name.endswith(".json")
 
 
-def check_version() -> None:
-    """Raises TeacherError for a version of OpenCLIP that is too old."""
-    # Old ones do not say in the package itself which version they are.
-    version = getattr(open_clip, "__version__", None) or metadata.version("open_clip_torch")
-    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (version, OLDEST))
-    if found < oldest:
-        raise TeacherError(
-            f"open_clip {version} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
-            f"Upgrade it with: pip install 'open_clip_torch>={OLDEST}'.",
-        )
-
-
 def find_architecture(name: str) -> Architecture:
-    """The architecture that a user means.
+    """Finds the architecture that a user means.
 
     Args:
         name: OpenCLIP's name of it, or the path of a configuration file that ends in ``.json``: one of OpenCLIP's
@@ -100,7 +78,7 @@ def _read_configuration(path: Path) -> Architecture:
 
 @contextmanager
 def configuration_errors(architecture: Architecture) -> Iterator[None]:
-    """Turns what OpenCLIP raises on a configuration file that it cannot build a tower from into one error."""
+    """Raises one TeacherError for whatever OpenCLIP raises on a configuration file that it cannot build a tower from."""
     try:
         yield
     except Exception as error:
@@ -113,11 +91,7 @@ def configuration_errors(architecture: Architecture) -> Iterator[None]:
 
 
 def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
-    """OpenCLIP's settings of its weights of the name ``tag``.
-
-    Raises:
-        TeacherError: if it has none of that name.
-    """
+    """Finds OpenCLIP's settings of its weights of the name ``tag``; raises TeacherError if there are none."""
     if architecture.from_file:
         raise TeacherError(
             f"OpenCLIP has no weights for the configuration file '{architecture.name}'.",
@@ -134,7 +108,7 @@ def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
 
 
 def first_settings(architecture: Architecture) -> Mapping[str, Any]:
-    """How images are prepared for an architecture whose weights are a file: as the file says, or as for OpenCLIP's first ones."""
+    """The preprocessing for weights from a file: as the configuration file says, or as for OpenCLIP's first weights."""
     if architecture.from_file:
         return architecture.preprocessing
     tags = open_clip.list_pretrained_tags_by_model(architecture.name)
@@ -142,11 +116,11 @@ def first_settings(architecture: Architecture) -> Mapping[str, Any]:
 
 
 def fetch(name: str, architecture: Architecture, settings: Mapping[str, Any]) -> Path:
-    """The file of weights that OpenCLIP has, from its cache or its hub.
+    """Fetches OpenCLIP's file of weights from its cache or its hub.
 
     Args:
         name: as the user wrote it, after ``open_clip:``.
-        architecture: of the weights.
+        architecture: the model that the weights are of.
         settings: from :func:`find_weights`.
 
     Raises:
@@ -164,9 +138,6 @@ def _by_hand(architecture: str, settings: Mapping[str, Any]) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """What stands before and after the last slash of ARCH/TAG; the tag is empty where there is none, or it is a file's name."""
+    """Splits ARCH/TAG at its last slash; the tag is empty where there is none, or where the name is a file's."""
     architecture, slash, tag = name.rpartition("/")
     return (name, "") if not slash or is_file_name(name) else (architecture, tag)
-
-
-check_version()  # here too: an older version would not even have all the names that the modules after this one import

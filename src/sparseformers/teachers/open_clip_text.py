@@ -1,4 +1,4 @@
-"""The text towers of OpenCLIP's models: what tells what a student's embeddings mean in words. No image tower is loaded."""
+"""The text towers of OpenCLIP's models, to compare a student's embeddings with texts. No image tower is loaded."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.model import _build_text_tower  # the public create_model would build the image tower too
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
 from sparseformers.errors import SparseFormersError, TeacherError
-from sparseformers.teachers.files import check_state_fits, expect_hub, read_weights
+from sparseformers.teachers.base import check_fit
+from sparseformers.teachers.files import expect_hub, read_weights
 from sparseformers.teachers.open_clip_names import (
     Architecture,
-    check_version,
     configuration_errors,
     fetch,
     find_architecture,
     find_weights,
     split_name,
 )
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import open_clip  # noqa: E402
-from open_clip.model import _build_text_tower  # noqa: E402  # the public create_model would build the image tower too
-from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer  # noqa: E402
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "openai": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
@@ -37,20 +33,20 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 """OpenCLIP's prompts for ImageNet by name, with ``{}`` for the name of a class."""
 
 NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
-"""Beginnings of the names in a whole CLIP that are not its text tower's."""
+"""Beginnings of the names in a whole CLIP that are not of its text tower."""
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 class TextTower(nn.Module):
-    """Texts to embeddings in the space of a teacher's images; frozen.
+    """A frozen text tower: texts to embeddings in the space of a teacher's images.
 
-    It has what OpenCLIP's ``build_zero_shot_classifier`` asks of a model.
+    It has the methods that OpenCLIP's ``build_zero_shot_classifier`` calls.
 
     Args:
-        network: OpenCLIP's text tower; from tokens M x L to embeddings M x D.
-        tokenizer: OpenCLIP's, from M texts to tokens M x L.
-        name: the teacher's.
+        network: OpenCLIP's text tower, from tokens M x L to embeddings M x D.
+        tokenizer: OpenCLIP's tokenizer, from M texts to tokens M x L.
+        name: the teacher's name.
         width: D.
     """
 
@@ -62,17 +58,17 @@ class TextTower(nn.Module):
         self.width = width
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
-        """As OpenCLIP's models do it: tokens M x L -> M x D, of length 1 with ``normalize``."""
+        """Embeds tokens M x L as OpenCLIP's models do: M x D, of length 1 with ``normalize``."""
         result = self.network(text)
         embedding = result if isinstance(result, Tensor) else result[0]
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """M texts -> M x D, of length 1."""
+        """Embeds M texts: M x D, of length 1."""
         return self.encode_text(self.tokenizer(list(texts)).to(self._device), normalize=True)
 
     def classifier(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """The embedding of each class, by OpenCLIP: that of its name in every template, normalised, averaged, normalised.
+        """Embeds C classes by OpenCLIP: each name in every template, normalised, averaged, normalised.
 
         Args:
             class_names: C names.
@@ -92,16 +88,7 @@ class TextTower(nn.Module):
 
 
 def from_hub(name: str) -> TextTower:
-    """The text tower of a model with the weights that OpenCLIP has for it.
-
-    Args:
-        name: ARCH/TAG, for example ``ViT-B-32/laion2b_s34b_b79k``.
-
-    Raises:
-        TeacherError: if OpenCLIP does not know the name, or the hub cannot be reached.
-        WeightsError: if the weights do not fit.
-    """
-    check_version()
+    """The text tower of a model with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``."""
     arch, tag = split_name(name)
     architecture = find_architecture(arch)
     settings = find_weights(architecture, tag)
@@ -110,17 +97,7 @@ def from_hub(name: str) -> TextTower:
 
 
 def from_file(name: str, path: Path) -> TextTower:
-    """The text tower of a model in a local file.
-
-    Args:
-        name: OpenCLIP's name of the architecture, or the path of a model's configuration file.
-        path: a .safetensors file or a .pth state dict (read with ``weights_only``) of the whole CLIP.
-
-    Raises:
-        TeacherError: for an unknown architecture, or a file without a text tower.
-        WeightsError: if the file cannot be read or does not fit.
-    """
-    check_version()
+    """The text tower of a model from a local file of the whole CLIP; ``name`` as for the image tower."""
     return _load(f"{name}@{path}", find_architecture(name), path)
 
 
@@ -133,13 +110,13 @@ def _load(name: str, architecture: Architecture, path: Path, *, quick_gelu: bool
             "Give the file of the whole CLIP: --teacher open_clip:ARCH@FILE.",
         )
     network = _build(name, architecture, quick_gelu=quick_gelu)
-    check_state_fits(network, state, what=str(path))
+    check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict({key: value.float() for key, value in state.items()})
     return TextTower(network, _tokenizer(name, architecture), name=name, width=architecture.config["embed_dim"])
 
 
 def _text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The text tower's part of a whole CLIP; nothing where there is none."""
+    """The text tower's part of a whole CLIP; empty where there is none."""
     if not any(name.startswith("visual.") for name in state):
         return {}  # an image tower alone, whose own names are like those of a text tower
     inside = {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
@@ -150,7 +127,7 @@ def _text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _build(name: str, architecture: Architecture, *, quick_gelu: bool) -> nn.Module:
-    """The tower with starting values; of transformers' ones (their configuration comes from a hub) the form alone."""
+    """Builds the tower with random weights; only the configuration of a tower of transformers is fetched."""
     config = architecture.config
     text = {**config["text_cfg"], "hf_model_pretrained": False}
     hub = _from_hub("text tower", name, text.get("hf_model_name"))
@@ -171,7 +148,7 @@ def _tokenizer(name: str, architecture: Architecture) -> Tokenizer:
 
 @contextmanager
 def _from_hub(part: str, name: str, repository: str | None) -> Iterator[None]:
-    """Turns what a hub's client raises on a part that comes from a hub even where the weights are a file."""
+    """Raises one TeacherError for whatever a hub's client raises on a part that is fetched even where the weights are a file."""
     try:
         expect_hub(repository)
         yield

@@ -1,34 +1,21 @@
-"""What a timm ``VisionTransformer`` is made of: the reading shared by the adapters whose towers come from timm."""
+"""Reads timm's ``VisionTransformer``, for the adapters of timm and of OpenCLIP's models with a timm tower."""
 
 from __future__ import annotations
 
 import torch
+from timm.layers import AttentionPoolLatent, GluMlp, SwiGLU
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
-from sparseformers.errors import TeacherError
-from sparseformers.teachers.base import PatchEmbedding
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-from timm.layers import AttentionPoolLatent, GluMlp, SwiGLU  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from sparseformers.teachers.base import PatchEmbedding, refuse
 
 POOLINGS = {"token": "token", "avg": "average", "map": "attention"}
 """timm's names of poolings, and ours."""
 
 
-def refuse(name: str, reason: str) -> TeacherError:
-    """The error for a teacher that exists but cannot be inherited from."""
-    return TeacherError(
-        f"'{name}' cannot be inherited from yet: {reason}.",
-        "Choose a plain vision transformer, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k.",
-    )
-
-
 def refuse_module(network: nn.Module, name: str) -> None:
-    """Raises TeacherError with the reason, for what is not a plain ``VisionTransformer``."""
+    """Raises TeacherError with the reason, unless the network is a plain ``VisionTransformer``."""
     reason = None
     if getattr(network, "rope", None) is not None:
         reason = "it uses rotary positions, which its blocks would need for tokens without a fixed place"
@@ -115,7 +102,7 @@ def patch_embedding_of(network: VisionTransformer) -> PatchEmbedding:
 
 
 def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
-    """A timm block's weights; the two separate halves of a SwiGLU joined into one projection."""
+    """The weights of a timm block; the two halves of a SwiGLU are joined into one projection."""
     state = dict(block.state_dict())
     if isinstance(block.mlp, SwiGLU):
         for kind in ("weight", "bias"):
@@ -125,11 +112,7 @@ def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
 
 
 def activation_of(module: nn.Module, name: str) -> Activation:
-    """Our name of a PyTorch, timm or OpenCLIP activation module.
-
-    Raises:
-        TeacherError: for one that the cortex does not have.
-    """
+    """Our name of a PyTorch, timm or OpenCLIP activation module; raises TeacherError for one that the cortex does not have."""
     kind = type(module).__name__
     if kind == "GELUTanh" or (kind == "GELU" and getattr(module, "approximate", "none") == "tanh"):
         return "gelu_tanh"
@@ -140,7 +123,7 @@ def activation_of(module: nn.Module, name: str) -> Activation:
 
 
 def _refuse_norms(network: VisionTransformer, name: str) -> None:
-    """All norms from the first block on have to be LayerNorms of one epsilon, as the cortex's are."""
+    """Raises TeacherError unless all norms from the first block on are LayerNorms of one epsilon, as the cortex's are."""
     eps = network.blocks[0].norm1.eps
     inherited = [network.blocks, network.norm, network.fc_norm, *([network.attn_pool] if network.attn_pool is not None else [])]
     for norm in (module for part in inherited for module in part.modules() if "norm" in type(module).__name__.lower()):

@@ -1,30 +1,48 @@
-"""From what a user writes after ``--teacher`` to a teacher."""
+"""Loads a teacher, or its text tower, by what a user writes after ``--teacher``; or wraps a network that exists already."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError, suggest
 from sparseformers.teachers.base import Teacher
+from sparseformers.teachers.files import check_version
+
+if TYPE_CHECKING:
+    from sparseformers.teachers.open_clip_text import TextTower
 
 KINDS = ("timm", "open_clip", "hf", "bundled")
-"""What a teacher's name begins with."""
+"""The beginnings of teachers' names."""
+
+FORMS = "timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled"
 
 BUNDLED_SIZE = 224
 """Side in pixels that the bundled teacher runs at unless told otherwise (its own is 518)."""
 
+HOSTS: Mapping[str, tuple[str, str, str]] = {
+    "timm": ("timm", "timm", ""),
+    "bundled": ("timm", "timm", ""),
+    "open_clip": ("open_clip", "open_clip_torch", "open-clip"),
+    "open_clip_text": ("open_clip", "open_clip_torch", "open-clip"),
+    "huggingface": ("transformers", "transformers", "huggingface"),
+}
+"""The host library of each adapter: its module, its package, and the extra that it comes with."""
+
 
 def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
-    """Loads a teacher.
+    """Loads a teacher by its name, or makes one of a network that exists already.
 
     Args:
         teacher: ``timm:NAME``, ``timm:NAME@FILE``, ``open_clip:ARCH/TAG``, ``open_clip:ARCH@FILE``, ``hf:REPO`` (or a
-            folder in its format), ``bundled``, a timm ``VisionTransformer``, or a teacher, which is returned as it is.
-        image_size: side in pixels to run it at, if not its own.
+            folder in its format) or ``bundled``; or a network, which is copied: a ``VisionTransformer`` of timm, a CLIP of
+            OpenCLIP, or a ViT, DINOv2, CLIP or SigLIP of transformers; or a teacher, which is returned as it is.
+        image_size: side in pixels to run it at, if not its own; its position embeddings are resampled.
         crop: share of the shorter side that its central crop keeps, if not its own.
 
     Raises:
@@ -34,29 +52,30 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
     """
     if isinstance(teacher, Teacher):
         return teacher
+    options: dict[str, Any] = {"image_size": image_size, "crop": crop}
     if isinstance(teacher, nn.Module):
-        from sparseformers.teachers import timm
-
-        return timm.from_module(teacher, image_size=image_size, crop=crop)
+        wrapped: Teacher = _adapter(_library_of(teacher)).from_module(teacher, **options)
+        return wrapped
+    if not isinstance(teacher, str):
+        raise TeacherError(
+            f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}.", f"Names are {FORMS}."
+        )
     kind, _, rest = teacher.partition(":")
     name, at, file = rest.partition("@")
     if kind not in KINDS or (kind == "bundled") == bool(rest) or (kind != "hf" and bool(at) != bool(file)):
         raise TeacherError(f"'{teacher}' names no teacher.", _how_to_name(kind, rest))
-    options = {"image_size": image_size, "crop": crop}
-    if kind == "timm":
-        from sparseformers.teachers import timm
-
-        return timm.from_file(name, Path(file), **options) if file else timm.from_hub(name, **options)  # type: ignore[arg-type]
-    if kind == "open_clip":
-        open_clip = _import_adapter("open_clip")
-        return open_clip.from_file(name, Path(file), **options) if file else open_clip.from_hub(rest, **options)
-    if kind == "hf":
-        return _import_adapter("huggingface").from_hub(rest, **options)
-    return _import_adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
+    loaded: Teacher
+    if kind == "bundled":
+        loaded = _adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
+    elif file and kind != "hf":
+        loaded = _adapter(kind).from_file(name, Path(file), **options)
+    else:
+        loaded = _adapter("huggingface" if kind == "hf" else kind).from_hub(rest, **options)
+    return loaded
 
 
 def absolute_name(teacher: str) -> str:
-    """A teacher's name that means the same from any working directory: local files and folders made absolute."""
+    """Makes the local files and folders in a teacher's name absolute, so that it means the same in any working directory."""
     name, at, file = teacher.partition("@")
     kind, _, rest = name.partition(":")
     if at and file:
@@ -66,7 +85,7 @@ def absolute_name(teacher: str) -> str:
 
 
 def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Teacher:
-    """A timm architecture with random weights: to measure what it costs, which does not depend on them.
+    """Makes a teacher with random weights, to measure its cost, which does not depend on them.
 
     Args:
         architecture: timm's name, for example ``vit_base_patch16_224``.
@@ -75,26 +94,63 @@ def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Te
     Raises:
         TeacherError: if timm does not know it, or it cannot be inherited from.
     """
-    from sparseformers.teachers import timm
+    teacher: Teacher = _adapter("timm").untrained(architecture, image_size=image_size)
+    return teacher
 
-    return timm.untrained(architecture, image_size=image_size)
+
+def load_text_tower(teacher: str) -> TextTower:
+    """Loads the text tower of a teacher, which shares the space of its image embeddings.
+
+    Args:
+        teacher: ``open_clip:ARCH/TAG`` or ``open_clip:ARCH@FILE``, where FILE holds the whole CLIP.
+
+    Raises:
+        TeacherError: if the teacher has no text tower, or it cannot be had.
+        WeightsError: if its weights cannot be read or do not fit.
+        MissingExtraError: if OpenCLIP is not installed.
+    """
+    kind, _, rest = teacher.partition(":")
+    if kind != "open_clip":
+        raise TeacherError(
+            f"The teacher '{teacher}' has no text tower that could be asked for words.",
+            "Zero-shot figures and retrieval need a student of an OpenCLIP teacher (open_clip:ARCH/TAG).",
+        )
+    adapter = _adapter("open_clip_text")
+    name, _, file = rest.partition("@")
+    tower: TextTower = adapter.from_file(name, Path(file)) if file else adapter.from_hub(rest)
+    return tower
 
 
-def _import_adapter(adapter: str):  # type: ignore[no-untyped-def]
-    """Imports an adapter whose host library comes with an extra."""
-    packages = {
-        "open_clip": ("open_clip", "open-clip"),
-        "huggingface": ("transformers", "huggingface"),
-        "bundled": ("onnx", "demo"),
-    }
-    package, extra = packages[adapter]
-    if importlib.util.find_spec(package) is None:  # not imported here: torchvision has to be made importable first
-        raise MissingExtraError.for_package(package, extra)
-    return importlib.import_module(f"sparseformers.teachers.{adapter}")
+def named_templates(name: str) -> tuple[str, ...]:
+    """Returns OpenCLIP's prompts for ImageNet, each a sentence with ``{}`` for the name of a class.
+
+    Args:
+        name: ``openai`` (80 prompts) or ``simple`` (7).
+
+    Raises:
+        MissingExtraError: if OpenCLIP is not installed.
+    """
+    templates: tuple[str, ...] = _adapter("open_clip_text").TEMPLATES[name]
+    return templates
+
+
+def _adapter(name: str) -> Any:
+    """Imports an adapter, and with it its host library, if that is there and new enough."""
+    module, package, extra = HOSTS[name]
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError.for_package(module, extra)
+    check_version(package)
+    return importlib.import_module(f"sparseformers.teachers.{name}")
+
+
+def _library_of(network: nn.Module) -> str:
+    """The adapter for a network, by the library that its class or one of its base classes comes from; timm by default."""
+    libraries = {kind.__module__.partition(".")[0] for kind in type(network).__mro__}
+    return "open_clip" if "open_clip" in libraries else "huggingface" if "transformers" in libraries else "timm"
 
 
 def _how_to_name(kind: str, rest: str) -> str:
-    forms = "Write timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."
+    forms = f"Write {FORMS}."
     if kind in KINDS:
         return forms
     near = suggest(kind, KINDS)

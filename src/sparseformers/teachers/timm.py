@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
+import timm.data
 import torch
+from timm.models import is_model_pretrained
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
@@ -20,21 +23,11 @@ from sparseformers.teachers.base import (
     TeacherIdentity,
     TeacherOutput,
     check_block,
+    check_fit,
     check_image_size,
 )
-from sparseformers.teachers.files import check_state_fits, class_names_of, expect_hub, hub_errors, licence_of, read_weights
+from sparseformers.teachers.files import class_names_of, expect_hub, hub_errors, licence_of, read_weights
 from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, patch_embedding_of, refuse_module
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-import timm  # noqa: E402
-import timm.data  # noqa: E402
-from timm.models import is_model_pretrained  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
-
-OLDEST, NEWEST_TESTED = "1.0.21", "1.0.31"
-"""The versions of timm that the tests ran with."""
 
 
 class TimmTeacher(Teacher):
@@ -64,16 +57,7 @@ class TimmTeacher(Teacher):
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
-    """A timm model with the weights that timm has for it.
-
-    Args:
-        name: timm's name, for example ``vit_base_patch16_224.augreg_in21k_ft_in1k``.
-        image_size: side in pixels, if not the model's own; its position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps, if not the model's own.
-
-    Raises:
-        TeacherError: if timm does not know the name, the hub cannot be reached, or it cannot be inherited from.
-    """
+    """A timm model with timm's own weights, such as ``vit_base_patch16_224.augreg_in21k_ft_in1k``; see ``load_teacher``."""
     _check_name(name)
     empty = _empty_network(name)
     if not is_model_pretrained(name):
@@ -96,10 +80,6 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
         path: a .safetensors file or a .pth state dict (read with ``weights_only``).
         image_size: side in pixels, if not the one that the weights were made at.
         crop: share of the shorter side that the central crop keeps, if not the model's own.
-
-    Raises:
-        TeacherError: for an unknown or unsuitable architecture.
-        WeightsError: if the file cannot be read or does not fit.
     """
     _check_name(name)
     empty = _empty_network(name)
@@ -110,21 +90,13 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
     side = image_size or _side_of(empty, state)
     network = timm.create_model(name, pretrained=False, **options, **({} if side is None else {"img_size": side}))
     state = {key: value.float() for key, value in checkpoint_filter_fn(state, network).items()}
-    check_state_fits(network, state, what=str(path))
+    check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict(state)
     return _wrap(network, name=f"timm:{name}@{path}", source=str(path), crop=crop, class_names=class_names_of(path))
 
 
 def untrained(name: str, *, image_size: int | None = None) -> TimmTeacher:
-    """A timm architecture with random weights.
-
-    Args:
-        name: of the architecture.
-        image_size: side in pixels to run it at, if not its own.
-
-    Raises:
-        TeacherError: if timm does not know the name, or it cannot be inherited from.
-    """
+    """A timm architecture with random weights."""
     _check_name(name)
     network = timm.create_model(name, pretrained=False)
     return from_module(network, name=f"timm:{name}", source="random weights", image_size=image_size)
@@ -144,9 +116,9 @@ def from_module(
 
     Args:
         network: the module.
-        name: what to call it.
-        source: where its weights came from.
-        licence: the licence that its weights come under.
+        name: what to call it, for its identity, as ``source``, ``licence`` and ``class_names``.
+        source: the file or repository that its weights came from.
+        licence: the licence of its weights.
         image_size: side in pixels, if not the module's own; its position embeddings are resampled.
         crop: share of the shorter side that the central crop keeps, if not the module's own.
         class_names: names of its classifier's outputs.
@@ -182,19 +154,8 @@ def _wrap(
     return teacher
 
 
-def check_version() -> None:
-    """Raises TeacherError for a version of timm that is too old."""
-    found, oldest = (tuple(map(int, re.findall(r"\d+", text)[:3])) for text in (timm.__version__, OLDEST))
-    if found < oldest:
-        raise TeacherError(
-            f"timm {timm.__version__} is too old; versions {OLDEST} to {NEWEST_TESTED} are tested.",
-            f"Upgrade it with: pip install 'timm>={OLDEST}'.",
-        )
-
-
 def _check_name(name: str) -> None:
     """Raises TeacherError unless timm is new enough and knows the architecture and, where the name has a tag, the tag."""
-    check_version()
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = suggest(name, [*timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
@@ -206,7 +167,7 @@ def _check_name(name: str) -> None:
 
 
 def _empty_network(name: str) -> VisionTransformer:
-    """The architecture without memory, to see whether it can be inherited from before anything is fetched."""
+    """Builds the architecture without memory, to see whether it can be inherited from before anything is fetched."""
     with torch.device("meta"):
         network = timm.create_model(name, pretrained=False)
     refuse_module(network, f"timm:{name}")
@@ -214,7 +175,7 @@ def _empty_network(name: str) -> VisionTransformer:
 
 
 def _side_of(empty: VisionTransformer, state: dict[str, Tensor]) -> int | None:
-    """The side in pixels that a square position grid was made for; None where the weights do not tell."""
+    """The side in pixels that the weights' square position grid was made for, where they tell."""
     if "pos_embed" not in state or "patch_embed.proj.weight" not in state or state["pos_embed"].ndim != 3:
         return None
     positions, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
@@ -226,7 +187,7 @@ def _side_of(empty: VisionTransformer, state: dict[str, Tensor]) -> int | None:
 
 
 def _is_projection(network: VisionTransformer) -> bool:
-    """Whether the head projects into the space shared with text: a CLIP that was not fine-tuned to classify."""
+    """Tells whether the head projects into the space shared with text: a CLIP that was not fine-tuned to classify."""
     settings = getattr(network, "pretrained_cfg", None) or {}
     name = f"{settings.get('architecture', '')}.{settings.get('tag', '')}"
     return "clip" in name and "_ft" not in name and settings.get("num_classes") == network.num_classes
