@@ -1,4 +1,4 @@
-"""What a step costs in each precision, with gradient checkpointing, compiled, and with an average: time and kept memory.
+"""What a step costs in each precision, with gradient checkpointing, and compiled: time and kept memory.
 
 All settings take turns in one process on the same random images, and the least time of a step counts, as the processor's time of
 this process: on a machine that others use, too, the clock would measure them. What the forward pass keeps for the backward pass
@@ -10,7 +10,6 @@ Example: python examples/step_options.py --teacher timm:vit_small_patch14_dinov2
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from sparseformers.data import Batch
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.average import WeightAverage
 from sparseformers.train.objective import Objective, alignment_loss
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.setup import gather_parts
@@ -36,7 +34,6 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "fp16 with scaler": {"precision": "fp16"},
     "bf16, gradient checkpointing": {"precision": "bf16", "gradient_checkpointing": True},
-    "bf16, EMA": {"precision": "bf16", "ema": 0.99},
     "bf16, compiled": {"precision": "bf16", "compile": True},
 }
 """The settings that take turns; the first one is what the others are compared with."""
@@ -66,7 +63,7 @@ class Options:
 
 def make_step(options: Options, changes: Mapping[str, Any]) -> TrainingStep:
     """The step of a training with some settings."""
-    base = BootstrapConfig(
+    base = BootstrapConfig.of(
         teacher=options.teacher,
         data=(options.data,),
         crop=options.crop,
@@ -74,14 +71,14 @@ def make_step(options: Options, changes: Mapping[str, Any]) -> TrainingStep:
         tokens=options.tokens,
         batch_size=options.batch_size,
     )
-    settings = dataclasses.replace(base, **changes)
+    settings = base.with_(**changes)
     accelerator = make_accelerator()
     parts = gather_parts(settings, device=accelerator.device)
     student = parts.inheritance.student
-    optimiser = build_optimiser(student, lr=settings.lr, lr_ratios=settings.lr_ratios, weight_decay=settings.weight_decay)
-    average = WeightAverage(student, settings.ema) if settings.ema else None
+    learning = settings.optimisation
+    optimiser = build_optimiser(student, lr=learning.lr, lr_ratios=settings.lr_ratios, weight_decay=learning.weight_decay)
     scaler = gradient_scaler(parts.precision, parts.device)
-    return TrainingStep(parts, student, optimiser, accelerator, objective=Objective(), average=average, scaler=scaler)
+    return TrainingStep(parts, student, optimiser, accelerator, objective=Objective(), scaler=scaler)
 
 
 def kept_bytes(step: TrainingStep, images: Tensor) -> int:
@@ -119,7 +116,7 @@ def main(options: Options) -> None:
     print("| | seconds a step | speed | first step | kept for the backward pass |\n|---|---|---|---|---|")
     reference = least[options.rows[0]]
     for name, step in steps.items():
-        kept = "-" if step.settings.compile else f"{kept_bytes(step, images) / 2**20:.0f} MiB"
+        kept = "-" if step.settings.optimisation.compile else f"{kept_bytes(step, images) / 2**20:.0f} MiB"
         print(f"| {name} | {least[name]:.2f} | {reference / least[name]:.2f} | {first[name]:.1f} s | {kept} |")
 
 

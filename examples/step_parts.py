@@ -27,7 +27,6 @@ from sparseformers.data import SampleStream, training_loader
 from sparseformers.evaluation import measure_training_cost
 from sparseformers.modes import autocast_dtype, gradient_scaler
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.average import WeightAverage
 from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.planning.rehearsal import random_images
@@ -72,8 +71,6 @@ class Options:
     """As for sparseformers bootstrap."""
     compile: bool = False
     """Compile teacher and student."""
-    ema: float = 0.0
-    """As for sparseformers bootstrap."""
     device: str = "cpu"
     """Such as cpu or cuda."""
     threads: int = 1
@@ -86,7 +83,7 @@ class Options:
 
 def make_step(options: Options) -> TrainingStep:
     """The step of a training with these options."""
-    settings = BootstrapConfig(
+    settings = BootstrapConfig.of(
         teacher=options.teacher,
         data=(options.data,),
         front=options.front,
@@ -96,15 +93,14 @@ def make_step(options: Options) -> TrainingStep:
         batch_size=options.batch_size,
         precision=options.precision,
         compile=options.compile,
-        ema=options.ema,
     )
     parts = gather_parts(settings, device=torch.device(options.device))
     student = parts.inheritance.student
-    optimiser = build_optimiser(student, lr=settings.lr, lr_ratios=settings.lr_ratios, weight_decay=settings.weight_decay)
+    learning = settings.optimisation
+    optimiser = build_optimiser(student, lr=learning.lr, lr_ratios=settings.lr_ratios, weight_decay=learning.weight_decay)
     accelerator = Accelerator(cpu=parts.device.type == "cpu", mixed_precision="no")
-    average = WeightAverage(student, settings.ema) if settings.ema else None
     scaler = gradient_scaler(parts.precision, parts.device)
-    return TrainingStep(parts, student, optimiser, accelerator, objective=Objective(), average=average, scaler=scaler)
+    return TrainingStep(parts, student, optimiser, accelerator, objective=Objective(), scaler=scaler)
 
 
 def products(parts: Parts) -> Callable[[], None]:
@@ -123,7 +119,7 @@ def products(parts: Parts) -> Callable[[], None]:
 
 def reading(parts: Parts) -> Iterator[object]:
     """Batches of views, made by this process alone."""
-    stream = SampleStream(parts.order, batch_size=parts.settings.batch_size, seed=0, total=None)
+    stream = SampleStream(parts.order, batch_size=parts.settings.optimisation.batch_size, seed=0, total=None)
     return iter(training_loader(parts.training_views(), stream, workers=0))
 
 
@@ -141,7 +137,7 @@ def take_turns(step: TrainingStep, rounds: int) -> dict[str, list[float]]:
 def print_table(step: TrainingStep, seconds: dict[str, list[float]]) -> None:
     """The parts with what they compute, and the whole step beside their sum."""
     parts = step.parts
-    images = parts.settings.batch_size
+    images = parts.settings.optimisation.batch_size
     cost = measure_training_cost(parts.inheritance.student, parts.teacher, parts.size)
     computed = {"teacher": cost.teacher_forward, "forward": cost.student_forward, "backward": cost.student_backward}
     computed["whole"] = cost.total

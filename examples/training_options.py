@@ -22,7 +22,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "fp32": ("--precision", "fp32"),
     "bf16": ("--precision", "bf16"),
     "bf16, gradient checkpointing": ("--precision", "bf16", "--gradient-checkpointing"),
-    "bf16, EMA 0.99": ("--precision", "bf16", "--ema", "0.99"),
     "bf16, compiled": ("--precision", "bf16", "--compile"),
     "fp16": ("--precision", "fp16"),
 }

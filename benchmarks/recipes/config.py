@@ -13,8 +13,8 @@ import tyro
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
-from sparseformers.train.config import Sources
 from sparseformers.train.recipe import Recipe, changed
+from sparseformers.train.settings import Sources
 
 CONTROLLED = {
     "teacher": "--teacher",
@@ -72,7 +72,7 @@ class ComparisonConfig:
 
     def base(self) -> BootstrapConfig:
         """The settings that all rows begin with; raises ConfigError for a value that does not fit."""
-        common = BootstrapConfig(
+        common = BootstrapConfig.of(
             teacher=self.teacher,
             data=self.data,
             image_size=self.image_size,

@@ -13,9 +13,8 @@ from sparseformers.errors import ConfigError, RunError
 from sparseformers.files import write_json
 from sparseformers.inheritance import Shares
 from sparseformers.modes import Precision
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.settings import Mark, from_dict, to_dict
 from sparseformers.train import BootstrapConfig, RunFolder
-from sparseformers.train.config import WITHOUT_EFFECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +130,12 @@ class ComparisonFolder:
         Raises:
             RunError: if there is one with other settings, or something that is none.
         """
-        run = self.run(row, settings.seed)
+        run = self.run(row, settings.optimisation.seed)
         if not run.config.is_file():
             RunFolder.refuse(run.path, overwrite=False)
             return False
-        there, asked = to_dict(run.settings()), to_dict(settings)
-        for name in WITHOUT_EFFECT:
+        there, asked = run.settings().flat(), settings.flat()
+        for name in BootstrapConfig.marked(Mark.WITHOUT_EFFECT):
             there.pop(name), asked.pop(name)
         if changes := differences(there, asked):
             raise RunError(

@@ -62,9 +62,10 @@ def open_comparison(config: ComparisonConfig, console: Console | None = None) ->
     kept = folder.read_conditions()
     check_sources([str(each) for each in config.data])
     images = EvaluationImages.of(config.eval_data)
-    teacher = load_teacher(base.teacher, image_size=base.image_size, crop=base.crop)
+    teacher = load_teacher(base.network.teacher, image_size=base.network.image_size, crop=base.network.crop)
+    asked = base.optimisation.precision
     conditions = Conditions(
-        teacher=base.teacher,
+        teacher=base.network.teacher,
         teacher_fingerprint=teacher.fingerprint(),
         eval_data=str(config.eval_data.absolute()),
         images_digest=images.digest(),
@@ -73,7 +74,7 @@ def open_comparison(config: ComparisonConfig, console: Console | None = None) ->
         image_size=teacher.preprocessing.size,
         crop=teacher.preprocessing.crop,
         # Chosen once: what is compared must not depend on how busy the machine is when a comparison goes on.
-        precision=kept.precision if kept and base.precision == "auto" else resolve_precision(base.precision, state.device),
+        precision=kept.precision if kept and asked == "auto" else resolve_precision(asked, state.device),
     )
     folder.keep_conditions(conditions)
     judge = Judge(
@@ -82,7 +83,7 @@ def open_comparison(config: ComparisonConfig, console: Console | None = None) ->
         class_names=teacher.identity.class_names,
         precision=conditions.precision,
         device=state.device,
-        workers=base.workers,
+        workers=base.run.workers,
         console=console,
     )
     return Comparison(config, folder, conditions, teacher.to(state.device), judge, console)
@@ -102,22 +103,22 @@ def run_rows(comparison: Comparison, rows: Sequence[Recipe], *, baselines: bool)
     """
     config, folder = comparison.config, comparison.folder
     trainings = [(row, comparison.settings(row, seed)) for row in rows for seed in range(config.seeds)]
-    finished = {(row.name, settings.seed): folder.is_finished(row.name, settings) for row, settings in trainings}
+    finished = {(row.name, settings.optimisation.seed): folder.is_finished(row.name, settings) for row, settings in trainings}
     answers = teacher_answers(comparison.judge, comparison.teacher, folder.teacher, comparison.conditions.digest())
-    minutes, unfinished = trainings[0][1].minutes, list(finished.values()).count(False)
+    minutes, unfinished = trainings[0][1].optimisation.minutes, list(finished.values()).count(False)
     progress = Trainings(comparison.console, len(trainings), unfinished=unfinished, seconds=60 * minutes if minutes else None)
     runs: dict[str, list[RunMeasurement]] = {row.name: [] for row in rows}
     failures: dict[str, list[str]] = {row.name: [] for row in rows}
     for row, settings in trainings:
         try:
-            _train(comparison, row, settings, progress, finished=finished[row.name, settings.seed])
+            _train(comparison, row, settings, progress, finished=finished[row.name, settings.optimisation.seed])
         except NonFiniteLossError as error:
-            failures[row.name].append(f"Seed {settings.seed} of {row.name} came to nothing: {error.problem}")
+            failures[row.name].append(f"Seed {settings.optimisation.seed} of {row.name} came to nothing: {error.problem}")
             progress.failed()
             continue
-        measured = _judge(comparison, row, settings.seed, answers)
+        measured = _judge(comparison, row, settings.optimisation.seed, answers)
         runs[row.name].append(measured)
-        progress.finished(measured.seconds, before=finished[row.name, settings.seed])
+        progress.finished(measured.seconds, before=finished[row.name, settings.optimisation.seed])
     reports = tuple(RowReport(row, tuple(runs[row.name]), tuple(failures[row.name])) for row in rows)
     untrained = _baselines(comparison, reports, answers) if baselines else Baselines({}, ())
     report = Findings(
@@ -135,7 +136,7 @@ def run_rows(comparison: Comparison, rows: Sequence[Recipe], *, baselines: bool)
 
 def _train(comparison: Comparison, row: Recipe, settings: BootstrapConfig, progress: Trainings, *, finished: bool) -> None:
     """Makes a run of a row, or goes on with it, unless it is finished."""
-    run, what = comparison.folder.run(row.name, settings.seed), f"{row.name}, seed {settings.seed}"
+    run, what = comparison.folder.run(row.name, settings.optimisation.seed), f"{row.name}, seed {settings.optimisation.seed}"
     if finished:
         progress.announce(what, "finished before")
     elif run.checkpoint_folders():

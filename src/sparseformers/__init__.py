@@ -34,7 +34,7 @@ from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.viewer import view
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _install_import_hooks()
 

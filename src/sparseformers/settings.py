@@ -1,17 +1,164 @@
-"""Frozen dataclasses to and from plain dictionaries (JSON), strictly: an unknown key is an error that names its neighbour."""
+"""Settings are frozen dataclasses, with each bound beside its field; read strictly from JSON values and from flat names."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sparseformers.errors import ConfigError, suggest
 
 Settings = TypeVar("Settings")
+Group = TypeVar("Group", bound="Grouped")
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The least value of a number, beside its field: ``tokens: Annotated[int, AtLeast(1)]``."""
+
+    least: float
+
+    def refusal(self, value: float) -> tuple[str, str] | None:
+        """What a value out of range has to be and what to use instead; None for one in range."""
+        return None if value >= self.least else (f"at least {self.least}", f"Use {self.least} or more.")
+
+
+@dataclass(frozen=True)
+class Above:
+    """A number has to be above ``low``."""
+
+    low: float
+
+    def refusal(self, value: float) -> tuple[str, str] | None:
+        """As for :class:`AtLeast`."""
+        return None if value > self.low else (f"above {self.low}", "Use a positive number.")
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number has to be in an interval; ``ends`` tells which of its ends belong to it, such as ``[)``."""
+
+    low: float
+    high: float
+    ends: str = "[]"
+    example: float | None = None
+
+    def refusal(self, value: float) -> tuple[str, str] | None:
+        """As for :class:`AtLeast`."""
+        above = value >= self.low if self.ends[0] == "[" else value > self.low
+        below = value <= self.high if self.ends[1] == "]" else value < self.high
+        if above and below:
+            return None
+        remedy = "Choose a value in that range." if self.example is None else f"Use {self.example}, for example."
+        return f"in {self.ends[0]}{self.low:g}, {self.high:g}{self.ends[1]}", remedy
+
+
+class Mark(enum.Enum):
+    """What else stands beside a field."""
+
+    WITHOUT_EFFECT = enum.auto()
+    """It changes nothing of what is learnt or measured, so a run that goes on may change it."""
+    EXPERT = enum.auto()
+    """It is seldom needed, so ``--help`` names it without explaining it."""
+
+
+def check_bounds(settings: Any) -> None:
+    """Holds each number of a dataclass against the bound beside its field; each item of a tuple, too.
+
+    Raises:
+        ConfigError: for the first one out of range, by its flag.
+    """
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        if typing.get_origin(hint) is not typing.Annotated:
+            continue
+        value = getattr(settings, name)
+        for each in value if isinstance(value, tuple) else () if value is None else (value,):
+            for bound in hint.__metadata__:
+                if isinstance(bound, (AtLeast, Above, Between)) and (refusal := bound.refusal(each)) is not None:
+                    must, remedy = refusal
+                    raise ConfigError(f"{flag(name)} must be {must}, not {each}.", remedy)
+
+
+def flag(name: str) -> str:
+    """The command line's word for a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+class Grouped:
+    """A dataclass whose fields are dataclasses of settings; no two of their fields share a name, so the names stand alone."""
+
+    @classmethod
+    def groups(cls) -> dict[str, str]:
+        """The group of each setting by its name, in their order."""
+        return {name: group for group, kind in _kinds(cls).items() for name in _names(kind)}
+
+    @classmethod
+    def marked(cls, mark: Mark) -> list[str]:
+        """Names of the settings that have a mark beside them."""
+        return [
+            name
+            for kind in _kinds(cls).values()
+            for name, hint in typing.get_type_hints(kind, include_extras=True).items()
+            if mark in getattr(hint, "__metadata__", ())
+        ]
+
+    @classmethod
+    def of(cls: type[Group], **values: Any) -> Group:
+        """The settings from their names without groups: ``BootstrapConfig.of(teacher="bundled", data=["photos"], lr=1e-4)``.
+
+        Raises:
+            ConfigError: for unknown names, with the nearest ones, and values of a wrong type or out of range.
+        """
+        return cls.from_flat(values, where="settings")
+
+    @classmethod
+    def from_flat(cls: type[Group], values: Mapping[str, Any], *, where: str) -> Group:
+        """As :meth:`of`, from a mapping.
+
+        Args:
+            values: plain values by the names of settings.
+            where: what the values come from, for messages.
+        """
+        places = cls.groups()
+        faults = [f"unknown key '{name}'. {suggest(name, places)}".rstrip(". ") for name in values if name not in places]
+        out_of_range: list[ConfigError] = []
+        built: dict[str, Any] = {}
+        for group, kind in _kinds(cls).items():
+            own = {name: value for name, value in values.items() if places.get(name) == group}
+            try:
+                built[group] = _build(kind, own, prefix="")
+            except _UnfitError as unfit:
+                faults += unfit.faults
+            except ConfigError as error:
+                out_of_range.append(error)
+        if faults:
+            raise _unfit(where, _UnfitError(*faults), list(places))
+        if out_of_range:
+            raise out_of_range[0]
+        return cls(**built)
+
+    def with_(self: Group, **changes: Any) -> Group:
+        """The same settings but for some, by their names without groups; errors as for :meth:`of`."""
+        return self.from_flat({**self.flat(), **changes}, where="settings")
+
+    def flat(self) -> dict[str, Any]:
+        """The value of each setting by its name without group."""
+        return {name: getattr(getattr(self, group), name) for name, group in self.groups().items()}
+
+
+def _kinds(grouped: type[Grouped]) -> dict[str, type]:
+    """The dataclass of each group by its name."""
+    hints = typing.get_type_hints(grouped)
+    return {name: hints[name] for name in _names(grouped)}
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 class _UnfitError(TypeError):
@@ -52,9 +199,13 @@ def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration"
     try:
         return _build(kind, values, prefix="")
     except _UnfitError as unfit:
-        known = ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
-        problem = f"The {where} does not fit: {unfit}"
-        raise ConfigError(problem if problem.endswith("?") else f"{problem}.", f"Known keys are: {known}.") from None
+        raise _unfit(where, unfit, _names(kind)) from None
+
+
+def _unfit(where: str, unfit: _UnfitError, known: Sequence[str]) -> ConfigError:
+    """The error for values that do not fit."""
+    problem = f"The {where} does not fit: {unfit}"
+    return ConfigError(problem if problem.endswith("?") else f"{problem}.", f"Known keys are: {', '.join(known)}.")
 
 
 def _build(kind: type[Settings], values: Mapping[str, Any], *, prefix: str) -> Settings:

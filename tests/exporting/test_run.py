@@ -116,7 +116,7 @@ def test_export__of_a_run_is_checked_on_the_images_that_it_was_trained_on(
 ) -> None:
     run = tmp_path / "run"
     sparseformers.save(student, run / "model.safetensors")
-    settings = sparseformers.BootstrapConfig(teacher="bundled", data=(photographs,))  # type: ignore[arg-type]
+    settings = sparseformers.BootstrapConfig.of(teacher="bundled", data=(photographs,))
     RunFolder(run).write_config(to_dict(settings), {})
     assert export(run, tmp_path / "out.safetensors", ExportConfig(format="safetensors")).agreement.images == 7
 

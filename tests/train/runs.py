@@ -19,7 +19,7 @@ from tests.tiny import SIDE, write_images, write_teacher
 def tiny_settings(tmp_path: Path, *, photographs: int = 12) -> BootstrapConfig:
     """Of a run of six steps, with its teacher and photographs in ``tmp_path``."""
     write_images(tmp_path / "photos", photographs)
-    return BootstrapConfig(
+    return BootstrapConfig.of(
         teacher=write_teacher(tmp_path / "teacher.safetensors"),
         data=(tmp_path / "photos",),
         image_size=SIDE,
@@ -41,7 +41,7 @@ def tiny_settings(tmp_path: Path, *, photographs: int = 12) -> BootstrapConfig:
 
 def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
     """The settings with some of them changed."""
-    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+    return settings.with_(**options)
 
 
 def entries(folder: Path, kind: str) -> list[dict[str, float]]:

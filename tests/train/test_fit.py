@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -14,7 +13,7 @@ from sparseformers.data import Batch, SampleStream, images_on, training_loader
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.saving import load
-from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.train import BootstrapConfig, bootstrap, resume, trainer
 from sparseformers.train.fit import fit_front
 from sparseformers.train.objective import unexplained_variance
 from sparseformers.train.processes.stopping import RunStopped
@@ -26,7 +25,7 @@ from tests.tiny import SIDE, write_images, write_teacher
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
     write_images(tmp_path / "photos", 24)
-    return BootstrapConfig(
+    return BootstrapConfig.of(
         teacher=write_teacher(tmp_path / "teacher.safetensors"),
         data=(tmp_path / "photos",),
         front="focusing",
@@ -45,7 +44,7 @@ def settings(tmp_path: Path) -> BootstrapConfig:
 
 def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: BootstrapConfig, tmp_path: Path) -> None:
     fitted = bootstrap(settings, tmp_path / "fitted").alignment
-    random = bootstrap(dataclasses.replace(settings, start="random"), tmp_path / "random").alignment
+    random = bootstrap(settings.with_(start="random"), tmp_path / "random").alignment
     assert fitted.cosine_mean > random.cosine_mean + 0.3
     assert "the fitted start leaves 0." in (tmp_path / "fitted" / "train.log").read_text(encoding="utf-8")
 
@@ -60,7 +59,7 @@ def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, m
 
     monkeypatch.setattr(TrainingStep, "__call__", stop_in_the_second)
     with pytest.raises(RunStopped):
-        bootstrap(dataclasses.replace(settings, samples=12), tmp_path / "run")
+        bootstrap(settings.with_(samples=12), tmp_path / "run")
     monkeypatch.undo()
     resume(tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
@@ -78,15 +77,18 @@ def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, t
 
 
 def test_config__fitted_is_for_the_papers_front(settings: BootstrapConfig) -> None:
-    with pytest.raises(ConfigError, match="--start fitted is for the paper's front") as caught:
-        dataclasses.replace(settings, front="grid")
-    assert "--front focusing" in caught.value.remedy
+    with pytest.raises(ConfigError, match="The fitted start is for the paper's front") as caught:
+        settings.with_(front="grid")
+    assert "--recipe fitted" in caught.value.remedy
 
 
-def test_dense_weight__brings_the_front_nearer_to_the_coarse_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
-    settings = dataclasses.replace(settings, samples=160, lr=1e-3)
-    bootstrap(settings, tmp_path / "plain")
-    bootstrap(dataclasses.replace(settings, dense_weight=10.0), tmp_path / "dense")
+def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.with_(samples=160, lr=1e-3)
+    for name, weight in (("plain", 0.0), ("dense", 10.0)):
+        monkeypatch.setattr(trainer, "DENSE_WEIGHT", weight)
+        bootstrap(settings, tmp_path / name)
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
     stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)

@@ -33,7 +33,7 @@ def test_cosines__are_those_of_the_images_they_name_among_unreadable_ones(tmp_pa
     cosines = record_of(tmp_path / "run").cosines()
     assert [each.name for each in cosines] == [str(paths[place]) for place in (1, 2, 5, 6)]
     assert [(each.index, each.view, each.samples) for each in cosines] == [(place, None, 24) for place in (1, 2, 5, 6)]
-    teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE).eval()
+    teacher = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE).eval()
     student, view = sparseformers.load(tmp_path / "run"), evaluation_view(teacher.preprocessing)
     images = torch.stack([view(read_image(Path(each.name))) for each in cosines])
     with torch.inference_mode():
@@ -51,7 +51,7 @@ def test_cosines__are_those_of_the_images_they_name_among_unreadable_ones(tmp_pa
 def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path) -> None:
     paths = write_images(tmp_path / "evaluation", 4, seed=5)
     paths[1].write_bytes(b"no photograph")
-    settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), eval_views=5, evaluations=1, ema=0.9)
+    settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), eval_views=5, evaluations=1)
     bootstrap(settings, tmp_path / "run")
     record = record_of(tmp_path / "run")
     cosines = record.cosines()

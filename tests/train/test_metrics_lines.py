@@ -21,7 +21,7 @@ def without_times(run: Path) -> list[dict[str, Any]]:
 
 
 def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(tmp_path: Path) -> None:
-    settings = changed(tiny_settings(tmp_path), lr=1e-4, log_every=2, samples=16)
+    settings = changed(tiny_settings(tmp_path), front="focusing", lr=1e-4, log_every=2, samples=16)
     for name in ("one", "two"):
         bootstrap(settings, tmp_path / name)
     lines = RunFolder(tmp_path / "one").read_metrics()

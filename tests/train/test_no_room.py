@@ -92,7 +92,8 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
         pytest.skip("this kernel lets nobody mount a small disk in a namespace of his own")
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir(), out.mkdir()
-    given = f"--teacher {settings.teacher} --data {settings.data[0]} --image-size {settings.image_size} --front focusing"
+    given = f"--teacher {settings.network.teacher} --data {settings.data.data[0]} --image-size {settings.network.image_size}"
+    given += " --front focusing"
     given += " --focusing-width 64 --channels 8 --points 4 --batch-size 4 --samples 160 --holdout 0.25 --evaluations 1"
     given += " --precision fp32 --workers 0 --checkpoint-every 10steps --keep 9"
     script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=given, out=out)

@@ -22,7 +22,7 @@ from tests.train.runs import changed, entries, tiny_settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), ema=0.9, log_every=1, warm_up=0.0)
+    return changed(tiny_settings(tmp_path), log_every=1, warm_up=0.0)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: Iterable[int], how: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -4,33 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.inheritance import Shares, freeze_inherited
-from sparseformers.model import SparseFormer
 from sparseformers.train.objective import cosine_distance
 from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
 from tests.model.small import small_model
-
-
-def inheriting_model(*, depth: int) -> SparseFormer:
-    """A student with a grid front."""
-    cortex = CortexConfig(
-        block=BlockConfig(width=32, heads=2, feed_forward_width=48),
-        depth=depth,
-        prefix_from_front=True,
-    )
-    focusing = GridConfig(tokens=4, patch_size=8)
-    return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex))
-
-
-def rates_of(student: SparseFormer, optimiser: torch.optim.Optimizer) -> dict[str, tuple[str, float]]:
-    """The name of its group and its peak rate, by the name of the parameter."""
-    found = {id(parameter): group for group in optimiser.param_groups for parameter in group["params"]}
-    return {
-        name: (found[id(parameter)]["name"], found[id(parameter)]["peak_lr"])
-        for name, parameter in student.named_parameters()
-        if id(parameter) in found
-    }
 
 
 def test_build_optimiser__tuned_blocks_learn_at_a_tenth_and_frozen_ones_not_at_all() -> None:
@@ -67,52 +44,6 @@ def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
         group["name"] for group in build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05).param_groups
     }
     assert names == {"new"}
-
-
-def test_build_optimiser__layer_decay_slows_down_the_earlier_blocks_of_an_inherited_front() -> None:
-    student = inheriting_model(depth=5)
-    freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
-    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=0.5)
-    expected = {
-        "focusing.embedding.": ("tuned_embedding", 1e-4 / 16),
-        "focusing.prefix.": ("tuned_embedding", 1e-4 / 16),
-        "cortex.blocks.0.": ("tuned_block_0", 1e-4 / 8),
-        "cortex.blocks.1.": ("tuned_block_1", 1e-4 / 4),
-        "cortex.blocks.2.": ("tuned_block_2", 1e-4 / 2),
-        "cortex.blocks.3.": ("tuned_block_3", 1e-4),
-    }
-    rates = rates_of(student, optimiser)
-    assert {beginning for beginning in expected if any(name.startswith(beginning) for name in rates)} == set(expected)
-    for name, (group, rate) in rates.items():
-        (beginning,) = (beginning for beginning in expected if name.startswith(beginning))
-        assert (group, rate) == (expected[beginning][0], pytest.approx(expected[beginning][1])), name
-    assert {group["weight_decay"] for group in optimiser.param_groups if group["name"] == "tuned_block_0"} == {0.05, 0.0}
-
-
-def test_build_optimiser__layer_decay_leaves_a_new_front_at_the_full_rate() -> None:
-    student = small_model(depth=3)
-    freeze_inherited(student, Shares(truncate=0, tune=2, freeze=1))
-    rates = rates_of(student, build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=0.5))
-    assert rates["cortex.blocks.0.attn.qkv.weight"] == ("tuned_block_0", pytest.approx(5e-5))
-    assert rates["cortex.blocks.1.attn.qkv.weight"] == ("tuned_block_1", pytest.approx(1e-4))
-    assert rates["cortex.prefix.tokens"] == rates["focusing.widen.weight"] == ("new", 1e-3)
-
-
-def test_build_optimiser__without_layer_decay_what_is_tuned_is_one_group() -> None:
-    student = inheriting_model(depth=5)
-    freeze_inherited(student, Shares(truncate=0, tune=4, freeze=1))
-    plain = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05, layer_decay=1.0)
-    assert [(group["name"], group["weight_decay"]) for group in plain.param_groups] == [
-        *(("tuned", 0.05), ("tuned", 0.0)),
-    ]
-    assert {group["peak_lr"] for group in plain.param_groups if group["name"] == "tuned"} == {1e-4}
-
-
-def test_build_optimiser__layer_decay_with_all_blocks_frozen_leaves_the_embedding_its_rate() -> None:
-    student = inheriting_model(depth=3)
-    freeze_inherited(student, Shares(truncate=0, tune=0, freeze=3))
-    rates = rates_of(student, build_optimiser(student, lr=1e-3, lr_ratios={}, weight_decay=0.05, layer_decay=0.5))
-    assert rates["focusing.embedding.weight"] == ("tuned_embedding", 1e-3)
 
 
 def test_rate_factor__rises_then_falls_to_zero() -> None:

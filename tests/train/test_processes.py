@@ -119,9 +119,7 @@ def test_restart__goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path, ar
     assert other_settings.said(0).count("is in use.") == 1
 
 
-@pytest.mark.parametrize(
-    "options", [[], pytest.param(["--shard-weights", "--ema", "0.9"], marks=pytest.mark.slow)], ids=["plain", "sharded"]
-)
+@pytest.mark.parametrize("options", [[], pytest.param(["--shard-weights"], marks=pytest.mark.slow)], ids=["plain", "sharded"])
 def test_resume__with_other_numbers_of_processes(tmp_path: Path, arguments: list[str], options: list[str]) -> None:
     arguments = [*arguments, *options, "--checkpoint-every", "1steps"]
     whole = begin(tmp_path, "whole", 1, [*arguments, "--out", str(tmp_path / "whole")])
@@ -141,8 +139,8 @@ def test_resume__with_other_numbers_of_processes(tmp_path: Path, arguments: list
 @pytest.mark.parametrize(
     "options",
     [
-        ["--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4", "--layer-decay", "0.75"],
-        ["--elastic", "9", "--token-weight", "0.5", "--whiten", "0.5", "--ema", "0.9"],
+        ["--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4"],
+        ["--elastic", "9", "--token-weight", "0.5"],
         ["--eval-views", "3", "--cached-views", "2", "--cache-teacher", "cache"],
     ],
     ids=["focusing", "elastic", "views"],

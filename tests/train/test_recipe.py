@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import tarfile
@@ -27,7 +26,7 @@ NO_METHOD = {
 
 @pytest.fixture
 def settings() -> BootstrapConfig:
-    return BootstrapConfig(teacher="bundled", data=(Path("photos"),), eval_data=(Path("more"),), samples=100, lr=5e-4, seed=7)
+    return BootstrapConfig.of(teacher="bundled", data=(Path("photos"),), eval_data=(Path("more"),), samples=100, lr=5e-4, seed=7)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -37,7 +36,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_recipe_keys__each_setting_is_of_the_method_or_is_not() -> None:
-    assert set(RECIPE_KEYS) | NO_METHOD == {field.name for field in dataclasses.fields(BootstrapConfig)}
+    assert set(RECIPE_KEYS) | NO_METHOD == set(BootstrapConfig.groups())
     assert not set(RECIPE_KEYS) & NO_METHOD
 
 
@@ -45,24 +44,27 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     paper = load_recipe("paper")
     assert paper.name == "paper"
     applied = paper.apply(settings)
-    assert applied.start == "random"
-    assert (applied.front, applied.lr, applied.tuned_lr_ratio, applied.augment) == ("focusing", 1e-3, 0.1, "default")
-    assert (applied.channels, applied.points, applied.iterations, applied.batch_size) == (64, 16, 4, 32)
-    assert (applied.weight_decay, applied.warm_up, applied.clip_norm) == (0.05, 0.05, 1.0)
-    assert (applied.truncate, applied.tune, applied.freeze) == (None, None, None)  # thirds
-    assert applied.token_weight == applied.whitened_share == 0
+    expected = {"front": "focusing", "start": "random", "channels": 64, "points": 16, "iterations": 4, "batch_size": 32}
+    expected |= {"lr": 1e-3, "tuned_lr_ratio": 0.1, "augment": "default", "weight_decay": 0.05, "warm_up": 0.05, "clip_norm": 1.0}
+    thirds = {"truncate": None, "tune": None, "freeze": None}
+    assert applied.flat().items() >= {**expected, **thirds, "token_weight": 0.0, "whiten": False}.items()
 
 
-def test_inherited__is_the_default() -> None:
-    plain = BootstrapConfig(teacher="bundled", data=(Path("photos"),))
-    assert load_recipe("grid").apply(plain) == dataclasses.replace(plain, whiten=plain.whitened_share)
-    assert plain.whitened_share == 1
+def test_fitted__is_the_papers_network_from_the_fit(settings: BootstrapConfig) -> None:
+    applied = load_recipe("fitted").apply(settings)
+    assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
+
+
+def test_grid__is_the_default() -> None:
+    plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))
+    assert load_recipe("grid").apply(plain) == plain.with_(whiten=True)
+    assert plain.whitens
 
 
 def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: BootstrapConfig) -> None:
     applied = Recipe("mine", "", {"lr": 2, "tune": 1}).apply(settings)
-    assert applied == dataclasses.replace(settings, lr=2.0, tune=1)
-    assert isinstance(applied.lr, float)
+    assert applied == settings.with_(lr=2.0, tune=1)
+    assert isinstance(applied.optimisation.lr, float)
     assert Recipe("empty", "", {}).apply(settings) == settings
 
 
@@ -88,6 +90,12 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
     assert f"Known are: {', '.join(list_recipes())}" in caught.value.remedy
 
 
+def test_load_recipe__former_names_suggest_those_of_today() -> None:
+    with pytest.raises(ConfigError, match="There is no recipe 'inherited'") as caught:
+        load_recipe("inherited")
+    assert "Did you mean 'grid'?" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("settings", "problem", "remedy"),
     [
@@ -95,7 +103,8 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("samples = 100", "sets 'samples', which is no part of a recipe", "It may set: front"),
         ("teacher = 'bundled'", "sets 'teacher', which is no part of a recipe", "It may set: front"),
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
-        ("iterations = true", "recipe 'mine' does not fit: key 'iterations': expected int but got True", "Known keys"),
+        ("tune = true", "recipe 'mine' does not fit: key 'tune': expected int but got True", "Known keys"),
+        ("whiten = 0.5", "recipe 'mine' does not fit: key 'whiten': expected bool but got 0.5", "Known keys"),
         ("front = 'back'", "'back' is none of 'grid', 'focusing'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
@@ -130,8 +139,8 @@ def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 
 def test_flags__are_those_of_bootstrap() -> None:
-    recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "tune": 2})
-    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--tune", "2"]
+    recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "whiten": False})
+    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--no-whiten"]
 
 
 @pytest.mark.slow

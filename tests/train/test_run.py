@@ -80,7 +80,7 @@ def test_bootstrap__learns_to_point_where_the_teacher_points(settings: Bootstrap
 
 def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(settings, tmp_path / "run")
-    teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE)
+    teacher = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE)
     start = sparseformers.inherit(teacher, front="focusing", focusing_width=64, channels=8, points=4).student
     trained = sparseformers.load(tmp_path / "run").state_dict()
     for name, parameter in start.named_parameters():
@@ -108,7 +108,7 @@ def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
 
 def test_bootstrap__a_single_step_moves_what_learns(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(changed(settings, samples=4), tmp_path / "run")
-    teacher = sparseformers.load_teacher(settings.teacher, image_size=SIDE)
+    teacher = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE)
     start = sparseformers.inherit(teacher, front="focusing", focusing_width=64, channels=8, points=4).student.state_dict()
     assert not torch.equal(
         sparseformers.load(tmp_path / "run").state_dict()["focusing.widen.weight"], start["focusing.widen.weight"]
@@ -125,11 +125,10 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(se
     assert not torch.equal(first["focusing.widen.weight"], other["focusing.widen.weight"])
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "layer_decay": 0.75}], ids=["plain", "ema"])
 def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, float]
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = changed(settings, checkpoint_every="1steps", **options)
+    settings = changed(settings, checkpoint_every="1steps")
     bootstrap(settings, tmp_path / "whole")
     original = TrainingStep.__call__
 
@@ -154,8 +153,7 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
     kept = [{path.name: path.read_bytes() for path in (tmp_path / name / "held_out").iterdir()} for name in ("whole", "stopped")]
     assert kept[0] == kept[1]
     ends = [last_checkpoint(tmp_path / name) for name in ("whole", "stopped")]
-    assert ("average" in ends[0]) == ("ema" in options)
-    for part in ends[0].keys() & {"student", "optimiser", "average"}:
+    for part in ("student", "optimiser"):
         first, second = (flat(end[part]) for end in ends)
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first), part
@@ -169,9 +167,8 @@ def flat(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix: torch.as_tensor(state)} if isinstance(state, (torch.Tensor, int, float)) else {}
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_resume__of_a_finished_run_changes_nothing(settings: BootstrapConfig, tmp_path: Path, ema: float) -> None:
-    finished = bootstrap(changed(settings, ema=ema), tmp_path / "run")
+def test_resume__of_a_finished_run_changes_nothing(settings: BootstrapConfig, tmp_path: Path) -> None:
+    finished = bootstrap(settings, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     again = resume(tmp_path / "run")
     assert (again.samples, again.alignment) == (24, finished.alignment)
@@ -191,9 +188,9 @@ def test_resume__refuses_what_is_no_run_and_another_teacher(settings: BootstrapC
 def test_resume__unknown_key_in_the_runs_settings_suggests_the_nearest(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(settings, tmp_path / "run")
     content = json.loads((tmp_path / "run" / "config.json").read_text())
-    content["settings"]["tokenss"] = 3
+    content["settings"]["network"]["tokenss"] = 3
     (tmp_path / "run" / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"unknown key 'tokenss'\. Did you mean 'tokens'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'network.tokenss'\. Did you mean 'tokens'"):
         resume(tmp_path / "run")
 
 
@@ -264,7 +261,7 @@ def test_bootstrap__minutes_decay_to_zero_on_the_clock(settings: BootstrapConfig
 
 
 def test_bootstrap__takes_a_module_as_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
-    network = sparseformers.load_teacher(settings.teacher, image_size=SIDE).network
+    network = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE).network
     by_module = bootstrap(settings, tmp_path / "module", teacher=network)
     by_name = bootstrap(settings, tmp_path / "name")
     assert by_module.alignment == by_name.alignment

@@ -211,5 +211,5 @@ class TestBadShare:
 )
 def test_settings_that_do_not_fit(options: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
-        BootstrapConfig(**{"teacher": "bundled", "data": ("photos",), **options})  # type: ignore[arg-type]
+        BootstrapConfig.of(**{"teacher": "bundled", "data": ("photos",), **options})
     assert caught.value.remedy

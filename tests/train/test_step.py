@@ -36,9 +36,10 @@ def parts_of(settings: BootstrapConfig) -> Parts:
 
 def step_of(parts: Parts) -> TrainingStep:
     student, settings = parts.inheritance.student, parts.settings
-    optimiser = build_optimiser(student, lr=settings.lr, lr_ratios=settings.lr_ratios, weight_decay=settings.weight_decay)
+    learning = settings.optimisation
+    optimiser = build_optimiser(student, lr=learning.lr, lr_ratios=settings.lr_ratios, weight_decay=learning.weight_decay)
     scaler = gradient_scaler(parts.precision, CPU)
-    return TrainingStep(parts, student, optimiser, make_accelerator(), objective=Objective(), average=None, scaler=scaler)
+    return TrainingStep(parts, student, optimiser, make_accelerator(), objective=Objective(), scaler=scaler)
 
 
 def batch_of(images: int = 4) -> Batch:

@@ -65,8 +65,7 @@ def _add_data(table: Table, plan: Plan) -> None:
         made = f"about {duration(plan.cache_seconds)} to make" if plan.cache_seconds else "already made"
         table.add_row("cache of views", f"{plan.cache_gib:,.1f} GiB, {made}")
     sizes = plan.sizes
-    average = f", average of the weights {_size(sizes.average)}" if sizes.average else ""
-    table.add_row("checkpoint", f"{_size(sizes.checkpoint)}: model {_size(sizes.model)}, AdamW {_size(sizes.optimiser)}{average}")
+    table.add_row("checkpoint", f"{_size(sizes.checkpoint)}: model {_size(sizes.model)}, AdamW {_size(sizes.optimiser)}")
 
 
 def _size(count: float) -> str:

@@ -58,7 +58,7 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
     """
     RunFolder.refuse(out, overwrite=overwrite)
     folders = gather_photographs(out.absolute().with_name(f"{out.absolute().name}-photographs"))
-    settings = BootstrapConfig(
+    settings = BootstrapConfig.of(
         teacher="bundled",
         data=(folders.train,),
         eval_data=(folders.regions,),
@@ -90,7 +90,7 @@ def _measure_whole(student: SparseFormer, teacher: Teacher, folder: Path, settin
         find_images([folder]),
         size=(IMAGE_SIZE, IMAGE_SIZE),
         views_per_image=VIEWS,
-        seed=settings.seed,
+        seed=settings.optimisation.seed,
         workers=default_workers(),
     )
     autocast = autocast_dtype(resolve_precision("auto", device))

@@ -80,7 +80,8 @@ def _of_run(model: Path | None) -> tuple[Path, ...]:
     folders: list[Path] = []
     if model is not None and model.is_dir():
         with contextlib.suppress(SparseFormersError):  # it may have no settings that can be read
-            folders = [Path(each) for each in RunFolder.existing(model).settings().data if kind_of(str(each)) == "folder"]
+            sources = RunFolder.existing(model).settings().data.data
+            folders = [Path(each) for each in sources if kind_of(str(each)) == "folder"]
     there = tuple(folder for folder in folders if folder.exists())
     if not there:
         raise ConfigError(

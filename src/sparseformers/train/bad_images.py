@@ -21,7 +21,7 @@ class BadImages:
     def __init__(self, parts: Parts, accelerator: Accelerator) -> None:
         self.parts, self.accelerator = parts, accelerator
         self.skipped = SkippedImages.of(parts.train.faults())
-        self.share = BadShare(missing=parts.train.missing(), images=len(parts.train), most=parts.settings.max_bad)
+        self.share = BadShare(missing=parts.train.missing(), images=len(parts.train), most=parts.settings.data.max_bad)
 
     def count(self, batch: Batch) -> bool:
         """Counts a batch, of which each process has its part; returns whether there are too many bad images to go on."""

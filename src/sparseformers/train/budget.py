@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.settings import BootstrapConfig
 
 DEFAULT_EPOCHS = 10.0
 """Passes over the images when no length is given."""
@@ -27,11 +27,11 @@ class Budget:
             settings: of the run.
             images: how many images there are to train on.
         """
-        if settings.minutes is not None:
-            return cls(samples=None, seconds=60 * settings.minutes)
-        if settings.samples is not None:
-            return cls(samples=settings.samples, seconds=None)
-        epochs = DEFAULT_EPOCHS if settings.epochs is None else settings.epochs
+        if settings.optimisation.minutes is not None:
+            return cls(samples=None, seconds=60 * settings.optimisation.minutes)
+        if settings.optimisation.samples is not None:
+            return cls(samples=settings.optimisation.samples, seconds=None)
+        epochs = DEFAULT_EPOCHS if settings.optimisation.epochs is None else settings.optimisation.epochs
         return cls(samples=max(1, round(epochs * images)), seconds=None)
 
     def progress(self, *, samples: float, seconds: float) -> float:

@@ -31,15 +31,15 @@ def fit_front(parts: Parts, cache: ViewCache | None) -> float:
     """
     student, settings = parts.inheritance.student, parts.settings
     count = min(len(parts.train), math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
-    stream = SampleStream(parts.order, batch_size=settings.batch_size, seed=settings.seed, total=count)
+    stream = SampleStream(parts.order, batch_size=settings.optimisation.batch_size, seed=settings.optimisation.seed, total=count)
     batches = training_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch.images for batch in batches if len(batch.images)]
     if sum(map(len, read)) < 2:
         raise DataError(
             f"Fewer than two of the {count} images that the start was to be fitted on can be read.",
-            "Name another folder with --data, or leave out --start.",
+            "Name another folder with --data, or leave out --recipe fitted.",
         )
     shares = parts.inheritance.provenance.shares
     # A student that is to be sharded is not on the device yet.
     images = images_on(next(student.parameters()).device, torch.cat(read))
-    return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=settings.seed)
+    return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=settings.optimisation.seed)

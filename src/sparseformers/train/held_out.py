@@ -84,8 +84,8 @@ class HeldOut:
 
     def __init__(self, parts: Parts, skipped: SkippedImages, accelerator: Accelerator) -> None:
         self.parts, self.accelerator = parts, accelerator
-        self.views = max(1, parts.settings.eval_views)
-        self.batch_size = min(parts.settings.batch_size, LARGEST_BATCH)
+        self.views = max(1, parts.settings.data.eval_views)
+        self.batch_size = min(parts.settings.optimisation.batch_size, LARGEST_BATCH)
 
         def on_unreadable(index: int, reason: str) -> None:
             skipped.add(parts.held_out.name(index // self.views), reason)
@@ -120,7 +120,7 @@ class HeldOut:
     def name(self, index: int) -> tuple[str, int | None]:
         """What to call the image of a view, and which of several views of it this is, from 0; None where there is but one."""
         image, view = divmod(index, self.views)
-        return self.parts.held_out.name(image), view if self.parts.settings.eval_views else None
+        return self.parts.held_out.name(image), view if self.parts.settings.data.eval_views else None
 
     def picture(self, index: int) -> Tensor | None:
         """A view as it is measured: 3 x H x W bytes; None where its image cannot be read."""
@@ -170,12 +170,12 @@ class HeldOut:
     def _batches(self) -> DataLoader[Batch]:
         parts, settings = self.parts, self.parts.settings
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        if settings.eval_views:
+        if settings.data.eval_views:
             return fixed_views(
                 parts.held_out,
                 size=parts.size,
-                views_per_image=settings.eval_views,
-                seed=settings.views_from,
+                views_per_image=settings.data.eval_views,
+                seed=settings.views_seed,
                 batch_size=self.batch_size,
                 workers=parts.workers,
                 process=process,

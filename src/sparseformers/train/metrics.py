@@ -25,8 +25,8 @@ from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.files import write_json
 from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.settings import BootstrapConfig
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -189,7 +189,7 @@ class Trackers:
 
     def __init__(self, settings: BootstrapConfig, run: RunFolder, *, samples: int) -> None:
         self._open: dict[str, GeneralTracker] = {}
-        for name in chosen_trackers(settings.trackers):
+        for name in chosen_trackers(settings.run.trackers):
             self._guarded(name, lambda name=name: self._start(name, settings, run, samples))  # type: ignore[misc]
 
     def log(self, kind: str, figures: Mapping[str, Any], samples: int) -> None:
@@ -265,7 +265,7 @@ def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples:
     title, identity = run.path.absolute().name, _identity(run.path / "tracker.json")
     if name == "wandb":
         return WandBTracker(
-            settings.tracker_project,
+            settings.run.tracker_project,
             id=identity,
             name=title,
             dir=str(run.path),
@@ -273,7 +273,7 @@ def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples:
             config=to_dict(settings),
             settings={"console": "off"},  # the log and the bar are ours
         )
-    return TrackioTracker(settings.tracker_project, name=f"{title}-{identity}", resume="allow", config=to_dict(settings))
+    return TrackioTracker(settings.run.tracker_project, name=f"{title}-{identity}", resume="allow", config=to_dict(settings))
 
 
 def _identity(path: Path) -> str:

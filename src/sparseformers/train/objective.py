@@ -134,10 +134,8 @@ class Whitening:
 class Objective:
     """How far a student is from its teacher's answer: by cosine, and more where asked for."""
 
-    whiten: float = 0.0
-    """Share of the cosine that is taken after ``whitening`` both embeddings, in [0, 1]."""
     whitening: Whitening | None = None
-    """By the teacher's embeddings; needed for such a share."""
+    """Map by the teacher's embeddings after which the cosine is taken; None takes it as they are."""
     token_weight: float = 0.0
     """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
     dense_weight: float = 0.0
@@ -149,10 +147,10 @@ class Objective:
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
         """A float32 scalar, at least 0."""
-        loss = (1 - self.whiten) * cosine_distance(output.embedding, targets.embedding)
-        if self.whiten and self.whitening is not None:
-            distance = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
-            loss = loss + self.whiten * distance
+        if self.whitening is None:
+            loss = cosine_distance(output.embedding, targets.embedding)
+        else:
+            loss = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
         if self.token_weight and targets.tokens is not None:
             rois = output.rois[:, -1].detach()
             loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
@@ -161,6 +159,8 @@ class Objective:
         return loss
 
 
+DENSE_WEIGHT = 1.0
+"""Weight of the dense targets at the start of a training with the fitted start."""
 PLAIN = Objective()
 """The paper's: the plain cosine of the embeddings."""
 

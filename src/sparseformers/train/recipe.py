@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.settings import flag
+from sparseformers.train.settings import BootstrapConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,30 +18,12 @@ else:
     import tomli as tomllib
 
 RECIPE_KEYS = (
-    "front",
-    "truncate",
-    "tune",
-    "freeze",
-    "focusing_width",
-    "channels",
-    "points",
-    "iterations",
-    "start",
-    "batch_size",
-    "lr",
-    "tuned_lr_ratio",
-    "layer_decay",
-    "whiten",
-    "token_weight",
-    "dense_weight",
-    "weight_decay",
-    "warm_up",
-    "clip_norm",
-    "ema",
-    "augment",
-    "crop_scale",
+    *("front", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations", "start"),
+    *("batch_size", "lr", "tuned_lr_ratio", "whiten", "token_weight", "weight_decay", "warm_up", "clip_norm"),
+    *("augment", "crop_scale"),
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
+FORMER_NAMES = {"inherited": "grid", "bootstrapped": "paper"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +48,7 @@ class Recipe:
                     f"The recipe '{self.name}' sets '{key}', which is no part of a recipe.",
                     suggest(key, RECIPE_KEYS) or f"It may set: {', '.join(RECIPE_KEYS)}.",
                 )
-        self.apply(BootstrapConfig(teacher="bundled", data=(Path(),)))  # any will do to check the values
+        self.apply(BootstrapConfig.of(teacher="bundled", data=["photos"]))  # any will do to check the values
 
     def apply(self, settings: BootstrapConfig) -> BootstrapConfig:
         """The settings with the recipe's in their place.
@@ -78,7 +60,13 @@ class Recipe:
 
     def flags(self) -> list[str]:
         """The recipe as flags of ``sparseformers bootstrap``."""
-        return [part for key, value in self.settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+        return [part for key, value in self.settings.items() for part in _as_flags(key, value)]
+
+
+def _as_flags(key: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return (flag(key) if value else flag(f"no_{key}"),)
+    return flag(key), str(value)
 
 
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
@@ -93,7 +81,7 @@ def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str
         ConfigError: for an unknown name, a value of the wrong type, or one out of range.
     """
     try:
-        return from_dict(BootstrapConfig, to_dict(settings) | dict(changes), where=where)
+        return type(settings).from_flat(settings.flat() | dict(changes), where=where)
     except ConfigError as error:
         if where in error.problem:
             raise
@@ -125,7 +113,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     known = list_recipes()
     path = recipes_folder() / f"{name_or_path}.toml" if str(name_or_path) in known else Path(name_or_path)
     if not path.is_file():
-        near = suggest(str(name_or_path), known)
+        former = FORMER_NAMES.get(str(name_or_path))
+        near = f"Did you mean '{former}'?" if former else suggest(str(name_or_path), known)
         raise ConfigError(
             f"There is no recipe '{name_or_path}'.", f"{near} Known are: {', '.join(known)}; or give a TOML file.".strip()
         )

@@ -23,7 +23,6 @@ from sparseformers.train.checkpoints.checkpoint import Snapshot, read_checkpoint
 from sparseformers.train.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
 from sparseformers.train.checkpoints.random_state import random_state_of
 from sparseformers.train.checkpoints.state import random_state_in
-from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.fit import fit_front
 from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
 from sparseformers.train.metrics import MetricsLog, chosen_trackers
@@ -34,6 +33,7 @@ from sparseformers.train.processes.stopping import StopSignals
 from sparseformers.train.recipe import changed
 from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.status import Heartbeat
 from sparseformers.train.summary import (
@@ -64,7 +64,7 @@ def bootstrap(
         out: the run folder to make.
         overwrite: whether to replace a run that is there.
         teacher: a module (a timm ``VisionTransformer`` or a :class:`~sparseformers.teachers.Teacher`) to use instead of
-            loading ``settings.teacher``; such a run cannot be resumed by name.
+            loading ``settings.network.teacher``; such a run cannot be resumed by name.
         console: for progress; quiet by default.
 
     Raises:
@@ -80,13 +80,13 @@ def _bootstrap(
 ) -> RunSummary:
     """As :func:`bootstrap`, in each process."""
     accelerator = make_accelerator()
-    chosen_trackers(settings.trackers)
+    chosen_trackers(settings.run.trackers)
     restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
     if restarted:
         return _resume(out, peers, {}, console)
     if accelerator.is_main_process:  # before anything is loaded
         RunFolder.refuse(out, overwrite=overwrite)
-    precision = chosen_by_first(lambda: resolve_precision(settings.precision, accelerator.device), accelerator)
+    precision = chosen_by_first(lambda: resolve_precision(settings.optimisation.precision, accelerator.device), accelerator)
     parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
     if accelerator.is_main_process:
         require_room(parts)
@@ -105,7 +105,7 @@ def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, consol
 
     Args:
         path: the run folder.
-        changes: settings without effect on what is learnt (see ``WITHOUT_EFFECT``), by name; the run keeps them.
+        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
         console: for progress; quiet by default.
 
     Raises:
@@ -121,12 +121,12 @@ def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, consol
 def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Console | None) -> RunSummary:
     """As :func:`resume`, in each process."""
     run = RunFolder.existing(path)
-    there, content = run.settings(), run.read_config()
+    (there, note), content = run.settings_and_note(), run.read_config()
     settings = changed(there, changes, where="--set of this resume")
-    changes_told = refuse_changes(there, settings)
+    changes_told = [*([note] if note else []), *refuse_changes(there, settings)]
     accelerator = make_accelerator()
     console = _console(console, accelerator)
-    chosen_trackers(settings.trackers)
+    chosen_trackers(settings.run.trackers)
     with _held(run, accelerator):
         return _go_on(run, settings, changes_told, peers, console, content["resolved"])
 
@@ -231,7 +231,7 @@ def _train(
         run.room_required(),
     ):
         cache = prepare_cache(parts, accelerator, console)
-        if parts.settings.start == "fitted" and snapshot is None:
+        if parts.settings.network.start == "fitted" and snapshot is None:
             logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
         if resumed and writes:

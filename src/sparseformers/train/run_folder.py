@@ -19,8 +19,7 @@ from sparseformers.errors import RunError
 from sparseformers.files import write_json, write_text
 from sparseformers.lock import locked
 from sparseformers.saving import MODEL_FILE
-from sparseformers.settings import from_dict
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.settings import BootstrapConfig, read_settings
 
 REPORTED_PACKAGES = (
     "sparseformers",
@@ -224,10 +223,11 @@ class RunFolder:
 
     def settings(self) -> BootstrapConfig:
         """The settings of the run."""
-        settings = self.read_config()["settings"]
-        if isinstance(settings.get("checkpoint_minutes"), (int, float)):  # its name in earlier versions
-            settings["checkpoint_every"] = f"{max(1, round(60 * settings.pop('checkpoint_minutes')))}s"
-        return from_dict(BootstrapConfig, settings, where=f"settings in '{self.config}'")
+        return self.settings_and_note()[0]
+
+    def settings_and_note(self) -> tuple[BootstrapConfig, str | None]:
+        """The settings of the run, with a note for its log if an earlier version wrote them."""
+        return read_settings(self.read_config()["settings"], where=f"settings in '{self.config}'")
 
     def change_settings(self, settings: Mapping[str, Any]) -> None:
         """Records other settings; what else is in ``config.json`` stays."""

@@ -23,7 +23,7 @@ from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.budget import Budget
 from sparseformers.train.cache.key import CacheKey, make_cache_key
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.settings import BootstrapConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Parts:
     @property
     def cache_folder(self) -> Path | None:
         """Where that cache is, or will be."""
-        root = self.settings.cache_teacher
+        root = self.settings.data.cache_teacher
         return None if root is None or self.cache_key is None else root / self.cache_key.digest
 
     @property
@@ -69,8 +69,8 @@ class Parts:
 
     def training_views(self) -> ImageViews:
         """Random views of the images to learn from."""
-        view = training_view(self.size, self.settings.augment, crop_scale=self.settings.crop_scale)
-        return ImageViews(self.train, view, seed=self.settings.views_from)
+        view = training_view(self.size, self.settings.data.augment, crop_scale=self.settings.data.crop_scale)
+        return ImageViews(self.train, view, seed=self.settings.views_seed)
 
 
 def gather_parts(
@@ -85,34 +85,34 @@ def gather_parts(
     Args:
         settings: of the run.
         device: to put the networks on.
-        teacher: a module to use instead of loading ``settings.teacher``.
+        teacher: a module to use instead of loading ``settings.network.teacher``.
         precision: resolved earlier, for a run that is resumed.
 
     Raises:
         SparseFormersError: if anything that was asked for is not to be had.
     """
-    train, held_out = gather_images(settings) if settings.data else (FolderSource(()), FolderSource(()))  # a plan needs none
-    loaded = load_teacher(teacher or settings.teacher, image_size=settings.image_size, crop=settings.crop)
+    train, held_out = gather_images(settings) if settings.data.data else (FolderSource(()), FolderSource(()))  # a plan needs none
+    loaded = load_teacher(teacher or settings.network.teacher, image_size=settings.network.image_size, crop=settings.network.crop)
     inheritance = inherit(
         loaded,
-        front=settings.front,
-        tokens=settings.tokens,
-        truncate=settings.truncate,
-        tune=settings.tune,
-        freeze=settings.freeze,
-        focusing_width=settings.focusing_width,
-        channels=settings.channels,
-        points=settings.points,
-        iterations=settings.iterations,
-        seed=settings.seed,
+        front=settings.network.front,
+        tokens=settings.network.tokens,
+        truncate=settings.network.truncate,
+        tune=settings.network.tune,
+        freeze=settings.network.freeze,
+        focusing_width=settings.network.focusing_width,
+        channels=settings.network.channels,
+        points=settings.network.points,
+        iterations=settings.network.iterations,
+        seed=settings.optimisation.seed,
     )
-    if settings.gradient_checkpointing:
+    if settings.optimisation.gradient_checkpointing:
         recompute_blocks(inheritance.student)
-    if not (settings.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
+    if not (settings.optimisation.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
         inheritance.student.to(device)
-    precision = precision or resolve_precision(settings.precision, device)
+    precision = precision or resolve_precision(settings.optimisation.precision, device)
     cache_key = None
-    if settings.cache_teacher is not None and train:
+    if settings.data.cache_teacher is not None and train:
         fingerprint = inheritance.provenance.teacher_fingerprint
         cache_key = make_cache_key(settings, loaded, fingerprint=fingerprint, precision=precision, images=train)
     return Parts(
@@ -123,7 +123,7 @@ def gather_parts(
         held_out=held_out,
         budget=Budget.of(settings, images=len(train)),
         precision=precision,
-        workers=default_workers() if settings.workers is None else settings.workers,
+        workers=default_workers() if settings.run.workers is None else settings.run.workers,
         device=device,
         cache_key=cache_key,
     )
@@ -139,32 +139,32 @@ def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
     train, held_out = _split(settings)
     if not can_read(train, 1):
         raise DataError(f"None of the {len(train)} training images can be read.", "Name another folder with --data.")
-    if not can_read(held_out, 1 if settings.eval_views > 1 else 2):
+    if not can_read(held_out, 1 if settings.data.eval_views > 1 else 2):
         raise DataError(
             f"Too few of the {len(held_out)} held-out images can be read to measure progress on.",
             "Raise --holdout, add images, or name a folder with --eval-data.",
         )
     faults = [f"{name}: {reason}" for name, reason in train.faults()]
-    BadShare(missing=train.missing(), images=len(train), most=settings.max_bad).refuse(shorten(faults, limit=3))
-    return train, thin(held_out, settings.holdout_limit)
+    BadShare(missing=train.missing(), images=len(train), most=settings.data.max_bad).refuse(shorten(faults, limit=3))
+    return train, thin(held_out, settings.data.holdout_limit)
 
 
 def _split(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
-    images = _opened(settings, settings.data, settings.weight or None)
-    if not settings.eval_data:
-        return split_source(images, settings.holdout, seed=settings.views_from)
-    evaluation = _opened(settings, settings.eval_data, None)
+    images = _opened(settings, settings.data.data, settings.data.weight or None)
+    if not settings.data.eval_data:
+        return split_source(images, settings.data.holdout, seed=settings.views_seed)
+    evaluation = _opened(settings, settings.data.eval_data, None)
     return without_images_of(images, evaluation), evaluation
 
 
 def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
-    folder = settings.shard_cache or default_shard_folder()
+    folder = settings.data.shard_cache or default_shard_folder()
     return open_source(
         [str(each) for each in data],
         weights=weights,
-        files=ShardFiles(folder, most_bytes=round(settings.shard_cache_gb * 2**30)),
-        window=settings.shuffle_shards,
-        most_pixels=settings.max_pixels,
+        files=ShardFiles(folder, most_bytes=round(settings.data.shard_cache_gb * 2**30)),
+        window=settings.data.shuffle_shards,
+        most_pixels=settings.data.max_pixels,
     )
 
 

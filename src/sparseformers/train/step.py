@@ -17,7 +17,6 @@ from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
 from sparseformers.processes import summed
 from sparseformers.teachers import Teacher
-from sparseformers.train.average import WeightAverage
 from sparseformers.train.compiling import CompiledForBatches, compile_errors
 from sparseformers.train.gradients import clip, fetched, group_norms, total_norm
 from sparseformers.train.objective import Objective, alignment_loss
@@ -57,7 +56,6 @@ class TrainingStep:
         accelerator: of the process.
         objective: how far the student is from its teacher.
         coarse: who gives its dense targets, if it has any.
-        average: of the weights, where one is kept.
         scaler: of the loss, see :func:`~sparseformers.modes.gradient_scaler`; whoever gives it keeps its state.
     """
 
@@ -69,18 +67,18 @@ class TrainingStep:
         accelerator: Accelerator,
         *,
         objective: Objective,
-        average: WeightAverage | None,
         scaler: torch.amp.GradScaler,
         coarse: CoarseTokens | None = None,
     ) -> None:
         self.parts, self.model, self.optimiser, self.accelerator = parts, model, optimiser, accelerator
-        self.settings, self.objective, self.coarse, self.average = parts.settings, objective, coarse, average
+        self.settings, self.objective, self.coarse = parts.settings, objective, coarse
         self.autocast = autocast_dtype(parts.precision)
         self.scaler = scaler
         self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
         self.teacher = parts.teacher
-        if self.settings.compile:
-            part = -(-self.settings.batch_size // (accelerator.num_processes * self.settings.accumulate))
+        if self.settings.optimisation.compile:
+            learning = self.settings.optimisation
+            part = -(-learning.batch_size // (accelerator.num_processes * learning.accumulate))
             self.student = CompiledForBatches(model, part)
             self.teacher = cast(Teacher, CompiledForBatches(parts.teacher, part))
 
@@ -117,10 +115,8 @@ class TrainingStep:
         loss, norms = fetched(loss, group_norms(self.optimiser))
         norm, outcome = total_norm(norms), self._outcome(loss, norms)
         if outcome == "made":
-            norm = clip(self.optimiser, norms, self.settings.clip_norm)
+            norm = clip(self.optimiser, norms, self.settings.optimisation.clip_norm)
             self.scaler.step(self.optimiser)
-            if self.average is not None:
-                self.average.update()
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return StepFigures(outcome, loss, norm, norms, images)
@@ -143,7 +139,7 @@ class TrainingStep:
         """
         processes = self.accelerator.num_processes
         total = torch.zeros((), device=self.parts.device)
-        parts = split(batch, self.settings.accumulate)
+        parts = split(batch, self.settings.optimisation.accumulate)
         for number, part in enumerate(parts, start=1):
             count = len(part.images)
             if count == 0 and processes == 1:
@@ -168,11 +164,11 @@ class TrainingStep:
 
     def _tokens(self, samples: int) -> int | None:
         """How many tokens the step has: drawn from the seed and the samples seen, so that a resumed run agrees."""
-        if not self.settings.elastic:
+        if not self.settings.network.elastic:
             return None
         own = self.parts.inheritance.student.config.focusing.tokens
-        choices = sorted({own, *self.settings.elastic})
-        return choices[derived_seed(self.settings.seed, samples) % len(choices)]
+        choices = sorted({own, *self.settings.network.elastic})
+        return choices[derived_seed(self.settings.optimisation.seed, samples) % len(choices)]
 
 
 def split(batch: Batch, count: int) -> list[Batch]:

@@ -190,7 +190,7 @@ class Card(Callback):
             training_images=len(parts.train),
             skipped=summary.skipped,
             seconds=summary.seconds,
-            seed=parts.settings.seed,
+            seed=parts.settings.optimisation.seed,
             precision=parts.precision,
             licence=parts.teacher.identity.licence,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -16,7 +15,6 @@ from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.modes import gradient_scaler
 from sparseformers.saving import save, saved_score
-from sparseformers.train.average import WeightAverage
 from sparseformers.train.bad_images import BadImages
 from sparseformers.train.cache.views import ViewCache
 from sparseformers.train.callbacks import Callback
@@ -27,7 +25,7 @@ from sparseformers.train.checkpoints.state import OptimiserState, StudentState, 
 from sparseformers.train.held_out import HeldOut
 from sparseformers.train.metrics import Meters
 from sparseformers.train.non_finite import NonFiniteSteps
-from sparseformers.train.objective import Objective, Whitening
+from sparseformers.train.objective import DENSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes.sharding import gathered, is_sharded, shard
 from sparseformers.train.processes.stopping import RunStopped, StopSignals
@@ -59,19 +57,17 @@ class Trainer:
         self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
         self.settings = parts.settings
         self.student = parts.inheritance.student
-        if self.settings.shard_weights:
+        if self.settings.optimisation.shard_weights:
             shard(self.student, accelerator)
         self.optimiser = build_optimiser(
             self.student,
-            lr=self.settings.lr,
+            lr=self.settings.optimisation.lr,
             lr_ratios=self.settings.lr_ratios,
-            weight_decay=self.settings.weight_decay,
-            layer_decay=self.settings.layer_decay,
+            weight_decay=self.settings.optimisation.weight_decay,
         )
-        self.average = WeightAverage(self.student, self.settings.ema) if self.settings.ema else None
         self.bad = BadImages(parts, accelerator)
         self.skipped = self.bad.skipped
-        self.meters = Meters(parts.device, every=self.settings.log_every)
+        self.meters = Meters(parts.device, every=self.settings.run.log_every)
         self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
         self.scaler = gradient_scaler(parts.precision, parts.device)
         self.identity = identity_of(parts)
@@ -125,8 +121,6 @@ class Trainer:
             self._stop_if_asked(signals)
         self._refuse_if_nothing_was_read()
         self._last_checkpoint()
-        if self.average is not None:
-            self.average.install()
         assert self.state.alignment is not None  # measured at the end, if not before
         return self.state.alignment
 
@@ -151,22 +145,20 @@ class Trainer:
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         objective = Objective(
-            whiten=self.settings.whitened_share,
-            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitened_share else None,
-            token_weight=self.settings.token_weight,
-            dense_weight=self.settings.dense_weight,
+            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitens else None,
+            token_weight=self.settings.optimisation.token_weight,
+            dense_weight=DENSE_WEIGHT if self.settings.network.start == "fitted" else 0.0,
         )
         return TrainingStep(
             *(self.parts, model, optimiser, self.accelerator),
             objective=objective,
             coarse=self._coarse(),
-            average=self.average,
             scaler=self.scaler,
         )
 
     def _coarse(self) -> CoarseTokens | None:
         """Who gives the dense targets, if there are any."""
-        if not self.settings.dense_weight:
+        if self.settings.network.start != "fitted":
             return None
         tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
         return CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
@@ -178,7 +170,7 @@ class Trainer:
             NonFiniteLossError: for the third step in a row that had to be skipped.
         """
         middle = self._progress(ahead=self._step_size() / 2)
-        rate = rate_factor(middle, self.settings.warm_up)
+        rate = rate_factor(middle, self.settings.optimisation.warm_up)
         figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
         if figures is None:
             return
@@ -196,8 +188,8 @@ class Trainer:
         settings, parts = self.settings, self.parts
         stream = SampleStream(
             parts.order,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
+            batch_size=settings.optimisation.batch_size,
+            seed=settings.optimisation.seed,
             total=parts.budget.samples,
             start=self.state.samples,
             process=self.accelerator.process_index,
@@ -225,17 +217,13 @@ class Trainer:
     def _step_size(self) -> int:
         """Images of the next global batch, over all processes; the last one may be short."""
         if self.parts.budget.samples is None:
-            return self.settings.batch_size
-        return min(self.settings.batch_size, self.parts.budget.samples - self.state.samples)
+            return self.settings.optimisation.batch_size
+        return min(self.settings.optimisation.batch_size, self.parts.budget.samples - self.state.samples)
 
     def _evaluation_is_due(self) -> bool:
         """Measurements are spread evenly over the budget; the one before the first step is number 0."""
-        due = self.state.evaluations / self.settings.evaluations
+        due = self.state.evaluations / self.settings.run.evaluations
         return self._progress() >= due
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Within it the student has the average of its weights, where one is kept."""
-        return nullcontext() if self.average is None else self.average.installed()
 
     def _figures(self) -> dict[str, float]:
         """What the steps since the last time came to, with the learning rates."""
@@ -244,23 +232,21 @@ class Trainer:
 
     def _measure(self, held_out: HeldOut) -> None:
         """Measures on the held-out images, writes it down, and saves the model."""
-        with self._averaged():
-            measured = held_out.measure(self.student)
+        measured = held_out.measure(self.student)
         self.state.alignment = measured.alignment
-        self.state.evaluations = 1 + int(self._progress() * self.settings.evaluations)  # those that were missed are past
+        self.state.evaluations = 1 + int(self._progress() * self.settings.run.evaluations)  # those that were missed are past
         for callback in self.callbacks:
             callback.on_measured(self.state, held_out, measured)
         self._save_models(score=measured.alignment.centred_cosine)
 
     def _save_models(self, score: float | None = None) -> None:
         """Saves the model, and as the best one, too, if no other had so high a ``score``."""
-        with self._averaged():
-            weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
-            if self.accelerator.is_main_process:
-                provenance = self.parts.inheritance.provenance
-                save(self.student, self.run.model, provenance=provenance, weights=weights)
-                if score is not None and score > self.state.best:
-                    save(self.student, self.run.best, provenance=provenance, weights=weights, score=score)
+        weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
+        if self.accelerator.is_main_process:
+            provenance = self.parts.inheritance.provenance
+            save(self.student, self.run.model, provenance=provenance, weights=weights)
+            if score is not None and score > self.state.best:
+                save(self.student, self.run.best, provenance=provenance, weights=weights, score=score)
         if score is not None:
             self.state.best = max(self.state.best, score)
         self.accelerator.wait_for_everyone()
@@ -269,8 +255,6 @@ class Trainer:
         """What has a state of its own, by name; each name is a part of a checkpoint."""
         stateful: dict[str, Stateful] = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser)}
         stateful.update(meters=self.meters, scaler=self.scaler, non_finite=self.non_finite)
-        if self.average is not None:
-            stateful["average"] = self.average
         return stateful
 
     def _checkpoint(self) -> None:

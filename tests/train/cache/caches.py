@@ -19,7 +19,7 @@ FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
 
 
 def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
-    return BootstrapConfig(**{**vars(settings), **options})  # type: ignore[arg-type]
+    return settings.with_(**options)
 
 
 def gathered(settings: BootstrapConfig) -> Parts:
@@ -33,7 +33,7 @@ def prepared(parts: Parts) -> ViewCache:
 
 
 def stream_of(parts: Parts, total: int, **place: int) -> SampleStream:
-    return SampleStream(len(parts.train), batch_size=4, seed=parts.settings.seed, total=total, **place)
+    return SampleStream(len(parts.train), batch_size=4, seed=parts.settings.optimisation.seed, total=total, **place)
 
 
 def key_of(settings: BootstrapConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from tests.train.runs import tiny_settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    return dataclasses.replace(
-        tiny_settings(tmp_path, photographs=9),
+    return tiny_settings(tmp_path, photographs=9).with_(
         samples=12,
         evaluations=1,
         cache_teacher=tmp_path / "cache",

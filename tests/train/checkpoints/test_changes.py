@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sparseformers.errors import ConfigError
+from sparseformers.settings import Mark
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.checkpoints.changes import parse_pairs, refuse_changes, setting_names
-from sparseformers.train.config import WITHOUT_EFFECT
 from tests.train.runs import changed, tiny_settings
 
 
@@ -38,13 +38,13 @@ def test_refuse_changes__names_each_of_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         refuse_changes(settings, changed(settings, lr=0.5, samples=48, workers=3))
     assert "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.001, 0.5 asked)" in caught.value.problem
-    assert f"start a new run; these may change: {', '.join(WITHOUT_EFFECT)}." in caught.value.remedy
+    assert f"start a new run; these may change: {', '.join(BootstrapConfig.marked(Mark.WITHOUT_EFFECT))}." in caught.value.remedy
 
 
 def test_refuse_changes__lets_pass_what_has_no_effect(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path)
     harmless = {"workers": 3, "checkpoint_every": "7s", "keep": 1, "log_every": 2}
-    assert set(harmless) <= set(WITHOUT_EFFECT)
+    assert set(harmless) <= set(BootstrapConfig.marked(Mark.WITHOUT_EFFECT))
     assert len(refuse_changes(settings, changed(settings, **harmless))) == len(harmless)
     assert refuse_changes(settings, settings) == []
 
@@ -57,9 +57,9 @@ def test_resume__keeps_a_change_without_effect_and_refuses_others(tmp_path: Path
         resume(run, changes={"lr": 0.5})
     with pytest.raises(ConfigError, match=r"--set of this resume does not fit: .*keep must be at least 1"):
         resume(run, changes={"keep": 0})
-    assert RunFolder(run).settings().lr == 1e-3
+    assert RunFolder(run).settings().optimisation.lr == 1e-3
     resume(run, changes={"keep": 1, "lr": 1e-3})
-    assert RunFolder(run).settings().keep == 1
+    assert RunFolder(run).settings().run.keep == 1
     assert "changed: keep is 3, 1 asked" in (run / "train.log").read_text()
 
 
@@ -68,7 +68,7 @@ def test_resume__settings_that_were_edited_since_the_checkpoint(tmp_path: Path) 
     bootstrap(changed(tiny_settings(tmp_path), samples=8), run)
     (run / "README.md").unlink()
     config = json.loads((run / "config.json").read_text())
-    config["settings"]["weight_decay"] = 0.5
+    config["settings"]["optimisation"]["weight_decay"] = 0.5
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"'weight_decay' \(weight_decay is 0.05, 0.5 asked\)"):
         resume(run)

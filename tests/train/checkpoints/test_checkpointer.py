@@ -208,11 +208,12 @@ def test_resume__of_a_run_from_before_there_were_such_checkpoints(stopped: Path)
     (stopped / "checkpoints").mkdir()
     (stopped / "checkpoints" / "last.pt").write_bytes(b"old")
     config = json.loads((stopped / "config.json").read_text())
-    del config["settings"]["checkpoint_every"], config["settings"]["keep"]
-    config["settings"]["checkpoint_minutes"] = 2.5
+    flat = {name: value for group in config["settings"].values() for name, value in group.items()}
+    del flat["checkpoint_every"], flat["keep"]
+    config["settings"] = {**flat, "checkpoint_minutes": 2.5}
     (stopped / "config.json").write_text(json.dumps(config))
     settings: BootstrapConfig = RunFolder(stopped).settings()
-    assert settings.checkpoint_every == "150s"
+    assert settings.run.checkpoint_every == "150s"
     with pytest.raises(RunError, match="earlier version") as caught:
         resume(stopped)
     assert "--overwrite" in caught.value.remedy

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
-from sparseformers.train.average import WeightAverage
 from sparseformers.train.budget import Budget
 from sparseformers.train.planning.forecast import Forecast, Pace, forecast, sizes_of, view_bytes
 
@@ -59,19 +57,17 @@ def test_billions_of_images_are_whole_numbers() -> None:
     assert plan.stepping == 2_031_250 * PACE.step
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-def test_sizes__are_those_of_the_real_optimiser_and_average(averaged: bool) -> None:
+def test_sizes__are_those_of_the_real_optimiser() -> None:
     student = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 50).requires_grad_(False))
     learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learning)
     student(torch.ones(2, 30)).sum().backward()
     optimiser.step()
     moments = [value for state in optimiser.state.values() for value in state.values() if value.ndim > 0]
-    sizes = sizes_of(student, averaged=averaged)
+    sizes = sizes_of(student)
     assert sizes.model == sum(value.nbytes for value in student.state_dict().values())
     assert sizes.optimiser == sum(value.nbytes for value in moments)
-    assert sizes.average == (sum(value.nbytes for value in WeightAverage(student, 0.9).weights.values()) if averaged else 0)
-    assert sizes.checkpoint == sizes.model + sizes.optimiser + sizes.average
+    assert sizes.checkpoint == sizes.model + sizes.optimiser
 
 
 def test_view_bytes__pixels_and_an_embedding() -> None:

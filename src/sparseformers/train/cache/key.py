@@ -15,7 +15,7 @@ from sparseformers.data.sources import ImageSource
 from sparseformers.data.transforms import SMALLEST_CROPS
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.train.settings import BootstrapConfig
 
 FORMAT = 1
 """Of the cache's files; a change to what they hold raises it."""
@@ -85,21 +85,22 @@ def make_cache_key(
             "anatomy": to_dict(teacher.anatomy),
             "preprocessing": to_dict(teacher.preprocessing),
         },
-        "augment": settings.augment,
-        "seed": settings.views_from,
-        "cached_views": settings.cached_views,
+        "augment": settings.data.augment,
+        "seed": settings.views_seed,
+        "cached_views": settings.data.cached_views,
         "precision": precision,
         # What follows the plus sign is where a library was built for, not what it does.
         "libraries": {library: version(library).partition("+")[0] for library in LIBRARIES},
         "images": images.identity(),
     }
-    if settings.crop_scale not in (None, SMALLEST_CROPS[settings.augment]):  # else caches from before there was a choice hold
-        content["crop_scale"] = settings.crop_scale
-    if settings.max_pixels != MOST_PIXELS:
-        content["max_pixels"] = settings.max_pixels
+    own = (None, SMALLEST_CROPS[settings.data.augment])
+    if settings.data.crop_scale not in own:  # else caches from before there was a choice hold
+        content["crop_scale"] = settings.data.crop_scale
+    if settings.data.max_pixels != MOST_PIXELS:
+        content["max_pixels"] = settings.data.max_pixels
     return CacheKey(
         content=content,
-        epochs=settings.cached_views,
+        epochs=settings.data.cached_views,
         images=len(images),
         size=teacher.preprocessing.size,
         width=teacher.anatomy.embedding_width,

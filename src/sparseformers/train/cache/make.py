@@ -146,8 +146,9 @@ def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
 
 def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
     """All views in order, batch by batch, with the teacher's embeddings of them; draws the bar."""
-    settings, dtype, done = parts.settings, autocast_dtype(parts.precision), 0
-    loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=settings.batch_size, workers=parts.workers)
+    dtype, done = autocast_dtype(parts.precision), 0
+    batch_size = parts.settings.optimisation.batch_size
+    loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
     with _bar(console) as bar:
         task = bar.add_task("caching views", total=key.views)
         for batch in loader:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.settings import to_dict
-from sparseformers.train.config import WITHOUT_EFFECT, BootstrapConfig
+from sparseformers.settings import Mark
+from sparseformers.train.settings import BootstrapConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,7 +49,7 @@ def _value(text: str) -> Any:
 
 def setting_names() -> list[str]:
     """Of all settings of a run."""
-    return [field.name for field in fields(BootstrapConfig)]
+    return list(BootstrapConfig.groups())
 
 
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
@@ -62,14 +61,14 @@ def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
     Raises:
         ConfigError: for the others, each by its name.
     """
-    before, after = to_dict(there), to_dict(asked)
+    before, after, harmless = there.flat(), asked.flat(), BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
     changes = {name: f"{name} is {before[name]}, {after[name]} asked" for name in after if after[name] != before[name]}
-    if refused := [name for name in changes if name not in WITHOUT_EFFECT]:
+    if refused := [name for name in changes if name not in harmless]:
         told = "; ".join(changes[name] for name in refused)
         what = "setting" if len(refused) == 1 else "settings"
         raise ConfigError(
             f"A run that goes on cannot change the {what} {', '.join(repr(name) for name in refused)} ({told}).",
             f"Leave {'it' if len(refused) == 1 else 'them'} as before or start a new run; these may change:"
-            f" {', '.join(WITHOUT_EFFECT)}.",
+            f" {', '.join(harmless)}.",
         )
     return list(changes.values())

@@ -19,8 +19,8 @@ from sparseformers.processes import chosen_by_first
 from sparseformers.train.checkpoints.checkpoint import Snapshot, fault_of, remove, step_name, write_checkpoint
 from sparseformers.train.checkpoints.interval import Interval, Place
 from sparseformers.train.checkpoints.packing import HostMemory
-from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.step import agreed
 
 LOGGER = logging.getLogger("sparseformers")
@@ -82,14 +82,14 @@ class Checkpointer:
 
     def __init__(self, run: RunFolder, settings: BootstrapConfig, *, images: int, accelerator: Accelerator, start: Place) -> None:
         self.run, self.settings, self.images, self.accelerator = run, settings, images, accelerator
-        self.interval = Interval.parse(settings.checkpoint_every, flag="--checkpoint-every")
+        self.interval = Interval.parse(settings.run.checkpoint_every, flag="--checkpoint-every")
         self.saved = start
         self._memory = HostMemory()
         self._writing = Writing()
 
     def is_due(self, now: Place) -> bool:
         """Whether to write one now; the same answer in all processes."""
-        due = self.interval.has_passed(self.saved, now, batch_size=self.settings.batch_size, images=self.images)
+        due = self.interval.has_passed(self.saved, now, batch_size=self.settings.optimisation.batch_size, images=self.images)
         return due and not agreed(float(self._writing.is_busy), self.accelerator)
 
     @property
@@ -114,7 +114,7 @@ class Checkpointer:
         began = time.perf_counter()
         copy = Snapshot(snapshot.state, self._memory.copy(snapshot.tensors))
         copied = time.perf_counter() - began
-        folder = self.run.checkpoints / step_name(now.samples, self.settings.batch_size)
+        folder = self.run.checkpoints / step_name(now.samples, self.settings.optimisation.batch_size)
         self._writing.start(lambda: self._write(folder, copy, copied))
 
     def wait(self) -> None:
@@ -151,7 +151,7 @@ class Checkpointer:
         """All but the newest ones, that many as are kept; those after the one just written are of no use any more."""
         folders = self.run.checkpoint_folders()
         place = folders.index(written)
-        return folders[: max(0, place + 1 - self.settings.keep)] + folders[place + 1 :]
+        return folders[: max(0, place + 1 - self.settings.run.keep)] + folders[place + 1 :]
 
 
 class Writing:

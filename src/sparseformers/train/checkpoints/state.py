@@ -21,8 +21,8 @@ from sparseformers.train.checkpoints.checkpoint import Snapshot
 from sparseformers.train.checkpoints.interval import Place
 from sparseformers.train.checkpoints.packing import Stateful, pack, unpack
 from sparseformers.train.checkpoints.random_state import random_state
-from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.processes.sharding import gathered, load_optimiser, load_student
+from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
 
 
@@ -143,7 +143,7 @@ def restore(
         RunError: if something is missing in it.
     """
     content = snapshot.state
-    refuse_changes(from_dict(BootstrapConfig, content["settings"], where="settings of the checkpoint"), parts.settings)
+    refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
     parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
     _require_same_data(content["data"], identity["data"])
     for name, part in stateful.items():

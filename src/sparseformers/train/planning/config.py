@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from sparseformers.errors import ConfigError
-from sparseformers.train.config import BootstrapConfig, Sources
+from sparseformers.settings import AtLeast
+from sparseformers.train.settings import BootstrapConfig, DataSettings, OptimisationSettings, Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlannedData(DataSettings):
+    data: Sources = ()
+    """Images, as for bootstrap, to measure the reading of; without them steps are timed on random images and reading is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlannedOptimisation(OptimisationSettings):
+    batch_size: Annotated[int, AtLeast(1)] = 32
+    """Images per step on each device; the --batch-size of bootstrap counts those of all devices together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +28,8 @@ class PlanConfig(BootstrapConfig):
     """The settings of ``bootstrap``; those that change neither cost nor time are taken, too."""
 
     needs_data: ClassVar[bool] = False
-
-    data: Sources = ()
-    """Images, as for bootstrap, to measure the reading of; without them steps are timed on random images and reading is not."""
-    batch_size: int = 32
-    """Images per step on each device; the --batch-size of bootstrap counts those of all devices together."""
+    data: _PlannedData = _PlannedData()
+    optimisation: _PlannedOptimisation = _PlannedOptimisation()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +76,9 @@ class Scale:
             ConfigError: if nothing says how many images there are.
         """
         if self.images is None:
-            if not settings.data:
+            if not settings.data.data:
                 raise ConfigError("Neither images nor their number were given.", "Add --images 1.3e9 or --data, for example.")
             return settings
-        if settings.epochs is None and settings.samples is None and settings.minutes is None:
-            return dataclasses.replace(settings, epochs=1.0)
-        return settings
+        length = settings.optimisation
+        no_length = length.epochs is None and length.samples is None and length.minutes is None
+        return settings.with_(epochs=1.0) if no_length else settings

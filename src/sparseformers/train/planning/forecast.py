@@ -101,22 +101,19 @@ class Sizes:
     """``model.safetensors``: all parameters in float32."""
     optimiser: int
     """AdamW's two moments of what learns."""
-    average: int
-    """The moving average of what learns; 0 without one."""
     checkpoint: int
-    """All that resuming needs: the three together."""
+    """All that resuming needs: the two together."""
 
 
-def sizes_of(student: nn.Module, *, averaged: bool) -> Sizes:
+def sizes_of(student: nn.Module) -> Sizes:
     """Sizes by the number of parameters.
 
     Args:
         student: with ``requires_grad`` set by inheritance.
-        averaged: whether an average of the weights is kept.
     """
     learning = FLOAT32 * sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
-    model, optimiser, average = FLOAT32 * parameters(student), 2 * learning, learning if averaged else 0
-    return Sizes(model, optimiser, average, model + optimiser + average)
+    model, optimiser = FLOAT32 * parameters(student), 2 * learning
+    return Sizes(model, optimiser, model + optimiser)
 
 
 def view_bytes(size: tuple[int, int], width: int) -> int:

@@ -99,21 +99,21 @@ def make_plan(parts: Parts, scale: Scale | None = None) -> Plan:
     measured = rehearse(parts, seconds=scale.measure_seconds, cache=cache)
     held_out = _held_out(parts, images)
     pace = _pace(parts, scale, cost, measured, held_out)
-    sizes = sizes_of(student, averaged=settings.ema > 0)
+    sizes = sizes_of(student)
     length = forecast(
         parts.budget,
         pace,
-        batch=settings.batch_size,
+        batch=settings.optimisation.batch_size,
         devices=scale.devices,
         efficiency=scale.efficiency,
-        evaluations=settings.evaluations,
-        checkpoint_seconds=Interval.parse(settings.checkpoint_every, flag="--checkpoint-every").in_seconds(
-            step=pace.step / scale.efficiency, batch_size=settings.batch_size * scale.devices, images=images
+        evaluations=settings.run.evaluations,
+        checkpoint_seconds=Interval.parse(settings.run.checkpoint_every, flag="--checkpoint-every").in_seconds(
+            step=pace.step / scale.efficiency, batch_size=settings.optimisation.batch_size * scale.devices, images=images
         ),
         checkpoint_models=sizes.checkpoint / sizes.model,
     )
     view = view_bytes(parts.size, parts.teacher.anatomy.embedding_width)
-    cached = settings.cache_teacher is not None
+    cached = settings.data.cache_teacher is not None
     per_image = view if cached else _bytes_per_image(parts, scale)
     return Plan(
         teacher=parts.teacher.identity.name,
@@ -127,7 +127,7 @@ def make_plan(parts: Parts, scale: Scale | None = None) -> Plan:
         train_images=images,
         held_out_images=held_out,
         samples=length.samples,
-        batch_size=settings.batch_size,
+        batch_size=settings.optimisation.batch_size,
         steps=length.steps,
         measured=measured,
         seconds_per_step=pace.step,
@@ -137,7 +137,7 @@ def make_plan(parts: Parts, scale: Scale | None = None) -> Plan:
         bytes_per_image=per_image,
         bytes_per_second=per_image * length.images_per_second,
         sizes=sizes,
-        cache_gib=settings.cached_views * images * view / 2**30 if cached else 0.0,
+        cache_gib=settings.data.cached_views * images * view / 2**30 if cached else 0.0,
         cache_seconds=_cache_seconds(parts, scale, images) if cached and cache is None else 0.0,
         memory_gib=peak_memory(parts.device) / 2**30,
         precision=parts.precision,
@@ -162,8 +162,8 @@ def plan_of(settings: PlanConfig, scale: Scale, *, device: torch.device) -> Plan
 def _training_cost(parts: Parts) -> TrainingCost:
     """Multiply-adds for one image, the teacher's included unless its embeddings are cached."""
     settings, student = parts.settings, parts.inheritance.student
-    choices = sorted({student.config.focusing.tokens, *settings.elastic}) if settings.elastic else [None]
-    teacher = None if settings.cache_teacher is not None else parts.teacher
+    choices = sorted({student.config.focusing.tokens, *settings.network.elastic}) if settings.network.elastic else [None]
+    teacher = None if settings.data.cache_teacher is not None else parts.teacher
     return measure_training_cost(student, teacher, parts.size, tokens=choices)
 
 
@@ -172,7 +172,7 @@ def _pace(parts: Parts, scale: Scale, cost: TrainingCost, measured: Measured, he
     if scale.device_tflops is None:
         return Pace(step=measured.step, held_out=held_out * measured.held_out_image, saving=measured.saving)
     return Pace(
-        step=_assumed_seconds(scale, cost.total * parts.settings.batch_size),
+        step=_assumed_seconds(scale, cost.total * parts.settings.optimisation.batch_size),
         held_out=_assumed_seconds(scale, cost.student_forward * held_out),
         saving=measured.saving,
     )
@@ -188,8 +188,8 @@ def _held_out(parts: Parts, images: int) -> int:
     """Views that progress is measured on; the share of images that are not there yet is as many as asked for."""
     settings = parts.settings
     if parts.held_out:
-        return len(parts.held_out) * max(1, settings.eval_views)
-    return min(settings.holdout_limit, round(settings.holdout * images)) * max(1, settings.eval_views)
+        return len(parts.held_out) * max(1, settings.data.eval_views)
+    return min(settings.data.holdout_limit, round(settings.data.holdout * images)) * max(1, settings.data.eval_views)
 
 
 def _bytes_per_image(parts: Parts, scale: Scale) -> float:
@@ -212,10 +212,10 @@ def _ready_cache(parts: Parts) -> ViewCache | None:
 
 def _cache_seconds(parts: Parts, scale: Scale, images: int) -> float:
     """Time that the teacher takes for all views that are still to be cached."""
-    views = parts.settings.cached_views * images
+    views = parts.settings.data.cached_views * images
     if scale.device_tflops is not None:
         return _assumed_seconds(scale, views * measure_cost(parts.teacher, parts.size).multiply_adds)
-    return views / parts.settings.batch_size * time_teacher(parts)
+    return views / parts.settings.optimisation.batch_size * time_teacher(parts)
 
 
 def _device_name(device: torch.device) -> str:
@@ -227,7 +227,7 @@ def _device_name(device: torch.device) -> str:
 
 def _assumptions(parts: Parts, scale: Scale, measured: Measured) -> Iterator[str]:
     """What the figures rest on."""
-    settings = parts.settings
+    each = parts.settings.optimisation.batch_size
     if scale.device_tflops is not None:
         yield (
             f"Not measured: a device of {scale.device_tflops:g} TFLOP/s, {scale.utilisation:.0%} of it reached by matrix "
@@ -238,13 +238,13 @@ def _assumptions(parts: Parts, scale: Scale, measured: Measured) -> Iterator[str
     together = "perfect scaling" if scale.efficiency == 1 else f"{scale.efficiency:.0%} of perfect scaling"
     if scale.devices > 1:
         yield (
-            f"{scale.devices} devices, {together}: {settings.batch_size} images a step on each, so that bootstrap takes "
-            f"--batch-size {settings.batch_size * scale.devices}. Writing stops all of them."
+            f"{scale.devices} devices, {together}: {each} images a step on each, so that bootstrap takes "
+            f"--batch-size {each * scale.devices}. Writing stops all of them."
         )
     yield from _assumptions_of_reading(parts, scale, measured)
     yield "Checkpoints are written as fast as to this machine's temporary folder."
     yield "Not counted: starting, the measurement before the first step, and the pictures at the end."
-    if settings.cache_teacher is not None:
+    if parts.settings.data.cache_teacher is not None:
         yield "The cache of views is made by one device, before; reading the images for it is not counted."
 
 
@@ -253,7 +253,7 @@ def _assumptions_of_reading(parts: Parts, scale: Scale, measured: Measured) -> I
         yield "Steps were timed on random images: reading has to keep up with them."
     elif scale.device_tflops is not None:
         yield "Reading has to keep up with that device; what it makes here is measured."
-    elif parts.settings.cache_teacher is None:
+    elif parts.settings.data.cache_teacher is None:
         yield "Steps were timed with images read from --data, by processes that share the processor with the training."
-    if parts.settings.cache_teacher is None and scale.bytes_per_image is None and not parts.train:
+    if parts.settings.data.cache_teacher is None and scale.bytes_per_image is None and not parts.train:
         yield f"An image file has {ASSUMED_BYTES_PER_IMAGE / 1000:.0f} kB, as those of ImageNet have."

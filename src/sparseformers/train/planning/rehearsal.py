@@ -52,7 +52,7 @@ class StepParts:
     backward: float
     """The gradients."""
     optimiser: float
-    """Clipping, the step itself, and the average of the weights if one is kept."""
+    """Clipping, and the step itself."""
 
 
 @dataclass(frozen=True)
@@ -101,26 +101,26 @@ def rehearse(parts: Parts, *, seconds: float, cache: ViewCache | None = None) ->
 def random_images(parts: Parts) -> Tensor:
     """A batch of noise on the device of the training: B x 3 x H x W in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(parts.settings.batch_size, 3, *parts.size, generator=generator).to(parts.device)
+    return torch.rand(parts.settings.optimisation.batch_size, 3, *parts.size, generator=generator).to(parts.device)
 
 
 def time_teacher(parts: Parts) -> float:
     """Median seconds that the teacher takes for a batch."""
     images, dtype = random_images(parts), autocast_dtype(parts.precision)
-    with_tokens = parts.settings.token_weight > 0
+    with_tokens = parts.settings.optimisation.token_weight > 0
     return _median(lambda: teacher_targets(parts.teacher, images, dtype, with_tokens=with_tokens), parts)
 
 
 def _reads(parts: Parts) -> bool:
     """Whether steps decode image files."""
-    return bool(parts.train) and parts.settings.cache_teacher is None
+    return bool(parts.train) and parts.settings.data.cache_teacher is None
 
 
 def _batches(parts: Parts, images: Tensor, cache: ViewCache | None) -> Iterable[Batch] | None:
     """What to learn from in the place of the training's own stream; None for that."""
     if _reads(parts) or cache is not None:
         return None
-    if parts.settings.cache_teacher is None:
+    if parts.settings.data.cache_teacher is None:
         return itertools.repeat(Batch(images, torch.zeros(len(images), dtype=torch.int64), ()))
     made_up = _made_up_cache(parts)
     return made_up.batches(SampleStream(made_up.images.shape[1], batch_size=len(images), seed=0, total=None))
@@ -165,7 +165,7 @@ def _drain(steps: Iterator[object], *, fewest: int, seconds: float) -> float:
 def _time_parts(parts: Parts, step: TrainingStep, images: Tensor) -> StepParts:
     """The parts of a step one by one, each the median of several."""
     works = dict(StepInParts(step, images).parts)
-    if parts.settings.cache_teacher is not None:
+    if parts.settings.data.cache_teacher is not None:
         del works["teacher"]
     rounds = [[seconds_of(work, parts.device) for work in works.values()] for _ in range(1 + FEWEST_STEPS)]
     medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
@@ -175,17 +175,17 @@ def _time_parts(parts: Parts, step: TrainingStep, images: Tensor) -> StepParts:
 def _time_reading(parts: Parts, seconds: float) -> float:
     """Images a second that the reading processes make when nothing else is done."""
     settings = parts.settings
-    stream = SampleStream(parts.order, batch_size=settings.batch_size, seed=settings.seed, total=None)
+    stream = SampleStream(parts.order, batch_size=settings.optimisation.batch_size, seed=settings.optimisation.seed, total=None)
     loader = iter(training_loader(parts.training_views(), stream, workers=parts.workers))
     _drain(loader, fewest=1 + parts.workers * BATCHES_AHEAD, seconds=0.0)
-    return settings.batch_size / _drain(loader, fewest=FEWEST_STEPS, seconds=seconds)
+    return settings.optimisation.batch_size / _drain(loader, fewest=FEWEST_STEPS, seconds=seconds)
 
 
 def _time_held_out(parts: Parts, accelerator: Accelerator) -> tuple[HeldOut, float]:
     """Some of the held-out images, or noise in their place, and the seconds of a measurement for each of them."""
     settings = parts.settings
     if parts.held_out:
-        some = thin(parts.held_out, max(2, HELD_OUT_BATCHES * settings.batch_size))
+        some = thin(parts.held_out, max(2, HELD_OUT_BATCHES * settings.optimisation.batch_size))
         held_out = HeldOut(dataclasses.replace(parts, held_out=some), SkippedImages(), accelerator)
     else:
         held_out = _HeldOutNoise(parts, SkippedImages(), accelerator)

@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 from sparseformers.errors import SparseFormersError
-from sparseformers.train.config import BootstrapConfig
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.settings import BootstrapConfig
 
 
 def launch() -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparseformers.files import printable
-from sparseformers.train.config import BootstrapConfig
+from sparseformers.settings import to_dict
 from sparseformers.train.report.collect import RunContent
+from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.summary import Costs
 
 MOST_MEASUREMENTS = 40
@@ -153,19 +153,20 @@ def skipped(content: RunContent) -> Table:
 
 def settings(content: RunContent) -> Table:
     """What was asked for; what differs from the default stands out."""
-    defaults = {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(BootstrapConfig)
-    }
+    defaults = to_dict(BootstrapConfig.of(teacher="", data=[""]))
     rows = [
-        Row(printable(name), (Cell(value_text(value)),), marked=_plain(defaults.get(name, dataclasses.MISSING)) != value)
-        for name, value in content.settings.items()
+        Row(printable(name), (Cell(value_text(value)),), marked=group_defaults.get(name) != value or name in ("teacher", "data"))
+        for group_defaults, group in _groups(defaults, content.settings)
+        for name, value in group.items()
     ]
     return Table(("setting", "value"), tuple(rows[:MOST_VALUES]), "Bold: other than the default.")
 
 
-def _plain(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
+def _groups(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The defaults and the values of each group of settings; a run of version 0.1 has one group of all."""
+    if any(not isinstance(group, Mapping) for group in settings.values()):
+        return [({name: value for group in defaults.values() for name, value in group.items()}, settings)]
+    return [(defaults.get(name, {}), group) for name, group in settings.items()]
 
 
 def resolved(content: RunContent) -> Table:
