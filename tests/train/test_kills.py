@@ -66,7 +66,7 @@ def same_end(whole: Path, killed: Path) -> None:
     states = [json.loads((out / "checkpoints" / last / "state.json").read_text()) for out in (whole, killed)]
     for state in states:
         state["training"].pop("seconds")
-        state["settings"].pop("workers")
+        state["settings"]["run"].pop("workers")
         state.pop("random")  # what the operating system seeded Python's and numpy's generators with
     assert states[0] == states[1]
     assert [path.name for path in RunFolder(killed).checkpoint_folders()][-1] == last

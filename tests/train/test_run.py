@@ -60,7 +60,7 @@ def test_bootstrap__writes_the_run_folder(settings: BootstrapConfig, tmp_path: P
     assert files_of(out) == RUN_FILES
     assert summary.samples == 24
     config = json.loads((out / "config.json").read_text())
-    assert config["settings"]["samples"] == 24
+    assert config["settings"]["optimisation"]["samples"] == 24
     assert config["resolved"]["precision"] == "fp32"
     assert config["resolved"]["shares"] == {"truncate": 2, "tune": 2, "freeze": 2}
     assert len(config["resolved"]["teacher_fingerprint"]) == 64

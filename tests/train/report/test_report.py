@@ -166,7 +166,7 @@ def test_report__shows_rois_of_the_start_the_middle_and_the_end(finished: RunFol
 def test_report__has_the_whole_configuration(finished: RunFolder, page: Element) -> None:
     content = json.loads(finished.config.read_text())
     shown = dict(tuple(row) for row in page.by_id("settings").rows()[1:])
-    assert list(shown) == list(content["settings"])
+    assert list(shown) == [name for group in content["settings"].values() for name in group]
     assert (shown["samples"], shown["lr"], shown["tokens"], shown["compile"]) == ("24", "0.003", "-", "no")
     marked = {row.all("th")[0].text for row in page.by_id("settings").all("tr") if row.attributes.get("class") == "marked"}
     assert {"samples", "teacher", "lr", "data"} < marked
@@ -187,7 +187,8 @@ def test_write_report__again_gives_the_same_page(finished: RunFolder, tmp_path: 
 
 def test_write_report__needs_neither_teacher_nor_data_nor_model(copy: RunFolder, page: Element) -> None:
     content = json.loads(copy.config.read_text())
-    content["settings"] |= {"teacher": "timm:gone@/nowhere/teacher.safetensors", "data": ["/nowhere"], "eval_data": ["/nowhere"]}
+    content["settings"]["network"]["teacher"] = "timm:gone@/nowhere/teacher.safetensors"
+    content["settings"]["data"] |= {"data": ["/nowhere"], "eval_data": ["/nowhere"]}
     copy.config.write_text(json.dumps(content))
     copy.model.unlink()
     shutil.rmtree(copy.checkpoints)
