@@ -1,7 +1,8 @@
 # `make demo` and `make test` work on a fresh clone; `make help` lists the rest.
 
+# Another Python has an environment of its own: make test PYTHON=python3.10
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 # Processes that the tests are spread over.
 WORKERS ?= 2
 # Further options of pytest, such as --durations=30.

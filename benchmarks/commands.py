@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for bad usage or input.
     """
     try:
-        command: Command = tyro.cli(Command, prog="python -m benchmarks", description=__doc__, args=arguments)  # type: ignore[arg-type]
+        command: Command = tyro.cli(Command, prog="python -m benchmarks", description=__doc__, args=arguments)
         command.run()
     except SparseFormersError as error:
         text = f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}"
