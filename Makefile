@@ -18,7 +18,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types imports check clean
+.PHONY: help demo test test-slow docs lint format types imports check clean
 .PHONY: bench-recipes bench-table1 bench-speed bench-targets gpu-check
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
@@ -34,6 +34,10 @@ test: $(VENV)/.dev $(VENV)/.teacher ## Run the tests, but for the slow ones
 
 test-slow: $(VENV)/.dev $(VENV)/.teacher ## Run the slow tests
 	$(PYTEST) -m slow -q $(PYTEST_ARGS)
+
+docs: $(VENV)/.dev ## Build the documentation site into build/site; a broken link is an error
+	$(BIN)/python docs/options.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: $(VENV)/.dev ## Check style and formatting
 	$(BIN)/ruff check
