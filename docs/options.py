@@ -1,7 +1,7 @@
 """Writes the table of every option of ``bootstrap`` into ``docs/bootstrap.md``, from the settings themselves.
 
-    python docs/options.py           # writes it
-    python docs/options.py --check   # fails where the page is not what it would write
+python docs/options.py           # writes it
+python docs/options.py --check   # fails where the page is not what it would write
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def options() -> str:
     for group in dataclasses.fields(BootstrapConfig):
         kind = kinds[group.name]
         sentences = documented(kind)
-        lines += [f"### {(kind.__doc__ or group.name).splitlines()[0].rstrip('.')}", "", "| option | default | |", "|---|---|---|"]
+        title = (kind.__doc__ or group.name).splitlines()[0].rstrip(".")
+        lines += [f"### {title}", "", "| option | default | |", "|---|---|---|"]
         for field in dataclasses.fields(kind):
             if "Suppress" not in str(field.type):  # set by a recipe alone
                 text = sentences.get(field.name, "").replace("|", "\\|").replace("``", "`")
