@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SparseFormersError(Exception):
@@ -44,20 +47,6 @@ class RunError(SparseFormersError):
     """A run folder is in use, or is not one."""
 
 
-class ProcessEndedError(RunError):
-    """One of several processes has ended, so the others do.
-
-    Args:
-        problem: one sentence on what is wrong, with the number of the process.
-        remedy: one sentence on what to do about it.
-        speaks: whether this process is the one that is to tell the user.
-    """
-
-    def __init__(self, problem: str, remedy: str, *, speaks: bool = True) -> None:
-        super().__init__(problem, remedy)
-        self.speaks = speaks
-
-
 class NonFiniteLossError(SparseFormersError):
     """The loss became NaN or infinite; no optimiser step was made from it."""
 
@@ -85,3 +74,27 @@ def shorten(names: Iterable[str], *, limit: int = 10) -> str:
     listed = sorted(names)
     rest = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class RunStopped(KeyboardInterrupt):
+    """A run was asked to stop, and did, with its state saved.
+
+    Args:
+        path: the run folder.
+        samples: images seen.
+        by: the signal that asked.
+    """
+
+    def __init__(self, path: Path, *, samples: int, by: signal.Signals) -> None:
+        super().__init__(f"stopped by {by.name} after {samples:,} images")
+        self.path, self.samples, self.by = path, samples, by
+
+    @property
+    def exit_code(self) -> int:
+        """Of the program: 130 after Ctrl-C, as shells have it, and 0 after SIGTERM, for all is well."""
+        return 130 if self.by == signal.SIGINT else 0
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on."""
+        return f"sparseformers resume {shlex.quote(str(self.path))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -12,26 +13,15 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 LONGEST_WAIT = timedelta(minutes=30)
-"""How long processes wait for one that is alive but does not come; those that end are noticed at once."""
+"""How long processes wait for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
 
 Choice = TypeVar("Choice")
 
 
 def process_state() -> PartialState:
     """Accelerate's state of this process; joins the others where there are any."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and not torch.distributed.is_initialized():
-        _join_again()
     # Without being told, accelerate does not join processes of a machine without an accelerator.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
-
-
-def _join_again() -> None:
-    """Joins processes that a launcher has started again: what they left in its store before would have them wait for nothing."""
-    accelerator = torch.accelerator.current_accelerator()
-    backend = torch.distributed.get_default_backend_for_device(accelerator or torch.device("cpu"))
-    store, rank, processes = next(torch.distributed.rendezvous("env://", timeout=LONGEST_WAIT))
-    attempt = torch.distributed.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    torch.distributed.init_process_group(backend, store=attempt, rank=rank, world_size=processes, timeout=LONGEST_WAIT)
 
 
 def make_accelerator() -> Accelerator:
@@ -44,6 +34,34 @@ def make_accelerator() -> Accelerator:
 def process_number() -> int:
     """Which of the processes of a launcher this is, from 0; known before they are joined."""
     return int(os.environ.get("RANK", "0"))
+
+
+def recorded(work: Callable[[], None]) -> Callable[[], None]:
+    """Work that leaves its error to torchrun, which ends the other processes and tells which one was the first to fail."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return work
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(work)
+
+
+def launch() -> str | None:
+    """What tells the launcher of this process from others, the same after it has restarted it; None without one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    # A launcher that was given no name is known by its process, which is this one's parent.
+    return f"{socket.gethostname()}/{os.getppid()}" if name == "none" else name
+
+
+def is_restarted() -> bool:
+    """Whether a launcher has started this process again after one of them has failed (torchrun --max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def agreed(value: float, accelerator: Accelerator) -> float:
+    """The largest of all processes' values, so that all of them take the same decisions from it."""
+    if accelerator.num_processes == 1:
+        return value
+    return float(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
 
 
 def leave_processes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,3 +72,8 @@ def command(arguments: Sequence[str], seen: Path | None = None, accidents: Seque
 
     Trainer._count = counted  # type: ignore[method-assign]
     return main(arguments)
+
+
+if __name__ == "__main__":  # under torchrun: the accident, then the command line
+    kind, samples, rank, once, *given = sys.argv[1:]
+    sys.exit(command(given, accidents=[Accident(kind, int(samples), (int(rank),), Path(once))]))  # type: ignore[arg-type]

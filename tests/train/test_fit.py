@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sparseformers.train.processes.stopping import RunStopped
 
 from sparseformers.data import Batch, SampleStream, images_on, training_loader
 from sparseformers.errors import ConfigError, DataError
@@ -16,7 +17,6 @@ from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, resume, trainer
 from sparseformers.train.fit import fit_front
 from sparseformers.train.objective import unexplained_variance
-from sparseformers.train.processes.stopping import RunStopped
 from sparseformers.train.setup import gather_parts
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher

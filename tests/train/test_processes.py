@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -187,3 +188,47 @@ def test_launchers__two_processes_agree_with_one(tmp_path: Path, arguments: list
     assert RunFolder(tmp_path / "two").read_config()["resolved"]["processes"] == 2
     assert finished.stdout.count("held-out centred cosine") == 1 + 3
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def under_torchrun(folder: Path, accident: str, arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, of which the second has an accident after 12 images, once."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options, "-m", "tests.train.ranks_work"]
+    return subprocess.run(
+        [sys.executable, *launcher, accident, "12", "1", str(folder / "once"), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accident", "told"), [("killed", "Signal 9 (SIGKILL)"), ("error", "The photographs are gone."), ("bug", "no such thing")]
+)
+def test_torchrun__when_one_ends_the_others_do_and_the_run_goes_on(
+    tmp_path: Path, arguments: list[str], accident: str, told: str
+) -> None:
+    run = tmp_path / "run"
+    began = time.monotonic()
+    failed = under_torchrun(tmp_path, accident, [*arguments, "--checkpoint-every", "1steps", "--out", str(run)])
+    assert failed.returncode == 1
+    assert time.monotonic() - began < 60
+    assert "Root Cause" in failed.stderr
+    root_cause = failed.stderr.split("Root Cause")[1]
+    assert told in root_cause
+    assert "rank      : 1" in root_cause
+    finish(begin(tmp_path, "run", 1, ["resume", str(run)]))
+    assert len(entries(run, "train")) == -(-SAMPLES // 6)
+
+
+@pytest.mark.slow
+def test_torchrun__max_restarts_goes_on(tmp_path: Path, arguments: list[str]) -> None:
+    arguments = [*arguments, "--checkpoint-every", "1steps"]
+    run = tmp_path / "run"
+    finished = under_torchrun(tmp_path, "killed", [*arguments, "--out", str(run)], "--max-restarts=1")
+    assert finished.returncode == 0, finished.stderr
+    assert "resumed from" in (run / "train.log").read_text(encoding="utf-8")
+    finish(begin(tmp_path, "whole", 2, [*arguments, "--out", str(tmp_path / "whole")]))
+    assert_same(tmp_path / "whole", run, weights=0)

@@ -26,9 +26,8 @@ from sparseformers.cli.resume import Resume
 from sparseformers.cli.status import Status
 from sparseformers.cli.view import View
 from sparseformers.cli.visualize import Visualize
-from sparseformers.errors import ProcessEndedError, SparseFormersError
-from sparseformers.processes import leave_processes, process_number
-from sparseformers.train.processes.stopping import RunStopped
+from sparseformers.errors import RunStopped, SparseFormersError
+from sparseformers.processes import leave_processes, process_number, recorded
 
 DESCRIPTION = """Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels.
 
@@ -38,8 +37,6 @@ Which version this is: sparseformers --version
 
 BAD_USAGE = 2
 """Exit code for what the user can mend."""
-PROCESS_ENDED = 1
-"""Exit code where another process of the training has ended."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -68,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 1 where another process has ended,
-        130 after Ctrl-C.
+        The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] == "--version":
@@ -84,12 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=expand_recipe(given),
             console_outputs=speaks,
         )
-        command.run()
+        recorded(command.run)()
         leave_processes()
-    except ProcessEndedError as error:
-        if error.speaks:
-            print_error(error)
-        return PROCESS_ENDED
     except SparseFormersError as error:
         if speaks:
             print_error(error)

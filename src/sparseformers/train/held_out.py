@@ -36,7 +36,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference
 from sparseformers.rois import cells, initial_grid
 from sparseformers.teachers import Teacher
-from sparseformers.train.processes.sharding import is_sharded
+from sparseformers.train.processes import is_sharded
 from sparseformers.train.setup import Parts
 
 LARGEST_BATCH = 64

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from sparseformers.errors import RunStopped, SparseFormersError
 from sparseformers.modes import resolve_precision
-from sparseformers.processes import chosen_by_first, make_accelerator, process_state
+from sparseformers.processes import chosen_by_first, is_restarted, launch, make_accelerator, process_state
 from sparseformers.settings import to_dict
 from sparseformers.train.cache.make import prepare_cache, require_room
 from sparseformers.train.callbacks import Callback, attached
@@ -26,10 +28,7 @@ from sparseformers.train.checkpoints.state import random_state_in
 from sparseformers.train.fit import fit_front
 from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
 from sparseformers.train.metrics import MetricsLog, chosen_trackers
-from sparseformers.train.processes.peers import Peers, together
-from sparseformers.train.processes.restart import is_restart, launch
-from sparseformers.train.processes.sharding import unsharded
-from sparseformers.train.processes.stopping import StopSignals
+from sparseformers.train.processes import StopSignals, unsharded
 from sparseformers.train.recipe import changed
 from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
@@ -71,19 +70,10 @@ def bootstrap(
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    with together(make_accelerator()) as peers:
-        return _bootstrap(settings.absolute(), Path(out), peers, overwrite=overwrite, teacher=teacher, console=console)
-
-
-def _bootstrap(
-    settings: BootstrapConfig, out: Path, peers: Peers, *, overwrite: bool, teacher: nn.Module | None, console: Console | None
-) -> RunSummary:
-    """As :func:`bootstrap`, in each process."""
-    accelerator = make_accelerator()
+    settings, out, accelerator = settings.absolute(), Path(out), make_accelerator()
     chosen_trackers(settings.run.trackers)
-    restarted = chosen_by_first(lambda: is_restart(out, settings), accelerator)
-    if restarted:
-        return _resume(out, peers, {}, console)
+    if chosen_by_first(lambda: is_restarted() and _is_run_of(out, settings), accelerator):
+        return resume(out, console=console)
     if accelerator.is_main_process:  # before anything is loaded
         RunFolder.refuse(out, overwrite=overwrite)
     precision = chosen_by_first(lambda: resolve_precision(settings.optimisation.precision, accelerator.device), accelerator)
@@ -95,7 +85,16 @@ def _bootstrap(
         if accelerator.is_main_process:
             run.write_config(to_dict(settings), resolved_choices(parts))
         accelerator.wait_for_everyone()
-        return _train(parts, run, peers, _console(console, accelerator))
+        return _train(parts, run, _console(console, accelerator))
+
+
+def _is_run_of(out: Path, settings: BootstrapConfig) -> bool:
+    """Whether the run at ``out`` has these settings and was begun by the launcher of this process."""
+    try:
+        run = RunFolder.existing(out)
+        return run.read_config()["resolved"].get("launch") == launch() and run.settings() == settings
+    except SparseFormersError:
+        return False
 
 
 def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, console: Console | None = None) -> RunSummary:
@@ -114,21 +113,15 @@ def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, consol
         SparseFormersError: of another kind, if teacher or images are not those of the run.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    with together(make_accelerator()) as peers:
-        return _resume(Path(path), peers, changes or {}, console)
-
-
-def _resume(path: Path, peers: Peers, changes: Mapping[str, Any], console: Console | None) -> RunSummary:
-    """As :func:`resume`, in each process."""
-    run = RunFolder.existing(path)
+    run = RunFolder.existing(Path(path))
     (there, note), content = run.settings_and_note(), run.read_config()
-    settings = changed(there, changes, where="--set of this resume")
+    settings = changed(there, changes or {}, where="--set of this resume")
     changes_told = [*([note] if note else []), *refuse_changes(there, settings)]
     accelerator = make_accelerator()
     console = _console(console, accelerator)
     chosen_trackers(settings.run.trackers)
     with _held(run, accelerator):
-        return _go_on(run, settings, changes_told, peers, console, content["resolved"])
+        return _go_on(run, settings, changes_told, console, content["resolved"])
 
 
 def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
@@ -140,13 +133,12 @@ def _go_on(
     run: RunFolder,
     settings: BootstrapConfig,
     changes: Sequence[str],
-    peers: Peers,
     console: Console,
     resolved: Mapping[str, Any],
 ) -> RunSummary:
     """Trains from the newest whole checkpoint, unless the run is at its end."""
     accelerator = make_accelerator()
-    with run.logging(peers.process) as logger, run.room_required():
+    with run.logging(accelerator.process_index) as logger, run.room_required():
         finished = run.is_finished
         found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
         if accelerator.is_main_process and not finished:
@@ -160,7 +152,7 @@ def _go_on(
                 ReportPage(run, console).on_end()
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
-    return _train(parts, run, peers, console, resumed=True, snapshot=snapshot)
+    return _train(parts, run, console, resumed=True, snapshot=snapshot)
 
 
 def _console(console: Console | None, accelerator: Accelerator) -> Console:
@@ -216,7 +208,6 @@ def _cache_choice(parts: Parts) -> dict[str, str] | None:
 def _train(
     parts: Parts,
     run: RunFolder,
-    peers: Peers,
     console: Console,
     *,
     resumed: bool = False,
@@ -225,9 +216,9 @@ def _train(
     accelerator = make_accelerator()
     writes = accelerator.is_main_process
     with (
-        run.logging(peers.process) as logger,
+        run.logging(accelerator.process_index) as logger,
         Heartbeat(run.heartbeat, writes=writes) as heartbeat,
-        peers.recorded(logger),
+        _logged(logger, writes=writes),
         run.room_required(),
     ):
         cache = prepare_cache(parts, accelerator, console)
@@ -246,10 +237,14 @@ def _train(
             callbacks += [RecordHeldOut(HeldOutRecord(run.held_out)), Pictures(run), Card(run), ReportPage(run, console)]
         with attached(callbacks):
             with (
+                warnings.catch_warnings(),
                 StopSignals(speaks=writes) as signals,
                 random_state_of(random_state, accelerator.device),
                 trainer.checkpointer,
             ):
+                warnings.filterwarnings(
+                    "ignore", message="FSDP2-wrapped module .* returned a view"
+                )  # nothing is changed in place
                 alignment = trainer.train(callbacks, signals)
             parts = unsharded(parts)
             summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))
@@ -257,3 +252,24 @@ def _train(
                 callback.on_end(parts, summary)
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)
     return summary
+
+
+@contextmanager
+def _logged(logger: logging.Logger, *, writes: bool) -> Iterator[None]:
+    """Writes down what ends the training within the context.
+
+    Args:
+        logger: of the run.
+        writes: whether this is the main process; the others write down what nobody foresaw.
+    """
+    try:
+        yield
+    except RunStopped as stopped:
+        if writes:
+            logger.info("%s", stopped)
+        raise
+    except BaseException as error:
+        foreseen = isinstance(error, SparseFormersError | KeyboardInterrupt)
+        if writes or not foreseen:
+            logger.error("stopped: %s: %s", type(error).__name__, error, exc_info=None if foreseen else error)
+        raise

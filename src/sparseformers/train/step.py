@@ -15,7 +15,7 @@ from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
-from sparseformers.processes import summed
+from sparseformers.processes import agreed, summed
 from sparseformers.teachers import Teacher
 from sparseformers.train.compiling import CompiledForBatches, compile_errors
 from sparseformers.train.gradients import clip, fetched, group_norms, total_norm
@@ -184,10 +184,3 @@ def stand_in(parts: Parts) -> Batch:
     """One image of noise for a process that has none to learn from: it has to take part in the step, and weighs nothing."""
     image = torch.rand(1, 3, *parts.size, generator=torch.Generator().manual_seed(0))
     return Batch(image, torch.empty(0, dtype=torch.int64), ())
-
-
-def agreed(value: float, accelerator: Accelerator) -> float:
-    """The largest of all processes' values, so that all of them take the same decisions from it."""
-    if accelerator.num_processes == 1:
-        return value
-    return float(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sparseformers.data import Batch, SampleStream, training_loader
-from sparseformers.errors import DataError
+from sparseformers.errors import DataError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.modes import gradient_scaler
+from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
 from sparseformers.train.bad_images import BadImages
 from sparseformers.train.cache.views import ViewCache
@@ -27,11 +28,10 @@ from sparseformers.train.metrics import Meters
 from sparseformers.train.non_finite import NonFiniteSteps
 from sparseformers.train.objective import DENSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
-from sparseformers.train.processes.sharding import gathered, is_sharded, shard
-from sparseformers.train.processes.stopping import RunStopped, StopSignals
+from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.step import TrainingStep, agreed
+from sparseformers.train.step import TrainingStep
 
 
 class Trainer:
@@ -241,7 +241,7 @@ class Trainer:
 
     def _save_models(self, score: float | None = None) -> None:
         """Saves the model, and as the best one, too, if no other had so high a ``score``."""
-        weights = gathered(self.student.state_dict(), keep=self.accelerator.is_main_process)
+        weights = weights_of(self.student)
         if self.accelerator.is_main_process:
             provenance = self.parts.inheritance.provenance
             save(self.student, self.run.model, provenance=provenance, weights=weights)
@@ -253,7 +253,10 @@ class Trainer:
 
     def _stateful(self) -> Mapping[str, Stateful]:
         """What has a state of its own, by name; each name is a part of a checkpoint."""
-        stateful: dict[str, Stateful] = {"student": StudentState(self.student), "optimiser": OptimiserState(self.optimiser)}
+        stateful: dict[str, Stateful] = {
+            "student": StudentState(self.student),
+            "optimiser": OptimiserState(self.student, self.optimiser),
+        }
         stateful.update(meters=self.meters, scaler=self.scaler, non_finite=self.non_finite)
         return stateful
 

@@ -21,7 +21,7 @@ from sparseformers.train.checkpoints.checkpoint import Snapshot
 from sparseformers.train.checkpoints.interval import Place
 from sparseformers.train.checkpoints.packing import Stateful, pack, unpack
 from sparseformers.train.checkpoints.random_state import random_state
-from sparseformers.train.processes.sharding import gathered, load_optimiser, load_student
+from sparseformers.train.processes import load_moments, load_weights, moments_of, weights_of
 from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
 
@@ -54,27 +54,26 @@ class StudentState:
     """A student's weights, whole ones, also where it is sharded."""
 
     student: SparseFormer
-    """Whose."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        return self.student.state_dict()
+        return weights_of(self.student)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        load_student(self.student, state)
+        load_weights(self.student, state)
 
 
 @dataclass(frozen=True)
 class OptimiserState:
     """An optimiser's moments and rates, whole ones, also where the student is sharded."""
 
+    student: SparseFormer
     optimiser: torch.optim.Optimizer
-    """Whose."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        return self.optimiser.state_dict()
+        return moments_of(self.student, self.optimiser)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        load_optimiser(self.optimiser, state)
+        load_moments(self.student, self.optimiser, state)
 
 
 def identity_of(parts: Parts) -> dict[str, Any]:
@@ -115,13 +114,12 @@ def collect(
         The whole snapshot in the main process; its tensors are those that the training goes on changing.
     """
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in stateful}
-    whole = {name: gathered(part.state_dict(), keep=accelerator.is_main_process) for name, part in stateful.items()}
     content = {
         **identity,
         "training": to_dict(state),
         "skipped": skipped.state_dict(),
         "random": gather_object([random_state(accelerator.device)]),
-        "parts": {name: pack(part, tensors[name]) for name, part in whole.items()},
+        "parts": {name: pack(part.state_dict(), tensors[name]) for name, part in stateful.items()},
     }
     return Snapshot(content, {name: named for name, named in tensors.items() if named})
 
