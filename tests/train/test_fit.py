@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from sparseformers.train.processes.stopping import RunStopped
 
 from sparseformers.data import Batch, SampleStream, images_on, training_loader
-from sparseformers.errors import ConfigError, DataError
+from sparseformers.errors import ConfigError, DataError, RunStopped
 from sparseformers.inheritance.coarse import CoarseTokens
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, resume, trainer
