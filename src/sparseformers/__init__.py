@@ -24,9 +24,15 @@ from sparseformers.exporting import ExportConfig, ExportSummary, export
 from sparseformers.import_hooks import install as _install_import_hooks
 from sparseformers.inference import FoldedEmbedding, FoldedSparseFormer, fold, fold_embedding, pack_weights
 from sparseformers.integrations.hub import SparseFormer
-from sparseformers.integrations.open_clip_visual import as_open_clip_visual
-from sparseformers.integrations.public import create_model, inherit, load, load_official, open_model
-from sparseformers.integrations.vision_tower import as_vision_tower
+from sparseformers.integrations.public import (
+    as_open_clip_visual,
+    as_vision_tower,
+    create_model,
+    inherit,
+    load,
+    load_official,
+    open_model,
+)
 from sparseformers.model import SparseFormerOutput
 from sparseformers.named import named_config
 from sparseformers.saving import save

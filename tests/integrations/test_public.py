@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 import sparseformers
 from sparseformers.config import FocusingConfig, OriginalFocusingConfig
-from sparseformers.errors import ConfigError, RunError, WeightsError
+from sparseformers.errors import ConfigError, RunError, TeacherError, WeightsError
 from sparseformers.released import load_official
 from tests.model.small import small_model
 from tests.released.reference import small_weights
+from tests.tiny import write_teacher
 
 
 @pytest.mark.parametrize(("name", "kind"), [("v1", OriginalFocusingConfig), ("bootstrapped_clip", FocusingConfig)])
@@ -60,3 +61,24 @@ def test_what_is_no_student(tmp_path: Path) -> None:
         sparseformers.open_model("bundled")
     with pytest.raises(RunError, match=r"no run folder, model file or released model 'sf_base'\. Did you mean .*'sf_base_clip'"):
         sparseformers.open_model("sf_base")
+
+
+def test_inherits_from_a_name_a_network_or_a_teacher(tmp_path: Path) -> None:
+    name = write_teacher(tmp_path / "teacher.safetensors")
+    teacher = sparseformers.load_teacher(name)
+    students = [sparseformers.inherit(given, tokens=9).student.eval() for given in (name, teacher.network, teacher)]
+    images = torch.rand(1, 3, 64, 64)
+    for student in students[1:]:
+        assert isinstance(student, sparseformers.SparseFormer)
+        assert torch.equal(student(images).embedding, students[0](images).embedding)
+    with pytest.raises(TeacherError, match=r"A teacher is a name or a network \(a torch.nn.Module\), not int\."):
+        sparseformers.inherit(3)  # type: ignore[arg-type]
+
+
+def test_hosts_take_a_student_by_its_path(tmp_path: Path) -> None:
+    sparseformers.save(small_model(), tmp_path / "model.safetensors")
+    assert sparseformers.as_vision_tower(str(tmp_path)).config.image_seq_length == 6
+    assert sparseformers.as_open_clip_visual(tmp_path).student.config == small_model().config
+    for host in (sparseformers.as_vision_tower, sparseformers.as_open_clip_visual):
+        with pytest.raises(ConfigError, match=r"A student is a SparseFormer, or the name of one, not Linear\."):
+            host(torch.nn.Linear(2, 2))  # type: ignore[operator]

@@ -12,7 +12,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseformers.config import FocusingConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
@@ -21,7 +21,7 @@ from sparseformers.inheritance.provenance import Provenance
 from sparseformers.inheritance.report import InheritReport, report_on
 from sparseformers.inheritance.shares import Shares, split_depth
 from sparseformers.model import SparseFormer
-from sparseformers.teachers import Teacher
+from sparseformers.teachers import Teacher, load_teacher
 
 FrontKind = Literal["grid", "focusing"]
 
@@ -38,7 +38,7 @@ class Inheritance(NamedTuple):
 
 
 def inherit(
-    teacher: Teacher,
+    teacher: str | nn.Module,
     *,
     front: FrontKind = "grid",
     tokens: int | None = None,
@@ -54,7 +54,7 @@ def inherit(
     """Makes a student of a teacher.
 
     Args:
-        teacher: from :func:`sparseformers.load_teacher`.
+        teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
         front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer.
         tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
             rounded to a full grid (for the paper's front the class token counts).
@@ -69,8 +69,10 @@ def inherit(
 
     Raises:
         ConfigError: if the shares do not add up to the teacher's depth, or a size is impossible.
+        TeacherError: if the teacher is unknown, or cannot be inherited from.
         WeightsError: if the teacher lacks a weight that it should have.
     """
+    teacher = load_teacher(teacher)
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     if front == "grid":

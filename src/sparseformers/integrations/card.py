@@ -1,39 +1,48 @@
-"""The model card: what a student is, how near it is to its teacher, how to use it."""
+"""The files beside a student's weights, in a run folder as in a repository: ``config.json`` and the model card."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparseformers.config import SparseFormerConfig
+from sparseformers.errors import ConfigError, RunError, WeightsError, suggest
 from sparseformers.evaluation import Alignment, Cost
+from sparseformers.files import write_json
 from sparseformers.inheritance import Provenance
+from sparseformers.settings import from_dict, to_dict
+
+CONFIG_FILE, CARD_FILE = "config.json", "README.md"
+
+CONFIG_KEYS = ("settings", "resolved", "versions", "figures")
+"""The keys of a run's ``config.json``; that of a repository has no settings, which are nobody else's business."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a bootstrapping run measured of its student; kept under ``figures`` in ``config.json``."""
+    """The figures that a bootstrapping run measured of its student; kept under ``figures`` in ``config.json``."""
 
     alignment: Alignment
     """On the held-out images, at the end."""
     student_cost: Cost
-    """Of the student at the run's image size."""
+    """At the run's image size."""
     teacher_cost: Cost
-    """Of the teacher at the run's image size."""
+    """At the run's image size."""
     patch_tokens: int
-    """Patches that the teacher cuts such an image into."""
+    """Patches of the teacher in such an image."""
     samples: int
     """Images seen in training."""
     training_images: int
-    """Different ones among them."""
+    """Different images among them."""
     skipped: int
     """Images that could not be read."""
     seconds: float
     """Time spent training."""
     seed: int
-    """Of the run."""
     precision: str
-    """That it was trained in."""
     licence: str | None
     """The licence of the teacher's weights, where known."""
 
@@ -46,13 +55,13 @@ def card_text(
     figures: Figures | None,
     loading: str,
 ) -> str:
-    """The text of a model card, in Markdown.
+    """Writes the text of a model card, in Markdown.
 
     Args:
-        config: of the student.
-        cost: of the student, where no figures of a run say it.
-        provenance: where it comes from; None for a model without a teacher.
-        figures: what its run measured; None where it comes from no finished run.
+        config: the student's configuration.
+        cost: the student's cost, used where there are no figures of a run.
+        provenance: None for a model without a teacher.
+        figures: None for a model that comes from no finished run.
         loading: the Python expression that loads it.
     """
     parts = [_opening(provenance)]
@@ -66,7 +75,7 @@ def card_text(
 
 
 def without_folders(teacher: str) -> str:
-    """The teacher's name without the folders of a local file: they are nobody else's business."""
+    """Takes the folders of a local file out of a teacher's name: they are nobody else's business."""
     name, at, file = teacher.partition("@")
     if at:
         return f"{_last_part(name)}@{Path(file).name}"
@@ -74,7 +83,7 @@ def without_folders(teacher: str) -> str:
 
 
 def repository_of(teacher: str) -> str | None:
-    """The hub's name of a teacher, OWNER/NAME; None where it does not come from there."""
+    """The hub's name of a teacher, OWNER/NAME; None where it comes from elsewhere."""
     kind, _, rest = teacher.partition(":")
     if "@" in rest or Path(rest).is_absolute() or kind not in ("timm", "hf"):
         return None
@@ -91,7 +100,7 @@ def _opening(provenance: Provenance | None) -> str:
     if provenance is None:
         return """# A SparseFormer
 
-It turns an image into a few latent tokens, each with a region of interest, and thinks about those.
+It turns an image into a few latent tokens, each with a region of interest, and works on those alone.
 """
     return f"""# A SparseFormer of {without_folders(provenance.teacher)}
 
@@ -155,3 +164,58 @@ student = {loading}
 output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.tokens, output.rois
 ```
 """
+
+
+def write_config(path: Path, config: SparseFormerConfig, *, provenance: Provenance | None, figures: Figures | None) -> None:
+    """Writes a ``config.json`` with the part of a run's that describes the model."""
+    resolved: dict[str, Any] = {"model": to_dict(config)}
+    if provenance is not None:
+        resolved["teacher"] = {"name": provenance.teacher}
+        resolved["teacher_fingerprint"] = provenance.teacher_fingerprint
+        resolved["shares"] = to_dict(provenance.shares)
+    measured = {} if figures is None else {"figures": to_dict(figures)}
+    write_json(path, {"resolved": resolved, **measured})
+
+
+def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
+    """Reads the figures in a ``config.json``, of a run or of :func:`write_config`; None where there are none, or no such file.
+
+    Args:
+        path: the file.
+        config: the configuration inside the weights beside it, which the file must agree with.
+
+    Raises:
+        ConfigError: for unknown keys.
+        WeightsError: if the file is damaged, or of another model.
+    """
+    if not path.is_file():
+        return None
+    where = f"configuration in '{path}'"
+    content = _read_json(path)
+    resolved = content.get("resolved", {}) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(resolved, Mapping):
+        raise ConfigError(f"The {where} is not a mapping of names to values.", "Fetch or save the model again.")
+    if unknown := [key for key in content if key not in CONFIG_KEYS]:
+        named = ", ".join(f"unknown key '{key}'" for key in unknown)
+        near = suggest(unknown[0], CONFIG_KEYS)
+        raise ConfigError(f"The {where} does not fit: {named}. {near}".strip(), f"Known keys are: {', '.join(CONFIG_KEYS)}.")
+    if "model" in resolved and from_dict(SparseFormerConfig, resolved["model"], where=where) != config:
+        raise WeightsError(f"'{path}' and the weights beside it are of two models.", "Fetch or save the model again.")
+    figures = content.get("figures")
+    return None if figures is None else from_dict(Figures, figures, where=f"figures in '{path}'")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"The file '{path}' cannot be read as JSON ({error}).", "Fetch or save the model again.") from None
+
+
+def refuse_run(folder: Path) -> None:
+    """Raises RunError if saving to a folder would replace the settings of a run, or if it is none."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"'{folder}' is a file.", "Save to a folder.")
+    config = folder / CONFIG_FILE
+    if config.is_file() and '"settings"' in config.read_text(encoding="utf-8", errors="replace"):
+        raise RunError(f"The folder '{folder}' is a run, whose settings would be lost.", "Save to another folder.")

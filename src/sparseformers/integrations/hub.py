@@ -1,13 +1,13 @@
 """SparseFormers on the Hugging Face hub: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
 
-The class that users get is the core's with huggingface_hub's ``PyTorchModelHubMixin``, and not a ``PreTrainedModel`` of
-transformers. The mixin asks for the hub's client alone, which the package needs anyway; a ``PreTrainedModel`` would make
-transformers a dependency of everyone, and put its configuration, output and starting values in the place of ours. Where
-transformers itself needs a model of its own kind, there is one: :mod:`sparseformers.integrations.vision_tower`.
+``sparseformers.SparseFormer`` is the core's class with huggingface_hub's ``PyTorchModelHubMixin``, not a ``PreTrainedModel`` of
+transformers. The mixin needs the hub's client alone; a ``PreTrainedModel`` would make transformers a dependency of everyone, and
+put its configuration, output and starting values in the place of ours. :mod:`sparseformers.integrations.vision_tower` has one for
+transformers' own models.
 
-The core knows of no hub, so this is a subclass above it. It adds nothing to the network: :meth:`SparseFormer.of` takes over the
-modules of a core model, and the package's functions that make one (:mod:`sparseformers.integrations.public`) return it so. The
-mixin's own ways to read and write are replaced: they leave out unknown keys in silence, and fall back to pickles.
+The core knows of no hub, so this is a subclass above it with the same network: :meth:`SparseFormer.of` takes over the modules of
+a core model, and the public functions return models of this class. The mixin's own reading and writing are replaced: they ignore
+unknown keys, and fall back to pickles.
 """
 
 from __future__ import annotations
@@ -31,13 +31,22 @@ from huggingface_hub import (
     snapshot_download,
     try_to_load_from_cache,
 )
+from safetensors import safe_open
 
 from sparseformers.errors import RunError, SparseFormersError
-from sparseformers.evaluation import measure_cost
 from sparseformers.files import write_text
 from sparseformers.inheritance import Provenance
-from sparseformers.integrations.card import Figures, card_text, repository_of, without_folders
-from sparseformers.integrations.folder import CARD_FILE, CONFIG_FILE, digest_in, read_figures, refuse_run, write_config
+from sparseformers.integrations.card import (
+    CARD_FILE,
+    CONFIG_FILE,
+    Figures,
+    card_text,
+    read_figures,
+    refuse_run,
+    repository_of,
+    without_folders,
+    write_config,
+)
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.saving import MODEL_FILE, digest, load_saved, save
 from sparseformers.teachers.files import expect_hub
@@ -45,7 +54,7 @@ from sparseformers.teachers.files import expect_hub
 LOGGER = logging.getLogger(__name__)
 
 TASK = "image-feature-extraction"
-"""The hub's name of what a SparseFormer does."""
+"""The hub's name of the task of a SparseFormer."""
 
 
 class HubError(SparseFormersError):
@@ -56,25 +65,20 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
     """A SparseFormer that can be saved to a folder, pushed to a hub and loaded from either.
 
     Args:
-        config: what it is made of.
-        front: another way to make tokens; the focusing transformer that the configuration names by default.
+        config: the configuration of the network.
+        front: another module that makes tokens; the one that the configuration names by default.
     """
 
     provenance: Provenance | None = None
-    """Where it comes from; None for a model without a teacher."""
+    """The teacher and what was inherited; None for a model without a teacher."""
     figures: Figures | None = None
-    """What its run measured; None where it comes from no finished run."""
+    """The figures that its run measured; None for a model that comes from no finished run."""
     _measured: str | None = None
-    """Digest of the weights that these figures are of."""
+    """The digest of the weights that the figures were measured with."""
 
     @classmethod
     def of(cls, student: CoreSparseFormer, *, provenance: Provenance | None = None) -> SparseFormer:
-        """A core model as one that can be shared: it has the very modules of ``student``, no copies.
-
-        Args:
-            student: the model.
-            provenance: where it comes from.
-        """
+        """Makes a model that can be shared from a core model, with the very modules of ``student``, not copies."""
         with torch.device("meta"):
             shared = cls(student.config, front=student.focusing)
         shared.normalise, shared.cortex = student.normalise, student.cortex
@@ -129,18 +133,18 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
     @classmethod
     def from_path(cls, path: Path) -> SparseFormer:
-        """As :meth:`from_pretrained`, of a folder or a model file."""
+        """Loads a model as :meth:`from_pretrained`, from a folder or a model file."""
         student, provenance = load_saved(path)
         shared = cls.of(student, provenance=provenance)
         if path.is_dir():
             shared.figures = read_figures(path / CONFIG_FILE, student.config)
-            shared._measured = digest_in(path / MODEL_FILE)
+            shared._measured = _digest_in(path / MODEL_FILE)
         return shared
 
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, token: str | None = None
     ) -> str | None:
-        """Saves ``model.safetensors``, ``config.json`` and a model card; what the folder has under these names is replaced.
+        """Saves ``model.safetensors``, ``config.json`` and a model card, replacing files of these names.
 
         Figures that a run measured go with the very weights that it measured, and are left out for any others.
 
@@ -182,7 +186,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
         Args:
             repo_id: OWNER/NAME, or NAME under the account that was logged in with.
-            commit_message: of the commit.
+            commit_message: the message of the commit.
             private: whether a repository made by this is private; as the account has it by default.
             token: that may write; the one that was logged in with by default.
             branch: to push to; the main one by default.
@@ -206,7 +210,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         return str(address)
 
     def generate_model_card(self, *, name: str) -> ModelCard:
-        """The model card: what the hub reads, then the text with the measured figures.
+        """Makes the model card: metadata for the hub, then the text with the measured figures.
 
         Args:
             name: what the card says to load, a repository or a folder.
@@ -215,6 +219,8 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
     def _card(self, name: str, figures: Figures | None) -> ModelCard:
         size = self.config.preprocessing.size if self.provenance is None else self.provenance.image_size
+        from sparseformers.evaluation import measure_cost  # here: it brings torchvision along, which loading a model does without
+
         text = card_text(
             self.config,
             cost=measure_cost(self, size) if figures is None else figures.student_cost,
@@ -234,14 +240,14 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
     def _figures_of_these_weights(self) -> Figures | None:
-        """The figures, unless the weights have changed since they were measured."""
+        """Returns the figures, unless the weights have changed since they were measured."""
         if self.figures is None or digest(self.state_dict()) == self._measured:
             return self.figures
         LOGGER.warning("The weights have changed since they were measured: their figures are left out of the model card.")
         return None
 
     def _without_folders(self) -> SparseFormer:
-        """The same model, the file of its teacher without the folders that it lies in."""
+        """Makes the same model whose provenance names the teacher's file without its folders."""
         provenance = self.provenance
         if provenance is not None:
             provenance = dataclasses.replace(provenance, teacher=without_folders(provenance.teacher))
@@ -250,8 +256,14 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         return shared
 
 
+def _digest_in(path: Path) -> str:
+    """The digest that a model file of ours carries."""
+    with safe_open(path, "pt") as file:
+        return str(file.metadata()["digest"])
+
+
 def _results(figures: Figures) -> list[Any]:
-    """The figures in the form that the hub shows as results."""
+    """The figures in the form of the hub's evaluation results."""
     alignment = figures.alignment
     measures = {"centred_cosine": alignment.centred_cosine, "neighbour_agreement": alignment.neighbour_agreement}
     return [
@@ -268,7 +280,7 @@ def _results(figures: Figures) -> list[Any]:
 
 
 def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: bool, **options: Any) -> Path:
-    """The folder in the cache with a repository's model and configuration."""
+    """Fetches a repository's model and configuration; returns their folder in the cache."""
     problem = f"There is no folder '{repository}', and it could not be fetched as a repository of the Hugging Face hub"
     remedy = f"Check the name and the network, or fetch its {MODEL_FILE} and {CONFIG_FILE} elsewhere and give their folder."
     with _hub_errors(problem, remedy):
@@ -287,7 +299,7 @@ def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: b
 
 @contextmanager
 def _hub_errors(problem: str, remedy: str) -> Iterator[None]:
-    """Turns whatever the hub's client raises into one error with the reason."""
+    """Raises one HubError, with the reason, for whatever the hub's client raises."""
     try:
         yield
     except SparseFormersError:

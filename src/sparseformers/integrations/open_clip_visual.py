@@ -1,4 +1,4 @@
-"""A student in the place of an OpenCLIP model's image tower: ``clip.visual = as_open_clip_visual(student)``."""
+"""A student in the place of an OpenCLIP model's image tower."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sparseformers.model.sparseformer import check_images
 
 
 class OpenClipVisual(nn.Module):
-    """A SparseFormer that answers as OpenCLIP asks its image towers.
+    """A SparseFormer with the interface of OpenCLIP's image towers.
 
     Whatever OpenCLIP does with ``clip.visual`` goes on working: ``encode_image``, ``get_logits``, zero-shot classifiers,
     ``lock_image_tower``, ``set_grad_checkpointing``. The student itself is inside, not a copy: training one trains the other.
     OpenCLIP's intermediates (``forward_intermediates``) are maps over a grid, which a SparseFormer does not have.
 
     Args:
-        student: in the space of the model's own image tower.
-        output_tokens: give the latent tokens too, as OpenCLIP's towers do where CoCa asks for them.
+        student: aligned to the model's own image tower.
+        output_tokens: whether to return the latent tokens too, as OpenCLIP's towers do for CoCa.
     """
 
     mean: Tensor
@@ -78,7 +78,7 @@ class OpenClipVisual(nn.Module):
         return output.embedding, output.tokens
 
     def _checkpointed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As the student's own forward, but the insides of the front and of each block are computed again for the gradient."""
+        """Runs the student's forward with gradient checkpointing of the front and of each block."""
         check_images(images)
         front, cortex = self.student.focusing, self.student.cortex
         focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)
@@ -103,7 +103,7 @@ class OpenClipVisual(nn.Module):
                 part.requires_grad_(True)
 
     def _groups(self) -> list[Sequence[nn.Module]]:
-        """The parts that learn, first to last."""
+        """The parts with parameters, first to last."""
         cortex = self.student.cortex
         blocks = list(cortex.blocks)
         groups: list[Sequence[nn.Module]] = [
@@ -123,23 +123,8 @@ class OpenClipVisual(nn.Module):
         return {name for name, _ in self.named_parameters() if name.rpartition(".")[2] not in ("weight", "bias")}
 
 
-def as_open_clip_visual(student: SparseFormer, *, output_tokens: bool = False) -> OpenClipVisual:
-    """A drop-in for an OpenCLIP model's image tower.
-
-    After these lines the model's own functions use the student::
-
-        clip, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained="openai")
-        clip.visual = sparseformers.as_open_clip_visual(sparseformers.load("runs/clip"))
-
-    Args:
-        student: bootstrapped from that model's image tower; it is used as it is, not copied.
-        output_tokens: give the latent tokens too.
-    """
-    return OpenClipVisual(student, output_tokens=output_tokens)
-
-
 def preprocess_cfg(preprocessing: PreprocessingConfig) -> dict[str, object]:
-    """OpenCLIP's form of it. OpenCLIP always keeps the whole shorter side: it has no word for a narrower central crop."""
+    """The preprocessing in OpenCLIP's form, which has no narrower central crop: it keeps the whole shorter side."""
     return {
         "size": preprocessing.size,
         "mode": "RGB",

@@ -1,26 +1,32 @@
-"""The functions that give a student, as users have them: what they give can be saved to a folder and pushed to a hub."""
+"""The public functions that give a student, as one that can be saved to a folder and pushed to a hub, or put it into a host."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
-from sparseformers.errors import ConfigError, RunError, WeightsError, suggest
-from sparseformers.inheritance import Inheritance as CoreInheritance
-from sparseformers.inheritance import InheritReport, Provenance
+from sparseformers.config import GridConfig
+from sparseformers.errors import ConfigError, MissingExtraError, RunError, WeightsError, suggest
+from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
 from sparseformers.integrations.hub import SparseFormer
+from sparseformers.integrations.open_clip_visual import OpenClipVisual
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.named import NAMED_CONFIGS
+from sparseformers.teachers.files import check_version
 from sparseformers.teachers.registry import KINDS
+
+if TYPE_CHECKING:
+    from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
 Parameters = ParamSpec("Parameters")
 
 
-class Inheritance(NamedTuple):
+class InheritedStudent(NamedTuple):
     """A student with what is known of its making."""
 
     student: SparseFormer
@@ -39,22 +45,27 @@ def _shared(make: Callable[Parameters, CoreSparseFormer]) -> Callable[Parameters
     return made
 
 
-def _shared_inheritance(make: Callable[Parameters, CoreInheritance]) -> Callable[Parameters, Inheritance]:
+def _shared_inheritance(make: Callable[Parameters, Inheritance]) -> Callable[Parameters, InheritedStudent]:
     @functools.wraps(make)
-    def made(*positional: Parameters.args, **named: Parameters.kwargs) -> Inheritance:
+    def made(*positional: Parameters.args, **named: Parameters.kwargs) -> InheritedStudent:
         student, report, provenance = make(*positional, **named)
-        return Inheritance(SparseFormer.of(student, provenance=provenance), report, provenance)
+        return InheritedStudent(SparseFormer.of(student, provenance=provenance), report, provenance)
 
     return made
 
 
+create_model = _shared(released.create_model)
+load_official = _shared(released.load_official)
+inherit = _shared_inheritance(inherit_core)
+
+
 @functools.wraps(saving.load)
-def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # saving.load's own says it
+def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # wraps gives it the docstring
     return SparseFormer.from_path(Path(run_or_file))
 
 
 def open_model(name: str | Path) -> SparseFormer:
-    """A SparseFormer by whatever a user calls it, with trained weights.
+    """Loads a SparseFormer with trained weights by any name that a user has for it.
 
     Args:
         name: a run folder, a model file of ours, a weight file of the authors (.pth or .safetensors; its shapes tell which
@@ -88,6 +99,70 @@ def open_model(name: str | Path) -> SparseFormer:
     return load_official(state, activation=released.activation_of(state))
 
 
-create_model = _shared(released.create_model)
-load_official = _shared(released.load_official)
-inherit = _shared_inheritance(inherit_core)
+def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens: bool = False) -> OpenClipVisual:
+    """Makes a student a drop-in for an OpenCLIP model's image tower.
+
+    After these lines the model's own functions use the student::
+
+        clip, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained="openai")
+        clip.visual = sparseformers.as_open_clip_visual("runs/clip")
+
+    Args:
+        student: bootstrapped from that model's image tower; used as it is, not copied. Or a name for :func:`open_model`.
+        output_tokens: whether to return the latent tokens too.
+    """
+    return OpenClipVisual(_opened(student), output_tokens=output_tokens)
+
+
+def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | None = None) -> SparseFormerVisionTower:
+    """Puts a student in the place of its teacher as the vision tower of a model of transformers, such as LLaVA.
+
+    It is a ``PreTrainedModel`` that takes ``pixel_values``, B x 3 x H x W, normalised as for the teacher (the student does not
+    normalise them again), and returns a ``BaseModelOutputWithPooling``:
+
+    - ``last_hidden_state``, B x (1+N) x D: class token and N latent tokens after the final norm;
+    - ``pooler_output``, B x D: the pooled token before any projection;
+    - ``hidden_states`` if asked for: the tokens before the first block of the cortex and after each of its blocks, before the
+      final norm, of the same shape. As LLaVA selects a layer from the end (-2), it finds the one that the teacher's had there.
+
+    Registers are left out. A student whose teacher has no class token (SigLIP) gives N tokens, as SigLIP's own tower does; LLaVA
+    has to take all of them then (``vision_feature_select_strategy="full"``).
+
+    Put it into a model with ``llava.model.vision_tower = tower`` and ``llava.config.vision_config = tower.config``. The number of
+    visual tokens is ``tower.config.image_seq_length``, N; where it is a square number, ``image_size`` and ``patch_size`` give it
+    too, as processors compute it.
+
+    Args:
+        student: the student, whose modules it shares: to train or move one is to train or move the other. Or a name for
+            :func:`open_model`.
+        tokens: N, if other than configured; only students with the grid front can have another.
+
+    Raises:
+        MissingExtraError: if transformers is not installed.
+        TeacherError: if transformers is too old.
+        ConfigError: for a number of tokens that the student cannot have.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError.for_package("transformers", "huggingface")
+    check_version("transformers")
+    student = _opened(student)
+    own = student.config.focusing
+    if tokens is not None and tokens != own.tokens and not isinstance(own, GridConfig):
+        raise ConfigError(f"The student has {own.tokens} latent tokens and no other number.", "Leave out tokens.")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(f"A vision tower needs at least one latent token, not {tokens}.", "Ask for one token or more.")
+    from sparseformers.integrations.vision_tower import SparseFormerVisionTower
+
+    return SparseFormerVisionTower.of(student, own.tokens if tokens is None else tokens)
+
+
+def _opened(student: CoreSparseFormer | str | Path) -> CoreSparseFormer:
+    """Loads a student that is given by its name."""
+    if isinstance(student, CoreSparseFormer):
+        return student
+    if isinstance(student, (str, Path)):
+        return open_model(student)
+    raise ConfigError(
+        f"A student is a SparseFormer, or the name of one, not {type(student).__name__}.",
+        "Give what sparseformers.load returns, or a run folder.",
+    )

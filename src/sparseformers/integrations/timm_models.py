@@ -138,7 +138,7 @@ def _named(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     return _build(name, released, False, options)
 
 
-def _build(name: str, student: SparseFormer, pretrained: bool, options: dict[str, Any], **shape: bool) -> nn.Module:
+def _build(name: str, student: SparseFormer, pretrained: bool, options: dict[str, Any], **shape: Any) -> nn.Module:
     """Builds the network through timm's own builder, which knows where settings, other weights and features come from."""
     # Imported here: these modules import timm, and this one is imported while timm is.
     from sparseformers.integrations.timm_network import build_network

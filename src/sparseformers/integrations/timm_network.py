@@ -282,8 +282,9 @@ def build_network(
 def _token_grid(config: SparseFormerConfig) -> tuple[int, int] | None:
     """Rows and columns where each latent token stands for a cell of a grid; None where RoIs move."""
     focusing = config.focusing
-    on_grid = isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens
-    return focusing.grid if on_grid else None
+    if isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens:
+        return focusing.grid
+    return None
 
 
 def _reduction(config: SparseFormerConfig) -> int:

@@ -1,54 +1,145 @@
-"""A SparseFormer as the vision tower of a multimodal language model: fewer visual tokens in the prompt."""
+"""A SparseFormer as a vision tower of Hugging Face transformers; :func:`sparseformers.as_vision_tower` makes one.
+
+Importing this file makes transformers' Auto classes know it, so that a model with such a tower inside is loaded by its own
+``from_pretrained`` again. Legend: B batch, N latent tokens, R prefix tokens (class token and registers), D width.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from typing import Any
 
-from sparseformers.config import GridConfig
-from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.model import SparseFormer
-from sparseformers.teachers.files import check_version
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-if TYPE_CHECKING:
-    from sparseformers.integrations.vision_tower_network import SparseFormerVisionTower
+from sparseformers import rois as roi_arithmetic
+from sparseformers.config import SparseFormerConfig
+from sparseformers.model import Focus, SparseFormer
+from sparseformers.model.grid import GridFront
+from sparseformers.model.sparseformer import Normalise, check_images
+from sparseformers.named import named_config
+from sparseformers.settings import from_dict, to_dict
 
 
-def as_vision_tower(student: SparseFormer, *, tokens: int | None = None) -> SparseFormerVisionTower:
-    """A student in the place of the vision tower that its teacher is to a model of transformers, such as LLaVA.
-
-    It is a ``PreTrainedModel`` that takes ``pixel_values``, B x 3 x H x W, normalised as for the teacher (the student does not
-    normalise them again), and returns a ``BaseModelOutputWithPooling``:
-
-    - ``last_hidden_state``, B x (1+N) x D: class token and N latent tokens after the final norm;
-    - ``pooler_output``, B x D: the pooled token before any projection;
-    - ``hidden_states`` if asked for: the tokens before the first block of the cortex and after each of its blocks, before the
-      final norm, of the same shape. As LLaVA selects a layer from the end (-2), it finds the one that the teacher's had there.
-
-    Registers are left out. A student whose teacher has no class token (SigLIP) has none to give: N tokens, as SigLIP's own
-    tower; LLaVA is to take all of them then (``vision_feature_select_strategy="full"``).
-
-    Put it into a model with ``llava.model.vision_tower = tower`` and ``llava.config.vision_config = tower.config``. The number of
-    visual tokens is ``tower.config.image_seq_length``, N; where it is a square number, ``image_size`` and ``patch_size`` give it
-    too, as processors compute it.
+class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not looked into
+    """The configuration of a tower in the form of transformers.
 
     Args:
-        student: whose modules it has, no copies: what trains or moves the one trains or moves the other.
-        tokens: N, if other than configured; only students with an inherited front can have another.
-
-    Raises:
-        MissingExtraError: if transformers is not installed.
-        TeacherError: if transformers is too old.
-        ConfigError: for a number of tokens that the student cannot have.
+        sparseformer: a :class:`~sparseformers.config.SparseFormerConfig` as plain values; that of ``sf_base_clip`` by default.
+        tokens: N, if other than configured.
+        common: the settings of every configuration of transformers.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtraError.for_package("transformers", "huggingface")
-    check_version("transformers")
-    own = student.config.focusing
-    if tokens is not None and tokens != own.tokens and not isinstance(own, GridConfig):
-        raise ConfigError(f"The student has {own.tokens} latent tokens and no other number.", "Leave out tokens.")
-    if tokens is not None and tokens < 1:
-        raise ConfigError(f"A vision tower needs at least one latent token, not {tokens}.", "Ask for one token or more.")
-    from sparseformers.integrations.vision_tower_network import SparseFormerVisionTower
 
-    return SparseFormerVisionTower.of(student, own.tokens if tokens is None else tokens)
+    model_type = "sparseformer_vision"
+    base_config_key = "vision_config"
+
+    def __init__(self, sparseformer: Mapping[str, Any] | None = None, tokens: int | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.sparseformer = to_dict(named_config("sf_base_clip")) if sparseformer is None else dict(sparseformer)
+        config = self.student_config()
+        block = config.cortex.block
+        self.tokens = config.focusing.tokens if tokens is None else tokens
+        self.image_seq_length = self.tokens
+        self.hidden_size, self.intermediate_size = block.width, block.feed_forward_width
+        self.num_hidden_layers, self.num_attention_heads = config.cortex.depth, block.heads
+        self.num_channels = 3
+        self.image_size = config.preprocessing.size[0]
+        self.patch_size = max(1, self.image_size // math.isqrt(self.tokens))
+
+    def student_config(self) -> SparseFormerConfig:
+        """The configuration of the SparseFormer; raises ConfigError if the values do not fit."""
+        return from_dict(SparseFormerConfig, self.sparseformer, where="configuration of the vision tower")
+
+
+class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transformers is not looked into
+    """A SparseFormer with the interface that transformers' multimodal models expect of their vision towers."""
+
+    config_class = SparseFormerVisionConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("TransformerBlock",)
+
+    def __init__(self, config: SparseFormerVisionConfig) -> None:
+        super().__init__(config)
+        self.student = SparseFormer(config.student_config())
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @classmethod
+    def of(cls, student: SparseFormer, tokens: int) -> SparseFormerVisionTower:
+        """Makes a tower of N tokens with the very modules of a student."""
+        with torch.device("meta"):
+            tower = cls(SparseFormerVisionConfig(to_dict(student.config), tokens))
+        tower.student = student
+        return tower.train(student.training)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | int | list[int] | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Embeds images; see :func:`sparseformers.as_vision_tower` for what it returns.
+
+        Args:
+            pixel_values: B x 3 x H x W, normalised.
+            output_hidden_states: whether to return them; transformers' models name the ones that they select, and get all.
+            return_dict: a tuple of the same values if False.
+
+        Raises:
+            ValueError: for another number of dimensions or channels, or a smaller image than 32 pixels a side.
+        """
+        check_images(pixel_values)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        focus, cortex = self._focus(pixel_values), self.student.cortex
+        states = [cortex.prefix(focus.tokens.to(self.dtype))]
+        for block in cortex.blocks:
+            states.append(self._run(block, states[-1]))
+        pooled, tokens = cortex.read(states[-1])
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=self._without_registers(tokens),
+            pooler_output=pooled,
+            hidden_states=None if wanted is None or wanted is False else tuple(map(self._without_registers, states)),
+        )
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return output if as_output else output.to_tuple()
+
+    def _focus(self, pixel_values: Tensor) -> Focus:
+        """Applies the front; its RoIs stay in float32 where a model has been cast to half precision."""
+        front: Any = self.student.focusing
+        if self.dtype not in (torch.float16, torch.bfloat16):
+            return front(pixel_values.to(self.dtype), self.config.tokens)
+        weights = {name: value.float() for name, value in front.named_parameters()}
+        with torch.autocast(pixel_values.device.type, dtype=self.dtype):
+            return functional_call(front, weights, (pixel_values.float(), self.config.tokens))
+
+    def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        """Applies a block, in training with gradient checkpointing where that is on."""
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(block.__call__, tokens)
+        return block(tokens)
+
+    def _without_registers(self, tokens: Tensor) -> Tensor:
+        """B x (R+N) x D -> B x (1+N) x D, or B x N x D where there is no class token."""
+        registers = tokens.shape[1] - self.config.tokens - 1
+        return tokens if registers < 1 else torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fills the buffers that no file holds; a SparseFormer has set its own weights already."""
+        config = self.config.student_config()
+        if isinstance(module, Normalise):
+            fresh = Normalise(config.preprocessing.mean, config.preprocessing.std)
+            module.mean.copy_(fresh.mean)
+            module.std.copy_(fresh.std)
+        elif isinstance(module, GridFront):
+            module.cells.copy_(roi_arithmetic.cells(config.focusing.tokens))
+
+
+AutoConfig.register(SparseFormerVisionConfig.model_type, SparseFormerVisionConfig, exist_ok=True)
+AutoModel.register(SparseFormerVisionConfig, SparseFormerVisionTower, exist_ok=True)

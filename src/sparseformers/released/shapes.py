@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypedDict
 
 from torch import Tensor
 
@@ -125,7 +125,14 @@ class _Shapes:
         return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
 
 
-def _front_sizes(shapes: _Shapes) -> dict[str, int]:
+class _FrontSizes(TypedDict):
+    tokens: int
+    width: int
+    channels: int
+    points: int
+
+
+def _front_sizes(shapes: _Shapes) -> _FrontSizes:
     """The sizes that the focusing transformers of both networks have."""
     return {
         "tokens": shapes("initial_roi.weight")[0],
