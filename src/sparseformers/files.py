@@ -1,14 +1,26 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and locks that are free again when their process is gone."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What systems answer when a disk, a quota or a file is full."""
+SECONDS_BETWEEN_ATTEMPTS = 0.1
+"""How often a process that waits for a lock tries to take it."""
+
+_HELD: dict[tuple[int, str], object] = {}
+"""(process, file) of the locks that this process holds: the system would let it take them a second time."""
 
 
 @contextmanager
@@ -24,6 +36,44 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to fill; renamed onto it at the end, removed if anything fails.
+
+    Args:
+        path: of the folder.
+        keep_existing: whether a folder that is there by then stays, because another process has made the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    made = aside / "made"
+    try:
+        made.mkdir()
+        yield made
+        synchronise(made)
+        if path.is_dir() and not keep_existing:
+            path.rename(aside / "replaced")
+        try:
+            made.rename(path)
+        except OSError:
+            if not (keep_existing and path.is_dir()):
+                raise
+        synchronise(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is one that a process left half-written when it was killed."""
+    return path.name.startswith(".") and path.suffix == ".part"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left half-written; to be called where no other process writes to the folder."""
+    for path in filter(is_leftover, folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,6 +100,70 @@ def synchronise(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Holds a lock on a file, which is made if need be; gives False where another process or thread holds it.
+
+    The lock goes with the process, however that ends. It is one of fcntl's record locks, and therefore not the filelock
+    library's: its flock locks are inherited by forked processes that read images, which outlive a killed one, and its soft
+    locks outlive a process whose machine or container never comes back under the same name.
+
+    Args:
+        path: the file; it may be removed while the lock is held.
+        wait: whether to wait for the lock instead.
+
+    Raises:
+        OSError: if the file cannot be made, or its file system has no locks.
+    """
+    key, token = (os.getpid(), os.path.realpath(path)), object()
+    handle = None
+    try:
+        while True:
+            # Where this process holds the lock the file is not even opened: to close it would free the lock.
+            if _HELD.setdefault(key, token) is token:
+                handle = _take(path)
+            if handle is not None or not wait:
+                break
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
+        if _HELD.get(key) is token:
+            del _HELD[key]
+
+
+def _take(path: Path) -> int | None:
+    """The file opened and locked; None where another process holds the lock."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        taken = False
+        try:
+            _lock(handle)
+            # If the one that held it before has removed the file, the lock is on what nobody else will open.
+            taken = path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+            if taken:
+                return handle
+        except (BlockingIOError, PermissionError):
+            return None
+        finally:
+            if not taken:
+                os.close(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> None:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def printable(name: str) -> str:

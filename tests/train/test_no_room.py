@@ -101,7 +101,7 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
     printed = " ".join((out / "printed").read_text().split())
     assert (out / "code").read_text().strip() == "2", printed
     assert "There is no room left to write the run" in printed
-    assert "(No space left on device), so it stopped; its checkpoints before are whole." in printed
+    assert "(No space left on device); what was finished before is kept." in printed
     assert f"Free some space, then go on by: sparseformers resume {disk}/run" in printed
     assert "Traceback" not in printed
     folders = RunFolder(out / "run").checkpoint_folders()

@@ -203,7 +203,7 @@ def test_bootstrap__refuses_a_folder_in_use(settings: BootstrapConfig, tmp_path:
     assert "sparseformers resume" in caught.value.remedy
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
     bootstrap(settings, tmp_path / "run", overwrite=True)
-    with pytest.raises(RunError, match="is no run, so it is not overwritten"):
+    with pytest.raises(RunError, match="holds no run, so it is not overwritten"):
         bootstrap(settings, tmp_path / "photos", overwrite=True)
     assert len(list((tmp_path / "photos").iterdir())) == 12
 

@@ -13,11 +13,9 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-
-from filelock import FileLock
 
 from sparseformers.data.shard_index import (
     MOST_INDEX_BYTES,
@@ -31,7 +29,7 @@ from sparseformers.data.shard_index import (
 )
 from sparseformers.data.shards import is_local, opened, unreachable
 from sparseformers.errors import DataError
-from sparseformers.files import replacing
+from sparseformers.files import locked, replacing
 
 WAITS = (1.0, 4.0, 16.0)
 """Seconds to wait before each new attempt at a shard that cannot be reached."""
@@ -208,10 +206,13 @@ class ShardFiles:
             with contextlib.suppress(OSError):
                 os.utime(copy)
 
-    def _lock(self, name: str) -> FileLock:
-        with self._writing():
-            (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "locks" / f"{name}.lock")
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            with self._writing():
+                (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.folder / "locks" / f"{name}.lock", wait=True))
+            yield
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

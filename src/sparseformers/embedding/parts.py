@@ -1,4 +1,4 @@
-"""The finished parts of an embedding under way, each with a record.
+"""An embedding under way: a folder beside the output with finished parts, from which the same command goes on after a stop.
 
 A part counts when its record is there, which is written last. What a stop leaves half done is no part, and is made again.
 """
@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from sparseformers.data import SkippedImages
 from sparseformers.embedding.formats import Info, OutputFormat, keep
 from sparseformers.embedding.inputs import Position
+from sparseformers.embedding.listing import Listing
 from sparseformers.embedding.rows import Rows
-from sparseformers.files import replacing
+from sparseformers.files import replacing, write_json
 from sparseformers.settings import from_dict, to_dict
+from sparseformers.work_folder import InFolder, WorkFolder, differences
+
+FORMAT = 1
+"""Of the files in the folder; a change to what they hold raises it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,83 @@ class Progress:
             record.item,
             record.reached,
         )
+
+
+@dataclass(frozen=True)
+class EmbeddingFolder(WorkFolder):
+    """The folder ``OUT.partial`` of one embedding under way."""
+
+    KIND: ClassVar[str] = "embedding"
+    MANIFEST: ClassVar[str] = "manifest.json"
+
+    parts = InFolder("parts")
+    """The folder with the files of the parts."""
+    records = InFolder("records")
+    """The folder with their records."""
+    complete = InFolder("complete.json")
+    """The progress when all parts were made; the output may be in its place already, or on its way there."""
+    listing = InFolder("images.sqlite")
+    """The images of the folders."""
+    listing_now = InFolder("images_now.sqlite")
+    """The same as they are now, to be compared."""
+    skipped = InFolder("skipped.txt")
+    workplace = InFolder("workplace")
+    """The folder where the output is put together."""
+
+    @classmethod
+    def beside(cls, out: Path) -> EmbeddingFolder:
+        """The folder of the output ``out``."""
+        return cls(out.with_name(f"{out.name}.partial"))
+
+    @property
+    def title(self) -> str:
+        return f"the output '{self.path.with_suffix('')}'"
+
+    def is_ours(self) -> bool:
+        return True  # by its name
+
+    @contextmanager
+    def writing(self, *, room_only: bool = False) -> Iterator[None]:
+        with super().writing(room_only=room_only):
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise OSError(str(error)) from error
+
+    def begin(self, content: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
+        """Notes what is embedded how, and what became of open choices."""
+        for folder in (self.parts, self.records):
+            folder.mkdir(exist_ok=True)
+        self.write_manifest({"format": FORMAT, "content": dict(content), "resolved": dict(resolved)})
+
+    def resolved(self, content: Mapping[str, Any], listing: Listing | None) -> dict[str, Any]:
+        """What became of open choices, if this is the embedding of ``content`` and of the images in ``listing``.
+
+        Raises:
+            RunError: that names what is different.
+        """
+        manifest = self.read_manifest()
+        changes = differences(manifest["content"] if manifest["format"] == FORMAT else {}, content)
+        if (listing is not None) != self.listing.is_file():
+            changes.append("the folders")
+        elif not changes and listing is not None and (changed := Listing(self.listing).difference(listing)) is not None:
+            changes.append(f"the images ('{changed}' was added, removed or changed)")
+        self.refuse_differences(changes)
+        return dict(manifest["resolved"])
+
+    def note_complete(self, progress: Progress) -> None:
+        """Notes that all parts are there."""
+        write_json(self.complete, to_dict(progress))
+
+    def completed(self) -> Progress:
+        """The progress that :meth:`note_complete` noted."""
+        return from_dict(Progress, self.read_json(self.complete), where=f"file '{self.complete}'")
+
+    def fresh_workplace(self) -> Path:
+        """An empty folder to put the output together in."""
+        shutil.rmtree(self.workplace, ignore_errors=True)
+        self.workplace.mkdir()
+        return self.workplace
 
 
 class Parts:

@@ -18,15 +18,14 @@ from sparseformers.embedding.inputs import Inputs, find_inputs
 from sparseformers.embedding.model import Embedder, load_network
 from sparseformers.embedding.npy import NumpyFile
 from sparseformers.embedding.parquet import ParquetFile
-from sparseformers.embedding.partial import Partial, refusing
-from sparseformers.embedding.parts import PartRecord, Parts, Progress
-from sparseformers.embedding.progress import EmbeddingProgress
+from sparseformers.embedding.parts import EmbeddingFolder, PartRecord, Parts, Progress
 from sparseformers.embedding.rows import Rows
 from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
+from sparseformers.progress import ImageProgress
 from sparseformers.teachers import Teacher
 
 FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}
@@ -91,20 +90,20 @@ def embed(
         SparseFormersError: one of its kinds, with what to do. In particular a :class:`RunError` if the output is there
             already, is in use by another process, or was begun with another model, other images or other settings.
     """
-    output, partial = output_format(Path(out)), Partial(Path(out))
+    output, folder = output_format(Path(out)), EmbeddingFolder.beside(Path(out))
     console = console or Console(quiet=True)
-    with partial.held():
+    with folder.held():
         taken = output.taken()
-        if taken is not None and not overwrite and not (partial.is_begun and partial.is_complete):
+        if taken is not None and not overwrite and not (folder.is_begun and folder.complete.is_file()):
             raise RunError(f"'{taken}' is there already.", "Choose another --out, or add --overwrite to replace it.")
         device = process_state().device
         embedder = Embedder(load_network(settings) if model is None else model, settings)
         embedder.network.to(device)
-        with refusing(output.out):
-            inputs, resolved = _begun(settings, embedder, partial, device, overwrite=overwrite)
-            parts = Parts(partial.parts, partial.records, output)
+        with folder.writing():
+            inputs, resolved = _begun(settings, embedder, folder, device, overwrite=overwrite)
+            parts = Parts(folder.parts, folder.records, output)
             job = _Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"])
-            return _completed(job, partial, output, console)
+            return _completed(job, folder, output, console)
 
 
 def output_format(out: Path) -> OutputFormat:
@@ -123,28 +122,28 @@ def output_format(out: Path) -> OutputFormat:
 
 
 def _begun(
-    settings: EmbedConfig, embedder: Embedder, partial: Partial, device: torch.device, *, overwrite: bool
+    settings: EmbedConfig, embedder: Embedder, folder: EmbeddingFolder, device: torch.device, *, overwrite: bool
 ) -> tuple[Inputs, dict[str, Any]]:
     """The inputs and resolved choices: those of the embedding that is under way, or of a new one."""
-    if not partial.is_begun:
-        partial.empty()  # a stop may have left something
-    inputs = find_inputs(settings.data, partial.listing_now)
+    if not folder.is_begun:
+        folder.clear()  # a stop may have left something
+    inputs = find_inputs(settings.data, folder.listing_now)
     content = _content(settings, embedder, inputs)
-    if partial.is_begun:
+    if folder.is_begun:
         try:
-            resolved = partial.resolved(content, inputs.listing)
+            resolved = folder.resolved(content, inputs.listing)
         except RunError:
             if not overwrite:
                 raise
-            partial.empty()
-            inputs = find_inputs(settings.data, partial.listing_now)
+            folder.clear()
+            inputs = find_inputs(settings.data, folder.listing_now)
     if inputs.listing is not None:
-        partial.listing_now.replace(partial.listing)  # if it goes on: the same images, by the paths that lead to them now
-    if not partial.is_begun:
+        folder.listing_now.replace(folder.listing)  # if it goes on: the same images, by the paths that lead to them now
+    if not folder.is_begun:
         info = embedder.describe() | {"sparseformers": version("sparseformers")}
         resolved = {"precision": resolve_precision(settings.precision, device), "info": info}
-        partial.begin(content, resolved)
-    return inputs.listed_in(partial.listing), resolved
+        folder.begin(content, resolved)
+    return inputs.listed_in(folder.listing), resolved
 
 
 def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[str, Any]:
@@ -163,21 +162,20 @@ def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[
     }
 
 
-def _completed(job: _Job, partial: Partial, output: OutputFormat, console: Console) -> EmbedSummary:
+def _completed(job: _Job, folder: EmbeddingFolder, output: OutputFormat, console: Console) -> EmbedSummary:
     """Makes the parts that are still missing and puts the output in its place."""
-    begin = partial.completed() if partial.is_complete else job.parts.progress()
+    begin = folder.completed() if folder.complete.is_file() else job.parts.progress()
     total, size = job.inputs.images, job.inputs.size
-    with EmbeddingProgress(console, size=size, total=total, images=begin.images, reached=begin.reached) as bar:
+    with ImageProgress(console, "embedding", size=size, total=total, images=begin.images, reached=begin.reached) as bar:
         progress = begin
-        if not partial.is_complete:
+        if not folder.complete.is_file():
             job.parts.clear_after(begin.parts)
             progress = _make_parts(job, begin, bar)
-            _require_rows(job, progress, partial)
-            partial.complete(progress)
-        skipped = partial.path / "skipped.txt"
-        job.parts.write_skipped(skipped, progress)
-        output.install(Finished(partial.parts, progress.parts, progress.rows, skipped), partial.fresh_workplace(), job.info)
-    partial.empty()
+            _require_rows(job, progress, folder)
+            folder.note_complete(progress)
+        job.parts.write_skipped(folder.skipped, progress)
+        output.install(Finished(folder.parts, progress.parts, progress.rows, folder.skipped), folder.fresh_workplace(), job.info)
+    folder.clear()
     return EmbedSummary(
         out=output.out,
         rows=progress.rows,
@@ -190,7 +188,7 @@ def _completed(job: _Job, partial: Partial, output: OutputFormat, console: Conso
     )
 
 
-def _make_parts(job: _Job, progress: Progress, bar: EmbeddingProgress) -> Progress:
+def _make_parts(job: _Job, progress: Progress, bar: ImageProgress) -> Progress:
     """Embeds from ``progress`` to the end of the stream, part by part."""
     settings = job.settings
     view = evaluation_view(job.embedder.preprocessing)
@@ -225,12 +223,12 @@ def _add_part(job: _Job, progress: Progress, rows: list[Rows], batches: list[Inp
     return progress.after(job.parts.add(progress.parts, rows, record, job.info))
 
 
-def _require_rows(job: _Job, progress: Progress, partial: Partial) -> None:
+def _require_rows(job: _Job, progress: Progress, folder: EmbeddingFolder) -> None:
     """Raises DataError, and forgets what was done, if not a single image could be read."""
     if progress.rows:
         return
     examples = "; ".join(line.replace("\t", ": ") for line in job.parts.first_skipped(progress, 3))
-    partial.empty()
+    folder.clear()
     if not progress.skipped:
         raise DataError("The shards hold no images.", "Images are members whose names end in .jpg, .png, .webp or the like.")
     raise DataError(f"None of the {progress.skipped:,} images could be read ({examples}).", "Give images that can be decoded.")

@@ -81,7 +81,7 @@ def bootstrap(
     if accelerator.is_main_process:
         require_room(parts)
     run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
-    with run.room_required(), _held(run, accelerator):
+    with run.writing(room_only=True), _held(run, accelerator):
         if accelerator.is_main_process:
             run.write_config(to_dict(settings), resolved_choices(parts))
         accelerator.wait_for_everyone()
@@ -138,7 +138,7 @@ def _go_on(
 ) -> RunSummary:
     """Trains from the newest whole checkpoint, unless the run is at its end."""
     accelerator = make_accelerator()
-    with run.logging(accelerator.process_index) as logger, run.room_required():
+    with run.logging(accelerator.process_index) as logger, run.writing(room_only=True):
         finished = run.is_finished
         found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
         if accelerator.is_main_process and not finished:
@@ -219,7 +219,7 @@ def _train(
         run.logging(accelerator.process_index) as logger,
         Heartbeat(run.heartbeat, writes=writes) as heartbeat,
         _logged(logger, writes=writes),
-        run.room_required(),
+        run.writing(room_only=True),
     ):
         cache = prepare_cache(parts, accelerator, console)
         if parts.settings.network.start == "fitted" and snapshot is None:

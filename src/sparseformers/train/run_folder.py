@@ -1,131 +1,79 @@
-"""The run folder: what lies where, who may write it, and that nothing in it is ever half-written."""
+"""The folder of a bootstrapping run: its files, settings and metrics."""
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import platform
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sparseformers.errors import RunError
-from sparseformers.files import write_json, write_text
-from sparseformers.lock import locked
+from sparseformers.files import write_text
 from sparseformers.saving import MODEL_FILE
 from sparseformers.train.settings import BootstrapConfig, read_settings
+from sparseformers.work_folder import InFolder, WorkFolder
 
-REPORTED_PACKAGES = (
-    "sparseformers",
-    "torch",
-    "torchvision",
-    "timm",
-    "open_clip_torch",
-    "transformers",
-    "accelerate",
-    "safetensors",
-)
-"""Whose versions a run records."""
+LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "accelerate", "safetensors")
+"""Packages whose versions a run records, beside that of its own."""
 
 LOGGER = logging.getLogger("sparseformers")
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""What systems answer when a disk, a quota or a file is full."""
-
 
 @dataclass(frozen=True)
-class RunFolder:
-    """The files of one bootstrapping run."""
+class RunFolder(WorkFolder):
+    """The files of one run; ``config.json`` holds the settings, what became of open choices, and versions."""
 
-    path: Path
-    """The folder."""
+    KIND: ClassVar[str] = "run"
+    MANIFEST: ClassVar[str] = "config.json"
 
-    @property
-    def config(self) -> Path:
-        """The resolved settings, versions, and the teacher's identity."""
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object a line: training steps and held-out measurements."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def log(self) -> Path:
-        """What happened, with times."""
-        return self.path / "train.log"
-
-    @property
-    def heartbeat(self) -> Path:
-        """The last sign of life, and how the run ended."""
-        return self.path / "heartbeat.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What to resume from: a folder ``step-00000500`` for each of the newest checkpoints."""
-        return self.path / "checkpoints"
+    config = InFolder(MANIFEST)
+    metrics = InFolder("metrics.jsonl")
+    """One JSON object a line: training steps and held-out measurements."""
+    log = InFolder("train.log")
+    heartbeat = InFolder("heartbeat.json")
+    """The last sign of life, and how the run ended."""
+    checkpoints = InFolder("checkpoints")
+    """The folder with a folder ``step-00000500`` for each of the newest checkpoints."""
+    best = InFolder("checkpoints/best.safetensors")
+    """The model with the highest held-out centred cosine."""
+    model = InFolder(MODEL_FILE)
+    """The newest model, usable while training goes on."""
+    skipped = InFolder("skipped_images.txt")
+    """Images that could not be read, with reasons."""
+    picture = InFolder("rois.png")
+    """RoIs on held-out images."""
+    curves = InFolder("curves.png")
+    """Loss and held-out centred cosine over the images seen."""
+    held_out = InFolder("held_out")
+    """The folder with the cosine of each held-out image, and the RoIs on the first of them."""
+    report = InFolder("report.html")
+    card = InFolder("README.md")
+    """The model card."""
+    non_finite = InFolder("non_finite_batches.txt")
+    """The files of the batches whose loss or gradient was not finite, if they stopped the run."""
 
     def checkpoint_folders(self) -> list[Path]:
-        """Those folders, the newest last; whether they are whole is not looked at."""
-        named = self.checkpoints.glob("step-*")
-        return sorted(
-            (path for path in named if path.is_dir() and path.name[5:].isdecimal()), key=lambda path: int(path.name[5:])
-        )
+        """The folders of the checkpoints, the newest last; they may be damaged."""
+        named = [path for path in self.checkpoints.glob("step-*") if path.is_dir() and path.name[5:].isdecimal()]
+        return sorted(named, key=lambda path: int(path.name[5:]))
 
     @property
-    def best(self) -> Path:
-        """The model with the highest held-out centred cosine."""
-        return self.path / "checkpoints" / "best.safetensors"
+    def title(self) -> str:
+        return f"the run '{self.path}'"
 
     @property
-    def model(self) -> Path:
-        """The newest model, usable while training goes on."""
-        return self.path / MODEL_FILE
-
-    @property
-    def skipped(self) -> Path:
-        """Images that could not be read, with reasons."""
-        return self.path / "skipped_images.txt"
-
-    @property
-    def picture(self) -> Path:
-        """RoIs on held-out images."""
-        return self.path / "rois.png"
-
-    @property
-    def curves(self) -> Path:
-        """Loss and held-out centred cosine over the images seen."""
-        return self.path / "curves.png"
-
-    @property
-    def held_out(self) -> Path:
-        """What is kept of the held-out images: the cosine of each, and where the student looked at the first of them."""
-        return self.path / "held_out"
-
-    @property
-    def report(self) -> Path:
-        """All of it on a page."""
-        return self.path / "report.html"
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self.path / "README.md"
-
-    @property
-    def non_finite(self) -> Path:
-        """The files of the batches whose loss or gradient was not finite, if they stopped the run."""
-        return self.path / "non_finite_batches.txt"
+    def going_on(self) -> str:
+        return f"go on by: sparseformers resume {self.path}"
 
     @property
     def is_finished(self) -> bool:
-        """Whether its training is at its end, and all that is made of it afterwards is there."""
+        """Whether the training is at its end and all that is made of it afterwards is there."""
         return self.card.is_file() and self.model.is_file()  # the card is written last
 
     @classmethod
@@ -137,89 +85,51 @@ class RunFolder:
         """
         cls.refuse(path, overwrite=overwrite)
         run = cls(path)
-        if path.is_dir():
-            with run.held():
-                shutil.rmtree(path)
-        try:
+        with run.held(), run.writing():
+            run.clear()  # what is not begun at the end is removed
+        with run.writing():
             path.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(f"The output folder '{path}' cannot be made ({error.strerror}).", "Choose another --out.") from None
         return run
 
     @classmethod
     def refuse(cls, path: Path, *, overwrite: bool) -> None:
         """Raises RunError if a run cannot be made at ``path``, before anything is loaded or written."""
-        if path.exists() and not path.is_dir():
-            raise RunError(f"The output '{path}' is a file.", "Give a folder to --out.")
-        if not path.is_dir() or all(content.suffix == ".part" for content in path.iterdir()):
-            return  # nothing, or what a start that was killed has left
-        if not cls(path).config.is_file():
-            raise RunError(f"The folder '{path}' is not empty and is no run, so it is not overwritten.", "Choose another --out.")
-        if not overwrite:
-            raise RunError(
-                f"The output folder '{path}' is in use.",
-                f"Add --overwrite to replace it, or go on with it by: sparseformers resume {path}",
-            )
+        run = cls(path)
+        run.require_ours()
+        if run.is_begun and not overwrite:
+            raise RunError(f"The output folder '{path}' is in use.", f"Add --overwrite to replace it, or {run.going_on}")
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """The run at ``path``.
-
-        Raises:
-            RunError: if there is none.
-        """
+        """The run at ``path``; raises RunError if there is none."""
         run = cls(path)
-        if not run.config.is_file():
+        if not run.is_begun:
             raise RunError(f"The folder '{path}' is not a run of sparseformers.", "Give the --out folder of a bootstrap.")
         return run
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes from training in the folder, however this one ends.
-
-        Raises:
-            RunError: if another one does.
-        """
-        lock = self.path / ".lock"
-        with locked(lock) as free:
-            if not free:
-                raise RunError(
-                    f"The run '{self.path}' is being trained by another process.",
-                    f"Wait until it ends or stop it; how it is doing tells: sparseformers status {self.path}",
-                )
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
+    def busy(self) -> RunError:
+        return RunError(
+            f"The run '{self.path}' is being trained by another process.",
+            f"Wait until it ends or stop it; how it is doing tells: sparseformers status {self.path}",
+        )
 
     def write_config(self, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
         """Records the settings, what became of their open choices, and the versions."""
-        write_json(self.config, {"settings": dict(settings), "resolved": dict(resolved), "versions": installed_versions()})
+        self.write_manifest({"settings": dict(settings), "resolved": dict(resolved), "versions": installed_versions()})
 
     def read_config(self) -> dict[str, Any]:
-        """The content of ``config.json``.
-
-        Raises:
-            RunError: if it cannot be read.
-        """
-        try:
-            content = json.loads(self.config.read_text(encoding="utf-8"))
-            return {"settings": dict(content["settings"]), "resolved": dict(content["resolved"])}
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"The file '{self.config}' is not the configuration of a run ({error!r}).", "Start a new run."
-            ) from None
+        """The settings and resolved choices in ``config.json``; raises RunError if they cannot be read."""
+        return {part: self._read(part) for part in ("settings", "resolved")}
 
     def read_figures(self) -> dict[str, Any]:
-        """What a finished run came to, as its card has it.
+        """The figures of a finished run, as its card has them; raises RunError if ``config.json`` has none."""
+        return self._read("figures")
 
-        Raises:
-            RunError: if ``config.json`` does not say.
-        """
-        try:
-            return dict(json.loads(self.config.read_text(encoding="utf-8"))["figures"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"The file '{self.config}' has no figures of the run ({error!r}).", "Start a new run.") from None
+    def _read(self, part: str) -> dict[str, Any]:
+        content = self.read_manifest()
+        if not isinstance(content.get(part), dict):
+            raise RunError(f"The file '{self.config}' has no {part} of a run.", "Start a new run.")
+        return dict(content[part])
 
     def settings(self) -> BootstrapConfig:
         """The settings of the run."""
@@ -227,38 +137,11 @@ class RunFolder:
 
     def settings_and_note(self) -> tuple[BootstrapConfig, str | None]:
         """The settings of the run, with a note for its log if an earlier version wrote them."""
-        return read_settings(self.read_config()["settings"], where=f"settings in '{self.config}'")
+        return read_settings(self._read("settings"), where=f"settings in '{self.config}'")
 
     def change_settings(self, settings: Mapping[str, Any]) -> None:
         """Records other settings; what else is in ``config.json`` stays."""
-        write_json(self.config, {**json.loads(self.config.read_text(encoding="utf-8")), "settings": dict(settings)})
-
-    def write_error(self, error: OSError) -> RunError:
-        """What to say when something of the run cannot be written."""
-        where = f"the run '{self.path}'"
-        if error.errno in NO_ROOM:
-            return RunError(
-                f"There is no room left to write {where} ({error.strerror}), so it stopped; its checkpoints before are whole.",
-                f"Free some space, then go on by: sparseformers resume {self.path}",
-            )
-        return RunError(
-            f"A file of {where} cannot be written ({error.strerror or error}), so it stopped; its checkpoints before are whole.",
-            f"Mend that, then go on by: sparseformers resume {self.path}",
-        )
-
-    @contextmanager
-    def room_required(self) -> Iterator[None]:
-        """Within it a full disk is an error that says so.
-
-        Raises:
-            RunError: in the place of the system's.
-        """
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            raise self.write_error(error) from error
+        self.write_manifest({**self.read_manifest(), "settings": dict(settings)})
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``."""
@@ -269,10 +152,8 @@ class RunFolder:
         """The lines of ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
         entries = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
-            try:
+            with suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
         return entries
 
     def rewind_metrics(self, samples: int | None) -> None:
@@ -315,9 +196,7 @@ class _LogFile(logging.FileHandler):
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, as far as they are installed."""
     versions = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for package in REPORTED_PACKAGES:
-        try:
+    for package in ("sparseformers", *LIBRARIES):
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

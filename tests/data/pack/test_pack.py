@@ -42,7 +42,7 @@ def config(photos: Path, out: Path, **options: object) -> PackConfig:
 
 
 def files_of(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def members(out: Path) -> dict[str, bytes]:
@@ -168,7 +168,7 @@ class TestStops:
             patch.setattr(OpenShard, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 pack(config(photos, tmp_path / "out"))
-        with pytest.raises(RunError, match=r"differs from this command in: --quality, --resize\.") as caught:
+        with pytest.raises(RunError, match=r"in: --quality \(None then, 92 now\), --resize \(None then, 9 now\)\.") as caught:
             pack(config(photos, tmp_path / "out", resize=9))
         assert "--overwrite" in caught.value.remedy
         write_images(photos / "birds", 1)
@@ -191,7 +191,7 @@ class TestRefusals:
 
     def test_a_folder_of_something_else(self, photos: Path, tmp_path: Path) -> None:
         for overwrite in (False, True):
-            with pytest.raises(RunError, match="is in use, and not by shards"):
+            with pytest.raises(RunError, match="is not empty and holds no shards"):
                 pack(config(photos, photos / "cats"), overwrite=overwrite)
 
     def test_nothing_but_bad_images(self, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestRefusals:
             return replacing(path)
 
         monkeypatch.setattr("sparseformers.data.pack.run.replacing", full)
-        with pytest.raises(RunError, match=r"cannot be written to '.*out' \(No space left on device\)") as caught:
+        with pytest.raises(RunError, match=r"no room left to write the folder '.*out' \(No space left on device\)") as caught:
             pack(config(photos, tmp_path / "out"))
         assert "goes on" in caught.value.remedy
 

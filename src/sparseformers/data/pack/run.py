@@ -2,48 +2,188 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.data.dataset import default_workers
-from sparseformers.data.pack.config import PackConfig
-from sparseformers.data.pack.folder import PackFolder, Packing
-from sparseformers.data.pack.images import ImageList, PackedImage, prepared
-from sparseformers.data.pack.shard import OpenShard
+from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
+from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, Shrinking, prepared
 from sparseformers.data.shard_index import SIDECAR, write_index
-from sparseformers.errors import DataError
-from sparseformers.files import replacing
+from sparseformers.data.skipped import SkippedImages
+from sparseformers.errors import ConfigError, DataError, RunError
+from sparseformers.files import replacing, write_json
+from sparseformers.progress import ImageProgress
+from sparseformers.settings import from_dict, to_dict
+from sparseformers.work_folder import InFolder, WorkFolder, differences
 
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a line is written where there is no terminal."""
+FORMAT = 1
+"""Of the JSON files; a change to what they hold raises it."""
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+SMALLEST_SHARD = 10_000
+"""Bytes; a smaller one would be more headers than images."""
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Which images to put into shards, and how."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="dir", metavar="DIR")]
+    """A folder of images, searched recursively; their paths from there on become their names in the shards."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The folder to make: 000000.tar and so on, beside each an index, manifest.json, and skipped_images.txt."""
+    shard_size: str = "256MB"
+    """Bytes of a shard, such as 256MB or 1GiB; the last one is smaller, and one with a single large image larger."""
+    resize: int | None = None
+    """Pixels to shrink the shorter side to; smaller images stay what they are. By default all files are taken as they are."""
+    quality: int = 92
+    """JPEG quality of images that are shrunk, in [1, 95]."""
+    seed: int = 0
+    """Of the order: images are shuffled, so that a shard has images from everywhere."""
+    keep_order: bool = False
+    """Take images in the order of their names instead."""
+    max_pixels: int = MOST_PIXELS
+    """Images of more pixels are skipped."""
+    workers: int | None = None
+    """Threads that read and shrink images; chosen from the processor's cores by default."""
+
+    def __post_init__(self) -> None:
+        if self.shard_bytes < SMALLEST_SHARD:
+            raise ConfigError(f"--shard-size must be at least {SMALLEST_SHARD} bytes, not {self.shard_size}.", "Use 256MB.")
+        if self.resize is not None and self.resize < 1:
+            raise ConfigError(f"--resize must be at least 1, not {self.resize}.", "Use 256, for example.")
+        if not 1 <= self.quality <= 95:
+            raise ConfigError(f"--quality must be in [1, 95], not {self.quality}.", "Use 92, for example.")
+        if not 1 <= self.max_pixels <= PILLOWS_MOST_PIXELS:
+            raise ConfigError(
+                f"--max-pixels must be in [1, {PILLOWS_MOST_PIXELS}], not {self.max_pixels}.", f"Use {MOST_PIXELS}, for example."
+            )
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers must be at least 1, not {self.workers}.", "Use 1 or more.")
+
+    @property
+    def shard_bytes(self) -> int:
+        """``shard_size`` in bytes; raises ConfigError if it cannot be understood."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", self.shard_size.strip().lower())
+        if match is None or match[2].upper() not in UNITS:
+            raise ConfigError(f"The size '{self.shard_size}' cannot be understood.", "Write 256MB, 1GiB or a number of bytes.")
+        return int(float(match[1]) * UNITS[match[2].upper()])
+
+    def content(self) -> dict[str, Any]:
+        """The settings that the shards depend on, by their flags."""
+        return {
+            "format": FORMAT,
+            "--shard-size": self.shard_bytes,
+            "--resize": self.resize,
+            "--quality": None if self.resize is None else self.quality,
+            "--seed": None if self.keep_order else self.seed,
+            "--keep-order": self.keep_order,
+            "--max-pixels": self.max_pixels,
+        }
 
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What came of a packing."""
+    """The outcome of a packing."""
 
     out: Path
     """The folder with the shards."""
     shards: int
-    """How many there are."""
     images: int
-    """In all of them."""
     bytes: int
-    """Of all of them."""
     skipped: int
     """Images that were left out, listed in ``skipped_images.txt``."""
     went_on_from: int
     """Images that an earlier process had done."""
     seconds: float
-    """Time that this one took."""
     images_per_second: float
-    """In this time."""
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """The state of a packing after a whole shard."""
+
+    shards: tuple[PackedShard, ...] = ()
+    done: int = 0
+    """Images that are in the shards or were left out, in the order of packing."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of the images that were left out."""
+
+    @property
+    def images(self) -> int:
+        return sum(shard.images for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class PackFolder(WorkFolder):
+    """The folder that shards are packed into; ``manifest.json`` is there when all of them are."""
+
+    KIND: ClassVar[str] = "shards that were packed"
+    MANIFEST: ClassVar[str] = "manifest.json"
+    OPTION: ClassVar[str] = "OUT"
+
+    skipped = InFolder("skipped_images.txt")
+    state = InFolder("packing.json")
+    """How far a packing is that was stopped."""
+
+    @property
+    def is_begun(self) -> bool:
+        return self.manifest.is_file() or self.state.is_file()
+
+    def begin(self, content: Mapping[str, Any], *, overwrite: bool) -> _Packing:
+        """The beginning of a packing of ``content``, or the state after the shards that are finished.
+
+        Raises:
+            RunError: if the folder holds other shards, or all of them, and may not be overwritten.
+        """
+        before, packing = self._read() if self.state.is_file() else (content, _Packing())
+        changes = differences(before, content)
+        if overwrite and (self.manifest.is_file() or changes):
+            self.clear()
+            packing, changes = _Packing(), []
+        if self.manifest.is_file():
+            raise RunError(f"The folder '{self.path}' holds shards already.", "Choose another OUT, or add --overwrite.")
+        self.refuse_differences(changes)
+        self.keep(packing, content)  # so that the folder is known for what it is from now on
+        return packing
+
+    def keep(self, packing: _Packing, content: Mapping[str, Any]) -> None:
+        """Notes how far a packing is."""
+        write_json(self.state, {"content": dict(content), "packing": to_dict(packing)})
+
+    def finish(self, packing: _Packing, content: Mapping[str, Any]) -> None:
+        """Writes the manifest and the list of what was left out."""
+        SkippedImages.of(packing.skipped).write(self.skipped)
+        shards = [to_dict(shard) for shard in packing.shards]
+        counts = {"images": packing.images, "bytes": packing.bytes, "skipped": len(packing.skipped)}
+        self.write_manifest({"settings": dict(content), **counts, "shards": shards})
+        self.state.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Removes what a packing writes, and nothing else."""
+        for path in (self.state, self.manifest, self.skipped):
+            path.unlink(missing_ok=True)
+        for shard in self.path.glob("[0-9]" * 6 + ".tar"):
+            shard.unlink()
+            Path(f"{shard}{SIDECAR}").unlink(missing_ok=True)
+
+    def _read(self) -> tuple[Mapping[str, Any], _Packing]:
+        """What is packed, and the state that was noted; a state that cannot be read is of something else."""
+        try:
+            noted = self.read_json(self.state)
+            return dict(noted["content"]), from_dict(_Packing, noted["packing"])
+        except (RunError, ConfigError, KeyError, TypeError, ValueError):
+            return {}, _Packing()
 
 
 def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None = None) -> PackSummary:
@@ -58,20 +198,17 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
         SparseFormersError: one of its kinds, with what to do.
     """
     console = console or Console(quiet=True)
-    start = time.perf_counter()
-    images, folder = ImageList(config), PackFolder(config.out)
-    with folder.held():
-        content = {**config.what(), "the images": images.digest()}
+    images, folder = ImageList(config.folder, None if config.keep_order else config.seed), PackFolder(config.out)
+    with folder.held(), folder.writing():
+        content = {**config.content(), "the images": images.digest()}
         packing = folder.begin(content, overwrite=overwrite)
-        before = packing.done
-        bar = _Bar(console, len(images), before)
-        with bar.progress:
+        before, total = packing.done, len(images)
+        with ImageProgress(console, "packing", size=total, total=total, images=before, reached=before) as bar:
             for after in _packed(images, config, folder, packing, bar):
                 _require_images(after)
-                folder.keep(after)
+                folder.keep(after, content)
                 packing = after
-        folder.finish(packing)
-    seconds = time.perf_counter() - start
+        folder.finish(packing, content)
     return PackSummary(
         out=config.out,
         shards=len(packing.shards),
@@ -79,27 +216,29 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
         bytes=packing.bytes,
         skipped=len(packing.skipped),
         went_on_from=before,
-        seconds=seconds,
-        images_per_second=(packing.done - before) / max(seconds, 1e-9),
+        seconds=bar.seconds,
+        images_per_second=bar.images_per_second,
     )
 
 
-def _require_images(packing: Packing) -> None:
+def _require_images(packing: _Packing) -> None:
     if not packing.shards:
         told = "; ".join(f"{path}: {reason}" for path, reason in packing.skipped[:3])
         raise DataError(f"None of the {packing.done:,} images could be read ({told}).", "Give images that can be decoded.")
 
 
-def _packed(images: ImageList, config: PackConfig, folder: PackFolder, packing: Packing, bar: _Bar) -> Iterator[Packing]:
+def _packed(
+    images: ImageList, config: PackConfig, folder: PackFolder, packing: _Packing, bar: ImageProgress
+) -> Iterator[_Packing]:
     """The packing after each shard that is made."""
     threads = default_workers() if config.workers is None else config.workers
-    names = images.names()
-    ready = prepared(names[packing.done :], images.paths[packing.done :], config, threads=threads)
+    shrinking = Shrinking(config.resize, config.quality, config.max_pixels)
+    ready = prepared(images.names()[packing.done :], images.paths[packing.done :], shrinking, threads=threads)
     skipped = list(packing.skipped)
     good = _good(ready, packing.done, skipped, bar)
     upcoming = next(good, None)
     while upcoming is not None:
-        path = folder.shard(len(packing.shards))
+        path = folder.path / f"{len(packing.shards):06}.tar"
         with replacing(path) as unfinished:
             with closing(OpenShard(unfinished, config.shard_bytes)) as shard:
                 while upcoming is not None and shard.has_room(upcoming[1]):
@@ -116,7 +255,7 @@ def _packed(images: ImageList, config: PackConfig, folder: PackFolder, packing: 
 
 
 def _good(
-    ready: Iterator[PackedImage], first: int, skipped: list[tuple[str, str]], bar: _Bar
+    ready: Iterator[PackedImage], first: int, skipped: list[tuple[str, str]], bar: ImageProgress
 ) -> Iterator[tuple[int, PackedImage]]:
     """(place, image) of those that can be packed; the others are added to ``skipped``."""
     for place, image in enumerate(ready, first):
@@ -124,28 +263,4 @@ def _good(
             yield place, image
         else:
             skipped.append((str(image.path), image.problem))
-        bar.step(skipped=len(skipped))
-
-
-class _Bar:
-    """How far a packing is: a bar where there is a terminal, else a line now and then."""
-
-    def __init__(self, console: Console, total: int, before: int) -> None:
-        self.console, self.total, self.before, self.done = console, total, before, before
-        self._start = self._line = time.perf_counter()
-        columns = (TextColumn("packing"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
-        more = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self.progress = Progress(*columns, *more, console=console, disable=not console.is_terminal)
-        self._task = self.progress.add_task("", total=total, completed=before, figures="")
-
-    def step(self, *, skipped: int) -> None:
-        """One more image, and how many were left out so far."""
-        self.done += 1
-        now = time.perf_counter()
-        rate = (self.done - self.before) / max(now - self._start, 1e-9)
-        figures = f"{rate:.1f} img/s" + (f"  {skipped:,} skipped" if skipped else "")
-        self.progress.update(self._task, completed=self.done, figures=figures)
-        if not self.console.is_terminal and now - self._line >= SECONDS_BETWEEN_LINES:
-            self._line = now
-            left = f"about {(self.total - self.done) / rate:,.0f} s left"
-            self.console.print(f"{self.done:,} of {self.total:,} images  {figures}  {left}", highlight=False, soft_wrap=True)
+        bar.step(int(image.problem is None), int(image.problem is not None), place + 1)

@@ -1,4 +1,4 @@
-"""Writing one shard: the same bytes for the same images every time, and nothing is kept that was not read again.
+"""From images to shards: the same bytes for the same images, and each shard is read again when it is written.
 
 By the standard library's tarfile, because webdataset's writer gives shards their names before they are whole.
 """
@@ -8,16 +8,152 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import posixpath
 import tarfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from sparseformers.data.pack.images import PackedImage
+from PIL import Image
+
+from sparseformers.data.images import UnreadableImageError, find_images
 from sparseformers.data.shard_index import ShardIndex, scan
+from sparseformers.data.shards import MOST_BYTES, decode_member
+from sparseformers.data.sources import common_folder, digest_of, relative_names
 from sparseformers.errors import RunError
 
+AHEAD = 4
+"""Images in preparation for each thread: few, as each is held in memory."""
+DRAFT = 2
+"""A JPEG is decoded with sides of at least so many times what they are shrunk to, which cannot be told from the whole."""
 BLOCK = 2**20
 """Bytes that are read at a time to check a shard."""
+
+
+class ImageList:
+    """All images to pack, in the order in which they are packed.
+
+    Args:
+        folder: of the images; raises DataError if there are none in it.
+        seed: of the order; None for that of their names.
+    """
+
+    def __init__(self, folder: Path, seed: int | None) -> None:
+        paths = find_images([folder])
+        root = str(folder.absolute()) if folder.is_dir() else common_folder(paths)
+        pairs = list(zip(relative_names(paths, root), paths, strict=True))
+        if seed is not None:
+            pairs.sort(key=lambda pair: (_draw(pair[0], seed), pair[0]))
+        self.paths = [path for _, path in pairs]
+        self.sources = [name for name, _ in pairs]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def names(self) -> list[str]:
+        """The names in the shards: a path without dots but the last, and no two the same but for it.
+
+        WebDataset takes what comes before the first dot of a file's name for the sample's key.
+        """
+        taken: set[str] = set()
+        names = []
+        for source in self.sources:
+            folder, base = posixpath.split(source)
+            stem, dot, suffix = base.rpartition(".")
+            key = posixpath.join(folder, stem.replace(".", "_"))
+            number, free = 1, key
+            while free in taken:
+                number, free = number + 1, f"{key}_{number + 1}"
+            taken.add(free)
+            names.append(f"{free}{dot}{suffix.lower()}")
+        return names
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that belong to all names, sizes and times of change."""
+        states = (path.stat() for path in self.paths)
+        return digest_of(
+            f"{name}\t{state.st_size}\t{state.st_mtime_ns}" for name, state in zip(self.sources, states, strict=True)
+        )
+
+
+def _draw(name: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+class PackedImage(NamedTuple):
+    """One image for a shard, or why there is none."""
+
+    name: str
+    """The member's path in the shard."""
+    path: Path
+    content: bytes
+    """The member's bytes; empty where there is a problem."""
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """How images are made smaller."""
+
+    side: int | None
+    """Pixels of the shorter side of larger images; None takes all files as they are."""
+    quality: int
+    """JPEG quality of images that are shrunk, in [1, 95]."""
+    most_pixels: int
+    """Images of more pixels have a problem."""
+
+
+def prepared(names: Sequence[str], paths: Sequence[Path], shrinking: Shrinking, *, threads: int) -> Iterator[PackedImage]:
+    """Reads, checks and shrinks images, in their order.
+
+    Args:
+        names: of the members.
+        paths: of the files.
+        shrinking: to be done.
+        threads: that work side by side; decoding and shrinking do not hold each other up.
+    """
+    pairs = iter(zip(names, paths, strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        pending = deque(pool.submit(_prepared, name, path, shrinking) for name, path in islice(pairs, threads * AHEAD))
+        try:
+            while pending:
+                image = pending.popleft().result()
+                pending.extend(pool.submit(_prepared, name, path, shrinking) for name, path in islice(pairs, 1))
+                yield image
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _prepared(name: str, path: Path, shrinking: Shrinking) -> PackedImage:
+    side = shrinking.side
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return PackedImage(name, path, b"", f"too large: more than {MOST_BYTES // 2**20} MiB")
+        content = path.read_bytes()
+        # To its end, even if only at the lowest resolution: what is cut short or damaged shows.
+        at_least = 1 if side is None else DRAFT * side
+        image = decode_member(content, path, at_least=at_least, most_pixels=shrinking.most_pixels)
+        if side is None or min(image.size) <= side:
+            return PackedImage(name, path, content, None)
+        return PackedImage(f"{name.rpartition('.')[0]}.jpg", path, _shrunk(image, side, shrinking.quality), None)
+    except UnreadableImageError as error:
+        return PackedImage(name, path, b"", error.reason)
+    except OSError as error:
+        return PackedImage(name, path, b"", (error.strerror or str(error)).lower())
+
+
+def _shrunk(image: Image.Image, shorter: int, quality: int) -> bytes:
+    """The image with a shorter side of ``shorter`` pixels, as a JPEG."""
+    scale = shorter / min(image.size)
+    size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
+    file = io.BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=quality)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -25,13 +161,10 @@ class PackedShard:
     """A finished shard."""
 
     name: str
-    """Of the file."""
     images: int
-    """How many are in it."""
     bytes: int
-    """Its size."""
     sha256: str
-    """Of the file."""
+    """Of the whole file."""
 
 
 class OpenShard:

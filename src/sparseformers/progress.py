@@ -1,4 +1,4 @@
-"""What a person sees of an embedding: a bar with rate and time left, or a line now and then where there is no terminal."""
+"""How far long work on images is: a bar with rate and time left, or a line now and then where there is no terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ SECONDS_BETWEEN_LINES = 30.0
 """How often a line is written where there is no terminal."""
 
 
-class EmbeddingProgress:
-    """The bar of one embedding.
+class ImageProgress:
+    """The bar of one work on images.
 
     Args:
         console: to write to.
-        size: bytes of the input; 0 where they are not known.
+        name: of the work.
+        size: of the work, in any unit, such as bytes of the input; 0 where it is not known.
         total: images, where they are known.
-        images: of them embedded or skipped by an earlier process.
-        reached: bytes that these took.
+        images: of them done by an earlier process.
+        reached: how much of the size these took.
     """
 
-    def __init__(self, console: Console, *, size: int, total: int | None, images: int, reached: int) -> None:
+    def __init__(self, console: Console, name: str, *, size: int, total: int | None, images: int, reached: int) -> None:
         self.console = console
         self.size = size
         self.total = total
@@ -32,7 +33,7 @@ class EmbeddingProgress:
         self._skipped = 0
         self._start = self._last_line = time.perf_counter()
         self._bar = Progress(
-            TextColumn("embedding"),
+            TextColumn(name),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -45,7 +46,7 @@ class EmbeddingProgress:
         )
         self._task = self._bar.add_task("", total=size or None, completed=reached, figures="starting")
 
-    def __enter__(self) -> EmbeddingProgress:
+    def __enter__(self) -> ImageProgress:
         self._bar.start()
         return self
 
@@ -63,12 +64,12 @@ class EmbeddingProgress:
         return (self._images - self._images_before) / max(self.seconds, 1e-9)
 
     def step(self, images: int, skipped: int, reached: int) -> None:
-        """Shows where the embedding is.
+        """Shows where the work is.
 
         Args:
-            images: embedded since the last step.
-            skipped: likewise.
-            reached: bytes of the input up to here.
+            images: done since the last step.
+            skipped: since the last step.
+            reached: how much of the size is done.
         """
         self._images += images + skipped
         self._skipped += skipped
@@ -78,11 +79,6 @@ class EmbeddingProgress:
         self._bar.update(self._task, completed=reached, figures=figures)
         if not self.console.is_terminal and time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.perf_counter()
-            self.console.print(f"{figures}{self._left(reached)}", highlight=False, markup=False, soft_wrap=True)
-
-    def _left(self, reached: int) -> str:
-        """How long it will take yet, where that can be told."""
-        done = reached - self._reached_before
-        if not self.size or done <= 0:
-            return ""
-        return f"  about {self.seconds / done * (self.size - reached):,.0f} s left"
+            done = reached - self._reached_before
+            left = f"  about {self.seconds / done * (self.size - reached):,.0f} s left" if self.size and done > 0 else ""
+            self.console.print(f"{figures}{left}", highlight=False, markup=False, soft_wrap=True)

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from sparseformers.embedding import progress
-from sparseformers.embedding.progress import EmbeddingProgress
+from sparseformers import progress
+from sparseformers.progress import ImageProgress
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left(clock: list[float]) -> None:
     written = io.StringIO()
-    with EmbeddingProgress(Console(file=written, width=40), size=1000, total=50, images=10, reached=200) as bar:
+    with ImageProgress(Console(file=written, width=40), "embedding", size=1000, total=50, images=10, reached=200) as bar:
         clock[0] = 10.0
         bar.step(5, 0, 300)
         assert written.getvalue() == ""
@@ -31,7 +31,7 @@ def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left(clock: 
 
 def test_without_known_sizes__no_time_left_is_made_up(clock: list[float]) -> None:
     written = io.StringIO()
-    with EmbeddingProgress(Console(file=written), size=0, total=None, images=0, reached=0) as bar:
+    with ImageProgress(Console(file=written), "embedding", size=0, total=None, images=0, reached=0) as bar:
         clock[0] = 40.0
         bar.step(20, 0, 0)
     assert written.getvalue() == "20 images  0.5 img/s\n"
@@ -40,7 +40,7 @@ def test_without_known_sizes__no_time_left_is_made_up(clock: list[float]) -> Non
 def test_on_a_terminal__a_bar(clock: list[float]) -> None:
     written = io.StringIO()
     console = Console(file=written, width=120, force_terminal=True, color_system=None)
-    with EmbeddingProgress(console, size=1000, total=50, images=0, reached=0) as bar:
+    with ImageProgress(console, "embedding", size=1000, total=50, images=0, reached=0) as bar:
         clock[0] = 5.0
         bar.step(20, 0, 400)
     assert "20 of 50 images  4.0 img/s" in written.getvalue()

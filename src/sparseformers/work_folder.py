@@ -1,0 +1,214 @@
+"""A folder in which one process at a time does work that may be stopped: a run, an embedding, a packing, a cache, a bench.
+
+Each kind of folder is a subclass that says what it is called and adds the paths of its files::
+
+    @dataclass(frozen=True)
+    class PackFolder(WorkFolder):
+        KIND: ClassVar[str] = "shards"
+        MANIFEST: ClassVar[str] = "manifest.json"
+        skipped = InFolder("skipped_images.txt")
+
+    folder = PackFolder(out)
+    with folder.held(), folder.writing():  # refuses a folder of something else or in use; a full disk is a RunError
+        if folder.is_begun:
+            folder.refuse_differences(differences(folder.read_manifest()["content"], content))
+        else:
+            folder.write_manifest({"content": content})
+        with replacing(folder.path / "000000.tar") as unfinished: ...
+
+What lies in the folder is written aside and renamed, by :func:`~sparseformers.files.replacing` and ``replacing_folder``, so a
+process that is killed leaves whole files and leftovers, which the next one removes. A folder counts as begun from the
+manifest on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sparseformers.errors import RunError, shorten
+from sparseformers.files import NO_ROOM, is_leftover, locked, remove_leftovers, write_json
+
+LONGEST_VALUE = 20
+"""Characters of a setting that is told in full where it differs."""
+
+
+class InFolder:
+    """An attribute of a :class:`WorkFolder`: the path of the file of this name in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: WorkFolder, kind: type[WorkFolder]) -> Path:
+        return folder.path / self.name
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folder; subclasses are the kinds of work."""
+
+    path: Path
+
+    KIND: ClassVar[str]
+    """What the folder holds, as in: is not empty and holds no ..."""
+    MANIFEST: ClassVar[str]
+    """The file whose presence makes the folder begun; a JSON object."""
+    OPTION: ClassVar[str] = "--out"
+    """The option of the command that names the folder."""
+
+    lock = InFolder(".lock")
+    """The file that is locked, and there only as long as it is."""
+
+    @property
+    def title(self) -> str:
+        """What to call the folder in the middle of a sentence."""
+        return f"the folder '{self.path}'"
+
+    @property
+    def going_on(self) -> str:
+        """How to go on after a stop, as the end of a sentence."""
+        return "give the same command again: it goes on where it stopped."
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / self.MANIFEST
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.manifest.is_file()
+
+    def is_ours(self) -> bool:
+        """Whether the folder is empty, or holds this kind of work or what is left of a start that was killed."""
+        return self.is_begun or all(path == self.lock or is_leftover(path) for path in self.path.iterdir())
+
+    def require_ours(self) -> None:
+        """Raises RunError if there is anything else at the path, before anything is loaded or written."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"The output '{self.path}' is a file.", f"Give a folder to {self.OPTION}.")
+        if self.path.is_dir() and not self.is_ours():
+            raise RunError(
+                f"The folder '{self.path}' is not empty and holds no {self.KIND}, so it is not overwritten.",
+                f"Choose another {self.OPTION}.",
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it; removes it at the end if the work was not even begun.
+
+        Raises:
+            RunError: if another process holds it, it holds something else, or it cannot be made.
+        """
+        self.require_ours()
+        with ExitStack() as stack:
+            with self.writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                free = stack.enter_context(locked(self.lock))
+            if not free:
+                raise self.busy()
+            with self.writing():
+                remove_leftovers(self.path)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps what is open, and a folder that is not empty stays
+                    if not self.is_begun:
+                        self.clear()
+                    self.lock.unlink(missing_ok=True)
+                    if not self.is_begun:
+                        self.path.rmdir()
+
+    def busy(self) -> RunError:
+        """The error for a folder that another process holds."""
+        return RunError(
+            f"{_capital(self.title)} is in use by another process.", f"Wait for its end, or choose another {self.OPTION}."
+        )
+
+    @contextmanager
+    def writing(self, *, room_only: bool = False) -> Iterator[None]:
+        """Turns what the file system complains of into an error that says what to do.
+
+        Args:
+            room_only: whether to do so for a full disk alone, where other errors may come from elsewhere.
+
+        Raises:
+            RunError: in the place of an OSError.
+        """
+        try:
+            yield
+        except OSError as error:
+            if room_only and error.errno not in NO_ROOM:
+                raise
+            raise self.write_error(error) from error
+
+    def write_error(self, error: OSError) -> RunError:
+        """What to say when a file of the work cannot be written."""
+        reason = error.strerror or error
+        if error.errno in NO_ROOM:
+            return RunError(
+                f"There is no room left to write {self.title} ({reason}); what was finished before is kept.",
+                f"Free some space, then {self.going_on}",
+            )
+        return RunError(
+            f"{_capital(self.title)} cannot be written ({reason}).",
+            f"Mend that or choose another {self.OPTION}; to go on, {self.going_on}",
+        )
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The content of the manifest; raises RunError if there is none, or it cannot be read."""
+        return self.read_json(self.manifest)
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """The object in a JSON file of the folder; raises RunError if there is none, or it cannot be read."""
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(
+                f"The file '{file}' cannot be read ({error}).", f"Remove it, or choose another {self.OPTION}."
+            ) from None
+
+    def write_manifest(self, content: Mapping[str, Any]) -> None:
+        """Writes the manifest, plain JSON values, whole or not at all."""
+        write_json(self.manifest, content)
+
+    def refuse_differences(self, names: Sequence[str]) -> None:
+        """Raises RunError if there are any :func:`differences` between what was begun and what is asked for."""
+        if names:
+            raise RunError(
+                f"What was begun in '{self.path}' differs from this command in: {shorten(names)}.",
+                "Give the same command as then to go on with it, or add --overwrite to begin anew.",
+            )
+
+    def clear(self) -> None:
+        """Removes all but the lock, the manifest first: stopped on the way, it leaves a folder that is not begun."""
+        self.manifest.unlink(missing_ok=True)
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self.lock:
+                path.unlink()
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of settings that differ, those with short values with both.
+
+    Args:
+        then: plain JSON values from a manifest.
+        now: what is asked for; whatever becomes equal as JSON is equal.
+    """
+    plain = json.loads(json.dumps(dict(now)))
+    return [_difference(name, then.get(name), value) for name, value in plain.items() if then.get(name) != value]
+
+
+def _difference(name: str, then: Any, now: Any) -> str:
+    short = all(not isinstance(value, (list, dict)) and len(str(value)) <= LONGEST_VALUE for value in (then, now))
+    return f"{name} ({then} then, {now} now)" if short else name
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
