@@ -55,10 +55,8 @@ HOW = {"loss": not_a_number, "gradient": _InfiniteGradient.apply}
 
 
 def everything(step: TrainingStep) -> dict[str, torch.Tensor]:
-    """Weights, average and the optimiser's moments."""
-    assert step.average is not None
+    """Weights and the optimiser's moments."""
     found = {f"weight.{name}": value for name, value in step.parts.inheritance.student.state_dict().items()}
-    found |= {f"average.{name}": value for name, value in step.average.weights.items()}
     for number, state in step.optimiser.state_dict()["state"].items():
         found |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
     return {name: value.clone() for name, value in found.items()}

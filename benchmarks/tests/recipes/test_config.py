@@ -101,6 +101,6 @@ def test_settings__paths_are_absolute_so_that_a_bench_can_go_on_from_anywhere() 
 
 def test_settings__seeds_share_a_cache_and_only_then_their_views() -> None:
     row = Recipe("mine", "", {})
-    assert bench(cache=Path("cache")).settings(row, 1).data_seed == 0
-    assert bench(cache=Path("cache"), overrides=("data_seed=5",)).settings(row, 1).data_seed == 5
-    assert bench().settings(row, 1).data_seed is None
+    assert bench(cache=Path("cache")).settings(row, 1).data.data_seed == 0
+    assert bench(cache=Path("cache"), overrides=("data_seed=5",)).settings(row, 1).data.data_seed == 5
+    assert bench().settings(row, 1).data.data_seed is None

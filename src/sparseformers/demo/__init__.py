@@ -1,6 +1,5 @@
 """The demonstration: bootstrap from the bundled teacher on the photographs that scikit-image and scikit-learn ship."""
 
-from sparseformers.demo.photographs import PhotographFolders, gather_photographs
-from sparseformers.demo.run import DemoSummary, run_demo
+import lazy_loader
 
-__all__ = ["DemoSummary", "PhotographFolders", "gather_photographs", "run_demo"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Embedding at scale: an index of file names and embeddings from folders and tar shards, streamed and resumable."""
 
-from sparseformers.embedding.config import EmbedConfig
-from sparseformers.embedding.run import EmbedSummary, embed
+import lazy_loader
 
-__all__ = ["EmbedConfig", "EmbedSummary", "embed"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

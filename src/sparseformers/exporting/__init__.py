@@ -1,7 +1,5 @@
 """Students as files that others run: ONNX, OpenVINO, torch.export, safetensors."""
 
-from sparseformers.exporting.check import Agreement, ExportCheckError
-from sparseformers.exporting.config import ExportConfig
-from sparseformers.exporting.run import ExportSummary, export
+import lazy_loader
 
-__all__ = ["Agreement", "ExportCheckError", "ExportConfig", "ExportSummary", "export"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

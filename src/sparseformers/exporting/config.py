@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from sparseformers.errors import ConfigError
-from sparseformers.model.sparseformer import SMALLEST_SIDE
 
 Format = Literal["onnx", "openvino", "torch-export", "safetensors"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -61,10 +60,13 @@ class ExportConfig:
             raise ConfigError(f"--tolerance must be above 0, not {self.tolerance}.", "Use 0.01, for example.")
         if self.size != "dynamic" and (self.height_and_width is None):
             raise ConfigError(f"--size is 'dynamic' or HxW in pixels, not '{self.size}'.", "Use 224x224, for example.")
-        if self.height_and_width is not None and not self.with_preprocessing and min(self.height_and_width) < SMALLEST_SIDE:
-            raise ConfigError(
-                f"A student takes images from {SMALLEST_SIDE} pixels a side up, not {self.size}.", "Use a larger --size."
-            )
+        if self.height_and_width is not None and not self.with_preprocessing:
+            from sparseformers.model.sparseformer import SMALLEST_SIDE  # imports PyTorch, which the command's help does not need
+
+            if min(self.height_and_width) < SMALLEST_SIDE:
+                raise ConfigError(
+                    f"A student takes images from {SMALLEST_SIDE} pixels a side up, not {self.size}.", "Use a larger --size."
+                )
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:

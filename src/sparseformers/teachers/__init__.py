@@ -1,6 +1,5 @@
 """Foundation models to inherit from, behind one interface; one adapter per host library, imported when it is asked for."""
 
-from sparseformers.teachers.base import Teacher, TeacherIdentity, TeacherOutput
-from sparseformers.teachers.registry import absolute_name, load_teacher, untrained_teacher
+import lazy_loader
 
-__all__ = ["Teacher", "TeacherIdentity", "TeacherOutput", "absolute_name", "load_teacher", "untrained_teacher"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,10 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
-from sparseformers.data.mixture import absolute_source
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Above, AtLeast, Between, Grouped, Mark, check_bounds, from_dict
-from sparseformers.teachers import absolute_name
 from sparseformers.train.checkpoints.interval import Interval
 
 EXPERT, WITHOUT_EFFECT = Mark.EXPERT, Mark.WITHOUT_EFFECT
@@ -227,6 +225,9 @@ class BootstrapConfig(Grouped):
 
     def absolute(self) -> BootstrapConfig:
         """The same settings with all paths absolute, so that a run can be resumed from any working directory."""
+        from sparseformers.data.mixture import absolute_source  # both import PyTorch, which the command's help does not need
+        from sparseformers.teachers.registry import absolute_name
+
         own = self.data
         data = dataclasses.replace(
             own,

@@ -2,4 +2,3 @@
 
 from sparseformers.data.pack.run import PackConfig, PackSummary, pack
 
-__all__ = ["PackConfig", "PackSummary", "pack"]

@@ -1,0 +1,12 @@
+from .planning.config import PlanConfig as PlanConfig
+from .planning.config import Scale as Scale
+from .planning.plan import Plan as Plan
+from .planning.plan import make_plan as make_plan
+from .planning.plan import plan_of as plan_of
+from .report import Report as Report
+from .report import write_report as write_report
+from .run import bootstrap as bootstrap
+from .run import resume as resume
+from .run_folder import RunFolder as RunFolder
+from .settings import BootstrapConfig as BootstrapConfig
+from .summary import RunSummary as RunSummary
