@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             description=DESCRIPTION,
             args=expand_recipe(given),
             console_outputs=speaks,
+            config=(tyro.conf.OmitArgPrefixes,),
         )
         recorded(command.run)()
         leave_processes()
