@@ -14,8 +14,8 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data import (
     Batch,
     ImageViews,
+    LoadedView,
     SampleStream,
-    View,
     ViewKey,
     collate,
     default_workers,
@@ -96,8 +96,8 @@ class TestImageViews:
 
     def test_unreadable_files_are_reported_and_not_raised(self, with_broken: list[Path]) -> None:
         views = training_views(with_broken)
-        assert views[ViewKey(0, 1)] == View(None, 1, "the file is empty")
-        assert views[ViewKey(0, 4)] == View(None, 4, "not an image of a known format")
+        assert views[ViewKey(0, 1)] == LoadedView(None, 1, "the file is empty")
+        assert views[ViewKey(0, 4)] == LoadedView(None, 4, "not an image of a known format")
         readable = views[ViewKey(0, 5)]
         assert readable.image is not None
         assert readable.problem is None
@@ -123,14 +123,14 @@ class TestImageViews:
 class TestCollate:
     def test_readable_and_unreadable(self) -> None:
         images = torch.rand(2, 3, 4, 5)
-        batch = collate([View(images[0], 8, None), View(None, 3, "empty"), View(images[1], 5, None)])
+        batch = collate([LoadedView(images[0], 8, None), LoadedView(None, 3, "empty"), LoadedView(images[1], 5, None)])
         assert torch.equal(batch.images, images)
         assert batch.indices.tolist() == [8, 5]
         assert batch.indices.dtype == torch.int64
         assert batch.unreadable == ((3, "empty"),)
 
-    @pytest.mark.parametrize("views", [[], [View(None, 3, "empty")]])
-    def test_nothing_readable(self, views: list[View]) -> None:
+    @pytest.mark.parametrize("views", [[], [LoadedView(None, 3, "empty")]])
+    def test_nothing_readable(self, views: list[LoadedView]) -> None:
         batch = collate(views)
         assert batch.images.shape == (0, 3, 0, 0)
         assert batch.indices.shape == (0,)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.data import evaluation_view, find_images
-from sparseformers.embedding.inputs import Inputs, Position, find_inputs
-from sparseformers.embedding.listing import Listing
+from sparseformers.embedding.inputs import Inputs, Listing, Position, find_inputs
 from sparseformers.embedding.stream import InputStream, input_batches
 from sparseformers.errors import DataError
 from tests.embedding.small import contents, student, write_shard

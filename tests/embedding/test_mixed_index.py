@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparseformers.embedding.parquet import write_parquet
-from sparseformers.embedding.rows import Rows
+from sparseformers.embedding.formats import Rows
+from sparseformers.embedding.writers import write_parquet
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mixed_index.py"
 

@@ -260,7 +260,7 @@ def test_a_full_disk__keeps_what_is_there(tmp_path: Path, data: tuple[Path, Path
         if written > 4:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parts, "keep", full)
+    monkeypatch.setattr(parts, "synchronise", full)
     with pytest.raises(RunError, match=r"no room left to write the output .* \(No space left on device\).*Free some space"):
         embed(settings(*data), out, model=student())
     monkeypatch.undo()

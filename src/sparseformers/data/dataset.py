@@ -29,7 +29,7 @@ BATCHES_AHEAD = 4
 """Batches that each worker keeps ready."""
 
 
-class View(NamedTuple):
+class LoadedView(NamedTuple):
     """One view, or why there is none."""
 
     image: Tensor | None
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     """b x D_out float32: the teacher's embedding of each view, where it was computed before."""
 
 
-class ImageViews(Dataset[View]):
+class ImageViews(Dataset[LoadedView]):
     """Views of images.
 
     Args:
@@ -90,19 +90,19 @@ class ImageViews(Dataset[View]):
         """What to call the image of the view ``index``."""
         return self.source.name(index // self.views_per_image)
 
-    def __getitem__(self, key: ViewKey) -> View:
+    def __getitem__(self, key: ViewKey) -> LoadedView:
         """The view of this key; never raises for an unreadable image, but says what is wrong with it."""
         epoch, index = key
         try:
             image = self.source.read(index // self.views_per_image, at_least=self._at_least)
         except UnreadableImageError as error:
-            return View(None, index, error.reason)
+            return LoadedView(None, index, error.reason)
         except DataError as error:  # a loader with workers would make another kind of error of it
-            return View(None, index, None, (error.problem, error.remedy))
+            return LoadedView(None, index, None, (error.problem, error.remedy))
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the accelerators too and those are not restored.
             torch.default_generator.manual_seed(derived_seed(self.seed, epoch, index))
-            return View(self._pixels(image), index, None)
+            return LoadedView(self._pixels(image), index, None)
 
 
 class _Sent(NamedTuple):
@@ -115,7 +115,7 @@ class _Sent(NamedTuple):
     """(problem, remedy) where a source cannot be reached any more: an error of a reading process would arrive as another one."""
 
     @classmethod
-    def of(cls, views: list[View]) -> _Sent:
+    def of(cls, views: list[LoadedView]) -> _Sent:
         """Puts views together, without the unreadable ones."""
         readable = [view for view in views if view.image is not None]
         images = [view.image for view in readable if view.image is not None]
@@ -131,7 +131,7 @@ class _Sent(NamedTuple):
         return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
 
 
-def collate(views: list[View]) -> Batch:
+def collate(views: list[LoadedView]) -> Batch:
     """Puts views together, without the unreadable ones."""
     return _Sent.of(views).received()
 
@@ -319,7 +319,7 @@ def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) ->
     return cast("DataLoader[Batch]", loader)
 
 
-class _StoppingLoader(DataLoader[View]):
+class _StoppingLoader(DataLoader[LoadedView]):
     """Raises what a worker could only report."""
 
     def __iter__(self) -> Any:

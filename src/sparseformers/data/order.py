@@ -14,7 +14,6 @@ from itertools import count
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 
 CHUNK = 1024
 """Samples that are mixed from several sources at a time."""
@@ -87,7 +86,7 @@ class WindowShuffle:
     def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
         sizes = np.diff(self.bounds)
         groups = np.flatnonzero(sizes)  # a shard of which nothing is left does not change the order of the others
-        groups = groups[_permuted(len(groups), seed, number).numpy()]
+        groups = groups[_permuted(len(groups), seed, number)]
         sizes = sizes[groups]
         before = np.concatenate([[0], np.cumsum(sizes)])
         for first in range(0, len(groups), self.window):
@@ -97,7 +96,7 @@ class WindowShuffle:
             if passed >= together:
                 continue
             members = [np.arange(self.bounds[group], self.bounds[group + 1]) for group in groups[first:end]]
-            order = _permuted(together, seed, number, first).numpy()
+            order = _permuted(together, seed, number, first)
             yield from np.concatenate(members)[order][passed:].tolist()
 
 
@@ -152,7 +151,7 @@ class Interleaved:
         begun, end = self.counts(chunk * self._chunk), self.counts((chunk + 1) * self._chunk)
         sources = np.repeat(np.arange(len(self.parts)), np.subtract(end, begun))
         if len(self.parts) > 1:
-            sources = sources[_permuted(self._chunk, seed, "chunk", chunk).numpy()]
+            sources = sources[_permuted(self._chunk, seed, "chunk", chunk)]
         return begun, sources
 
 
@@ -178,5 +177,7 @@ def _passes(part: PassOrder, seed: int, start: int) -> Iterator[tuple[int, int]]
         number, passed = number + 1, 0
 
 
-def _permuted(length: int, *seed: int | str) -> torch.Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(derived_seed(*seed)))
+def _permuted(length: int, *seed: int | str) -> np.ndarray:
+    import torch
+
+    return torch.randperm(length, generator=torch.Generator().manual_seed(derived_seed(*seed))).numpy()

@@ -1,19 +1,54 @@
-"""What an output is made of, whichever kind it is."""
+"""Rows of an index, and the interface of the kinds of output that they are written to.
+
+Legend: b rows, D embedding width, T tokens, N latent tokens.
+"""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseformers.embedding.rows import Rows
+import numpy as np
+
 from sparseformers.errors import RunError
 
+Columns = Mapping[str, np.ndarray]
+"""By name: ``embedding`` b x D, and where asked for ``tokens`` b x T x D and ``rois`` b x N x 4."""
+NAME = "file_name"
+"""The name of the column of names."""
 Info = Mapping[str, Any]
-"""What an output tells of its making, as plain JSON values."""
+"""A description of how an output was made, as plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in their order: a file name each, and numbers."""
+
+    names: tuple[str, ...]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of several, one of which at least, one after the other."""
+        names = tuple(name for part in parts for name in part.names)
+        return cls(names, {column: np.concatenate([part.columns[column] for part in parts]) for column in parts[0].columns})
+
+    def require_finite(self) -> None:
+        """Raises RunError, with the first file, if any number is not finite or does not fit its type."""
+        for column, values in self.columns.items():
+            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if not finite.all():
+                name = self.names[int(finite.argmin())]
+                raise RunError(
+                    f"The {column} of '{name}' holds numbers that are not finite in {values.dtype}.",
+                    "Use --dtype float32; if they are not finite there either, something is wrong with the model.",
+                )
 
 
 @dataclass(frozen=True)
@@ -21,9 +56,9 @@ class Finished:
     """All parts of an embedding."""
 
     folder: Path
-    """Where their files lie."""
+    """The folder with their files."""
     parts: int
-    """How many there are; those without any row have no file."""
+    """The number of parts; those without any row have no file."""
     rows: int
     """Of all of them together, one at least."""
     skipped: Path
@@ -54,22 +89,18 @@ class OutputFormat(ABC):
 
     @abstractmethod
     def install(self, finished: Finished, workplace: Path, info: Info) -> None:
-        """Puts the output in its place.
-
-        It can be stopped at any moment and be called again with the same parts, as far as they are there.
+        """Puts the output in its place; may be stopped at any moment and called again with the same parts.
 
         Args:
-            finished: the parts.
+            finished: the parts, as far as they are still there.
             workplace: an empty folder on the same disk.
             info: of the making.
         """
 
     def part_files(self, finished: Finished) -> Iterator[Path]:
         """The files of the parts that have rows, in order."""
-        for number in range(finished.parts):
-            path = finished.folder / self.part_name(number)
-            if path.is_file():
-                yield path
+        paths = (finished.folder / self.part_name(number) for number in range(finished.parts))
+        return (path for path in paths if path.is_file())
 
     def taken(self) -> Path | None:
         """What is in the place of the output already; None if nothing is.
@@ -81,13 +112,6 @@ class OutputFormat(ABC):
             raise RunError(f"The output '{self.out}' is a folder.", "Choose another --out.")
         return next((file for file in self.files() if file.exists()), None)
 
-
-def skipped_beside(out: Path) -> Path:
-    """The list of skipped images that belongs to an output file."""
-    return out.with_name(f"{out.name}.skipped.txt")
-
-
-def keep(path: Path) -> None:
-    """Waits until the content of a file is on the disk, so that no power failure can take it after its name is there."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    def skipped_beside(self) -> Path:
+        """The list of skipped images beside an output that is a file."""
+        return self.out.with_name(f"{self.out.name}.skipped.txt")

@@ -1,54 +1,161 @@
-"""What there is to embed, as one stream of batches: in an order that neither workers nor stops change."""
+"""The images to embed, listed once on the disk: as many as there may be, in an order that neither workers nor stops change."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sparseformers.data import IMAGE_SUFFIXES
+from sparseformers.data.images import checked_folder, walk_images
 from sparseformers.data.shards import expand_shards, is_local, is_shards
-from sparseformers.embedding.listing import Listing, printable, write_listing
 from sparseformers.errors import DataError, shorten
+from sparseformers.files import replacing
+
+_TABLE = """CREATE TABLE images (
+    place INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, name TEXT, size INTEGER, changed INTEGER, bytes_before INTEGER
+)"""
+
+
+class ListedImage(NamedTuple):
+    """One image file."""
+
+    path: Path
+    name: str
+    """Relative to the common root, parted by slashes."""
+    bytes_before: int
+    """Size of all the files before it."""
+
+
+class Listing:
+    """The image files of a listing, in the order of their paths, folder by folder as these were given.
+
+    Args:
+        file: that :func:`write_listing` made; it is opened where it is first read, so that a listing can go to other processes.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def total(self) -> tuple[int, int]:
+        """The number of images, and their bytes."""
+        with closing(self._open()) as database:
+            images, size = database.execute("SELECT count(*), coalesce(sum(size), 0) FROM images").fetchone()
+        return images, size
+
+    def batches(self, start: int, size: int) -> Iterator[range]:
+        """The places from ``start`` on, in batches of at most ``size``."""
+        images, _ = self.total()
+        for first in range(start, images, size):
+            yield range(first, min(first + size, images))
+
+    def images(self, places: range) -> list[ListedImage]:
+        """The images at these places."""
+        query = "SELECT path, name, bytes_before FROM images WHERE place >= ? AND place < ? ORDER BY place"
+        with closing(self._open()) as database:
+            rows = database.execute(query, (places.start, places.stop)).fetchall()
+        return [ListedImage(Path(os.fsdecode(path)), name, before) for path, name, before in rows]
+
+    def difference(self, other: Listing) -> str | None:
+        """The name of the first image that is not the same in both (name, size, time of change); None if all are."""
+        with closing(self._open()) as ours, closing(other._open()) as theirs:
+            query = "SELECT name, size, changed FROM images ORDER BY place"
+            for one, another in zip_longest(ours.execute(query), theirs.execute(query)):
+                if one != another:
+                    return str(min(row[0] for row in (one, another) if row is not None))
+        return None
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
+    """Lists the images in folder trees, each file once, in memory that does not grow with their number.
+
+    Args:
+        folders: folders, or single image files.
+        root: absolute; names are relative to it.
+        file: the listing to write, whole or not at all.
+
+    Raises:
+        DataError: for a folder that is missing or cannot be read, or a file that is no image.
+    """
+    checked = [checked_folder(folder) for folder in folders]
+    visited: set[str] = set()
+    place = total = 0
+    with replacing(file) as unfinished, closing(sqlite3.connect(unfinished)) as database:
+        # It is renamed when it is whole, so it needs no safety of its own.
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(_TABLE)
+        for identity, path in (found for folder in checked for found in walk_images(folder, visited)):
+            size, changed = _state(path)
+            digest = hashlib.blake2b(os.fsencode(identity), digest_size=16).digest()
+            row = (place, digest, os.fsencode(path), _relative_name(path, root), size, changed, total)
+            if database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount:
+                place, total = place + 1, total + size
+        database.commit()
+    return Listing(file)
+
+
+def _relative_name(path: Path, root: Path) -> str:
+    """The path relative to ``root``, parted by slashes."""
+    return text_name(Path(os.path.relpath(os.path.abspath(path), root)).as_posix())  # noqa: PTH100 - links stay as they are
+
+
+def text_name(name: str) -> str:
+    """A file name as text that any file format takes: bytes that are no UTF-8 are written in hexadecimal."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _state(path: Path) -> tuple[int, int | None]:
+    """Size and time of change in nanoseconds; of a file that is gone by now, which is one more unreadable image, none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, None
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """The listed files of all folders, or one shard."""
 
     kind: Literal["files", "shard"]
-    """Which of the two."""
     location: str
-    """The listing, or the shard."""
+    """The file of the listing, or the path or address of the shard."""
     name: str
-    """What the names of a shard's images begin with; empty for files."""
+    """The beginning of the names of a shard's images; empty for files."""
     begin: int
     """Bytes of all that comes before it, as far as they are known."""
     size: int
     """Its own bytes; 0 where they are not known."""
     changed: int | None = None
-    """When a shard was changed, in nanoseconds; None where that is not known."""
+    """A shard's time of change in nanoseconds, where it is known."""
 
 
 class Position(NamedTuple):
     """A place in the stream, between two images."""
 
     source: int
-    """Which source."""
     item: int
-    """How many of its images come before."""
+    """Images of the source that come before."""
 
 
 @dataclass(frozen=True)
 class Inputs:
     """All that there is to embed."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[InputSource, ...]
     """In the order of the rows."""
     images: int | None
-    """How many images there are; None where shards would have to be read to know."""
+    """The number of images; None where shards would have to be read to know."""
 
     @property
     def size(self) -> int:
@@ -71,7 +178,7 @@ class Inputs:
 
 
 def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
-    """Lists what folders hold and shards are called; shards come after the folders.
+    """Lists the images in folders, and the shards, which come after the folders.
 
     Args:
         data: folders, image files, and names or brace patterns of shards.
@@ -82,45 +189,33 @@ def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
         ConfigError: if a pattern cannot be understood.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
-    shards = list(dict.fromkeys(_plain(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
-    root = _common([*(_place(folder) for folder in folders), *(shard.rpartition("/")[0] for shard in shards)])
+    shards = list(dict.fromkeys(_absolute(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
+    places = [_absolute(str(folder.parent if folder.is_file() else folder)) for folder in folders]
+    root = _common([*places, *(shard.rpartition("/")[0] for shard in shards)])
     sources, images = [], None
     if folders:
         images, size = write_listing(folders, Path(root or "/"), listing).total()
-        sources.append(Source("files", str(listing), "", 0, size))
+        sources.append(InputSource("files", str(listing), "", 0, size))
         if not images and not shards:
-            places = shorten((f"'{folder}'" for folder in folders), limit=3)
-            raise DataError(f"There are no images in {places}.", f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
+            named = shorten((f"'{folder}'" for folder in folders), limit=3)
+            raise DataError(f"There are no images in {named}.", f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
     for shard in shards:
         begin = sources[-1].begin + sources[-1].size if sources else 0
-        sources.append(_shard(shard, root, begin))
+        name, status = text_name(shard[len(root) :].lstrip("/")), Path(shard).stat() if is_local(shard) else None
+        size, changed = (0, None) if status is None else (status.st_size, status.st_mtime_ns)
+        sources.append(InputSource("shard", shard, name, begin, size, changed))
     return Inputs(tuple(sources), None if shards else images)
 
 
-def _shard(shard: str, root: str, begin: int) -> Source:
-    name = printable(shard[len(root) :].lstrip("/"))
-    if not is_local(shard):
-        return Source("shard", shard, name, begin, 0)
-    status = Path(shard).stat()
-    return Source("shard", shard, name, begin, status.st_size, status.st_mtime_ns)
-
-
-def _plain(shard: str) -> str:
-    """A shard's absolute path parted by slashes, or its address."""
-    return Path(os.path.abspath(shard)).as_posix() if is_local(shard) else shard  # noqa: PTH100 - links stay as they are
-
-
-def _place(folder: Path) -> str:
-    """A folder's absolute path; of a single image, that of its folder."""
-    place = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as they are
-    return (place.parent if place.is_file() else place).as_posix()
+def _absolute(place: str) -> str:
+    """An absolute path parted by slashes, or an address."""
+    return Path(os.path.abspath(place)).as_posix() if is_local(place) else place  # noqa: PTH100 - links stay as they are
 
 
 def _common(places: Sequence[str]) -> str:
-    """What paths and addresses have in common at their beginning, in whole folders."""
-    parts = [place.split("/") for place in places]
+    """The common beginning of paths and addresses, in whole folders."""
     shared: list[str] = []
-    for level in zip(*parts, strict=False):
+    for level in zip(*(place.split("/") for place in places), strict=False):
         if len(set(level)) > 1:
             break
         shared.append(level[0])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.embedding.config import EmbedConfig
-from sparseformers.embedding.rows import Columns
+from sparseformers.embedding.formats import Columns
 from sparseformers.errors import ConfigError, suggest
 from sparseformers.inference import fold_embedding, pack_weights
 from sparseformers.model import SparseFormer

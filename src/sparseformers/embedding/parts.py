@@ -12,15 +12,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sparseformers.data import SkippedImages
-from sparseformers.embedding.formats import Info, OutputFormat, keep
-from sparseformers.embedding.inputs import Position
-from sparseformers.embedding.listing import Listing
-from sparseformers.embedding.rows import Rows
-from sparseformers.files import replacing, write_json
+from sparseformers.embedding.formats import Info, OutputFormat, Rows
+from sparseformers.embedding.inputs import Listing, Position
+from sparseformers.files import replacing, synchronise, write_json
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
@@ -30,16 +29,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What is known of a finished part."""
+    """What is noted of a finished part."""
 
     source: int
-    """Where in the stream it ends: the source,"""
+    """The source in which the part ends,"""
     item: int
-    """and how many images of it come before."""
+    """and the images of that source up to its end."""
     reached: int
     """Bytes of the input up to there."""
     rows: int
-    """How many it has."""
     skipped: tuple[tuple[str, str], ...]
     """(file name, reason) of the images that it lacks."""
     bytes: int
@@ -47,19 +45,17 @@ class PartRecord:
 
 
 @dataclass(frozen=True)
-class Progress:
+class EmbeddedParts:
     """How far an embedding has come, in whole parts."""
 
     parts: int = 0
-    """Finished parts."""
     rows: int = 0
-    """Rows in them."""
     skipped: int = 0
     """Images that could not be read."""
     source: int = 0
-    """Where the next part begins: the source,"""
+    """The source in which the next part begins,"""
     item: int = 0
-    """and how many images of it come before."""
+    """and the images of that source before it."""
     reached: int = 0
     """Bytes of the input up to there."""
 
@@ -70,19 +66,13 @@ class Progress:
 
     @property
     def end(self) -> Position:
-        """Where the next part begins."""
+        """The place where the next part begins."""
         return Position(self.source, self.item)
 
-    def after(self, record: PartRecord) -> Progress:
-        """The progress with one more part."""
-        return Progress(
-            self.parts + 1,
-            self.rows + record.rows,
-            self.skipped + len(record.skipped),
-            record.source,
-            record.item,
-            record.reached,
-        )
+    def after(self, record: PartRecord) -> EmbeddedParts:
+        """The same with one more part."""
+        rows, skipped = self.rows + record.rows, self.skipped + len(record.skipped)
+        return EmbeddedParts(self.parts + 1, rows, skipped, record.source, record.item, record.reached)
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ class EmbeddingFolder(WorkFolder):
     records = InFolder("records")
     """The folder with their records."""
     complete = InFolder("complete.json")
-    """The progress when all parts were made; the output may be in its place already, or on its way there."""
+    """All parts, when they are made; the output may be in its place already, or on its way there."""
     listing = InFolder("images.sqlite")
     """The images of the folders."""
     listing_now = InFolder("images_now.sqlite")
@@ -147,13 +137,13 @@ class EmbeddingFolder(WorkFolder):
         self.refuse_differences(changes)
         return dict(manifest["resolved"])
 
-    def note_complete(self, progress: Progress) -> None:
+    def note_complete(self, done: EmbeddedParts) -> None:
         """Notes that all parts are there."""
-        write_json(self.complete, to_dict(progress))
+        write_json(self.complete, to_dict(done))
 
-    def completed(self) -> Progress:
-        """The progress that :meth:`note_complete` noted."""
-        return from_dict(Progress, self.read_json(self.complete), where=f"file '{self.complete}'")
+    def completed(self) -> EmbeddedParts:
+        """The parts that :meth:`note_complete` noted."""
+        return from_dict(EmbeddedParts, self.read_json(self.complete), where=f"file '{self.complete}'")
 
     def fresh_workplace(self) -> Path:
         """An empty folder to put the output together in."""
@@ -162,30 +152,28 @@ class EmbeddingFolder(WorkFolder):
         return self.workplace
 
 
-class Parts:
-    """The parts in a folder.
+class PartFiles:
+    """The files and records of the parts in a folder.
 
     Args:
-        folder: for their files; what is in it beside them is removed.
-        records: folder for their records; likewise.
+        folder: of the embedding.
         output: knows how to write a part.
     """
 
-    def __init__(self, folder: Path, records: Path, output: OutputFormat) -> None:
+    def __init__(self, folder: EmbeddingFolder, output: OutputFormat) -> None:
         self.folder = folder
-        self.records = records
         self.output = output
 
-    def progress(self) -> Progress:
+    def finished(self) -> EmbeddedParts:
         """How far the finished parts go."""
-        progress = Progress()
-        while (record := self._finished(progress.parts)) is not None:
-            progress = progress.after(record)
-        return progress
+        done = EmbeddedParts()
+        while (record := self._finished(done.parts)) is not None:
+            done = done.after(record)
+        return done
 
     def clear_after(self, parts: int) -> None:
         """Removes what is no part of the first ``parts``."""
-        for folder, name in ((self.folder, self.output.part_name), (self.records, _record_name)):
+        for folder, name in ((self.folder.parts, self.output.part_name), (self.folder.records, _record_name)):
             for path in folder.iterdir():
                 digits = path.stem.rpartition("-")[2]
                 if not (digits.isdecimal() and int(digits) < parts and path.name == name(int(digits))):
@@ -194,52 +182,44 @@ class Parts:
     def add(self, number: int, rows: Sequence[Rows], record: PartRecord, info: Info) -> PartRecord:
         """Writes a part: its file, and then its record with the size of that; gives the record back."""
         if record.rows:
-            path = self.folder / self.output.part_name(number)
+            path = self._file(number)
             with replacing(path) as unfinished:
                 self.output.write_part(unfinished, Rows.joined(rows), info)
-                keep(unfinished)
+                synchronise(unfinished)
             record = dataclasses.replace(record, bytes=path.stat().st_size)
-        with replacing(self.records / _record_name(number)) as unfinished:
+        with replacing(self.folder.records / _record_name(number)) as unfinished:
             unfinished.write_text(json.dumps(to_dict(record)), encoding="utf-8")
-            keep(unfinished)
+            synchronise(unfinished)
         return record
 
-    def write_skipped(self, file: Path, progress: Progress) -> None:
+    def write_skipped(self, done: EmbeddedParts) -> None:
         """Writes the list of skipped images, as :class:`~sparseformers.data.SkippedImages` does, but part by part."""
-        with file.open("w", encoding="utf-8", newline="\n") as list_:
-            list_.write(f"# {progress.skipped} image{'' if progress.skipped == 1 else 's'} could not be read\n")
-            for number in range(progress.parts):
-                list_.writelines(f"{line}\n" for line in skipped_lines(self._record(number).skipped))
+        with self.folder.skipped.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(f"# {done.skipped} image{'' if done.skipped == 1 else 's'} could not be read\n")
+            file.writelines(f"{line}\n" for line in self._skipped_lines(done))
 
-    def first_skipped(self, progress: Progress, limit: int) -> list[str]:
+    def first_skipped(self, done: EmbeddedParts, limit: int) -> list[str]:
         """The first lines of that list."""
-        lines: list[str] = []
-        for number in range(progress.parts):
-            if len(lines) >= limit:
-                break
-            lines += skipped_lines(self._record(number).skipped)
-        return lines[:limit]
+        return list(islice(self._skipped_lines(done), limit))
+
+    def _skipped_lines(self, done: EmbeddedParts) -> Iterator[str]:
+        for number in range(done.parts):
+            yield from SkippedImages.of(self._record(number).skipped).lines()
+
+    def _file(self, number: int) -> Path:
+        return self.folder.parts / self.output.part_name(number)
 
     def _record(self, number: int) -> PartRecord:
-        path = self.records / _record_name(number)
-        return from_dict(PartRecord, json.loads(path.read_text(encoding="utf-8")), where=f"record '{path}'")
+        path = self.folder.records / _record_name(number)
+        return from_dict(PartRecord, self.folder.read_json(path), where=f"record '{path}'")
 
     def _finished(self, number: int) -> PartRecord | None:
         """The record of a part, if it is whole."""
-        if not (self.records / _record_name(number)).is_file():
+        if not (self.folder.records / _record_name(number)).is_file():
             return None
-        record = self._record(number)
-        path = self.folder / self.output.part_name(number)
+        record, path = self._record(number), self._file(number)
         whole = not record.rows or (path.is_file() and path.stat().st_size == record.bytes)
         return record if whole else None
-
-
-def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
-    """A line ``name TAB reason`` for each."""
-    images = SkippedImages()
-    for name, reason in skipped:
-        images.add(Path(name), reason)
-    return images.lines()
 
 
 def _record_name(number: int) -> str:

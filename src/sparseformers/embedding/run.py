@@ -12,34 +12,26 @@ from rich.console import Console
 
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embedding.config import EmbedConfig
-from sparseformers.embedding.folder import ParquetFolder
-from sparseformers.embedding.formats import Finished, Info, OutputFormat
+from sparseformers.embedding.formats import Finished, Info, Rows
 from sparseformers.embedding.inputs import Inputs, find_inputs
 from sparseformers.embedding.model import Embedder, load_network
-from sparseformers.embedding.npy import NumpyFile
-from sparseformers.embedding.parquet import ParquetFile
-from sparseformers.embedding.parts import EmbeddingFolder, PartRecord, Parts, Progress
-from sparseformers.embedding.rows import Rows
+from sparseformers.embedding.parts import EmbeddedParts, EmbeddingFolder, PartFiles, PartRecord
 from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
-from sparseformers.errors import ConfigError, DataError, RunError
+from sparseformers.embedding.writers import output_format
+from sparseformers.errors import DataError, RunError
 from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.progress import ImageProgress
 from sparseformers.teachers import Teacher
 
-FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}
-"""Kinds of output by the ending of their name."""
-
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """What came of an embedding."""
+    """The outcome of an embedding."""
 
     out: Path
-    """The output."""
     rows: int
-    """How many it has."""
     skipped: int
     """Images that could not be read."""
     skipped_list: Path
@@ -49,19 +41,18 @@ class EmbedSummary:
     seconds: float
     """Time spent embedding, of this process."""
     images_per_second: float
-    """In that time."""
     precision: str
     """Of the matrix products."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What the stream of batches is turned into."""
+    """All that turns the stream of batches into parts."""
 
     settings: EmbedConfig
     inputs: Inputs
     embedder: Embedder
-    parts: Parts
+    parts: PartFiles
     device: torch.device
     precision: Precision
     info: Info
@@ -101,24 +92,8 @@ def embed(
         embedder.network.to(device)
         with folder.writing():
             inputs, resolved = _begun(settings, embedder, folder, device, overwrite=overwrite)
-            parts = Parts(folder.parts, folder.records, output)
-            job = _Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"])
-            return _completed(job, folder, output, console)
-
-
-def output_format(out: Path) -> OutputFormat:
-    """The kind of output that a name means.
-
-    Raises:
-        ConfigError: if it means none.
-        MissingExtraError: if the library that writes it is not installed.
-    """
-    if out.suffix.lower() not in FORMATS or out.name in ("", ".."):
-        raise ConfigError(
-            f"'{out}' does not say what to write.",
-            "Let --out end in .parquet or .npy, or name a folder without a dot in its name.",
-        )
-    return FORMATS[out.suffix.lower()](out)
+            parts = PartFiles(folder, output)
+            return _completed(_Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"]), console)
 
 
 def _begun(
@@ -162,37 +137,38 @@ def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[
     }
 
 
-def _completed(job: _Job, folder: EmbeddingFolder, output: OutputFormat, console: Console) -> EmbedSummary:
+def _completed(job: _Job, console: Console) -> EmbedSummary:
     """Makes the parts that are still missing and puts the output in its place."""
-    begin = folder.completed() if folder.complete.is_file() else job.parts.progress()
+    folder, output = job.parts.folder, job.parts.output
+    before = folder.completed() if folder.complete.is_file() else job.parts.finished()
     total, size = job.inputs.images, job.inputs.size
-    with ImageProgress(console, "embedding", size=size, total=total, images=begin.images, reached=begin.reached) as bar:
-        progress = begin
+    with ImageProgress(console, "embedding", size=size, total=total, images=before.images, reached=before.reached) as bar:
+        done = before
         if not folder.complete.is_file():
-            job.parts.clear_after(begin.parts)
-            progress = _make_parts(job, begin, bar)
-            _require_rows(job, progress, folder)
-            folder.note_complete(progress)
-        job.parts.write_skipped(folder.skipped, progress)
-        output.install(Finished(folder.parts, progress.parts, progress.rows, folder.skipped), folder.fresh_workplace(), job.info)
+            job.parts.clear_after(before.parts)
+            done = _make_parts(job, before, bar)
+            _require_rows(job, done)
+            folder.note_complete(done)
+        job.parts.write_skipped(done)
+        output.install(Finished(folder.parts, done.parts, done.rows, folder.skipped), folder.fresh_workplace(), job.info)
     folder.clear()
     return EmbedSummary(
         out=output.out,
-        rows=progress.rows,
-        skipped=progress.skipped,
+        rows=done.rows,
+        skipped=done.skipped,
         skipped_list=output.files()[-1],
-        went_on_from=begin.images,
+        went_on_from=before.images,
         seconds=bar.seconds,
         images_per_second=bar.images_per_second,
         precision=job.precision,
     )
 
 
-def _make_parts(job: _Job, progress: Progress, bar: ImageProgress) -> Progress:
-    """Embeds from ``progress`` to the end of the stream, part by part."""
+def _make_parts(job: _Job, done: EmbeddedParts, bar: ImageProgress) -> EmbeddedParts:
+    """Embeds from ``done`` to the end of the stream, part by part."""
     settings = job.settings
     view = evaluation_view(job.embedder.preprocessing)
-    stream = InputStream(job.inputs, view, settings.batch_size, progress.end)
+    stream = InputStream(job.inputs, view, settings.batch_size, done.end)
     workers = default_workers() if settings.workers is None else settings.workers
     embed_rows = job.embedder.ready(job.device, autocast_dtype(job.precision))
     rows: list[Rows] = []
@@ -205,12 +181,12 @@ def _make_parts(job: _Job, progress: Progress, bar: ImageProgress) -> Progress:
             batches.append(batch._replace(images=batch.images[:0]))
             bar.step(len(batch.names), len(batch.skipped), batch.reached)
             if sum(len(each.names) + len(each.skipped) for each in batches) >= settings.part_images:
-                progress = _add_part(job, progress, rows, batches)
+                done = _add_part(job, done, rows, batches)
                 rows, batches = [], []
-    return _add_part(job, progress, rows, batches) if batches else progress
+    return _add_part(job, done, rows, batches) if batches else done
 
 
-def _add_part(job: _Job, progress: Progress, rows: list[Rows], batches: list[InputBatch]) -> Progress:
+def _add_part(job: _Job, done: EmbeddedParts, rows: list[Rows], batches: list[InputBatch]) -> EmbeddedParts:
     last = batches[-1]
     record = PartRecord(
         source=last.end.source,
@@ -220,15 +196,15 @@ def _add_part(job: _Job, progress: Progress, rows: list[Rows], batches: list[Inp
         skipped=tuple(pair for batch in batches for pair in batch.skipped),
         bytes=0,
     )
-    return progress.after(job.parts.add(progress.parts, rows, record, job.info))
+    return done.after(job.parts.add(done.parts, rows, record, job.info))
 
 
-def _require_rows(job: _Job, progress: Progress, folder: EmbeddingFolder) -> None:
+def _require_rows(job: _Job, done: EmbeddedParts) -> None:
     """Raises DataError, and forgets what was done, if not a single image could be read."""
-    if progress.rows:
+    if done.rows:
         return
-    examples = "; ".join(line.replace("\t", ": ") for line in job.parts.first_skipped(progress, 3))
-    folder.clear()
-    if not progress.skipped:
+    examples = "; ".join(line.replace("\t", ": ") for line in job.parts.first_skipped(done, 3))
+    job.parts.folder.clear()
+    if not done.skipped:
         raise DataError("The shards hold no images.", "Images are members whose names end in .jpg, .png, .webp or the like.")
-    raise DataError(f"None of the {progress.skipped:,} images could be read ({examples}).", "Give images that can be decoded.")
+    raise DataError(f"None of the {done.skipped:,} images could be read ({examples}).", "Give images that can be decoded.")

@@ -11,11 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sparseformers.data import UnreadableImageError, View, collate, read_image
+from sparseformers.data import LoadedView, UnreadableImageError, collate, read_image
 from sparseformers.data.dataset import BATCHES_AHEAD, init_worker
 from sparseformers.data.shards import ShardMember, decode_member, is_local, shard_members
-from sparseformers.embedding.inputs import Inputs, Position, Source
-from sparseformers.embedding.listing import Listing, printable
+from sparseformers.embedding.inputs import Inputs, InputSource, Listing, Position, text_name
 from sparseformers.errors import DataError
 
 
@@ -41,7 +40,7 @@ class InputBatch(NamedTuple):
 class _Item(NamedTuple):
     """What becomes of one image."""
 
-    view: View
+    view: LoadedView
     """Without its place."""
     name: str
     """Of the file."""
@@ -86,7 +85,7 @@ class InputStream(IterableDataset[InputBatch]):
                 yield InputBatch(number, empty, (), (), self.start, 0, (error.problem, error.remedy))
 
     def _of_files(
-        self, source: Source, place: int, start: int, mine: Callable[[int], bool], number: int
+        self, source: InputSource, place: int, start: int, mine: Callable[[int], bool], number: int
     ) -> Iterator[InputBatch | None]:
         """The batches of listed files; None in the place of another worker's."""
         listing = Listing(Path(source.location))
@@ -100,7 +99,7 @@ class InputStream(IterableDataset[InputBatch]):
             number += 1
 
     def _of_shard(
-        self, source: Source, place: int, start: int, mine: Callable[[int], bool], number: int
+        self, source: InputSource, place: int, start: int, mine: Callable[[int], bool], number: int
     ) -> Iterator[InputBatch | None]:
         """The batches of a shard's images; None in the place of another worker's."""
         items: list[_Item] = []
@@ -109,7 +108,7 @@ class InputStream(IterableDataset[InputBatch]):
             if item < start:
                 continue
             if mine(number):
-                items.append(_Item(self._member(member), printable(f"{source.name}/{member.name}".rstrip("/"))))
+                items.append(_Item(self._member(member), text_name(f"{source.name}/{member.name}".rstrip("/"))))
             end = item + 1
             if end - count == self.batch_size:
                 reached = source.begin + min(member.offset, source.size)
@@ -118,23 +117,23 @@ class InputStream(IterableDataset[InputBatch]):
         if end > count:
             yield _batch(number, items, Position(place, end), source.begin + source.size) if mine(number) else None
 
-    def _file(self, path: Path) -> View:
+    def _file(self, path: Path) -> LoadedView:
         try:
-            return View(self.view(read_image(path)), 0, None)
+            return LoadedView(self.view(read_image(path)), 0, None)
         except UnreadableImageError as error:
-            return View(None, 0, error.reason)
+            return LoadedView(None, 0, error.reason)
 
-    def _member(self, member: ShardMember) -> View:
+    def _member(self, member: ShardMember) -> LoadedView:
         if member.problem is not None:
-            return View(None, 0, member.problem)
+            return LoadedView(None, 0, member.problem)
         try:
-            return View(self.view(decode_member(member.read(), Path(member.name))), 0, None)
+            return LoadedView(self.view(decode_member(member.read(), Path(member.name))), 0, None)
         except UnreadableImageError as error:
-            return View(None, 0, error.reason)
+            return LoadedView(None, 0, error.reason)
 
 
 def _batch(number: int, items: Sequence[_Item], end: Position, reached: int) -> InputBatch:
-    batch = collate([View(item.view.image, place, item.view.problem) for place, item in enumerate(items)])
+    batch = collate([LoadedView(item.view.image, place, item.view.problem) for place, item in enumerate(items)])
     return InputBatch(
         number,
         batch.images,

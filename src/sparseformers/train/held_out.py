@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from sparseformers.config import GridConfig
 from sparseformers.data import (
     Batch,
+    LoadedView,
     SkippedImages,
     UnreadableImageError,
-    View,
     ViewKey,
     evaluation_batches,
     evaluation_view,
@@ -124,7 +124,7 @@ class HeldOut:
 
     def picture(self, index: int) -> Tensor | None:
         """A view as it is measured: 3 x H x W bytes; None where its image cannot be read."""
-        views = cast("Dataset[View]", self._batches().dataset)  # a loader is typed by its batches
+        views = cast("Dataset[LoadedView]", self._batches().dataset)  # a loader is typed by its batches
         return views[ViewKey(0, index)].image
 
     def _focus_images(self) -> tuple[Tensor, list[str]]:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 import tyro
 from rich.console import Console
 
-from sparseformers.data.dataset import default_workers
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
 from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, Shrinking, prepared
 from sparseformers.data.shard_index import SIDECAR, write_index
@@ -231,6 +230,8 @@ def _packed(
     images: ImageList, config: PackConfig, folder: PackFolder, packing: _Packing, bar: ImageProgress
 ) -> Iterator[_Packing]:
     """The packing after each shard that is made."""
+    from sparseformers.data.dataset import default_workers  # imports PyTorch, which the command's help does not need
+
     threads = default_workers() if config.workers is None else config.workers
     shrinking = Shrinking(config.resize, config.quality, config.max_pixels)
     ready = prepared(images.names()[packing.done :], images.paths[packing.done :], shrinking, threads=threads)
