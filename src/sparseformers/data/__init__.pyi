@@ -1,7 +1,7 @@
 from .dataset import Batch as Batch
 from .dataset import ImageViews as ImageViews
-from .dataset import SampleStream as SampleStream
 from .dataset import LoadedView as LoadedView
+from .dataset import SampleStream as SampleStream
 from .dataset import ViewKey as ViewKey
 from .dataset import collate as collate
 from .dataset import default_workers as default_workers
