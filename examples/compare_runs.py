@@ -21,11 +21,11 @@ import tyro
 from rich.progress import track
 from torch import Tensor
 
-from sparseformers.cli.run_pair import Pair, load_pair
 from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.evaluation import embed
 from sparseformers.figures import draw_focus, save_figure, trace_focus
 from sparseformers.modes import autocast_dtype, resolve_precision
+from sparseformers.opening import Pair, open_pair
 from sparseformers.rois import centre_and_size
 
 
@@ -112,7 +112,7 @@ def draw(pair: Pair, paths: list[Path], gain: Tensor, settings: Settings) -> Non
 
 def main(settings: Settings) -> None:
     """Compares the runs."""
-    pairs = {"first": load_pair(settings.first), "second": load_pair(settings.second)}
+    pairs = {"first": open_pair(settings.first), "second": open_pair(settings.second)}
     paths = find_images([settings.data])
     runs = {name: judge(pair, paths, name) for name, pair in pairs.items()}
     for name, judged in runs.items():

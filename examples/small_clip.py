@@ -29,7 +29,7 @@ from torch import Tensor
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import LabelledImages, default_workers, evaluation_batches, images_on, labelled_splits
 from sparseformers.errors import DataError, SparseFormersError, WeightsError
-from sparseformers.evaluation.prompts import pretty_name
+from sparseformers.evaluation.words import pretty_name
 from sparseformers.files import replacing, write_json
 from sparseformers.modes import autocast_dtype, inference, resolve_precision
 from sparseformers.teachers.files import read_weights

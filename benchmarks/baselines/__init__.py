@@ -2,8 +2,7 @@
 
 from benchmarks.baselines.schedule import merged_for_budget, merging_multiply_adds
 from benchmarks.baselines.token_merging import TokenMergingTeacher
-from sparseformers.evaluation.low_resolution import LowResolutionTeacher
-from sparseformers.evaluation.rebuilt import RebuiltTeacher
+from sparseformers.evaluation.rebuilt import LowResolutionTeacher, RebuiltTeacher
 
 __all__ = [
     "LowResolutionTeacher",

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import embed, measure_cost
-from sparseformers.evaluation.low_resolution import LowResolutionTeacher
+from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import open_clip as open_clip_adapter
 from tests.evaluation.networks import batches_of

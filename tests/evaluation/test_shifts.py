@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from sparseformers.evaluation.shift_report import ShiftReport, ShiftRow, shifts_table, worst_table
 from torch import Tensor, nn
 
 from sparseformers.data import ImageViews, ViewKey, evaluation_view, from_bytes, read_image
 from sparseformers.errors import DataError
 from sparseformers.evaluation.conditions import Condition, SmallView, shift_conditions
-from sparseformers.evaluation.low_resolution import LowResolutionTeacher
-from sparseformers.evaluation.shift_report import ShiftReport, ShiftRow, shifts_table, worst_table
+from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.evaluation.shifts import measure_shifts, views_of
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer

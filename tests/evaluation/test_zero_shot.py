@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sparseformers.errors import ConfigError, DataError
-from sparseformers.evaluation.prompts import pretty_name, read_class_names, read_templates
+from sparseformers.evaluation.words import pretty_name, read_class_names, read_templates
 from sparseformers.evaluation.zero_shot import Accuracy, accuracy, evaluate_zero_shot, nearest_classes, zero_shot_table
 from tests.evaluation.printed import printed
 

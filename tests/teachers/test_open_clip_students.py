@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from sparseformers.config import CortexConfig
-from sparseformers.evaluation.low_resolution import LowResolutionTeacher
+from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.inheritance import default_tokens, inherit
 from sparseformers.inheritance.inherit import FrontKind
 from sparseformers.model import SparseFormer

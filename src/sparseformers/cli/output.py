@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
@@ -27,3 +28,8 @@ def print_whole(table: Table, console: Console) -> None:
     """Prints a table with nothing cut off, for a figure that is cut off is worth nothing: a narrow terminal wraps the lines."""
     needed = Console(width=WIDEST).measure(table).maximum
     Console(width=max(needed, console.width)).print(table, crop=False)
+
+
+def options(command: Any, *, without: Collection[str]) -> dict[str, Any]:
+    """The options of a command by name, as the function of the package that it calls takes them."""
+    return {field.name: getattr(command, field.name) for field in fields(command) if field.name not in without}

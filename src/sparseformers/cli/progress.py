@@ -1,23 +1,13 @@
-"""Bars for long work, and fewer images for less of it."""
+"""Bars for long work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-Item = TypeVar("Item")
-
-
-def thinned(items: Sequence[Item], limit: int) -> list[Item]:
-    """``limit`` of the items, evenly drawn in their order; all of them if they are no more than that, or for 0."""
-    if not limit or limit >= len(items):
-        return list(items)
-    return [items[place * len(items) // limit] for place in range(limit)]
 
 
 class Rate(ProgressColumn):

@@ -20,11 +20,6 @@ from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import UnreadableImageError, derived_seed, evaluation_view, read_image
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-from torchvision.transforms.v2 import functional  # noqa: E402
 
 SIZES = (160, 192, 288, 448)
 """Sides in pixels of the square images that a student is tried on beside the teacher's own size."""

@@ -1,16 +1,97 @@
-"""Runs student and teacher over images and gathers their embeddings."""
+"""Runs student and teacher over images and gathers their embeddings.
+
+Legend: B images of a batch, M of all, D embedding width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from sparseformers.data import Batch, images_on
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import (
+    Batch,
+    LabelledImages,
+    SkippedImages,
+    default_workers,
+    evaluation_batches,
+    find_images,
+    images_on,
+    labelled_splits,
+)
 from sparseformers.errors import DataError
-from sparseformers.modes import evaluation_mode, inference
+from sparseformers.modes import autocast_dtype, evaluation_mode, inference, resolve_precision
+
+Item = TypeVar("Item")
+
+Advance = Callable[[int], None]
+"""Told how many images (or texts) were done since the last call."""
+
+
+class Progress(Protocol):
+    """Shows how far long work has come; what it gives is called with each part that is done."""
+
+    def __call__(
+        self, what: str, total: int, *, unit: str = "img", doing: str = "embedding"
+    ) -> AbstractContextManager[Advance]: ...
+
+
+@contextmanager
+def silent(what: str, total: int, *, unit: str = "img", doing: str = "embedding") -> Iterator[Advance]:
+    """Shows nothing."""
+    yield lambda done: None
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of images to measure on, and how networks are run on them."""
+
+    path: Path
+    limit: int = 0
+    """Images to measure on, drawn evenly from all; 0 takes all."""
+    batch_size: int = 32
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    progress: Progress = silent
+    skipped: SkippedImages = field(default_factory=SkippedImages)
+    """Those that could not be read so far."""
+
+    def images(self) -> list[Path]:
+        """The images under the folder, ``limit`` at most; raises DataError if there is none."""
+        return thinned(find_images([self.path]), self.limit)
+
+    def splits(self) -> dict[str, LabelledImages] | None:
+        """The images of class folders by split, or under ``all``; None if there are no class folders."""
+        return labelled_splits(self.path)
+
+    def judged(self, splits: Mapping[str, LabelledImages]) -> LabelledImages:
+        """The labelled images to measure on, ``limit`` at most."""
+        test = splits.get("test") or splits["all"]
+        return replace(test, paths=tuple(thinned(test.paths, self.limit)), labels=tuple(thinned(test.labels, self.limit)))
+
+    def batches(self, paths: Sequence[Path], preprocessing: PreprocessingConfig) -> Iterable[Batch]:
+        """These images in order, as a network of that preprocessing is given them."""
+        return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=default_workers())
+
+    def autocast(self, device: torch.device) -> torch.dtype | None:
+        """The dtype for autocast; None for none."""
+        return autocast_dtype(resolve_precision(self.precision, device))
+
+    def skip(self, paths: Sequence[Path], views: int = 1) -> Callable[[int, str], None]:
+        """Notes unreadable images by their place in ``paths``, of which each stands for so many views."""
+        return lambda index, reason: self.skipped.add(paths[index // views], reason)
+
+
+def thinned(items: Sequence[Item], limit: int) -> list[Item]:
+    """``limit`` of the items, evenly drawn in their order; all of them if they are no more than that, or for 0."""
+    if not limit or limit >= len(items):
+        return list(items)
+    return [items[place * len(items) // limit] for place in range(limit)]
 
 
 class Output(Protocol):
@@ -25,6 +106,10 @@ class Output(Protocol):
         """B x classes; None without a classifier."""
 
 
+Network = Callable[[Tensor], Output]
+"""Images B x 3 x H x W in [0, 1] to an output."""
+
+
 class Embedded(NamedTuple):
     """Student's and teacher's embeddings of the same images, row by row; float32 on the CPU."""
 
@@ -33,21 +118,21 @@ class Embedded(NamedTuple):
     teacher: Tensor
     """M x D."""
     student_logits: Tensor | None
-    """M x classes; None where the student has no classifier, or logits were not kept."""
+    """M x classes; None without a classifier, or where logits were not kept."""
     teacher_logits: Tensor | None
-    """M x classes; None where the teacher has no classifier, or logits were not kept."""
+    """M x classes; None without a classifier, or where logits were not kept."""
     indices: Tensor
     """M, int64: which image (or view) of the data each row is of. Unreadable ones have no row."""
 
 
 def embed(
-    student: Callable[[Tensor], Output],
-    teacher: Callable[[Tensor], Output],
+    student: Network,
+    teacher: Network,
     batches: Iterable[Batch],
     *,
     device: torch.device | str,
     autocast: torch.dtype | None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
     keep_logits: bool = True,
 ) -> Embedded:
@@ -66,83 +151,62 @@ def embed(
     Raises:
         DataError: if there was no image to embed.
     """
-    (of_student, of_teacher), indices = _embed_by(
+    indices, embeddings, logits = _embed(
         (student, teacher), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits
     )
-    return Embedded(of_student.embedding, of_teacher.embedding, of_student.logits, of_teacher.logits, indices)
+    return Embedded(embeddings[0], embeddings[1], logits[0], logits[1], indices)
 
 
 def embed_one(
-    network: Callable[[Tensor], Output],
+    network: Network,
     batches: Iterable[Batch],
     *,
     device: torch.device | str,
     autocast: torch.dtype | None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
 ) -> Tensor:
-    """The embeddings by one network alone, M x D, float32 on the CPU; as :func:`embed` in everything else.
-
-    Raises:
-        DataError: if there was no image to embed.
-    """
-    (rows,), _ = _embed_by((network,), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits=False)
-    return rows.embedding
+    """The embeddings by one network alone, M x D, float32 on the CPU; as :func:`embed` in everything else."""
+    _, embeddings, _ = _embed((network,), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits=False)
+    return embeddings[0]
 
 
-def _embed_by(
-    networks: Sequence[Callable[[Tensor], Output]],
+def _embed(
+    networks: Sequence[Network],
     batches: Iterable[Batch],
     device: torch.device,
     autocast: torch.dtype | None,
-    progress: Callable[[int], None] | None,
+    progress: Advance | None,
     on_unreadable: Callable[[int, str], None] | None,
     keep_logits: bool,
-) -> tuple[list[_Answers], Tensor]:
-    """Each network's answers to the same M images, and which images these were."""
-    rows = [_Rows(network, keep_logits) for network in networks]
+) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+    """Which M images could be read, and for each network their embeddings and logits."""
     indices: list[Tensor] = []
+    embeddings: list[list[Tensor]] = [[] for _ in networks]
+    logits: list[list[Tensor]] = [[] for _ in networks]
     with evaluation_mode(*networks):
-        for batch in batches:
-            if len(batch.images):
-                images = images_on(device, batch.images)
-                with inference(device, autocast):
-                    for part in rows:
-                        part.add(images)
-                indices.append(torch.as_tensor(batch.indices, dtype=torch.int64).cpu())
-            if on_unreadable is not None:
-                for index, reason in batch.unreadable:
-                    on_unreadable(index, reason)
-            if progress is not None:
-                progress(len(batch.images) + len(batch.unreadable))
+        for batch in told(batches, progress, on_unreadable):
+            images = images_on(device, batch.images)
+            with inference(device, autocast):
+                for place, network in enumerate(networks):
+                    output = network(images)
+                    embeddings[place].append(output.embedding.float().cpu())
+                    if keep_logits and output.logits is not None:
+                        logits[place].append(output.logits.float().cpu())
+            indices.append(torch.as_tensor(batch.indices, dtype=torch.int64).cpu())
     if not indices:
         raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
-    return [part.gathered() for part in rows], torch.cat(indices)
+    # Joined outside of inference mode, so that these are ordinary tensors.
+    return torch.cat(indices), [torch.cat(own) for own in embeddings], [torch.cat(own) if own else None for own in logits]
 
 
-class _Answers(NamedTuple):
-    """One network's output for all M images."""
-
-    embedding: Tensor
-    logits: Tensor | None
-
-
-class _Rows:
-    """What one network has said so far."""
-
-    def __init__(self, network: Callable[[Tensor], Output], keep_logits: bool) -> None:
-        self.network = network
-        self.keep_logits = keep_logits
-        self.embeddings: list[Tensor] = []
-        self.logits: list[Tensor] = []
-
-    def add(self, images: Tensor) -> None:
-        """Runs the network on a batch."""
-        output = self.network(images)
-        self.embeddings.append(output.embedding.float().cpu())
-        if self.keep_logits and output.logits is not None:
-            self.logits.append(output.logits.float().cpu())
-
-    def gathered(self) -> _Answers:
-        """All rows; outside of inference mode, so that the copies are ordinary tensors."""
-        return _Answers(torch.cat(self.embeddings), torch.cat(self.logits) if self.logits else None)
+def told(batches: Iterable[Batch], progress: Advance | None, on_unreadable: Callable[[int, str], None] | None) -> Iterator[Batch]:
+    """The batches that hold images; tells ``progress`` and ``on_unreadable`` of each batch once it is done with."""
+    for batch in batches:
+        if len(batch.images):
+            yield batch
+        if on_unreadable is not None:
+            for index, reason in batch.unreadable:
+                on_unreadable(index, reason)
+        if progress is not None:
+            progress(len(batch.images) + len(batch.unreadable))

@@ -1,110 +1,292 @@
-"""What ``profile`` reports: the cost of a student beside its teacher's."""
+"""``profile``: what a student costs beside its teacher, in parameters, multiply-adds, and time on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
 from rich.table import Table
 from torch import nn
 
-from sparseformers.evaluation.cost import Cost, Latency, compare_latency, measure_cost
+from sparseformers.errors import ConfigError, SparseFormersError, suggest
+from sparseformers.evaluation.backends import BACKENDS, Backend, Runner, check_backend, prepare
+from sparseformers.evaluation.cost import Cost, measure_cost
+from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
+from sparseformers.model import SparseFormer
+from sparseformers.modes import evaluation_mode, resolve_precision
+from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
+from sparseformers.opening import Model, model_name, open_student, open_teacher
+from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
+from sparseformers.teachers import Teacher, untrained_teacher
+
+Key = TypeVar("Key", bound=Hashable)
+
+FEWEST_TURNS = 3
+"""Of which there is a median that is none of the extremes."""
+PAUSE = 0.005
+"""Seconds before each pass, in which waiting threads of the library that ran before fall asleep."""
+WARM_UP = 3
+"""Turns that are not counted."""
 
 
 @dataclass(frozen=True)
-class Profile:
+class Latency:
+    """Time of one forward pass on this machine."""
+
+    batch: int
+    """Images per pass."""
+    milliseconds_median: float
+    milliseconds_p05: float
+    milliseconds_p95: float
+    images_per_second: float
+    """Batch over median time."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Student and teacher timed in turns, in one backend at one batch size."""
+
+    backend: Backend
+    batch: int
+    student: Latency
+    teacher: Latency | None
+    ratio: float | None
+    """Median over the turns of how many times as long the teacher took as the student."""
+
+
+@dataclass(frozen=True)
+class ProfileReport:
     """The cost of a student, and of its teacher where there is one at hand."""
 
+    model: str
+    precision: str
+    device: str
     student: Cost
-    """Parameters and multiply-adds of the student."""
-    student_latency: tuple[Latency, ...] = ()
-    """Its time on this machine, one per batch size; empty if not measured."""
     teacher: Cost | None = None
-    """Parameters and multiply-adds of the teacher."""
-    teacher_latency: tuple[Latency, ...] = ()
-    """The teacher's time, at the same batch sizes and in the same run."""
     parameter_groups: Mapping[str, int] = field(default_factory=dict)
     """Parameters of the student by what bootstrapping does with them: new, tuned, frozen; empty where not known."""
+    timings: tuple[Timing, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Why there is no teacher."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return to_dict(self) | {"parameter_groups": dict(self.parameter_groups)}
 
+    def tables(self) -> list[Table]:
+        """Costs, and times by backend and batch size; beside the student's the teacher's, and how many times as much that is."""
+        return [_cost_table(self), *([_timing_table(self)] if self.timings else [])]
 
-def measure_profile(
-    student: nn.Module,
-    student_size: tuple[int, int],
+
+def profile(
+    model: Model,
     *,
-    teacher: nn.Module | None = None,
-    teacher_size: tuple[int, int] | None = None,
-    parameter_groups: Mapping[str, int] | None = None,
-    batches: Sequence[int] = (1, 16),
+    teacher: str | Teacher | None = None,
+    backend: Sequence[Backend] = ("eager",),
+    batch: Sequence[int] = (1, 16),
     repeats: int = 10,
-    device: torch.device | str,
-    autocast: torch.dtype | None,
-) -> Profile:
-    """Measures a student and its teacher: same precision, same machine, interleaved.
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> ProfileReport:
+    """Measures what a student costs beside its teacher: same precision, same machine, in turns.
 
     Args:
-        student: a SparseFormer on ``device``.
-        student_size: height and width of its images in pixels.
-        teacher: a teacher on ``device``, if there is one to compare with.
-        teacher_size: height and width of its images; the student's by default.
-        parameter_groups: how many of the student's parameters are new, tuned and frozen, where known.
-        batches: batch sizes to time; none to leave time out.
-        repeats: timed passes of each at each batch size.
-        device: where both are.
-        autocast: precision to time both in; None for their own.
+        model: a student, run folder, model file, or a named size, which gets random weights (sizes of v1 have no teacher).
+        teacher: a teacher, or where to load it from if not from where it was.
+        backend: what runs both: eager, compile, packed, onnxruntime, openvino.
+        batch: batch sizes to time.
+        repeats: timed passes of each network at each batch size.
+        precision: of the matrix products, for both.
+
+    Raises:
+        ConfigError: for a backend that does not run here, or a model that is none.
+        SparseFormersError: another one, if the model or a teacher that was asked for cannot be loaded.
     """
-    models, sizes = {"student": student}, {"student": student_size}
-    if teacher is not None:
-        models["teacher"], sizes["teacher"] = teacher, teacher_size or student_size
-    latencies = compare_latency(models, sizes, batches=batches, repeats=repeats, device=device, autocast=autocast)
-    return Profile(
-        student=measure_cost(student, student_size),
-        student_latency=tuple(latencies["student"]),
-        teacher=None if teacher is None else measure_cost(teacher, sizes["teacher"]),
-        teacher_latency=tuple(latencies.get("teacher", ())),
-        parameter_groups=dict(parameter_groups or {}),
+    if repeats < 1 or min(batch, default=1) < 1:
+        raise ConfigError("Batch sizes and repeats must be at least 1.", "Use --batch 1 16 and --repeats 10, for example.")
+    device = process_state().device
+    resolved = resolve_precision(precision, device)
+    for name in backend:
+        if name not in BACKENDS:
+            raise ConfigError(f"There is no backend '{name}'.", suggest(name, BACKENDS) or f"There are {', '.join(BACKENDS)}.")
+        check_backend(name, precision=resolved, device=device)
+    student, of_student, groups, problem = _open(model, teacher)
+    networks: dict[str, nn.Module] = {"student": student.to(device)}
+    if of_student is not None:
+        networks["teacher"] = of_student.to(device)
+    size = student.config.preprocessing.size
+    sizes = {"student": size, "teacher": size if of_student is None else of_student.preprocessing.size}
+    timings: list[Timing] = []
+    with evaluation_mode(*networks.values()):
+        for name in backend:
+            timings += _time(networks, name, sizes=sizes, batch=batch, repeats=repeats, precision=resolved, device=device)
+    return ProfileReport(
+        model=model_name(model),
+        precision=resolved,
+        device=str(device),
+        student=measure_cost(student, size),
+        teacher=None if of_student is None else measure_cost(of_student, sizes["teacher"]),
+        parameter_groups=groups,
+        timings=tuple(timings),
+        remarks=() if problem is None else (problem,),
     )
 
 
-def profile_table(profile: Profile, title: str) -> Table:
-    """The profile as a table: student, and beside it the teacher and how many times cheaper the student is."""
+def _open(model: Model, teacher: str | Teacher | None) -> tuple[SparseFormer, Teacher | None, Mapping[str, int], str | None]:
+    """Student, teacher, parameters by what bootstrapping does with them, and why there is no teacher."""
+    if isinstance(model, str) and model in NAMED_CONFIGS and teacher is None:
+        student = SparseFormer(named_config(model))
+        if model not in TEACHER_ARCHITECTURES:
+            return student, None, {}, None
+        untrained = untrained_teacher(TEACHER_ARCHITECTURES[model])
+        freeze_inherited(student, split_depth(untrained.depth))
+        return student, untrained, count_parameters(student), None
+    saved = open_student(model)
+    groups: Mapping[str, int] = {}
+    if saved.provenance is not None:
+        freeze_inherited(saved.student, saved.provenance.shares)
+        groups = count_parameters(saved.student)
+    elif teacher is None:
+        return saved.student, None, groups, None
+    try:
+        return saved.student, open_teacher(saved, teacher, name=model_name(model)), groups, None
+    except SparseFormersError as error:
+        if teacher is not None:
+            raise
+        return saved.student, None, groups, f"Without the teacher: {error.problem}"
+
+
+def _time(
+    networks: Mapping[str, nn.Module],
+    backend: Backend,
+    *,
+    sizes: Mapping[str, tuple[int, int]],
+    batch: Sequence[int],
+    repeats: int,
+    precision: str,
+    device: torch.device,
+) -> list[Timing]:
+    """Both networks in one backend, at each batch size."""
+    timings = []
+    with tempfile.TemporaryDirectory(prefix="sparseformers-") as folder:
+        ready = {}
+        for name, network in networks.items():
+            (own := Path(folder) / name).mkdir()
+            ready[name] = prepare(network, backend, size=sizes[name], precision=precision, device=device, folder=own)
+        for images in batch:
+            runs = {name: _one_pass(open_for(images), images, sizes[name], device) for name, open_for in ready.items()}
+            seconds = interleave(runs, turns=repeats, warm_up=WARM_UP)
+            latencies = {name: summarise_latency(images, taken) for name, taken in seconds.items()}
+            ratio = median_ratio(seconds["teacher"], seconds["student"]) if "teacher" in seconds else None
+            timings.append(Timing(backend, images, latencies["student"], latencies.get("teacher"), ratio))
+    return timings
+
+
+def _one_pass(run: Runner, batch: int, size: tuple[int, int], device: torch.device) -> Callable[[], None]:
+    """One pass over a random batch, until the device has done its work."""
+    images = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def one_pass() -> None:
+        run(images)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+
+    return one_pass
+
+
+def interleave(
+    passes: Mapping[Key, Callable[[], object]],
+    *,
+    turns: int,
+    seconds: float = float("inf"),
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    pause: Callable[[float], None] = time.sleep,
+    on_turn: Callable[[], None] = lambda: None,
+) -> dict[Key, tuple[float, ...]]:
+    """Times passes in turn (A B C, A B C, ...), so that whatever else the machine does slows all of them alike.
+
+    Args:
+        passes: one pass of each, which ends when its work is done.
+        turns: how often, at the most.
+        seconds: no turn begins after so many, once there are :data:`FEWEST_TURNS`.
+        warm_up: turns before these, which are not counted.
+        clock: gives seconds.
+        pause: waits for so many seconds.
+        on_turn: is told of the end of each turn that counts.
+
+    Returns:
+        Seconds of each pass, turn by turn; as many for each.
+    """
+    taken: dict[Key, list[float]] = {key: [] for key in passes}
+    for _ in range(warm_up):
+        for run in passes.values():
+            run()
+    begun = clock()
+    for turn in range(turns):
+        if turn >= FEWEST_TURNS and clock() - begun > seconds:
+            break
+        for key, run in passes.items():
+            pause(PAUSE)
+            start = clock()
+            run()
+            taken[key].append(clock() - start)
+        on_turn()
+    return {key: tuple(values) for key, values in taken.items()}
+
+
+def median_ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """The median over the turns of how many times as long ``one`` took as ``other`` in the same turn."""
+    return statistics.median(first / second for first, second in zip(one, other, strict=True))
+
+
+def summarise_latency(batch: int, seconds: Sequence[float]) -> Latency:
+    """Median and percentiles of the times of passes with so many images."""
+    shares = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    low, median, high = torch.quantile(torch.tensor(seconds, dtype=torch.float64), shares).tolist()
+    return Latency(batch, 1000 * median, 1000 * low, 1000 * high, batch / median)
+
+
+def _cost_table(report: ProfileReport) -> Table:
     caption = "multiply-adds: matrix products of one image, those of attention included; the papers count layers alone"
-    table = Table(title=title, caption=caption)
-    student, teacher = profile.student, profile.teacher
+    table = Table(title=f"{report.model} on {report.device}, {report.precision}", caption=caption)
+    student, teacher = report.student, report.teacher
     table.add_column("measure")
     for column in ("student", *(("teacher", "teacher / student") if teacher else ())):
         table.add_column(column, justify="right")
-    table.add_row("image, pixels", _size(student), *((_size(teacher),) if teacher else ()))
-    _add(table, "parameters, M", student.parameters / 1e6, teacher.parameters / 1e6 if teacher else None)
-    for group, count in profile.parameter_groups.items():
+
+    def add(measure: str, unit: float, of: Callable[[Cost], int | None], digits: int) -> None:
+        own, beside = of(student), None if teacher is None else of(teacher)
+        if own is not None:
+            cells = [f"{own / unit:.{digits}f}"]
+            cells += [] if beside is None else [f"{beside / unit:.{digits}f}", f"{beside / own:.2f}" if own else ""]
+            table.add_row(measure, *cells)
+
+    table.add_row("image, pixels", *(f"{cost.size[0]} x {cost.size[1]}" for cost in (student, teacher) if cost))
+    add("parameters, M", 1e6, lambda cost: cost.parameters, 1)
+    for group, count in report.parameter_groups.items():
         table.add_row(f"  {group}", f"{count / 1e6:.1f}")
-    _add(table, "multiply-adds, G", student.multiply_adds / 1e9, teacher.multiply_adds / 1e9 if teacher else None, digits=2)
-    if student.published_multiply_adds is not None:
-        beside = teacher.published_multiply_adds if teacher else None
-        as_published = None if beside is None else beside / 1e9
-        _add(table, "  as the papers count", student.published_multiply_adds / 1e9, as_published, digits=2)
-    of_teacher = {latency.batch: latency for latency in profile.teacher_latency}
-    for latency in profile.student_latency:
-        other = of_teacher.get(latency.batch)
-        name = f"batch {latency.batch}"
-        _add(table, f"{name}: latency, ms", latency.milliseconds_median, other.milliseconds_median if other else None)
-        _add(table, f"{name}: images/s", latency.images_per_second, other.images_per_second if other else None)
+    add("multiply-adds, G", 1e9, lambda cost: cost.multiply_adds, 2)
+    add("  as the papers count", 1e9, lambda cost: cost.published_multiply_adds, 2)
     return table
 
 
-def _add(table: Table, measure: str, student: float, teacher: float | None, *, digits: int = 1) -> None:
-    """A row of figures; with the ratio where there is a teacher's."""
-    cells = [f"{student:.{digits}f}"]
-    if teacher is not None:
-        cells += [f"{teacher:.{digits}f}", f"{teacher / student:.2f}" if student else ""]
-    table.add_row(measure, *cells)
-
-
-def _size(cost: Cost) -> str:
-    return f"{cost.size[0]} x {cost.size[1]}"
+def _timing_table(report: ProfileReport) -> Table:
+    table = Table(caption="medians of passes taken in turns; the ratio is the median over the turns")
+    table.add_column("backend")
+    networks = ("student", "teacher") if report.teacher else ("student",)
+    headers = [f"{name}\n{unit}" for unit in ("ms", "images/s") for name in networks]
+    for header in ("batch", *headers, *(("teacher /\nstudent",) if report.teacher else ())):
+        table.add_column(header, justify="right")
+    for timing in report.timings:
+        latencies = [latency for latency in (timing.student, timing.teacher) if latency is not None]
+        cells = [f"{latency.milliseconds_median:.1f}" for latency in latencies]
+        cells += [f"{latency.images_per_second:.1f}" for latency in latencies]
+        table.add_row(timing.backend, str(timing.batch), *cells, *([] if timing.ratio is None else [f"{timing.ratio:.2f}"]))
+    return table

@@ -1,33 +1,111 @@
-"""How much of the alignment holds on images unlike those that a student was trained on, and what its RoIs do there.
+"""``evaluate --shifts``: how much of the alignment holds on images unlike those of the training, and where RoIs go there.
 
-Legend: M images, D embedding width, N latent tokens.
+Legend: M images, D embedding width, N latent tokens. A cosine here is a centred one: the teacher's mean embedding of the images
+that it is compared on is subtracted first, so what all images of a condition have in common counts for nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from rich.table import Table
 from torch import Tensor, nn
 
 from sparseformers.data import Batch, ImageViews, images_on, views_in_order
 from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.conditions import Condition, ImageView, SmallView
-from sparseformers.evaluation.shift_report import PoorImage, RoIFigures, ShiftFigures, ShiftReport, ShiftRow
+from sparseformers.evaluation.embeddings import Advance, told
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SparseFormerOutput
 from sparseformers.modes import evaluation_mode, inference
 from sparseformers.rois import centre_and_size
+from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, TeacherOutput
 
 STUDENT, TEACHER, LOW_RESOLUTION = "student", "teacher", "low_resolution"
 
 
+@dataclass(frozen=True)
+class ShiftFigures:
+    """How one network does in one condition."""
+
+    same_image: float
+    """Mean centred cosine of its embedding to the teacher's of the same (changed) image, in [-1, 1]; 1 for the teacher."""
+    clean_image: float
+    """Mean centred cosine of its embedding to the teacher's of the clean image: how little the change matters to it."""
+    top1: float | None
+    """Top-1 through the teacher's classifier, in [0, 1]; None where there are no labels for it."""
+
+
+@dataclass(frozen=True)
+class RoIFigures:
+    """Where moving RoIs go in one condition, from the first stage to the last; means over tokens and images."""
+
+    movement: float
+    """How far their centres move, in sizes of the first RoI (per axis)."""
+    size_ratio: float
+    """Side of the last RoI over that of the first; the geometric mean of the two axes."""
+    on_object_first: float | None
+    """Share of the first RoIs' centres that lie on the small object; None where none was made."""
+    on_object_last: float | None
+    """The same of the last RoIs; above that of the first where the student finds the object."""
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """One condition."""
+
+    condition: str
+    loss: float
+    """The student's ``same_image`` in the clean condition, minus that in this one: how much of the alignment is lost."""
+    student: ShiftFigures
+    teacher: ShiftFigures
+    low_resolution: ShiftFigures | None
+    """The teacher at a lower resolution, on the student's images; None if it was not asked for."""
+    rois: RoIFigures | None
+    """None of a student whose RoIs cannot move."""
+
+
+@dataclass(frozen=True)
+class PoorImage:
+    """An image on which the student is far from its teacher, without any change to it."""
+
+    path: str
+    cosine: float
+    """Centred cosine of the student's embedding to the teacher's."""
+    movement: float | None
+    """How far the RoIs move on it, as in :class:`RoIFigures`."""
+
+
+@dataclass(frozen=True)
+class ShiftReport:
+    """Where a student loses what it learnt of its teacher."""
+
+    rows: tuple[ShiftRow, ...]
+    """The clean condition, then the others by falling loss."""
+    worst: tuple[PoorImage, ...]
+    """The images that are aligned worst in the clean condition, the worst first."""
+    images: int
+    skipped: int
+    """Images that could not be read; no figure counts them."""
+    skipped_images: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return to_dict(self)
+
+    def tables(self, title: str) -> list[Table]:
+        """The conditions, the clean one first and then the one in which most is lost; and the images aligned worst."""
+        return [_conditions_table(self, title), _worst_table(self.worst)]
+
+
 class Answers(NamedTuple):
-    """What a network says of M images; float32 on the CPU."""
+    """Outputs of a network for M images; float32 on the CPU."""
 
     indices: Tensor
     """M, int64: which image each row is of."""
@@ -36,40 +114,29 @@ class Answers(NamedTuple):
     logits: Tensor | None
     """M x classes; None without a classifier."""
     rois: Tensor | None
-    """M x 2 x N x 4, the RoIs of the first and of the last stage; None of a network without RoIs."""
+    """M x 2 x N x 4, the RoIs of the first and of the last stage; None of a network whose RoIs do not move."""
 
     @classmethod
     def of(cls, indices: Tensor, output: SparseFormerOutput | TeacherOutput) -> Answers:
         """The answers to one batch, copied."""
-        rois = output.rois[:, [0, -1]].float().cpu() if isinstance(output, SparseFormerOutput) else None
-        logits = None if output.logits is None else output.logits.float().cpu()
-        return cls(indices, output.embedding.float().cpu(), logits, rois)
+        moving = isinstance(output, SparseFormerOutput) and output.rois.shape[1] > 1
+        rois = output.rois[:, [0, -1]].float().cpu() if isinstance(output, SparseFormerOutput) and moving else None
+        return cls(indices, output.embedding.float().cpu(), None if output.logits is None else output.logits.float().cpu(), rois)
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
         """The answers to several batches as one; there is at least one batch."""
-        return cls(
-            indices=torch.cat([part.indices for part in parts]),
-            embedding=torch.cat([part.embedding for part in parts]),
-            logits=_joined([part.logits for part in parts]),
-            rois=_joined([part.rois for part in parts]),
-        )
+        columns = ([column for column in columns if column is not None] for columns in zip(*parts, strict=True))
+        indices, embedding, logits, rois = (torch.cat(column) if column else None for column in columns)
+        assert indices is not None
+        assert embedding is not None
+        return cls(indices, embedding, logits, rois)
 
     def of_images(self, indices: Tensor) -> Answers:
         """The rows of these images alone."""
         kept = torch.isin(self.indices, indices)
-        return Answers(
-            indices=self.indices[kept],
-            embedding=self.embedding[kept],
-            logits=None if self.logits is None else self.logits[kept],
-            rois=None if self.rois is None else self.rois[kept],
-        )
-
-
-def _joined(columns: Sequence[Tensor | None]) -> Tensor | None:
-    """Columns of batches as one; None where a network does not have it."""
-    given = [column for column in columns if column is not None]
-    return torch.cat(given) if given else None
+        logits, rois = (None if column is None else column[kept] for column in (self.logits, self.rois))
+        return Answers(self.indices[kept], self.embedding[kept], logits, rois)
 
 
 AllAnswers = Mapping[tuple[str, ImageView], Answers]
@@ -99,7 +166,7 @@ def measure_shifts(
     workers: int = 0,
     device: torch.device | str,
     autocast: torch.dtype | None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
 ) -> ShiftReport:
     """Measures a student beside its teacher in conditions, under inference mode and in evaluation mode (restored afterwards).
@@ -129,10 +196,9 @@ def measure_shifts(
     answers: dict[tuple[str, ImageView], Answers] = {}
     readable = torch.arange(len(paths))
     for view, names in views_of(conditions).items():
-        views = ImageViews(paths, view, seed=seed)
-        batches = views_in_order(views, epochs=1, batch_size=batch_size, workers=workers)
+        batches = views_in_order(ImageViews(paths, view, seed=seed), epochs=1, batch_size=batch_size, workers=workers)
         shown = {name: network for name, network in networks.items() if name in names}
-        answered = _ask(shown, _told(batches, progress, on_unreadable), torch.device(device), autocast)
+        answered = _ask(shown, told(batches, progress, on_unreadable), torch.device(device), autocast)
         answers |= {(name, view): rows for name, rows in answered.items()}
         # A file may go while the others are measured: what is compared is of the same images throughout.
         found = next(iter(answered.values())).indices if answered else readable[:0]
@@ -152,26 +218,10 @@ def measure_shifts(
     )
 
 
-def _told(
-    batches: Iterable[Batch],
-    progress: Callable[[int], None] | None,
-    on_unreadable: Callable[[int, str], None] | None,
-) -> Iterable[Batch]:
-    """The batches that hold images; whoever wants to know is told of each batch when it is done with."""
-    for batch in batches:
-        if len(batch.images):
-            yield batch
-        if on_unreadable is not None:
-            for index, reason in batch.unreadable:
-                on_unreadable(index, reason)
-        if progress is not None:
-            progress(len(batch.images) + len(batch.unreadable))
-
-
 def _ask(
     networks: Mapping[str, nn.Module], batches: Iterable[Batch], device: torch.device, autocast: torch.dtype | None
 ) -> dict[str, Answers]:
-    """What each network says of the same images; nothing if there are none."""
+    """The answers of each network to the same images; nothing if there are none."""
     parts: dict[str, list[Answers]] = {name: [] for name in networks}
     with evaluation_mode(*networks.values()):
         for batch in batches:
@@ -206,7 +256,7 @@ def _rows(answers: AllAnswers, conditions: Sequence[Condition], labels: Tensor |
 
 
 def _figures(answers: Answers, target: Answers, clean: Answers, labels: Tensor | None) -> ShiftFigures:
-    """Of one network: ``target`` and ``clean`` are the teacher's answers to the same and to the clean images."""
+    """Figures of one network: ``target`` and ``clean`` are the teacher's answers to the same and to the clean images."""
     top1 = None
     if labels is not None and answers.logits is not None:
         top1 = (answers.logits.argmax(dim=1) == labels).double().mean().item()
@@ -217,36 +267,69 @@ def _figures(answers: Answers, target: Answers, clean: Answers, labels: Tensor |
     )
 
 
-def _roi_figures(answers: Answers, condition: Condition, seed: int) -> RoIFigures:
-    first, last = _stages(answers)
-    centres, sizes = zip(centre_and_size(first), centre_and_size(last), strict=True)  # each of both stages, M x N x 2
-    ratio = (sizes[1] / sizes[0].clamp_min(1e-6)).prod(dim=-1).sqrt()
+def _roi_figures(answers: Answers, condition: Condition, seed: int) -> RoIFigures | None:
+    if answers.rois is None:
+        return None
+    centres, sizes = centre_and_size(answers.rois)  # M x 2 x N x 2 each
+    ratio = (sizes[:, 1] / sizes[:, 0].clamp_min(1e-6)).prod(dim=-1).sqrt()
     shares: list[float | None] = [None, None]
     if isinstance(condition.student, SmallView):
-        boxes = torch.tensor([condition.student.object_box(seed, index) for index in answers.indices.tolist()])[:, None]
-        inside = [(centre >= boxes[..., :2]).all(dim=-1) & (centre <= boxes[..., 2:]).all(dim=-1) for centre in centres]
-        shares = [each.float().mean().item() for each in inside]
-    return RoIFigures(_movement(answers).mean().item(), ratio.mean().item(), *shares)
+        boxes = torch.tensor([condition.student.object_box(seed, index) for index in answers.indices.tolist()])[:, None, None]
+        inside = ((centres >= boxes[..., :2]) & (centres <= boxes[..., 2:])).all(dim=-1)  # M x 2 x N
+        shares = inside.float().mean(dim=(0, 2)).tolist()
+    return RoIFigures(_movement(answers.rois).mean().item(), ratio.mean().item(), *shares)
 
 
-def _movement(answers: Answers) -> Tensor:
-    """How far each image's RoIs move between the first and the last stage, in sizes of the first: M."""
-    first, last = _stages(answers)
-    (centre, size), (moved, _) = centre_and_size(first), centre_and_size(last)
-    return ((moved - centre) / size.clamp_min(1e-6)).norm(dim=-1).mean(dim=-1)
-
-
-def _stages(answers: Answers) -> tuple[Tensor, Tensor]:
-    """The RoIs of the first and of the last stage, M x N x 4 each."""
-    if answers.rois is None:
-        raise ValueError("a student without RoIs was measured")
-    return answers.rois[:, 0], answers.rois[:, 1]
+def _movement(rois: Tensor) -> Tensor:
+    """How far each image's RoIs (M x 2 x N x 4) move between the first and the last stage, in sizes of the first: M."""
+    centres, sizes = centre_and_size(rois)
+    return ((centres[:, 1] - centres[:, 0]) / sizes[:, 0].clamp_min(1e-6)).norm(dim=-1).mean(dim=-1)
 
 
 def _worst(answers: AllAnswers, clean: Condition, names: Sequence[str], count: int) -> tuple[PoorImage, ...]:
     """The images that are aligned worst; ``names`` are those of the answers' rows."""
     student = answers[STUDENT, clean.student]
     cosines = centred_cosine(student.embedding, answers[TEACHER, clean.teacher].embedding)
-    movement = _movement(student)
+    movement = None if student.rois is None else _movement(student.rois).tolist()
     order = cosines.argsort()[:count].tolist()
-    return tuple(PoorImage(names[row], cosines[row].item(), movement[row].item()) for row in order)
+    return tuple(PoorImage(names[row], cosines[row].item(), movement[row] if movement else None) for row in order)
+
+
+def _conditions_table(report: ShiftReport, title: str) -> Table:
+    skipped = f", {report.skipped} unreadable skipped" if report.skipped else ""
+    caption = f"{report.images} images{skipped}; centred cosines to the teacher on the same image, and on the clean one"
+    table = Table(title=title, caption=caption)
+    table.add_column("condition", no_wrap=True)
+    low = any(row.low_resolution for row in report.rows)
+    top1 = any(row.teacher.top1 is not None for row in report.rows)
+    rois = any(row.rois for row in report.rows)
+    headers = ["loss", "student\nsame", "\nclean", *(["low res.\nsame", "\nclean"] if low else []), "teacher\nclean"]
+    headers += ["student\ntop-1", *(["low res.\ntop-1"] if low else []), "teacher\ntop-1"] if top1 else []
+    headers += ["RoIs\nmove", "\nsize", "on the\nobject"] if rois else []
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in report.rows:
+        networks = [row.student, *([row.low_resolution] if row.low_resolution else []), row.teacher]
+        cells = [f"{row.loss:+.3f}"]
+        for figures in networks[:-1]:
+            cells += [f"{figures.same_image:.3f}", f"{figures.clean_image:.3f}"]
+        cells.append(f"{row.teacher.clean_image:.3f}")
+        cells += ["" if figures.top1 is None else f"{figures.top1:.1%}" for figures in networks] if top1 else []
+        if row.rois is not None:
+            first, last = row.rois.on_object_first, row.rois.on_object_last
+            cells += [f"{row.rois.movement:.2f}", f"{row.rois.size_ratio:.2f}"]
+            cells.append("" if first is None or last is None else f"{first:.0%} → {last:.0%}")
+        table.add_row(row.condition, *cells)
+    return table
+
+
+def _worst_table(worst: Sequence[PoorImage]) -> Table:
+    table = Table(title="Aligned worst in the clean condition")
+    table.add_column("image", overflow="fold")
+    table.add_column("cosine", justify="right", no_wrap=True)
+    moving = any(image.movement is not None for image in worst)
+    if moving:
+        table.add_column("RoIs move", justify="right", no_wrap=True)
+    for image in worst:
+        table.add_row(image.path, f"{image.cosine:.3f}", *([f"{image.movement:.2f}"] if moving else []))
+    return table

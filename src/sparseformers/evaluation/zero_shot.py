@@ -1,13 +1,12 @@
-"""Classification by names: an image's class is the one whose embedding in words is nearest. Tensors only, no model.
+"""Images and words: zero-shot classification by the names of classes, and image-text retrieval. Tensors only, no model.
 
-Legend: M images, C classes, D embedding width.
+Legend: M images, C classes, T captions (one or several an image), D embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +14,19 @@ from rich.table import Table
 from torch import Tensor
 
 from sparseformers.errors import DataError
-from sparseformers.settings import to_dict
+from sparseformers.evaluation.alignment import nearest_neighbours
+
+RANKS = (1, 5, 10)
+"""How many of the nearest count in retrieval."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the right class is among the nearest ones."""
+    """How often the right class is among the nearest ones, in [0, 1]."""
 
     top1: float
-    """Share of images whose own class is the nearest, in [0, 1]."""
     top5: float
-    """Share of images whose own class is among the five nearest (or among all, of fewer)."""
+    """Of fewer than five classes, all count."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,9 @@ class ZeroShot:
     """A student that has not seen a word beside its teacher, whose text tower names the classes."""
 
     teacher: Accuracy
-    """Of the teacher at its own size."""
     student: Accuracy
-    """Of the student."""
     low_resolution: Accuracy
-    """Of the teacher on images so small that it has as many tokens as the student; no training."""
+    """The teacher on images so small that it has as many tokens as the student; no training."""
     kept: float
     """The student's top-1 over the teacher's; 0 where that is 0."""
     agreement: float
@@ -45,15 +44,73 @@ class ZeroShot:
     chance: float
     """Top-1 of a guess."""
     images: int
-    """M."""
     classes: int
-    """C."""
     templates: int
     """Sentences that each class name was put in."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
+    def table(self, title: str, *, low_resolution: str, skipped: int = 0) -> Table:
+        """The figures; ``low_resolution`` names the teacher at its lower resolution, ``skipped`` images could not be read."""
+        unread = f", {skipped} unreadable skipped" if skipped else ""
+        sentences = "sentence" if self.templates == 1 else "sentences"
+        caption = f"{self.images} images{unread}, {self.classes} classes, {self.templates} {sentences} for each"
+        table = Table(title=f"Zero-shot: {title}", caption=caption)
+        table.add_column("", no_wrap=True)
+        for column in ("top-1", "top-5", "of the teacher's top-1", "same class as the teacher"):
+            table.add_column(column, justify="right")
+        low = self.low_resolution.top1 / self.teacher.top1 if self.teacher.top1 else 0.0
+        table.add_row("teacher", *_percent(self.teacher.top1, self.teacher.top5), "", "")
+        table.add_row("student", *_percent(self.student.top1, self.student.top5, self.kept, self.agreement))
+        table.add_row(low_resolution, *_percent(self.low_resolution.top1, self.low_resolution.top5, low), "")
+        table.add_row("chance", *_percent(self.chance), "", "", "")
+        return table
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How often one of the nearest 1, 5 and 10 of the other kind, by cosine, belongs to the query; shares in [0, 1]."""
+
+    at_1: float
+    at_5: float
+    at_10: float
+
+
+@dataclass(frozen=True)
+class RetrievalFigures:
+    """One image tower's recall in both directions."""
+
+    image_to_text: Recall
+    """Queries are images; any of an image's captions counts."""
+    text_to_image: Recall
+    """Queries are captions; the one image counts."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Three image towers on the same captions."""
+
+    teacher: RetrievalFigures
+    student: RetrievalFigures
+    low_resolution: RetrievalFigures
+    """The teacher on images so small that it has as many tokens as the student; no training."""
+    images: int
+    captions: int
+
+    def table(self, title: str, *, low_resolution: str, skipped: int = 0) -> Table:
+        """The figures, as :meth:`ZeroShot.table`; captions of skipped images are left out."""
+        unread = f", {skipped} unreadable skipped" if skipped else ""
+        table = Table(title=f"Retrieval: {title}", caption=f"{self.images} images{unread}, {self.captions} captions")
+        table.add_column("", no_wrap=True)
+        for direction in ("image to text", "text to image"):
+            for rank in RANKS:
+                table.add_column(f"{direction}\nR@{rank}", justify="right", no_wrap=True)
+        for name, row in (("teacher", self.teacher), ("student", self.student), (low_resolution, self.low_resolution)):
+            recalls = (row.image_to_text, row.text_to_image)
+            table.add_row(name, *_percent(*(share for each in recalls for share in (each.at_1, each.at_5, each.at_10))))
+        return table
+
+
+def _percent(*shares: float) -> list[str]:
+    return [f"{share:.1%}" for share in shares]
 
 
 def evaluate_zero_shot(
@@ -134,29 +191,50 @@ def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
     return Accuracy(right[:, 0].double().mean().item(), right.any(dim=1).double().mean().item())
 
 
-def zero_shot_table(figures: ZeroShot, title: str, *, low_resolution: str, skipped: int = 0) -> Table:
-    """The figures as a table.
+def evaluate_retrieval(
+    teacher: Tensor, student: Tensor, low_resolution: Tensor, texts: Tensor, image_of: Sequence[int] | Tensor
+) -> Retrieval:
+    """Compares what three image towers find by the same captions.
 
     Args:
-        figures: what to show.
-        title: above it.
-        low_resolution: what to call the teacher at the lower resolution, with its size.
-        skipped: images that could not be read, for the record.
+        teacher: M x D image embeddings.
+        student: the same of the student, row by row of the same images.
+        low_resolution: the same of the teacher at the lower resolution.
+        texts: T x D, the captions' embeddings.
+        image_of: T, the row of each caption's image in [0, M).
+
+    Raises:
+        DataError: for no image or no caption.
+        ValueError: for shapes that do not go together.
     """
-    unread = f", {skipped} unreadable skipped" if skipped else ""
-    sentences = "sentence" if figures.templates == 1 else "sentences"
-    caption = f"{figures.images} images{unread}, {figures.classes} classes, {figures.templates} {sentences} for each"
-    table = Table(title=f"Zero-shot: {title}", caption=caption)
-    table.add_column("", no_wrap=True)
-    for column in ("top-1", "top-5", "of the teacher's top-1", "same class as the teacher"):
-        table.add_column(column, justify="right")
-    table.add_row("teacher", *_shares(figures.teacher), "", "")
-    table.add_row("student", *_shares(figures.student), f"{figures.kept:.1%}", f"{figures.agreement:.1%}")
-    low = figures.low_resolution.top1 / figures.teacher.top1 if figures.teacher.top1 else 0.0
-    table.add_row(low_resolution, *_shares(figures.low_resolution), f"{low:.1%}", "")
-    table.add_row("chance", f"{figures.chance:.1%}", "", "", "")
-    return table
+    image_of = torch.as_tensor(image_of, dtype=torch.int64)
+    of_teacher, of_student, of_low = (recalls(rows, texts, image_of) for rows in (teacher, student, low_resolution))
+    return Retrieval(of_teacher, of_student, of_low, images=len(teacher), captions=len(texts))
 
 
-def _shares(figures: Accuracy) -> tuple[str, str]:
-    return f"{figures.top1:.1%}", f"{figures.top5:.1%}"
+def recalls(images: Tensor, texts: Tensor, image_of: Tensor) -> RetrievalFigures:
+    """Recall at 1, 5 and 10 in both directions.
+
+    Args:
+        images: M x D.
+        texts: T x D.
+        image_of: T, the row of each caption's image in [0, M); every image has a caption.
+
+    Raises:
+        DataError: for no image or no caption.
+        ValueError: for another number of captions in ``image_of``, widths that differ, or an image without a caption.
+    """
+    if len(images) == 0 or len(texts) == 0:
+        raise DataError("There is no image with a caption to look for.", "Give a captions file whose images can be read.")
+    if len(image_of) != len(texts):
+        raise ValueError(f"every caption needs its image: {len(image_of)} images of {len(texts)} captions")
+    if not torch.equal(image_of.unique(), torch.arange(len(images))):
+        raise ValueError(f"the captions' images must be all of 0 to {len(images) - 1}")
+    by_image = image_of[nearest_neighbours(images, texts, min(max(RANKS), len(texts))).indices]  # M x k: whose captions
+    by_text = nearest_neighbours(texts, images, min(max(RANKS), len(images))).indices  # T x k
+    return RetrievalFigures(_recall(by_image == torch.arange(len(images))[:, None]), _recall(by_text == image_of[:, None]))
+
+
+def _recall(found: Tensor) -> Recall:
+    """Whether each of the nearest, queries x k and nearest first, belongs to the query."""
+    return Recall(*(found[:, :rank].any(dim=1).double().mean().item() for rank in RANKS))

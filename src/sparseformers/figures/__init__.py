@@ -12,6 +12,7 @@ from sparseformers.figures.figure import curves_figure, save_figure
 from sparseformers.figures.iterations import centre_paths, draw_iterations
 from sparseformers.figures.models import ModelsPicture, draw_focus, draw_models, trace_models
 from sparseformers.figures.pca import PCAPicture, draw_pca, trace_pca, trace_pca_on_photographs
+from sparseformers.figures.run import Visualization, visualize
 from sparseformers.figures.tokens import TokensPicture, draw_tokens, trace_tokens, trace_tokens_on_photographs
 from sparseformers.figures.views import trace_photographs
 
@@ -22,6 +23,7 @@ __all__ = [
     "ModelsPicture",
     "PCAPicture",
     "TokensPicture",
+    "Visualization",
     "centre_paths",
     "coverage",
     "curves_figure",
@@ -45,4 +47,5 @@ __all__ = [
     "trace_photographs",
     "trace_tokens",
     "trace_tokens_on_photographs",
+    "visualize",
 ]

@@ -94,7 +94,12 @@ def eased(share: float) -> float:
 
 
 def draw_frames(
-    pictures: Sequence[FocusPicture], *, side: int = 320, columns: int | None = None, frames_per_move: int = FRAMES_PER_MOVE
+    pictures: Sequence[FocusPicture],
+    *,
+    side: int = 320,
+    columns: int | None = None,
+    frames_per_move: int = FRAMES_PER_MOVE,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[Frame]:
     """Draws the frames of an animation one after the other, with the name of the stage above the photographs.
 
@@ -103,6 +108,7 @@ def draw_frames(
         side: pixels along the longer side of a photograph.
         columns: photographs side by side; by default as many as make the frame about square.
         frames_per_move: as for :func:`glide`.
+        on_frame: told of each frame that is taken.
 
     Raises:
         ConfigError: for no picture or more than 64, or if nothing moves.
@@ -114,6 +120,7 @@ def draw_frames(
     glides = [glide(picture.rois, frames_per_move=frames_per_move) for picture in pictures]
     for frame in range(len(glides[0].stages)):
         yield _draw_frame(pictures, glides, frame, side=side, columns=columns)
+        on_frame()
 
 
 def _draw_frame(

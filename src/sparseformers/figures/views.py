@@ -16,11 +16,6 @@ from sparseformers.data import evaluation_view
 from sparseformers.data.transforms import from_bytes
 from sparseformers.figures.data import WHOLE, Box, FocusPicture, placed, trace_focus
 from sparseformers.model.sparseformer import SMALLEST_SIDE, SparseFormer
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-from torchvision.transforms.v2 import functional  # noqa: E402
 
 ViewKind = Literal["whole", "own"]
 """``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
@@ -87,6 +82,8 @@ def whole_size(height: int, width: int, made_for: tuple[int, int]) -> tuple[int,
 
 def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tensor:
     """A photograph as it is drawn: 3 x H x W in [0, 1], no side longer than ``longest``, in its own aspect ratio."""
+    from torchvision.transforms.v2 import functional
+
     scale = min(1.0, longest / max(photograph.size))
     size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
     shown = photograph if size == photograph.size else photograph.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

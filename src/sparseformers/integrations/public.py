@@ -19,6 +19,7 @@ from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.named import NAMED_CONFIGS
 from sparseformers.teachers.files import check_version
 from sparseformers.teachers.registry import KINDS
+from sparseformers.opening import open_student
 
 if TYPE_CHECKING:
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
@@ -79,24 +80,11 @@ def open_model(name: str | Path) -> SparseFormer:
         RunError: if there is nothing of that name, or the folder is no run or has no model yet.
         WeightsError: if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
     """
-    text, path = str(name), Path(name)
-    if text in NAMED_CONFIGS:
-        return create_model(text, pretrained=True)
-    if text.partition(":")[0] in KINDS and not path.exists():
-        raise ConfigError(f"'{text}' is a teacher, and has no regions of interest.", "Give a student, such as a run folder.")
-    if not path.exists():
-        near = suggest(text, NAMED_CONFIGS) or f"Released models are {', '.join(NAMED_CONFIGS)}."
-        raise RunError(f"There is no run folder, model file or released model '{text}'.", near)
-    if path.is_dir() or saving.is_saved_model(path):
-        return load(path)
-    state = released.read_official(path)
-    if not released.is_official(state):
-        raise WeightsError(
-            f"The file '{path}' is no SparseFormer and has no regions of interest: it carries no configuration of ours, and its "
-            "weights are not named as the authors'.",
-            "Give a run folder, its model.safetensors, or a file that the authors released.",
-        )
-    return load_official(state, activation=released.activation_of(state))
+    path = Path(name)
+    if path.exists() and (path.is_dir() or saving.is_saved_model(path)):
+        return load(path)  # with the figures that the folder has
+    student, provenance = open_student(name)
+    return SparseFormer.of(student, provenance=provenance)
 
 
 def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens: bool = False) -> OpenClipVisual:

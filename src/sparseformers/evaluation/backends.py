@@ -1,0 +1,143 @@
+"""Ways to run a network that is only to embed: PyTorch eager, compiled or with packed weights, and exported files."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sparseformers.errors import ConfigError, MissingExtraError
+from sparseformers.inference import fold_embedding, pack_weights
+from sparseformers.model import SparseFormer
+from sparseformers.modes import inference
+
+Backend = Literal["eager", "compile", "packed", "onnxruntime", "openvino"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+Runner = Callable[[Tensor], Tensor]
+"""Images B x 3 x H x W in [0, 1] to embeddings B x D; returns when the device has been given the work."""
+
+
+class Embedding(nn.Module):
+    """From images to embeddings, and nothing else that a network gives."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B x 3 x H x W in [0, 1] -> B x D, float32."""
+        return cast(Tensor, self.network(images).embedding).float()
+
+
+def prepare(
+    network: nn.Module, backend: Backend, *, size: tuple[int, int], precision: str, device: torch.device, folder: Path
+) -> Callable[[int], Runner]:
+    """Makes a network ready for a backend.
+
+    Args:
+        network: a student or a teacher in evaluation mode, which stays as it is.
+        backend: eager runs it as it is; all others fold a student for its embedding first, which is the same function.
+        size: height and width of its images in pixels.
+        precision: fp32 or bf16.
+        device: to run it on.
+        folder: for exported files, which lasts as long as what is returned is used.
+
+    Returns:
+        A function that opens the network for batches of one size.
+
+    Raises:
+        ConfigError: if the backend does not run on this device or in this precision.
+        MissingExtraError: if a library that it needs is not installed.
+    """
+    check_backend(backend, precision=precision, device=device)
+    if backend in ("onnxruntime", "openvino"):
+        return _exported(network, backend, size=size, folder=folder)
+    run: nn.Module = Embedding(network)
+    if backend != "eager" and isinstance(network, SparseFormer):
+        run = fold_embedding(network)
+    if backend == "packed":
+        run = pack_weights(run)
+    elif precision == "bf16":
+        run = cast_layers(copy.deepcopy(run))
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    return lambda _: in_inference(compiled(run, device) if backend == "compile" else run, device, dtype)
+
+
+def check_backend(backend: Backend, *, precision: str, device: torch.device) -> None:
+    """Raises ConfigError or MissingExtraError unless a backend can run here in this precision."""
+    if backend in ("packed", "onnxruntime", "openvino"):
+        if device.type != "cpu":
+            raise ConfigError(f"The backend {backend} runs on processors only, not on {device.type}.", "Choose eager or compile.")
+        if precision != "fp32":
+            raise ConfigError(f"The backend {backend} is timed in float32 only.", "Give --precision fp32.")
+    if backend == "packed" and not torch.backends.mkldnn.is_available():
+        raise ConfigError("This PyTorch was built without oneDNN, for which weights are packed.", "Choose another --backend.")
+    if backend in ("onnxruntime", "openvino"):
+        for package in ("onnx", "onnxscript", "onnxruntime") if backend == "onnxruntime" else ("openvino",):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError.for_package(package, "export" if backend == "onnxruntime" else "openvino")
+
+
+def in_inference(run: Callable[[Tensor], Any], device: torch.device, autocast: torch.dtype | None) -> Runner:
+    """The same under inference mode, in the precision of ``autocast``."""
+
+    def embed(images: Tensor) -> Tensor:
+        with inference(device, autocast):
+            return cast(Tensor, run(images))
+
+    return embed
+
+
+def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
+    """A network compiled for one shape, as one graph; on CUDA with CUDA graphs.
+
+    PyTorch keeps what it compiled with the code of a function, and after eight variants of one it runs further ones uncompiled,
+    with no more than a warning. All networks here have one class, so that each gets a function with code of its own.
+    """
+
+    def forward(images: Tensor) -> Any:
+        return network(images)
+
+    own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+    if device.type != "cuda":
+        return torch.compile(own, dynamic=False, fullgraph=True)
+    graphed = torch.compile(own, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+    def replay(images: Tensor) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()  # what earlier graphs gave is not needed any more, whichever network's
+        return graphed(images)
+
+    return replay
+
+
+def cast_layers(network: nn.Module) -> nn.Module:
+    """Casts the weights of linear layers and convolutions to bfloat16, which autocast would do anew in each pass."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.bfloat16()
+    return network
+
+
+def _exported(network: nn.Module, backend: Backend, *, size: tuple[int, int], folder: Path) -> Callable[[int], Runner]:
+    """A network in a file that ``export`` would write, opened by its runtime with as many threads as PyTorch has."""
+    from sparseformers.exporting.config import ExportConfig
+    from sparseformers.exporting.network import EmbeddingNetwork
+    from sparseformers.exporting.onnx_file import open_onnx, write_onnx
+    from sparseformers.exporting.openvino_file import open_openvino, write_openvino
+    from sparseformers.exporting.tracing import trace
+
+    portable = EmbeddingNetwork(network) if isinstance(network, SparseFormer) else Embedding(network)
+    as_onnx = backend == "onnxruntime"
+    settings = ExportConfig(format="onnx" if as_onnx else "openvino", size=f"{size[0]}x{size[1]}")
+    program = trace(portable.eval(), settings, size)
+    path = folder / ("model.onnx" if as_onnx else "model.xml")
+    (write_onnx if as_onnx else write_openvino)(program, path)
+    opened = open_onnx if as_onnx else open_openvino
+    return lambda batch: opened(path, batch=batch, threads=torch.get_num_threads())

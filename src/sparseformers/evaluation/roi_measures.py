@@ -1,0 +1,223 @@
+"""Measures of regions of interest and of sampling points: where they are, how much they cover, whether they fall on objects.
+
+Pure functions of RoIs B x S x N x 4: B images, S stages (the first one is the start), N latent tokens; a RoI is
+(x1, y1, x2, y2) in [0, 1] of the image. Lengths are in units of the image's sides. H x W are pixels of the network's view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseformers.rois import centre_and_size, neighbourhoods
+
+COVERAGE_SIDE = 64
+"""Coverage is counted on a grid of so many points a side."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of the RoIs of some images, from the first stage to the last; means over images and tokens."""
+
+    movement: float
+    """Distance of a RoI's centre at the end from its place at the start, in units of the image's sides."""
+    step: float
+    """Distance that a centre moves from one stage to the next; 0 where there is only one."""
+    size: float
+    """Side of a RoI at the end: the root of its area."""
+    size_change: float
+    """Ratio of that side at the end to the one at the start, in the sense of the geometric mean."""
+    coverage: float
+    """Share of the image that at least one RoI covers at the end, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over images, each counted once."""
+
+    mean: float
+    std: float
+    """Standard deviation between images (not of the mean); 0 for a single one."""
+
+    @classmethod
+    def of(cls, values: Tensor) -> Spread:
+        """The spread of M values, at least one."""
+        exact = values.double()
+        return cls(exact.mean().item(), exact.std(correction=0).item())
+
+
+@dataclass(frozen=True)
+class ForegroundFigures:
+    """How the sampling points of one stage fall on the foreground."""
+
+    points: Spread
+    """Share of the sampling points that fall on the foreground."""
+    ratio: Spread
+    """That share over the foreground's share of the area: 1 as with points that are spread evenly."""
+    elsewhere: float | None
+    """Share of the points that fall on the foregrounds of the other images, on average: what places that know nothing of the
+    image score where objects lie in the middle; None for a single image."""
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """The RoIs of one stage, and the sampling points in them."""
+
+    stage: int
+    """0 for the start, i for after the i-th focusing iteration."""
+    moved: Spread | None
+    """How far the centres of RoIs moved since the stage before; None at the start."""
+    from_start: Spread
+    """How far they are from where they were at the start."""
+    size: Spread
+    """Side of a RoI: the root of its area."""
+    rois_cover: Spread
+    """Share of the image that lies in at least one RoI."""
+    overlap: Spread
+    """Share of the RoIs' area that is not new: 1 - union / sum of areas; 0 where they share nothing."""
+    points_cover: Spread | None
+    """Share of the image in the neighbourhood of at least one sampling point; None where nothing reads in these RoIs."""
+    foreground: ForegroundFigures | None
+    """None where nothing is known of foregrounds, or nothing reads in these RoIs."""
+
+
+def measure_drift(rois: Tensor, start: Tensor | None = None) -> Drift:
+    """All figures at once.
+
+    Args:
+        rois: B x S x N x 4.
+        start: N x 4, where RoIs were when the training began; the first stage by default, which a front may have learnt.
+
+    Raises:
+        ValueError: for another form, or no image, stage or token.
+    """
+    if rois.ndim != 4 or rois.shape[-1] != 4 or not rois.numel():
+        raise ValueError(f"rois must be B x S x N x 4 and not empty, not {tuple(rois.shape)}")
+    begin = rois[:, 0] if start is None else start.expand_as(rois[:, 0])
+    end = rois[:, -1]
+    before, after = side(begin), side(end)
+    return Drift(
+        movement=distance(begin, end).mean().item(),
+        step=distance(rois[:, :-1], rois[:, 1:]).mean().item() if rois.shape[1] > 1 else 0.0,
+        size=after.mean().item(),
+        size_change=(after.clamp_min(1e-6) / before.clamp_min(1e-6)).log().mean().exp().item(),
+        coverage=coverage(end).mean().item(),
+    )
+
+
+def distance(first: Tensor, second: Tensor) -> Tensor:
+    """Distance between the centres of RoIs: ... x 4 twice -> ..., at least 0."""
+    return torch.linalg.vector_norm(centre_and_size(first)[0] - centre_and_size(second)[0], dim=-1)
+
+
+def side(rois: Tensor) -> Tensor:
+    """The root of the area of RoIs: ... x 4 -> ..., at least 0."""
+    return centre_and_size(rois)[1].prod(dim=-1).sqrt()
+
+
+def coverage(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
+    """The share of the image that at least one RoI of a stage covers, on a grid of ``points`` a side: B x N x 4 -> B."""
+    return (depth(rois, points) > 0).float().mean(dim=(1, 2))
+
+
+def overlap(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
+    """The share of the RoIs' area inside the image that is not new: B x N x 4 -> B in [0, 1).
+
+    It is 1 - (area of their union) / (sum of their areas): 0 where no two RoIs share a place, near 1 where all are the same.
+    """
+    counts = depth(rois, points)
+    return 1 - (counts > 0).float().sum(dim=(1, 2)).clamp_min(1) / counts.sum(dim=(1, 2)).clamp_min(1)
+
+
+def depth(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
+    """How many RoIs of a stage cover each point of a regular grid over the image: B x N x 4 -> B x G x G, G = ``points``."""
+    centre, size = centre_and_size(rois)
+    return _boxes_over_grid(centre, size / 2, points)
+
+
+def sampled(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:
+    """The share of the image that lies in the neighbourhood of at least one sampling point.
+
+    A neighbourhood is a box around the point, of the part of its RoI that falls to it: P points that fill a RoI evenly sample
+    all of it. A point outside of the image samples the border, as in the network.
+
+    Args:
+        points: B x N x P x 2, of one stage.
+        rois: B x N x 4, of the same stage.
+        side: of the grid that is counted on.
+
+    Returns:
+        B in [0, 1].
+    """
+    reach = neighbourhoods(rois, points.shape[-2]).unsqueeze(-2).expand_as(points)
+    counts = _boxes_over_grid(points.float().clamp(0, 1).flatten(1, 2), reach.flatten(1, 2), side)
+    return (counts > 0).float().mean(dim=(1, 2))
+
+
+def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
+    """How many boxes of these centres and half sides (B x K x 2 each) cover each point of a grid: B x G x G."""
+    steps = (torch.arange(points, dtype=torch.float32, device=centre.device) + 0.5) / points
+    # Whether a box reaches each column and each row: B x K x G twice.
+    across, down = ((steps - centre[..., axis, None]).abs() <= half[..., axis, None] for axis in (0, 1))
+    return torch.einsum("bkx,bky->byx", across.float(), down.float())
+
+
+def point_density(points: Tensor, height: int, width: int) -> Tensor:
+    """Where sampling points fall, as the share of them in each pixel.
+
+    Args:
+        points: B x N x P x 2, (x, y) in [0, 1] of the image; those outside of it count at its border, which is what they read.
+        height: H.
+        width: W.
+
+    Returns:
+        B x H x W, at least 0, of sum 1; float32.
+    """
+    places = points.float().flatten(1, 2)  # B x NP x 2
+    column = (places[..., 0] * width).floor().clamp(0, width - 1).long()
+    row = (places[..., 1] * height).floor().clamp(0, height - 1).long()
+    share = torch.full(column.shape, 1 / column.shape[1], device=places.device)
+    density = torch.zeros(len(points), height * width, device=places.device)
+    return density.scatter_add_(1, row * width + column, share).unflatten(1, (height, width))
+
+
+def foreground_share(density: Tensor, masks: Tensor) -> Tensor:
+    """The share of sampling points that fall on the foreground: B x H x W twice -> B in [0, 1].
+
+    Args:
+        density: from :func:`point_density`.
+        masks: the share of each pixel that is foreground, in [0, 1].
+    """
+    return (density * masks).sum(dim=(1, 2))
+
+
+class Elsewhere:
+    """How the points of one image would fall on the foregrounds of the others: the mean over all pairs of two images.
+
+    Photographers put objects in the middle, and grids of RoIs may be denser there: points that know nothing of the image score
+    more than the foreground's share of the area then. This is what they score; what is above it is due to the image.
+
+    Sums are kept and not images: the sum over i != j of d_i m_j is (sum of d)(sum of m) - sum of d_i m_i.
+    """
+
+    def __init__(self) -> None:
+        self._densities: Tensor | float = 0.0
+        self._masks: Tensor | float = 0.0
+        self._own = 0.0
+        self._images = 0
+
+    def add(self, densities: Tensor, masks: Tensor) -> None:
+        """Takes in images: B x H x W twice, of the same images."""
+        self._densities = self._densities + densities.double().sum(dim=0)
+        self._masks = self._masks + masks.double().sum(dim=0)
+        self._own += foreground_share(densities.double(), masks.double()).sum().item()
+        self._images += len(masks)
+
+    def share(self) -> float | None:
+        """The mean share, in [0, 1]; None for fewer than two images."""
+        if self._images < 2:
+            return None
+        together = float((torch.as_tensor(self._densities) * self._masks).sum())
+        return (together - self._own) / (self._images * (self._images - 1))

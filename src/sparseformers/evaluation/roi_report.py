@@ -1,0 +1,350 @@
+"""``evaluate --focus``: where the RoIs of a student go, stage by stage, and whether its sampling points fall on objects.
+
+Legend: B images of a batch, M of all, S stages, N latent tokens, P sampling points per token, H x W pixels of the view. Lengths
+are in units of the image's sides, shares are in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from sparseformers.config import GridConfig
+from sparseformers.data import Batch, UnreadableImageError, find_images, images_on
+from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, relative_name
+from sparseformers.errors import ConfigError, DataError, shorten
+from sparseformers.evaluation.embeddings import Advance, ImageFolder, thinned, told
+from sparseformers.evaluation.roi_measures import (
+    Elsewhere,
+    ForegroundFigures,
+    Spread,
+    StageFigures,
+    coverage,
+    distance,
+    foreground_share,
+    overlap,
+    point_density,
+    sampled,
+    side,
+)
+from sparseformers.model import Focus, SparseFormer
+from sparseformers.modes import evaluation_mode, inference
+from sparseformers.opening import Model, model_name, open_student, with_tokens
+from sparseformers.processes import process_state
+from sparseformers.settings import to_dict
+
+LEAST_FOREGROUND = 0.5
+"""Pixels of the view: of less, a share of sampling points over a share of the area would be noise."""
+
+KnownForeground = Callable[[int], Tensor | None]
+"""From the place of an image to its foreground in the view, H x W in [0, 1]; None where nothing is known of it."""
+
+
+@dataclass(frozen=True)
+class RoIReport:
+    """Where the RoIs of a student at one number of tokens go."""
+
+    tokens: int
+    points: int
+    """P, sampling points of each token; 0 if there are none."""
+    stages: tuple[StageFigures, ...]
+    images: int
+    skipped: int
+    """Images that could not be read; no figure counts them."""
+    area: Spread | None
+    """Share of the view that is foreground; None where nothing is known of it."""
+    annotated: int
+    """Images that the figures of the foreground are of."""
+    not_annotated: tuple[str, ...]
+    """Readable images of which no foreground is known; other figures count them."""
+    out_of_view: tuple[str, ...]
+    """Images with a known foreground of which the network's view holds nothing; figures of the foreground leave them out."""
+
+    def table(self, title: str) -> Table:
+        """A line for each stage; each figure with its standard deviation between images."""
+        caption = f"{self.tokens} tokens, {self.points} points each; {self.images} images"
+        caption += f", {self.skipped} unreadable skipped" if self.skipped else ""
+        caption += "; mean ± standard deviation between images, lengths in sides of the image"
+        headers = ["stage", "RoIs moved", "from start", "their side", "RoIs cover", "overlap", "points cover"]
+        if self.area is not None:
+            headers += ["points on\nforeground", "over its\narea", "on that of\nother images"]
+            caption += f"\nforeground: {_share(self.area)} of the view, {self.annotated} images"
+        table = Table(title=title, caption=caption)
+        for header in headers:
+            table.add_column(header, justify="left" if header == "stage" else "right", no_wrap=True)
+        for figures in self.stages:
+            cells = [_length(figures.moved), _length(figures.from_start), _length(figures.size)]
+            cells += [_share(figures.rois_cover), _share(figures.overlap), _share(figures.points_cover)]
+            if self.area is not None:
+                cells += _foreground_cells(figures.foreground)
+            table.add_row("start" if figures.stage == 0 else f"iteration {figures.stage}", *cells)
+        return table
+
+
+@dataclass(frozen=True)
+class RoIReports:
+    """Where the RoIs of a student go, at one number of tokens or several."""
+
+    focus: tuple[RoIReport, ...]
+    skipped_images: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return to_dict(self)
+
+    def tables(self, title: str) -> list[Table]:
+        """One for each number of tokens."""
+        return [report.table(title) for report in self.focus]
+
+    def remarks(self) -> list[str]:
+        """Lines that name the images which figures of the foreground leave out."""
+        kinds = {
+            "without annotation": self.focus[0].not_annotated,
+            "with nothing of the foreground in view": self.focus[0].out_of_view,
+        }
+        return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in kinds.items() if names]
+
+
+def _foreground_cells(figures: ForegroundFigures | None) -> list[str]:
+    if figures is None:
+        return ["", "", ""]
+    ratio = f"{figures.ratio.mean:.2f} ± {figures.ratio.std:.2f}"
+    return [_share(figures.points), ratio, "" if figures.elsewhere is None else f"{figures.elsewhere:.1%}"]
+
+
+def _length(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.mean:.3f} ± {spread.std:.3f}"
+
+
+def _share(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.mean:.1%} ± {spread.std * 100:.1f}"
+
+
+def report_rois(
+    model: Model, folder: ImageFolder, *, tokens: Sequence[int] = (), masks: Path | None = None, boxes: Path | None = None
+) -> RoIReports:
+    """Measures where the RoIs of a student go on the images of a folder; the teacher is not needed.
+
+    Args:
+        model: the student, or where it is.
+        folder: the images.
+        tokens: numbers of latent tokens to measure one after the other, if other than configured.
+        masks: a folder of masks of the images' objects.
+        boxes: a file of boxes around them.
+
+    Raises:
+        ConfigError: if the RoIs of the model cannot move, or it cannot have that number of tokens.
+        DataError: for images, masks or boxes that are missing or do not fit.
+    """
+    paths = find_images([folder.path])
+    if masks is not None:  # which may lie inside of the folder of images
+        paths = [path for path in paths if masks.resolve() not in path.resolve().parents]
+        if not paths:
+            raise DataError(f"The folder '{folder.path}' holds masks only.", "Give the folder of the images as --data.")
+    paths = thinned(paths, folder.limit)
+    known: Foregrounds | None = None
+    if masks is not None:
+        known = MaskFolder(paths, folder.path, masks)
+    elif boxes is not None:
+        known = BoxFile(paths, folder.path, boxes)
+    student, device = open_student(model).student, process_state().device
+    if isinstance(student.config.focusing, GridConfig):
+        raise ConfigError(
+            f"The RoIs of '{model_name(model)}' are the cells of a grid and do not move, so there is no focus to measure.",
+            "Give a student with the front focusing, or leave out --focus.",
+        )
+    for number in tokens:
+        with_tokens(student, number, model_name(model))
+    student.to(device)
+
+    def foreground(index: int) -> Tensor | None:
+        """That of an image in the view; a mask that cannot be read is noted, and its image is one without."""
+        try:
+            return known.seen(index, student.config.preprocessing) if known is not None else None
+        except UnreadableImageError as error:
+            folder.skipped.add(error.path, error.reason)
+            return None
+
+    reports = []
+    for number in tokens or (None,):
+        with folder.progress("images", len(paths), doing="looking at") as advance:
+            report = measure_rois(
+                student,
+                folder.batches(paths, student.config.preprocessing),
+                [relative_name(path, folder.path).as_posix() for path in paths],
+                tokens=number,
+                foreground=None if known is None else foreground,
+                device=device,
+                autocast=folder.autocast(device),
+                progress=advance,
+                on_unreadable=folder.skip(paths),
+            )
+        reports.append(report)
+    return RoIReports(tuple(reports), tuple(folder.skipped.lines()))
+
+
+def measure_rois(
+    student: SparseFormer,
+    batches: Iterable[Batch],
+    names: Sequence[str],
+    *,
+    tokens: int | None = None,
+    foreground: KnownForeground | None = None,
+    device: torch.device | str,
+    autocast: torch.dtype | None,
+    progress: Advance | None = None,
+    on_unreadable: Callable[[int, str], None] | None = None,
+) -> RoIReport:
+    """Measures RoIs and sampling points, under inference mode and in evaluation mode (restored afterwards). Only the front runs.
+
+    Args:
+        student: any SparseFormer, on ``device``.
+        batches: of images in the student's own view.
+        names: of the images; the indices of batches are places in it.
+        tokens: N, if other than configured.
+        foreground: what is known of the images' objects; None if nothing is known of any.
+        device: where the student is.
+        autocast: precision to run it in; None for its own.
+        progress: told after each batch how many images it was, unreadable ones included.
+        on_unreadable: told the place of an unreadable image, and what was wrong with it.
+
+    Raises:
+        DataError: if no image can be read, or nothing of any known foreground is in the view.
+    """
+    device, measured, unreadable = torch.device(device), _Measured(), 0
+
+    def note(index: int, reason: str) -> None:
+        nonlocal unreadable
+        unreadable += 1
+        if on_unreadable is not None:
+            on_unreadable(index, reason)
+
+    with evaluation_mode(student):
+        for batch in told(batches, progress, note):
+            with inference(device, autocast):
+                front = student.focusing(student.normalise(images_on(device, batch.images)), tokens)
+            places = batch.indices.tolist()
+            masks = None if foreground is None else [_moved(foreground(index), device) for index in places]
+            measured.add(front, [names[index] for index in places], masks)
+    if not measured.rois:
+        raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
+    if foreground is not None and measured.points and not measured.areas:
+        raise DataError(
+            "Nothing of any foreground is in the part of the images that the student sees.",
+            "Check the masks or boxes: what is not zero, or inside a box, is foreground.",
+        )
+    return measured.report(unreadable)
+
+
+def _moved(mask: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if mask is None else mask.to(device)
+
+
+class _Measured:
+    """Figures of the images so far."""
+
+    def __init__(self) -> None:
+        self.tokens = self.points = 0
+        self.rois: list[Tensor] = []
+        """B x S x 5 each: moved, from start, size, coverage, overlap."""
+        self.sampled: list[Tensor] = []
+        """B x R each, of the R last stages, those with sampling points."""
+        self.on_foreground: list[Tensor] = []
+        """B x R each, of images with a foreground in view."""
+        self.areas: list[Tensor] = []
+        """B each, of the same ones."""
+        self.elsewhere: list[Elsewhere] = []
+        """One for each stage with sampling points."""
+        self.not_annotated: list[str] = []
+        self.out_of_view: list[str] = []
+
+    def add(self, front: Focus, names: Sequence[str], masks: Sequence[Tensor | None] | None) -> None:
+        """Takes in a batch; ``masks`` are those of its images, or None if nothing is known of any image."""
+        rois, points = front.rois.float(), [each.float() for each in front.points]
+        self.tokens, self.points = rois.shape[2], points[0].shape[2] if points else 0
+        self.rois.append(_roi_figures(rois).cpu())
+        if points:
+            # The last points lie in the last RoIs, and so on backwards: v1 moves its RoIs before it first reads in them.
+            read = rois[:, rois.shape[1] - len(points) :].unbind(dim=1)
+            self.sampled.append(torch.stack([sampled(*pair) for pair in zip(points, read, strict=True)], dim=1).cpu())
+        if masks is not None:
+            self._add_foreground(points, names, masks)
+
+    def _add_foreground(self, points: Sequence[Tensor], names: Sequence[str], masks: Sequence[Tensor | None]) -> None:
+        kept: dict[int, Tensor] = {}
+        for place, (name, mask) in enumerate(zip(names, masks, strict=True)):
+            if mask is None:
+                self.not_annotated.append(name)
+            elif mask.sum() < LEAST_FOREGROUND:
+                self.out_of_view.append(name)
+            else:
+                kept[place] = mask
+        if not kept or not points:
+            return
+        foregrounds = torch.stack(list(kept.values()))  # B x H x W
+        self.areas.append(foregrounds.mean(dim=(1, 2)).cpu())
+        self.elsewhere = self.elsewhere or [Elsewhere() for _ in points]
+        shares = []
+        for own, elsewhere in zip(points, self.elsewhere, strict=True):
+            density = point_density(own[list(kept)], *foregrounds.shape[1:])
+            shares.append(foreground_share(density, foregrounds).cpu())
+            elsewhere.add(density, foregrounds)
+        self.on_foreground.append(torch.stack(shares, dim=1))
+
+    def report(self, skipped: int) -> RoIReport:
+        """All figures; there is at least one image."""
+        rois = torch.cat(self.rois)  # M x S x 5
+        covered = torch.cat(self.sampled) if self.sampled else rois.new_zeros(len(rois), 0)
+        unread = rois.shape[1] - covered.shape[1]  # stages before the first one with sampling points
+        foregrounds = self._foreground_figures()
+        rows = []
+        for stage in range(rois.shape[1]):
+            moved, from_start, size, rois_cover, overlapping = (Spread.of(column) for column in rois[:, stage].T)
+            read = stage - unread
+            rows.append(
+                StageFigures(
+                    stage=stage,
+                    moved=moved if stage else None,
+                    from_start=from_start,
+                    size=size,
+                    rois_cover=rois_cover,
+                    overlap=overlapping,
+                    points_cover=Spread.of(covered[:, read]) if read >= 0 else None,
+                    foreground=foregrounds[read] if foregrounds and read >= 0 else None,
+                )
+            )
+        return RoIReport(
+            tokens=self.tokens,
+            points=self.points,
+            stages=tuple(rows),
+            images=len(rois),
+            skipped=skipped,
+            area=Spread.of(torch.cat(self.areas)) if self.areas else None,
+            annotated=sum(len(areas) for areas in self.areas),
+            not_annotated=tuple(self.not_annotated),
+            out_of_view=tuple(self.out_of_view),
+        )
+
+    def _foreground_figures(self) -> list[ForegroundFigures]:
+        """One for each stage with sampling points; none where nothing is known."""
+        if not self.areas:
+            return []
+        shares, areas = torch.cat(self.on_foreground), torch.cat(self.areas)
+        return [
+            ForegroundFigures(Spread.of(share), Spread.of(share / areas), elsewhere.share())
+            for share, elsewhere in zip(shares.T, self.elsewhere, strict=True)
+        ]
+
+
+def _roi_figures(rois: Tensor) -> Tensor:
+    """RoIs B x S x N x 4 -> B x S x 5, means over tokens: moved, from start, size, coverage, overlap."""
+    before = torch.cat([rois[:, :1], rois[:, :-1]], dim=1)
+    moved, from_start = distance(before, rois).mean(dim=-1), distance(rois[:, :1].expand_as(rois), rois).mean(dim=-1)
+    covered, overlapping = (torch.stack([of_stage(own) for own in rois.unbind(dim=1)], dim=1) for of_stage in (coverage, overlap))
+    return torch.stack([moved, from_start, side(rois).mean(dim=-1), covered, overlapping], dim=-1)

@@ -1,0 +1,295 @@
+"""``evaluate --zero-shot`` and ``--captions``: from files of words to what student and teacher make of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from sparseformers.data import LabelledImages
+from sparseformers.data.captions import CaptionedImages, read_captions
+from sparseformers.errors import ConfigError, DataError, TeacherError, shorten, suggest
+from sparseformers.evaluation.embeddings import Advance, ImageFolder, embed, embed_one, thinned
+from sparseformers.evaluation.rebuilt import LowResolutionTeacher
+from sparseformers.evaluation.zero_shot import Retrieval, ZeroShot, evaluate_retrieval, evaluate_zero_shot
+from sparseformers.model import SparseFormer, WithTokens
+from sparseformers.modes import inference
+from sparseformers.opening import Pair
+from sparseformers.settings import to_dict
+from sparseformers.teachers.text_tower import load_text_tower, named_templates
+
+TEXTS_AT_ONCE = 256
+"""How many sentences go through the text tower together."""
+
+
+@dataclass(frozen=True)
+class WordReport:
+    """Zero-shot classification and image-text retrieval by the teacher's own text tower; None for what was not asked."""
+
+    zero_shot: ZeroShot | None
+    retrieval: Retrieval | None
+    low_resolution: LowResolution
+    skipped_images: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return to_dict(self)
+
+    def tables(self, title: str) -> list[Table]:
+        """One for each that was measured."""
+        low = f"teacher at {self.low_resolution.size[0]} px, {self.low_resolution.tokens} tokens"
+        measured = (self.zero_shot, self.retrieval)
+        return [each.table(title, low_resolution=low, skipped=len(self.skipped_images)) for each in measured if each]
+
+
+@dataclass(frozen=True)
+class LowResolution:
+    """The teacher on smaller images."""
+
+    size: tuple[int, int]
+    tokens: int
+
+
+class Words(NamedTuple):
+    """All that is read from files before a model is loaded, so that a mistake in them shows at once."""
+
+    images: LabelledImages | None
+    """To classify by the names of their classes; None for no zero-shot classification."""
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
+    captioned: CaptionedImages | None
+    """To measure retrieval by; None for no retrieval."""
+
+    @classmethod
+    def read(
+        cls, folder: ImageFolder, *, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None
+    ) -> Words:
+        """Reads them; raises ConfigError or DataError for files that are missing or do not fit."""
+        images, names, sentences = None, (), ()
+        if zero_shot:
+            splits = folder.splits()
+            if splits is None:
+                raise DataError(
+                    f"The folder '{folder.path}' has no class folders to judge zero-shot classification by.",
+                    "Sort its images into CLASS folders, or measure retrieval alone with --captions FILE.",
+                )
+            images = folder.judged(splits)
+            names, sentences = read_class_names(classnames, images.class_names), read_templates(templates)
+        captioned = None
+        if captions is not None:
+            captioned = read_captions(captions, folder.path)
+            captioned = captioned.only(thinned(range(len(captioned.paths)), folder.limit))
+        return cls(images, names, sentences, captioned)
+
+
+def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
+    """Classifies images by the names of their classes, and finds images by captions and captions by images.
+
+    Args:
+        words: names, sentences and captions.
+        student: that of the pair, at the number of tokens asked for.
+        pair: student and teacher.
+        folder: the images.
+
+    Raises:
+        TeacherError: if the teacher has no text tower for its embeddings.
+    """
+    tower = load_text_tower(pair.teacher.identity.name)
+    if tower.width != pair.teacher.anatomy.embedding_width:
+        raise TeacherError(
+            f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have "
+            f"{pair.teacher.anatomy.embedding_width}.",
+            "Give the file of one whole CLIP as --teacher.",
+        )
+    tower.to(pair.device)
+    side = max(1, round(math.sqrt(student.tokens if isinstance(student, WithTokens) else student.config.focusing.tokens)))
+    low = LowResolutionTeacher(pair.teacher, side).to(pair.device)
+    autocast = folder.autocast(pair.device)
+
+    def images(paths: Sequence[Path]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Which of the images could be read, and their embeddings by teacher, student and the teacher at a low resolution."""
+        with folder.progress("images", 2 * len(paths)) as advance:
+            both = embed(
+                student,
+                pair.teacher,
+                folder.batches(paths, pair.teacher.preprocessing),
+                device=pair.device,
+                autocast=autocast,
+                progress=advance,
+                on_unreadable=folder.skip(paths),
+                keep_logits=False,
+            )
+            again = folder.batches(paths, pair.teacher.preprocessing)
+            small = embed_one(low, again, device=pair.device, autocast=autocast, progress=advance)
+        return both.indices, (both.teacher, both.student, small)
+
+    def texts(given: Sequence[str], kind: str, unit: str, at_once: int, embedding: Callable[[Sequence[str]], Tensor]) -> Tensor:
+        with folder.progress(kind, len(given), unit=unit) as advance:
+            return _embed_texts(given, at_once, embedding, pair.device, autocast, advance)
+
+    zero_shot, retrieval = None, None
+    if words.images is not None:
+        indices, towers = images(words.images.paths)
+        sentences = words.templates
+        at_once = max(1, TEXTS_AT_ONCE // len(sentences))
+        classes = texts(words.names, "class names", "names", at_once, lambda part: tower.classifier(part, sentences))
+        labels = torch.tensor(words.images.labels)[indices]
+        zero_shot = evaluate_zero_shot(*towers, classes, labels, templates=len(sentences))
+    if words.captioned is not None:
+        indices, towers = images(words.captioned.paths)
+        readable = words.captioned.only(indices.tolist())
+        captions = texts(readable.captions, "captions", "texts", TEXTS_AT_ONCE, tower)
+        retrieval = evaluate_retrieval(*towers, captions, readable.image_of)
+    size = LowResolution((low.size[0], low.size[1]), side**2)
+    return WordReport(zero_shot, retrieval, size, tuple(folder.skipped.lines()))
+
+
+def _embed_texts(
+    texts: Sequence[str],
+    at_once: int,
+    embedding: Callable[[Sequence[str]], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None,
+    advance: Advance,
+) -> Tensor:
+    parts = []
+    for start in range(0, len(texts), at_once):
+        part = texts[start : start + at_once]
+        with inference(device, autocast):
+            embedded = embedding(part).float().cpu()
+        parts.append(embedded.clone())  # outside of inference mode: an ordinary tensor
+        advance(len(part))
+    return torch.cat(parts)
+
+
+NAMED_TEMPLATES = ("openai", "simple")
+"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.text_tower.named_templates`."""
+
+
+def read_templates(templates: str) -> tuple[str, ...]:
+    """Sentences with ``{}`` for the name of a class.
+
+    Args:
+        templates: ``openai``, ``simple``, or the path of a text file with a sentence on each line; empty lines do not count.
+
+    Raises:
+        ConfigError: for a file that is missing or empty, or a line that does not have just one ``{}``.
+        MissingExtraError: if a named list is asked for and OpenCLIP is not installed.
+    """
+    if templates in NAMED_TEMPLATES:
+        return named_templates(templates)
+    path = Path(templates)
+    if not path.is_file():
+        near = suggest(templates, NAMED_TEMPLATES)
+        raise ConfigError(f"There is no file of templates '{path}'.", f"{near} Use openai, simple or a file.".strip())
+    lines = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    if not lines:
+        raise ConfigError(
+            f"The file of templates '{path}' is empty.", "Write a sentence such as 'a photo of a {}.' on each line."
+        )
+    for line in lines:
+        if line.count("{}") != 1 or "{" in line.replace("{}", "") or "}" in line.replace("{}", ""):
+            raise ConfigError(
+                f"The template '{line}' in '{path}' does not have one place for the name of a class.",
+                "Mark the place by {}, as in 'a photo of a {}.'.",
+            )
+    return tuple(lines)
+
+
+def pretty_name(folder: str) -> str:
+    """What a class folder is called in a sentence: ``sea_horse`` -> ``sea horse``."""
+    return " ".join(folder.replace("_", " ").replace("-", " ").split())
+
+
+def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ...]:
+    """What the classes are called in a sentence.
+
+    Args:
+        path: None for the names of the folders themselves. A ``.json`` file with a name for each folder (an object), or with
+            a list of names; or a text file with a line for each folder: its name, or FOLDER, a tab, and its name. Names
+            without folders go by the sorted order of the folders, unless they are those of the folders in another order.
+        folders: names of the class folders, sorted.
+
+    Returns:
+        A name for each folder.
+
+    Raises:
+        DataError: for a file that is missing or cannot be read, or names that do not match the folders.
+    """
+    if path is None:
+        return tuple(pretty_name(folder) for folder in folders)
+    if not path.is_file():
+        raise DataError(f"There is no file of class names '{path}'.", "Check the path after --classnames.")
+    named, listed = _parse(path)
+    if named:
+        return _by_folder(named, folders, path)
+    by_name = {name.lower(): name for name in listed}
+    if len(listed) == len(folders) and by_name.keys() == {pretty_name(folder).lower() for folder in folders}:
+        return tuple(by_name[pretty_name(folder).lower()] for folder in folders)
+    if len(listed) != len(folders):
+        raise DataError(
+            f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders.",
+            "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.",
+        )
+    return tuple(listed)
+
+
+def _by_folder(named: dict[str, str], folders: Sequence[str], path: Path) -> tuple[str, ...]:
+    faults = []
+    if missing := set(folders) - named.keys():
+        faults.append(f"no name for {shorten(missing)}")
+    if unknown := named.keys() - set(folders):
+        faults.append(f"no folder for {shorten(unknown)}")
+    if faults:
+        raise DataError(
+            f"The class names in '{path}' do not match the class folders ({'; '.join(faults)}).",
+            f"{next((near for name in sorted(unknown) if (near := suggest(name, missing))), '')} "
+            "Give each folder one name.".strip(),
+        )
+    return tuple(named[folder] for folder in folders)
+
+
+def _parse(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Names by folder, or a list of names; the other one is empty."""
+    text = _read(path)
+    if path.suffix == ".json":
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"The class names in '{path}' are no JSON ({error}).", "Give an object or a list.") from None
+        names = list(content.values()) if isinstance(content, dict) else content
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"The class names in '{path}' are not all text.", 'Write {"FOLDER": "name", ...}.')
+        named, listed = (content, []) if isinstance(content, dict) else ({}, names)
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+        pairs = [[part.strip() for part in line.split("\t", 1)] for line in lines]
+        lengths = {len(pair) for pair in pairs}
+        if len(lengths) > 1:
+            raise DataError(
+                f"Some lines of '{path}' have a folder and a tab before the class name, and some have not.",
+                "Write all lines in one way.",
+            )
+        named, listed = (dict(pairs), []) if lengths == {2} else ({}, [pair[0] for pair in pairs])
+        if len(named) < len(pairs) and not listed:
+            twice = {folder for folder, _ in pairs if sum(folder == other for other, _ in pairs) > 1}
+            raise DataError(f"The file '{path}' names a class folder twice: {shorten(twice)}.", "Leave one line of each.")
+    if not named and not listed:
+        raise DataError(f"The file of class names '{path}' is empty.", "Write a name for each class folder.")
+    if not all(name.strip() for name in [*named.values(), *listed]):
+        raise DataError(f"A class name in '{path}' is empty.", "Give each class folder a name.")
+    return named, listed
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The file '{path}' cannot be read as text ({type(error).__name__}).", "Save it as UTF-8.") from None

@@ -1,0 +1,262 @@
+"""``visualize``: from models and photographs to the files of a figure or an animation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sparseformers.config import GridConfig
+from sparseformers.data import SkippedImages, UnreadableImageError, find_images, read_image
+from sparseformers.errors import ConfigError, DataError
+from sparseformers.evaluation.embeddings import Progress, silent
+from sparseformers.figures.animation import WRITERS, check_animation, draw_frames, glide, save_animation
+from sparseformers.figures.density import draw_density, trace_density_on_photographs
+from sparseformers.figures.figure import FORMATS, check_target, save_figure
+from sparseformers.figures.iterations import draw_iterations
+from sparseformers.figures.layout import LONGEST_SIDE
+from sparseformers.figures.models import draw_models, trace_models
+from sparseformers.figures.pca import draw_pca, trace_pca_on_photographs
+from sparseformers.figures.sheet import LARGEST_SHEET
+from sparseformers.figures.tokens import draw_tokens, trace_tokens_on_photographs
+from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, trace_photographs
+from sparseformers.opening import Model, SavedModel, model_name, open_student, open_teacher
+from sparseformers.processes import process_state
+from sparseformers.saving import MODEL_FILE
+from sparseformers.settings import to_dict
+from sparseformers.teachers import Teacher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
+WITH_TEACHER: frozenset[FigureName] = frozenset({"density", "pca"})
+"""Figures that show the teacher beside the student."""
+ANIMATED_SIDE, DRAWN_SIDE = 320, 375
+"""Pixels along the longer side of a photograph in an animation and in a figure, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """What :func:`visualize` has done."""
+
+    drawn: int
+    """How many images are on the figure."""
+    written: tuple[str, ...]
+    skipped: dict[str, str]
+    """Images that could not be read, with the reason of each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return to_dict(self) | {"skipped": dict(self.skipped)}
+
+
+class Photographs:
+    """Photographs, read one after the other; those that cannot be read are noted and left out."""
+
+    def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
+        self.paths = paths
+        self.skipped = SkippedImages()
+        self._progress = progress
+
+    @property
+    def drawn(self) -> int:
+        """How many could be read, once they were."""
+        return len(self.paths) - len(self.skipped)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        """Title and image of each; raises DataError at the end if not one can be read."""
+        reason = ""
+        with self._progress("images", len(self.paths), doing="reading") as advance:
+            for path in self.paths:
+                try:
+                    yield path.name, read_image(path)
+                except UnreadableImageError as error:
+                    reason = error.reason
+                    self.skipped.add(path, reason)
+                advance(1)
+        if not self.drawn:
+            raise DataError(f"None of the {len(self.paths)} images can be read: {reason}.", "Name others.")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a figure is drawn from."""
+
+    models: Mapping[str, SavedModel]
+    """By the names that stand on the sheet; the first is the one that all figures are of."""
+    photographs: Photographs
+    view: ViewKind
+    teacher: Teacher | None
+    stages: Sequence[int] | None
+    count: int
+    columns: int | None
+    longest: int
+    """Pixels along the longer side of a photograph as it is drawn, at most."""
+
+
+def visualize(
+    model: Model,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    figure: FigureName = "models",
+    animate: str | Path | None = None,
+    beside: Model | Sequence[Model] = (),
+    view: ViewKind = "whole",
+    stages: Sequence[int] | None = None,
+    count: int = 8,
+    teacher: str | Teacher | None = None,
+    columns: int | None = None,
+    size: int | None = None,
+    progress: Progress | None = None,
+) -> Visualization:
+    """Draws regions of interest (RoIs) and sampling points of students on photographs, as the command ``visualize`` does.
+
+    Args:
+        model: a student, or where it is.
+        images: images, or folders of them; at most 64 in all.
+        out: the figure to write: .png, .pdf, .svg, .jpg or .webp.
+        figure: models, iterations, density, tokens or pca.
+        animate: write RoIs gliding through the iterations, too: .gif, .webp or .mp4.
+        beside: other models to draw beside the first (figure models).
+        view: what a student is given of a photograph: all of it in its own shape, or its own view as when it embeds.
+        stages: of which to draw the RoIs (figure models): 0 is the start, -1 the last.
+        count: how many tokens to show (figure tokens).
+        teacher: a teacher, or where to load it from if not from where it was (figures density and pca).
+        columns: photographs side by side; by default as many as make the sheet about square.
+        size: pixels along the longer side of a panel: by default 375, and 320 in an animation.
+        progress: shows how far it has come; nothing by default.
+
+    Returns:
+        What was drawn and written, and the images that could not be read.
+
+    Raises:
+        SparseFormersError: for options that do not go together, a file that cannot be written, a model or a teacher that
+            cannot be had, or if not one image can be read.
+    """
+    out, animate = (None if path is None else Path(path) for path in (out, animate))
+    others = (beside,) if _is_model(beside) else tuple(beside)
+    _check_options(out, animate, figure, beside=others, stages=stages, teacher=teacher, size=size)
+    photographs = _photographs(images, progress or silent)
+    _check_targets(out, animate, photographs.paths)
+    models = _open_models(model, others)
+    saved = next(iter(models.values()))
+    if animate is not None and isinstance(saved.student.config.focusing, GridConfig):
+        raise ConfigError("The RoIs of this model stay where they are: there is nothing to animate.", "Draw a figure instead.")
+    with_teacher = out is not None and figure in WITH_TEACHER
+    loaded = open_teacher(saved, teacher, name=model_name(model)).to(process_state().device) if with_teacher else None
+    longest = max(size or DRAWN_SIDE, LONGEST_DRAWN)
+    request = _Request(models, photographs, view, loaded, stages, count, columns, longest)
+    if out is not None:
+        save_figure(FIGURES[figure](request), out, dpi=(size or DRAWN_SIDE) / LONGEST_SIDE)
+    if animate is not None:
+        pictures = trace_photographs(saved.student, photographs, view=view, longest=longest)
+        seconds = glide(pictures[0].rois).seconds
+        with (progress or silent)("frames", len(seconds), unit="frames", doing="drawing") as advance:
+            frames = draw_frames(pictures, side=size or ANIMATED_SIDE, columns=columns, on_frame=lambda: advance(1))
+            save_animation(frames, seconds, animate)
+    written = tuple(str(path) for path in (out, animate) if path is not None)
+    return Visualization(photographs.drawn, written, dict(photographs.skipped.state_dict()))
+
+
+def _check_options(
+    out: Path | None,
+    animate: Path | None,
+    figure: FigureName,
+    *,
+    beside: Sequence[Model],
+    stages: Sequence[int] | None,
+    teacher: object,
+    size: int | None,
+) -> None:
+    if figure not in FIGURES:
+        raise ConfigError(f"There is no figure '{figure}'.", f"Choose from {', '.join(FIGURES)}.")
+    if out is None and animate is None:
+        raise ConfigError("There is nothing to write.", "Name a file with --out or --animate.")
+    if out is not None and out == animate:
+        raise ConfigError("--out and --animate cannot be the same file.", "Name two, or leave one of them out.")
+    given = (("beside", beside, {"models"}), ("stages", stages, {"models"}), ("teacher", teacher, WITH_TEACHER))
+    for option, value, figures in given:
+        if value and figure not in figures:
+            names = " or ".join(sorted(figures))
+            raise ConfigError(f"--{option} goes with --figure {names}, not with {figure}.", f"Leave out --{option}.")
+    if size is not None and not 32 <= size <= 4096:
+        raise ConfigError(f"A panel cannot have a --size of {size} pixels.", "Choose from 32 to 4096.")
+
+
+def _is_model(given: object) -> bool:
+    """Whether it is one model, and not a sequence of several."""
+    return not isinstance(given, Sequence) or isinstance(given, str)
+
+
+def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) -> Photographs:
+    places = [images] if isinstance(images, str | Path) else list(images)
+    if not places:
+        raise ConfigError("No image was named.", "Name image files, or folders of them, after the model.")
+    paths = find_images([Path(place) for place in places])
+    if len(paths) > LARGEST_SHEET:
+        raise ConfigError(f"A sheet takes at most {LARGEST_SHEET} images, not {len(paths)}.", "Name fewer of them.")
+    return Photographs(paths, progress)
+
+
+def _check_targets(out: Path | None, animate: Path | None, images: Sequence[Path]) -> None:
+    """Finds out before any work whether the files can be written."""
+    for target in (out, animate):
+        if target is not None and any(target.absolute() == path.absolute() for path in images):
+            raise ConfigError(f"'{target}' is one of the images to draw.", "Write to another file.")
+    if out is not None:
+        check_target(out, FORMATS)
+    if animate is not None:
+        check_animation(animate)
+        check_target(animate, WRITERS)
+
+
+def _open_models(model: Model, beside: Sequence[Model]) -> dict[str, SavedModel]:
+    models: dict[str, SavedModel] = {}
+    for each in (model, *beside):
+        name = model_name(each)
+        short = name if short_name(name) in models else short_name(name)
+        if short in models:
+            raise ConfigError(f"The model '{name}' is named twice.", "Name each of them once.")
+        models[short] = open_student(each)
+        models[short].student.to(process_state().device)
+    return models
+
+
+def short_name(model: str) -> str:
+    """What to call a model on a sheet: its run folder, its file, or its own name."""
+    path = Path(model)
+    if path.name == MODEL_FILE:
+        return path.absolute().parent.name
+    return path.absolute().name if path.is_dir() else path.stem if path.is_file() else model
+
+
+def _draw_models(request: _Request) -> Figure:
+    students = {name: saved.student for name, saved in request.models.items()}
+    pictures = trace_models(students, request.photographs, view=request.view, longest=request.longest)
+    return draw_models(pictures, stages=request.stages, columns=request.columns)
+
+
+def _of_one(trace: Callable[..., Any], draw: Callable[..., Figure], *options: str) -> Callable[[_Request], Figure]:
+    """A figure of the first model: what traces and draws it, and the further options that tracing takes."""
+
+    def drawn(request: _Request) -> Figure:
+        student = next(iter(request.models.values())).student
+        networks = (student,) if request.teacher is None else (student, request.teacher)
+        further = {name: getattr(request, name) for name in options}
+        pictures = trace(*networks, request.photographs, view=request.view, longest=request.longest, **further)
+        return draw(pictures, columns=request.columns)
+
+    return drawn
+
+
+FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
+    "models": _draw_models,
+    "iterations": _of_one(trace_photographs, draw_iterations),
+    "density": _of_one(trace_density_on_photographs, draw_density),
+    "tokens": _of_one(trace_tokens_on_photographs, draw_tokens, "count"),
+    "pca": _of_one(trace_pca_on_photographs, draw_pca),
+}
+"""What draws a figure, by its name."""

@@ -1,0 +1,121 @@
+"""A student and the teacher that it was made from, by whatever a user gives: a path, a name, or the module itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from sparseformers import released
+from sparseformers.config import GridConfig
+from sparseformers.errors import ConfigError, RunError, SparseFormersError, TeacherError, WeightsError, suggest
+from sparseformers.model import SparseFormer, WithTokens
+from sparseformers.named import NAMED_CONFIGS
+from sparseformers.processes import process_state
+from sparseformers.saving import SavedModel, is_saved_model, load_saved
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers.registry import KINDS
+
+Model = str | Path | SparseFormer
+"""A run folder, a model file, a weight file of the authors, the name of a released model, or a student itself."""
+
+
+class Pair(NamedTuple):
+    """Student and teacher on one device, at the size that they were aligned at."""
+
+    student: SparseFormer
+    teacher: Teacher
+    device: torch.device
+
+
+def open_student(model: Model) -> SavedModel:
+    """A student with trained weights, and what is known of its making.
+
+    Args:
+        model: a student itself is returned as it is; of a weight file of the authors (.pth or .safetensors) the shapes tell
+            which network it is; a released model such as ``sf_base_augreg`` is fetched once and then cached.
+
+    Raises:
+        ConfigError: if the name is that of a teacher.
+        RunError: if there is nothing of that name, or the folder is no run or has no model yet.
+        WeightsError: if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
+    """
+    if isinstance(model, SparseFormer):
+        return SavedModel(model, getattr(model, "provenance", None))
+    name, path = str(model), Path(model)
+    if name in NAMED_CONFIGS and not path.exists():
+        return SavedModel(released.create_model(name, pretrained=True), None)
+    if not path.exists():
+        if name.partition(":")[0] in KINDS:
+            raise ConfigError(f"'{name}' is a teacher, and has no regions of interest.", "Give a student, such as a run folder.")
+        near = suggest(name, NAMED_CONFIGS) or f"Released models are {', '.join(NAMED_CONFIGS)}."
+        raise RunError(f"There is no run folder, model file or released model '{name}'.", near)
+    if path.is_dir() or is_saved_model(path):
+        return load_saved(path)
+    state = released.read_official(path)
+    if not released.is_official(state):
+        raise WeightsError(
+            f"The file '{path}' is no SparseFormer and has no regions of interest: it carries no configuration of ours, and its "
+            "weights are not named as the authors'.",
+            "Give a run folder, its model.safetensors, or a file that the authors released.",
+        )
+    return SavedModel(released.load_official(state, activation=released.activation_of(state)), None)
+
+
+def open_teacher(saved: SavedModel, teacher: str | Teacher | None = None, *, name: str = "the model") -> Teacher:
+    """The very teacher that a student was made from, at the size that they were aligned at.
+
+    Args:
+        saved: the student. If it does not say which teacher it was made from, any that is given will do.
+        teacher: where to load it from if not from where it was, or the teacher itself.
+        name: what to call the student in errors.
+
+    Raises:
+        TeacherError: if it cannot be had.
+        WeightsError: if its weights are not those that the student was made from.
+    """
+    origin, own = saved.provenance, saved.student.config.preprocessing
+    if teacher is None and origin is None:
+        raise TeacherError(
+            f"The model '{name}' does not say which teacher it was made from.",
+            "Use a model of a bootstrapping run, or name one with --teacher.",
+        )
+    size, crop = (own.size[0], own.crop) if origin is None else (origin.image_size[0], origin.crop)
+    if isinstance(teacher, Teacher):
+        loaded = teacher
+    elif teacher is not None or origin is None:
+        loaded = load_teacher(str(teacher), image_size=size, crop=crop)
+    else:
+        try:
+            loaded = load_teacher(origin.teacher, image_size=size, crop=crop)
+        except SparseFormersError as error:
+            raise TeacherError(
+                f"The teacher of '{name}' cannot be loaded from where it was: {error.problem}",
+                f"{error.remedy} Or say where it is now with --teacher.",
+            ) from error
+    if origin is not None:
+        origin.require_same_teacher(loaded.fingerprint())
+    return loaded
+
+
+def open_pair(model: Model, teacher: str | Teacher | None = None) -> Pair:
+    """A student and its teacher on this process's device; raises as :func:`open_student` and :func:`open_teacher`."""
+    saved, device = open_student(model), process_state().device
+    loaded = open_teacher(saved, teacher, name=model_name(model))
+    return Pair(saved.student.to(device), loaded.to(device), device)
+
+
+def with_tokens(student: SparseFormer, tokens: int | None, name: str) -> SparseFormer | WithTokens:
+    """The student at another number of tokens; raises ConfigError if it cannot have that number."""
+    own = student.config.focusing
+    if tokens is None or tokens == own.tokens:
+        return student
+    if not isinstance(own, GridConfig):
+        raise ConfigError(f"The model '{name}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+    return WithTokens(student, tokens)
+
+
+def model_name(model: Model) -> str:
+    """What to call a model in titles and errors."""
+    return "the model" if isinstance(model, SparseFormer) else str(model)
