@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from sparseformers import released
 from sparseformers.config import GridConfig
@@ -19,6 +20,9 @@ from sparseformers.teachers.registry import KINDS
 
 Model = str | Path | SparseFormer
 """A run folder, a model file, a weight file of the authors, the name of a released model, or a student itself."""
+
+GivenTeacher = str | nn.Module
+"""The name of a teacher, a network of a host library, or a :class:`~sparseformers.teachers.Teacher` itself."""
 
 
 class Pair(NamedTuple):
@@ -63,12 +67,12 @@ def open_student(model: Model) -> SavedModel:
     return SavedModel(released.load_official(state, activation=released.activation_of(state)), None)
 
 
-def open_teacher(saved: SavedModel, teacher: str | Teacher | None = None, *, name: str = "the model") -> Teacher:
+def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name: str = "the model") -> Teacher:
     """The very teacher that a student was made from, at the size that they were aligned at.
 
     Args:
         saved: the student. If it does not say which teacher it was made from, any that is given will do.
-        teacher: where to load it from if not from where it was, or the teacher itself.
+        teacher: where to load it from if not from where it was, or the teacher itself, or a network of a host library.
         name: what to call the student in errors.
 
     Raises:
@@ -84,22 +88,23 @@ def open_teacher(saved: SavedModel, teacher: str | Teacher | None = None, *, nam
     size, crop = (own.size[0], own.crop) if origin is None else (origin.image_size[0], origin.crop)
     if isinstance(teacher, Teacher):
         loaded = teacher
-    elif teacher is not None or origin is None:
-        loaded = load_teacher(str(teacher), image_size=size, crop=crop)
+    elif teacher is not None:
+        loaded = load_teacher(teacher, image_size=size, crop=crop)
     else:
+        assert origin is not None
         try:
             loaded = load_teacher(origin.teacher, image_size=size, crop=crop)
         except SparseFormersError as error:
             raise TeacherError(
                 f"The teacher of '{name}' cannot be loaded from where it was: {error.problem}",
-                f"{error.remedy} Or say where it is now with --teacher.",
+                "Say where it is now with --teacher.",
             ) from error
     if origin is not None:
         origin.require_same_teacher(loaded.fingerprint())
     return loaded
 
 
-def open_pair(model: Model, teacher: str | Teacher | None = None) -> Pair:
+def open_pair(model: Model, teacher: GivenTeacher | None = None) -> Pair:
     """A student and its teacher on this process's device; raises as :func:`open_student` and :func:`open_teacher`."""
     saved, device = open_student(model), process_state().device
     loaded = open_teacher(saved, teacher, name=model_name(model))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import sparseformers
-from sparseformers.cli.evaluate import thinned
 from sparseformers.cli.main import main
+from sparseformers.evaluation.embeddings import thinned
 from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
 from tests.cli.test_main import refusal
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two dozen passes over a handful of images are no work for other processes."""
-    monkeypatch.setattr("sparseformers.cli.evaluate.default_workers", lambda: 0)
+    monkeypatch.setattr("sparseformers.evaluation.embeddings.default_workers", lambda: 0)
 
 
 def test_help__shows_how_to_measure_shifts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_bad_input(model: str, photos: Path, tmp_path: Path, capsys: pytest.Capt
     assert "on --limit 1 images. Give 2 or more, or 0 for all." in refused("--limit", "1")
     sparseformers.save(small_model(), tmp_path / "orphan.safetensors")
     said = refused(run=str(tmp_path / "orphan.safetensors"))
-    assert "does not say which teacher it was made from. Use a model of a bootstrapping run." in said
+    assert "does not say which teacher it was made from. Use a model of a bootstrapping run, or name one" in said
     for path in photos.iterdir():
         path.write_bytes(b"nothing")
     assert "on two images or more, not on 0. Evaluate on a folder with more readable images." in refused()

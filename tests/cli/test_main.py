@@ -156,11 +156,11 @@ def test_evaluate__views_of_few_images(run: Path, photos: Path, capsys: pytest.C
 
 def test_profile__of_a_run_names_the_parameter_groups(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["profile", str(run), "--repeats", "1", "--batches", "1", "2", "--json"]) == 0
+    assert main(["profile", str(run), "--repeats", "1", "--batch", "1", "2", "--json"]) == 0
     profile = json.loads(capsys.readouterr().out)
     assert set(profile["parameter_groups"]) == {"new", "tuned", "frozen"}
     assert sum(profile["parameter_groups"].values()) == profile["student"]["parameters"]
-    assert [latency["batch"] for latency in profile["teacher_latency"]] == [1, 2]
+    assert [timing["teacher"]["batch"] for timing in profile["timings"]] == [1, 2]
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_profile__of_a_run_names_the_parameter_groups(run: Path, capsys: pytest.
 def test_profile__named_sizes_give_the_papers_figures(
     name: str, parameters: float, multiply_adds: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["profile", name, "--repeats", "1", "--batches", "1", "--json"]) == 0
+    assert main(["profile", name, "--repeats", "1", "--batch", "1", "--json"]) == 0
     student = json.loads(capsys.readouterr().out)["student"]
     assert student["parameters"] / 1e6 == pytest.approx(parameters, rel=0.01)
     assert student["multiply_adds"] / 1e9 == pytest.approx(multiply_adds, rel=0.01)

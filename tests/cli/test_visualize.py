@@ -16,9 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import sparseformers
-from sparseformers.cli import visualize as command
 from sparseformers.cli.main import main
-from sparseformers.cli.visualize import short_name
+from sparseformers.figures.run import short_name
 from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
 from tests.figures.pictures import tiny_student
@@ -57,7 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved from here on."""
     figures: list[Figure] = []
-    monkeypatch.setattr(command, "save_figure", lambda figure, path, dpi: figures.append(figure))
+    monkeypatch.setattr("sparseformers.figures.run.save_figure", lambda figure, path, dpi: figures.append(figure))
     return figures
 
 
@@ -123,8 +122,8 @@ def test_a_teacher_from_elsewhere(
     teacher.rename(moved)
     try:
         said = refused(capsys, "visualize", run, image, "--figure", "density", "--out", out)
-        assert "--figure density needs the teacher, which cannot be loaded from where it was" in said
-        assert "Say where it is now with --teacher" in said
+        assert "cannot be loaded from where it was" in said
+        assert "Say where it is now with --teacher." in said
         assert figures == []
         named = f"timm:test_vit@{moved}"
         assert main([str(part) for part in ("visualize", run, image, "--figure", "pca", "--out", out, "--teacher", named)]) == 0

@@ -27,7 +27,7 @@ CLASSES = ("ant", "sea_horse", "yin_yang")
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of images are no work for other processes."""
-    monkeypatch.setattr("sparseformers.cli.evaluate_zero_shot.default_workers", lambda: 0)
+    monkeypatch.setattr("sparseformers.evaluation.embeddings.default_workers", lambda: 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,20 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig
 from sparseformers.evaluation import (
-    Cost,
-    Latency,
-    Profile,
-    compare_latency,
     measure_cost,
-    measure_profile,
     multiply_adds,
     parameters,
-    profile_table,
     published_multiply_adds,
 )
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
 from sparseformers.named import NAMED_CONFIGS, named_config
-from tests.evaluation.networks import Network
 
 
 class Attention(nn.Module):
@@ -149,122 +139,3 @@ def test_the_stem_alone_grows_with_the_image() -> None:
         network = SparseFormer(named_config("sf_base_augreg"))
     small, large = measure_cost(network, (224, 224)), measure_cost(network, (448, 224))
     assert large.multiply_adds - small.multiply_adds == (112 * 112) * 64 * (3 * 7 * 7)
-
-
-def test_networks_are_timed_in_turn() -> None:
-    calls: list[tuple[str, tuple[int, ...]]] = []
-
-    def model(name: str):  # type: ignore[no-untyped-def]
-        return lambda images: calls.append((name, tuple(images.shape)))
-
-    latencies = compare_latency(
-        {"student": model("student"), "teacher": model("teacher")},
-        {"student": (32, 48), "teacher": (56, 56)},
-        batches=(1, 4),
-        repeats=3,
-        warm_up=2,
-        device="cpu",
-        autocast=None,
-    )
-    turn = [[("student", (batch, 3, 32, 48)), ("teacher", (batch, 3, 56, 56))] * 5 for batch in (1, 4)]
-    assert calls == turn[0] + turn[1]
-    assert list(latencies) == ["student", "teacher"]
-    for of_one in latencies.values():
-        assert [latency.batch for latency in of_one] == [1, 4]
-        for latency in of_one:
-            assert 0 < latency.milliseconds_p05 <= latency.milliseconds_median <= latency.milliseconds_p95
-            assert latency.images_per_second == pytest.approx(1000 * latency.batch / latency.milliseconds_median)
-
-
-def test_a_slower_network_takes_longer() -> None:
-    matrix = torch.ones(300, 300)
-
-    def slow(images: Tensor) -> None:
-        for _ in range(50):
-            matrix @ matrix
-
-    models = {"fast": lambda images: images, "slow": slow}
-    sizes = {"fast": (32, 32), "slow": (32, 32)}
-    latencies = compare_latency(models, sizes, batches=(1,), repeats=5, device="cpu", autocast=None)
-    assert latencies["slow"][0].milliseconds_median > 2 * latencies["fast"][0].milliseconds_median
-
-
-def test_networks_are_timed_as_they_are_used() -> None:
-    """In evaluation mode, without gradients, in the precision asked for; and come back as they were."""
-    seen: list[tuple[bool, bool, torch.dtype]] = []
-
-    class Watched(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            seen.append((self.training, torch.is_inference_mode_enabled(), (images[0, 0] @ images[0, 0].T).dtype))
-            return images
-
-    network = Watched().train()
-    compare_latency({"a": network}, {"a": (32, 32)}, batches=(1,), repeats=1, device="cpu", autocast=torch.bfloat16)
-    assert set(seen) == {(False, True, torch.bfloat16)}
-    assert network.training
-
-
-def test_timing_leaves_the_global_random_numbers_alone() -> None:
-    network = Network()
-    before = torch.get_rng_state()
-    compare_latency({"a": network}, {"a": (32, 32)}, batches=(1,), repeats=1, device="cpu", autocast=None)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_every_network_needs_a_size() -> None:
-    with pytest.raises(ValueError, match=r"every model needs an image size.*\['a'\], \['b'\]"):
-        compare_latency({"a": Network()}, {"b": (32, 32)}, device="cpu", autocast=None)
-
-
-def table_lines(profile: Profile) -> list[list[str]]:
-    console = Console(width=160)
-    with console.capture() as capture:
-        console.print(profile_table(profile, "cost"))
-    return [line.replace("│", " ").replace("┃", " ").split() for line in capture.get().splitlines()]
-
-
-def test_a_profile_sets_student_beside_teacher() -> None:
-    student, teacher = Network(width=4), Network(width=8)
-    profile = measure_profile(
-        student,
-        (32, 32),
-        teacher=teacher,
-        teacher_size=(48, 48),
-        parameter_groups={"new": 10, "tuned": 4, "frozen": 2},
-        batches=(1, 2),
-        repeats=1,
-        device="cpu",
-        autocast=None,
-    )
-    assert profile.student == Cost(parameters=16, multiply_adds=12, size=(32, 32), published_multiply_adds=12)
-    assert profile.teacher == Cost(parameters=32, multiply_adds=24, size=(48, 48), published_multiply_adds=24)
-    assert [latency.batch for latency in profile.student_latency] == [1, 2]
-    assert [latency.batch for latency in profile.teacher_latency] == [1, 2]
-    values = json.loads(json.dumps(profile.to_dict()))
-    assert values["parameter_groups"] == {"new": 10, "tuned": 4, "frozen": 2}
-    assert values["student"]["multiply_adds"] == 12
-    assert values["teacher_latency"][1]["batch"] == 2
-
-
-def test_the_profile_s_table() -> None:
-    profile = Profile(
-        student=Cost(64_200_000, 3_780_000_000, (224, 224), 3_720_000_000),
-        student_latency=(Latency(16, 200.0, 190.0, 210.0, 80.0),),
-        teacher=Cost(86_600_000, 17_560_000_000, (224, 224), 16_850_000_000),
-        teacher_latency=(Latency(16, 800.0, 790.0, 810.0, 20.0),),
-        parameter_groups={"new": 7_500_000, "tuned": 28_300_000, "frozen": 28_400_000},
-    )
-    lines = table_lines(profile)
-    assert ["parameters,", "M", "64.2", "86.6", "1.35"] in lines
-    assert ["tuned", "28.3"] in lines
-    assert ["multiply-adds,", "G", "3.78", "17.56", "4.65"] in lines
-    assert ["as", "the", "papers", "count", "3.72", "16.85", "4.53"] in lines
-    assert ["batch", "16:", "latency,", "ms", "200.0", "800.0", "4.00"] in lines
-    assert ["batch", "16:", "images/s", "80.0", "20.0", "0.25"] in lines
-
-
-def test_a_profile_needs_no_teacher() -> None:
-    profile = measure_profile(Network(width=4), (32, 32), batches=(), device="cpu", autocast=None)
-    assert profile.teacher is None
-    assert profile.teacher_latency == ()
-    assert ["image,", "pixels", "32", "x", "32"] in table_lines(profile)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sparseformers.errors import DataError
-from sparseformers.evaluation.retrieval import Recall, evaluate_retrieval, recalls, retrieval_table
+from sparseformers.evaluation.zero_shot import Recall, evaluate_retrieval, recalls
+from sparseformers.settings import to_dict
 from tests.evaluation.printed import printed
 
 
@@ -58,8 +59,8 @@ def test_evaluate_retrieval__three_towers_and_their_table() -> None:
     assert figures.teacher.text_to_image.at_1 == 1.0
     assert_close(figures.student.text_to_image.at_1, 1 / 3)
     assert (figures.images, figures.captions) == (3, 3)
-    assert_close(json.loads(json.dumps(figures.to_dict()))["student"]["image_to_text"]["at_1"], 1 / 3)
-    said = printed(retrieval_table(figures, "runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=1))
+    assert_close(json.loads(json.dumps(to_dict(figures)))["student"]["image_to_text"]["at_1"], 1 / 3)
+    said = printed(figures.table("runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=1))
     for part in (
         "Retrieval: runs/clip on photos",
         "image to text",

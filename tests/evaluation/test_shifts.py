@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from sparseformers.evaluation.shift_report import ShiftReport, ShiftRow, shifts_table, worst_table
 from torch import Tensor, nn
 
 from sparseformers.data import ImageViews, ViewKey, evaluation_view, from_bytes, read_image
 from sparseformers.errors import DataError
 from sparseformers.evaluation.conditions import Condition, SmallView, shift_conditions
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
-from sparseformers.evaluation.shifts import measure_shifts, views_of
+from sparseformers.evaluation.shifts import ShiftReport, ShiftRow, measure_shifts, views_of
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict
@@ -280,7 +279,7 @@ def test_the_report_survives_json_and_its_tables_show_all_of_it(
 
     console = Console(width=200, file=StringIO())
     with console.capture() as printed:
-        console.print(shifts_table(report, "runs/first on photos"), worst_table(report.worst))
+        console.print(*report.tables("runs/first on photos"))
     text = printed.get()
     for row in report.rows:
         line = next(line for line in text.splitlines() if row.condition in line and f"{row.loss:+.3f}" in line)
@@ -298,6 +297,6 @@ def test_the_table_has_no_empty_columns(
     student: SparseFormer, teacher: Teacher, paths: list[Path], conditions: list[Condition]
 ) -> None:
     report = measured(student, teacher, paths, conditions[:2])
-    headers = " ".join(str(column.header) for column in shifts_table(report, "").columns)
+    headers = " ".join(str(column.header) for column in report.tables("")[0].columns)
     for absent in ("top-1", "low res", "object"):
         assert absent not in headers

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.words import pretty_name, read_class_names, read_templates
-from sparseformers.evaluation.zero_shot import Accuracy, accuracy, evaluate_zero_shot, nearest_classes, zero_shot_table
+from sparseformers.evaluation.zero_shot import Accuracy, accuracy, evaluate_zero_shot, nearest_classes
+from sparseformers.settings import to_dict
 from tests.evaluation.printed import printed
 
 CLASSES = torch.eye(8)[:7]
@@ -48,18 +49,18 @@ def test_evaluate_zero_shot__three_towers_on_the_same_classes() -> None:
     assert (figures.kept, figures.agreement) == (0.5, 0.5)
     assert_close(figures.chance, 1 / 7)
     assert (figures.images, figures.classes, figures.templates) == (4, 7, 7)
-    assert json.loads(json.dumps(figures.to_dict()))["student"]["top1"] == 0.5
+    assert json.loads(json.dumps(to_dict(figures)))["student"]["top1"] == 0.5
 
 
 def test_a_teacher_that_knows_nothing__has_nothing_to_keep() -> None:
     figures = evaluate_zero_shot(looking_at(6), looking_at(1), looking_at(6), CLASSES, [1], templates=1)
     assert (figures.teacher.top1, figures.student.top1, figures.kept) == (0.0, 1.0, 0.0)
-    assert "0.0%" in printed(zero_shot_table(figures, "x", low_resolution="teacher at 56 px, 16 tokens"))
+    assert "0.0%" in printed(figures.table("x", low_resolution="teacher at 56 px, 16 tokens"))
 
 
 def test_zero_shot_table__says_all_there_is() -> None:
     figures = evaluate_zero_shot(looking_at(0, 1), looking_at(0, 6), looking_at(4, 6), CLASSES, [0, 1], templates=1)
-    said = printed(zero_shot_table(figures, "runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=2))
+    said = printed(figures.table("runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=2))
     for part in ("Zero-shot: runs/clip on photos", "teacher at 56 px, 16 tokens", "50.0%", "14.3%"):
         assert part in said, part
     assert "2 images, 2 unreadable skipped, 7 classes, 1 sentence for each" in said

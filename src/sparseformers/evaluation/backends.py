@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError, MissingExtraError
+from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.inference import fold_embedding, pack_weights
 from sparseformers.model import SparseFormer
 from sparseformers.modes import inference
+from sparseformers.teachers import Teacher
 
 Backend = Literal["eager", "compile", "packed", "onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -133,7 +135,11 @@ def _exported(network: nn.Module, backend: Backend, *, size: tuple[int, int], fo
     from sparseformers.exporting.openvino_file import open_openvino, write_openvino
     from sparseformers.exporting.tracing import trace
 
-    portable = EmbeddingNetwork(network) if isinstance(network, SparseFormer) else Embedding(network)
+    portable: nn.Module
+    if isinstance(network, SparseFormer):
+        portable = EmbeddingNetwork(network)
+    else:  # of parts that all formats can express, with positions resampled once
+        portable = Embedding(RebuiltTeacher(network) if isinstance(network, Teacher) else network)
     as_onnx = backend == "onnxruntime"
     settings = ExportConfig(format="onnx" if as_onnx else "openvino", size=f"{size[0]}x{size[1]}")
     program = trace(portable.eval(), settings, size)

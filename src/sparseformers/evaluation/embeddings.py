@@ -61,6 +61,11 @@ class ImageFolder:
     skipped: SkippedImages = field(default_factory=SkippedImages)
     """Those that could not be read so far."""
 
+    @property
+    def workers(self) -> int:
+        """Processes to read with."""
+        return default_workers()
+
     def images(self) -> list[Path]:
         """The images under the folder, ``limit`` at most; raises DataError if there is none."""
         return thinned(find_images([self.path]), self.limit)
@@ -76,7 +81,7 @@ class ImageFolder:
 
     def batches(self, paths: Sequence[Path], preprocessing: PreprocessingConfig) -> Iterable[Batch]:
         """These images in order, as a network of that preprocessing is given them."""
-        return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=default_workers())
+        return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=self.workers)
 
     def autocast(self, device: torch.device) -> torch.dtype | None:
         """The dtype for autocast; None for none."""

@@ -21,7 +21,7 @@ from sparseformers.inheritance import count_parameters, freeze_inherited, split_
 from sparseformers.model import SparseFormer
 from sparseformers.modes import evaluation_mode, resolve_precision
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
-from sparseformers.opening import Model, model_name, open_student, open_teacher
+from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, untrained_teacher
@@ -88,7 +88,7 @@ class ProfileReport:
 def profile(
     model: Model,
     *,
-    teacher: str | Teacher | None = None,
+    teacher: GivenTeacher | None = None,
     backend: Sequence[Backend] = ("eager",),
     batch: Sequence[int] = (1, 16),
     repeats: int = 10,
@@ -138,7 +138,7 @@ def profile(
     )
 
 
-def _open(model: Model, teacher: str | Teacher | None) -> tuple[SparseFormer, Teacher | None, Mapping[str, int], str | None]:
+def _open(model: Model, teacher: GivenTeacher | None) -> tuple[SparseFormer, Teacher | None, Mapping[str, int], str | None]:
     """Student, teacher, parameters by what bootstrapping does with them, and why there is no teacher."""
     if isinstance(model, str) and model in NAMED_CONFIGS and teacher is None:
         student = SparseFormer(named_config(model))

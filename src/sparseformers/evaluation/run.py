@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from sparseformers.data import LabelledImages, default_workers, find_images, fixed_views
+from sparseformers.data import LabelledImages, find_images, fixed_views
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.alignment import Alignment, knn_accuracy, measure_alignment
 from sparseformers.evaluation.conditions import shift_conditions
@@ -22,9 +22,8 @@ from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.evaluation.roi_report import RoIReports, report_rois
 from sparseformers.evaluation.shifts import ShiftReport, measure_shifts, views_of
 from sparseformers.evaluation.words import WordReport, Words, measure_words
-from sparseformers.opening import Model, Pair, model_name, open_pair, with_tokens
+from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
 from sparseformers.settings import to_dict
-from sparseformers.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def evaluate(
     captions: str | Path | None = None,
     limit: int = 0,
     tokens: int | Sequence[int] = (),
-    teacher: str | Teacher | None = None,
+    teacher: GivenTeacher | None = None,
     batch_size: int = 32,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     progress: Progress | None = None,
@@ -217,7 +216,7 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
             labels=labels,
             low_resolution=LowResolutionTeacher(pair.teacher, side).to(pair.device),
             batch_size=folder.batch_size,
-            workers=default_workers(),
+            workers=folder.workers,
             device=pair.device,
             autocast=folder.autocast(pair.device),
             progress=advance,
@@ -240,7 +239,7 @@ def _evaluate(
                 views_per_image=views,
                 seed=0,
                 batch_size=folder.batch_size,
-                workers=default_workers(),
+                workers=folder.workers,
             )
         else:
             batches = folder.batches(paths, preprocessing)

@@ -305,7 +305,8 @@ def _conditions_table(report: ShiftReport, title: str) -> Table:
     rois = any(row.rois for row in report.rows)
     headers = ["loss", "student\nsame", "\nclean", *(["low res.\nsame", "\nclean"] if low else []), "teacher\nclean"]
     headers += ["student\ntop-1", *(["low res.\ntop-1"] if low else []), "teacher\ntop-1"] if top1 else []
-    headers += ["RoIs\nmove", "\nsize", "on the\nobject"] if rois else []
+    small = any(row.rois is not None and row.rois.on_object_last is not None for row in report.rows)
+    headers += ["RoIs\nmove", "\nsize", *(["on the\nobject"] if small else [])] if rois else []
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for row in report.rows:
@@ -318,7 +319,7 @@ def _conditions_table(report: ShiftReport, title: str) -> Table:
         if row.rois is not None:
             first, last = row.rois.on_object_first, row.rois.on_object_last
             cells += [f"{row.rois.movement:.2f}", f"{row.rois.size_ratio:.2f}"]
-            cells.append("" if first is None or last is None else f"{first:.0%} → {last:.0%}")
+            cells += ["" if first is None or last is None else f"{first:.0%} → {last:.0%}"] if small else []
         table.add_row(row.condition, *cells)
     return table
 

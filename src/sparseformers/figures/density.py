@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sparseformers.evaluation.attention import AttentionMaps, TeacherAttention
-from sparseformers.evaluation.correlation import rank_correlation
+from sparseformers.evaluation.attention import AttentionMaps, TeacherAttention, rank_correlation
 from sparseformers.figures.data import WHOLE, Box, FocusPicture, trace_focus
 from sparseformers.figures.heat import TIMES, draw_scale, heat_over
 from sparseformers.figures.panels import draw_photograph

@@ -21,7 +21,7 @@ from sparseformers.figures.pca import draw_pca, trace_pca_on_photographs
 from sparseformers.figures.sheet import LARGEST_SHEET
 from sparseformers.figures.tokens import draw_tokens, trace_tokens_on_photographs
 from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, trace_photographs
-from sparseformers.opening import Model, SavedModel, model_name, open_student, open_teacher
+from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
 from sparseformers.settings import to_dict
@@ -107,7 +107,7 @@ def visualize(
     view: ViewKind = "whole",
     stages: Sequence[int] | None = None,
     count: int = 8,
-    teacher: str | Teacher | None = None,
+    teacher: GivenTeacher | None = None,
     columns: int | None = None,
     size: int | None = None,
     progress: Progress | None = None,

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from sparseformers.config import BlockConfig, CortexConfig, GridConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.data import Batch
 from sparseformers.errors import DataError
-from sparseformers.evaluation import FocusReport, focus_table, measure_focus
-from sparseformers.evaluation.focus import overlap
+from sparseformers.evaluation import RoIReport, measure_rois
+from sparseformers.evaluation.roi_measures import overlap
 from sparseformers.model import Focus, SparseFormer
 from sparseformers.rois import cells, initial_grid, regular_points
 from tests.evaluation.printed import printed
@@ -18,7 +18,7 @@ SIDE = 32
 
 
 class Told(nn.Module):
-    """A front that looks where it is told, the same in every image."""
+    """A front whose RoIs are told, the same in every image."""
 
     def __init__(self, rois: Tensor, points: tuple[Tensor, ...]) -> None:
         super().__init__()
@@ -27,14 +27,14 @@ class Told(nn.Module):
     def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
         batch = len(images)
         nothing = torch.zeros(batch, self.rois.shape[1], 32)
-        return Focus(nothing, self.rois.expand(batch, -1, -1, -1), tuple(look.expand(batch, -1, -1, -1) for look in self.points))
+        return Focus(nothing, self.rois.expand(batch, -1, -1, -1), tuple(each.expand(batch, -1, -1, -1) for each in self.points))
 
 
-def told(*stages: Tensor, looks: int | None = None) -> SparseFormer:
+def told(*stages: Tensor, read: int | None = None) -> SparseFormer:
     """A student whose RoIs are these, N x 4 each, with four points in each RoI of the last stages."""
     rois = torch.stack(stages)
     points = regular_points(rois, 2)
-    first = 0 if looks is None else len(stages) - looks
+    first = 0 if read is None else len(stages) - read
     return SparseFormer(small_config(), front=Told(rois, tuple(points[first:])))
 
 
@@ -48,10 +48,10 @@ def batches(count: int, *, size: int = 2, unreadable: tuple[int, ...] = ()) -> l
     ]
 
 
-def measured(student: SparseFormer, count: int = 3, **options: object) -> FocusReport:
+def measured(student: SparseFormer, count: int = 3, **options: object) -> RoIReport:
     names = [f"{index}.jpg" for index in range(count)]
     given = options.pop("batches", None) or batches(count)
-    return measure_focus(student, given, names, device="cpu", autocast=None, **options)  # type: ignore[arg-type]
+    return measure_rois(student, given, names, device="cpu", autocast=None, **options)  # type: ignore[arg-type]
 
 
 def quarter(index: int) -> Tensor:
@@ -110,7 +110,7 @@ def test_foreground__points_on_it_score_more_than_its_area() -> None:
     assert end is not None
     assert (start.points.mean, start.ratio.mean) == (0.25, 1.0)
     assert (end.points.mean, end.ratio.mean) == (1.0, 4.0)
-    assert end.elsewhere == 1.0  # in the other images the object is at the same place: looking there is no merit
+    assert end.elsewhere == 1.0  # in the other images the object is at the same place: points there are no merit
 
 
 def test_foreground__elsewhere_tells_the_image_from_the_place() -> None:
@@ -151,19 +151,19 @@ def test_cells_that_stay_give_their_figures() -> None:
     assert (fewer.tokens, fewer.stages[0].size.mean) == (4, 0.5)
 
 
-def test_v1_moves_its_rois_before_it_looks() -> None:
+def test_v1_moves_its_rois_before_it_reads() -> None:
     block = BlockConfig(width=32, heads=2, feed_forward_width=48)
     focusing = OriginalFocusingConfig(tokens=4, width=32, iterations=2, channels=8, points=4, heads=4)
     cortex = CortexConfig(block=block, depth=1, prefix_tokens=0, pooling="average", pool_first=True)
     report = measured(SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex)), foreground=quarter)
     assert [figures.points_cover is None for figures in report.stages] == [True, False, False, False]
     assert [figures.foreground is None for figures in report.stages] == [True, False, False, False]
-    assert "start" in printed(focus_table(report, "v1"))
+    assert "start" in printed(report.table("v1"))
 
 
-def test_the_last_look_reads_in_the_last_rois() -> None:
+def test_the_last_points_lie_in_the_last_rois() -> None:
     whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
-    start, end = measured(told(whole, corner, looks=1)).stages
+    start, end = measured(told(whole, corner, read=1)).stages
     assert start.points_cover is None
     assert end.points_cover is not None
     assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
@@ -195,9 +195,9 @@ def test_modes_progress_and_no_image_at_all() -> None:
         measured(student, 2, batches=batches(2, unreadable=(0, 1)))
 
 
-def test_focus_table__has_a_line_for_each_stage() -> None:
+def test_table__has_a_line_for_each_stage() -> None:
     student = told(initial_grid(4), initial_grid(4) * 0.5)
-    text = printed(focus_table(measured(student, foreground=lambda index: quarter(index) if index else None), "looks"))
+    text = printed(measured(student, foreground=lambda index: quarter(index) if index else None).table("title"))
     for part in ("start", "iteration 1", "over its", "4 tokens, 4 points each; 3 images", "25.0% ± 0.0 of the view, 2 images"):
         assert part in text, part
-    assert "foreground" not in printed(focus_table(measured(student), "looks"))
+    assert "foreground" not in printed(measured(student).table("title"))

@@ -14,7 +14,6 @@ from sparseformers.evaluation import (
     align_labels,
     evaluate_labelled,
     evaluate_unlabelled,
-    evaluation_table,
     measure_alignment,
 )
 
@@ -132,7 +131,7 @@ def test_the_table_says_centred_cosine_first_and_baselines_beside_the_rest() -> 
     test = embedded(near(labels, noise=0.5), near(labels), logits=True)
     evaluation = evaluate_labelled(test, labels, test, labels, 4, True, skipped=2)
     alignment = evaluation.alignment
-    table = text_of(evaluation_table(evaluation, "SF-S beside its teacher"))
+    table = text_of(evaluation.tables("SF-S beside its teacher")[0])
     rows = {row[0]: row[1:] for row in table if len(row) == 4}
     measures = [row[0] for row in table if len(row) == 4]
     assert measures[:3] == ["measure", "centred cosine to the teacher", "cosine, mean"]
@@ -149,5 +148,5 @@ def test_the_table_says_centred_cosine_first_and_baselines_beside_the_rest() -> 
 
 
 def test_the_table_leaves_out_what_was_not_measured() -> None:
-    table = text_of(evaluation_table(evaluate_unlabelled(embedded(torch.randn(5, 4), torch.randn(5, 4))), "no labels"))
+    table = text_of(evaluate_unlabelled(embedded(torch.randn(5, 4), torch.randn(5, 4))).tables("no labels")[0])
     assert not any("top-1" in cell for row in table for cell in row)
