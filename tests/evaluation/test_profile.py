@@ -118,7 +118,7 @@ def test_bad_input(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=pytest.mark.slow) if name == "compile" else name for name in BACKENDS]
+    "backend", [name if name in ("eager", "packed") else pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS]
 )
 def test_backends__embed_alike(backend: str, folder: Path, tmp_path: Path) -> None:
     for package in {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}.get(backend, ()):

@@ -159,8 +159,8 @@ def report_rois(
             f"The RoIs of '{model_name(model)}' are the cells of a grid and do not move, so there is no focus to measure.",
             "Give a student with the front focusing, or leave out --focus.",
         )
-    for number in tokens:
-        with_tokens(student, number, model_name(model))
+    for asked in tokens:
+        with_tokens(student, asked, model_name(model))
     student.to(device)
 
     def foreground(index: int) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from sparseformers.data import LabelledImages, find_images, fixed_views
+from sparseformers.data import Batch, LabelledImages, find_images, fixed_views
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.alignment import Alignment, knn_accuracy, measure_alignment
 from sparseformers.evaluation.conditions import shift_conditions
@@ -232,6 +232,7 @@ def _evaluate(
 
     def embedded(paths: Sequence[Path], kind: str) -> Embedded:
         preprocessing = pair.teacher.preprocessing
+        batches: Iterable[Batch]
         if views:
             batches = fixed_views(
                 list(paths),

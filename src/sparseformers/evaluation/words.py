@@ -23,7 +23,7 @@ from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.modes import inference
 from sparseformers.opening import Pair
 from sparseformers.settings import to_dict
-from sparseformers.teachers.text_tower import load_text_tower, named_templates
+from sparseformers.teachers.registry import load_text_tower, named_templates
 
 TEXTS_AT_ONCE = 256
 """How many sentences go through the text tower together."""
@@ -72,7 +72,9 @@ class Words(NamedTuple):
         cls, folder: ImageFolder, *, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None
     ) -> Words:
         """Reads them; raises ConfigError or DataError for files that are missing or do not fit."""
-        images, names, sentences = None, (), ()
+        images: LabelledImages | None = None
+        names: tuple[str, ...] = ()
+        sentences: tuple[str, ...] = ()
         if zero_shot:
             splits = folder.splits()
             if splits is None:
@@ -170,7 +172,7 @@ def _embed_texts(
 
 
 NAMED_TEMPLATES = ("openai", "simple")
-"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.text_tower.named_templates`."""
+"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.registry.named_templates`."""
 
 
 def read_templates(templates: str) -> tuple[str, ...]:

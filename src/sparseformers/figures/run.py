@@ -103,7 +103,7 @@ def visualize(
     out: str | Path | None = None,
     figure: FigureName = "models",
     animate: str | Path | None = None,
-    beside: Model | Sequence[Model] = (),
+    beside: Sequence[Model] = (),
     view: ViewKind = "whole",
     stages: Sequence[int] | None = None,
     count: int = 8,
@@ -137,11 +137,10 @@ def visualize(
             cannot be had, or if not one image can be read.
     """
     out, animate = (None if path is None else Path(path) for path in (out, animate))
-    others = (beside,) if _is_model(beside) else tuple(beside)
-    _check_options(out, animate, figure, beside=others, stages=stages, teacher=teacher, size=size)
+    _check_options(out, animate, figure, beside=beside, stages=stages, teacher=teacher, size=size)
     photographs = _photographs(images, progress or silent)
     _check_targets(out, animate, photographs.paths)
-    models = _open_models(model, others)
+    models = _open_models(model, beside)
     saved = next(iter(models.values()))
     if animate is not None and isinstance(saved.student.config.focusing, GridConfig):
         raise ConfigError("The RoIs of this model stay where they are: there is nothing to animate.", "Draw a figure instead.")
@@ -184,11 +183,6 @@ def _check_options(
             raise ConfigError(f"--{option} goes with --figure {names}, not with {figure}.", f"Leave out --{option}.")
     if size is not None and not 32 <= size <= 4096:
         raise ConfigError(f"A panel cannot have a --size of {size} pixels.", "Choose from 32 to 4096.")
-
-
-def _is_model(given: object) -> bool:
-    """Whether it is one model, and not a sequence of several."""
-    return not isinstance(given, Sequence) or isinstance(given, str)
 
 
 def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) -> Photographs:
