@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
 from sparseformers.config import GridConfig
-from sparseformers.errors import ConfigError, MissingExtraError, RunError, WeightsError, suggest
+from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
 from sparseformers.integrations.hub import SparseFormer
 from sparseformers.integrations.open_clip_visual import OpenClipVisual
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
-from sparseformers.named import NAMED_CONFIGS
-from sparseformers.teachers.files import check_version
-from sparseformers.teachers.registry import KINDS
 from sparseformers.opening import open_student
+from sparseformers.teachers.files import check_version
 
 if TYPE_CHECKING:
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
