@@ -59,7 +59,7 @@ class TokenMergingTeacher(RebuiltTeacher):
                 groups = match(keys, count, kept=self.kept)
                 tokens, sizes = merge(tokens, sizes, groups, tokens.shape[1] - count)
                 bias = sizes.log() if self.proportional else None
-            tokens = block.think(tokens)
+            tokens = block.feed_forward(tokens)
         embedding = cortex.projection(cortex.pooled_norm(pool(cortex.pooling, cortex.norm(tokens), sizes, bias)))
         return TeacherOutput(embedding, None if cortex.classifier is None else cortex.classifier(embedding))
 

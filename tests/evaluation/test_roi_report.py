@@ -9,7 +9,7 @@ from sparseformers.data import Batch
 from sparseformers.errors import DataError
 from sparseformers.evaluation import RoIReport, measure_rois
 from sparseformers.evaluation.roi_measures import overlap
-from sparseformers.model import Focus, SparseFormer
+from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.rois import cells, initial_grid, regular_points
 from tests.evaluation.printed import printed
 from tests.model.small import small_config, small_model
@@ -24,10 +24,11 @@ class Told(nn.Module):
         super().__init__()
         self.rois, self.points = rois, points
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         batch = len(images)
         nothing = torch.zeros(batch, self.rois.shape[1], 32)
-        return Focus(nothing, self.rois.expand(batch, -1, -1, -1), tuple(each.expand(batch, -1, -1, -1) for each in self.points))
+        points = tuple(each.expand(batch, -1, -1, -1) for each in self.points)
+        return FrontOutput(nothing, self.rois.expand(batch, -1, -1, -1), points)
 
 
 def told(*stages: Tensor, read: int | None = None) -> SparseFormer:

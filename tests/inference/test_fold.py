@@ -12,12 +12,12 @@ from torch.export import Dim
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.inference import FoldedSparseFormer, fold, pack_weights
-from sparseformers.inference.cells import FoldedCells
+from sparseformers.inference.fronts import FoldedGrid
 from sparseformers.inference.packing import KEPT
 from sparseformers.model import SparseFormer
-from sparseformers.model.block import LayerScale
+from sparseformers.model.layers import LayerScale
+from sparseformers.model.sampling import Stem
 from sparseformers.model.sparseformer import Normalise
-from sparseformers.model.stem import Stem
 from sparseformers.named import NAMED_CONFIGS
 from tests.exporting.students import FRONTS, inherited_config, student_of
 from tests.model.small import scattered, small_config
@@ -69,7 +69,7 @@ def test_named_sizes_give_what_they_gave(name: str) -> None:
 def test_inherited_front__is_folded_at_any_number_of_tokens(tokens: int) -> None:
     student = student_of(FRONTS["grid"])
     folded = fold(student, tokens=tokens)
-    assert isinstance(folded.focusing, FoldedCells) == (tokens != 7)  # whose rows have 2, 3 and 2 cells
+    assert isinstance(folded.focusing, FoldedGrid) == (tokens != 7)  # whose rows have 2, 3 and 2 cells
     require_same(student, folded, torch.rand(2, 3, 50, 40), tokens)
 
 

@@ -15,6 +15,7 @@ from sparseformers.model.grid import GridFront
 from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
 from tests.inheritance.test_focusing import vit
+from tests.tiny import write_teacher
 
 
 def images(side: int = 64) -> torch.Tensor:
@@ -54,6 +55,13 @@ def test_parameter_groups() -> None:
     assert {"cortex.norm.weight", "cortex.blocks.3.norm1.weight"} <= groups["frozen"]
     assert sum(map(len, groups.values())) == len(list(student.parameters()))
     assert sum(count_parameters(student).values()) == sum(parameter.numel() for parameter in student.parameters())
+
+
+def test_a_name_or_a_module_is_a_teacher_too(tmp_path: Path) -> None:
+    name, teacher = write_teacher(tmp_path / "teacher.safetensors"), vit()
+    assert inherit(name).provenance.teacher == name
+    for one, other in zip(inherit(teacher).student.parameters(), inherit(teacher.network).student.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_default_tokens__are_a_quarter_of_the_patches() -> None:

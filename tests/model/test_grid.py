@@ -11,8 +11,7 @@ from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.model import SparseFormer
-from sparseformers.model.grid import GridFront
-from sparseformers.model.position import read_map
+from sparseformers.model.grid import GridFront, read_map
 from tests.model.small import scattered
 
 CORTEX = CortexConfig(

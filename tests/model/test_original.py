@@ -12,7 +12,8 @@ from torch.export import Dim
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.model import OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
-from sparseformers.model.block import StochasticDepth, TransformerBlock
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.layers import StochasticDepth
 from sparseformers.model.mixing import OriginalMixing
 from sparseformers.model.original import ClampGradient, OriginalLayer, OriginalSampling
 from sparseformers.model.sampling import BilinearSampling

@@ -5,8 +5,7 @@ import torch
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.model.mixing import AdaptiveMixing
-from sparseformers.model.sampling import BilinearSampling
-from sparseformers.model.stem import Stem
+from sparseformers.model.sampling import BilinearSampling, Stem
 from tests.model.small import scattered, small_model
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.model import Focus, SparseFormer, SparseFormerOutput
+from sparseformers.model import FrontOutput, SparseFormer, SparseFormerOutput
 from tests.model.small import Pooling, small_config, small_model
 
 POOLINGS: list[Pooling] = ["token", "average", "attention"]
@@ -187,10 +187,10 @@ class PatchFront(nn.Module):
         super().__init__()
         self.projection = nn.Linear(3, 32)
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         quarters = nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)
         rois = roi_arithmetic.initial_grid(4).expand(len(images), 1, -1, -1)
-        return Focus(self.projection(quarters), rois, ())
+        return FrontOutput(self.projection(quarters), rois, ())
 
 
 def test_another_front_fits_the_seam() -> None:

@@ -53,7 +53,7 @@ def test_sampling_points_that_are_no_square_start_at_random_inside_the_roi() -> 
 def test_mixing_matrices_start_xavier_uniform_whatever_the_token() -> None:
     channels, points = 64, 16
     module = AdaptiveMixing(64, channels, points, 32)
-    module.start()
+    module.generator.start()
     first, second = module.generator(torch.randn(2, 64))
     assert torch.equal(first, second)
     channel, spatial = first.split([channels**2, points * 32])

@@ -11,7 +11,7 @@ import torch
 
 from sparseformers.data import Batch, SampleStream, images_on, training_loader
 from sparseformers.errors import ConfigError, DataError, RunStopped
-from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, resume, trainer
 from sparseformers.train.fit import fit_front

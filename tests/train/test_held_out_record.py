@@ -89,7 +89,7 @@ def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
     student = sparseformers.load(tmp_path / "run")
     images = torch.stack([picture.image for picture in record.images()]).float() / 255
     with torch.inference_mode():
-        focus = student.focus(images)
+        focus = student.run_front(images)
     torch.testing.assert_close(last.rois, focus.rois)
     torch.testing.assert_close(last.points, focus.points[-1], rtol=0, atol=1e-3)
     assert torch.equal(first.rois[:, 0], first.rois[:, -1])

@@ -33,7 +33,7 @@ from sparseformers.evaluation.roi_measures import (
     sampled,
     side,
 )
-from sparseformers.model import Focus, SparseFormer
+from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.modes import evaluation_mode, inference
 from sparseformers.opening import Model, model_name, open_student, with_tokens
 from sparseformers.processes import process_state
@@ -264,7 +264,7 @@ class _Measured:
         self.not_annotated: list[str] = []
         self.out_of_view: list[str] = []
 
-    def add(self, front: Focus, names: Sequence[str], masks: Sequence[Tensor | None] | None) -> None:
+    def add(self, front: FrontOutput, names: Sequence[str], masks: Sequence[Tensor | None] | None) -> None:
         """Takes in a batch; ``masks`` are those of its images, or None if nothing is known of any image."""
         rois, points = front.rois.float(), [each.float() for each in front.points]
         self.tokens, self.points = rois.shape[2], points[0].shape[2] if points else 0

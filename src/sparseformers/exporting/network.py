@@ -12,7 +12,7 @@ from sparseformers.exporting.gathering import gather_samples
 from sparseformers.exporting.preprocessing import Preprocessing
 from sparseformers.exporting.resampling import resample, resampling_matrix
 from sparseformers.inference import fold_embedding
-from sparseformers.inference.cells import FoldedCells
+from sparseformers.inference.fronts import FoldedGrid
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront, Resize
 
@@ -43,7 +43,7 @@ class EmbeddingNetwork(nn.Module):
         self.student = fold_embedding(student, tokens=tokens).cpu()
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
-        if isinstance(front, GridFront | FoldedCells):
+        if isinstance(front, GridFront | FoldedGrid):
             front.resize = PortableResize()
         if gathers:
             gather_samples(self.student)

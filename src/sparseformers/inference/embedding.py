@@ -1,15 +1,72 @@
-"""A student for those who want its embedding and nothing else."""
+"""A student for those who want its embedding and nothing else.
+
+Where the class token is the embedding, nobody reads what the last block of the cortex does for the other tokens: all of them give
+keys and values there, but only the class token asks, and only it goes through the rest of the block.
+Legend: B batch, T tokens, D width.
+"""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.inference.class_token import ClassTokenBlock
 from sparseformers.inference.fold import FoldedSparseFormer, fold
 from sparseformers.model import SparseFormer
-from sparseformers.model.block import TransformerBlock
+from sparseformers.model.block import Attention, TransformerBlock
 from sparseformers.model.cortex import TokenPooling
 from sparseformers.model.sparseformer import check_images
+
+
+class ClassTokenAttention(nn.Module):
+    """Multi-head attention of the first token to all tokens.
+
+    Args:
+        attention: of all tokens to all tokens; its modules become part of this one.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        width = attention.qkv.in_features
+        self.heads = attention.heads
+        self.q = _outputs(attention.qkv, slice(None, width))
+        self.kv = _outputs(attention.qkv, slice(width, None))
+        self.q_norm, self.k_norm, self.proj = attention.q_norm, attention.k_norm, attention.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x 1 x D."""
+        # Three dimensions all the way: OpenVINO 2026.4 crashes at some sizes where the one token is a matrix B x D.
+        parts = (self.q(x[:, :1].contiguous()), *self.kv(x).chunk(2, dim=-1))  # B x 1 x D, and two of B x T x D
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        attended = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
+        return self.proj(attended.transpose(1, 2).flatten(-2))
+
+
+class ClassTokenBlock(nn.Module):
+    """A transformer block for inference that gives the first token only.
+
+    Args:
+        block: which gives all tokens; its modules become part of this one.
+    """
+
+    def __init__(self, block: TransformerBlock) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.ls1 = block.norm1, ClassTokenAttention(block.attn), block.ls1
+        self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, block.ls2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x T x D -> B x 1 x D, the first row of what the block gave."""
+        token = x[:, :1] + self.ls1(self.attn(self.norm1(x)))
+        return token + self.ls2(self.mlp(self.norm2(token)))
+
+
+def _outputs(linear: nn.Linear, rows: slice) -> nn.Linear:
+    """A linear layer that gives some of the channels of another one."""
+    weight = linear.weight.detach()[rows].clone()
+    part = nn.Linear(weight.shape[1], weight.shape[0], bias=linear.bias is not None, device=weight.device, dtype=weight.dtype)
+    part.weight = nn.Parameter(weight, requires_grad=False)
+    if linear.bias is not None:
+        part.bias = nn.Parameter(linear.bias.detach()[rows].clone(), requires_grad=False)
+    return part
 
 
 class FoldedEmbedding(nn.Module):
@@ -44,8 +101,8 @@ class FoldedEmbedding(nn.Module):
             ValueError: as :meth:`SparseFormer.forward`.
         """
         check_images(images)
-        focus = self.focusing(self.normalise(images), self.tokens)
-        return self.cortex(focus.tokens).embedding.float()
+        front = self.focusing(self.normalise(images), self.tokens)
+        return self.cortex(front.tokens).embedding.float()
 
 
 def fold_embedding(student: SparseFormer, *, tokens: int | None = None) -> FoldedEmbedding:
@@ -56,7 +113,7 @@ def fold_embedding(student: SparseFormer, *, tokens: int | None = None) -> Folde
 
     Args:
         student: is copied, and stays as it is.
-        tokens: latent tokens N, if other than configured; only an inherited front has other numbers.
+        tokens: latent tokens N, if other than configured; only a grid front has other numbers.
 
     Returns:
         In evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sparseformers.config import GridConfig
-from sparseformers.inference.cells import FoldedCells, has_cells
-from sparseformers.inference.first_look import FoldedFocusing, FoldedOriginalFocusing
-from sparseformers.inference.layers import fold_layer_scales
-from sparseformers.model import FocusingTransformer, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
-from sparseformers.model.focusing import Front, refuse_other_tokens
+from sparseformers.inference.fronts import FoldedFocusing, FoldedGrid, FoldedOriginalFocusing
+from sparseformers.model import FocusingTransformer, Front, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.front import refuse_other_tokens
+from sparseformers.model.grid import GridFront
+from sparseformers.model.layers import LayerScale
 from sparseformers.model.sparseformer import check_images
+from sparseformers.rois import grid_of
 
 
 class FoldedSparseFormer(nn.Module):
@@ -37,8 +40,8 @@ class FoldedSparseFormer(nn.Module):
             front = FoldedFocusing(front)
         elif isinstance(front, OriginalFocusingTransformer):
             front = FoldedOriginalFocusing(front)
-        elif has_cells(front, tokens):
-            front = FoldedCells(front, student.normalise, tokens)
+        elif isinstance(front, GridFront) and math.prod(grid_of(tokens)) == tokens:  # all rows have as many cells
+            front = FoldedGrid(front, student.normalise, tokens)
             self.normalise = nn.Identity()
         self.focusing = cast(Front, front)
         self.cortex = student.cortex
@@ -48,21 +51,21 @@ class FoldedSparseFormer(nn.Module):
     def forward(self, images: Tensor) -> SparseFormerOutput:
         """As :meth:`SparseFormer.forward` at the number of tokens that it was folded for."""
         check_images(images)
-        focus = self.focusing(self.normalise(images), self.tokens)
-        embedding, logits, final_tokens = self.cortex(focus.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois, focus.tokens)
+        front = self.focusing(self.normalise(images), self.tokens)
+        embedding, logits, final_tokens = self.cortex(front.tokens)
+        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens)
 
 
 def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFormer:
     """A student for inference, with everything computed beforehand that does not depend on the image.
 
-    That is, in the papers' fronts: the tokens, RoIs, sampling points and mixing matrices of the first look (in v1 after the
-    first attention). In the inherited front, as far as it has no further looks and its rows are of equal length: RoIs, points,
-    positions, and the normalisation, which becomes part of the patch embedding. In all blocks: the factors of LayerScale.
+    That is, in the papers' fronts: the tokens, RoIs, sampling points and mixing matrices of the first sampling (in v1 after the
+    first attention). In the grid front, if its rows are of equal length: RoIs, points, positions, and the normalisation, which
+    becomes part of the patch embedding. In all blocks: the factors of LayerScale.
 
     Args:
         student: is copied, and stays as it is.
-        tokens: latent tokens N, if other than configured; only an inherited front has other numbers.
+        tokens: latent tokens N, if other than configured; only a grid front has other numbers.
 
     Returns:
         In evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
@@ -76,3 +79,19 @@ def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFor
         refuse_other_tokens(count, own.tokens)
     with torch.no_grad():
         return FoldedSparseFormer(copy.deepcopy(student).eval(), count).eval()
+
+
+def fold_layer_scales(network: nn.Module) -> None:
+    """Puts the factors of a block's branches into the last linear layer of each, in place."""
+    for block in network.modules():
+        if isinstance(block, TransformerBlock) and isinstance(block.ls1, LayerScale) and isinstance(block.ls2, LayerScale):
+            _scale(block.attn.proj, block.ls1.gamma.detach())
+            _scale(block.mlp.fc2, block.ls2.gamma.detach())
+            block.ls1, block.ls2 = nn.Identity(), nn.Identity()
+
+
+def _scale(linear: nn.Linear, factors: Tensor) -> None:
+    """Multiplies what a linear layer gives by one factor per channel."""
+    linear.weight.data = linear.weight.data * factors.unsqueeze(1)
+    if linear.bias is not None:
+        linear.bias.data = linear.bias.data * factors

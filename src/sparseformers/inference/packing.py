@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError
 from sparseformers.model.block import FeedForward, gelu_tanh
-from sparseformers.model.stem import Stem
+from sparseformers.model.sampling import Stem
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -1,10 +1,8 @@
 """From a teacher to a student that is not trained yet."""
 
-from sparseformers.inheritance.groups import GROUPS, count_parameters, freeze_inherited, parameter_groups
 from sparseformers.inheritance.inherit import Inheritance, default_tokens, inherit
-from sparseformers.inheritance.provenance import Provenance
-from sparseformers.inheritance.report import BlockFate, InheritReport
-from sparseformers.inheritance.shares import Shares, split_depth
+from sparseformers.inheritance.report import BlockFate, InheritReport, Provenance
+from sparseformers.inheritance.shares import GROUPS, Shares, count_parameters, freeze_inherited, parameter_groups, split_depth
 
 __all__ = [
     "GROUPS",

@@ -3,7 +3,7 @@
 The front's own start gives the cortex tokens that are twenty times too large for its blocks, and say nothing of the image in
 its language. But on an image that is just large enough for N patches, the teacher itself has a token for each of the N cells
 at the depth where the student's blocks begin. So the RoIs start as those cells, the class token and registers as their mean
-there, the last look's position projection as the best linear map from RoIs to the mean token of their place, and its other
+there, the last sampling's position projection as the best linear map from RoIs to the mean token of their place, and its other
 two linear maps, from what was sampled and from the focusing tokens, as the ridge regression to those tokens. No gradient step
 is taken for it. Beyond the papers.
 
@@ -20,19 +20,52 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.inheritance.inherit import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import FocusingTransformer
-from sparseformers.model.position import RoIPosition, read_map
+from sparseformers.model.grid import read_map
+from sparseformers.model.sampling import RoIPosition
 from sparseformers.teachers import Teacher
 
 AT_ONCE = 64
-"""Images that are looked at together."""
+"""Images at a time."""
 RIDGE = 1e-2
 """Of the regressions, as a share of the mean variance of their inputs."""
 PLACES = 256
 """Draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too."""
+
+
+class CoarseTokens(nn.Module):
+    """The leading blocks of a teacher on images so small that they have N patches, one for each cell of a grid.
+
+    Its weights are copies, and frozen.
+
+    Args:
+        teacher: to ask.
+        tokens: N.
+        depth: blocks to go through, from 0.
+    """
+
+    def __init__(self, teacher: Teacher, *, tokens: int, depth: int) -> None:
+        super().__init__()
+        student = inherit(teacher, front="grid", tokens=tokens).student
+        self.prefix_tokens = student.config.cortex.prefix_tokens
+        """R."""
+        self.normalise, self.front, self.blocks = student.normalise, student.focusing, student.cortex.blocks[:depth]
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images M x 3 x H x W in [0, 1] of any size -> the teacher's tokens there, M x (R+N) x D."""
+        tokens = self.front(self.normalise(images)).tokens
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def latent(self, images: Tensor) -> Tensor:
+        """The same without the prefix tokens: M x N x D."""
+        tokens: Tensor = self(images)
+        return tokens[:, self.prefix_tokens :]
 
 
 class LinearMap(NamedTuple):
@@ -49,7 +82,7 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
     """Fits the starting values of a student with the papers' front, in place.
 
     Args:
-        student: new, with a bootstrapped front; on the device of the teacher.
+        student: new, with the paper's front; on the device of the teacher.
         teacher: that it was made from.
         images: M x 3 x H x W in [0, 1] at the teacher's size, some hundreds of those to learn from.
         truncated: blocks of the teacher that the student leaves behind.
@@ -71,7 +104,7 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
         student.cortex.prefix.tokens.copy_(prefix.mean(dim=0))
     front.initial_rois.copy_(roi_arithmetic.cells(tokens))
     _fit_positions(front.last_sampling.position, _on_grid(wanted.mean(dim=0)), front.initial_rois, seed)
-    _fit_last_look(student, front, images, wanted)
+    _fit_last_sampling(student, front, images, wanted)
     return float(_variance(wanted - _front_tokens(student, images)) / _variance(wanted))
 
 
@@ -118,8 +151,8 @@ def _fit_positions(position: RoIPosition, places: Tensor, rois: Tensor, seed: in
     _put(ridge_regression(encoding, read_map(places, drawn[None])[0]), position.projection)
 
 
-def _fit_last_look(student: SparseFormer, front: FocusingTransformer, images: Tensor, wanted: Tensor) -> None:
-    """Lets what the last look adds up, but for the positions, come as near as it can to M x N x D tokens."""
+def _fit_last_sampling(student: SparseFormer, front: FocusingTransformer, images: Tensor, wanted: Tensor) -> None:
+    """Lets what the last sampling adds up, but for the positions, come as near as it can to M x N x D tokens."""
     mixing, widen = front.last_sampling.mixing.projection, front.widen
     with _recorded(mixing) as sampled, _recorded(widen) as focused:
         own = _front_tokens(student, images)

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from sparseformers.config import FocusingConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.inheritance.groups import freeze_inherited
-from sparseformers.inheritance.provenance import Provenance
-from sparseformers.inheritance.report import InheritReport, report_on
-from sparseformers.inheritance.shares import Shares, split_depth
+from sparseformers.inheritance.report import InheritReport, Provenance, report_on
+from sparseformers.inheritance.shares import Shares, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
 

@@ -1,4 +1,4 @@
-"""What inheritance did, for people and for tests."""
+"""What inheritance did, and where a student comes from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sparseformers.inheritance.groups import count_parameters
-from sparseformers.inheritance.shares import Shares
+from sparseformers.errors import WeightsError
+from sparseformers.inheritance.shares import Shares, count_parameters
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher
 
@@ -18,7 +18,7 @@ class BlockFate(NamedTuple):
     teacher_block: int
     """Index in the teacher, from 0."""
     student_block: int | None
-    """Index in the student, counted through an inherited front and the cortex; None for one that was left behind."""
+    """Index in the student, in its cortex; None for one that was left behind."""
     fate: str
     """``truncated``, ``tuned`` or ``frozen``."""
 
@@ -70,3 +70,27 @@ def report_on(teacher: Teacher, student: SparseFormer, shares: Shares, left_behi
         blocks=blocks,
         left_behind=(*left_behind, *truncated),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a student comes from; saved with its weights."""
+
+    teacher: str
+    """The teacher as it was named."""
+    teacher_fingerprint: str
+    """SHA-256 of the teacher's weights."""
+    shares: Shares
+    """What became of the teacher's blocks."""
+    image_size: tuple[int, int]
+    """Height and width in pixels that teacher and student were aligned at."""
+    crop: float
+    """Share of the shorter side that the central crop keeps."""
+
+    def require_same_teacher(self, fingerprint: str) -> None:
+        """Raises WeightsError unless the weights of a teacher loaded again have the ``fingerprint`` of this one."""
+        if fingerprint != self.teacher_fingerprint:
+            raise WeightsError(
+                f"The weights of the teacher '{self.teacher}' are not those that the student was made from.",
+                "Find the weights of that time, or bootstrap anew.",
+            )

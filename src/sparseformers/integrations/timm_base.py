@@ -14,8 +14,8 @@ from sparseformers.config import CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import build_pooling
+from sparseformers.model.layers import start_linear
 from sparseformers.model.sparseformer import SMALLEST_SIDE
-from sparseformers.model.start import start_linear
 from sparseformers.saving import CONFIGURATION, configuration_tensor
 from sparseformers.settings import from_dict
 from sparseformers.teachers.base import check_fit

@@ -18,7 +18,8 @@ from sparseformers.config import GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.integrations.timm_base import NetworkWithHead
 from sparseformers.model import SparseFormer
-from sparseformers.model.block import TransformerBlock, stochastic_depth
+from sparseformers.model.block import TransformerBlock
+from sparseformers.model.layers import stochastic_depth
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
 
 UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent")

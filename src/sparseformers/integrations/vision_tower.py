@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import SparseFormerConfig
-from sparseformers.model import Focus, SparseFormer
+from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.grid import GridFront
 from sparseformers.model.sparseformer import Normalise, check_images
 from sparseformers.named import named_config
@@ -96,7 +96,7 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         """
         check_images(pixel_values)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        focus, cortex = self._focus(pixel_values), self.student.cortex
+        focus, cortex = self._run_front(pixel_values), self.student.cortex
         states = [cortex.prefix(focus.tokens.to(self.dtype))]
         for block in cortex.blocks:
             states.append(self._run(block, states[-1]))
@@ -109,7 +109,7 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         as_output = self.config.return_dict if return_dict is None else return_dict
         return output if as_output else output.to_tuple()
 
-    def _focus(self, pixel_values: Tensor) -> Focus:
+    def _run_front(self, pixel_values: Tensor) -> FrontOutput:
         """Applies the front; its RoIs stay in float32 where a model has been cast to half precision."""
         front: Any = self.student.focusing
         if self.dtype not in (torch.float16, torch.bfloat16):

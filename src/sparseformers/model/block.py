@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sparseformers.config import BlockConfig
+from sparseformers.model.layers import LayerScale, stochastic_depth
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -45,18 +46,6 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:
         ... x Q x T, float32; rows sum to one.
     """
     return (query @ key.mT / key.shape[-1] ** 0.5).float().softmax(dim=-1)
-
-
-class LayerScale(nn.Module):
-    """A learnt factor per channel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """... x D -> ... x D."""
-        return x * self.gamma
 
 
 class Attention(nn.Module):
@@ -113,32 +102,6 @@ class FeedForward(nn.Module):
         return self.fc2(self.activation(hidden))
 
 
-class StochasticDepth(nn.Module):
-    """Leaves out a residual branch for some images of a batch in training, and makes up for it in the others.
-
-    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
-
-    Args:
-        chance: of leaving it out, in (0, 1).
-    """
-
-    def __init__(self, chance: float) -> None:
-        super().__init__()
-        self.kept = 1 - chance
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B x ... -> B x ..., the same in evaluation mode."""
-        if not self.training:
-            return x
-        mask = x.new_empty([x.shape[0]] + [1] * (x.ndim - 1)).bernoulli_(self.kept)
-        return x * mask / self.kept
-
-
-def stochastic_depth(chance: float) -> nn.Module:
-    """The module for a chance in [0, 1): nothing at all for 0."""
-    return StochasticDepth(chance) if chance else nn.Identity()
-
-
 class TransformerBlock(nn.Module):
     """x += attention(norm(x)); x += feed_forward(norm(x)), each branch scaled where the teacher's is.
 
@@ -169,13 +132,13 @@ class TransformerBlock(nn.Module):
 
     def both_halves(self, x: Tensor) -> Tensor:
         """B x T x D -> B x T x D: tokens exchange, then each for itself."""
-        return self.think(self.attend(x))
+        return self.feed_forward(self.attend(x))
 
     def attend(self, x: Tensor) -> Tensor:
         """The first half, B x T x D -> B x T x D: tokens exchange."""
         return x + self.drop(self.ls1(self.attn(self.norm1(x))))
 
-    def think(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         """The second half, B x T x D -> B x T x D: each token for itself."""
         return x + self.drop(self.ls2(self.mlp(self.norm2(x))))
 

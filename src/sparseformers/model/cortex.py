@@ -118,16 +118,12 @@ class CortexTransformer(nn.Module):
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
     def forward(self, tokens: Tensor) -> CortexOutput:
-        """Thinks about the tokens of an image.
-
-        Args:
-            tokens: B x N x D, or B x (R+N) x D where the front has put the prefix tokens in.
-        """
-        tokens = self.prefix(tokens)
+        """Tokens B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in -> the image's embedding."""
+        tokens = self.prefix(tokens)  # B x (R+N) x D
         for block in self.blocks:
             tokens = block(tokens)
-        pooled, tokens = self.read(tokens)
-        embedding = self.projection(pooled)
+        pooled, tokens = self.read(tokens)  # B x D, B x (R+N) x D
+        embedding = self.projection(pooled)  # B x D_out
         logits = None if self.classifier is None else self.classifier(embedding)
         return CortexOutput(embedding, logits, tokens)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,50 +10,21 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, FocusingConfig
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.sampling import FeatureSampling, Glimpse
-from sparseformers.model.start import quiet_layer_norm, start_linear
-from sparseformers.model.stem import Stem
-
-
-class Focus(NamedTuple):
-    """An image as tokens: what every front of a SparseFormer gives to the cortex."""
-
-    tokens: Tensor
-    """B x N x D, at the cortex's width."""
-    rois: Tensor
-    """B x S x N x 4: the RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
-    points: tuple[Tensor, ...]
-    """Where each look at the image read it, one B x N x P x 2 per look, (x, y) in [0, 1] of the image."""
-
-
-class Front(Protocol):
-    """The seam between image and cortex: anything that turns normalised images into a :class:`Focus` fits here."""
-
-    def __call__(self, images: Tensor, tokens: int | None = None) -> Focus:
-        """B x 3 x H x W normalised images -> their focus.
-
-        Args:
-            images: the images.
-            tokens: N, if other than configured; most fronts have no other.
-
-        Raises:
-            ValueError: for another number of tokens than the front can give.
-        """
-        ...
-
-
-def refuse_other_tokens(tokens: int | None, own: int) -> None:
-    """Raises ValueError for a number of tokens other than the only one that a front has."""
-    if tokens not in (None, own):
-        raise ValueError(f"this front has {own} tokens and no other number, not {tokens}")
+from sparseformers.model.front import FrontOutput, refuse_other_tokens
+from sparseformers.model.layers import QuietLayerNorm, start_linear
+from sparseformers.model.sampling import FeatureSampling, SampledTokens, Stem
 
 
 class RoIAdjustment(nn.Module):
-    """A token moves and scales its own RoI, by a two-layer MLP (appendix A.2)."""
+    """A token moves and scales its own RoI.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        delta: from tokens to (dx, dy, dw, dh), in sizes of the RoI; ends in a linear layer without bias.
+    """
+
+    def __init__(self, delta: nn.Sequential) -> None:
         super().__init__()
-        self.delta = nn.Sequential(quiet_layer_norm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4, bias=False))
+        self.delta = delta
 
     def start(self) -> None:
         """RoIs stay where they are at first."""
@@ -64,7 +35,7 @@ class RoIAdjustment(nn.Module):
         return roi_arithmetic.adjust(rois, self.delta(tokens))
 
 
-class FocusingStep(NamedTuple):
+class FocusingState(NamedTuple):
     """The state after one focusing iteration."""
 
     tokens: Tensor
@@ -76,27 +47,29 @@ class FocusingStep(NamedTuple):
 
 
 class FocusingLayer(nn.Module):
-    """One iteration: look, exchange between tokens, think, move (appendix A.2)."""
+    """One iteration: sample, exchange between tokens, feed forward, adjust the RoIs (appendix A.2)."""
 
     def __init__(self, config: FocusingConfig) -> None:
         super().__init__()
         width = config.width
         self.sampling = FeatureSampling(width, config)
         self.block = TransformerBlock(BlockConfig(width=width, heads=width // 64, feed_forward_width=4 * width, norm_eps=1e-5))
-        self.adjustment = RoIAdjustment(width)
+        self.adjustment = RoIAdjustment(
+            nn.Sequential(QuietLayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4, bias=False))
+        )
 
-    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingStep:
-        """Feature map B x C x H x W, tokens B x N x F, RoIs B x N x 4 -> the next step."""
-        return self.after_look(self.sampling(features, tokens, rois), rois)
+    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingState:
+        """Feature map B x C x H x W, tokens B x N x F, RoIs B x N x 4 -> the next state."""
+        return self.after_sampling(self.sampling(features, tokens, rois), rois)
 
-    def after_look(self, glimpse: Glimpse, rois: Tensor) -> FocusingStep:
-        """The rest of the iteration, from what was seen in the RoIs B x N x 4."""
-        tokens = self.block(glimpse.tokens)
-        return FocusingStep(tokens, self.adjustment(tokens, rois), glimpse.points)
+    def after_sampling(self, sampled: SampledTokens, rois: Tensor) -> FocusingState:
+        """The rest of the iteration: the sampled tokens and their RoIs B x N x 4 -> the next state."""
+        tokens = self.block(sampled.tokens)
+        return FocusingState(tokens, self.adjustment(tokens, rois), sampled.points)
 
 
 class FocusingTransformer(nn.Module):
-    """The bootstrapped front: a stem, focusing iterations with shared weights, and a last look at the cortex's width.
+    """The paper's front: a stem, focusing iterations with shared weights, and a last sampling at the cortex's width.
 
     Args:
         config: its sizes.
@@ -124,21 +97,28 @@ class FocusingTransformer(nn.Module):
         self.layer.adjustment.start()
         self.last_sampling.start()
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs; it has no other N than its own."""
         refuse_other_tokens(tokens, len(self.initial_rois))
-        features = self.stem(images)
+        features = self.stem(images)  # B x C x H/4 x W/4
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
         latent = self.token.expand(images.shape[0], rois.shape[1], -1)  # B x N x F
-        return self.go_on(features, rois, self.layer(features, latent + self.stages[0], rois))
+        first = self.layer(features, latent + self.stages[0], rois)
+        return self.after_first(features, rois, first)
 
-    def go_on(self, features: Tensor, rois: Tensor, first: FocusingStep) -> Focus:
-        """Feature map B x C x H x W, the RoIs at the start B x N x 4 and the first iteration's step -> what comes of them."""
-        steps = [first]
+    def after_first(self, features: Tensor, rois: Tensor, first: FocusingState) -> FrontOutput:
+        """The iterations after the first one, which is computed beforehand for inference.
+
+        Args:
+            features: B x C x H/4 x W/4.
+            rois: B x N x 4, at the start.
+            first: the state after the first iteration.
+        """
+        states = [first]
         for stage in range(1, self.iterations):
-            before = steps[-1]
-            steps.append(self.layer(features, before.tokens + self.stages[stage], before.rois))
+            states.append(self.layer(features, states[-1].tokens + self.stages[stage], states[-1].rois))
 
-        latent, looked_at = self.last_sampling(features, self.widen(steps[-1].tokens), steps[-1].rois)
-        stage_rois = [rois, *(step.rois for step in steps)]
-        return Focus(latent, torch.stack(stage_rois, dim=1), (*(step.points for step in steps), looked_at))
+        # Once more at the cortex's width, whose tokens need not adjust their RoIs.
+        latent, points = self.last_sampling(features, self.widen(states[-1].tokens), states[-1].rois)  # B x N x D
+        all_rois = torch.stack([rois, *(state.rois for state in states)], dim=1)  # B x S x N x 4
+        return FrontOutput(latent, all_rois, (*(state.points for state in states), points))

@@ -1,22 +1,40 @@
-"""Which front a configuration means: chosen here and nowhere else."""
+"""What every front of a SparseFormer has in common: it turns an image into tokens with regions of interest."""
 
 from __future__ import annotations
 
-from sparseformers.config import CortexConfig, FocusingConfig, GridConfig, OriginalFocusingConfig
-from sparseformers.model.focusing import FocusingTransformer, Front
-from sparseformers.model.grid import GridFront
-from sparseformers.model.original import OriginalFocusingTransformer
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
 
 
-def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, cortex: CortexConfig) -> Front:
-    """The front of a SparseFormer, with starting values.
+class FrontOutput(NamedTuple):
+    """An image as tokens: what a front gives to the cortex."""
 
-    Args:
-        config: its kind and sizes.
-        cortex: what comes after it: its width, and for an inherited front the form of the blocks and the prefix tokens.
-    """
-    if isinstance(config, OriginalFocusingConfig):
-        return OriginalFocusingTransformer(config, cortex.block.width)
-    if isinstance(config, GridConfig):
-        return GridFront(config, cortex)
-    return FocusingTransformer(config, cortex.block.width)
+    tokens: Tensor
+    """B x N x D at the cortex's width, or B x (R+N) x D from a front that puts the prefix tokens in."""
+    rois: Tensor
+    """B x S x N x 4: the RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
+    points: tuple[Tensor, ...]
+    """The sampling points, one B x N x P x 2 for each time that the image is sampled, (x, y) in [0, 1] of the image."""
+
+
+class Front(Protocol):
+    """The seam between image and cortex: another way of making tokens is another class with this call."""
+
+    def __call__(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
+        """Makes tokens of images.
+
+        Args:
+            images: B x 3 x H x W, normalised.
+            tokens: N, if other than configured; most fronts have no other.
+
+        Raises:
+            ValueError: for another number of tokens than the front can give.
+        """
+        ...
+
+
+def refuse_other_tokens(tokens: int | None, own: int) -> None:
+    """Raises ValueError for a number of tokens other than the only one that a front has."""
+    if tokens not in (None, own):
+        raise ValueError(f"this front has {own} tokens and no other number, not {tokens}")

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import CortexConfig, GridConfig
 from sparseformers.model.cortex import PrefixTokens
-from sparseformers.model.focusing import Focus
-from sparseformers.model.position import read_map
+from sparseformers.model.front import FrontOutput
 
 
 class PatchTokens(nn.Module):
@@ -69,7 +68,7 @@ class GridFront(nn.Module):
         self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         """Makes tokens of images.
 
         Args:
@@ -86,7 +85,7 @@ class GridFront(nn.Module):
         read = self.cut_patches if rows * columns == len(cells) else self.sample_patches
         latent = self.pre_norm(self.embedding(read(images.float(), rois), rois))  # B x N x D
         points = roi_arithmetic.regular_points(rois, self.patch_size)  # B x N x P² x 2
-        return Focus(self.prefix(latent), rois.unsqueeze(1), (points,))
+        return FrontOutput(self.prefix(latent), rois.unsqueeze(1), (points,))
 
     def at_resolution(self, images: Tensor, tokens: int, scale: float = 1.0) -> Tensor:
         """Images B x 3 x H x W resized so that a cell of N has P pixels a side, times ``scale``."""
@@ -116,3 +115,20 @@ class GridFront(nn.Module):
             read = F.grid_sample(resized, points, mode="bilinear", padding_mode="border", align_corners=False)  # B x 3 x N x P²
             pixels = pixels + (1 - (octave - own).abs()).clamp(min=0) * read
         return pixels.transpose(1, 2).unflatten(-1, (self.patch_size, self.patch_size))
+
+
+def read_map(position_map: Tensor, rois: Tensor) -> Tensor:
+    """A map of positions at the centres of RoIs, bilinear between its entries; outside of it its border goes on.
+
+    Args:
+        position_map: D x rows x columns over the image.
+        rois: B x N x 4.
+
+    Returns:
+        B x N x D, float32.
+    """
+    centre, _ = roi_arithmetic.centre_and_size(rois)
+    at = (2 * centre - 1).unsqueeze(2)  # B x N x 1 x 2
+    maps = position_map.float().expand(rois.shape[0], -1, -1, -1)
+    read = F.grid_sample(maps, at, mode="bilinear", padding_mode="border", align_corners=False)  # B x D x N x 1
+    return read.squeeze(-1).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Adaptive mixing: a token writes its own two matrices, and they decode what it sampled."""
+"""Adaptive mixing: a token generates its own two matrices, and they decode the features that it sampled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.model.start import quiet_layer_norm
+from sparseformers.model.layers import QuietLayerNorm
 
 
 class MixingMatrices(NamedTuple):
@@ -33,7 +33,7 @@ class MixingGenerator(nn.Sequential):
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
         points_out = max(points, 32)
         super().__init__(
-            quiet_layer_norm(width),
+            QuietLayerNorm(width),
             nn.Linear(width, hidden),
             nn.Linear(hidden, channels * channels + points * points_out),
         )
@@ -76,10 +76,6 @@ class AdaptiveMixing(nn.Module):
         self.generator = MixingGenerator(width, channels, points, hidden)
         self.projection = nn.Linear(channels * self.generator.points_out, width)
 
-    def start(self) -> None:
-        """Starting values of the generator; linear layers have theirs already."""
-        self.generator.start()
-
     def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
         """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
         return tokens + self.decode(self.generator.matrices(tokens), sampled.to(tokens.dtype))
@@ -90,33 +86,15 @@ class AdaptiveMixing(nn.Module):
         return self.projection(mixed.flatten(-2))
 
 
-class OriginalMixing(nn.Module):
-    """The mixing of v1: a learnt bias after each product, and a GELU after the first one too (Gao et al., ICLR 2024).
-
-    Args:
-        width: of the tokens.
-        channels: C of a sampled feature.
-        points: P sampled features per token.
-        hidden: bottleneck of the generator.
-    """
+class OriginalMixing(AdaptiveMixing):
+    """The mixing of v1: a learnt bias after each product, and a GELU after the first one too (Gao et al., ICLR 2024)."""
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
-        super().__init__()
-        self.generator = MixingGenerator(width, channels, points, hidden)
+        super().__init__(width, channels, points, hidden)
         self.channel_bias = nn.Parameter(torch.zeros(channels))
         self.spatial_bias = nn.Parameter(torch.zeros(self.generator.points_out))
-        self.projection = nn.Linear(channels * self.generator.points_out, width)
-
-    def start(self) -> None:
-        """Starting values of the generator; the biases are zero, and linear layers have theirs already."""
-        self.generator.start()
-
-    def forward(self, tokens: Tensor, sampled: Tensor) -> Tensor:
-        """Tokens B x N x width and their features B x N x P x C -> tokens B x N x width."""
-        return tokens + self.decode(self.generator.matrices(tokens), sampled.to(tokens.dtype))
 
     def decode(self, matrices: MixingMatrices, sampled: Tensor) -> Tensor:
-        """Matrices and the features B x N x P x C that they mix -> what is added to the tokens, B x N x width."""
         mixed = F.gelu(sampled @ matrices.channel + self.channel_bias)  # B x N x P x C
         mixed = F.gelu(matrices.spatial @ mixed + self.spatial_bias.unsqueeze(-1))  # B x N x P_out x C
         return self.projection(mixed.flatten(-2))

@@ -1,13 +1,13 @@
 """The front of the original SparseFormer, "v1": Gao et al., "SparseFormer: Sparse Visual Recognition via Limited Latent
 Tokens", ICLR 2024.
 
-It is made of the same boxes as the bootstrapped one in another order: attention, RoI adjustment, sampling and mixing,
+It is made of the same boxes as that of the CVPR paper in another order: attention, RoI adjustment, sampling and mixing,
 feed-forward. Legend: B batch, N latent tokens, P sampling points per token, C stem channels, F focusing width, D cortex width.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, OriginalFocusingConfig
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.focusing import Focus, FocusingStep, refuse_other_tokens
+from sparseformers.model.focusing import FocusingState, RoIAdjustment
+from sparseformers.model.front import FrontOutput, refuse_other_tokens
+from sparseformers.model.layers import QuietLayerNorm, start_linear
 from sparseformers.model.mixing import OriginalMixing
-from sparseformers.model.sampling import BilinearSampling, Glimpse, SamplingPoints
-from sparseformers.model.start import quiet_layer_norm, start_linear
-from sparseformers.model.stem import Stem
+from sparseformers.model.sampling import BilinearSampling, SampledTokens, SamplingPoints, Stem
 
 
 class ClampGradient(torch.autograd.Function):
@@ -41,29 +41,8 @@ class ClampGradient(torch.autograd.Function):
         return gradients[0].clamp(-ctx.limit, ctx.limit), None
 
 
-class OriginalRoIAdjustment(nn.Module):
-    """A token moves and scales its own RoI, by one linear layer.
-
-    Args:
-        width: of the tokens.
-        norm_eps: epsilon of its LayerNorm.
-    """
-
-    def __init__(self, width: int, *, norm_eps: float) -> None:
-        super().__init__()
-        self.delta = nn.Sequential(quiet_layer_norm(width, eps=norm_eps), nn.Linear(width, 4, bias=False))
-
-    def start(self) -> None:
-        """RoIs stay where they are at first."""
-        nn.init.zeros_(cast(nn.Linear, self.delta[-1]).weight)
-
-    def forward(self, tokens: Tensor, rois: Tensor) -> Tensor:
-        """Tokens B x N x width and RoIs B x N x 4 -> RoIs B x N x 4, float32."""
-        return roi_arithmetic.adjust(rois, self.delta(tokens))
-
-
 class OriginalSampling(nn.Module):
-    """One look at the image: sampling points, bilinear sampling with nothing outside the image, mixing.
+    """Sampling points, bilinear sampling with nothing outside the image, mixing.
 
     Args:
         width: of the tokens.
@@ -79,20 +58,20 @@ class OriginalSampling(nn.Module):
     def start(self) -> None:
         """Starting values of its parts; linear layers have theirs already."""
         self.sampling_points.start()
-        self.mixing.start()
+        self.mixing.generator.start()
 
-    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> Glimpse:
-        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> a glimpse.
+    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> SampledTokens:
+        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> tokens that have seen the image.
 
         Backwards, the gradient to the points is clamped to +-1/H: bilinear sampling gives a few points very large ones.
         """
-        points = self.sampling_points(tokens, rois)
-        clamped = ClampGradient.apply(points, 1 / features.shape[-2])
-        return Glimpse(self.mixing(tokens, self.read(features, clamped)), points)
+        points = self.sampling_points(tokens, rois)  # B x N x P x 2
+        sampled = self.read(features, ClampGradient.apply(points, 1 / features.shape[-2]))  # B x N x P x C
+        return SampledTokens(self.mixing(tokens, sampled), points)
 
 
 class OriginalLayer(nn.Module):
-    """All four operations: exchange between tokens, move, look, think.
+    """All four operations: exchange between tokens, adjust the RoIs, sample, feed forward.
 
     Args:
         width: of the tokens.
@@ -103,7 +82,9 @@ class OriginalLayer(nn.Module):
         super().__init__()
         block = BlockConfig(width=width, heads=config.heads, feed_forward_width=4 * width, norm_eps=config.norm_eps)
         self.block = TransformerBlock(block, left_out=config.stochastic_depth)
-        self.adjustment = OriginalRoIAdjustment(width, norm_eps=config.norm_eps)
+        self.adjustment = RoIAdjustment(
+            nn.Sequential(QuietLayerNorm(width, eps=config.norm_eps), nn.Linear(width, 4, bias=False))
+        )
         self.sampling = OriginalSampling(width, config)
 
     def start(self) -> None:
@@ -111,16 +92,16 @@ class OriginalLayer(nn.Module):
         self.adjustment.start()
         self.sampling.start()
 
-    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingStep:
-        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> the next step."""
+    def forward(self, features: Tensor, tokens: Tensor, rois: Tensor) -> FocusingState:
+        """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> the next state."""
         tokens = self.block.attend(tokens)
         rois = self.adjustment(tokens, rois)
         tokens, points = self.sampling(features, tokens, rois)
-        return FocusingStep(self.block.think(tokens), rois, points)
+        return FocusingState(self.block.feed_forward(tokens), rois, points)
 
 
 class OriginalFocusingTransformer(nn.Module):
-    """The front of v1: a stem, focusing iterations with shared weights, and one layer of the cortex that looks once more.
+    """The front of v1: a stem, focusing iterations with shared weights, and a last layer at the cortex's width.
 
     Args:
         config: its sizes.
@@ -145,20 +126,20 @@ class OriginalFocusingTransformer(nn.Module):
         self.layer.start()
         self.last_layer.start()
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> Focus:
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         """B x 3 x H x W normalised images -> tokens B x N x D with their RoIs; it has no other N than its own."""
         refuse_other_tokens(tokens, len(self.initial_rois))
-        features = self.stem(images)
+        features = self.stem(images)  # B x C x H/4 x W/4
         rois = self.initial_rois.float().expand(images.shape[0], -1, -1)  # B x N x 4
         latent = self.token.expand(images.shape[0], -1, -1)  # B x N x F
-        return self.go_on(features, rois, self.layer(features, latent, rois))
+        return self.after_first(features, rois, self.layer(features, latent, rois))
 
-    def go_on(self, features: Tensor, rois: Tensor, first: FocusingStep) -> Focus:
-        """Feature map B x C x H x W, the RoIs at the start B x N x 4 and the first iteration's step -> what comes of them."""
-        steps = [first]
+    def after_first(self, features: Tensor, rois: Tensor, first: FocusingState) -> FrontOutput:
+        """As :meth:`FocusingTransformer.after_first`."""
+        states = [first]
         for _ in range(1, self.iterations):
-            steps.append(self.layer(features, steps[-1].tokens, steps[-1].rois))
+            states.append(self.layer(features, states[-1].tokens, states[-1].rois))
 
-        steps.append(self.last_layer(features, self.widen(steps[-1].tokens), steps[-1].rois))
-        stage_rois = [rois, *(step.rois for step in steps)]
-        return Focus(steps[-1].tokens, torch.stack(stage_rois, dim=1), tuple(step.points for step in steps))
+        states.append(self.last_layer(features, self.widen(states[-1].tokens), states[-1].rois))
+        all_rois = torch.stack([rois, *(state.rois for state in states)], dim=1)  # B x S x N x 4
+        return FrontOutput(states[-1].tokens, all_rois, tuple(state.points for state in states))

@@ -1,4 +1,4 @@
-"""The SparseFormer: normalise, focus, think. Composed here and nowhere else."""
+"""The SparseFormer, composed of its parts: normalisation, front, cortex."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import SparseFormerConfig
+from sparseformers.config import CortexConfig, FocusingConfig, GridConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.model.cortex import build_cortex
-from sparseformers.model.focusing import Focus, Front
-from sparseformers.model.front import build_front
+from sparseformers.model.focusing import FocusingTransformer
+from sparseformers.model.front import Front, FrontOutput
+from sparseformers.model.grid import GridFront
+from sparseformers.model.original import OriginalFocusingTransformer
 from sparseformers.model.splatting import splat
 
 SMALLEST_SIDE = 32
@@ -18,7 +20,7 @@ SMALLEST_SIDE = 32
 
 
 class SparseFormerOutput(NamedTuple):
-    """The one thing that a SparseFormer returns."""
+    """What a SparseFormer returns."""
 
     embedding: Tensor
     """B x D_out, the image embedding in the teacher's space."""
@@ -73,7 +75,7 @@ class Normalise(nn.Module):
 
 
 class SparseFormer(nn.Module):
-    """A front that turns the image into a few tokens with RoIs, and the cortex that thinks about them.
+    """A front that turns the image into a few tokens with RoIs, and the cortex transformer.
 
     Args:
         config: what it is made of.
@@ -92,7 +94,7 @@ class SparseFormer(nn.Module):
 
         Args:
             images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
-            tokens: latent tokens N, if other than configured: with an inherited front any number, best one of those that it
+            tokens: latent tokens N, if other than configured: with a grid front any number, best one of those that it
                 was trained with.
 
         Raises:
@@ -100,28 +102,32 @@ class SparseFormer(nn.Module):
                 cannot give.
         """
         check_images(images)
-        focus = self.focusing(self.normalise(images), tokens)
-        embedding, logits, final_tokens = self.cortex(focus.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, focus.rois, focus.tokens)
+        front = self.focusing(self.normalise(images), tokens)
+        embedding, logits, final_tokens = self.cortex(front.tokens)
+        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Where each look reads the image: one B x N x P x 2 per focusing iteration and one for the last sampling.
+        """Where the image is read: one B x N x P x 2 each time that it is sampled, (x, y) in [0, 1] of it, or outside of it."""
+        return self.run_front(images).points
 
-        Points are (x, y) in [0, 1] of the image, or outside of it. Runs the front only.
-
-        Args:
-            images: as for :meth:`forward`.
-        """
-        return self.focus(images).points
-
-    def focus(self, images: Tensor) -> Focus:
-        """Where it looks at images, without thinking about them: runs the front only.
-
-        Args:
-            images: as for :meth:`forward`.
-        """
+    def run_front(self, images: Tensor) -> FrontOutput:
+        """Runs the front only, on images as for :meth:`forward`."""
         check_images(images)
         return self.focusing(self.normalise(images))
+
+
+def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, cortex: CortexConfig) -> Front:
+    """The front of a SparseFormer, with starting values.
+
+    Args:
+        config: its kind and sizes.
+        cortex: what comes after it: its width, and for a grid front the form of the blocks and the prefix tokens.
+    """
+    if isinstance(config, OriginalFocusingConfig):
+        return OriginalFocusingTransformer(config, cortex.block.width)
+    if isinstance(config, GridConfig):
+        return GridFront(config, cortex)
+    return FocusingTransformer(config, cortex.block.width)
 
 
 class WithTokens(nn.Module):

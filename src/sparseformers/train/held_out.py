@@ -113,7 +113,7 @@ class HeldOut:
             evaluation_mode(student),
             inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
         ):
-            focus = student.focus(self.focus_images)
+            focus = student.run_front(self.focus_images)
         start = cells(config.tokens) if isinstance(config, GridConfig) else initial_grid(config.tokens)
         return FollowedRoIs(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.rois import regular_points
 from sparseformers.teachers import Teacher

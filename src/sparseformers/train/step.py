@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sparseformers.data import Batch, derived_seed, images_on
-from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
 from sparseformers.processes import agreed, summed

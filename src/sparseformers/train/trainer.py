@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from sparseformers.data import Batch, SampleStream, training_loader
 from sparseformers.errors import DataError, RunStopped
 from sparseformers.evaluation import Alignment
-from sparseformers.inheritance.coarse import CoarseTokens
+from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
