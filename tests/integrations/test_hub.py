@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import sparseformers
 from sparseformers.errors import ConfigError, RunError, SparseFormersError, WeightsError
 from sparseformers.inheritance import Provenance
 from sparseformers.integrations import hub
-from sparseformers.integrations.card import without_folders
+from sparseformers.integrations.card import repository_of, without_folders
 from sparseformers.saving import load_saved, save
 from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, edit, student
 from tests.model.small import small_model
@@ -116,23 +117,21 @@ def test_the_card_tells_the_hub_what_it_shows_and_searches_by(run: Run) -> None:
     assert data.base_model is None  # a local file
 
 
-@pytest.mark.parametrize(
-    ("teacher", "base", "named"),
-    [
+def test_the_teachers_name() -> None:
+    for teacher, base, named in (
         ("timm:vit_b.augreg", "timm/vit_b.augreg", "timm:vit_b.augreg"),
         ("hf:owner/vit", "owner/vit", "hf:owner/vit"),
         ("hf:/home/someone/vit", None, "hf:vit"),
         ("open_clip:ViT-B-32/openai", None, "open_clip:ViT-B-32/openai"),
         ("open_clip:/home/someone/clip.json@/home/someone/clip.pth", None, "open_clip:clip.json@clip.pth"),
         ("bundled", None, "bundled"),
-    ],
-)
-def test_the_teachers_name(teacher: str, base: str | None, named: str) -> None:
-    provenance = Provenance(**{**vars(PROVENANCE), "teacher": teacher})
+    ):
+        assert repository_of(teacher) == base
+        assert without_folders(teacher) == named
+    provenance = Provenance(**{**vars(PROVENANCE), "teacher": "hf:owner/vit"})
     card = sparseformers.SparseFormer.of(small_model(), provenance=provenance).generate_model_card(name="x")
-    assert card.data.base_model == base
-    assert without_folders(teacher) == named
-    assert f"# A SparseFormer of {named}\n" in card.text
+    assert card.data.base_model == "owner/vit"
+    assert "# A SparseFormer of hf:owner/vit\n" in card.text
 
 
 def test_figures_are_left_out_for_weights_that_they_are_not_of(
@@ -142,18 +141,13 @@ def test_figures_are_left_out_for_weights_that_they_are_not_of(
     with torch.no_grad():
         model.cortex.norm.weight.add_(0.1)
     with caplog.at_level(logging.WARNING, logger=hub.__name__):
-        model.save_pretrained(tmp_path / "changed")
+        sparseformers.load(run.path).save_pretrained(tmp_path / "changed")
+        assert not caplog.text
+        model.save_pretrained(tmp_path / "changed")  # in the place of the unchanged one
     assert "The weights have changed since they were measured" in caplog.text
     assert "No run has recorded held-out figures" in (tmp_path / "changed" / "README.md").read_text()
     assert sparseformers.load(tmp_path / "changed").figures is None
     assert model.figures is not None
-
-
-def test_saving_again_replaces_the_card(run: Run, tmp_path: Path) -> None:
-    sparseformers.load(run.path).save_pretrained(tmp_path / "saved")
-    student().save_pretrained(tmp_path / "saved")
-    assert "No run has recorded held-out figures" in (tmp_path / "saved" / "README.md").read_text()
-    assert sparseformers.load(tmp_path / "saved").figures is None
 
 
 def test_a_run_is_not_written_over(run: Run, tmp_path: Path) -> None:
@@ -168,31 +162,37 @@ def test_a_run_is_not_written_over(run: Run, tmp_path: Path) -> None:
         student().save_pretrained(tmp_path / "file")
 
 
-def test_unknown_keys(tmp_path: Path) -> None:
-    student().save_pretrained(tmp_path)
-    edit(tmp_path / "config.json", lambda content: content["resolved"]["model"]["focusing"].update(tokns=3))
-    with pytest.raises(ConfigError, match=r"config\.json' does not fit: unknown key 'focusing\.tokns'\. Did you mean 'tokens'"):
-        sparseformers.SparseFormer.from_pretrained(tmp_path)
-    student().save_pretrained(tmp_path)
-    edit(tmp_path / "config.json", lambda content: content.update(figurs={}))
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("once")
+    student().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def saved(once: Path, tmp_path: Path) -> Path:
+    """A saved model to be damaged."""
+    return Path(shutil.copytree(once, tmp_path / "saved"))
+
+
+def test_a_configuration_that_does_not_fit(saved: Path) -> None:
+    whole = (saved / "config.json").read_text()
+    for error, message, change in (
+        (ConfigError, r"unknown key 'focusing\.tokns'\. Did you mean 'tokens'", lambda model: model["focusing"].update(tokns=3)),
+        (WeightsError, r"and the weights beside it are of two models\. Fetch", lambda model: model["focusing"].update(tokens=3)),
+    ):
+        (saved / "config.json").write_text(whole)
+        edit(saved / "config.json", lambda content, change=change: change(content["resolved"]["model"]))
+        with pytest.raises(error, match=message):
+            sparseformers.SparseFormer.from_pretrained(saved)
+    edit(saved / "config.json", lambda content: content.update(figurs={}))
     with pytest.raises(ConfigError, match=r"unknown key 'figurs'\. Did you mean 'figures'\? Known keys are: settings, resolved"):
-        sparseformers.SparseFormer.from_pretrained(tmp_path)
-
-
-def test_a_configuration_of_another_model(tmp_path: Path) -> None:
-    student().save_pretrained(tmp_path)
-    edit(tmp_path / "config.json", lambda content: content["resolved"]["model"]["focusing"].update(tokens=3))
-    with pytest.raises(WeightsError, match=r"config\.json' and the weights beside it are of two models\. Fetch or save"):
-        sparseformers.SparseFormer.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"resolved": 3}'])
-def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
-    student().save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(SparseFormersError, match=r"config\.json' (cannot be read as JSON|is not a mapping)") as error:
-        sparseformers.SparseFormer.from_pretrained(tmp_path)
-    assert error.value.remedy == "Fetch or save the model again."
+        sparseformers.SparseFormer.from_pretrained(saved)
+    for content in ("{", "[]", '{"resolved": 3}'):
+        (saved / "config.json").write_text(content)
+        with pytest.raises(SparseFormersError, match=r"config\.json' (cannot be read as JSON|is not a mapping)") as caught:
+            sparseformers.SparseFormer.from_pretrained(saved)
+        assert caught.value.remedy == "Fetch or save the model again."
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:

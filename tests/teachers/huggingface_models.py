@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers as hf
 from torch import nn
 
 from tests.teachers.identity import randomise
-
-import transformers as hf  # isort: skip  # after the conftest has made torchvision importable
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 TOWER: dict[str, Any] = {**SIZES, "intermediate_size": 96}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -17,25 +16,10 @@ from torch.testing import assert_close
 from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.files import (
-    class_names_of,
-    expect_hub,
-    hub_errors,
-    licence_of,
-    read_weights,
-)
+from sparseformers.teachers.files import class_names_of, expect_hub, hub_errors, licence_of, read_weights
+from tests.released.reference import Payload
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
-
-
-class Hostile:
-    """An object whose unpickling would make a folder."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return os.mkdir, (str(self.proof),)
 
 
 def test_safetensors(tmp_path: Path) -> None:
@@ -43,45 +27,38 @@ def test_safetensors(tmp_path: Path) -> None:
     assert_close(read_weights(tmp_path / "weights.safetensors"), STATE)
 
 
-@pytest.mark.parametrize("key", [None, "model", "state_dict", "teacher", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_a_pickle_and_its_wrappings(key: str | None, prefix: str, tmp_path: Path) -> None:
-    state = {prefix + name: value for name, value in STATE.items()}
-    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "weights.pth")
-    assert_close(read_weights(tmp_path / "weights.pth"), STATE)
+def test_a_pickle_and_its_wrappings(tmp_path: Path) -> None:
+    for key in (None, "model", "state_dict", "teacher", "model_state_dict"):
+        for prefix in ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+            state = {prefix + name: value for name, value in STATE.items()}
+            torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "weights.pth")
+            assert_close(read_weights(tmp_path / "weights.pth"), STATE)
 
 
 def test_a_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
-    proof = tmp_path / "ran"
-    torch.save({"weight": STATE["weight"], "extra": Hostile(proof)}, tmp_path / "hostile.pth")
+    path = tmp_path / "hostile.pth"
+    content = {"weight": STATE["weight"], "extra": Payload(tmp_path / "ran")}
+    torch.save(content, path)
     with pytest.raises(WeightsError) as error:
-        read_weights(tmp_path / "hostile.pth")
-    assert error.value.problem == f"The file '{tmp_path / 'hostile.pth'}' holds more than tensors, and loading it could run code."
+        read_weights(path)
+    assert error.value.problem == f"The file '{path}' holds more than tensors, and loading it could run code."
     assert error.value.remedy == "Save its state_dict with torch.save, or better as .safetensors."
-    assert not proof.exists()
-
-
-def test_a_plain_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
-    proof = tmp_path / "ran"
-    (tmp_path / "hostile.pth").write_bytes(pickle.dumps({"extra": Hostile(proof)}, protocol=2))
+    path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(WeightsError, match=r"cannot be read as weights|could run code"):
-        read_weights(tmp_path / "hostile.pth")
-    assert not proof.exists()
+        read_weights(path)
+    assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-@pytest.mark.parametrize("kept", [0, 4, 60])
-def test_a_file_cut_short(name: str, kept: int, tmp_path: Path) -> None:
-    path = tmp_path / name
-    if path.suffix == ".safetensors":
-        save_file(STATE, path)
-    else:
-        torch.save(STATE, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError) as error:
-        load_teacher(f"timm:vit_tiny_patch16_224@{path}")
-    assert error.value.problem.startswith(f"The file '{path}' cannot be read as weights (")
-    assert error.value.remedy == "It may be cut short: fetch it again."
+def test_a_file_cut_short(tmp_path: Path) -> None:
+    for name, write in (("weights.safetensors", save_file), ("weights.pth", torch.save)):
+        write(STATE, tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        for kept in (0, 4, 60):
+            (tmp_path / name).write_bytes(whole[:kept])
+            with pytest.raises(WeightsError) as error:
+                read_weights(tmp_path / name)
+            assert error.value.problem.startswith(f"The file '{tmp_path / name}' cannot be read as weights (")
+            assert error.value.remedy == "It may be cut short: fetch it again."
 
 
 def test_a_file_without_a_state_dict(tmp_path: Path) -> None:
@@ -96,19 +73,17 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_teacher(f"timm:vit_tiny_patch16_224@{tmp_path / 'none.pth'}")
 
 
-@pytest.mark.parametrize(
-    ("metadata", "names"),
-    [
+def test_class_names(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    for metadata, names in (
         (None, None),
         ({"class_names": json.dumps(["cat", "dog"])}, ("cat", "dog")),
         ({"classes": "cat,dog"}, ("cat", "dog")),
         ({"labels": json.dumps([0, 1])}, ("0", "1")),
         ({"class_names": json.dumps({"cat": 0})}, None),
-    ],
-)
-def test_class_names(metadata: dict[str, str] | None, names: tuple[str, ...] | None, tmp_path: Path) -> None:
-    save_file(STATE, tmp_path / "weights.safetensors", metadata=metadata)
-    assert class_names_of(tmp_path / "weights.safetensors") == names
+    ):
+        save_file(STATE, path, metadata=metadata)
+        assert class_names_of(path) == names
     assert class_names_of(tmp_path / "weights.pth") is None
 
 

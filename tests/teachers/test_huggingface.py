@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers as hf
 from torch import nn
 from torch.testing import assert_close
 
@@ -30,22 +31,16 @@ from tests.teachers.huggingface_models import (
 )
 from tests.teachers.identity import check_identity, check_same, images_for
 
-import transformers as hf  # isort: skip  # after the adapter, which makes torchvision importable
-
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_identity(variant: str, tmp_path: Path) -> None:
-    check_identity(load_teacher(save(VARIANTS[variant](), tmp_path)))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_module_and_its_folder_are_one_teacher(variant: str, tmp_path: Path) -> None:
     network = VARIANTS[variant]()
     from_folder = load_teacher(save(network, tmp_path))
-    from_module = adapter.from_module(network, image_size=32)
+    check_identity(from_folder)
+    # A module and its folder are one teacher.
+    from_module = load_teacher(network, image_size=32)
     assert from_module.anatomy == from_folder.anatomy
-    images = images_for(from_folder)
-    normalised = from_folder.normalise(images)
+    normalised = from_folder.normalise(images_for(from_folder))
     assert_close(from_module.embed(normalised).embedding, from_folder.embed(normalised).embedding)
 
 
@@ -89,8 +84,8 @@ def test_a_new_student_is_transformers_own_model_at_a_lower_resolution(variant: 
     assert float((ours.embedding - teacher(images).embedding).abs().max()) > 1e-2  # it is not the teacher at its own
 
 
-def said(teacher: Teacher, network: nn.Module) -> tuple[Any, Any]:
-    """What the teacher and the whole model of transformers say of the same images."""
+def outputs_of(teacher: Teacher, network: nn.Module) -> tuple[Any, Any]:
+    """The outputs of the teacher and of the whole model of transformers for the same images."""
     images = images_for(teacher)
     return teacher(images), network(pixel_values=teacher.normalise(images))
 
@@ -98,35 +93,32 @@ def said(teacher: Teacher, network: nn.Module) -> tuple[Any, Any]:
 def test_the_embedding_and_logits_of_a_vit(tmp_path: Path) -> None:
     network = vit(kind="ViTForImageClassification", num_labels=5, id2label=dict(enumerate("abcde")))
     teacher = load_teacher(save(network, tmp_path))
-    ours, theirs = said(teacher, network)
+    ours, theirs = outputs_of(teacher, network)
     assert_close(ours.logits, theirs.logits)
     assert teacher.identity.class_names == tuple("abcde")
     assert teacher.identity.source == str(tmp_path)
 
 
 @pytest.mark.parametrize("build", [dinov2, dinov2_with_registers, siglip_vision, clip_vision])
-def test_the_embedding_is_the_pooled_output(build: Any, tmp_path: Path) -> None:
+def test_the_embedding_is_the_pooled_output(build: Any) -> None:
     network = build()
-    ours, theirs = said(load_teacher(save(network, tmp_path)), network)
+    ours, theirs = outputs_of(load_teacher(network, image_size=32), network)
     assert_close(ours.embedding, theirs.pooler_output)
     assert ours.logits is None
 
 
 def test_the_embedding_of_clip_is_its_projected_one(tmp_path: Path) -> None:
     network = clip_vision(kind="CLIPVisionModelWithProjection")
-    teacher = load_teacher(save(network, tmp_path))
-    ours, theirs = said(teacher, network)
+    teacher = load_teacher(save(network, tmp_path / "tower"))
+    ours, theirs = outputs_of(teacher, network)
     assert teacher.anatomy.projection == 24
     assert_close(ours.embedding, theirs.image_embeds)
-
-
-def test_the_projection_of_a_whole_clip(tmp_path: Path) -> None:
-    network = clip()
-    teacher = load_teacher(save(network, tmp_path))
+    whole = clip()
+    teacher = load_teacher(save(whole, tmp_path / "whole"))
     images = images_for(teacher)
-    features = network.vision_model(pixel_values=teacher.normalise(images)).pooler_output
+    features = whole.vision_model(pixel_values=teacher.normalise(images)).pooler_output
     assert teacher.anatomy.projection == 16
-    assert_close(teacher(images).embedding, network.visual_projection(features))
+    assert_close(teacher(images).embedding, whole.visual_projection(features))
 
 
 def test_a_classifier_that_is_not_inherited_is_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,17 +129,14 @@ def test_a_classifier_that_is_not_inherited_is_mentioned(tmp_path: Path, caplog:
     assert f"The classifier of '{name}' is not inherited: it takes more than the image embedding." in caplog.text
 
 
-@pytest.mark.parametrize("build", [vit, dinov2, dinov2_with_registers, clip_vision, siglip_vision])
-def test_image_size_resamples_positions(build: Any, tmp_path: Path) -> None:
-    teacher = load_teacher(save(build(), tmp_path), image_size=48)
+@pytest.mark.parametrize("build", FIVE.values())
+def test_image_size_resamples_positions(build: Any) -> None:
+    teacher = load_teacher(build(), image_size=48)
     assert teacher.preprocessing.size == (48, 48)
     assert teacher.patch_tokens == 36
     check_identity(teacher)
-
-
-def test_an_image_size_below_one_patch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="image size of 7 does not hold a single patch of 8 x 8 pixels"):
-        load_teacher(save(vit(), tmp_path), image_size=7)
+        load_teacher(build(), image_size=7)
 
 
 CROPPED = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "resample": 3}

@@ -1,4 +1,4 @@
-"""What Hugging Face's vision towers are refused for: types, damaged folders, hubs out of reach, old versions."""
+"""Why vision towers of Hugging Face are refused: their type, a damaged folder, a hub out of reach."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers import huggingface as adapter
 from sparseformers.teachers import load_teacher
-from tests.teachers.huggingface_models import (
-    save,
-    siglip_vision,
-    vit,
-)
+from tests.teachers.huggingface_models import save, siglip_vision, vit
 
 
-@pytest.mark.parametrize(
-    ("model_type", "reason"),
-    [
+def test_refused_types(tmp_path: Path) -> None:
+    for model_type, reason in (
         ("swin", "it is windowed"),
         ("beit", "its attention has relative positions"),
         ("dinov3_vit", "it uses rotary positions"),
         ("deit", "it has a distillation token"),
         ("resnet", "its type 'resnet' is none of vit, dinov2, dinov2_with_registers, clip or siglip"),
         ("made_up", "its type 'made_up' is none of vit"),
-    ],
-)
-def test_refused_types(model_type: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(TeacherError) as error:
-        load_teacher(f"hf:{tmp_path}")
-    assert f"'hf:{tmp_path}' cannot be inherited from yet: {reason}" in error.value.problem
-    assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        with pytest.raises(TeacherError) as error:
+            load_teacher(f"hf:{tmp_path}")
+        assert f"'hf:{tmp_path}' cannot be inherited from yet: {reason}" in error.value.problem
+        assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
 
 
 def test_refused_modules() -> None:
@@ -47,8 +41,6 @@ def test_refused_modules() -> None:
 
 
 def test_a_missing_weight_is_an_error(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     name = save(vit(), tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     kept = {key: value for key, value in state.items() if "layernorm_before" not in key}

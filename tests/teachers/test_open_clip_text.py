@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,6 @@ from sparseformers.teachers import open_clip_text as adapter
 from sparseformers.teachers.registry import load_text_tower, named_templates
 from tests.teachers.identity import check_identity, images_for
 from tests.tiny_clip import PREPROCESSING, SIDE, build_clip, clip_config, write_clip
-
-import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
 
 TEXTS = ["a photo of a sea horse.", "an ant", "the quick brown fox jumps over the lazy dog and then over the whole farm again"]
 """The last one is longer than the context."""
@@ -47,10 +46,9 @@ def test_a_configuration_file__in_the_form_of_open_clips_own(tmp_path: Path) -> 
     assert teacher.patch_tokens == 4
 
 
-@pytest.mark.parametrize(
-    ("content", "problem", "remedy"),
-    [
-        (None, "There is no configuration file", "Check the path between 'open_clip:' and the '@'."),
+def test_configuration_files_that_are_refused(tmp_path: Path) -> None:
+    name = write_clip(tmp_path)
+    for content, problem, remedy in (
         ("{", "is not JSON (", "Write it again, or fetch it again."),
         ("[]", "is no configuration of an OpenCLIP model: it lacks all keys.", "Give an open_clip_config.json"),
         ('{"embed_dim": 8}', "is no configuration of an OpenCLIP model: it lacks vision_cfg, text_cfg.", "Give an open_clip"),
@@ -59,15 +57,13 @@ def test_a_configuration_file__in_the_form_of_open_clips_own(tmp_path: Path) -> 
             "OpenCLIP cannot build a model by the configuration",
             "Compare it with OpenCLIP's own model_configs.",
         ),
-    ],
-)
-def test_configuration_files_that_will_not_do(tmp_path: Path, content: str | None, problem: str, remedy: str) -> None:
-    name = write_clip(tmp_path)
-    (tmp_path / "clip.json").unlink() if content is None else (tmp_path / "clip.json").write_text(content)
-    with pytest.raises(TeacherError) as error:
-        load_teacher(name)
-    assert problem in error.value.problem
-    assert error.value.remedy.startswith(remedy)
+        (None, "There is no configuration file", "Check the path between 'open_clip:' and the '@'."),
+    ):
+        (tmp_path / "clip.json").unlink() if content is None else (tmp_path / "clip.json").write_text(content)
+        with pytest.raises(TeacherError) as error:
+            load_teacher(name)
+        assert problem in error.value.problem
+        assert error.value.remedy.startswith(remedy)
 
 
 def test_a_configuration_file__needs_a_file_of_weights(tmp_path: Path) -> None:
@@ -123,12 +119,12 @@ def test_the_text_tower__of_a_name_with_a_tag(tmp_path: Path, monkeypatch: pytes
     assert_close(load_text_tower("open_clip:ViT-S-32-alt/some_tag")(TEXTS), load_text_tower(name)(TEXTS))
 
 
-@pytest.mark.parametrize("teacher", ["timm:vit_tiny_patch16_224", "hf:owner/name", "bundled", "a module passed in"])
-def test_teachers_without_a_text_tower(teacher: str) -> None:
-    with pytest.raises(TeacherError) as error:
-        load_text_tower(teacher)
-    assert error.value.problem == f"The teacher '{teacher}' has no text tower that could be asked for words."
-    assert "open_clip:ARCH/TAG" in error.value.remedy
+def test_teachers_without_a_text_tower() -> None:
+    for teacher in ("timm:vit_tiny_patch16_224", "hf:owner/name", "bundled", "a module passed in"):
+        with pytest.raises(TeacherError) as error:
+            load_text_tower(teacher)
+        assert error.value.problem == f"The teacher '{teacher}' has no text tower that could be asked for words."
+        assert "open_clip:ARCH/TAG" in error.value.remedy
 
 
 def test_a_file_with_other_weights(tmp_path: Path) -> None:

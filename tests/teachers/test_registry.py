@@ -27,27 +27,18 @@ def test_a_teacher_is_returned_as_it_is() -> None:
     assert load_teacher(teacher) is teacher
 
 
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
+def test_what_names_no_teacher() -> None:
+    for name, remedy in (
         ("tim:vit_tiny_patch16_224", f"Did you mean 'timm'? {FORMS}"),
         ("openclip:ViT-B-32/openai", f"Did you mean 'open_clip'? {FORMS}"),
         ("vit_tiny_patch16_224", f"Did you mean 'timm:vit_tiny_patch16_224'? {FORMS}"),
         ("bundle", f"Did you mean 'bundled'? {FORMS}"),
-        ("timm", FORMS),
-        ("timm:", FORMS),
-        ("hf:", FORMS),
-        ("timm:vit_tiny_patch16_224@", FORMS),
-        ("open_clip:ViT-B-32@", FORMS),
-        ("bundled:224", FORMS),
-        ("", FORMS),
-    ],
-)
-def test_what_names_no_teacher(name: str, remedy: str) -> None:
-    with pytest.raises(TeacherError) as error:
-        load_teacher(name)
-    assert error.value.problem == f"'{name}' names no teacher."
-    assert error.value.remedy == remedy
+        *((name, FORMS) for name in ("timm", "timm:", "hf:", "timm:vit_tiny@", "open_clip:ViT-B-32@", "bundled:224", "")),
+    ):
+        with pytest.raises(TeacherError) as error:
+            load_teacher(name)
+        assert error.value.problem == f"'{name}' names no teacher."
+        assert error.value.remedy == remedy
 
 
 @pytest.mark.parametrize(

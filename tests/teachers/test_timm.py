@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from timm.layers import GluMlp, RmsNorm, SwiGLU, SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,11 +21,6 @@ from sparseformers.errors import ConfigError, TeacherError, WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import timm as adapter
 from tests.teachers.identity import check_identity, images_for, randomise
-
-import timm  # isort: skip  # after the adapter, which makes torchvision importable
-from timm.layers import GluMlp, RmsNorm, SwiGLU, SwiGLUPacked  # isort: skip
-from timm.models.deit import VisionTransformerDistilled  # isort: skip
-from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer  # isort: skip
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 5}
 
@@ -61,17 +60,13 @@ def tiny(**options: Any) -> VisionTransformer:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_identity(variant: str) -> None:
-    check_identity(adapter.from_module(tiny(**VARIANTS[variant])))
-
-
-@pytest.mark.parametrize("variant", ["class token", "registers", "average pooling", "attention pooling"])
-def test_the_teacher_says_what_the_module_says(variant: str) -> None:
     network = tiny(**VARIANTS[variant])
     teacher = adapter.from_module(network)
+    check_identity(teacher)
+    # The teacher embeds as the module does.
     images = images_for(teacher)
-    said = teacher(images)
-    own = network(teacher.normalise(images))
-    assert_close(own, said.embedding if said.logits is None else said.logits)
+    output = teacher(images)
+    assert_close(network(teacher.normalise(images)), output.embedding if output.logits is None else output.logits)
 
 
 def test_identity_of_a_clip() -> None:
@@ -111,17 +106,11 @@ def test_image_size_resamples_positions(options: dict[str, Any]) -> None:
     check_identity(teacher)
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_sizes_and_crops_that_are_refused() -> None:
     with pytest.raises(ValueError, match=r"images of \(32, 32\), not \(40, 32\)"):
         load_teacher(tiny())(torch.zeros(1, 3, 40, 32))
-
-
-def test_an_image_size_below_one_patch_is_refused() -> None:
     with pytest.raises(TeacherError, match=r"image size of 7 does not hold a single patch of 8 x 8 pixels. Use a multiple of 8"):
         load_teacher(tiny(), image_size=7)
-
-
-def test_crop() -> None:
     assert load_teacher(tiny(), crop=0.5).preprocessing.crop == 0.5
     assert load_teacher(tiny()).preprocessing.crop == 0.875
     with pytest.raises(ConfigError, match=r"crop must be a share in \(0, 1\], not 0"):
@@ -166,33 +155,27 @@ def test_refused_modules(case: str) -> None:
     assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
+def test_refused_names_are_refused_before_anything_is_fetched() -> None:
+    for name, reason in (
         ("swin_tiny_patch4_window7_224", "its SwinTransformer is windowed"),
         ("eva02_tiny_patch14_224", "it uses rotary positions"),
         ("vit_tiny_r_s16_p8_224", "it is a hybrid with a convolutional backbone"),
         ("deit_tiny_distilled_patch16_224", "it has a distillation token"),
         ("resnet18", "its ResNet is windowed, convolutional"),
-    ],
-)
-def test_refused_names_are_refused_before_anything_is_fetched(name: str, reason: str) -> None:
-    with pytest.raises(TeacherError, match=f"'timm:{name}' cannot be inherited from yet: {reason}"):
-        load_teacher(f"timm:{name}")
+    ):
+        with pytest.raises(TeacherError, match=f"'timm:{name}' cannot be inherited from yet: {reason}"):
+            load_teacher(f"timm:{name}")
 
 
-@pytest.mark.parametrize(
-    ("name", "suggestion"),
-    [
+def test_unknown_names() -> None:
+    for name, suggestion in (
         ("vit_tinny_patch16_224", "Did you mean 'vit_tiny_patch16_224'"),
         ("vit_tiny_patch16_224.augreg_in21", "Did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
         ("qqqqqqqq", "list_pretrained"),
-    ],
-)
-def test_unknown_names(name: str, suggestion: str) -> None:
-    with pytest.raises(TeacherError, match=r"timm has no (model|weights) of the name") as error:
-        load_teacher(f"timm:{name}")
-    assert suggestion in error.value.remedy
+    ):
+        with pytest.raises(TeacherError, match=r"timm has no (model|weights) of the name") as error:
+            load_teacher(f"timm:{name}")
+        assert suggestion in error.value.remedy
 
 
 def test_an_architecture_without_weights() -> None:
@@ -249,10 +232,6 @@ def test_from_file_reads_classes_and_size_off_the_weights(saved: Path) -> None:
     assert teacher.identity.licence is None
     assert all(value.dtype == torch.float32 for value in teacher.cortex_state().values())
     assert load_teacher(f"timm:vit_tiny_patch16_224@{saved}", image_size=96).preprocessing.size == (96, 96)
-
-
-def test_from_file_gives_the_networks_own_logits(saved: Path) -> None:
-    teacher = load_teacher(f"timm:vit_tiny_patch16_224@{saved}")
     network = randomise(timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=64)).half().float()
     images = images_for(teacher)
     assert_close(teacher(images).logits, network(teacher.normalise(images)))
@@ -269,8 +248,6 @@ def test_weights_that_do_not_fit_are_listed_ten_at_most(saved: Path) -> None:
 
 
 def test_missing_and_unexpected_weights_are_listed(saved: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     state = load_file(saved)
     removed = sorted(name for name in state if name.startswith("blocks.1."))
     kept = {name: value for name, value in state.items() if name not in removed}
