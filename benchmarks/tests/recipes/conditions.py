@@ -1,12 +1,13 @@
-"""A bench that is done in seconds: the tiny teacher, three classes of generated photographs, trainings of two steps."""
+"""A comparison that is done in seconds: the tiny teacher, three classes of generated photographs, trainings of two steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.recipes import ComparisonConfig
+from benchmarks.recipes import ComparisonConfig, Findings
 from tests.tiny import SIDE, write_images, write_teacher
 
+Finished = tuple[ComparisonConfig, Findings]
 CLASSES = ("apple", "bird", "cup")
 TRAIN, TEST = 5, 4
 """Images of each class."""
@@ -31,13 +32,13 @@ def write_classes(folder: Path) -> Path:
 
 
 def tiny_comparison(folder: Path, *, classes: int = len(CLASSES), **changes: object) -> ComparisonConfig:
-    """A bench in ``folder``, whose teacher has an output for each of the classes."""
+    """A comparison in ``folder``, whose teacher has an output for each of the classes."""
     images = write_classes(folder / "images") if not (folder / "images").is_dir() else folder / "images"
     options = {
         "teacher": write_teacher(folder / "teacher.safetensors", classes=classes),
         "data": (images / "train",),
         "eval_data": images,
-        "out": folder / "bench",
+        "out": folder / "comparison",
         "budget": "8-samples",
         "image_size": SIDE,
         "tokens": 4,

@@ -1,4 +1,4 @@
-"""Whole benches on the CPU with a tiny teacher and generated photographs."""
+"""Whole comparisons on the CPU with a tiny teacher and generated photographs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.recipes import Comparison, ComparisonConfig, Findings, open_comparison, recipe_rows, run_rows
 from benchmarks.recipes.measure import Judge
-from benchmarks.tests.recipes.conditions import CLASSES, TEST, TINY, TRAIN, tiny_comparison
+from benchmarks.tests.recipes.conditions import CLASSES, TEST, TINY, TRAIN, Finished, tiny_comparison
 from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import DataError, NonFiniteLossError, RunError
@@ -39,23 +39,7 @@ def never(*_arguments: object, **_options: object) -> None:
     raise AssertionError("it was done again")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[ComparisonConfig, Findings]:
-    """A bench of one row and two seeds; tests read it only."""
-    config = tiny_comparison(tmp_path_factory.mktemp("bench"))
-    return config, run(config, baselines=True)
-
-
-@pytest.fixture
-def copied(finished: tuple[ComparisonConfig, Findings], tmp_path: Path) -> Callable[..., ComparisonConfig]:
-    """A copy of the finished bench that may be changed, asked for with other options."""
-    config, _ = finished
-    shutil.copytree(config.out, tmp_path / "bench")
-    kept = {name: value for name, value in vars(config).items() if name != "out"}
-    return lambda **changes: ComparisonConfig(**(kept | {"out": tmp_path / "bench"} | changes))
-
-
-def test_run__writes_a_run_for_each_row_and_seed(finished: tuple[ComparisonConfig, Findings]) -> None:
+def test_run__writes_a_run_for_each_row_and_seed(finished: Finished) -> None:
     out = finished[0].out
     assert {path.name for path in out.iterdir()} == {
         *("bench.json", "baselines.json", "report.json", "teacher.safetensors", "paper"),
@@ -69,7 +53,7 @@ def test_run__writes_a_run_for_each_row_and_seed(finished: tuple[ComparisonConfi
         assert json.loads((folder.path / "bench.json").read_text())["seed"] == seed
 
 
-def test_run__means_and_spreads_are_those_of_the_seeds(finished: tuple[ComparisonConfig, Findings]) -> None:
+def test_run__means_and_spreads_are_those_of_the_seeds(finished: Finished) -> None:
     config, report = finished
     (row,) = report.rows
     kept = [json.loads((config.out / "paper" / f"seed-{seed}" / "bench.json").read_text()) for seed in (0, 1)]
@@ -85,7 +69,7 @@ def test_run__means_and_spreads_are_those_of_the_seeds(finished: tuple[Compariso
     assert written(config) == json.loads(json.dumps(report.to_dict()))
 
 
-def test_run__judges_as_evaluate_does(finished: tuple[ComparisonConfig, Findings], capsys: pytest.CaptureFixture[str]) -> None:
+def test_run__judges_as_evaluate_does(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     config, report = finished
     measured = report.rows[0].runs[1].measurement.evaluation
     folder = str(config.out / "paper" / "seed-1")
@@ -99,7 +83,7 @@ def test_run__judges_as_evaluate_does(finished: tuple[ComparisonConfig, Findings
     assert measured.knn_student is None  # only the teacher makes an index
 
 
-def test_run__the_curve_is_that_of_the_training(finished: tuple[ComparisonConfig, Findings]) -> None:
+def test_run__the_curve_is_that_of_the_training(finished: Finished) -> None:
     config, report = finished
     run = report.rows[0].runs[0]
     assert [point.samples for point in run.curve] == [0, 4, 8]
@@ -107,7 +91,7 @@ def test_run__the_curve_is_that_of_the_training(finished: tuple[ComparisonConfig
     assert [point.centred_cosine for point in run.curve] == [entry["centred_cosine"] for entry in logged]
 
 
-def test_run__teacher_and_baselines_need_no_training(finished: tuple[ComparisonConfig, Findings]) -> None:
+def test_run__teacher_and_baselines_need_no_training(finished: Finished) -> None:
     _, report = finished
     itself: Evaluation = report.teacher.evaluation
     assert itself.alignment.centred_cosine == pytest.approx(1)
@@ -150,7 +134,7 @@ def test_run__trains_only_what_is_new(
     report = run(copied(seeds=1), SLOWER)
     assert trained == ["slower/seed-0"]
     assert [[measured.seed for measured in row.runs] for row in report.rows] == [[0], [0]]
-    assert RunFolder(tmp_path / "bench" / "slower" / "seed-0").settings().optimisation.lr == 1e-4
+    assert RunFolder(tmp_path / "comparison" / "slower" / "seed-0").settings().optimisation.lr == 1e-4
 
 
 def test_run__measures_a_training_that_was_stopped_before_that(
@@ -164,8 +148,10 @@ def test_run__measures_a_training_that_was_stopped_before_that(
     assert written(config) == before
 
 
-def test_run__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_comparison(tmp_path, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))  # after every step
+def test_run__a_training_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_comparison(tmp_path, classes=0, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))
     original = TrainingStep.__call__
 
     def stop_at_the_second_batch(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
@@ -178,9 +164,13 @@ def test_run__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: p
         run(config)
     monkeypatch.undo()
     monkeypatch.setattr(MODULE, "bootstrap", never)
-    (measured,) = run(config).rows[0].runs
+    (row,) = run(config).rows
+    (measured,) = row.runs
     assert measured.samples == 8
     assert [point.samples for point in measured.curve] == [0, 4, 8]
+    assert row.figures is not None
+    assert row.figures.top1 is None  # the teacher has no classifier
+    assert row.figures.knn_drop_in is not None
 
 
 def test_run__other_settings_are_refused_before_any_training(
@@ -201,7 +191,7 @@ def test_run__settings_without_effect_may_differ(
     assert len(run(copied(overrides=(*TINY, "checkpoint_every=3m"))).rows[0].runs) == 2
 
 
-def test_open_bench__another_teacher_or_other_images_are_refused(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
+def test_open_comparison__another_teacher_or_other_images_are_refused(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds a bench of something else.*teacher_fingerprint") as caught:
         open_comparison(copied(teacher=write_teacher(tmp_path / "other.safetensors", classes=4)))
     assert "Choose another --out" in caught.value.remedy
@@ -209,14 +199,14 @@ def test_open_bench__another_teacher_or_other_images_are_refused(copied: Callabl
         open_comparison(copied(image_size=48))
 
 
-def test_open_bench__keeps_the_precision_of_its_beginning(copied: Callable[..., ComparisonConfig]) -> None:
+def test_open_comparison__keeps_the_precision_of_its_beginning(copied: Callable[..., ComparisonConfig]) -> None:
     config = copied(overrides=tuple("precision=auto" if pair.startswith("precision") else pair for pair in TINY))
     assert open_comparison(config).conditions.precision == "fp32"
     with pytest.raises(RunError, match="precision fp32 there, bf16 asked"):
         open_comparison(copied(overrides=(*TINY, "precision=bf16")))
 
 
-def test_open_bench__a_folder_in_use(tmp_path: Path) -> None:
+def test_open_comparison__a_folder_in_use(tmp_path: Path) -> None:
     config = tiny_comparison(tmp_path)
     write_images(config.out, 1)
     with pytest.raises(RunError, match="is in use, and not by a bench") as caught:
@@ -236,7 +226,7 @@ def test_open_bench__a_folder_in_use(tmp_path: Path) -> None:
         open_comparison(config)
 
 
-def test_open_bench__images_that_cannot_be_judged_on(tmp_path: Path) -> None:
+def test_open_comparison__images_that_cannot_be_judged_on(tmp_path: Path) -> None:
     config = tiny_comparison(tmp_path)
     for eval_data in (config.eval_data / "test", config.eval_data / "test" / "apple"):
         with pytest.raises(DataError, match="has no labelled test part") as caught:
@@ -247,13 +237,6 @@ def test_open_bench__images_that_cannot_be_judged_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         open_comparison(tiny_comparison(tmp_path, data=(tmp_path / "nowhere",)))
     assert not config.out.exists()
-
-
-def test_run__a_teacher_without_a_classifier(tmp_path: Path) -> None:
-    report = run(tiny_comparison(tmp_path, classes=0, seeds=1))
-    assert report.rows[0].figures is not None
-    assert report.rows[0].figures.top1 is None
-    assert report.rows[0].figures.knn_drop_in is not None
 
 
 def test_run__a_loss_that_is_not_finite_is_noted_and_the_others_go_on(
