@@ -148,9 +148,7 @@ def test_run__measures_a_training_that_was_stopped_before_that(
     assert written(config) == before
 
 
-def test_run__a_training_that_was_stopped_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run__a_training_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_comparison(tmp_path, classes=0, seeds=1, overrides=(*TINY, "checkpoint_every=1steps"))
     original = TrainingStep.__call__
 
@@ -191,7 +189,7 @@ def test_run__settings_without_effect_may_differ(
     assert len(run(copied(overrides=(*TINY, "checkpoint_every=3m"))).rows[0].runs) == 2
 
 
-def test_open_comparison__another_teacher_or_other_images_are_refused(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
+def test_open_comparison__refuses_another_teacher_or_images(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds a bench of something else.*teacher_fingerprint") as caught:
         open_comparison(copied(teacher=write_teacher(tmp_path / "other.safetensors", classes=4)))
     assert "Choose another --out" in caught.value.remedy
