@@ -1,4 +1,4 @@
-"""The folder of a bench: what lies where, under which conditions it was made, and what is finished in it."""
+"""The folder of a comparison: its files, the conditions it was made under, and what is finished in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.recipes.measure import Measurement
 from sparseformers.errors import ConfigError, RunError
@@ -15,11 +15,12 @@ from sparseformers.inheritance import Shares
 from sparseformers.modes import Precision
 from sparseformers.settings import Mark, from_dict, to_dict
 from sparseformers.train import BootstrapConfig, RunFolder
+from sparseformers.work_folder import InFolder, WorkFolder, differences
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What all figures of a bench hold for; written down, so that it stays so when the bench goes on later."""
+    """The conditions that all figures hold for; written down, so that it stays so when the comparison goes on later."""
 
     teacher: str
     teacher_fingerprint: str
@@ -47,7 +48,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class RunMeasurement:
-    """What came of one training."""
+    """The student of one training at its end, on the test images, and its curve of held-out measurements."""
 
     seed: int
     measurement: Measurement
@@ -58,102 +59,65 @@ class RunMeasurement:
 
 
 @dataclass(frozen=True)
-class ComparisonFolder:
-    """The files of one bench."""
+class ComparisonFolder(WorkFolder):
+    """The files of one comparison; the training of ROW with the seed K is the run ROW/seed-K in it."""
 
-    path: Path
+    KIND: ClassVar[str] = "comparison of recipes"
+    MANIFEST: ClassVar[str] = "bench.json"
 
-    @property
-    def conditions(self) -> Path:
-        """What all figures hold for."""
-        return self.path / "bench.json"
-
-    @property
-    def teacher(self) -> Path:
-        """The teacher's answers to the images that are judged on."""
-        return self.path / "teacher.safetensors"
-
-    @property
-    def baselines(self) -> Path:
-        """Measurements of what needs no training, by name."""
-        return self.path / "baselines.json"
-
-    @property
-    def report(self) -> Path:
-        """All figures, those of the newest table."""
-        return self.path / "report.json"
+    teacher = InFolder("teacher.safetensors")
+    """The teacher's answers to the images that are judged on."""
+    baselines = InFolder("baselines.json")
+    """Measurements of what needs no training, by name."""
+    report = InFolder("report.json")
+    """All figures, those of the newest table."""
 
     def run(self, row: str, seed: int) -> RunFolder:
         """The training of a row."""
         return RunFolder(self.path / row / f"seed-{seed}")
 
     def measured(self, row: str, seed: int) -> Path:
-        """What was measured of it."""
+        """The measurements of that training."""
         return self.run(row, seed).path / "bench.json"
 
-    def refuse_others(self) -> None:
-        """Raises RunError if there is something at the folder that is no bench, before anything is loaded or written."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"The output '{self.path}' is a file.", "Give a folder to --out.")
-        if self.path.is_dir() and any(self.path.iterdir()) and not self.conditions.is_file():
-            raise RunError(f"The folder '{self.path}' is in use, and not by a bench.", "Choose another --out.")
-
     def read_conditions(self) -> Conditions | None:
-        """The conditions of what is in the folder; None for a new one.
-
-        Raises:
-            RunError: if they cannot be read.
-        """
-        if not self.conditions.is_file():
-            return None
-        return _read(self.conditions, Conditions)
+        """The conditions of what is in the folder, None for a new one; raises RunError if they cannot be read."""
+        return self._read(self.manifest, Conditions) if self.is_begun else None
 
     def keep_conditions(self, conditions: Conditions) -> None:
-        """Writes the conditions down, or holds them against those that are there.
-
-        Raises:
-            RunError: if these are others, or the folder cannot be written to.
-        """
+        """Writes the conditions down, or raises RunError if others are there or the folder cannot be written to."""
         kept = self.read_conditions()
         if kept is None:
-            try:
-                write_json(self.conditions, to_dict(conditions))
-            except OSError as error:
-                raise RunError(f"The folder '{self.path}' cannot be made ({error.strerror}).", "Choose another --out.") from None
-            return
-        if changes := differences(to_dict(kept), to_dict(conditions)):
-            raise RunError(f"The folder '{self.path}' holds a bench of something else ({changes}).", "Choose another --out.")
+            with self.writing():
+                self.write_manifest(to_dict(conditions))
+        elif changes := differences(to_dict(kept), to_dict(conditions)):
+            told = "; ".join(changes)
+            raise RunError(f"The folder '{self.path}' holds a comparison of something else: {told}.", "Choose another --out.")
 
     def is_finished(self, row: str, settings: BootstrapConfig) -> bool:
-        """Whether this training is there and at its end.
-
-        Raises:
-            RunError: if there is one with other settings, or something that is none.
-        """
+        """Whether this training is at its end; raises RunError if there is one with other settings, or something that is none."""
         run = self.run(row, settings.optimisation.seed)
-        if not run.config.is_file():
-            RunFolder.refuse(run.path, overwrite=False)
+        run.require_ours()
+        if not run.is_begun:
             return False
         there, asked = run.settings().flat(), settings.flat()
         for name in BootstrapConfig.marked(Mark.WITHOUT_EFFECT):
             there.pop(name), asked.pop(name)
-        if changes := differences(there, asked):
+        if changes := differences(json.loads(json.dumps(there)), asked):
             raise RunError(
-                f"The training '{run.path}' has other settings than are asked for ({changes}).",
+                f"The training '{run.path}' has other settings than are asked for: {'; '.join(changes)}.",
                 f"Choose another --out, ask for those settings, or remove the folder '{self.path / row}' to train it anew.",
             )
         return run.is_finished
 
     def read_measured(self, row: str, seed: int) -> RunMeasurement | None:
-        """What was measured of a training; None if nothing was."""
+        """The measurements of a training, None if there are none yet."""
         path = self.measured(row, seed)
-        return _read(path, RunMeasurement) if path.is_file() else None
+        return self._read(path, RunMeasurement) if path.is_file() else None
 
     def read_baselines(self) -> dict[str, Measurement]:
-        """What was measured of networks that need no training."""
-        if not self.baselines.is_file():
-            return {}
-        content = _load(self.baselines)
+        """The measurements of networks that need no training."""
+        content = self.read_json(self.baselines) if self.baselines.is_file() else {}
         return {name: from_dict(Measurement, values, where=f"'{self.baselines}'") for name, values in content.items()}
 
     def keep_baseline(self, name: str, measurement: Measurement) -> None:
@@ -161,25 +125,10 @@ class ComparisonFolder:
         kept = {name: to_dict(value) for name, value in self.read_baselines().items()}
         write_json(self.baselines, kept | {name: to_dict(measurement)})
 
-
-def differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    """The entries that differ, as a phrase; empty if none do."""
-    names = [name for name in asked if there.get(name) != asked[name]]
-    return "; ".join(f"{name} {there.get(name)} there, {asked[name]} asked" for name in names)
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        return from_dict(kind, _load(path), where=f"content of '{path}'")
-    except ConfigError as error:
-        raise RunError(
-            f"The file '{path}' is not what a bench writes: {error.problem}", "Remove it, or choose another --out."
-        ) from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"The file '{path}' cannot be read ({error}).", "Remove it, or choose another --out.") from None
-    return dict(content)
+    def _read(self, path: Path, kind: type) -> Any:
+        try:
+            return from_dict(kind, self.read_json(path), where=f"content of '{path}'")
+        except ConfigError as error:
+            raise RunError(
+                f"The file '{path}' is not of a comparison: {error.problem}", "Remove it, or choose another --out."
+            ) from None

@@ -58,7 +58,7 @@ def open_comparison(config: ComparisonConfig, console: Console | None = None) ->
     if state.num_processes > 1:
         raise ConfigError(f"A comparison runs in one process, not in {state.num_processes}.", "Start it without torchrun.")
     folder, base = ComparisonFolder(config.out), config.base()
-    folder.refuse_others()
+    folder.require_ours()
     kept = folder.read_conditions()
     check_sources([str(each) for each in config.data])
     images = EvaluationImages.of(config.eval_data)
@@ -98,9 +98,14 @@ def run_rows(comparison: Comparison, rows: Sequence[Recipe], *, baselines: bool)
         baselines: whether to measure what a student has to beat without training, too.
 
     Raises:
-        RunError: before any training, if one is there with other settings.
+        RunError: before any training, if one is there with other settings, or another process works in the folder.
         SparseFormersError: one of its kinds, if a training cannot be made; one whose loss is not finite is only noted.
     """
+    with comparison.folder.held():
+        return _run_rows(comparison, rows, baselines=baselines)
+
+
+def _run_rows(comparison: Comparison, rows: Sequence[Recipe], *, baselines: bool) -> Findings:
     config, folder = comparison.config, comparison.folder
     trainings = [(row, comparison.settings(row, seed)) for row in rows for seed in range(config.seeds)]
     finished = {(row.name, settings.optimisation.seed): folder.is_finished(row.name, settings) for row, settings in trainings}

@@ -175,7 +175,7 @@ def test_run__other_settings_are_refused_before_any_training(
     copied: Callable[..., ComparisonConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MODULE, "bootstrap", never)
-    with pytest.raises(RunError, match=r"has other settings than are asked for \(samples 8 there, 16 asked\)") as caught:
+    with pytest.raises(RunError, match=r"has other settings than are asked for: samples \(8 then, 16 now\)") as caught:
         run(copied(budget="16-samples"))
     assert "Choose another --out" in caught.value.remedy
     with pytest.raises(RunError, match="batch_size 4 there, 2 asked"):
@@ -190,24 +190,24 @@ def test_run__settings_without_effect_may_differ(
 
 
 def test_open_comparison__refuses_another_teacher_or_images(copied: Callable[..., ComparisonConfig], tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds a bench of something else.*teacher_fingerprint") as caught:
+    with pytest.raises(RunError, match=r"holds a comparison of something else.*teacher_fingerprint") as caught:
         open_comparison(copied(teacher=write_teacher(tmp_path / "other.safetensors", classes=4)))
     assert "Choose another --out" in caught.value.remedy
-    with pytest.raises(RunError, match=r"holds a bench of something else.*image_size"):
+    with pytest.raises(RunError, match=r"holds a comparison of something else.*image_size"):
         open_comparison(copied(image_size=48))
 
 
 def test_open_comparison__keeps_the_precision_of_its_beginning(copied: Callable[..., ComparisonConfig]) -> None:
     config = copied(overrides=tuple("precision=auto" if pair.startswith("precision") else pair for pair in TINY))
     assert open_comparison(config).conditions.precision == "fp32"
-    with pytest.raises(RunError, match="precision fp32 there, bf16 asked"):
+    with pytest.raises(RunError, match=r"precision \(fp32 then, bf16 now\)"):
         open_comparison(copied(overrides=(*TINY, "precision=bf16")))
 
 
 def test_open_comparison__a_folder_in_use(tmp_path: Path) -> None:
     config = tiny_comparison(tmp_path)
     write_images(config.out, 1)
-    with pytest.raises(RunError, match="is in use, and not by a bench") as caught:
+    with pytest.raises(RunError, match="holds no comparison of recipes") as caught:
         open_comparison(config)
     assert "Choose another --out" in caught.value.remedy
     shutil.rmtree(config.out)
@@ -220,7 +220,7 @@ def test_open_comparison__a_folder_in_use(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be read"):
         open_comparison(config)
     (config.out / "bench.json").write_text('{"teacher": 3}')
-    with pytest.raises(RunError, match="is not what a bench writes"):
+    with pytest.raises(RunError, match="is not of a comparison"):
         open_comparison(config)
 
 
