@@ -112,21 +112,6 @@ def test_bootstrap__json_summary_is_all_of_standard_output(
     assert summary["student_cost"]["multiply_adds"] > 0
 
 
-def test_bootstrap__dry_run_prints_the_plan_and_writes_nothing(
-    tmp_path: Path, teacher: str, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["bootstrap", "--teacher", teacher, "--data", str(photos), "--out", str(tmp_path / "run"), *FAST, "--dry-run"]
-    assert main(arguments) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    for part in ("truncated: 0 to 1", "new", "tuned", "frozen", "multiply-adds", "16 images seen in 4 steps", "memory"):
-        assert part in printed, part
-    assert not (tmp_path / "run").exists()
-    assert main([*arguments, "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert plan["steps"] == 4
-    assert plan["seconds_per_step"] > 0
-
-
 def test_evaluate__class_folders_give_neighbour_and_classifier_accuracy(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.cli.main import main
+from sparseformers.train.rehearsal import Rehearsal
 from tests.tiny import SIDE, write_images, write_teacher
 
 TINY = ["--image-size", str(SIDE), "--batch-size", "4", "--precision", "fp32", "--workers", "0", "--measure-seconds", "0.01"]
@@ -33,18 +34,16 @@ def test_plan__prints_a_table_for_a_billion_images(
     teacher: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["plan", "--teacher", teacher, "--images", "1.3e9", "--devices", "64", *TINY]) == 0
+    assert main(["plan", "--teacher", teacher, "--images", "1.3e9", "--devices", "64", *TINY, "--batch-size", "256"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     for part in (
-        "1,300,000,000 images seen in 5,078,125 steps of 4 images on each of 64 devices",
-        "multiply-adds, training",
-        "backward",
-        "optimiser",
+        "5,078,125 of 256 images on 64 devices (1,300,000,000 seen, fp32)",
+        "multiply-adds",
         "device hours",
+        "memory",
         "to read",
         "checkpoint",
-        "assumed",
-        "perfect scaling",
+        "64 devices, perfect scaling: 4 images a step on each",
     ):
         assert part in printed, part
 
@@ -55,9 +54,9 @@ def test_plan__json_is_all_of_standard_output(teacher: str, tmp_path: Path, caps
     assert main([*arguments, *TINY, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["samples"], plan["steps"], plan["bytes_per_image"]) == (16, 4, 5e4)
-    assert plan["measured"]["reading"] > 0
-    assert plan["training_cost"]["student_backward"] > 0
-    assert plan["sizes"]["checkpoint"] > plan["sizes"]["model"]
+    assert plan["rehearsal"]["step"] > 0
+    assert plan["multiply_adds"]["student_backward"] > 0
+    assert plan["checkpoint_bytes"] > plan["model_bytes"]
     assert plan["assumptions"]
 
 
@@ -74,23 +73,39 @@ def test_plan__help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Example: sparseformers plan" in printed
-    assert "images per step on each device" in printed.lower()
+    assert "--batch-size counts the images of all devices together" in printed.lower()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_plan__refuses_bad_usage(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
         ([], "Neither images nor their number were given"),
         (["--images", "many"], "--images"),
-        (["--images", "-3"], "--images must be a whole number from 1 up"),
+        (["--images", "-3"], "--images must be at least 1"),
         (["--images", "10", "--devices", "0"], "--devices must be at least 1"),
         (["--images", "10", "--devices", "2.5"], "--devices"),
+        (["--images", "10", "--devices", "64"], "64 devices cannot share a batch of 32 images evenly"),
         (["--images", "10", "--batch-size", "0"], "--batch-size must be at least 1"),
         (["--images", "10", "--tune", "9"], "--tune 9 is impossible"),
         (["--images", "10", "--epochs", "1", "--minutes", "1"], "The length of training was given 2 times"),
         (["--images", "10", "--recipe", "papper"], "There is no recipe 'papper'"),
         (["--data", "nowhere"], "The folder 'nowhere' does not exist"),
-    ],
-)
-def test_plan__refuses_bad_usage(teacher: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said in refusal(capsys, "plan", "--teacher", teacher, *arguments, *TINY[:2])
+    ):
+        assert said in refusal(capsys, "plan", "--teacher", teacher, *arguments, *TINY[:2]), arguments
+
+
+def test_bootstrap__dry_run_prints_what_plan_prints(
+    teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    write_images(tmp_path / "photos", 10)
+    arguments = ["--teacher", teacher, "--data", str(tmp_path / "photos"), "--samples", "16", *TINY[:-2]]
+    monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
+    assert main(["bootstrap", *arguments, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    for part in ("truncated: 0 to 1", "new", "tuned", "frozen", "4 of 4 images (16 seen, fp32)", "memory"):
+        assert part in " ".join(dry.split()), part
+    assert main(["plan", *arguments]) == 0
+    assert capsys.readouterr().out == dry
+    assert main(["bootstrap", *arguments, "--out", str(tmp_path / "run"), "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 4
+    assert not (tmp_path / "run").exists()

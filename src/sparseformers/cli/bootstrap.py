@@ -11,13 +11,12 @@ import tyro
 from rich.console import Console
 
 from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.plan_table import plan_table
+from sparseformers.cli.plan import print_plan
 from sparseformers.cli.tables import summary_table
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
-from sparseformers.train import BootstrapConfig, RunSummary, bootstrap, make_plan
+from sparseformers.train import BootstrapConfig, RunSummary, Scale, bootstrap
 from sparseformers.train.recipe import load_recipe
-from sparseformers.train.setup import gather_parts
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,9 @@ class Bootstrap:
         """Runs the command."""
         console = console_for(as_json=self.json)
         if self.dry_run:
-            self._plan(console)
+            print_plan(self.settings, Scale(), as_json=self.json)
             return
         report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
-
-    def _plan(self, console: Console) -> None:
-        with console.status("measuring some steps"):
-            plan = make_plan(gather_parts(self.settings, device=process_state().device))
-        if self.json:
-            print_json(to_dict(plan))
-        else:
-            console.print(plan_table(plan))
 
 
 def expand_recipe(arguments: Sequence[str]) -> list[str]:

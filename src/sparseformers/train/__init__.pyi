@@ -1,8 +1,7 @@
-from .planning.config import PlanConfig as PlanConfig
-from .planning.config import Scale as Scale
-from .planning.plan import Plan as Plan
-from .planning.plan import make_plan as make_plan
-from .planning.plan import plan_of as plan_of
+from .plan import PlanConfig as PlanConfig
+from .plan import Scale as Scale
+from .plan import TrainingPlan as TrainingPlan
+from .plan import make_plan as make_plan
 from .report import Report as Report
 from .report import write_report as write_report
 from .run import bootstrap as bootstrap

@@ -153,20 +153,18 @@ def skipped(content: RunContent) -> Table:
 
 def settings(content: RunContent) -> Table:
     """What was asked for; what differs from the default stands out."""
-    defaults = to_dict(BootstrapConfig.of(teacher="", data=[""]))
+    defaults = dict(_named(to_dict(BootstrapConfig.of(teacher="", data=[""]))))
     rows = [
-        Row(printable(name), (Cell(value_text(value)),), marked=group_defaults.get(name) != value or name in ("teacher", "data"))
-        for group_defaults, group in _groups(defaults, content.settings)
-        for name, value in group.items()
+        Row(printable(name), (Cell(value_text(value)),), marked=defaults.get(name) != value or name in ("teacher", "data"))
+        for name, value in _named(content.settings)
     ]
     return Table(("setting", "value"), tuple(rows[:MOST_VALUES]), "Bold: other than the default.")
 
 
-def _groups(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The defaults and the values of each group of settings; a run of version 0.1 has one group of all."""
-    if any(not isinstance(group, Mapping) for group in settings.values()):
-        return [({name: value for group in defaults.values() for name, value in group.items()}, settings)]
-    return [(defaults.get(name, {}), group) for name, group in settings.items()]
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by their names without groups; version 0.1 had no groups."""
+    for name, value in settings.items():
+        yield from value.items() if isinstance(value, Mapping) else [(name, value)]
 
 
 def resolved(content: RunContent) -> Table:
