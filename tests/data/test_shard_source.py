@@ -237,7 +237,7 @@ class TestFaults:
         (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(bytes(3 * 2**20)))
         with pytest.raises(DataError, match=r"bomb.tar.gz' has more than .* Raise --shard-cache-gb"):
             source([str(tmp_path / "bomb.tar.gz")], ShardFiles(tmp_path / "cache", most_bytes=2**20, waits=()))
-        assert not list((tmp_path / "cache").glob("*.part"))
+        assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 class TestUnreachable:

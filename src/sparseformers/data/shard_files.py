@@ -1,4 +1,8 @@
-"""Where shards are to be read on this machine: local ones where they lie, others in a folder that keeps the newest of them."""
+"""Shards as files on this machine, and their indices.
+
+Local shards are read where they lie. Others are fetched whole, and compressed ones unpacked, into a folder that keeps those
+used last; webdataset fetches from the addresses.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import hashlib
 import json
 import lzma
 import os
+import tempfile
 import time
 import zlib
 from collections import OrderedDict
@@ -27,18 +32,16 @@ from sparseformers.data.shard_index import (
     scan,
     write_index,
 )
-from sparseformers.data.shards import is_local, opened, unreachable
+from sparseformers.data.shards import is_local, openable, opened, unreachable
 from sparseformers.errors import DataError
-from sparseformers.files import locked, replacing
+from sparseformers.files import NO_ROOM, locked
 
 WAITS = (1.0, 4.0, 16.0)
 """Seconds to wait before each new attempt at a shard that cannot be reached."""
 KEPT_INDICES = 32
 """Indices that a process keeps in memory, those used last."""
 BLOCK = 2**20
-"""Bytes that are copied at a time."""
-SECONDS_BETWEEN_TOUCHES = 30.0
-"""How often a process notes that a fetched shard is in use."""
+"""Bytes that are unpacked at a time."""
 
 _UNPACKERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
     (b"\x1f\x8b", gzip.open),
@@ -58,8 +61,8 @@ class ShardFiles:
     """Local files of shards, and their indices.
 
     Args:
-        folder: for fetched or unpacked shards, and for indices of shards that have none beside them.
-        most_bytes: of fetched shards; those that were used least lately go first.
+        folder: for copies of shards that are fetched or unpacked, and for indices of shards that have none beside them.
+        most_bytes: of copies; those that were used least lately go first.
         waits: seconds before each new attempt at what cannot be reached.
     """
 
@@ -69,14 +72,13 @@ class ShardFiles:
         self.waits = tuple(waits)
         self._indices: OrderedDict[str, ShardIndex] = OrderedDict()
         self._unpackers: dict[str, Callable[..., Any] | None] = {}
-        self._touched: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process begins without what this one keeps in memory."""
-        return {**vars(self), "_indices": OrderedDict(), "_touched": {}}
+        return {**vars(self), "_indices": OrderedDict()}
 
     def index(self, shard: str) -> ShardIndex:
-        """What a shard holds: from the file beside it, from what is known from earlier, or by a look at it.
+        """The index of a shard: from the file beside it, from what is known from earlier, or from its headers.
 
         Raises:
             DataError: if the shard cannot be reached.
@@ -112,7 +114,9 @@ class ShardFiles:
 
     def is_copied(self, shard: str) -> bool:
         """Whether a shard is not read where it lies, but fetched or unpacked first."""
-        return not is_local(shard) or self._unpacker(shard) is not None
+        if is_local(shard) and shard not in self._unpackers:
+            self._unpackers[shard] = _unpacker(Path(shard))
+        return not is_local(shard) or self._unpackers[shard] is not None
 
     def _find_index(self, shard: str) -> ShardIndex:
         state = self.state(shard)
@@ -140,7 +144,7 @@ class ShardFiles:
         return None
 
     def _on_file(self, shard: str, action: Callable[[Path], _Result]) -> _Result:
-        """What ``action`` makes of the shard as an uncompressed file on this machine."""
+        """The result of ``action`` on the shard as an uncompressed file on this machine."""
         while True:
             path = self._local(shard)
             try:
@@ -160,38 +164,38 @@ class ShardFiles:
                 if not copy.is_file():
                     self._copy(shard, copy)
                     self._make_room(copy)
-        self._touch(copy)
+        with contextlib.suppress(OSError):
+            os.utime(copy)  # it is in use
         return copy
 
     def _copy(self, shard: str, copy: Path) -> None:
-        with replacing(copy) as fetched:
-            with contextlib.closing(opened(shard)) as source:
-                self._write(_blocks(source.read, (OSError,)), fetched, shard)
-            if (unpacker := _unpacker(fetched)) is not None:
-                with replacing(fetched) as unpacked, unpacker(fetched) as packed:
-                    # By read1, which gives what there is before a damage; the damage is found when the copy is looked at.
-                    self._write(_blocks(packed.read1, ()), unpacked, shard)
+        """Makes the copy aside, so that a part of it is never read."""
+        with ExitStack() as stack:
+            with self._writing():
+                aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=self.folder)))
+            path = Path(shard)
+            if not is_local(shard):
+                path = aside / "fetched"
+                with openable(shard) as address, self._writing(only=True):
+                    from webdataset.cache import download
 
-    def _write(self, blocks: Iterator[bytes], path: Path, shard: str) -> None:
-        size = 0
-        with self._writing(), path.open("wb") as file:
-            for block in blocks:
-                size += len(block)
-                if size > self.most_bytes:
-                    raise DataError(
-                        f"The shard '{shard}' has more than {self.most_bytes / 2**30:.3g} GiB.",
-                        "Raise --shard-cache-gb, or make smaller shards, with sparseformers pack for example.",
-                    )
-                file.write(block)
+                    download(address, str(path))
+            if (unpacker := _unpacker(path)) is not None:
+                with unpacker(path) as packed:
+                    path = self._unpacked(packed, aside / "unpacked", shard)
+            self._require_fits(path.stat().st_size, shard)
+            os.replace(path, copy)
 
     def _make_room(self, needed: Path) -> None:
-        """Removes copies, those that were used least lately first, but never ``needed``."""
+        """Removes copies, those that were used least lately first, but never ``needed``.
+
+        webdataset's own cleanup would remove what other processes are fetching.
+        """
         with self._lock("room"):
             copies = []
             for path in self.folder.glob("*.tar"):
                 with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
-                    copies.append((status.st_mtime, path, status.st_size))
+                    copies.append((path.stat().st_mtime, path, path.stat().st_size))
             total = sum(size for _, _, size in copies)
             for _, path, size in sorted(copies):
                 if total > self.most_bytes and path != needed:
@@ -199,12 +203,22 @@ class ShardFiles:
                         path.unlink()
                         total -= size
 
-    def _touch(self, copy: Path) -> None:
-        now = time.monotonic()
-        if now - self._touched.get(copy.name, float("-inf")) >= SECONDS_BETWEEN_TOUCHES:
-            self._touched[copy.name] = now
-            with contextlib.suppress(OSError):
-                os.utime(copy)
+    def _unpacked(self, packed: Any, path: Path, shard: str) -> Path:
+        """Unpacks to ``path`` all there is before a damage, which is found when the copy is looked at."""
+        size = 0
+        with self._writing(), path.open("wb") as file:
+            while block := _next_block(packed):
+                size += len(block)
+                self._require_fits(size, shard)
+                file.write(block)
+        return path
+
+    def _require_fits(self, size: int, shard: str) -> None:
+        if size > self.most_bytes:
+            raise DataError(
+                f"The shard '{shard}' has more than {self.most_bytes / 2**30:.3g} GiB.",
+                "Raise --shard-cache-gb, or make smaller shards, with sparseformers pack for example.",
+            )
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -215,25 +229,24 @@ class ShardFiles:
             yield
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Tells what the folder's file system complains of from what a shard does."""
+    def _writing(self, *, only: bool = False) -> Iterator[None]:
+        """Turns errors of the folder's file system into an error with a remedy.
+
+        Args:
+            only: whether other errors may come, too, and are to be left as they are.
+        """
         try:
             yield
-        except _ReadingError:
-            raise
         except OSError as error:
+            if only and error.errno not in NO_ROOM and not str(error.filename or "").startswith(str(self.folder)):
+                raise
             raise DataError(
                 f"Shards cannot be kept in '{self.folder}' ({error.strerror or error}).",
                 "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache.",
             ) from error
 
-    def _unpacker(self, shard: str) -> Callable[..., Any] | None:
-        if shard not in self._unpackers:
-            self._unpackers[shard] = _unpacker(Path(shard))
-        return self._unpackers[shard]
-
     def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
-        """What ``attempt`` gives, after as many attempts as it takes and there are waits for."""
+        """The result of ``attempt``, after as many attempts as it takes and there are waits for."""
         waits = list(self.waits)
         while True:
             try:
@@ -244,26 +257,16 @@ class ShardFiles:
                 time.sleep(waits.pop(0))
 
 
-class _ReadingError(OSError):
-    """A source of bytes failed, and not the file that they are written to."""
-
-
-def _blocks(read: Callable[[int], bytes], failures: tuple[type[OSError], ...]) -> Iterator[bytes]:
-    """What there is to read; with no ``failures`` to tell of, it ends where it is damaged."""
-    while True:
-        try:
-            block = read(BLOCK)
-        except failures as error:
-            raise _ReadingError(*error.args) from error
-        except (OSError, EOFError, zlib.error, lzma.LZMAError):
-            return
-        if not block:
-            return
-        yield block
+def _next_block(packed: Any) -> bytes:
+    """What comes next of a compressed file; nothing where it is damaged."""
+    try:
+        return bytes(packed.read1(BLOCK))  # which gives what there is before a damage
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return b""
 
 
 def _unpacker(path: Path) -> Callable[..., Any] | None:
-    """What unpacks a file; None for one that is not compressed."""
+    """The function that opens a compressed file; None for one that is not compressed."""
     with path.open("rb") as file:
         beginning = file.read(6)
     return next((unpacker for magic, unpacker in _UNPACKERS if beginning.startswith(magic)), None)

@@ -17,6 +17,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -155,22 +156,29 @@ def opened(shard: str) -> IO[bytes]:
     """
     if is_local(shard):
         return Path(shard).open("rb")
-    _require_webdataset()
-    from webdataset.gopen import gopen
+    with openable(shard) as address:
+        from webdataset.gopen import gopen
 
+        stream: IO[bytes] = gopen(address, "rb")
+    return stream
+
+
+@contextmanager
+def openable(shard: str) -> Iterator[str]:
+    """The address of a shard as webdataset opens it; tells what to do where it cannot, as :func:`opened` does."""
+    _require_webdataset()
     address = shard
     if shard.startswith("s3://"):  # the one of the usual kinds that webdataset leaves to a pipe
         _require_command("aws", shard)
         address = f"pipe:aws s3 cp {shlex.quote(shard)} -"
     try:
-        stream: IO[bytes] = gopen(address, "rb")
+        yield address
     except ValueError as error:
         raise ConfigError(f"The address '{shard}' cannot be opened ({error}).", "Use https:// or pipe:COMMAND.") from None
     except FileNotFoundError as error:
         if not shard.startswith("file:"):
             _require_command(str(error.filename), shard)
         raise
-    return stream
 
 
 def _require_command(command: str, shard: str) -> None:
