@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparseformers.data.box_file import BoxedImage, read_boxes
+from sparseformers.data.foregrounds import BoxedImage, read_boxes
 from sparseformers.errors import DataError
 
 GOOD: dict[str, Any] = {

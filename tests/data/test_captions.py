@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.data.captions import read_captions
+from sparseformers.data.labels import read_captions
 from sparseformers.errors import DataError
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from sparseformers.data import labelled_splits, split_holdout
+from sparseformers.data import labelled_splits
+from sparseformers.data.mixture import split_source
+from sparseformers.data.sources import FolderSource
 from sparseformers.errors import ConfigError, DataError
 
 
@@ -16,11 +19,16 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-class TestSplitHoldout:
+def split(paths: Sequence[Path], share: float, *, seed: int) -> tuple[list[Path], list[Path]]:
+    train, held_out = split_source(FolderSource(paths), share, seed=seed)
+    return [Path(train.name(place)) for place in range(len(train))], [Path(held_out.name(n)) for n in range(len(held_out))]
+
+
+class TestSplitSource:
     paths = tuple(Path("data", "photographs", f"{i // 100:02}", f"{i:04}.jpg") for i in range(2000))
 
     def test_parts_are_disjoint_complete_and_in_order(self) -> None:
-        train, held_out = split_holdout(self.paths, 0.1, seed=0)
+        train, held_out = split(self.paths, 0.1, seed=0)
         assert sorted(train + held_out) == sorted(self.paths)
         assert not set(train) & set(held_out)
         assert train == sorted(train)
@@ -28,40 +36,40 @@ class TestSplitHoldout:
 
     @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
     def test_share_is_about_right(self, share: float) -> None:
-        _, held_out = split_holdout(self.paths, share, seed=1)
+        _, held_out = split(self.paths, share, seed=1)
         assert abs(len(held_out) / 2000 - share) < 0.03
 
     def test_same_seed_same_split_other_seed_other_split(self) -> None:
-        assert split_holdout(self.paths, 0.1, seed=3) == split_holdout(self.paths, 0.1, seed=3)
-        assert split_holdout(self.paths, 0.1, seed=3) != split_holdout(self.paths, 0.1, seed=4)
+        assert split(self.paths, 0.1, seed=3) == split(self.paths, 0.1, seed=3)
+        assert split(self.paths, 0.1, seed=3) != split(self.paths, 0.1, seed=4)
 
     def test_more_files_do_not_move_the_others(self) -> None:
-        _, before = split_holdout(self.paths, 0.1, seed=0)
+        _, before = split(self.paths, 0.1, seed=0)
         more = [Path("data", "photographs", "new", f"{i}.jpg") for i in range(500)]
-        _, after = split_holdout([*more, *self.paths], 0.1, seed=0)
+        _, after = split([*more, *self.paths], 0.1, seed=0)
         assert [path for path in after if path not in more] == before
 
     def test_the_split_moves_along_with_the_folder(self) -> None:
         moved = [Path("elsewhere", *path.parts[1:]) for path in self.paths]
-        here, there = split_holdout(self.paths, 0.1, seed=0), split_holdout(moved, 0.1, seed=0)
+        here, there = split(self.paths, 0.1, seed=0), split(moved, 0.1, seed=0)
         assert [path.parts[1:] for path in here[1]] == [path.parts[1:] for path in there[1]]
 
     @pytest.mark.parametrize("count", [2, 3, 5])
     @pytest.mark.parametrize("share", [1e-6, 0.5, 0.999999])
     def test_neither_part_is_empty(self, count: int, share: float) -> None:
         for seed in range(5):
-            train, held_out = split_holdout(self.paths[:count], share, seed=seed)
+            train, held_out = split(self.paths[:count], share, seed=seed)
             assert train
             assert held_out
 
     def test_nothing_is_held_out_of_a_single_image_or_by_a_share_of_0(self) -> None:
-        assert split_holdout(self.paths[:1], 0.5, seed=0) == ([self.paths[0]], [])
-        assert split_holdout(self.paths, 0.0, seed=0) == (list(self.paths), [])
+        assert split(self.paths[:1], 0.5, seed=0) == ([self.paths[0]], [])
+        assert split(self.paths, 0.0, seed=0) == (list(self.paths), [])
 
     @pytest.mark.parametrize("share", [-0.1, 1.0, 5.0, float("nan")])
     def test_impossible_shares(self, share: float) -> None:
         with pytest.raises(ConfigError) as caught:
-            split_holdout(self.paths, share, seed=0)
+            split(self.paths, share, seed=0)
         assert caught.value.problem == f"The held-out share must be in [0, 1), not {share}."
         assert caught.value.remedy == "Use 0.05, for example."
 
@@ -121,5 +129,5 @@ class TestLabelledSplits:
 
 @pytest.mark.parametrize(("images", "held_out"), [(2, 1), (3, 2), (15, 2)])
 def test_split_holdout__two_are_held_out_of_few(images: int, held_out: int) -> None:
-    train, rest = split_holdout([Path(f"photos/{number}.jpg") for number in range(images)], 0.001, seed=0)
+    train, rest = split([Path(f"photos/{number}.jpg") for number in range(images)], 0.001, seed=0)
     assert (len(train), len(rest)) == (images - held_out, held_out)

@@ -1,3 +1,4 @@
+from .bad_images import SkippedImages as SkippedImages
 from .dataset import Batch as Batch
 from .dataset import ImageViews as ImageViews
 from .dataset import LoadedView as LoadedView
@@ -14,10 +15,8 @@ from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import UnreadableImageError as UnreadableImageError
 from .images import find_images as find_images
 from .images import read_image as read_image
-from .skipped import SkippedImages as SkippedImages
-from .splits import LabelledImages as LabelledImages
-from .splits import labelled_splits as labelled_splits
-from .splits import split_holdout as split_holdout
+from .labels import LabelledImages as LabelledImages
+from .labels import labelled_splits as labelled_splits
 from .transforms import AUGMENTATIONS as AUGMENTATIONS
 from .transforms import Augmentation as Augmentation
 from .transforms import evaluation_view as evaluation_view

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, read_image
-from sparseformers.data.order import FullShuffle, PassOrder
 from sparseformers.data.shards import decode_member
-from sparseformers.data.sources import ImageSource, Selection, digest_of
+from sparseformers.data.sources import ImageSource, digest_of
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 PREFIX = "hf:"
@@ -61,7 +59,7 @@ class DatasetName(NamedTuple):
         return self._replace(repository=str(path.absolute())) if path.exists() else self
 
 
-class HuggingFaceSource:
+class HuggingFaceSource(ImageSource):
     """Images in a column of a dataset.
 
     Args:
@@ -106,24 +104,6 @@ class HuggingFaceSource:
         if cell["bytes"] is None:
             return read_image(Path(cell["path"]), at_least=at_least, most_pixels=self.most_pixels)
         return decode_member(cell["bytes"], name, at_least=at_least, most_pixels=self.most_pixels)
-
-    def size(self, index: int) -> int | None:
-        return None
-
-    def faults(self) -> Sequence[tuple[str, str]]:
-        return ()
-
-    def missing(self) -> int:
-        return 0
-
-    def order(self) -> PassOrder:
-        return FullShuffle(len(self))
-
-    def only(self, places: Sequence[int]) -> ImageSource:
-        return Selection(self, places, leave_out=False)
-
-    def without(self, places: Sequence[int]) -> ImageSource:
-        return Selection(self, places, leave_out=True)
 
     def identity(self) -> list[Any]:
         return [self.dataset_name.split, self.column, len(self), str(self.rows._fingerprint)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -13,18 +14,17 @@ from PIL import Image
 
 from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, HuggingFaceSource
 from sparseformers.data.images import MOST_PIXELS, find_images, images_under
-from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, SampleOrder, whole_weights
+from sparseformers.data.order import Interleaved, SampleOrder, whole_weights
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_source import ShardSource, find_shards, is_shard_name
 from sparseformers.data.shards import is_local, is_shards
 from sparseformers.data.sources import FolderSource, ImageSource, digest_of
-from sparseformers.data.splits import held_out_places
-from sparseformers.errors import DataError, shorten
+from sparseformers.errors import ConfigError, DataError, shorten
 
 Kind = Literal["folder", "shards", "dataset"]
 
 
-class MixedSource:
+class MixedSource(ImageSource):
     """Images of several sources, one source after the other.
 
     Args:
@@ -61,9 +61,6 @@ class MixedSource:
 
     def missing(self) -> int:
         return sum(source.missing() for source in self.sources)
-
-    def order(self) -> PassOrder:
-        return FullShuffle(len(self))
 
     def sample_order(self) -> SampleOrder:
         """In which order samples are drawn from the sources, each of which has passes of its own."""
@@ -193,8 +190,45 @@ def sample_order(source: ImageSource) -> SampleOrder:
     return Interleaved((source.order(),), (1,))
 
 
+def held_out_places(names: Iterable[str], count: int, share: float, *, seed: int) -> list[int]:
+    """The places of the images that are held out, increasing.
+
+    Each image is drawn by a hash of the seed and of its name, so images that are added later do not move the others.
+
+    Args:
+        names: of all images, relative to the folder that all share.
+        count: the number of images.
+        share: of them to hold out, in [0, 1); the drawn share differs a little. Above 0, at least two images are held
+            out (nearness is measured between images), as far as one is left to train on.
+        seed: another one draws others.
+
+    Raises:
+        ConfigError: for a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example.")
+    if share == 0 or count < 2:
+        return []
+    below: list[tuple[float, int]] = []
+    least: list[tuple[float, int]] = []
+    for place, name in enumerate(names):
+        draw = (_draw(name, seed), place)
+        if draw[0] < share:
+            below.append(draw)
+        if len(least) < 2 or draw < least[-1]:
+            least = sorted([*least, draw])[:2]
+    drawn = sorted(below if len(below) >= 2 else least)[: count - 1]
+    return sorted(place for _, place in drawn)
+
+
+def _draw(name: str, seed: int) -> float:
+    """A number in [0, 1) that belongs to this name and seed."""
+    digest = hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[ImageSource, ImageSource]:
-    """Parts images into those to learn from and those to hold out, as :func:`~sparseformers.data.split_holdout` does with paths.
+    """Parts images into those to learn from and those to hold out, by :func:`held_out_places`.
 
     Raises:
         ConfigError: for a share outside [0, 1).

@@ -32,7 +32,7 @@ from sparseformers.data.shard_index import (
     scan,
     write_index,
 )
-from sparseformers.data.shards import is_local, openable, opened, unreachable
+from sparseformers.data.shards import fetch, is_local, opened, unreachable
 from sparseformers.errors import DataError
 from sparseformers.files import NO_ROOM, locked
 
@@ -176,10 +176,8 @@ class ShardFiles:
             path = Path(shard)
             if not is_local(shard):
                 path = aside / "fetched"
-                with openable(shard) as address, self._writing(only=True):
-                    from webdataset.cache import download
-
-                    download(address, str(path))
+                with self._writing(only=True):
+                    fetch(shard, path)
             if (unpacker := _unpacker(path)) is not None:
                 with unpacker(path) as packed:
                     path = self._unpacked(packed, aside / "unpacked", shard)

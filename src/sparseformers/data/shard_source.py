@@ -17,7 +17,7 @@ from sparseformers.data.order import PassOrder, WindowShuffle
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_index import CUT_SHORT, ShardIndex
 from sparseformers.data.shards import SHARD_ENDINGS, decode_member, expand_shards, is_local
-from sparseformers.data.sources import ImageSource, Selection, digest_of
+from sparseformers.data.sources import ImageSource, digest_of
 from sparseformers.errors import DataError
 
 INDEXED_AT_ONCE = 8
@@ -41,7 +41,7 @@ class _Shard(NamedTuple):
     """Whether something is missing of which nobody knows how much it was."""
 
 
-class ShardSource:
+class ShardSource(ImageSource):
     """Images in tar shards, shard by shard in the order that these are given in.
 
     Args:
@@ -120,12 +120,6 @@ class ShardSource:
 
     def order(self) -> PassOrder:
         return WindowShuffle(self.bounds, self.window)
-
-    def only(self, places: Sequence[int]) -> ImageSource:
-        return Selection(self, places, leave_out=False)
-
-    def without(self, places: Sequence[int]) -> ImageSource:
-        return Selection(self, places, leave_out=True)
 
     def identity(self) -> list[Any]:
         names = (shard.address.rpartition("/")[2] for shard in self.shards)

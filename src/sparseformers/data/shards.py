@@ -156,15 +156,23 @@ def opened(shard: str) -> IO[bytes]:
     """
     if is_local(shard):
         return Path(shard).open("rb")
-    with openable(shard) as address:
+    with _address(shard) as address:
         from webdataset.gopen import gopen
 
         stream: IO[bytes] = gopen(address, "rb")
     return stream
 
 
+def fetch(shard: str, path: Path) -> None:
+    """Fetches a shard from its address into a file; raises as :func:`opened` does, and OSError if the file cannot be written."""
+    with _address(shard) as address:
+        from webdataset.cache import download
+
+        download(address, str(path))
+
+
 @contextmanager
-def openable(shard: str) -> Iterator[str]:
+def _address(shard: str) -> Iterator[str]:
     """The address of a shard as webdataset opens it; tells what to do where it cannot, as :func:`opened` does."""
     _require_webdataset()
     address = shard
@@ -176,7 +184,7 @@ def openable(shard: str) -> Iterator[str]:
     except ValueError as error:
         raise ConfigError(f"The address '{shard}' cannot be opened ({error}).", "Use https:// or pipe:COMMAND.") from None
     except FileNotFoundError as error:
-        if not shard.startswith("file:"):
+        if "/" not in str(error.filename):  # not a file, but the command that fetches
             _require_command(str(error.filename), shard)
         raise
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,17 +17,21 @@ from sparseformers.data.images import MOST_PIXELS, read_image
 from sparseformers.data.order import FullShuffle, PassOrder, WindowShuffle
 
 
-class ImageSource(Protocol):
+class ImageSource(ABC):
     """Images that can be read in any order, by their place from 0."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def name(self, index: int) -> str:
-        """What to call an image in lists: a path, or SHARD:MEMBER."""
+        """The name of an image in lists: a path, or SHARD:MEMBER."""
 
+    @abstractmethod
     def key(self, index: int) -> str:
-        """What identifies an image wherever the source as a whole has been moved to."""
+        """A name that stays wherever the source as a whole is moved to."""
 
+    @abstractmethod
     def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
         """An image in 8-bit RGB, as :func:`~sparseformers.data.read_image` gives it.
 
@@ -35,32 +40,40 @@ class ImageSource(Protocol):
             DataError: if the source cannot be reached any more.
         """
 
-    def size(self, index: int) -> int | None:
-        """Bytes of an image as it is stored; None where nobody knows."""
-
-    def faults(self) -> Sequence[tuple[str, str]]:
-        """(name, reason) of what was found bad before anything was decoded, and is not among the images."""
-
-    def missing(self) -> int:
-        """How many images these faults stand for, about."""
-
-    def order(self) -> PassOrder:
-        """In which order to go through it."""
-
-    def only(self, places: Sequence[int]) -> ImageSource:
-        """Some of its images."""
-
-    def without(self, places: Sequence[int]) -> ImageSource:
-        """The other ones."""
-
+    @abstractmethod
     def identity(self) -> list[Any]:
         """Plain JSON values that change if the images do, as far as this can be told without reading them."""
 
+    @abstractmethod
     def digest(self) -> str:
         """32 hexadecimal digits that belong to the keys of all images in their order."""
 
+    def size(self, index: int) -> int | None:
+        """Bytes of an image as it is stored; None where nobody knows."""
+        return None
 
-class FolderSource:
+    def faults(self) -> Sequence[tuple[str, str]]:
+        """(name, reason) of what was found bad before anything was decoded, and is not among the images."""
+        return ()
+
+    def missing(self) -> int:
+        """The number of images that these faults stand for, about."""
+        return 0
+
+    def order(self) -> PassOrder:
+        """The order in which to go through it."""
+        return FullShuffle(len(self))
+
+    def only(self, places: Sequence[int]) -> ImageSource:
+        """The images at these increasing places."""
+        return Selection(self, places, leave_out=False)
+
+    def without(self, places: Sequence[int]) -> ImageSource:
+        """The other ones."""
+        return Selection(self, places, leave_out=True)
+
+
+class FolderSource(ImageSource):
     """Image files.
 
     Args:
@@ -91,15 +104,6 @@ class FolderSource:
     def size(self, index: int) -> int | None:
         return _state(self.paths[index])[0]
 
-    def faults(self) -> Sequence[tuple[str, str]]:
-        return ()
-
-    def missing(self) -> int:
-        return 0
-
-    def order(self) -> PassOrder:
-        return FullShuffle(len(self))
-
     def only(self, places: Sequence[int]) -> FolderSource:
         return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels)
 
@@ -118,7 +122,7 @@ class FolderSource:
 
 def as_source(images: ImageSource | Sequence[Path]) -> ImageSource:
     """A source of image files for a sequence of them; a source as it is."""
-    return FolderSource(images) if isinstance(images, (list, tuple)) else images  # type: ignore[return-value]
+    return images if isinstance(images, ImageSource) else FolderSource(images)
 
 
 def common_folder(paths: Sequence[Path]) -> str:
@@ -151,7 +155,7 @@ def _state(path: Path) -> tuple[int | None, int | None]:
     return status.st_size, status.st_mtime_ns
 
 
-class Selection:
+class Selection(ImageSource):
     """Some images of a source that knows how to go through all of them.
 
     Args:

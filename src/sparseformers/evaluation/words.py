@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from sparseformers.data import LabelledImages
-from sparseformers.data.captions import CaptionedImages, read_captions
+from sparseformers.data.labels import CaptionedImages, read_captions
 from sparseformers.errors import ConfigError, DataError, TeacherError, shorten, suggest
 from sparseformers.evaluation.embeddings import Advance, ImageFolder, embed, embed_one, thinned
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view
-from sparseformers.data.bad_share import BadShare
+from sparseformers.data.bad_images import BadShare
 from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
 from sparseformers.data.order import SampleOrder
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder

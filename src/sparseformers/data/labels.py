@@ -1,4 +1,4 @@
-"""Captions of images from a file: one JSON object on each line, or a table of comma- or tab-separated values."""
+"""What is said about images: labels by class folders, and captions from a file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,75 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparseformers.data.images import find_images, images_under
 from sparseformers.errors import DataError, shorten, suggest
 
+TRAIN_FOLDER = "train"
+TEST_FOLDERS = ("test", "val", "validation")
+"""Names of the folder with the labelled test images; the first that is there counts."""
+OTHER_FOLDERS = ("unlabelled", "unlabeled")
+"""Names of folders that data sets keep beside ``train`` and ``test`` and that are no classes."""
 IMAGE_KEYS = ("image", "file_name", "filepath", "path")
 """What the image's file may be called; the first that is there counts."""
 CAPTION_KEYS = ("caption", "captions", "text", "title")
 """What the caption may be called; in JSON it may be a list of several."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images that class folders label."""
+
+    paths: tuple[Path, ...]
+    """The images, class by class."""
+    labels: tuple[int, ...]
+    """The index of each image's class in ``class_names``."""
+    class_names: tuple[str, ...]
+    """The names of the class folders, sorted."""
+
+
+def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
+    """Reads labels off class folders.
+
+    Args:
+        folder: with ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or with ``CLASS/*``; images may
+            lie deeper inside a class folder.
+
+    Returns:
+        The parts ``train`` and ``test`` with the same ``class_names``, those of ``train``; or the part ``all``, also
+        where there is a ``train`` folder alone; or None where fewer than two class folders hold images.
+
+    Raises:
+        DataError: for a missing folder, or a class of the test part that the training part lacks.
+    """
+    find_images([folder])
+    train = _class_folders(folder / TRAIN_FOLDER)
+    test = next((classes for name in TEST_FOLDERS if (classes := _class_folders(folder / name))), {})
+    if len(train) >= 2 and test:
+        if unknown := test.keys() - train.keys():
+            named = shorten(f"'{name}'" for name in unknown)
+            raise DataError(
+                f"The test images of '{folder}' have classes that the training images lack: {named}.",
+                "Add training images of them, or remove these folders.",
+            )
+        names = tuple(sorted(train))
+        return {"train": _labelled(train, names), "test": _labelled(test, names)}
+    alone = train if len(train) >= 2 else _class_folders(folder)
+    return {"all": _labelled(alone, tuple(sorted(alone)))} if len(alone) >= 2 else None
+
+
+def _class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The images of each folder in ``folder`` that holds any; of folders named for a part of a data set, none."""
+    if not folder.is_dir():
+        return {}
+    parts = {TRAIN_FOLDER, *TEST_FOLDERS, *OTHER_FOLDERS}
+    places = [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
+    classes = {place.name: images_under([place]) for place in places if place.name not in parts}
+    return {name: images for name, images in classes.items() if images}
+
+
+def _labelled(classes: dict[str, list[Path]], names: tuple[str, ...]) -> LabelledImages:
+    pairs = [(path, label) for label, name in enumerate(names) for path in classes.get(name, [])]
+    return LabelledImages(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), names)
 
 
 @dataclass(frozen=True)
