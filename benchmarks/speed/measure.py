@@ -22,7 +22,7 @@ from benchmarks.speed.routes import Route
 from benchmarks.speed.subjects import Subject
 from benchmarks.speed.timing import interleave
 from sparseformers.evaluation import Cost, summarise_latency
-from sparseformers.exporting.check import Runner
+from sparseformers.exporting.formats import Runner
 from sparseformers.modes import inference
 
 READING: Literal["reading memory"] = "reading memory"

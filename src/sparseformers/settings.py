@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,11 +67,15 @@ class Mark(enum.Enum):
     """It is seldom needed, so ``--help`` names it without explaining it."""
 
 
-def check_bounds(settings: Any) -> None:
+def check_bounds(settings: Any, *, named: Callable[[str], str] | None = None) -> None:
     """Holds each number of a dataclass against the bound beside its field; each item of a tuple, too.
 
+    Args:
+        settings: the dataclass.
+        named: what messages call a field, by its name; by default its flag.
+
     Raises:
-        ConfigError: for the first one out of range, by its flag.
+        ConfigError: for the first one out of range.
     """
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         if typing.get_origin(hint) is not typing.Annotated:
@@ -81,7 +85,7 @@ def check_bounds(settings: Any) -> None:
             for bound in hint.__metadata__:
                 if isinstance(bound, (AtLeast, Above, Between)) and (refusal := bound.refusal(each)) is not None:
                     must, remedy = refusal
-                    raise ConfigError(f"{flag(name)} must be {must}, not {each}.", remedy)
+                    raise ConfigError(f"{(named or flag)(name)} must be {must}, not {each}.", remedy)
 
 
 def flag(name: str) -> str:

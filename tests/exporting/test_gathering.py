@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sparseformers.exporting import ExportConfig
-from sparseformers.exporting.gathering import GatheredSampling
-from sparseformers.exporting.network import network_of
+from sparseformers.exporting.network import GatheredSampling, network_of
 from sparseformers.model.sampling import BilinearSampling
 from tests.exporting.students import FRONTS, student_of
 

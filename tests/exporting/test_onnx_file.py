@@ -18,9 +18,9 @@ from PIL import Image
 
 from sparseformers.data import evaluation_view
 from sparseformers.exporting import ExportConfig, export
+from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import network_of
 from sparseformers.exporting.onnx_file import write_onnx
-from sparseformers.exporting.tracing import trace
 from tests.exporting.students import FRONTS, student_of
 from tests.tiny import write_images
 
@@ -73,7 +73,7 @@ def test_stays_fast__moves_and_samples_as_little_as_it_did(tmp_path: Path) -> No
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
     assert counts["GridSample"] == 0, counts
     assert 0 < counts["Softmax"] <= 4, counts
-    assert counts["Transpose"] <= TRANSPOSES * counts["Softmax"], counts
+    assert counts["Transpose"] <= TRANSPOSES * counts["Softmax"] + 1, counts  # one of the feature map
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 
 from sparseformers.exporting import ExportConfig, export
 from sparseformers.exporting.network import EmbeddingNetwork
-from sparseformers.exporting.torch_export import METADATA_FILE
+from sparseformers.exporting.pytorch_files import METADATA_FILE
 from tests.exporting.students import FRONTS, student_of
 from tests.tiny import write_images
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
-from sparseformers.exporting.preprocessing import Preprocessing
+from sparseformers.exporting.resizing import Preprocessing
 
 
 def waves(height: int, width: int) -> Image.Image:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sparseformers.exporting.resampling import Filter, resample, resampling_matrix
+from sparseformers.exporting.resizing import Filter, resample, resampling_matrix
 from tests.tiny import write_images  # noqa: F401  # imports torchvision in the order that it needs
 
 PILLOWS = {

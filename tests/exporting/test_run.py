@@ -14,7 +14,7 @@ import sparseformers
 from sparseformers.cli.main import main
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.exporting import ExportCheckError, ExportConfig, export
-from sparseformers.exporting.safetensors_file import SafetensorsFile
+from sparseformers.exporting.pytorch_files import SafetensorsFile
 from sparseformers.inheritance import Provenance, Shares
 from sparseformers.model import SparseFormer
 from sparseformers.settings import to_dict

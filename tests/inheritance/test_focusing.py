@@ -153,7 +153,7 @@ def test_inherit__sizes_follow_from_the_teacher_and_can_be_set() -> None:
     assert (default.width, default.channels, default.points, default.iterations) == (128, 64, 16, 4)
     chosen = bootstrapped(vit(), tokens=7, focusing_width=64, channels=16, points=9, iterations=2).student.config.focusing
     assert (chosen.tokens, chosen.width, chosen.channels, chosen.points, chosen.iterations) == (7, 64, 16, 9, 2)
-    with pytest.raises(ConfigError, match="at least one latent token"):
+    with pytest.raises(ConfigError, match="tokens must be at least 1"):
         bootstrapped(vit(), tokens=0)
 
 

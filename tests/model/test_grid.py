@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -118,14 +118,6 @@ def test_exports_for_any_batch_and_size() -> None:
     for size in ((5, 3, 48, 80), (1, 3, 100, 36)):
         other = torch.rand(size, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(exported(other).embedding, model(other).embedding, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"), [({"tokens": 0}, "at least one latent token, not 0"), ({"patch_size": 0}, "a side of 0 pixels")]
-)
-def test_config__refuses(options: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        GridConfig(**options)
 
 
 def test_config__prefix_tokens_have_one_home() -> None:

@@ -113,7 +113,7 @@ def test_sizes_and_crops_that_are_refused() -> None:
         load_teacher(tiny(), image_size=7)
     assert load_teacher(tiny(), crop=0.5).preprocessing.crop == 0.5
     assert load_teacher(tiny()).preprocessing.crop == 0.875
-    with pytest.raises(ConfigError, match=r"crop must be a share in \(0, 1\], not 0"):
+    with pytest.raises(ConfigError, match=r"crop must be in \(0, 1\], not 0"):
         load_teacher(tiny(), crop=0.0)
 
 

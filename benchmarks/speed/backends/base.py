@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import Precision
+from sparseformers.exporting.formats import Runner
 
 
 @dataclass(frozen=True)

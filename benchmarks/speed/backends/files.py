@@ -14,12 +14,11 @@ from benchmarks.speed.backends.profiles import of_onnxruntime, of_openvino
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import ExportConfig, Format, Precision
+from sparseformers.exporting.formats import Runner, trace
 from sparseformers.exporting.network import with_bfloat16_layers
 from sparseformers.exporting.onnx_file import OnnxFile, open_onnx, write_onnx
 from sparseformers.exporting.openvino_file import OpenVinoFile, has_bfloat16, open_openvino, write_openvino
-from sparseformers.exporting.tracing import trace
 
 ON_CPU = "its files are run on the CPU only"
 
@@ -31,7 +30,7 @@ class OnnxRuntime:
     libraries: Sequence[tuple[str, str]] = tuple(OnnxFile.libraries.items())
 
     def why_not(self, subject: Subject, precision: Precision, conditions: Conditions) -> str | None:
-        return ON_CPU if conditions.device.type != "cpu" else OnnxFile.precisions[precision]
+        return ON_CPU if conditions.device.type != "cpu" else OnnxFile.lacks.get(precision)
 
     def prepare(
         self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path
@@ -69,7 +68,7 @@ class OpenVino:
             return ON_CPU
         if precision == "bf16" and not has_bfloat16():
             return "OpenVINO has no bfloat16 on this processor, and would compute in float32"
-        return OpenVinoFile.precisions[precision]
+        return None
 
     def prepare(
         self, subject: Subject, precision: Precision, conditions: Conditions, calibration: Sequence[Tensor], folder: Path

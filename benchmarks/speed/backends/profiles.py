@@ -14,7 +14,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from benchmarks.speed.operators import PASSES, Profile, sorted_operators
-from sparseformers.exporting.check import Runner
+from sparseformers.exporting.formats import Runner
 from sparseformers.exporting.onnx_file import onnx_session
 from sparseformers.exporting.openvino_file import compiled_openvino
 from sparseformers.files import replacing

@@ -19,8 +19,8 @@ from benchmarks.speed.backends.profiles import of_pytorch
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import Precision
+from sparseformers.exporting.formats import Runner
 from sparseformers.modes import autocast_dtype, inference
 
 EMULATED = 4.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.speed.backends.pytorch import InPyTorch
 from benchmarks.speed.memory import PeakMemory, can_measure
 from sparseformers.evaluation import Cost
-from sparseformers.exporting.check import Runner
+from sparseformers.exporting.formats import Runner
 
 MEGABYTES = 2**20
 

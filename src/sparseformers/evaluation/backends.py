@@ -130,10 +130,10 @@ def cast_layers(network: nn.Module) -> nn.Module:
 def _exported(network: nn.Module, backend: Backend, *, size: tuple[int, int], folder: Path) -> Callable[[int], Runner]:
     """A network in a file that ``export`` would write, opened by its runtime with as many threads as PyTorch has."""
     from sparseformers.exporting.config import ExportConfig
+    from sparseformers.exporting.formats import trace
     from sparseformers.exporting.network import EmbeddingNetwork
     from sparseformers.exporting.onnx_file import open_onnx, write_onnx
     from sparseformers.exporting.openvino_file import open_openvino, write_openvino
-    from sparseformers.exporting.tracing import trace
 
     portable: nn.Module
     if isinstance(network, SparseFormer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.errors import WeightsError
+from sparseformers.exporting.formats import Runner
 from sparseformers.exporting.images import Probe
 from sparseformers.model import SparseFormer
 from sparseformers.modes import evaluation_mode, inference
-
-Runner = Callable[[Tensor], Tensor]
-"""An exported file, opened: images to embeddings."""
 
 
 class ExportCheckError(WeightsError):

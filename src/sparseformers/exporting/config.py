@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from sparseformers.errors import ConfigError
+from sparseformers.settings import Above, AtLeast, check_bounds
 
 Format = Literal["onnx", "openvino", "torch-export", "safetensors"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -34,30 +35,23 @@ class ExportConfig:
     with_preprocessing: bool = False
     """The file takes bytes, B x H x W x 3, and resizes, crops and normalises them itself. Without it: floats, B x 3 x H x W in
     [0, 1], resized and cropped already (normalised they are inside in any case)."""
-    tokens: int | None = None
+    tokens: Annotated[int | None, AtLeast(1)] = None
     """Latent tokens, if not those that the student was configured with; an elastic student serves several numbers."""
     data: tuple[Path, ...] = ()
     """Images, or folders of them, to check the file on, and for int8 to calibrate it on; a run knows those that it was trained
     on."""
-    images: int = 64
+    images: Annotated[int, AtLeast(1)] = 64
     """How many of them the file is checked on."""
-    calibration_images: int = 128
+    calibration_images: Annotated[int, AtLeast(1)] = 128
     """For int8: how many others it is calibrated on."""
-    tolerance: float | None = None
+    tolerance: Annotated[float | None, Above(0)] = None
     """Greatest error of an embedding, relative to its length, that the file may have against PyTorch in float32; by default 0.001
     for fp32, 0.045 for bf16 and 0.3 for int8 (a cosine of about 0.999 and 0.95). A file beyond it is not put in place."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("batch", self.batch, 1),
-            ("tokens", self.tokens, 1),
-            ("images", self.images, 1),
-            ("calibration-images", self.calibration_images, 1),
-        ):
-            if isinstance(value, int) and value < least:
-                raise ConfigError(f"--{name} must be at least {least}, not {value}.", f"Use {least} or more.")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ConfigError(f"--tolerance must be above 0, not {self.tolerance}.", "Use 0.01, for example.")
+        check_bounds(self)
+        if self.batch != "dynamic" and self.batch < 1:
+            raise ConfigError(f"--batch must be at least 1, not {self.batch}.", "Use 1 or more.")
         if self.size != "dynamic" and (self.height_and_width is None):
             raise ConfigError(f"--size is 'dynamic' or HxW in pixels, not '{self.size}'.", "Use 224x224, for example.")
         if self.height_and_width is not None and not self.with_preprocessing:

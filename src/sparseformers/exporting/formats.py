@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import ExportConfig, Precision
+from sparseformers.exporting.network import network_of
 from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
+from sparseformers.model.sparseformer import SMALLEST_SIDE
+
+Runner = Callable[[Tensor], Tensor]
+"""An exported file, opened: images to embeddings."""
+LONGEST_SIDE = 65_536
+"""Pixels; the whole numbers inside of a resize stay exact up to there."""
 
 
 @dataclass(frozen=True)
@@ -24,39 +33,37 @@ class Contents:
     student: SparseFormer
     """On the CPU, in float32 and evaluation mode."""
     provenance: Provenance | None
-    """Where it comes from."""
     settings: ExportConfig
-    """Of the export."""
     metadata: Mapping[str, str]
-    """What the file says of itself."""
     calibration: Sequence[Tensor]
-    """For int8: batches of images of the kind that the file takes."""
+    """For int8: batches of images of the kind that the file takes; empty otherwise."""
+
+    def program(self) -> ExportedProgram:
+        """The student as a program from images to embeddings."""
+        return trace(network_of(self.student, self.settings), self.settings, self.student.config.preprocessing.size)
 
 
-class FileFormat(Protocol):
+class FileFormat(ABC):
     """One kind of exported file."""
 
-    @property
-    def suffix(self) -> str:
-        """What its name ends in."""
+    suffix: str
+    libraries: Mapping[str, str] = {}
+    """The packages that it needs, and the extra that each comes with."""
+    lacks: Mapping[Precision, str] = {}
+    """Why it does not have a precision, by precision."""
 
-    @property
-    def libraries(self) -> Mapping[str, str]:
-        """The packages that it needs, and the extra that each comes with."""
-
-    @property
-    def precisions(self) -> Mapping[Precision, str | None]:
-        """For each precision None, or why the format does not have it."""
-
-    def refuse(self, settings: ExportConfig) -> None:
+    def refuse(self, settings: ExportConfig) -> None:  # noqa: B027  # most formats have everything else
         """Raises ConfigError for what else the format does not have."""
 
     def files(self, path: Path) -> Sequence[Path]:
         """All that makes up the file ``path``, itself last."""
+        return [path]
 
+    @abstractmethod
     def write(self, contents: Contents, path: Path) -> None:
         """Writes the file, and what belongs to it, into a folder that is there."""
 
+    @abstractmethod
     def open(self, path: Path) -> Runner:
         """The file as whoever deploys it opens it: in its runtime on the CPU, in the precision of the file."""
 
@@ -68,15 +75,42 @@ def require(kind: FileFormat, settings: ExportConfig) -> None:
         ConfigError: if the format does not have what is asked for.
         MissingExtraError: if a library that it needs is not installed.
     """
-    reason = kind.precisions[settings.precision]
-    if reason is not None:
-        raise ConfigError(f"The format {settings.format} has no {settings.precision}: {reason}.", _elsewhere(settings.precision))
+    if settings.precision in kind.lacks:
+        others = {"bf16": "openvino, torch-export or safetensors", "int8": "onnx or openvino"}[settings.precision]
+        raise ConfigError(
+            f"The format {settings.format} has no {settings.precision}: {kind.lacks[settings.precision]}.",
+            f"Use --format {others}, or --precision fp32.",
+        )
     kind.refuse(settings)
     for library, extra in kind.libraries.items():
         if importlib.util.find_spec(library) is None:
             raise MissingExtraError.for_package(library, extra)
 
 
-def _elsewhere(precision: Precision) -> str:
-    formats = {"bf16": "openvino, torch-export or safetensors", "int8": "onnx or openvino"}
-    return f"Use --format {formats[precision]}, or --precision fp32."
+def trace(network: nn.Module, settings: ExportConfig, size: tuple[int, int]) -> ExportedProgram:
+    """The program of a network.
+
+    Args:
+        network: from images to embeddings.
+        settings: which sizes are to be any.
+        size: height and width of the images to trace it with, where any will do.
+    """
+    height, width = settings.height_and_width or (size[0], size[1] + 16)  # unlike sides, so that none is taken for the other
+    batch = 2 if settings.batch == "dynamic" else settings.batch
+    sides = (1, 2) if settings.with_preprocessing else (2, 3)
+    dynamic: dict[int, Dim] = {}
+    if settings.batch == "dynamic":
+        dynamic[0] = Dim("batch", min=1)
+    if settings.height_and_width is None:
+        least = 1 if settings.with_preprocessing else SMALLEST_SIDE
+        dynamic |= {sides[0]: Dim("height", min=least, max=LONGEST_SIDE), sides[1]: Dim("width", min=least, max=LONGEST_SIDE)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about itself
+        return torch.export.export(network, (example(settings, batch, height, width),), dynamic_shapes={"images": dynamic})
+
+
+def example(settings: ExportConfig, batch: int, height: int, width: int) -> Tensor:
+    """Images of the kind that the file takes, all black."""
+    if settings.with_preprocessing:
+        return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
+    return torch.zeros(batch, 3, height, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,9 @@ from torch.export import ExportedProgram
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import parameters
-from sparseformers.exporting.check import Runner
-from sparseformers.exporting.config import ExportConfig, Precision
-from sparseformers.exporting.formats import Contents
-from sparseformers.exporting.network import network_of
-from sparseformers.exporting.onnx_attention import translations
+from sparseformers.exporting.config import Precision
+from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.exporting.quantise import quantise_onnx
-from sparseformers.exporting.tracing import trace
 
 OPSET = 20
 """The first one that has GELU as an operator."""
@@ -30,33 +27,21 @@ MOST_BYTES = 2_000_000_000
 """Of weights: Protocol Buffers hold no more in one file."""
 
 
-class OnnxFile:
+class OnnxFile(FileFormat):
     """Input ``images``, output ``embedding``; metadata_props say what it is."""
 
     suffix = ".onnx"
     libraries: Mapping[str, str] = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
-    precisions: Mapping[Precision, str | None] = {
-        "fp32": None,
-        "bf16": "ONNX Runtime has no products in bfloat16 on processors",
-        "int8": None,
-    }
-
-    def refuse(self, settings: ExportConfig) -> None:
-        pass
-
-    def files(self, path: Path) -> Sequence[Path]:
-        return [path]
+    lacks: Mapping[Precision, str] = {"bf16": "ONNX Runtime has no products in bfloat16 on processors"}
 
     def write(self, contents: Contents, path: Path) -> None:
-        student, settings = contents.student, contents.settings
+        student = contents.student
         if 4 * parameters(student) > MOST_BYTES:
             raise ConfigError(
                 f"The student's {parameters(student) / 1e6:.0f}M parameters do not fit into one .onnx file, which holds 2 GB.",
                 "Use --format openvino or torch-export.",
             )
-        program = trace(network_of(student, settings), settings, student.config.preprocessing.size)
-        calibration = contents.calibration if settings.precision == "int8" else ()
-        write_onnx(program, path, metadata=contents.metadata, calibration=calibration)
+        write_onnx(contents.program(), path, metadata=contents.metadata, calibration=contents.calibration)
 
     def open(self, path: Path) -> Runner:
         return open_onnx(path)
@@ -78,7 +63,7 @@ def write_onnx(
             program,
             dynamo=True,
             opset_version=OPSET,
-            custom_translation_table=dict(translations()),
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
             input_names=["images"],
             output_names=["embedding"],
             external_data=False,
@@ -145,3 +130,28 @@ def _quiet() -> Any:
             yield
         finally:
             logging.getLogger("torch.onnx").setLevel(level)
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention in ONNX, as far as models here use it: two products and a softmax, B x heads x T x C each.
+
+    PyTorch's translation turns the keys by way of three axes, whose sizes a file for any batch computes anew in each block; of
+    this one ONNX Runtime makes a product that takes the keys turned and the scores scaled.
+    """
+    from onnxscript import opset20 as op
+
+    if dropout_p or is_causal or enable_gqa or (attn_mask is not None and attn_mask.dtype != query.dtype):
+        raise ValueError("Attention with dropout, a causal or boolean mask, or shared keys is not written into ONNX files here.")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = op.MatMul(op.Mul(query, op.Constant(value_float=factor)), op.Transpose(key, perm=[0, 1, 3, 2]))
+    scores = scores if attn_mask is None else op.Add(scores, attn_mask)
+    return op.MatMul(op.Softmax(scores, axis=-1), value)

@@ -10,43 +10,28 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from sparseformers.exporting.check import Runner
-from sparseformers.exporting.config import ExportConfig, Precision
-from sparseformers.exporting.formats import Contents
-from sparseformers.exporting.network import network_of
+from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.exporting.quantise import quantise_openvino
-from sparseformers.exporting.tracing import trace
 
 SECTION = "sparseformers"
 """Where in the runtime information the metadata are: ``model.get_rt_info(["sparseformers", "teacher"])``."""
 
 
-class OpenVinoFile:
+class OpenVinoFile(FileFormat):
     """Input ``images``, output ``embedding``; the weights are in a .bin file with the same stem, which has to stay beside it."""
 
     suffix = ".xml"
-    precisions: Mapping[Precision, str | None] = {"fp32": None, "bf16": None, "int8": None}
     libraries: Mapping[str, str] = {"openvino": "openvino", "nncf": "openvino"}
-
-    def refuse(self, settings: ExportConfig) -> None:
-        pass
 
     def files(self, path: Path) -> Sequence[Path]:
         return [path.with_suffix(".bin"), path]
 
     def write(self, contents: Contents, path: Path) -> None:
-        settings = contents.settings
-        program = trace(network_of(contents.student, settings), settings, contents.student.config.preprocessing.size)
-        calibration = contents.calibration if settings.precision == "int8" else ()
-        write_openvino(program, path, metadata=contents.metadata, calibration=calibration, channels=channels_axis(settings))
+        channels = 3 if contents.settings.with_preprocessing else 1
+        write_openvino(contents.program(), path, metadata=contents.metadata, calibration=contents.calibration, channels=channels)
 
     def open(self, path: Path) -> Runner:
         return open_openvino(path)
-
-
-def channels_axis(settings: ExportConfig) -> int:
-    """Where the colours of the images are that a file takes."""
-    return 3 if settings.with_preprocessing else 1
 
 
 def write_openvino(

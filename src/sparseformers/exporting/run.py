@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -21,16 +23,16 @@ from sparseformers.exporting.config import ExportConfig, Format
 from sparseformers.exporting.formats import Contents, FileFormat
 from sparseformers.exporting.formats import require as require_format
 from sparseformers.exporting.images import batches, find_photographs, other_sizes
-from sparseformers.exporting.metadata import describe
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.openvino_file import OpenVinoFile
-from sparseformers.exporting.safetensors_file import SafetensorsFile
-from sparseformers.exporting.torch_export import TorchExportFile
+from sparseformers.exporting.pytorch_files import SafetensorsFile, TorchExportFile
 from sparseformers.files import synchronise
+from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS
 from sparseformers.released import create_model
-from sparseformers.saving import SavedModel, load_saved
+from sparseformers.saving import SavedModel, digest, load_saved
+from sparseformers.settings import to_dict
 
 FORMATS: Mapping[Format, FileFormat] = {
     "onnx": OnnxFile(),
@@ -100,6 +102,45 @@ def export(
         size = sum(path.stat().st_size for path in kind.files(folder / out.name))
         _move(kind.files(folder / out.name), out.parent)
     return ExportSummary(tuple(kind.files(out)), size, agreement, settings.allowed_error, metadata)
+
+
+def describe(student: SparseFormer, provenance: Provenance | None, settings: ExportConfig) -> Mapping[str, str]:
+    """What a file says of itself.
+
+    Args:
+        student: whose file it is.
+        provenance: where the student comes from; None if nobody knows.
+        settings: of the export.
+
+    Returns:
+        Texts by name. ``mean``, ``std`` and ``image_size`` are JSON; so is ``config``, the whole configuration.
+    """
+    preprocessing = student.config.preprocessing
+    if settings.with_preprocessing:
+        images = "uint8, batch x height x width x 3, red-green-blue, any size; resized, cropped and normalised inside"
+    else:
+        images = "float32, batch x 3 x height x width, red-green-blue in [0, 1], resized and cropped; normalised inside"
+    texts = {
+        "sparseformers": version("sparseformers"),
+        "teacher": "unknown" if provenance is None else provenance.teacher,
+        "teacher_fingerprint": "unknown" if provenance is None else provenance.teacher_fingerprint,
+        "weights_digest": digest(student.state_dict()),
+        "images": images,
+        "embedding": f"float32, batch x {student.config.cortex.embedding_width}",
+        "image_size": json.dumps(list(preprocessing.size)),
+        "crop": json.dumps(preprocessing.crop),
+        "interpolation": preprocessing.interpolation,
+        "resize": preprocessing.resize,
+        "mean": json.dumps(list(preprocessing.mean)),
+        "std": json.dumps(list(preprocessing.std)),
+        "precision": settings.precision,
+        "tokens": str(settings.tokens or student.config.focusing.tokens),
+        "batch": str(settings.batch),
+        "size": settings.size,
+        "with_preprocessing": json.dumps(settings.with_preprocessing),
+        "config": json.dumps(to_dict(student.config)),
+    }
+    return dict(sorted(texts.items()))
 
 
 def _copied(student: SparseFormer) -> SavedModel:

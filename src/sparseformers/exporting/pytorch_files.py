@@ -1,30 +1,41 @@
-"""A .safetensors file: the weights for :func:`sparseformers.load`, at half the size if need be."""
+"""The files of PyTorch: programs that run without this package (.pt2), and weights for this package (.safetensors)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.exporting.check import Runner
 from sparseformers.exporting.config import ExportConfig, Precision
-from sparseformers.exporting.formats import Contents
+from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.saving import load, save
 
+METADATA_FILE = "sparseformers.json"
+"""The extra file inside that says what it is: ``torch.export.load(path, extra_files={"sparseformers.json": ""})``."""
 
-class SafetensorsFile:
+
+class TorchExportFile(FileFormat):
+    """``torch.export.load(path).module()(images)`` gives embeddings, wherever PyTorch runs."""
+
+    suffix = ".pt2"
+    lacks: Mapping[Precision, str] = {"int8": "PyTorch itself has no quantised layers for it any more"}
+
+    def write(self, contents: Contents, path: Path) -> None:
+        torch.export.save(contents.program(), path, extra_files={METADATA_FILE: json.dumps(dict(contents.metadata), indent=2)})
+
+    def open(self, path: Path) -> Runner:
+        return torch.export.load(path).module()
+
+
+class SafetensorsFile(FileFormat):
     """``sparseformers.load(path)`` gives the student with all that it has: logits, tokens, RoIs, any number of tokens."""
 
     suffix = ".safetensors"
-    libraries: Mapping[str, str] = {}
-    precisions: Mapping[Precision, str | None] = {
-        "fp32": None,
-        "bf16": None,
-        "int8": "it holds weights for this package, which computes with floats",
-    }
+    lacks: Mapping[Precision, str] = {"int8": "it holds weights for this package, which computes with floats"}
 
     def refuse(self, settings: ExportConfig) -> None:
         for name, is_set in (
@@ -38,9 +49,6 @@ class SafetensorsFile:
                     f"A .safetensors file holds weights and no program, so that {name} has no meaning.",
                     f"Leave out {name}, or use --format onnx, openvino or torch-export.",
                 )
-
-    def files(self, path: Path) -> Sequence[Path]:
-        return [path]
 
     def write(self, contents: Contents, path: Path) -> None:
         weights = contents.student.state_dict()
