@@ -12,21 +12,13 @@ from .inference.fold import FoldedSparseFormer as FoldedSparseFormer
 from .inference.fold import fold as fold
 from .inference.packing import pack_weights as pack_weights
 from .integrations.hub import SparseFormer as SparseFormer
-from .integrations.public import (
-    create_model as create_model,
-)
-from .integrations.public import (
-    inherit as inherit,
-)
-from .integrations.public import (
-    load as load,
-)
-from .integrations.public import (
-    load_official as load_official,
-)
-from .integrations.public import (
-    open_model as open_model,
-)
+from .integrations.public import as_open_clip_visual as as_open_clip_visual
+from .integrations.public import as_vision_tower as as_vision_tower
+from .integrations.public import create_model as create_model
+from .integrations.public import inherit as inherit
+from .integrations.public import load as load
+from .integrations.public import load_official as load_official
+from .integrations.public import open_model as open_model
 from .model.sparseformer import SparseFormerOutput as SparseFormerOutput
 from .named import named_config as named_config
 from .saving import save as save

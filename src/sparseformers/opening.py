@@ -41,12 +41,17 @@ def open_student(model: Model) -> SavedModel:
             which network it is; a released model such as ``sf_base_augreg`` is fetched once and then cached.
 
     Raises:
-        ConfigError: if the name is that of a teacher.
+        ConfigError: if the name is that of a teacher, or ``model`` is something else.
         RunError: if there is nothing of that name, or the folder is no run or has no model yet.
         WeightsError: if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
     """
     if isinstance(model, SparseFormer):
         return SavedModel(model, getattr(model, "provenance", None))
+    if not isinstance(model, str | Path):
+        raise ConfigError(
+            f"A student is a SparseFormer, or the name of one, not {type(model).__name__}.",
+            "Give what sparseformers.load returns, or a run folder.",
+        )
     name, path = str(model), Path(model)
     if name in NAMED_CONFIGS and not path.exists():
         return SavedModel(released.create_model(name, pretrained=True), None)

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import AUGMENTATIONS, evaluation_view, training_view
 from sparseformers.data.transforms import SMALLEST_CROPS, Augmentation, CropView, StrongView
 from sparseformers.errors import ConfigError
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-from timm.data import create_transform  # noqa: E402
 
 SIZES = [(300, 200), (200, 300), (224, 224), (61, 333), (97, 80), (1, 1), (3, 200), (640, 37)]
 

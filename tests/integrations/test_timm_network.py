@@ -110,10 +110,10 @@ def test_tokens_of_cells_can_be_given_as_a_map() -> None:
 
 
 @pytest.mark.parametrize("kind", ["augreg", "v1", "uneven"])
-def test_tokens_that_look_where_they_choose_make_no_map(kind: str) -> None:
+def test_tokens_whose_rois_move_make_no_map(kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
         network_of(kind).forward_intermediates(images(), output_fmt="NCHW")
-    assert "cannot be given as NCHW: they lie where they choose to look, on no grid" in caught.value.problem
+    assert "cannot be given as NCHW: their RoIs lie on no grid" in caught.value.problem
     assert caught.value.remedy == "Ask for output_fmt='NLC'."
     with pytest.raises(ConfigError, match="cannot be given as NHWC: only NLC and NCHW are known"):
         network_of(kind).forward_intermediates(images(), output_fmt="NHWC")

@@ -17,15 +17,11 @@ from typing import Literal
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.torchvision_guard import import_torchvision
-
-import_torchvision()
-
-from torchvision.transforms import v2  # noqa: E402
-from torchvision.transforms.v2 import functional  # noqa: E402
 
 Augmentation = Literal["default", "strong"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")

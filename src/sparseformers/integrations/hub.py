@@ -34,6 +34,7 @@ from huggingface_hub import (
 from safetensors import safe_open
 
 from sparseformers.errors import RunError, SparseFormersError
+from sparseformers.evaluation import measure_cost
 from sparseformers.files import write_text
 from sparseformers.inheritance import Provenance
 from sparseformers.integrations.card import (
@@ -219,8 +220,6 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
     def _card(self, name: str, figures: Figures | None) -> ModelCard:
         size = self.config.preprocessing.size if self.provenance is None else self.provenance.image_size
-        from sparseformers.evaluation import measure_cost  # here: it brings torchvision along, which loading a model does without
-
         text = card_text(
             self.config,
             cost=measure_cost(self, size) if figures is None else figures.student_cost,

@@ -97,7 +97,7 @@ def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens
         student: bootstrapped from that model's image tower; used as it is, not copied. Or a name for :func:`open_model`.
         output_tokens: whether to return the latent tokens too.
     """
-    return OpenClipVisual(_opened(student), output_tokens=output_tokens)
+    return OpenClipVisual(open_student(student).student, output_tokens=output_tokens)
 
 
 def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | None = None) -> SparseFormerVisionTower:
@@ -131,24 +131,12 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError.for_package("transformers", "huggingface")
     check_version("transformers")
-    student = _opened(student)
-    own = student.config.focusing
+    core = open_student(student).student
+    own = core.config.focusing
     if tokens is not None and tokens != own.tokens and not isinstance(own, GridConfig):
         raise ConfigError(f"The student has {own.tokens} latent tokens and no other number.", "Leave out tokens.")
     if tokens is not None and tokens < 1:
         raise ConfigError(f"A vision tower needs at least one latent token, not {tokens}.", "Ask for one token or more.")
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
-    return SparseFormerVisionTower.of(student, own.tokens if tokens is None else tokens)
-
-
-def _opened(student: CoreSparseFormer | str | Path) -> CoreSparseFormer:
-    """Loads a student that is given by its name."""
-    if isinstance(student, CoreSparseFormer):
-        return student
-    if isinstance(student, (str, Path)):
-        return open_model(student)
-    raise ConfigError(
-        f"A student is a SparseFormer, or the name of one, not {type(student).__name__}.",
-        "Give what sparseformers.load returns, or a run folder.",
-    )
+    return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens)

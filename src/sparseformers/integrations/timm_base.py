@@ -159,8 +159,8 @@ class NetworkWithHead(ConfiguredNetwork):
     Args:
         student: the SparseFormer whose modules it takes over.
         drop_rate: dropout before the head, in training.
-        open_shape: see :class:`ConfiguredNetwork`.
-        own_head: see :class:`ConfiguredNetwork`.
+        open_shape: see :class:`ConfiguredNetwork`, as for ``own_head``.
+        own_head: whether the head stays.
     """
 
     def __init__(self, student: SparseFormer, *, drop_rate: float, open_shape: bool, own_head: bool) -> None:

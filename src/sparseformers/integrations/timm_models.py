@@ -30,13 +30,13 @@ RUN_CONFIG = SparseFormerConfig(
         block=BlockConfig(width=384, heads=6, feed_forward_width=1536, layer_scale=True), depth=12, prefix_from_front=True
     ),
 )
-"""What the default recipe makes of DINOv2's ViT-S/14 at 224 pixels: what ``sf_run`` is until it is told of a run."""
+"""``sf_run`` without a run: the default recipe's student of DINOv2's ViT-S/14 at 224 pixels."""
 
 RELEASED = {
     "license": "mit",
     "origin_url": "https://github.com/showlab/sparseformer",
 }
-"""What timm notes of where the authors' weights come from."""
+"""timm's entry for the origin of the authors' weights."""
 
 default_cfgs = generate_default_cfgs(
     {
@@ -47,7 +47,7 @@ default_cfgs = generate_default_cfgs(
         "sf_run": timm_settings(RUN_CONFIG),
     }
 )
-"""Where timm's registry looks for them, by this name."""
+"""timm's registry reads this name."""
 
 __all__ = [
     "sf_base_augreg",
@@ -105,7 +105,7 @@ def sf_v1_base(pretrained: bool = False, **options: Any) -> nn.Module:
 
 @register_model  # type: ignore[untyped-decorator]
 def sf_run(pretrained: bool = False, run: str | Path | None = None, **options: Any) -> nn.Module:
-    """A SparseFormer of any shape: that of a run, or of the weights that timm loads into it.
+    """A SparseFormer of any shape: a run's, or that of the weights that timm loads into it.
 
     Args:
         pretrained: with weights from where ``pretrained_cfg`` says (``local-dir:`` and ``hf-hub:`` models do), instead of a run.
@@ -129,7 +129,7 @@ def sf_run(pretrained: bool = False, run: str | Path | None = None, **options: A
 
 
 def _named(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    """A named size, pretrained with the authors' weights unless timm was told of others."""
+    """Builds a named size, pretrained with the authors' weights unless timm was given others."""
     source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
     elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name]}"
     if not pretrained or elsewhere:

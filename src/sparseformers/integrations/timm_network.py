@@ -27,16 +27,15 @@ UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois",
 
 
 class TimmSparseFormer(NetworkWithHead):
-    """A SparseFormer that timm's scripts, and what is built on timm, take for one of its own vision transformers.
+    """A SparseFormer that timm's scripts, and what is built on timm, take for one of timm's own vision transformers.
 
     Args:
-        student: whose parts become this network's, under their own names; it is not to be used beside it.
+        student: the SparseFormer whose modules it takes over; do not use it beside this network.
         drop_rate: dropout before the head, in training.
         drop_path_rate: chance, in training, that a branch of the cortex's last block is left out for an image; it grows evenly
             from 0 in the first one. None for the student's own.
-        open_shape: whether the first weights that are loaded bring their configuration with them, whatever its shapes;
-            otherwise they have to fit.
-        own_head: whether the network keeps its head and pooling even so.
+        open_shape: see :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`, as for ``own_head``.
+        own_head: whether the head stays.
     """
 
     output_fmt = "NLC"
@@ -75,7 +74,7 @@ class TimmSparseFormer(NetworkWithHead):
 
     @property
     def num_features(self) -> int:
-        """D, channels of what :meth:`forward_features` gives."""
+        """D, the channels of :meth:`forward_features`."""
         return self.embed_dim
 
     @property
@@ -90,12 +89,12 @@ class TimmSparseFormer(NetworkWithHead):
 
     @property
     def has_class_token(self) -> bool:
-        """Whether there is a class token."""
+        """True if there is a class token."""
         return self.num_prefix_tokens > 0
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """What timm notes of each block of the cortex; the reduction is that of N tokens spread evenly over the image."""
+        """timm's entry for each block of the cortex; the reduction is that of N tokens spread evenly over the image."""
         of_each = {"num_chs": self.embed_dim, "reduction": _reduction(self.config)}
         return [{"module": f"cortex.blocks.{index}", **of_each} for index in range(len(self.cortex.blocks))]
 
@@ -105,7 +104,7 @@ class TimmSparseFormer(NetworkWithHead):
         return nn.Identity() if self.config.cortex.pool_first else self.cortex.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the head says of images, or their embeddings where there is none.
+        """Classifies images, or embeds them where there is no head.
 
         Args:
             x: normalised images B x 3 x H x W; any H and W from 32 up.
@@ -120,19 +119,18 @@ class TimmSparseFormer(NetworkWithHead):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised images B x 3 x H x W -> tokens B x T x D after the final norm, prefix tokens first."""
-        tokens = self._look(x)
+        tokens = self._front_tokens(x)
         for index in range(len(self.cortex.blocks)):
-            tokens = self._think(index, tokens)
+            tokens = self._through_block(index, tokens)
         return self.norm(tokens)
 
-    def _look(self, x: Tensor) -> Tensor:
-        """Normalised images -> tokens as they enter the cortex's first block."""
+    def _front_tokens(self, x: Tensor) -> Tensor:
+        """Normalised images -> the tokens that enter the cortex's first block."""
         check_images(x)
         tokens: Tensor = self.cortex.prefix(self.focusing(x).tokens)
         return tokens
 
-    def _think(self, index: int, tokens: Tensor) -> Tensor:
-        """Tokens through one block of the cortex."""
+    def _through_block(self, index: int, tokens: Tensor) -> Tensor:
         block = self.cortex.blocks[index]
         return checkpoint(block, tokens, use_reentrant=False) if self.grad_checkpointing else block(tokens)
 
@@ -167,10 +165,10 @@ class TimmSparseFormer(NetworkWithHead):
         """
         grid = self._grid_of(output_fmt)
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
-        tokens = self._look(x)
+        tokens = self._front_tokens(x)
         outputs = []
         for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
-            tokens = self._think(index, tokens)
+            tokens = self._through_block(index, tokens)
             if index in taken:
                 outputs.append(self.norm(tokens) if norm else tokens)
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
@@ -186,12 +184,12 @@ class TimmSparseFormer(NetworkWithHead):
         return result if intermediates_only else (self.norm(tokens), result)
 
     def _grid_of(self, output_fmt: str) -> tuple[int, int] | None:
-        """Rows and columns to arrange tokens in; None to leave them in a row."""
+        """Rows and columns to arrange tokens in; None for a row."""
         if output_fmt == "NLC":
             return None
         grid = _token_grid(self.config)
         if output_fmt != "NCHW" or grid is None:
-            why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "they lie where they choose to look, on no grid"
+            why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "their RoIs lie on no grid"
             raise ConfigError(
                 f"The tokens of this SparseFormer cannot be given as {output_fmt}: {why}.", "Ask for output_fmt='NLC'."
             )
@@ -223,11 +221,11 @@ class TimmSparseFormer(NetworkWithHead):
         return taken
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether to compute the cortex's blocks again on the way back, and not to remember what is inside of them."""
+        """Turns gradient checkpointing of the cortex's blocks on or off."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the embeddings and RoIs."""
+        """The names of embeddings and RoIs."""
         return {name for name, value in self.named_parameters() if value.ndim > 1 and name.rpartition(".")[2] in UNDECAYED}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
