@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from sparseformers.data.bad_images import BadShare
 from sparseformers.data.pack import PackConfig, pack
+from sparseformers.data.sources import BadShare
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.trainer import Trainer

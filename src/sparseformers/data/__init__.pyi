@@ -1,4 +1,3 @@
-from .bad_images import SkippedImages as SkippedImages
 from .dataset import Batch as Batch
 from .dataset import ImageViews as ImageViews
 from .dataset import LoadedView as LoadedView
@@ -12,6 +11,7 @@ from .dataset import fixed_views as fixed_views
 from .dataset import training_loader as training_loader
 from .dataset import views_in_order as views_in_order
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .images import SkippedImages as SkippedImages
 from .images import UnreadableImageError as UnreadableImageError
 from .images import find_images as find_images
 from .images import read_image as read_image

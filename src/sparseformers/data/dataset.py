@@ -35,9 +35,8 @@ class LoadedView(NamedTuple):
     image: Tensor | None
     """3 x H x W: bytes, or floats in [0, 1]; None for an unreadable image."""
     index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
-    """Place of the view in :class:`ImageViews`."""
     problem: str | None
-    """Why the image is unreadable; None for a readable one."""
+    """Why the image is unreadable."""
     stop: tuple[str, str] | None = None
     """(problem, remedy) where its source cannot be reached any more."""
 
@@ -87,7 +86,7 @@ class ImageViews(Dataset[LoadedView]):
         return len(self.source) * self.views_per_image
 
     def name(self, index: int) -> str:
-        """What to call the image of the view ``index``."""
+        """The name of the image of the view ``index``."""
         return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> LoadedView:
@@ -116,7 +115,6 @@ class _Sent(NamedTuple):
 
     @classmethod
     def of(cls, views: list[LoadedView]) -> _Sent:
-        """Puts views together, without the unreadable ones."""
         readable = [view for view in views if view.image is not None]
         images = [view.image for view in readable if view.image is not None]
         return cls(
@@ -127,7 +125,6 @@ class _Sent(NamedTuple):
         )
 
     def received(self) -> Batch:
-        """The batch."""
         return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
 
 
@@ -148,8 +145,8 @@ class SampleStream(Sampler[list[ViewKey]]):
         seed: of the order.
         total: samples of the whole run, counted from its beginning and not from ``start``; None for no end.
         start: samples that the run has had before.
-        process: which process this is, from 0.
-        processes: how many there are.
+        process: of several, from 0.
+        processes: that share each batch.
     """
 
     def __init__(
@@ -175,7 +172,7 @@ class SampleStream(Sampler[list[ViewKey]]):
         self.processes = processes
 
     def __len__(self) -> int:
-        """How many batches are left of the run; a TypeError where it has no end."""
+        """The batches that are left of the run; a TypeError where it has no end."""
         if self.total is None:
             raise TypeError("a stream without a total has no length")
         return math.ceil(max(0, self.total - self.start) / self.batch_size)
@@ -218,34 +215,21 @@ class _InOrder(Sampler[list[ViewKey]]):
 
 
 def default_workers() -> int:
-    """How many processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``.
-
-    The processes that a launcher started on this machine share its processors.
-    """
+    """The number of processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(MOST_WORKERS, (allowed or 1) // sharing))
 
 
 def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) -> DataLoader[Batch]:
-    """Loads the batches of ``stream``, each a :class:`Batch`.
-
-    Args:
-        views: with training views.
-        stream: over ``len(views)`` images.
-        workers: processes to read with; 0 reads in this one.
-    """
+    """Loads the batches of ``stream``, over ``len(views)`` images, by ``workers`` processes; 0 reads in this one."""
     return _loader(views, stream, workers)
 
 
 def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> DataLoader[Batch]:
     """Loads every view of the first epochs once, epoch by epoch and each in the order of the images.
 
-    Args:
-        views: with training views.
-        epochs: how many.
-        batch_size: views in a batch; the last one of each epoch may be short.
-        workers: processes to read with; 0 reads in this one.
+    The last batch of each epoch may be short.
     """
     return _loader(views, _InOrder(len(views), batch_size, epochs), workers)
 
@@ -259,15 +243,9 @@ def evaluation_batches(
     process: int = 0,
     processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Loads the teacher's own view of each image, in order, as :class:`Batch` by batch.
+    """Loads the teacher's own view of each image, in order; a batch's indices are places in ``images``.
 
-    Args:
-        images: a source, or paths; a batch's indices are places in it.
-        preprocessing: the teacher's.
-        batch_size: images in a batch.
-        workers: processes to read with; 0 reads in this one.
-        process: which of several this is, from 0; each takes every so many-th batch.
-        processes: how many share the images.
+    Each of several processes takes every so many-th batch.
     """
     views = ImageViews(images, evaluation_view(preprocessing), seed=0)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
@@ -295,8 +273,8 @@ def fixed_views(
         scale: the least and greatest share of the image's area.
         batch_size: views in a batch.
         workers: processes to read with; 0 reads in this one.
-        process: which of several this is, from 0; each takes every so many-th batch.
-        processes: how many share the views.
+        process: of several, from 0; each takes every so many-th batch.
+        processes: that share the views.
     """
     views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
@@ -330,7 +308,7 @@ class _StoppingLoader(DataLoader[LoadedView]):
 
 
 def init_worker(_worker: int) -> None:
-    """What each reading process does first."""
+    """Prepares a reading process."""
     # The workers share the processors already.
     torch.set_num_threads(1)
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.

@@ -1,4 +1,4 @@
-"""Which pixels of photographs are their objects, where somebody has said so: by masks, or by boxes in COCO's form."""
+"""The foreground of photographs, by masks or by boxes in COCO's form."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ FORM = 'It has to be {"images": [{"id", "file_name"}, ...], "annotations": [{"im
 
 
 class Foregrounds(ABC):
-    """Of some images, which pixels are foreground.
+    """The foreground of some images.
 
     Args:
         paths: the images.
-        known: for each of them, whether anything is said of it.
+        known: whether there is a mask or box, for each of them.
     """
 
     def __init__(self, paths: Sequence[Path], known: Sequence[bool]) -> None:
@@ -202,12 +202,11 @@ def _by(size: tuple[int, int] | None) -> str:
 
 
 class BoxedImage(NamedTuple):
-    """What a file says of one image."""
+    """The entry of one image."""
 
     size: tuple[int, int] | None
     """Width and height in pixels, where the file tells."""
     boxes: tuple[Box, ...]
-    """In the order of the file; none for an image without annotation."""
 
 
 def read_boxes(path: Path) -> dict[str, BoxedImage]:
@@ -215,13 +214,13 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
 
     Args:
         path: JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
-            ``bbox``). What else it holds is not looked at.
+            ``bbox``). Other keys are ignored.
 
     Returns:
         By file name, as the file has it but with ``/`` and without ``./``.
 
     Raises:
-        DataError: for a file that is missing, no JSON, or of another form; the entry at fault is named.
+        DataError: for a file that is missing, no JSON, or of another form; it names the entry.
     """
     content = _content(path)
     boxes: dict[Any, list[Box]] = {}

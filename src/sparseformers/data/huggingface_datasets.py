@@ -14,7 +14,7 @@ from sparseformers.data.sources import ImageSource, digest_of
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 PREFIX = "hf:"
-"""What a name of such a dataset begins with."""
+"""The beginning of the names of such datasets."""
 DEFAULT_SPLIT = "train"
 """The split that is taken if none is named."""
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
@@ -22,24 +22,20 @@ SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 
 
 class DatasetName(NamedTuple):
-    """Which images of which dataset: hf:REPO[:CONFIG][@SPLIT][#COLUMN]."""
+    """The name of a column of images: hf:REPO[:CONFIG][@SPLIT][#COLUMN]."""
 
     repository: str
     """OWNER/NAME on the hub, or a folder."""
     config: str | None
-    """Which of several datasets in it."""
+    """One of several datasets in it."""
     split: str
     """Such as train, or train[:10%]."""
     column: str | None
-    """With the images; the only one that has any if None."""
+    """None for the only one that has images."""
 
     @classmethod
     def parse(cls, name: str) -> DatasetName:
-        """Reads a name.
-
-        Raises:
-            ConfigError: if there is no repository in it.
-        """
+        """Reads a name; raises ConfigError if there is no repository in it."""
         rest, _, column = name.removeprefix(PREFIX).partition("#")
         rest, _, split = rest.partition("@")
         repository, _, config = (rest, "", "") if Path(rest).exists() else rest.partition(":")

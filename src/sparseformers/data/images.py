@@ -1,11 +1,11 @@
-"""Image files: finding them in folder trees, and decoding whatever they hold to 8-bit RGB."""
+"""Image files: finding them in folder trees, decoding whatever they hold to 8-bit RGB, and listing those that are skipped."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sparseformers.errors import DataError, shorten, suggest
+from sparseformers.files import replacing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Endings of the file names that count as images, in any case."""
@@ -26,12 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 class UnreadableImageError(Exception):
-    """An image file that cannot be decoded; training goes on without it.
-
-    Args:
-        path: the file.
-        reason: why, in a few words.
-    """
+    """An image file that cannot be decoded; training goes on without it. The reason is a few words."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -80,8 +76,7 @@ def is_image_name(name: str) -> bool:
 
 
 def checked_folder(folder: Path) -> Path:
-    """``folder`` as a path, if it is a folder or an image file; raises DataError if it is neither."""
-    folder = Path(folder)
+    """``folder`` if it is a folder or an image file; raises DataError if it is neither."""
     if folder.is_dir():
         return folder
     if folder.is_file():
@@ -99,7 +94,7 @@ def checked_folder(folder: Path) -> Path:
 
 
 def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
-    """Image files under ``place`` with what identifies them on the disk; ``visited`` keeps links from going in circles."""
+    """(identity on the disk, path) of the image files under ``place``; ``visited`` keeps links from going in circles."""
     identity = os.path.realpath(place)
     if not place.is_dir():
         yield identity, place
@@ -130,8 +125,7 @@ def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MO
 
     Args:
         path: the file.
-        at_least: pixels; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep at
-            least this many. The size is the file's own without it.
+        at_least: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep as many.
         most_pixels: of an image, height times width; a larger one is not decoded.
 
     Raises:
@@ -240,3 +234,60 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         grey, peak = grey - low, max(high - low, 1e-30)
     rounded: np.ndarray = np.rint(grey * (255.0 / peak)).astype(np.uint8)
     return rounded
+
+
+class SkippedImages:
+    """Unreadable images, each once, however often it was met."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> SkippedImages:
+        """A collection that begins with these (name, reason)."""
+        skipped = cls()
+        for name, reason in pairs:
+            skipped.add(name, reason)
+        return skipped
+
+    def add(self, name: str | Path, reason: str) -> None:
+        """Notes that an image (a path, or SHARD:MEMBER) was skipped; the first reason stands."""
+        self._reasons.setdefault(str(name), reason)
+
+    def update(self, others: Iterable[SkippedImages]) -> None:
+        """Adds the images that others have collected, such as other processes."""
+        for other in others:
+            for path, reason in other._reasons.items():
+                self.add(path, reason)
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def state_dict(self) -> list[list[str]]:
+        """Path and reason of each image."""
+        return [[str(path), reason] for path, reason in self._reasons.items()]
+
+    def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:
+        """Adds the images of a :meth:`state_dict`."""
+        for path, reason in state:
+            self.add(path, reason)
+
+    def share(self, of: int) -> float:
+        """The share of ``of`` images that was skipped, in [0, 1]."""
+        return len(self) / of if of else 0.0
+
+    def lines(self) -> list[str]:
+        """A line ``name TAB reason`` for each image, sorted by name."""
+        return [f"{_one_field(name)}\t{_one_field(self._reasons[name])}" for name in sorted(self._reasons)]
+
+    def write(self, file: Path) -> None:
+        """Writes a line with the count, then :meth:`lines`."""
+        count = f"# {len(self)} image{'' if len(self) == 1 else 's'} could not be read"
+        with replacing(file) as unfinished:
+            # Names on disk may be no valid UTF-8; they are written as they are.
+            unfinished.write_text("\n".join([count, *self.lines()]) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def _one_field(text: str) -> str:
+    """``text`` without the characters that part fields and lines."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

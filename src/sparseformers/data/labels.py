@@ -1,4 +1,4 @@
-"""What is said about images: labels by class folders, and captions from a file."""
+"""Labels of images by class folders, and captions of images from a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TEST_FOLDERS = ("test", "val", "validation")
 OTHER_FOLDERS = ("unlabelled", "unlabeled")
 """Names of folders that data sets keep beside ``train`` and ``test`` and that are no classes."""
 IMAGE_KEYS = ("image", "file_name", "filepath", "path")
-"""What the image's file may be called; the first that is there counts."""
+"""Keys of the image's file; the first that is there counts."""
 CAPTION_KEYS = ("caption", "captions", "text", "title")
-"""What the caption may be called; in JSON it may be a list of several."""
+"""Keys of the caption; in JSON it may be a list of several."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _labelled(classes: dict[str, list[Path]], names: tuple[str, ...]) -> Labelle
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """Images and what is said of them."""
+    """Images and their captions."""
 
     paths: tuple[Path, ...]
     """The images, in the order in which the file first names them."""

@@ -1,4 +1,4 @@
-"""From what --data names to one source of images: folders, tar shards, Hugging Face datasets, and mixtures of them."""
+"""One source of images for all names given to --data: folders, tar shards, Hugging Face datasets, and mixtures of them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MixedSource(ImageSource):
         return sum(source.missing() for source in self.sources)
 
     def sample_order(self) -> SampleOrder:
-        """In which order samples are drawn from the sources, each of which has passes of its own."""
+        """The order in which samples are drawn from the sources, each of which has passes of its own."""
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
         drawn = [number for number, source in enumerate(self.sources) if len(source)]
         if len(drawn) < len(self.sources):
@@ -97,7 +97,7 @@ class MixedSource(ImageSource):
 
 
 def kind_of(data: str) -> Kind:
-    """What a name given to --data means, as far as it can be told without reading: nothing is checked."""
+    """The kind of a name given to --data, as far as it can be told without reading: nothing is checked."""
     if data.startswith(PREFIX):
         return "dataset"
     if is_shards(data):
@@ -143,7 +143,7 @@ def open_source(
         data: folders or image files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
         weights: one for each name, its share of the samples; without them images are drawn equally often.
         files: to read shards by.
-        window: how many shards are shuffled together.
+        window: of shards that are shuffled together.
         most_pixels: of an image; a larger one counts as unreadable.
 
     Raises:
@@ -184,7 +184,7 @@ def _without_images(data: Sequence[str], source: ImageSource) -> DataError:
 
 
 def sample_order(source: ImageSource) -> SampleOrder:
-    """In which order to learn from a source."""
+    """The order in which to learn from a source."""
     if isinstance(source, MixedSource):
         return source.sample_order()
     return Interleaved((source.order(),), (1,))

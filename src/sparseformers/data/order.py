@@ -20,10 +20,10 @@ CHUNK = 1024
 
 
 class ViewKey(NamedTuple):
-    """Which view of which image."""
+    """One view of one image."""
 
     epoch: int
-    """Which pass over its source, from 0; another pass, another random view."""
+    """The pass over its source, from 0; another pass, another random view."""
     index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
     """Place of the view in :class:`~sparseformers.data.ImageViews`."""
 
@@ -41,7 +41,7 @@ class PassOrder(Protocol):
         Args:
             seed: of the order.
             number: of the pass, from 0; each has an order of its own.
-            start: how many to leave out at its beginning.
+            start: images to leave out at its beginning.
         """
 
 
@@ -77,7 +77,7 @@ class WindowShuffle:
     bounds: np.ndarray
     """G + 1 increasing integers from 0: the group g has the images from bounds[g] up to bounds[g + 1]."""
     window: int
-    """How many groups are shuffled together."""
+    """The number of groups that are shuffled together."""
 
     @property
     def length(self) -> int:
@@ -105,8 +105,7 @@ class Interleaved:
     """Samples of several sources, each of which goes through passes of its own.
 
     Of the first t samples, a source of share s has s * t rounded, but for the one with the greatest share, which has the rest:
-    at most half as many off as there are other sources. How many of each come in a chunk of ``CHUNK`` samples follows from
-    this, and they are permuted within the chunk.
+    at most half as many off as there are other sources. The samples of a chunk are permuted within it.
     """
 
     parts: tuple[PassOrder, ...]
@@ -119,7 +118,7 @@ class Interleaved:
         return sum(part.length for part in self.parts)
 
     def counts(self, samples: int) -> list[int]:
-        """How many of the first ``samples`` each source has."""
+        """The number of samples of each source among the first ``samples``."""
         total = sum(self.weights)
         greatest = self.weights.index(max(self.weights))
         counts = [(2 * samples * weight + total) // (2 * total) for weight in self.weights]
@@ -147,7 +146,7 @@ class Interleaved:
         return max(CHUNK, len(self.parts) ** 2)
 
     def _sources(self, seed: int, chunk: int) -> tuple[list[int], np.ndarray]:
-        """How many samples each source has before a chunk, and which source each sample in it is of."""
+        """The samples of each source before a chunk, and the source of each sample in it."""
         begun, end = self.counts(chunk * self._chunk), self.counts((chunk + 1) * self._chunk)
         sources = np.repeat(np.arange(len(self.parts)), np.subtract(end, begun))
         if len(self.parts) > 1:

@@ -1,6 +1,6 @@
-"""The index of a shard: which images it holds and where, so that any of them can be read without what lies before it.
+"""The index of a shard: its images and their places, so that any of them can be read without what lies before it.
 
-It is made by one look at the headers, no pixels, and kept in a JSON file; ``sparseformers pack`` writes it beside each shard.
+It is made from the headers alone and kept in a JSON file; ``sparseformers pack`` writes it beside each shard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparseformers.files import write_text
 FORMAT = 1
 """Of the JSON file; a change to what it holds raises it."""
 SIDECAR = ".json"
-"""What the name of the file beside a shard ends in, after the shard's own name."""
+"""The ending of the file's name beside a shard, after the shard's own name."""
 CUT_SHORT = "cut short, or damaged"
 """The problem of an image that the end of its shard is in the middle of."""
 MOST_INDEX_BYTES = 2**30
@@ -29,21 +29,20 @@ MOST_INDEX_BYTES = 2**30
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """What a shard holds."""
+    """The images of a shard that can be tried, and its problems."""
 
     names: tuple[str, ...]
-    """The paths in the shard of the images that can be tried, in their order."""
+    """The images' paths in the shard, in their order."""
     starts: np.ndarray
-    """Bytes of the unpacked shard that lie before the content of each, int64."""
+    """Bytes of the unpacked shard before the content of each, int64."""
     sizes: np.ndarray
     """Bytes of each, int64."""
     problems: tuple[tuple[str, str], ...]
-    """(path, reason) of what is not to be tried; the path is empty for a damage of the shard itself."""
+    """(path, reason) of members that are not to be tried; the path is empty for a damage of the shard itself."""
     bytes: int
     """Size of the unpacked shard."""
 
     def __len__(self) -> int:
-        """How many images can be tried."""
         return len(self.names)
 
     @property
@@ -129,12 +128,12 @@ def read_index(path: Path) -> ShardIndex | None:
 def index_beside(shard: Path, size: int, changed: int) -> ShardIndex | None:
     """The index in the file beside a local shard; None if there is none, or the shard is no longer what it is of.
 
-    A tar file has room at its end, so that one that something was added to may have the size that it had.
+    A tar file has room at its end, so something may have been added to one of the same size.
 
     Args:
         shard: an uncompressed tar file.
         size: its bytes.
-        changed: when it was, in nanoseconds.
+        changed: its time of change in nanoseconds.
     """
     beside = Path(f"{shard}{SIDECAR}")
     index = read_index(beside)
@@ -148,7 +147,7 @@ def _text(index: ShardIndex) -> str:
 
 
 def _key(name: str) -> str:
-    """What the members of one sample share: the path up to the first dot of the file's name."""
+    """The key of the sample that a member belongs to: its path up to the first dot of the file's name."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.partition(".")[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,24 +21,20 @@ from sparseformers.data.sources import ImageSource, digest_of
 from sparseformers.errors import DataError
 
 INDEXED_AT_ONCE = 8
-"""Shards that are looked at side by side: the indices of remote ones take time to come, but no work."""
+"""Shards whose indices are read side by side: those of remote ones take time to come, but no work."""
 
 
 class _Shard(NamedTuple):
-    """What is remembered of every shard; its index is looked up when it is needed."""
+    """A summary of a shard's index, which itself is read again when it is needed."""
 
     address: str
     """A path, or an address."""
     images: int
-    """How many there are to be tried."""
     bytes: int
     """Unpacked size."""
     digest: str
-    """Of its index."""
     problems: tuple[tuple[str, str], ...]
-    """(path in the shard, reason) of what is not to be tried."""
     is_damaged: bool
-    """Whether something is missing of which nobody knows how much it was."""
 
 
 class ShardSource(ImageSource):
@@ -49,7 +45,6 @@ class ShardSource(ImageSource):
         files: to read them by.
         window: how many of them are shuffled together.
         most_pixels: of an image; a larger one counts as unreadable.
-        on_indexed: is told, now and then, how many of the shards were looked at.
 
     Raises:
         DataError: if one of them cannot be reached.
@@ -62,17 +57,12 @@ class ShardSource(ImageSource):
         *,
         window: int,
         most_pixels: int = MOST_PIXELS,
-        on_indexed: Callable[[int], None] | None = None,
     ) -> None:
         self.files = files
         self.window = window
         self.most_pixels = most_pixels
         with ThreadPoolExecutor(INDEXED_AT_ONCE) as pool:
-            self.shards: list[_Shard] = []
-            for shard in pool.map(self._look, shards):
-                self.shards.append(shard)
-                if on_indexed is not None:
-                    on_indexed(len(self.shards))
+            self.shards = list(pool.map(self._summary, shards))
         self.bounds = np.concatenate([[0], np.cumsum([shard.images for shard in self.shards], dtype=np.int64)])
         self._require_room()
 
@@ -109,10 +99,7 @@ class ShardSource(ImageSource):
         ]
 
     def missing(self) -> int:
-        """How many images the faults stand for: a shard that breaks off lacks what it has less than the middle one of the others.
-
-        At least one, if all are damaged.
-        """
+        """A shard that breaks off is taken to lack what it has less than the median of the others, and one image at least."""
         whole = [shard.images for shard in self.shards if not shard.is_damaged]
         usual = int(np.median(whole)) if whole else 0
         found = sum(bool(name) for shard in self.shards for name, _ in shard.problems)
@@ -129,7 +116,7 @@ class ShardSource(ImageSource):
     def digest(self) -> str:
         return digest_of(f"{shard.address.rpartition('/')[2]} {shard.digest}" for shard in self.shards)
 
-    def _look(self, address: str) -> _Shard:
+    def _summary(self, address: str) -> _Shard:
         index = self.files.index(address)
         return _Shard(address, len(index), index.bytes, index.digest, index.problems, index.is_damaged)
 
@@ -160,7 +147,7 @@ class ShardSource(ImageSource):
 
 
 def find_shards(data: str) -> list[str]:
-    """The shards that a pattern, an address or a folder of tar files means; those of files by absolute paths.
+    """The shards of a pattern, an address or a folder of tar files; files by absolute paths.
 
     Raises:
         ConfigError: if a pattern cannot be understood.

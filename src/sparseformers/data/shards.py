@@ -1,4 +1,4 @@
-"""Tar shards in the format of WebDataset: which ones a pattern means, and their images one after the other.
+"""Tar shards in the format of WebDataset: the shards of a pattern, and their images one after the other.
 
 Patterns are expanded and addresses opened by the webdataset library. The members are read by the standard library's tarfile,
 because webdataset's own iterator reads a member whole whatever its size, and ends without a word at a damaged header.
@@ -29,7 +29,6 @@ from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, decode,
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
-"""How the names of shards end."""
 MOST_BYTES = 512 * 2**20
 """Larger members are not read: an archive can announce, and a compressed one can hold, more than the memory."""
 
@@ -46,13 +45,12 @@ class ShardMember:
     name: str
     """Its path in the shard, without a leading ``./``; empty where the shard itself is damaged."""
     problem: str | None
-    """Why it is not to be read; None for one that can be tried."""
+    """The reason why it is not to be read; None for one that can be tried."""
     offset: int
-    """Bytes of the (unpacked) shard that lie before it."""
+    """Bytes of the (unpacked) shard before its header."""
     start: int
-    """Bytes of the (unpacked) shard that lie before its content."""
+    """Bytes of the (unpacked) shard before its content."""
     size: int
-    """Bytes of its content, as its header says."""
     read: Callable[[], bytes]
     """Its content, to be had before the next member is asked for.
 
@@ -220,7 +218,7 @@ def _members(file: IO[bytes], shard: str, others: bool) -> Iterator[ShardMember]
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
-    """What a member's header says against reading it."""
+    """The reason against reading a member that its header gives."""
     if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if name.startswith("/") or ".." in re.split(r"[/\\]", name):
@@ -266,17 +264,7 @@ def _damage(error: BaseException, members: int) -> str:
 
 
 def decode_member(content: bytes, path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Decodes an image from memory, as :func:`~sparseformers.data.read_image` does from a file.
-
-    Args:
-        content: of the file.
-        path: what to call it.
-        at_least: pixels, as for ``read_image``.
-        most_pixels: likewise.
-
-    Raises:
-        UnreadableImageError: if it is empty, truncated, damaged, too large, or no image.
-    """
+    """Decodes an image in memory, as :func:`~sparseformers.data.read_image` does a file; ``path`` names it in errors."""
     return decode(BytesIO(content), path, at_least=at_least, most_pixels=most_pixels)
 
 

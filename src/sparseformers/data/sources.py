@@ -1,4 +1,4 @@
-"""What images are learnt from or measured on, whatever they lie in: one interface, and the one for image files."""
+"""Sources of images to learn from or to measure on: the interface, and image files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, read_image
 from sparseformers.data.order import FullShuffle, PassOrder, WindowShuffle
+from sparseformers.errors import DataError
+
+FEWEST_SAMPLES = 100
+"""Samples that have to be met before their share counts; what shards lack by their headers counts from the start."""
 
 
 class ImageSource(ABC):
@@ -175,7 +179,7 @@ class Selection(ImageSource):
         return len(self.source) - len(self.places) if self.leave_out else len(self.places)
 
     def place(self, index: int) -> int:
-        """Where an image is in the whole source."""
+        """The place of an image in the whole source."""
         if not self.leave_out:
             return int(self.places[index])
         return index + int(np.searchsorted(self._others_before, index, side="right"))
@@ -219,3 +223,44 @@ class Selection(ImageSource):
 
     def digest(self) -> str:
         return digest_of([self.source.digest(), str(self.leave_out), hashlib.sha256(self.places.tobytes()).hexdigest()])
+
+
+class BadShare:
+    """The share of images that cannot be learnt from: those known to be bad, and as many of the rest as of the samples so far.
+
+    Args:
+        missing: images that were found bad before anything was decoded.
+        images: all others.
+        most: the share that is put up with, in [0, 1].
+    """
+
+    def __init__(self, *, missing: int, images: int, most: float) -> None:
+        self.missing = missing
+        self.images = images
+        self.most = most
+        self.met = 0
+        self.bad = 0
+
+    def count(self, *, met: int, bad: int) -> None:
+        """Adds samples, and the number of them that could not be read."""
+        self.met += met
+        self.bad += bad
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        of_the_rest = self.bad / self.met if self.met >= FEWEST_SAMPLES else 0.0
+        return (self.missing + self.images * of_the_rest) / max(1, self.missing + self.images)
+
+    @property
+    def is_too_great(self) -> bool:
+        return self.share > self.most
+
+    def refuse(self, listed_in: str) -> None:
+        """Raises DataError if the share is too great; ``listed_in`` says where to read which images are bad."""
+        if self.is_too_great:
+            raise DataError(
+                f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({self.missing:,} by what "
+                f"their shards hold, {self.bad:,} of {self.met:,} that were to be read).",
+                f"Mend the data ({listed_in}), or start again with a greater --max-bad.",
+            )

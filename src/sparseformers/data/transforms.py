@@ -62,23 +62,18 @@ def training_view(
 
 
 def evaluation_view(preprocessing: PreprocessingConfig) -> EvaluationView:
-    """The teacher's own view of an image, without its normalisation.
-
-    Returns:
-        A picklable function of an RGB image that gives 3 x H x W in [0, 1], and tells which part of the image that is.
-    """
+    """The teacher's own view of an image, without its normalisation: a picklable function as of :func:`training_view`."""
     return EvaluationView(preprocessing)
 
 
 class ByteView(ABC):
-    """A view that can be had as bytes, too."""
+    """A view of an RGB image, as 3 x H x W in [0, 1] or as bytes."""
 
     @abstractmethod
     def pixels(self, image: Image.Image) -> Tensor:
-        """The view of an RGB image as 3 x H x W bytes."""
+        """The view as 3 x H x W bytes."""
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The view of an RGB image as 3 x H x W in [0, 1]."""
         return from_bytes(self.pixels(image))
 
 
@@ -110,7 +105,6 @@ class DefaultView(CropView):
     """A random crop of a quarter of the area or more, a flip, moderate colour jitter."""
 
     scale: tuple[float, float] = (SMALLEST_CROPS["default"], 1.0)
-    """The least and greatest share of the image's area."""
 
     @cached_property
     def _change(self) -> v2.Transform:
@@ -131,7 +125,6 @@ class StrongView(ByteView):
     """
 
     size: tuple[int, int]
-    """Height and width in pixels."""
     scale: tuple[float, float] = (SMALLEST_CROPS["strong"], 1.0)
     """The least and greatest share of the image's area; sides are drawn uniformly, so small crops are common."""
     degrees: float = 30.0
@@ -200,7 +193,6 @@ class EvaluationView(ByteView):
     """Resize and central crop as timm does them: the resized image is 1 / crop of the size, rounded down."""
 
     preprocessing: PreprocessingConfig
-    """The teacher's size, crop, interpolation and kind of resize."""
 
     def pixels(self, image: Image.Image) -> Tensor:
         filter_ = v2.InterpolationMode(self.preprocessing.interpolation)
@@ -209,7 +201,7 @@ class EvaluationView(ByteView):
         return functional.pil_to_tensor(functional.center_crop(resized, list(self.preprocessing.size)))
 
     def frame(self, *, height: int, width: int) -> tuple[float, float, float, float]:
-        """Which part of an image of that size is seen: (x1, y1, x2, y2) in [0, 1] of it, x to the right, y down."""
+        """The part of an image of that size that is seen: (x1, y1, x2, y2) in [0, 1] of it, x to the right, y down."""
         cut = self._cut(height, width)
         spans = []
         for whole, side, resized, seen in zip((height, width), cut, self._resized(*cut), self.preprocessing.size, strict=True):
@@ -248,10 +240,7 @@ def from_bytes(images: Tensor) -> Tensor:
 
 
 def images_on(device: torch.device | str, images: Tensor) -> Tensor:
-    """A batch's images on a device as floats in [0, 1].
-
-    Bytes travel there as bytes, a quarter of what floats take, and become floats there.
-    """
+    """A batch's images on a device as floats in [0, 1]; bytes travel there as bytes, a quarter of what floats take."""
     return from_bytes(images.to(device, non_blocking=True))
 
 

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from sparseformers.data import Batch, SkippedImages
-from sparseformers.data.bad_images import BadShare
+from sparseformers.data.sources import BadShare
 from sparseformers.train.setup import Parts
 
 

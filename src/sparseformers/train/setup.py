@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view
-from sparseformers.data.bad_images import BadShare
 from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
 from sparseformers.data.order import SampleOrder
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
-from sparseformers.data.sources import FolderSource, ImageSource
+from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import DataError, shorten
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.model import recompute_blocks

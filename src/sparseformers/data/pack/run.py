@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 from rich.console import Console
 
-from sparseformers.data.bad_images import SkippedImages
-from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
+from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS, SkippedImages
 from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, Shrinking, prepared
 from sparseformers.data.shard_index import SIDECAR, write_index
 from sparseformers.errors import ConfigError, DataError, RunError
