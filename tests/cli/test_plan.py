@@ -102,7 +102,7 @@ def test_bootstrap__dry_run_prints_what_plan_prints(
     monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
     assert main(["bootstrap", *arguments, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     dry = capsys.readouterr().out
-    for part in ("truncated: 0 to 1", "new", "tuned", "frozen", "4 of 4 images (16 seen, fp32)", "memory"):
+    for part in ("inheritance", "new", "tuned", "frozen", "4 of 4 images (16 seen, fp32)", "memory"):
         assert part in " ".join(dry.split()), part
     assert main(["plan", *arguments]) == 0
     assert capsys.readouterr().out == dry

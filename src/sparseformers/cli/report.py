@@ -20,7 +20,7 @@ SUFFIXES = (".html", ".htm")
 
 @dataclass(frozen=True)
 class Report:
-    """Put a run on a page: curves, cost, where it looked, its worst images, skipped files, the full configuration.
+    """Put a run on a page: curves, cost, where RoIs went, its worst images, skipped files, the full configuration.
 
     Every run writes the page at its end; this makes it again, also of a run that is at work, stopped or dead. It needs the run
     folder alone, and the page is one file that fetches nothing.

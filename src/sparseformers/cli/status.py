@@ -20,9 +20,9 @@ from sparseformers.settings import to_dict
 from sparseformers.train.status import RunStatus, read_status
 
 WATCH_SECONDS = 2.0
-"""Time between two looks."""
+"""Time between two readings of the folder."""
 BARS = "▁▂▃▄▅▆▇█"
-"""Of a curve in a line of text."""
+"""Heights of a curve in a line of text."""
 STYLES = {"running": "green", "finished": "bold", "stopped": "yellow", "dead": "red", "unknown": "dim"}
 
 
@@ -36,7 +36,7 @@ class Status:
     run_path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run folder."""
     watch: bool = False
-    """Look again every two seconds until the run ends, or until Ctrl-C."""
+    """Read again every two seconds until the run ends, or until Ctrl-C."""
     json: bool = False
     """Print the figures as JSON."""
 
