@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports a hub's client: no test may depend on a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,9 @@ import pytest
 import torch
 
 import sparseformers  # noqa: F401  # lets tests import torchvision beside any build of PyTorch
+
+if TYPE_CHECKING:
+    from sparseformers.train import RunFolder
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("deterministic")
@@ -91,3 +95,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder 'shared' beside the repository, with larger reference data, is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run, to be read and not to be changed."""
+    from tests.train.finished import finish_run
+
+    return finish_run(tmp_path_factory.mktemp("finished"))

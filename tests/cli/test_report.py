@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import webbrowser
 from pathlib import Path
 
 import pytest
 
 from sparseformers.cli.main import main
-from sparseformers.train import bootstrap
+from sparseformers.train import RunFolder
 from tests.train.report.parsed import parse
-from tests.train.runs import changed, tiny_settings
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reported")
-    bootstrap(changed(tiny_settings(folder), samples=8, evaluations=1, log_every=1), folder / "run")
-    return folder / "run"
+@pytest.fixture
+def run(finished: RunFolder, tmp_path: Path) -> Path:
+    shutil.copytree(finished.path, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def test_report__makes_the_page_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +71,7 @@ def test_report__bad_usage(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "folder.html' cannot be written (Is a directory)" in refused(capsys, str(run), "--out", str(tmp_path / "folder.html"))
     assert not list((tmp_path / "folder.html").iterdir())
     (tmp_path / "config.json").write_text("{")
-    assert "is not the configuration of a run" in refused(capsys, str(tmp_path))
+    assert "config.json' cannot be read" in refused(capsys, str(tmp_path))
     with pytest.raises(SystemExit) as stop:
         main(["report", "--help"])
     assert stop.value.code == 0

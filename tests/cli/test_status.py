@@ -8,22 +8,15 @@ from pathlib import Path
 import pytest
 
 from sparseformers.cli.main import main
-from sparseformers.train import bootstrap
-from tests.train.runs import changed, tiny_settings
+from sparseformers.train import RunFolder
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    bootstrap(changed(tiny_settings(tmp_path), samples=8, evaluations=1, log_every=1), tmp_path / "run")
-    return tmp_path / "run"
-
-
-def test_status__prints_a_summary_or_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", str(run)]) == 0
+def test_status__prints_a_summary_or_json(finished: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(finished.path)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     for part in (
         "finished",
-        "100%, 8 of 8 images",
+        "100%, 24 of 24 images",
         "held-out centred cosine",
         "5th percentile",
         "images a second",
@@ -31,15 +24,15 @@ def test_status__prints_a_summary_or_json(run: Path, capsys: pytest.CaptureFixtu
     ):
         assert part in printed, part
     assert "go on with it by" not in printed
-    assert main(["status", str(run), "--watch"]) == 0  # there is nothing to wait for
+    assert main(["status", str(finished.path), "--watch"]) == 0  # there is nothing to wait for
     assert "finished" in capsys.readouterr().out
-    assert main(["status", str(run), "--json"]) == 0
+    assert main(["status", str(finished.path), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
-    assert (status["state"], status["samples"], status["resume"]) == ("finished", 8, None)
+    assert (status["state"], status["samples"], status["resume"]) == ("finished", 24, None)
 
 
-def test_status__bad_usage(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", str(run), "--watch", "--json"]) == 2
+def test_status__bad_usage(finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(finished.path), "--watch", "--json"]) == 2
     assert "cannot both be had" in capsys.readouterr().err
     assert main(["status", str(tmp_path)]) == 2
     assert "is not a run of sparseformers" in " ".join(capsys.readouterr().err.split())

@@ -21,7 +21,7 @@ from sparseformers.train import status as status_module
 from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.step import TrainingStep
-from tests.train.runs import changed, tiny_settings
+from tests.train.runs import changed, entries, tiny_settings
 
 NOW = 1_800_000_000.0
 
@@ -62,16 +62,13 @@ def ended_process() -> int:
     return process.pid
 
 
-def test_status__of_a_finished_run(settings: BootstrapConfig, tmp_path: Path) -> None:
-    summary = bootstrap(settings, tmp_path / "run")
-    status = read_status(tmp_path / "run")
+def test_status__of_a_finished_run(finished: RunFolder) -> None:
+    status, measured = read_status(finished.path), entries(finished.path, "held_out")
     assert (status.state, status.progress, status.samples, status.total_samples) == ("finished", 1.0, 24, 24)
-    assert status.held_out_last == pytest.approx(summary.alignment.centred_cosine)
-    assert status.held_out_first is not None
-    assert status.held_out_best is not None
-    assert status.held_out_best >= max(status.held_out_first, summary.alignment.centred_cosine)
+    cosines = [entry["centred_cosine"] for entry in measured]
+    assert (status.held_out_first, status.held_out_best, status.held_out_last) == (cosines[0], max(cosines), cosines[-1])
     assert (status.seconds_left, status.resume) == (0.0, None)
-    assert status.checkpoint == tmp_path / "run" / "checkpoints" / "step-00000006"
+    assert status.checkpoint == finished.path / "checkpoints" / "step-00000006"
     assert len(status.losses) == 6
     assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 import shutil
 import sys
@@ -20,32 +19,15 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError
-from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume, write_report
+from sparseformers.train import RunFolder, resume, write_report
 from sparseformers.train.held_out_record import HeldOutRecord
-from sparseformers.train.report import DETAILS
+from sparseformers.train.report import DETAILS, ReportPage
 from sparseformers.train.report.page import draw_curves
-from tests.tiny import write_images
+from tests.train.finished import HOSTILE, QUOTED
 from tests.train.report.parsed import Element, decoded, parse
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import entries
 
-HOSTILE = "<script>alert(1)<!--.jpg"
-QUOTED = "\" onerror='alert(1)' $x$ & {{ 7 * 7 }}.jpg"
-TURNED = "photo\u202egpj.exe.jpg"
 FETCHING = {"src", "href", "srcset", "data", "poster", "action", "background", "style", "xlink:href"}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with hostile file names among the held-out images, and two images that cannot be read."""
-    folder = tmp_path_factory.mktemp("finished")
-    evaluation = folder / "evaluation"
-    for path, name in zip(write_images(evaluation, 5, seed=3), (HOSTILE, QUOTED, TURNED), strict=False):
-        path.rename(evaluation / name)
-    (evaluation / os.fsdecode(b"caf\xe9.jpg")).write_bytes((evaluation / QUOTED).read_bytes())
-    (evaluation / "broken <b>.jpg").write_bytes(b"no photograph")
-    settings = changed(tiny_settings(folder), eval_data=(evaluation,), log_every=1, evaluations=4, lr=3e-3)
-    bootstrap(settings, folder / "run")
-    return RunFolder(folder / "run")
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +159,7 @@ def test_report__has_the_whole_configuration(finished: RunFolder, page: Element)
     assert dict(tuple(row) for row in page.by_id("versions").rows()[1:]) == content["versions"]
 
 
-def test_write_report__again_gives_the_same_page(finished: RunFolder, tmp_path: Path) -> None:
-    report = write_report(finished, tmp_path / "again.html")
-    assert report.missing == ()
-    again = write_report(finished, tmp_path / "more.html")
-    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "more.html").read_bytes()
-    assert again.bytes == (tmp_path / "more.html").stat().st_size
-
-
-def test_write_report__needs_neither_teacher_nor_data_nor_model(copy: RunFolder, page: Element) -> None:
+def test_write_report__again_gives_the_same_pictures_without_teacher_data_and_model(copy: RunFolder, page: Element) -> None:
     content = json.loads(copy.config.read_text())
     content["settings"]["network"]["teacher"] = "timm:gone@/nowhere/teacher.safetensors"
     content["settings"]["data"] |= {"data": ["/nowhere"], "eval_data": ["/nowhere"]}
@@ -278,7 +252,7 @@ def test_write_report__stays_below_its_size_whatever_there_is_to_show(copy: RunF
     titles = {"titles": json.dumps([str(each.index) for each in HeldOutRecord(copy.held_out).cosines()])}
     save_file(noise, copy.held_out / "worst.safetensors", metadata=titles)
     with copy.metrics.open("a") as file:
-        for number in range(5_000):
+        for number in range(2_000):
             line = {"kind": "train", "samples": 24 + number, "seconds": 1.0, "loss": float(torch.rand((), generator=generator))}
             line |= {"images_per_second": 1.0, "data_wait": 0.0, "peak_memory_gib": 1.0}
             file.write(json.dumps(line) + "\n")
@@ -291,6 +265,7 @@ def test_write_report__stays_below_its_size_whatever_there_is_to_show(copy: RunF
     page = parse(tmp_path / "small.html")
     assert page.by_id("curves").all("img")
     assert len(page.by_id("worst").all("li")) == 6
+    shutil.rmtree(copy.held_out)
     with pytest.raises(RunError, match="bytes without any picture"):
         write_report(copy, tmp_path / "none.html", most_bytes=1000)
     assert not (tmp_path / "none.html").exists()
@@ -304,28 +279,36 @@ def test_details__go_from_fine_to_none() -> None:
     assert (DETAILS[-1].images, DETAILS[-1].worst) == (0, 0)
 
 
-def test_bootstrap__a_report_that_cannot_be_made_does_not_stop_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reports_may_fail: list[str]
+def test_report_page__that_cannot_be_made_stops_nothing(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reports_may_fail: list[str]
 ) -> None:
-    settings: BootstrapConfig = changed(tiny_settings(tmp_path), samples=8, evaluations=1)
-
     def fails(*_given: object) -> bytes:
         raise ZeroDivisionError("no such figure")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[draw_curves.__module__], "curves_svg", fails)
-        bootstrap(settings, tmp_path / "run", console=Console())
-    run = RunFolder(tmp_path / "run")
-    assert run.is_finished
-    assert json.loads(run.heartbeat.read_text())["state"] == "finished"
-    assert not run.report.exists()
+    monkeypatch.setattr(sys.modules[draw_curves.__module__], "curves_svg", fails)
+    copy.report.unlink()
+    with copy.logging():
+        ReportPage(copy, Console()).on_end()
+    assert not copy.report.exists()
     printed = " ".join(capsys.readouterr().out.split())
     assert "The report of the run could not be made (ZeroDivisionError: no such figure)" in printed
-    assert f"sparseformers report {run.path}" in printed
-    log = run.log.read_text()
+    assert f"sparseformers report {copy.path}" in printed
+    log = copy.log.read_text()
     assert "WARNING The report of the run could not be made" in log
     assert "Traceback" in log
     assert len(reports_may_fail) == 1
+
+
+def test_write_report__of_a_front_that_keeps_its_rois_says_nothing_of_them(copy: RunFolder) -> None:
+    content = json.loads(copy.config.read_text())
+    content["resolved"]["model"]["focusing"] = {"kind": "grid", "tokens": 3}
+    copy.config.write_text(json.dumps(content))
+    assert write_report(copy).missing == ()
+    page = parse(copy.report)
+    assert not [element for element in page.everything() if (element.attributes.get("href") or "").endswith("rois")]
+    assert len(page.all("section")) == len(page.all("nav")[0].all("a")) == 6
+    assert page.by_id("measurements").rows()[0][-1] == "neighbours in common"
+    assert "RoI" not in page.by_id("curves").text
 
 
 def test_resume__of_a_finished_run_makes_a_report_that_is_missing(copy: RunFolder) -> None:
