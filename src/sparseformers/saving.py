@@ -33,6 +33,11 @@ CONFIGURATION = "_extra_state"
 A file carries it twice: for us in the metadata, and among the tensors for hosts such as timm, which read nothing else.
 """
 
+OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}
+"""What fronts were called in files of version 0.1."""
+RETIRED = {"cortex": [("position_grid", None)]}
+"""What older files say of a part that this version does not have, where it had no effect."""
+
 SCORE = "held_out_centred_cosine"
 """The name in a file's metadata of how near the student was to its teacher."""
 
@@ -162,9 +167,7 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     state, metadata = _read(path)
     configuration = state.pop(CONFIGURATION, None)  # files from before there was one have none
     try:
-        config = from_dict(
-            SparseFormerConfig, _without_retired(json.loads(metadata["config"])), where=f"configuration in '{path}'"
-        )
+        config = read_config(json.loads(metadata["config"]), where=f"configuration in '{path}'")
         provenance = metadata.get("provenance")
         origin = None if provenance is None else from_dict(Provenance, json.loads(provenance), where=f"provenance in '{path}'")
     except (json.JSONDecodeError, ConfigError) as error:
@@ -182,12 +185,32 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     return SavedModel(student.eval(), origin)
 
 
-def _without_retired(config: Any) -> Any:
-    """A configuration as it was saved, less what models could once have and this one has not."""
-    cortex = config.get("cortex") if isinstance(config, dict) else None
-    if isinstance(cortex, dict) and cortex.get("position_grid", 0) is None:
-        return config | {"cortex": {name: value for name, value in cortex.items() if name != "position_grid"}}
-    return config
+def read_config(values: Any, *, where: str) -> SparseFormerConfig:
+    """The configuration of a network from what was saved of it, by this version or an older one.
+
+    Args:
+        values: of JSON.
+        where: what they are, for messages.
+
+    Raises:
+        ConfigError: if they do not fit.
+        WeightsError: if it is a network that this version does not have any more.
+    """
+    if isinstance(values, dict):
+        for part, retired in RETIRED.items():
+            if isinstance(values.get(part), dict):
+                values = values | {part: {name: value for name, value in values[part].items() if (name, value) not in retired}}
+        front = values.get("focusing")
+        if isinstance(front, dict) and front.get("kind") in (*OLD_FRONTS, "grid"):
+            if front.get("looks"):
+                raise WeightsError(
+                    f"The {where} is of a front whose RoIs move ({front['looks']} looks), which brought nothing and is gone.",
+                    "Use version 0.1 for it, or bootstrap anew.",
+                )
+            # How far RoIs might move has no meaning where they do not.
+            kept = {name: value for name, value in front.items() if name not in ("looks", "bound")}
+            values = values | {"focusing": kept | {"kind": OLD_FRONTS.get(front["kind"], front["kind"])}}
+    return from_dict(SparseFormerConfig, values, where=where)
 
 
 def model_file(path: Path) -> Path:

@@ -13,6 +13,7 @@ from sparseformers.errors import ConfigError, RunError, WeightsError, suggest
 from sparseformers.evaluation import Alignment, Cost
 from sparseformers.files import write_json
 from sparseformers.inheritance import Provenance
+from sparseformers.saving import read_config
 from sparseformers.settings import from_dict, to_dict
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
@@ -199,7 +200,7 @@ def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
         named = ", ".join(f"unknown key '{key}'" for key in unknown)
         near = suggest(unknown[0], CONFIG_KEYS)
         raise ConfigError(f"The {where} does not fit: {named}. {near}".strip(), f"Known keys are: {', '.join(CONFIG_KEYS)}.")
-    if "model" in resolved and from_dict(SparseFormerConfig, resolved["model"], where=where) != config:
+    if "model" in resolved and read_config(resolved["model"], where=where) != config:
         raise WeightsError(f"'{path}' and the weights beside it are of two models.", "Fetch or save the model again.")
     figures = content.get("figures")
     return None if figures is None else from_dict(Figures, figures, where=f"figures in '{path}'")

@@ -16,8 +16,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import build_pooling
 from sparseformers.model.layers import start_linear
 from sparseformers.model.sparseformer import SMALLEST_SIDE
-from sparseformers.saving import CONFIGURATION, configuration_tensor
-from sparseformers.settings import from_dict
+from sparseformers.saving import CONFIGURATION, configuration_tensor, read_config
 from sparseformers.teachers.base import check_fit
 
 POOLINGS: Mapping[str, Literal["token", "average", "attention"]] = {"token": "token", "avg": "average", "map": "attention"}
@@ -105,7 +104,7 @@ class ConfiguredNetwork(nn.Module):
     def _config_for(self, state: Tensor) -> SparseFormerConfig:
         """Reads the configuration in a state dict; this network's head stays where it is to."""
         try:
-            config = from_dict(SparseFormerConfig, json.loads(bytes(state.to("cpu", torch.uint8).tolist())))
+            config = read_config(json.loads(bytes(state.to("cpu", torch.uint8).tolist())), where="configuration")
         except (ValueError, ConfigError) as error:
             raise WeightsError(f"The configuration beside the weights cannot be used: {error}", "Save them again.") from None
         if self.open_shape and not self.own_head:

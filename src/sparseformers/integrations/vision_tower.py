@@ -22,7 +22,8 @@ from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.grid import GridFront
 from sparseformers.model.sparseformer import Normalise, check_images
 from sparseformers.named import named_config
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.saving import read_config
+from sparseformers.settings import to_dict
 
 
 class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not looked into
@@ -52,7 +53,7 @@ class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # trans
 
     def student_config(self) -> SparseFormerConfig:
         """The configuration of the SparseFormer; raises ConfigError if the values do not fit."""
-        return from_dict(SparseFormerConfig, self.sparseformer, where="configuration of the vision tower")
+        return read_config(self.sparseformer, where="configuration of the vision tower")
 
 
 class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transformers is not looked into
