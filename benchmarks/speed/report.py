@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.speed.machine import Floor, Machine
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.routes import Route
-from benchmarks.speed.timing import median_ratio
 from sparseformers.evaluation import Cost, Latency
+from sparseformers.evaluation.profile import median_ratio
 from sparseformers.settings import to_dict
 
 

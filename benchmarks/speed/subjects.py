@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.baselines import RebuiltTeacher, TokenMergingTeacher, merged_for_budget
 from benchmarks.speed.small_vits import small_vits
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluation import Cost, measure_cost
+from sparseformers.evaluation.backends import Embedding
 from sparseformers.exporting.network import EmbeddingNetwork
 from sparseformers.inference import fold_embedding
 from sparseformers.model import SparseFormer
@@ -25,22 +26,6 @@ from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
 
 KINDS = ("student", "teacher", "tome", "low-resolution", "small-vit")
 """What can be compared without naming a model."""
-
-
-class Embedding(nn.Module):
-    """From images to embeddings, and nothing else that a network gives.
-
-    Args:
-        network: a student, a teacher or a baseline.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """B x 3 x H x W in [0, 1] -> B x D_out, float32."""
-        return cast(Tensor, self.network(images).embedding).float()
 
 
 @dataclass(frozen=True)

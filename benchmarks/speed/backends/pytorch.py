@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from benchmarks.speed.backends.profiles import of_pytorch
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
+from sparseformers.evaluation.backends import cast_layers, compile_network
 from sparseformers.exporting.config import Precision
 from sparseformers.exporting.formats import Runner
 from sparseformers.modes import autocast_dtype, inference
@@ -81,7 +81,7 @@ class InPyTorch:
     def open(self, batch: int) -> Runner:
         dtype = autocast_dtype("bf16" if self.precision == "bf16" else "fp32")
         network, device = self.finish(self.network), self.device
-        run: Callable[[Tensor], Any] = _compiled(network, device) if self.compiled else network
+        run: Callable[[Tensor], Any] = compile_network(network, device) if self.compiled else network
 
         def embed(images: Tensor) -> Tensor:
             with inference(device, dtype):
@@ -91,36 +91,6 @@ class InPyTorch:
 
     def profile(self, run: Runner, images: Tensor, path: Path) -> Profile:
         return of_pytorch(run, images, path)
-
-
-def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
-    """The network compiled for one shape, as one graph.
-
-    PyTorch keeps what it compiled with the code of a function, and after eight variants of one it runs further ones uncompiled,
-    with no more than a warning. All models here have one class, so that each gets a function with code of its own.
-    """
-
-    def forward(images: Tensor) -> Any:
-        return network(images)
-
-    own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
-    if device.type != "cuda":
-        return torch.compile(own, dynamic=False, fullgraph=True)
-    graphed = torch.compile(own, dynamic=False, fullgraph=True, mode="reduce-overhead")
-
-    def replay(images: Tensor) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()  # what earlier graphs gave is not needed any more, whichever model's they were
-        return graphed(images)
-
-    return replay
-
-
-def cast_layers(network: nn.Module) -> nn.Module:
-    """Casts the weights of linear layers and convolutions to bfloat16; returns the network."""
-    for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.bfloat16()
-    return network
 
 
 @cache

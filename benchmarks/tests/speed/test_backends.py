@@ -11,10 +11,11 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from benchmarks.speed.backends import BACKENDS, Conditions
-from benchmarks.speed.backends.pytorch import InPyTorch, cast_layers
+from benchmarks.speed.backends.pytorch import InPyTorch
 from benchmarks.speed.subjects import Subject, find_subjects, subject
 from sparseformers.config import PreprocessingConfig
 from sparseformers.evaluation import Cost
+from sparseformers.evaluation.backends import cast_layers
 from sparseformers.exporting.config import Precision
 from tests.exporting.students import FRONTS, student_of
 from tests.tiny import SIDE

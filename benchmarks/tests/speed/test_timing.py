@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.speed.timing import FEWEST_TURNS, interleave, median_ratio
+from sparseformers.evaluation.profile import FEWEST_TURNS, interleave, median_ratio
 
 
 class Clock:

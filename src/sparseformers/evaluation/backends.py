@@ -69,7 +69,7 @@ def prepare(
     elif precision == "bf16":
         run = cast_layers(copy.deepcopy(run))
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return lambda _: in_inference(compiled(run, device) if backend == "compile" else run, device, dtype)
+    return lambda _: in_inference(compile_network(run, device) if backend == "compile" else run, device, dtype)
 
 
 def check_backend(backend: Backend, *, precision: str, device: torch.device) -> None:
@@ -97,7 +97,7 @@ def in_inference(run: Callable[[Tensor], Any], device: torch.device, autocast: t
     return embed
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
+def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """A network compiled for one shape, as one graph; on CUDA with CUDA graphs.
 
     PyTorch keeps what it compiled with the code of a function, and after eight variants of one it runs further ones uncompiled,
