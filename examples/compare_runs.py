@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.evaluation import embed
-from sparseformers.figures import draw_focus, save_figure, trace_focus
+from sparseformers.figures import draw_student, save_figure, trace_rois
 from sparseformers.modes import autocast_dtype, resolve_precision
 from sparseformers.opening import Pair, open_pair
 from sparseformers.rois import centre_and_size
@@ -107,7 +107,7 @@ def draw(pair: Pair, paths: list[Path], gain: Tensor, settings: Settings) -> Non
         iter(evaluation_batches([paths[i] for i in chosen], pair.teacher.preprocessing, batch_size=len(chosen), workers=0))
     )
     titles = [f"{paths[i].parent.name} ({gain[i]:+.2f})" for i in chosen]
-    save_figure(draw_focus(trace_focus(pair.student, views.images, titles)), settings.out or Path("won.png"))
+    save_figure(draw_student(trace_rois(pair.student, views.images, titles)), settings.out or Path("won.png"))
 
 
 def main(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparseformers.config import BlockConfig, CortexConfig, FocusingConfig, SparseFormerConfig
-from sparseformers.figures import FocusPicture
+from sparseformers.figures import RoIPicture
 from sparseformers.model import SparseFormer
 from sparseformers.rois import initial_grid
 
@@ -27,15 +27,15 @@ def tiny_student(*, tokens: int = 5, iterations: int = 3) -> SparseFormer:
 
 def picture(
     *, height: int = 40, width: int = 60, stages: int = 5, tokens: int = 6, points: int = 4, title: str = "cat.png"
-) -> FocusPicture:
+) -> RoIPicture:
     """Grey, with random RoIs that get smaller by the stage."""
     generator = torch.Generator().manual_seed(1)
     rois = torch.stack([0.5 + (initial_grid(tokens) - 0.5) / (1 + stage) for stage in range(stages)])
     looks = tuple(torch.rand(tokens, points, 2, generator=generator) for _ in range(stages))
-    return FocusPicture(image=torch.full((3, height, width), 0.5), rois=rois, points=looks, title=title)
+    return RoIPicture(image=torch.full((3, height, width), 0.5), rois=rois, points=looks, title=title)
 
 
-def looking_at(points: list[tuple[float, float]], *, side: float = 0.1) -> FocusPicture:
+def looking_at(points: list[tuple[float, float]], *, side: float = 0.1) -> RoIPicture:
     """A picture with one token whose last look is at these points; its RoI has sides of that length."""
     rois = torch.tensor([[[0.0, 0.0, side, side]]])
-    return FocusPicture(torch.zeros(3, 32, 32), rois, (torch.zeros(1, 2, 2), torch.tensor([points])), "one")
+    return RoIPicture(torch.zeros(3, 32, 32), rois, (torch.zeros(1, 2, 2), torch.tensor([points])), "one")

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from sparseformers.errors import ConfigError, MissingExtraError, RunError
-from sparseformers.figures import draw_frames, glide, save_animation, trace_focus
-from sparseformers.figures.animation import LAST_PAUSE, MOVING, PAUSE, check_animation, eased
+from sparseformers.figures import draw_frames, glide, save_animation, trace_rois
+from sparseformers.figures.motion import LAST_PAUSE, MOVING, PAUSE, eased
+from sparseformers.figures.output import check_animation
 from sparseformers.rois import centre_and_size, initial_grid
 from tests.figures.pictures import picture, tiny_student
 
@@ -19,7 +20,7 @@ FRAMES = [np.full((40, 60, 3), value, np.uint8) for value in (250, 120, 10)]
 
 def moving_rois() -> torch.Tensor:
     images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    return trace_focus(tiny_student(), images, ["a"])[0].rois  # 4 x 5 x 4
+    return trace_rois(tiny_student(), images, ["a"])[0].rois  # 4 x 5 x 4
 
 
 class TestGlide:

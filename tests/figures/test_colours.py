@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from sparseformers.figures import token_colours
-from sparseformers.figures.colours import HALO
+from sparseformers.figures.panels import HALO
 from sparseformers.rois import row_lengths
 
 # How a colour looks with red-green blindness, in linear light (Vienot, Brettel and Mollon, 1999).

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseformers.figures import FocusPicture, coverage, trace_focus
+from sparseformers.figures import RoIPicture, coverage, trace_rois
 from sparseformers.figures.data import inside_rois
 from tests.figures.pictures import looking_at, picture, tiny_student
 
@@ -12,7 +12,7 @@ class TestTraceFocus:
     def test_gives_the_students_rois_and_points(self) -> None:
         student = tiny_student().eval()
         images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(3))
-        pictures = trace_focus(student, images, ["a", "b"])
+        pictures = trace_rois(student, images, ["a", "b"])
         with torch.no_grad():
             rois, points = student(images).rois, student.sampling_points(images)
         assert [traced.title for traced in pictures] == ["a", "b"]
@@ -29,7 +29,7 @@ class TestTraceFocus:
         student = tiny_student().train()
         student.cortex.eval()
         modes = [module.training for module in student.modules()]
-        trace_focus(student, torch.rand(1, 3, 32, 32), ["a"])
+        trace_rois(student, torch.rand(1, 3, 32, 32), ["a"])
         assert [module.training for module in student.modules()] == modes
         assert True in modes
         assert False in modes
@@ -37,12 +37,12 @@ class TestTraceFocus:
     def test_restores_the_mode_after_an_error(self) -> None:
         student = tiny_student().train()
         with pytest.raises(ValueError, match="at least 32 pixels"):
-            trace_focus(student, torch.rand(1, 3, 16, 16), ["a"])
+            trace_rois(student, torch.rand(1, 3, 16, 16), ["a"])
         assert all(module.training for module in student.modules())
 
     def test_gives_ordinary_tensors_of_their_own(self) -> None:
         images = torch.rand(1, 3, 32, 32)
-        (traced,) = trace_focus(tiny_student(), images, ["a"])
+        (traced,) = trace_rois(tiny_student(), images, ["a"])
         for tensor in (traced.image, traced.rois, *traced.points):
             assert tensor.dtype == torch.float32
             assert not tensor.is_inference()
@@ -52,24 +52,24 @@ class TestTraceFocus:
 
     def test_wants_a_title_for_each_image(self) -> None:
         with pytest.raises(ValueError, match="there are 2 images, but 1 titles"):
-            trace_focus(tiny_student(), torch.rand(2, 3, 32, 32), ["a"])
+            trace_rois(tiny_student(), torch.rand(2, 3, 32, 32), ["a"])
 
 
-class TestFocusPicture:
+class TestRoIPicture:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"image": torch.zeros(1, 8, 8)}, "3 x H x W, not 1 x 8 x 8"),
-            ({"rois": torch.zeros(2, 4)}, "S x N x 4, not 2 x 4"),
-            ({"points": (torch.zeros(7, 4, 2),)}, "6 x P x 2, not 7 x 4 x 2"),
-            ({"points": ()}, "at least one look"),
+            ({"image": torch.zeros(1, 8, 8)}, r"3 x H x W, not \(1, 8, 8\)"),
+            ({"rois": torch.zeros(2, 4)}, r"S x N x 4, not \(2, 4\)"),
+            ({"points": (torch.zeros(7, 4, 2),)}, r"6 x P x 2, not \(7, 4, 2\)"),
+            ({"points": ()}, "at least one stage"),
         ],
     )
     def test_refuses_other_shapes(self, change: dict[str, object], message: str) -> None:
         good = picture()
         parts = {"image": good.image, "rois": good.rois, "points": good.points, "title": "a"} | change
         with pytest.raises(ValueError, match=message):
-            FocusPicture(**parts)  # type: ignore[arg-type]
+            RoIPicture(**parts)  # type: ignore[arg-type]
 
 
 class TestCoverage:
@@ -94,7 +94,7 @@ class TestCoverage:
         assert large > 4 * small
 
     def test_the_neighbourhood_is_as_wide_and_high_as_the_roi(self) -> None:
-        wide = FocusPicture(
+        wide = RoIPicture(
             torch.zeros(3, 8, 8),
             torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]),
             (torch.full((1, 4, 2), 0.5),),
@@ -108,7 +108,7 @@ class TestCoverage:
         assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
         assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
 
-    def test_looks_at_the_last_look_only(self) -> None:
+    def test_is_of_the_last_points_only(self) -> None:
         seen = coverage(looking_at([(0.5, 0.5), (0.9, 0.9)]), height=32, width=32)
         assert seen[0, 0] < 1e-6  # where the look before was
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import TeacherAttention, rank_correlation
 from sparseformers.figures import DensityPicture, draw_density, trace_density, trace_density_on_photographs
-from sparseformers.figures.density import density
-from sparseformers.figures.heat import LIGHTEST, heat_over
+from sparseformers.figures.density import LIGHTEST, density, heat_over
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.rois import cells, regular_points
@@ -40,7 +39,7 @@ def picture(
     height: int = 30,
     width: int = 45,
     count: int = 2,
-    looks: Tensor | None = None,
+    points: Tensor | None = None,
     last: Tensor | None = None,
     rollout: Tensor | None = None,
 ) -> DensityPicture:
@@ -49,7 +48,7 @@ def picture(
     maps = maps / maps.sum(dim=(1, 2), keepdim=True)
     return DensityPicture(
         image=torch.full((3, height, width), 0.5),
-        looks=maps[:-2] if looks is None else looks,
+        points=maps[:-2] if points is None else points,
         last=maps[-2] if last is None else last,
         rollout=maps[-1] if rollout is None else rollout,
         title="cat.png",
@@ -113,13 +112,13 @@ class TestTrace:
         maps = TeacherAttention(teacher)(images)
         assert [one.title for one in pictures] == ["a", "b", "c"]
         for index, one in enumerate(pictures):
-            assert one.looks.shape == (3, 4, 4)
+            assert one.points.shape == (3, 4, 4)
             torch.testing.assert_close(one.image, images[index])
             torch.testing.assert_close(one.last, maps.last[index])
             torch.testing.assert_close(one.rollout, maps.rollout[index])
         with torch.no_grad():
             rois, points = student(images).rois[1], student.sampling_points(images)[2][1]
-        torch.testing.assert_close(pictures[1].looks[2], density(rois[2], points, 4, 4))
+        torch.testing.assert_close(pictures[1].points[2], density(rois[2], points, 4, 4))
 
     def test_one_attention_serves_several_calls(self) -> None:
         teacher = load_teacher(timm.tiny())
@@ -129,12 +128,12 @@ class TestTrace:
         )
         torch.testing.assert_close(one.rollout, other.rollout)
 
-    @pytest.mark.parametrize(("student", "looks"), [(tiny_student(iterations=3), 4), (original_model(), 3)])
-    def test_students_of_other_kinds(self, student: SparseFormer, looks: int) -> None:
+    @pytest.mark.parametrize(("student", "stages"), [(tiny_student(iterations=3), 4), (original_model(), 3)])
+    def test_students_of_other_kinds(self, student: SparseFormer, stages: int) -> None:
         teacher = load_teacher(timm.tiny(img_size=(40, 56)))
         (one,) = trace_density(student, teacher, torch.rand(1, 3, 40, 56), ["a"])
-        assert one.looks.shape == (looks, 5, 7)
-        torch.testing.assert_close(one.looks.sum(dim=(1, 2)), torch.ones(looks), atol=1e-3, rtol=0)
+        assert one.points.shape == (stages, 5, 7)
+        torch.testing.assert_close(one.points.sum(dim=(1, 2)), torch.ones(stages), atol=1e-3, rtol=0)
 
     def test_a_photograph_keeps_its_shape_and_says_what_was_seen(self) -> None:
         teacher = load_teacher(timm.tiny(), crop=0.5)
@@ -149,20 +148,20 @@ class TestTrace:
 
 
 class TestCorrelations:
-    def test_are_spearmans_of_each_look_with_each_map(self) -> None:
+    def test_are_spearmans_of_each_stage_with_each_map(self) -> None:
         one = picture(count=3)
-        assert one.with_last == tuple(rank_correlation(look, one.last) for look in one.looks)
-        assert one.with_rollout == tuple(rank_correlation(look, one.rollout) for look in one.looks)
+        assert one.with_last == tuple(rank_correlation(density, one.last) for density in one.points)
+        assert one.with_rollout == tuple(rank_correlation(density, one.rollout) for density in one.points)
 
     def test_of_points_where_the_teacher_attends(self) -> None:
         last = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
-        one = picture(looks=last[None], last=last, rollout=last.flip(0, 1))
+        one = picture(points=last[None], last=last, rollout=last.flip(0, 1))
         assert one.with_last == pytest.approx((1.0,))
         assert one.with_rollout == pytest.approx((-1.0,))
 
     def test_an_even_density_or_attention_has_none(self) -> None:
         even = torch.full((3, 4), 1 / 12)
-        assert all(math.isnan(value) for value in picture(looks=even.expand(2, -1, -1)).with_last)
+        assert all(math.isnan(value) for value in picture(points=even.expand(2, -1, -1)).with_last)
         assert all(math.isnan(value) for value in picture(last=even).with_last)
 
 
@@ -201,11 +200,11 @@ class TestFigure:
     def test_what_is_written(self) -> None:
         even = torch.full((2, 2), 0.25)
         first, last = torch.tensor([[0.1, 0.2], [0.3, 0.4]]), torch.tensor([[0.4, 0.3], [0.2, 0.1]])
-        figure = draw_density([picture(looks=torch.stack([even, first]), last=last, rollout=first)])
+        figure = draw_density([picture(points=torch.stack([even, first]), last=last, rollout=first)])
         assert [text.get_text() for text in figure.texts] == [
             "Input",
-            "Look 1",
-            "Last look",
+            "Points 1",
+            "Last points",
             "Attention, last block",
             "Attention rollout",
             "Where sampling points fall",
@@ -223,7 +222,7 @@ class TestFigure:
     def test_each_panel_has_its_own_map(self) -> None:
         one = picture()
         figure = draw_density([one])
-        for axes, heat in zip(figure.axes[1:], [*one.looks, one.last, one.rollout], strict=True):
+        for axes, heat in zip(figure.axes[1:], [*one.points, one.last, one.rollout], strict=True):
             expected = heat_over(one.image, heat, one.frame).permute(1, 2, 0)
             np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), expected, atol=1e-6)
 
@@ -247,13 +246,13 @@ class TestFigure:
             draw_density([picture()] * 65)
         with pytest.raises(ConfigError, match="cannot have 0 columns"):
             draw_density([picture()], columns=0)
-        with pytest.raises(ValueError, match="the same number of looks"):
+        with pytest.raises(ValueError, match="the same number of stages"):
             draw_density([picture(count=2), picture(count=3)])
 
     def test_wrong_pictures(self) -> None:
         one = picture()
-        with pytest.raises(ValueError, match="L x h x w"):
-            dataclasses.replace(one, looks=torch.zeros(3, 4))
+        with pytest.raises(ValueError, match="S x h x w"):
+            dataclasses.replace(one, points=torch.zeros(3, 4))
         with pytest.raises(ValueError, match="same rows and columns"):
             dataclasses.replace(one, last=torch.zeros(4, 3))
         with pytest.raises(ValueError, match="3 x H x W"):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.figures import FocusPicture, curves_figure, draw_focus, save_figure, token_colours, trace_focus
+from sparseformers.figures import RoIPicture, curves_figure, draw_student, save_figure, token_colours, trace_rois
 from sparseformers.rois import initial_grid
 from tests.figures.pictures import picture, tiny_student
 
@@ -40,7 +40,7 @@ def headings(figure: Figure) -> list[str]:
 
 class TestPanels:
     def test_a_row_has_the_input_three_stages_and_the_points(self) -> None:
-        figure = draw_focus([picture(stages=5)])
+        figure = draw_student([picture(stages=5)])
         assert len(figure.axes) == 5
         assert headings(figure) == [
             "Input",
@@ -55,17 +55,17 @@ class TestPanels:
 
     @pytest.mark.parametrize(("stages", "panels"), [(1, 3), (2, 4), (3, 4), (4, 5)])
     def test_no_stage_is_drawn_twice(self, stages: int, panels: int) -> None:
-        titles = headings(draw_focus([picture(stages=stages)]))[:-1]
+        titles = headings(draw_student([picture(stages=stages)]))[:-1]
         assert len(titles) == panels
         assert len(set(titles)) == panels
 
     def test_stages_can_be_chosen(self) -> None:
-        titles = headings(draw_focus([picture(stages=5)], stages=[1, -1, 4]))
+        titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
         assert titles[1:-2] == ["RoIs, second stage", "RoIs, last stage"]
 
     def test_boxes_lie_at_the_rois_in_pixels(self) -> None:
         drawn = picture(height=40, width=60, tokens=6)
-        figure = draw_focus([drawn], stages=[1])
+        figure = draw_student([drawn], stages=[1])
         boxes = boxes_by_colour(figure.axes[1])
         assert len(boxes) == 6
         for colour, roi in zip(token_colours(6), drawn.rois[1], strict=True):
@@ -74,7 +74,7 @@ class TestPanels:
 
     def test_centres_and_points_lie_where_they_should(self) -> None:
         drawn = picture(height=40, width=60, tokens=6, points=4)
-        figure = draw_focus([drawn], stages=[2])
+        figure = draw_student([drawn], stages=[2])
         centres = (drawn.rois[2][:, :2] + drawn.rois[2][:, 2:]).numpy() / 2 * [60, 40]
         np.testing.assert_allclose(part(figure.axes[1], "centres").get_offsets(), centres, atol=1e-4)
         points = drawn.points[-1].flatten(0, 1).numpy() * [60, 40]
@@ -82,7 +82,7 @@ class TestPanels:
 
     def test_a_token_keeps_its_colour_in_all_panels_and_pictures(self) -> None:
         colours = token_colours(6)
-        figure = draw_focus([picture(tokens=6, points=4), picture(tokens=6, points=4, height=90)])
+        figure = draw_student([picture(tokens=6, points=4), picture(tokens=6, points=4, height=90)])
         for row in (figure.axes[:5], figure.axes[5:]):
             for axes in row[1:4]:
                 assert set(boxes_by_colour(axes)) == {tuple(colour.round(6)) for colour in colours}
@@ -91,16 +91,16 @@ class TestPanels:
 
     def test_small_boxes_lie_on_top_of_large_ones(self) -> None:
         rois = torch.tensor([[[0.4, 0.4, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [0.2, 0.2, 0.6, 0.6]]])
-        drawn = FocusPicture(torch.zeros(3, 50, 50), rois, (torch.zeros(3, 4, 2),), "a")
-        axes = draw_focus([drawn]).axes[1]
+        drawn = RoIPicture(torch.zeros(3, 50, 50), rois, (torch.zeros(3, 4, 2),), "a")
+        axes = draw_student([drawn]).axes[1]
         widths = [np.ptp(path.vertices[:, 0]) for path in part(axes, "rois").get_paths()]
         assert widths == pytest.approx([50, 20, 5], abs=1e-4)
         np.testing.assert_allclose(part(axes, "rois").get_edgecolor()[:, :3], token_colours(3)[[1, 2, 0]])
 
     def test_what_reaches_outside_stays_visible_in_the_margin(self) -> None:
         rois = torch.tensor([[[-1.0, 0.2, 3.0, 0.8], [1.5, 1.5, 2.0, 2.0]]])
-        drawn = FocusPicture(torch.zeros(3, 50, 100), rois, (torch.tensor([[[-2.0, 0.5]], [[0.5, 9.0]]]),), "a")
-        figure = draw_focus([drawn])
+        drawn = RoIPicture(torch.zeros(3, 50, 100), rois, (torch.tensor([[[-2.0, 0.5]], [[0.5, 9.0]]]),), "a")
+        figure = draw_student([drawn])
         left, right = figure.axes[1].get_xlim()
         bottom, top = figure.axes[1].get_ylim()
         assert left < 0 < 100 < right < 110
@@ -115,8 +115,8 @@ class TestPanels:
     def test_only_what_nothing_looks_at_is_dark_and_grey(self) -> None:
         image = torch.tensor([0.9, 0.5, 0.1]).view(3, 1, 1).expand(3, 64, 64)
         rois = torch.tensor([[[0.0, 0.0, 0.25, 0.25]]])
-        drawn = FocusPicture(image, rois, (torch.full((1, 4, 2), 0.125),), "a")
-        entry, boxes, points = (axes.images[0].get_array() for axes in draw_focus([drawn]).axes)
+        drawn = RoIPicture(image, rois, (torch.full((1, 4, 2), 0.125),), "a")
+        entry, boxes, points = (axes.images[0].get_array() for axes in draw_student([drawn]).axes)
         np.testing.assert_allclose(entry[60, 60], [0.9, 0.5, 0.1], rtol=1e-5)
         for pixels in (boxes, points):
             np.testing.assert_allclose(pixels[8, 8], [0.9, 0.5, 0.1], atol=0.01)
@@ -125,7 +125,7 @@ class TestPanels:
 
     def test_draws_what_a_student_sees(self) -> None:
         images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-        figure = draw_focus(trace_focus(tiny_student(), images, ["a", "b"]))
+        figure = draw_student(trace_rois(tiny_student(), images, ["a", "b"]))
         assert len(figure.axes) == 10
         assert len(boxes_by_colour(figure.axes[3])) == 5
 
@@ -133,7 +133,7 @@ class TestPanels:
         good = picture()
         rois, points = good.rois.clone(), good.points[-1].clone()
         rois[-1, 0], points[0] = float("nan"), float("nan")
-        save_figure(draw_focus([dataclasses.replace(good, rois=rois, points=(points,))]), tmp_path / "a.png", dpi=40)
+        save_figure(draw_student([dataclasses.replace(good, rois=rois, points=(points,))]), tmp_path / "a.png", dpi=40)
         assert (tmp_path / "a.png").stat().st_size > 0
 
 
@@ -144,7 +144,7 @@ class TestSheet:
         pictures = [
             picture(height=height, width=width, stages=2, tokens=2) for height, width in (sizes[i % 5] for i in range(count))
         ]
-        figure = draw_focus(pictures)
+        figure = draw_student(pictures)
         boxes = np.array([axes.get_position(original=True).extents for axes in figure.axes])
         assert len(boxes) == 4 * count
         assert boxes.min() >= 0
@@ -155,7 +155,7 @@ class TestSheet:
 
     @pytest.mark.parametrize(("height", "width"), [(40, 60), (300, 40), (50, 50)])
     def test_the_aspect_ratio_is_kept(self, height: int, width: int) -> None:
-        figure = draw_focus([picture(height=height, width=width), picture()])
+        figure = draw_student([picture(height=height, width=width), picture()])
         inches = figure.get_size_inches()
         for axes in figure.axes[:5]:
             panel = axes.get_position(original=True)
@@ -166,7 +166,7 @@ class TestSheet:
 
     def test_titles_overlap_neither_panels_nor_each_other(self) -> None:
         pictures = [picture(height=200, width=40, title="a long name " * 40), picture(), picture()]
-        figure = draw_focus(pictures, columns=2)
+        figure = draw_student(pictures, columns=2)
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
         texts = len(figure.texts)
@@ -176,12 +176,12 @@ class TestSheet:
             assert text.x1 <= figure.bbox.x1
 
     def test_columns_titles_stand_once_at_the_top_of_each_block(self) -> None:
-        assert headings(draw_focus([picture()] * 4, columns=1)).count("Input") == 1
-        assert headings(draw_focus([picture()] * 4, columns=2)).count("Input") == 2
-        assert headings(draw_focus([picture()], columns=3)).count("Input") == 1
+        assert headings(draw_student([picture()] * 4, columns=1)).count("Input") == 1
+        assert headings(draw_student([picture()] * 4, columns=2)).count("Input") == 2
+        assert headings(draw_student([picture()], columns=3)).count("Input") == 1
 
     def test_a_long_title_loses_its_middle(self) -> None:
-        title = headings(draw_focus([picture(title="start" + "x" * 500 + "end.png")]))[-1]
+        title = headings(draw_student([picture(title="start" + "x" * 500 + "end.png")]))[-1]
         assert title.startswith("startx")
         assert title.endswith("xend.png")
         assert "…" in title
@@ -189,43 +189,43 @@ class TestSheet:
     def test_a_title_is_no_formula(self, tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            save_figure(draw_focus([picture(title="cost_$\\frac_$.png")]), tmp_path / "a.png", dpi=30)
+            save_figure(draw_student([picture(title="cost_$\\frac_$.png")]), tmp_path / "a.png", dpi=30)
         assert (tmp_path / "a.png").is_file()
 
     def test_leaves_pyplot_alone(self) -> None:
         from matplotlib import pyplot
 
-        draw_focus([picture()])
+        draw_student([picture()])
         assert pyplot.get_fignums() == []
 
 
 class TestWrongRequests:
     def test_no_picture(self) -> None:
         with pytest.raises(ConfigError, match=r"There is no picture to draw\. Give at least one image\."):
-            draw_focus([])
+            draw_student([])
 
     def test_too_many_pictures(self) -> None:
         with pytest.raises(ConfigError, match=r"65 pictures are too many for one sheet\. Draw at most 64 at a time\."):
-            draw_focus([picture()] * 65)
+            draw_student([picture()] * 65)
 
     @pytest.mark.parametrize("stage", [5, -6])
     def test_a_stage_that_there_is_not(self, stage: int) -> None:
         with pytest.raises(ConfigError, match=rf"There is no stage {stage}: the student has 5\. Choose from 0 .* to 4"):
-            draw_focus([picture(stages=5)], stages=[0, stage])
+            draw_student([picture(stages=5)], stages=[0, stage])
 
     def test_no_columns(self) -> None:
         with pytest.raises(ConfigError, match=r"A sheet cannot have 0 columns\. Ask for one column or more\."):
-            draw_focus([picture()], columns=0)
+            draw_student([picture()], columns=0)
 
     def test_pictures_of_different_students(self) -> None:
         with pytest.raises(ValueError, match="same numbers of stages and tokens"):
-            draw_focus([picture(tokens=6), picture(tokens=7)])
+            draw_student([picture(tokens=6), picture(tokens=7)])
 
 
 class TestSaveFigure:
     def test_writes_the_size_that_was_asked_for(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "folder" / "rois.png"
-        figure = draw_focus([picture()])
+        figure = draw_student([picture()])
         save_figure(figure, path, dpi=50)
         with Image.open(path) as image:
             image.load()
@@ -327,8 +327,8 @@ class TestContrast:
         generator = torch.Generator().manual_seed(0)
         rois = 0.5 + (initial_grid(tokens) - 0.5) * 0.97
         points = 0.05 + 0.9 * torch.rand(tokens, 4, 2, generator=generator)
-        drawn = FocusPicture(torch.full((3, 200, 300), background), rois[None], (points,), "a")
-        figure = draw_focus([drawn])
+        drawn = RoIPicture(torch.full((3, 200, 300), background), rois[None], (points,), "a")
+        figure = draw_student([drawn])
         figure.set_dpi(150)
         figure.canvas.draw()
         left, right, along = rois[:, [0]], rois[:, [2]], torch.linspace(0.1, 0.9, 9)

@@ -6,14 +6,14 @@ import torch
 from matplotlib.colors import to_rgb
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures import centre_paths, draw_iterations, token_colours, trace_focus
+from sparseformers.figures import centre_paths, draw_iterations, token_colours, trace_rois
 from sparseformers.rois import centre_and_size
 from tests.figures.pictures import picture, tiny_student
 from tests.figures.test_figure import boxes_by_colour, headings, part
 
 
 def test_paths_lead_from_each_centre_to_the_next() -> None:
-    (traced,) = trace_focus(tiny_student(), torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0)), ["a"])
+    (traced,) = trace_rois(tiny_student(), torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0)), ["a"])
     centres, _ = centre_and_size(traced.rois)
     paths = centre_paths(traced.rois)
     assert paths.shape == (3, 5, 2, 2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparseformers.figures.layout import Place, block_columns, lay_out
+from sparseformers.figures.sheet import Place, block_columns, lay_out
 
 SIZES = [(40, 60), (60, 40), (40, 200), (200, 40), (50, 50)]
 

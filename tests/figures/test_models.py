@@ -9,7 +9,7 @@ from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError
-from sparseformers.figures import FocusPicture, ModelsPicture, draw_models, token_colours, trace_models, trace_photographs
+from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, token_colours, trace_models, trace_photographs
 from tests.figures.pictures import picture, tiny_student
 from tests.figures.test_figure import boxes_by_colour, headings
 
@@ -34,13 +34,13 @@ class TestTrace:
         assert [row.title for row in traced] == ["a", "b"]
         for row in traced:
             assert row.shapes == {"one": (4, 5, 4), "two": (3, 7, 4)}
-            assert all(look.image is row.image for look in row.looks.values())
+            assert all(look.image is row.image for look in row.models.values())
         for name, student in (("one", first), ("two", second)):
             alone = trace_photographs(student, images, view="own")
             for row, expected in zip(traced, alone, strict=True):
-                assert torch.equal(row.looks[name].rois, expected.rois)
-                assert row.looks[name].frame == expected.frame
-        assert traced[0].looks["one"].frame != traced[0].looks["two"].frame
+                assert torch.equal(row.models[name].rois, expected.rois)
+                assert row.models[name].frame == expected.frame
+        assert traced[0].models["one"].frame != traced[0].models["two"].frame
 
     def test_needs_a_model(self) -> None:
         with pytest.raises(ValueError, match="at least one model"):
@@ -66,7 +66,7 @@ class TestDraw:
     def test_each_model_has_its_rois_and_colours(self) -> None:
         row = of_models(one=(5, 3), two=(5, 6))
         figure = draw_models([row], stages=[1])
-        for axes, look, tokens in ((figure.axes[1], row.looks["one"], 3), (figure.axes[3], row.looks["two"], 6)):
+        for axes, look, tokens in ((figure.axes[1], row.models["one"], 3), (figure.axes[3], row.models["two"], 6)):
             boxes = boxes_by_colour(axes)
             for colour, roi in zip(token_colours(tokens), look.rois[1], strict=True):
                 np.testing.assert_allclose(boxes[tuple(colour.round(6))], roi.numpy() * [60, 40, 60, 40], atol=1e-4)
@@ -75,8 +75,8 @@ class TestDraw:
         image = torch.full((3, 40, 40), 0.9)
         rois, points = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), (torch.full((1, 4, 2), 0.5),)
 
-        def look(frame: tuple[float, float, float, float]) -> FocusPicture:
-            return FocusPicture(image, rois, points, "a", frame)
+        def look(frame: tuple[float, float, float, float]) -> RoIPicture:
+            return RoIPicture(image, rois, points, "a", frame)
 
         row = ModelsPicture(image, "a", {"left": look((0.0, 0.0, 0.5, 1.0)), "top": look((0.0, 0.0, 1.0, 0.5))})
         entry, left, _, top, _ = (axes.images[0].get_array()[..., 0] for axes in draw_models([row]).axes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.figures import draw_focus, save_figure
+from sparseformers.figures import draw_student, save_figure
 from sparseformers.figures.sheet import shorten_title
 from tests.figures.pictures import picture
 
@@ -22,6 +22,6 @@ def test_shorten_title__of_any_file_name_can_be_read(name: str) -> None:
     assert shorten_title(name, letters=100).isprintable()
 
 
-def test_draw_focus__takes_any_file_name(tmp_path: Path) -> None:
-    save_figure(draw_focus([picture(title=name) for name in NAMES]), tmp_path / "names.svg")
+def test_draw_student__takes_any_file_name(tmp_path: Path) -> None:
+    save_figure(draw_student([picture(title=name) for name in NAMES]), tmp_path / "names.svg")
     assert (tmp_path / "names.svg").stat().st_size > 1000

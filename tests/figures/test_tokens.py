@@ -14,7 +14,7 @@ from PIL import Image
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import token_influence
 from sparseformers.figures import TokensPicture, draw_tokens, token_colours, trace_tokens, trace_tokens_on_photographs
-from sparseformers.figures.layout import Place, divide
+from sparseformers.figures.sheet import Place, divide
 from sparseformers.figures.tokens import LARGEST_CUT, cut_out
 from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import tiny_student

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.figures import trace_focus, trace_photographs
-from sparseformers.figures.data import WHOLE, coverage, inside_frame, placed
-from sparseformers.figures.views import drawn_pixels, view_of, whole_size
+from sparseformers.figures import trace_photographs, trace_rois
+from sparseformers.figures.data import WHOLE, coverage, drawn_pixels, inside_frame, network_input, whole_size
 from sparseformers.model import SparseFormer
 from tests.figures.pictures import looking_at, picture, tiny_student
 
@@ -37,7 +36,7 @@ class TestOwnView:
         self, size: tuple[int, int], resize: str, shape: tuple[int, int], crop: float
     ) -> None:
         preprocessing = PreprocessingConfig(size=shape, crop=crop, resize=resize, interpolation="bilinear")  # type: ignore[arg-type]
-        view = view_of(chart(*size), preprocessing, "own")
+        view = network_input(chart(*size), preprocessing, "own")
         assert view.pixels.shape == (3, *shape)
         x1, y1, x2, y2 = view.frame
         assert 0 <= x1 < x2 <= 1
@@ -64,7 +63,7 @@ class TestOwnView:
 class TestWholeView:
     @pytest.mark.parametrize("size", [(300, 200), (200, 300), (100, 100), (1000, 31)])
     def test_keeps_all_of_the_photograph_and_its_shape(self, size: tuple[int, int]) -> None:
-        view = view_of(chart(*size), PreprocessingConfig(size=(112, 112), crop=0.5), "whole")
+        view = network_input(chart(*size), PreprocessingConfig(size=(112, 112), crop=0.5), "whole")
         assert view.frame == WHOLE
         height, width = view.pixels.shape[-2:]
         assert view.pixels[0, 0, [0, -1]].tolist() == pytest.approx([0, 1], abs=0.02)
@@ -81,7 +80,7 @@ class TestWholeView:
         student = student_of(size=(64, 64), interpolation="bilinear")
         photograph = chart(384, 96)
         (traced,) = trace_photographs(student, [("a", photograph)])
-        (expected,) = trace_focus(student, view_of(photograph, student.config.preprocessing, "whole").pixels[None], ["a"])
+        (expected,) = trace_rois(student, network_input(photograph, student.config.preprocessing, "whole").pixels[None], ["a"])
         assert expected.image.shape == (3, 32, 128)
         assert traced.image.shape == (3, 96, 384)
         torch.testing.assert_close(traced.rois, expected.rois)
@@ -107,13 +106,13 @@ class TestDrawnPixels:
 class TestFrame:
     def test_placing_maps_rois_and_points_alike(self) -> None:
         seen = looking_at([(0.0, 1.0), (0.5, 0.5)], side=1.0)
-        there = placed(seen, torch.zeros(3, 10, 20), (0.25, 0.1, 0.75, 0.9))
+        there = seen.placed(torch.zeros(3, 10, 20), (0.25, 0.1, 0.75, 0.9))
         assert there.rois[0, 0].tolist() == pytest.approx([0.25, 0.1, 0.75, 0.9])
         assert there.points[-1][0].flatten().tolist() == pytest.approx([0.25, 0.9, 0.5, 0.5])
         assert there.image.shape == (3, 10, 20)
 
     def test_nothing_is_seen_outside_of_it(self) -> None:
-        seen = placed(looking_at([(0.0, 0.5), (1.0, 0.5)], side=1.0), torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
+        seen = looking_at([(0.0, 0.5), (1.0, 0.5)], side=1.0).placed(torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
         covered = coverage(seen, height=40, width=40)
         given = inside_frame(seen, height=40, width=40)
         assert given.sum() == 400
@@ -121,7 +120,7 @@ class TestFrame:
         assert covered[20, 10] > 0.9
 
     def test_a_point_outside_sees_its_border(self) -> None:
-        seen = placed(looking_at([(-4.0, 0.5), (0.5, 9.0)]), torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
+        seen = looking_at([(-4.0, 0.5), (0.5, 9.0)]).placed(torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
         covered = coverage(seen, height=40, width=40)
         assert covered[20, 10] > 0.9
         assert covered[29, 20] > 0.9

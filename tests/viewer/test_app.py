@@ -15,7 +15,7 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from sparseformers.data import evaluation_view
-from sparseformers.figures import trace_focus
+from sparseformers.figures import trace_rois
 from sparseformers.saving import load
 from sparseformers.viewer import Session
 from sparseformers.viewer.app import make_app, page_files
@@ -38,10 +38,10 @@ def photo(small: Small) -> bytes:
 
 
 class TestAnswers:
-    def test_a_look_is_what_trace_focus_says(self, small: Small, client: TestClient) -> None:
+    def test_a_look_is_what_trace_rois_says(self, small: Small, client: TestClient) -> None:
         student = load(small.model)
         view = evaluation_view(student.config.preprocessing)(Image.open(small.photos / "photograph_000.jpg"))
-        (picture,) = trace_focus(student, view[None], ["a"])
+        (picture,) = trace_rois(student, view[None], ["a"])
         look = client.get("/api/images/g1/look/0").json()
         torch.testing.assert_close(torch.tensor(look["rois"]), picture.rois, atol=1e-5, rtol=0)
         torch.testing.assert_close(torch.tensor(look["points"]), torch.stack(picture.points), atol=1e-5, rtol=0)

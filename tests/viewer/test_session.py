@@ -16,7 +16,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
 from sparseformers.errors import ConfigError, DataError, RunError, WeightsError
 from sparseformers.evaluation import TeacherAttention, token_influence
-from sparseformers.figures import trace_focus
+from sparseformers.figures import trace_rois
 from sparseformers.saving import load
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import Session
@@ -51,11 +51,11 @@ def nearest(session: Session, key: str, by: str) -> dict[str, Any]:
 
 
 class TestLook:
-    def test_is_what_trace_focus_says(self, small: Small, session: Session) -> None:
+    def test_is_what_trace_rois_says(self, small: Small, session: Session) -> None:
         student = load(small.model)
         path = sorted(small.photos.glob("photograph_*.jpg"))[0]
         images = view_of(path, student.config.preprocessing)
-        (picture,) = trace_focus(student, images, ["a"])
+        (picture,) = trace_rois(student, images, ["a"])
         look = session.look("g1", "0")  # g0 is the file that is no image
         assert session.describe("g1")["name"] == path.name
         torch.testing.assert_close(torch.tensor(look["rois"]), picture.rois, atol=1e-5, rtol=0)

@@ -1,38 +1,37 @@
-"""Where a SparseFormer looks, drawn on the image; and how its training went.
+"""RoIs and sampling points of a SparseFormer, drawn on the image; and how its training went.
 
-``views`` gives a student its photographs and puts what it saw back on them, ``data`` says what there is to draw, ``sheet`` and
-``layout`` where the panels go, ``panels`` what is in them. Each figure has a file: ``trace_X`` gives its data, ``draw_X`` draws.
+``run`` has :func:`visualize`, which the command calls. ``data`` gives a student its photographs and says what there is to draw,
+``sheet`` where panels go, ``panels`` what is in them, ``output`` writes files. Each figure has a file: ``trace_X`` gives its
+data, ``draw_X`` draws.
 """
 
-from sparseformers.figures.animation import Glide, draw_frames, glide, save_animation
-from sparseformers.figures.colours import token_colours
-from sparseformers.figures.data import FocusPicture, coverage, trace_focus
+from sparseformers.figures.data import RoIPicture, coverage, trace_photographs, trace_rois
 from sparseformers.figures.density import DensityPicture, draw_density, trace_density, trace_density_on_photographs
-from sparseformers.figures.figure import curves_figure, save_figure
-from sparseformers.figures.iterations import centre_paths, draw_iterations
-from sparseformers.figures.models import ModelsPicture, draw_focus, draw_models, trace_models
+from sparseformers.figures.models import ModelsPicture, draw_models, draw_student, trace_models
+from sparseformers.figures.motion import Glide, centre_paths, draw_frames, draw_iterations, glide
+from sparseformers.figures.output import curves_figure, save_animation, save_figure
+from sparseformers.figures.panels import token_colours
 from sparseformers.figures.pca import PCAPicture, draw_pca, trace_pca, trace_pca_on_photographs
 from sparseformers.figures.run import Visualization, visualize
 from sparseformers.figures.tokens import TokensPicture, draw_tokens, trace_tokens, trace_tokens_on_photographs
-from sparseformers.figures.views import trace_photographs
 
 __all__ = [
     "DensityPicture",
-    "FocusPicture",
     "Glide",
     "ModelsPicture",
     "PCAPicture",
+    "RoIPicture",
     "TokensPicture",
     "Visualization",
     "centre_paths",
     "coverage",
     "curves_figure",
     "draw_density",
-    "draw_focus",
     "draw_frames",
     "draw_iterations",
     "draw_models",
     "draw_pca",
+    "draw_student",
     "draw_tokens",
     "glide",
     "save_animation",
@@ -40,11 +39,11 @@ __all__ = [
     "token_colours",
     "trace_density",
     "trace_density_on_photographs",
-    "trace_focus",
     "trace_models",
     "trace_pca",
     "trace_pca_on_photographs",
     "trace_photographs",
+    "trace_rois",
     "trace_tokens",
     "trace_tokens_on_photographs",
     "visualize",

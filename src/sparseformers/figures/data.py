@@ -1,4 +1,4 @@
-"""What there is to draw: where a student looks at an image, as plain tensors.
+"""What there is to draw: RoIs and sampling points of a student on an image or a photograph, as plain tensors.
 
 Legend: S stages, N latent tokens, P sampling points per token; RoIs are (x1, y1, x2, y2) and points (x, y), in [0, 1]
 of the image (or outside of it), x to the right, y down.
@@ -6,14 +6,20 @@ of the image (or outside of it), x to the right, y down.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sparseformers.model.sparseformer import SparseFormer
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import evaluation_view
+from sparseformers.data.transforms import from_bytes
+from sparseformers.model.sparseformer import SMALLEST_SIDE, SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.rois import centre_and_size, neighbourhoods
 
@@ -21,17 +27,23 @@ Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in [0, 1] of an image."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """All of an image."""
+ViewKind = Literal["whole", "own"]
+"""``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
+sees when it embeds or is evaluated, often a central crop; what lies outside of it is drawn dark."""
+TitledImage = tuple[str, Image.Image]
+"""A title and a decoded RGB image of any size."""
 
+LONGEST_DRAWN = 640
+"""Pixels along the longer side of a photograph as it is drawn, at most: more than a panel has."""
 EDGE = 1e-6
 """Of an image: next to nothing."""
-
-SEEN_AT_A_POINT = 0.95
+COVERED_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
 
 
 @dataclass(frozen=True, eq=False)
-class FocusPicture:
-    """An image with where each token looked at each stage.
+class RoIPicture:
+    """An image with the RoIs and sampling points of each token at each stage.
 
     Raises:
         ValueError: if the shapes are other than said here.
@@ -42,26 +54,37 @@ class FocusPicture:
     rois: Tensor
     """S x N x 4, the RoIs at the start and after each focusing iteration."""
     points: tuple[Tensor, ...]
-    """One N x P x 2 per look at the image, in their order; the last is that of the final RoIs."""
+    """N x P x 2 for each of the last stages, in their order; the last is that of the final RoIs."""
     title: str
-    """What to call the image, such as its file name."""
     frame: Box = WHOLE
     """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of the image."""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[0] != 3:
-            raise ValueError(f"a picture must be 3 x H x W, not {_shape(self.image)}")
+        check_picture(self.image)
         if self.rois.ndim != 3 or self.rois.shape[-1] != 4:
-            raise ValueError(f"the RoIs of a picture must be S x N x 4, not {_shape(self.rois)}")
+            raise ValueError(f"the RoIs of a picture must be S x N x 4, not {tuple(self.rois.shape)}")
         for points in self.points:
             if points.ndim != 3 or points.shape[0] != self.rois.shape[1] or points.shape[-1] != 2:
-                raise ValueError(f"the points of a look must be {self.rois.shape[1]} x P x 2, not {_shape(points)}")
+                raise ValueError(f"the points of a stage must be {self.rois.shape[1]} x P x 2, not {tuple(points.shape)}")
         if not self.points:
-            raise ValueError("a picture needs the sampling points of at least one look")
+            raise ValueError("a picture needs the sampling points of at least one stage")
+
+    def placed(self, image: Tensor, frame: Box) -> RoIPicture:
+        """The same RoIs and points on the whole of an image (3 x H x W in [0, 1]), of which this one shows the part ``frame``."""
+        x1, y1, x2, y2 = frame
+        corner, sides = torch.tensor([x1, y1]), torch.tensor([x2 - x1, y2 - y1])
+        points = tuple(corner + each * sides for each in self.points)
+        return RoIPicture(image, corner.repeat(2) + self.rois * sides.repeat(2), points, self.title, frame)
 
 
-def trace_focus(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> list[FocusPicture]:
-    """Looks at images with a student and notes where it looked.
+def check_picture(image: Tensor) -> None:
+    """Raises ValueError unless a picture is 3 x H x W."""
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a picture must be 3 x H x W, not {tuple(image.shape)}")
+
+
+def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> list[RoIPicture]:
+    """Runs a student on images and notes its RoIs and sampling points.
 
     The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards.
 
@@ -81,53 +104,79 @@ def trace_focus(student: SparseFormer, images: Tensor, titles: Sequence[str]) ->
     device = next(student.parameters()).device
     with evaluation_mode(student), torch.inference_mode():
         on_device = images.to(device)
-        traced_rois = student(on_device).rois
-        traced_points = student.sampling_points(on_device)
-    # Cloned outside of inference mode, so that callers get ordinary tensors.
-    rois, points = _on_processor(traced_rois), [_on_processor(look) for look in traced_points]
-    drawn = _on_processor(images)
+        traced = [student(on_device).rois, *student.sampling_points(on_device)]
+    # Copied outside of inference mode, so that callers get ordinary tensors.
+    drawn, rois, *points = (tensor.detach().to("cpu", torch.float32).clone() for tensor in (images, *traced))
     return [
-        FocusPicture(image=drawn[index], rois=rois[index], points=tuple(look[index] for look in points), title=title)
-        for index, title in enumerate(titles)
+        RoIPicture(drawn[index], rois[index], tuple(each[index] for each in points), title) for index, title in enumerate(titles)
     ]
 
 
-def placed(picture: FocusPicture, image: Tensor, frame: Box) -> FocusPicture:
-    """What was seen of a part of an image, on the whole of it.
+def trace_photographs(
+    student: SparseFormer, photographs: Iterable[TitledImage], *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
+) -> list[RoIPicture]:
+    """As :func:`trace_rois`, for photographs of any shapes, drawn in their own.
 
     Args:
-        picture: of the part.
-        image: 3 x H x W in [0, 1], the whole image.
-        frame: where the part lies in it.
-
-    Returns:
-        The same RoIs and points in the coordinates of ``image``.
+        student: any SparseFormer, on any device.
+        photographs: taken one after the other, so that a generator need not hold them all.
+        view: what the student is given of them.
+        longest: pixels along the longer side of a photograph as it is drawn, at most.
     """
-    x1, y1, x2, y2 = frame
-    corner, sides = torch.tensor([x1, y1]), torch.tensor([x2 - x1, y2 - y1])
-    return FocusPicture(
-        image=image,
-        rois=corner.repeat(2) + picture.rois * sides.repeat(2),
-        points=tuple(corner + look * sides for look in picture.points),
-        title=picture.title,
-        frame=frame,
-    )
+    # Each has its own shape: there is no batch.
+    return [trace_photograph(student, image, drawn_pixels(image, longest), title, view=view) for title, image in photographs]
 
 
-def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
-    """How strongly each pixel is looked at, by the sampling points of the last look.
+def trace_photograph(student: SparseFormer, photograph: Image.Image, drawn: Tensor, title: str, *, view: ViewKind) -> RoIPicture:
+    """One photograph, already made ready for drawing; as :func:`trace_photographs`."""
+    seen = network_input(photograph, student.config.preprocessing, view)
+    (picture,) = trace_rois(student, seen.pixels.unsqueeze(0), [title])
+    return picture.placed(drawn, seen.frame)
 
-    Every point sees a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
-    the square root of P, per axis); neighbourhoods add up and saturate. A point outside of what the student was given sees
-    its border, as in the network. Points that are not finite see nothing.
 
-    Args:
-        picture: with N x P x 2 points in its last look.
-        height: H of the result, in pixels.
-        width: W of the result, in pixels.
+class NetworkInput(NamedTuple):
+    """A photograph as a network is given it."""
 
-    Returns:
-        H x W in [0, 1], float32: 0 where nothing looks, 0.95 right at a lone point, nearly 1 where several look.
+    pixels: Tensor
+    """3 x H x W in [0, 1]."""
+    frame: Box
+    """Where that lies in the photograph."""
+
+
+def network_input(photograph: Image.Image, preprocessing: PreprocessingConfig, kind: ViewKind) -> NetworkInput:
+    """A photograph as a network of that preprocessing is given it."""
+    if kind == "own":
+        own = evaluation_view(preprocessing)
+        return NetworkInput(own(photograph), own.frame(height=photograph.height, width=photograph.width))
+    size = whole_size(photograph.height, photograph.width, preprocessing.size)
+    # Squashed to its own shape, which changes nothing but its size.
+    squashed = evaluation_view(dataclasses.replace(preprocessing, size=size, crop=1.0, resize="squash"))
+    return NetworkInput(squashed(photograph), WHOLE)
+
+
+def whole_size(height: int, width: int, made_for: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a photograph at as many pixels as a network was made for, each at least what a student takes."""
+    scale = math.sqrt(made_for[0] * made_for[1] / (height * width))
+    return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
+
+
+def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tensor:
+    """A photograph as it is drawn: 3 x H x W in [0, 1], no side longer than ``longest``, in its own aspect ratio."""
+    from torchvision.transforms.v2 import functional
+
+    scale = min(1.0, longest / max(photograph.size))
+    size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
+    shown = photograph if size == photograph.size else photograph.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return from_bytes(functional.pil_to_tensor(shown)).to(torch.float32)
+
+
+def coverage(picture: RoIPicture, *, height: int, width: int) -> Tensor:
+    """How much the final sampling points cover each pixel: H x W in [0, 1], float32.
+
+    Every point covers a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
+    the square root of P, per axis); neighbourhoods add up and saturate: 0.95 right at a lone point, nearly 1 where there are
+    several. A point outside of what the student was given covers its border, as in the network. Points that are not finite
+    cover nothing.
     """
     points = picture.points[-1].float()
     radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2
@@ -135,26 +184,17 @@ def coverage(picture: FocusPicture, *, height: int, width: int) -> Tensor:
     x2, y2 = x2 - EDGE, y2 - EDGE  # the pixel before the far border, not the one behind it
     across = _neighbourhood(points[..., 0].clamp(x1, x2), radius[..., 0], width)  # NP x W
     down = _neighbourhood(points[..., 1].clamp(y1, y2), radius[..., 1], height)  # NP x H
-    looks = down.T @ across
-    return (1 - (looks * math.log(1 - SEEN_AT_A_POINT)).exp()) * inside_frame(picture, height=height, width=width)
+    summed = down.T @ across
+    return (1 - (summed * math.log(1 - COVERED_AT_A_POINT)).exp()) * inside_frame(picture, height=height, width=width)
 
 
-def inside_frame(picture: FocusPicture, *, height: int, width: int) -> Tensor:
+def inside_frame(picture: RoIPicture, *, height: int, width: int) -> Tensor:
     """Which of H x W pixels the student was given: 1.0 there and 0.0 elsewhere, float32."""
     return inside_rois(torch.tensor([picture.frame]), height=height, width=width)
 
 
 def inside_rois(rois: Tensor, *, height: int, width: int) -> Tensor:
-    """Which pixels lie inside at least one RoI.
-
-    Args:
-        rois: N x 4.
-        height: H of the result, in pixels.
-        width: W of the result, in pixels.
-
-    Returns:
-        H x W, 1.0 inside and 0.0 outside, float32.
-    """
+    """Which of H x W pixels lie inside at least one RoI (N x 4): 1.0 inside and 0.0 outside, float32."""
     centre, size = centre_and_size(rois)
     across = (_pixel_centres(width) - centre[:, :1]).abs() <= size[:, :1] / 2  # N x W
     down = (_pixel_centres(height) - centre[:, 1:]).abs() <= size[:, 1:] / 2  # N x H
@@ -173,12 +213,3 @@ def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
 def _pixel_centres(pixels: int) -> Tensor:
     """Where the centres of that many pixels lie in [0, 1]."""
     return (torch.arange(pixels, dtype=torch.float32) + 0.5) / pixels
-
-
-def _on_processor(tensor: Tensor) -> Tensor:
-    """An own float32 copy in main memory."""
-    return tensor.detach().to("cpu", torch.float32).clone()
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(str(side) for side in tensor.shape)

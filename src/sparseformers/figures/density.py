@@ -1,7 +1,7 @@
-"""Where sampling points fall, look by look, beside what the teacher attends to.
+"""Where sampling points fall, stage by stage, beside what the teacher attends to.
 
-Legend: L looks at the image, N latent tokens, P sampling points per token, h x w the teacher's grid of patches. Maps are of what
-the networks were given, from its top left to its bottom right, and sum to one.
+Legend: S stages with sampling points, N latent tokens, P sampling points per token, h x w the teacher's grid of patches. Maps are
+of what the networks were given, from its top left to its bottom right, and sum to one.
 """
 
 from __future__ import annotations
@@ -10,27 +10,47 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.evaluation.attention import AttentionMaps, TeacherAttention, rank_correlation
-from sparseformers.figures.data import WHOLE, Box, FocusPicture, trace_focus
-from sparseformers.figures.heat import TIMES, draw_scale, heat_over
-from sparseformers.figures.panels import draw_photograph
-from sparseformers.figures.sheet import check_count, open_sheet, write_under
-from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
+from sparseformers.figures.data import (
+    LONGEST_DRAWN,
+    WHOLE,
+    Box,
+    RoIPicture,
+    TitledImage,
+    ViewKind,
+    check_picture,
+    drawn_pixels,
+    network_input,
+    trace_rois,
+)
+from sparseformers.figures.panels import DIM, LUMA, draw_photograph
+from sparseformers.figures.sheet import FAINT_INK, check_count, open_sheet, write_under
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
 from sparseformers.teachers import Teacher
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SMALLEST_BOX = 1e-3
 """Of a sampling point, as a share of the image: where a RoI has no size."""
 RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
 CAPTION = 0.3
 """Room for what stands under a panel, in inches: two lines."""
+
+COLOURS = "cividis"
+"""matplotlib's map for all kinds of colour vision (Nuñez et al., 2018): dark blue, grey, yellow, ever lighter."""
+TIMES = "\N{MULTIPLICATION SIGN}"
+LIGHTEST = 3.0
+"""What has the lightest colour, in units of an even spread; the same for all maps, so that they can be compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,44 +63,42 @@ class DensityPicture:
 
     image: Tensor
     """3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn."""
-    looks: Tensor
-    """L x h x w: the share of each look's sampling points that falls on each patch; the last is that of the final RoIs."""
+    points: Tensor
+    """S x h x w: the share of each stage's sampling points that falls on each patch; the last is that of the final RoIs."""
     last: Tensor
     """h x w: the share of each patch in the attention of the teacher's last block, see
     :class:`~sparseformers.evaluation.AttentionMaps`."""
     rollout: Tensor
     """h x w: the share of each patch by attention rollout through all blocks of the teacher."""
     title: str
-    """What to call the image, such as its file name."""
     frame: Box = WHOLE
     """The part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it."""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[0] != 3:
-            raise ValueError(f"a picture must be 3 x H x W, not {tuple(self.image.shape)}")
-        if self.looks.ndim != 3 or not len(self.looks):
-            raise ValueError(f"the densities of a picture must be L x h x w, not {tuple(self.looks.shape)}")
-        if not self.looks.shape[1:] == self.last.shape == self.rollout.shape:
+        check_picture(self.image)
+        if self.points.ndim != 3 or not len(self.points):
+            raise ValueError(f"the densities of a picture must be S x h x w, not {tuple(self.points.shape)}")
+        if not self.points.shape[1:] == self.last.shape == self.rollout.shape:
             raise ValueError("the maps of a picture must have the same rows and columns")
 
     @property
     def with_last(self) -> tuple[float, ...]:
-        """Spearman's rank correlation of each look's density with the attention of the teacher's last block, over patches.
+        """Spearman's rank correlation of each density with the attention of the teacher's last block, over patches.
 
         In [-1, 1]; not a number for a density that is the same everywhere.
         """
-        return tuple(rank_correlation(look, self.last) for look in self.looks)
+        return tuple(rank_correlation(density, self.last) for density in self.points)
 
     @property
     def with_rollout(self) -> tuple[float, ...]:
         """As :attr:`with_last`, with attention rollout."""
-        return tuple(rank_correlation(look, self.rollout) for look in self.looks)
+        return tuple(rank_correlation(density, self.rollout) for density in self.points)
 
 
 def trace_density(
     student: SparseFormer, teacher: Teacher | TeacherAttention, images: Tensor, titles: Sequence[str]
 ) -> list[DensityPicture]:
-    """Looks at images with a student and with its teacher and notes where each of them looked.
+    """Runs a student and its teacher on images and notes where sampling points fall and what the teacher attends to.
 
     Args:
         student: any SparseFormer, on any device.
@@ -97,13 +115,13 @@ def trace_density(
         ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
     """
     attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
-    return _pictures(trace_focus(student, images, titles), attention(images), attention.grid)
+    return _pictures(trace_rois(student, images, titles), attention(images), attention.grid)
 
 
 def trace_density_on_photographs(
     student: SparseFormer,
     teacher: Teacher | TeacherAttention,
-    photographs: Iterable[Photograph],
+    photographs: Iterable[TitledImage],
     *,
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
@@ -123,30 +141,30 @@ def trace_density_on_photographs(
     own = student.config.preprocessing
     pictures = []
     for title, photograph in photographs:
-        seen = view_of(photograph, own, view)
-        finer = view_of(photograph, dataclasses.replace(own, size=attention.size), view)
+        seen = network_input(photograph, own, view)
+        finer = network_input(photograph, dataclasses.replace(own, size=attention.size), view)
         maps = attention(finer.pixels.unsqueeze(0))
-        (picture,) = _pictures(trace_focus(student, seen.pixels.unsqueeze(0), [title]), maps, attention.grid)
+        (picture,) = _pictures(trace_rois(student, seen.pixels.unsqueeze(0), [title]), maps, attention.grid)
         pictures.append(dataclasses.replace(picture, image=drawn_pixels(photograph, longest), frame=seen.frame))
     return pictures
 
 
-def _pictures(focus: Sequence[FocusPicture], maps: AttentionMaps, grid: tuple[int, int]) -> list[DensityPicture]:
-    """What both looked at, image by image."""
+def _pictures(traced: Sequence[RoIPicture], maps: AttentionMaps, grid: tuple[int, int]) -> list[DensityPicture]:
+    """One for each image."""
     return [
         DensityPicture(picture.image, _densities(picture, grid), last, rollout, picture.title)
-        for picture, last, rollout in zip(focus, *maps, strict=True)
+        for picture, last, rollout in zip(traced, *maps, strict=True)
     ]
 
 
-def _densities(picture: FocusPicture, grid: tuple[int, int]) -> Tensor:
-    """The density of each look, L x h x w. Looks are at the last stages: v1 moves its RoIs once before the first one."""
+def _densities(picture: RoIPicture, grid: tuple[int, int]) -> Tensor:
+    """The density of each stage with points, S x h x w; these are the last stages: v1 moves its RoIs once before the first."""
     stages = picture.rois[-len(picture.points) :]
     return torch.stack([density(rois, points, *grid) for rois, points in zip(stages, picture.points, strict=True)])
 
 
 def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
-    """The share of a look's sampling points that falls on each cell of a grid over the image.
+    """The share of a stage's sampling points that falls on each cell of a grid over the image.
 
     A point counts in a box around it that is its own part of its RoI: the RoI's sides over the square root of P. So RoIs that
     tile the image evenly give an even density, whatever the grid. A point outside of the image counts at the border, which is
@@ -182,7 +200,7 @@ def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
 
 
 def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = None) -> Figure:
-    """A row of panels for each picture: the input, the density of sampling points in each look, the teacher's attention.
+    """A row of panels for each picture: the input, the density of sampling points at each stage, the teacher's attention.
 
     All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
     largest value, and under each density its rank correlations with the teacher's two maps: of a density that is nearly even,
@@ -194,24 +212,24 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
 
     Raises:
         ConfigError: for no picture or more than 64, or less than one column.
-        ValueError: if the pictures differ in their number of looks.
+        ValueError: if the pictures differ in their number of stages.
     """
     check_count(len(pictures))
-    looks = len(pictures[0].looks)
-    if any(len(picture.looks) != looks for picture in pictures):
-        raise ValueError("the pictures on a sheet must have the same number of looks")
+    stages = len(pictures[0].points)
+    if any(len(picture.points) != stages for picture in pictures):
+        raise ValueError("the pictures on a sheet must have the same number of stages")
     sheet = open_sheet(
         [picture.image for picture in pictures],
         [picture.title for picture in pictures],
-        ["Input", *(look_name(index, looks) for index in range(looks)), "Attention, last block", "Attention rollout"],
+        ["Input", *(points_name(index, stages) for index in range(stages)), "Attention, last block", "Attention rollout"],
         columns=columns,
-        groups=[("Where sampling points fall", looks), ("What the teacher attends to", 2)],
+        groups=[("Where sampling points fall", stages), ("What the teacher attends to", 2)],
         caption=CAPTION,
     )
     for picture, panels in zip(pictures, sheet.panels, strict=True):
         draw_photograph(panels[0], picture.image)
         draw_scale(panels[0], height=CAPTION)
-        for axes, heat in zip(panels[1:], [*picture.looks, picture.last, picture.rollout], strict=True):
+        for axes, heat in zip(panels[1:], [*picture.points, picture.last, picture.rollout], strict=True):
             draw_photograph(axes, heat_over(picture.image, heat, picture.frame))
             write_under(axes, f"at most {heat.max().item() * heat.numel():.3g} {TIMES} even")
         for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
@@ -219,11 +237,62 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
     return sheet.figure
 
 
-def look_name(index: int, count: int) -> str:
-    """``Look 1`` ...; the last of several is ``Last look``."""
-    return "Last look" if index == count - 1 and count > 1 else f"Look {index + 1}"
+def points_name(index: int, count: int) -> str:
+    """``Points 1`` ...; the last of several are ``Last points``."""
+    return "Last points" if index == count - 1 and count > 1 else f"Points {index + 1}"
 
 
 def signed(correlation: float) -> str:
     """Two decimals with a sign; a dash where there is no number."""
     return EN_DASH if math.isnan(correlation) else f"{correlation:+.2f}".replace("-", MINUS)
+
+
+def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
+    """A photograph, grey, under the colours of a coarse map that is smoothed between the centres of its cells.
+
+    The photograph darkens the colours and never hides them: what is dark blue or yellow can be told on black, too.
+
+    Args:
+        image: 3 x H x W in [0, 1].
+        heat: h x w from the top left to the bottom right of ``frame``, sums to one; ``LIGHTEST`` / hw has the lightest colour.
+        frame: the part of the image that the map is of; what is outside of it is dark.
+
+    Returns:
+        3 x H x W in [0, 1].
+    """
+    from matplotlib import colormaps
+
+    places = _places_in(frame, *image.shape[-2:])
+    scaled = (heat.float() * heat.numel() / LIGHTEST).clamp(0, 1)  # before smoothing, which overshoots around high peaks
+    grid = (2 * places - 1).unsqueeze(0)
+    smooth = F.grid_sample(scaled[None, None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0, 0]
+    colours = colormaps[COLOURS](smooth.clamp(0, 1).numpy())[..., :3]
+    coloured = torch.from_numpy(colours).float().movedim(-1, 0)
+    grey = (image.clamp(0, 1) * image.new_tensor(LUMA).view(3, 1, 1)).sum(dim=0).expand(3, -1, -1)
+    shaded = (coloured * (0.55 + 0.45 * grey) + 0.1 * grey).clamp_max(1)
+    inside = ((places >= 0) & (places <= 1)).all(dim=-1)
+    return torch.where(inside, shaded, DIM * grey)
+
+
+def draw_scale(axes: Axes, *, height: float) -> None:
+    """What the colours mean, under a panel.
+
+    Args:
+        axes: those of the panel.
+        height: of the room under it, in inches.
+    """
+    panel = axes.bbox.height / axes.figure.dpi  # in inches
+    scale = axes.inset_axes((0.15, -0.45 * height / panel, 0.7, 0.3 * height / panel))
+    scale.imshow(np.linspace(0, 1, 128)[None], cmap=COLOURS, aspect="auto", extent=(0, LIGHTEST, 0, 1))
+    scale.set_yticks([])
+    scale.set_xticks([0, 1, LIGHTEST], ["none", "even", f"{LIGHTEST:g} {TIMES} even"])
+    scale.tick_params(labelsize=6.5, labelcolor=FAINT_INK, color=FAINT_INK, length=1.5, width=0.5, pad=1)
+    scale.spines[:].set_visible(False)
+
+
+def _places_in(frame: Box, height: int, width: int) -> Tensor:
+    """Where the centres of H x W pixels lie in a part of the image: H x W x 2, (x, y) in [0, 1] inside of it."""
+    x1, y1, x2, y2 = frame
+    across = ((torch.arange(width) + 0.5) / width - x1) / (x2 - x1)
+    down = ((torch.arange(height) + 0.5) / height - y1) / (y2 - y1)
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)

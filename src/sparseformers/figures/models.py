@@ -1,26 +1,38 @@
-"""Inputs beside where one or several models look: the papers' Figures 3 and 4."""
+"""Inputs beside the RoIs and sampling points of one or several models: the papers' Figures 3 and 4."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import torch
 from torch import Tensor
 
-from sparseformers.figures.colours import token_colours
-from sparseformers.figures.data import FocusPicture, coverage, inside_frame, inside_rois
-from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
+from sparseformers.errors import ConfigError
+from sparseformers.figures.data import (
+    LONGEST_DRAWN,
+    RoIPicture,
+    TitledImage,
+    ViewKind,
+    coverage,
+    drawn_pixels,
+    inside_frame,
+    inside_rois,
+    trace_photograph,
+)
+from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois, token_colours
 from sparseformers.figures.sheet import check_count, open_sheet
-from sparseformers.figures.stages import choose_stages, stage_name
-from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, look_at
 from sparseformers.model.sparseformer import SparseFormer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
 class ModelsPicture:
-    """A photograph with where each of several models looked at it.
+    """A photograph with the RoIs and sampling points of each of several models.
 
     Raises:
         ValueError: if there is no model.
@@ -29,31 +41,30 @@ class ModelsPicture:
     image: Tensor
     """3 x H x W in [0, 1]: the photograph as it is drawn."""
     title: str
-    """What to call it."""
-    looks: Mapping[str, FocusPicture]
-    """What each model saw, by the model's name, all in the coordinates of ``image``."""
+    models: Mapping[str, RoIPicture]
+    """By the model's name, all in the coordinates of ``image``."""
 
     def __post_init__(self) -> None:
-        if not self.looks:
-            raise ValueError("a picture needs at least one model that looks at it")
+        if not self.models:
+            raise ValueError("a picture needs at least one model")
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """S x N x 4 of each model: what pictures on one sheet have in common."""
-        return {name: tuple(look.rois.shape) for name, look in self.looks.items()}
+        return {name: tuple(of_model.rois.shape) for name, of_model in self.models.items()}
 
 
 def trace_models(
     models: Mapping[str, SparseFormer],
-    photographs: Iterable[Photograph],
+    photographs: Iterable[TitledImage],
     *,
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[ModelsPicture]:
-    """Looks at photographs with several models.
+    """Runs several models on photographs.
 
     Each model sees its own view of a photograph, at its own size. All RoIs and points are given in the coordinates of the
-    photograph, so models of different preprocessing are aligned by what they look at.
+    photograph, so models of different preprocessing are aligned by what they see.
 
     Args:
         models: by name.
@@ -64,8 +75,8 @@ def trace_models(
     pictures = []
     for title, image in photographs:
         drawn = drawn_pixels(image, longest)
-        looks = {name: look_at(student, image, drawn, title, view=view) for name, student in models.items()}
-        pictures.append(ModelsPicture(drawn, title, looks))
+        traced = {name: trace_photograph(student, image, drawn, title, view=view) for name, student in models.items()}
+        pictures.append(ModelsPicture(drawn, title, traced))
     return pictures
 
 
@@ -99,13 +110,13 @@ def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | No
     for picture, panels in zip(pictures, rows, strict=True):
         draw_photograph(panels[0], picture.image, _given(picture))
         first = 1
-        for name, look in picture.looks.items():
-            _draw_look(panels[first : first + len(shown[name]) + 1], look, shown[name])
+        for name, of_model in picture.models.items():
+            _draw_model(panels[first : first + len(shown[name]) + 1], of_model, shown[name])
             first += len(shown[name]) + 1
     return figure
 
 
-def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
+def draw_student(pictures: Sequence[RoIPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
     """As :func:`draw_models` for one student.
 
     Args:
@@ -118,23 +129,53 @@ def draw_focus(pictures: Sequence[FocusPicture], *, stages: Sequence[int] | None
     )
 
 
-def _draw_look(panels: Sequence[Axes], look: FocusPicture, stages: Sequence[int]) -> None:
+def _draw_model(panels: Sequence[Axes], picture: RoIPicture, stages: Sequence[int]) -> None:
     """RoIs at the stages, one panel each, and the last sampling points in the last panel."""
-    height, width = look.image.shape[-2:]
-    given = inside_frame(look, height=height, width=width)
-    colours = token_colours(look.rois.shape[1])
+    height, width = picture.image.shape[-2:]
+    given = inside_frame(picture, height=height, width=width)
+    colours = token_colours(picture.rois.shape[1])
     for axes, stage in zip(panels, stages, strict=False):
-        draw_photograph(axes, look.image, given * inside_rois(look.rois[stage], height=height, width=width))
-        draw_rois(axes, look.rois[stage], colours, width=width, height=height)
-    draw_photograph(panels[-1], look.image, coverage(look, height=height, width=width))
-    draw_points(panels[-1], look.points[-1], colours, width=width, height=height)
+        draw_photograph(axes, picture.image, given * inside_rois(picture.rois[stage], height=height, width=width))
+        draw_rois(axes, picture.rois[stage], colours, width=width, height=height)
+    draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
+    draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
 
 
 def _given(picture: ModelsPicture) -> Tensor:
     """H x W: 1.0 where at least one model was given the photograph."""
     height, width = picture.image.shape[-2:]
-    frames = [inside_frame(look, height=height, width=width) for look in picture.looks.values()]
-    given = frames[0]
-    for frame in frames[1:]:
-        given = given.maximum(frame)
-    return given
+    frames = torch.tensor([of_model.frame for of_model in picture.models.values()])
+    return inside_rois(frames, height=height, width=width)
+
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
+    """Which of ``count`` stages to draw, each once: those asked for, or the first, third and last.
+
+    Raises:
+        ConfigError: for a stage that there is not.
+    """
+    wanted = [0, min(2, count - 1), count - 1] if stages is None else list(stages)
+    for stage in wanted:
+        if not -count <= stage < count:
+            raise ConfigError(
+                f"There is no stage {stage}: the student has {count}.",
+                f"Choose from 0 (the start) to {count - 1} (the last); -1 is the last, too.",
+            )
+    return list(dict.fromkeys(stage % count for stage in wanted))
+
+
+def stage_name(stage: int, count: int) -> str:
+    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first, and ``the only stage`` where nothing moves."""
+    if count == 1:
+        return "the only stage"
+    if stage == count - 1:
+        return "last stage"
+    return f"{ORDINALS[stage]} stage" if stage < len(ORDINALS) else f"stage {stage + 1}"
+
+
+def iteration_name(stage: int) -> str:
+    """``Start`` for the RoIs before any adjustment, then ``Iteration 1`` ..."""
+    return f"Iteration {stage}" if stage else "Start"

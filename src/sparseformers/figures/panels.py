@@ -1,30 +1,62 @@
-"""What is in a panel: the photograph, boxes and points, in the photograph's own pixels."""
+"""The contents of a panel: the photograph, boxes and points in the photograph's own pixels, one colour for each token."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from sparseformers.figures.colours import HALO
-from sparseformers.rois import centre_and_size
+from sparseformers.rois import centre_and_size, row_lengths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Array = npt.NDArray[np.float64]
 
+# Okabe and Ito's colours for all kinds of colour vision, without those too dark for a dark photograph.
+ANCHORS = ("#56b4e9", "#00b488", "#f0e442", "#ffa51f", "#e8631c", "#dd7fb4")
+HALO = "#101014"
+"""Drawn around every line and dot: with it, the colours (all of them light) stand out on white and on busy pictures."""
 MARGIN = 0.04
 """Room around the photograph for what lies outside of it, as a share of its longer side."""
 DIM = 0.3
-"""Brightness of the (grey) photograph where nothing looks."""
-PATH_ALPHA = 0.75
-"""Of the line from where a centre was."""
+"""Brightness of the (grey) photograph where no RoI or point is."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def token_colours(tokens: int) -> Array:
+    """Colours of N tokens: all different, light, safe for colour blindness, and unlike those of the grid's neighbours.
+
+    Args:
+        tokens: N, at least 1.
+
+    Returns:
+        N x 3, red-green-blue in [0, 1]; always the same for the same N.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if tokens < 1:
+        raise ValueError(f"colours are for at least one token, not {tokens}")
+    places = np.arange(tokens) * _stride(tokens) % tokens
+    scale = LinearSegmentedColormap.from_list("tokens", ANCHORS, N=1024)
+    colours: Array = scale(places / max(1, tokens - 1))[:, :3]
+    return colours
+
+
+def _stride(tokens: int) -> int:
+    """The step through the scale that takes neighbours on the initial grid farthest apart, and each colour once."""
+    row = max(row_lengths(tokens))
+    neighbours = [distance for distance in (1, row - 1, row, row + 1) if 0 < distance < tokens]
+
+    def nearest(stride: int) -> int:
+        steps = [stride * distance % tokens for distance in neighbours]
+        return min((min(step, tokens - step) for step in steps), default=0)
+
+    return max((stride for stride in range(1, tokens + 1) if math.gcd(stride, tokens) == 1), key=nearest)
 
 
 def margin(width: int, height: int) -> float:
@@ -40,6 +72,8 @@ def draw_photograph(axes: Axes, image: Tensor, bright: Tensor | None = None) -> 
         image: 3 x H x W in [0, 1].
         bright: H x W in [0, 1], where the photograph keeps its colours; where it is 0 the photograph is dark and grey.
     """
+    from matplotlib.patches import Rectangle
+
     pixels = image.clamp(0, 1).permute(1, 2, 0)
     if bright is not None:
         grey = (pixels * pixels.new_tensor(LUMA)).sum(dim=-1, keepdim=True)
@@ -53,16 +87,15 @@ def draw_photograph(axes: Axes, image: Tensor, bright: Tensor | None = None) -> 
     axes.set_axis_off()
 
 
-def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A box with a dot at its centre for each token; the boxes are thin and translucent where many overlap.
+# What follows draws tokens on axes that have the photograph (width x height pixels), in the N x 3 colours of the tokens. Places
+# are in [0, 1] of the photograph; what reaches farther than the margin is drawn at the margin.
 
-    Args:
-        axes: with the photograph.
-        rois: N x 4 in [0, 1] of the photograph; what reaches farther than the margin is drawn at the margin.
-        colours: N x 3.
-        width: of the photograph, in pixels.
-        height: of the photograph, in pixels.
-    """
+
+def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
+    """A box with a dot at its centre for each of N x 4 RoIs; the boxes are thin and translucent where many overlap."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.patheffects import withStroke
+
     centre, size = (part.double().numpy() for part in centre_and_size(rois))
     near, far = _on_panel(centre - size / 2, width, height), _on_panel(centre + size / 2, width, height)
     corners = np.stack([near, np.stack([far[:, 0], near[:, 1]], 1), far, np.stack([near[:, 0], far[:, 1]], 1)], axis=1)
@@ -80,15 +113,7 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
 
 
 def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """The RoIs' numbers from 1 at their centres, dark on labels of their colours.
-
-    Args:
-        axes: with the photograph.
-        rois: N x 4 in [0, 1] of the photograph; centres farther out than the margin are marked at the margin.
-        colours: N x 3.
-        width: of the photograph, in pixels.
-        height: of the photograph, in pixels.
-    """
+    """The numbers of N x 4 RoIs from 1 at their centres, dark on labels of their colours."""
     centres = _on_panel(centre_and_size(rois)[0].double().numpy(), width, height)
     for number, ((x, y), colour) in enumerate(zip(centres, colours, strict=True), start=1):
         if np.isfinite([x, y]).all():
@@ -97,34 +122,20 @@ def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height
 
 
 def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A faint line for each token, from where its centre was to where it is.
+    """A faint line for each token, from where its centre was to where it is a stage later (N x 2 each)."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
 
-    Args:
-        axes: with the photograph.
-        before: N x 2, centres in [0, 1] of the photograph.
-        after: N x 2, the same a stage later.
-        colours: N x 3.
-        width: of the photograph, in pixels.
-        height: of the photograph, in pixels.
-    """
     ends = [_on_panel(centres.double().numpy(), width, height) for centres in (before, after)]
     paths = LineCollection(list(np.stack(ends, axis=1)), colors=colours, linewidths=1.0, capstyle="round", gid="paths")
-    paths.set_alpha(PATH_ALPHA)
+    paths.set_alpha(0.75)
     paths.set_path_effects([withStroke(linewidth=2.0, foreground=HALO, alpha=0.35)])
     paths.set_zorder(2.5)
     axes.add_collection(paths, autolim=False)
 
 
 def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A dot for each sampling point, in the colour of its token.
-
-    Args:
-        axes: with the photograph.
-        points: N x P x 2 in [0, 1] of the photograph; those farther out than the margin are drawn at the margin.
-        colours: N x 3.
-        width: of the photograph, in pixels.
-        height: of the photograph, in pixels.
-    """
+    """A dot for each of N x P x 2 sampling points, in the colour of its token."""
     places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
     _draw_dots(axes, places, colours.repeat(points.shape[1], axis=0), size=3.4, name="points")
 

@@ -1,4 +1,4 @@
-"""What features say of each place, as colours: the teacher's patches beside the student's few tokens, on the same axes.
+"""Features as colours: the teacher's patches beside the student's few tokens, on the same axes.
 
 Legend: B images, D width, h x w cells of the grid.
 """
@@ -8,20 +8,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.data import Box
+from sparseformers.figures.data import (
+    LONGEST_DRAWN,
+    Box,
+    TitledImage,
+    ViewKind,
+    drawn_pixels,
+    network_input,
+)
 from sparseformers.figures.panels import draw_photograph
 from sparseformers.figures.sheet import open_sheet
-from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AXES = 3
 """Principal axes: one each for red, green and blue."""
@@ -43,7 +52,6 @@ class PCAPicture:
     cosine: float
     """Mean over the cells of the cosine between the two, in all D channels and the teacher's mean subtracted; in [-1, 1]."""
     title: str
-    """What to call the image, such as its file name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +146,7 @@ def trace_pca(
 def trace_pca_on_photographs(
     student: SparseFormer,
     teacher: Teacher,
-    photographs: Iterable[Photograph],
+    photographs: Iterable[TitledImage],
     *,
     size: int | tuple[int, int] | None = None,
     view: ViewKind = "whole",
@@ -150,10 +158,10 @@ def trace_pca_on_photographs(
     back over the photograph. In their own view it is the part that they see, without distortion for most teachers.
 
     Args:
-        student: as for :func:`trace_pca`.
-        teacher: as for :func:`trace_pca`.
+        student: on any device.
+        teacher: the one that it was made from, on the same device.
         photographs: taken one after the other, so that a generator need not hold them all.
-        size: as for :func:`trace_pca`.
+        size: rows and columns of the grid.
         view: what the networks are given of a photograph.
         longest: pixels along the longer side of a photograph as it is drawn, at most.
     """
@@ -161,7 +169,7 @@ def trace_pca_on_photographs(
     given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
     images, titles, drawn = [], [], []
     for title, photograph in photographs:
-        seen = view_of(photograph, given, "own")
+        seen = network_input(photograph, given, "own")
         images.append(seen.pixels)
         titles.append(title)
         drawn.append(_part(drawn_pixels(photograph, longest), seen.frame))

@@ -11,16 +11,14 @@ from sparseformers.config import GridConfig
 from sparseformers.data import SkippedImages, UnreadableImageError, find_images, read_image
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
-from sparseformers.figures.animation import WRITERS, check_animation, draw_frames, glide, save_animation
+from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
 from sparseformers.figures.density import draw_density, trace_density_on_photographs
-from sparseformers.figures.figure import FORMATS, check_target, save_figure
-from sparseformers.figures.iterations import draw_iterations
-from sparseformers.figures.layout import LONGEST_SIDE
 from sparseformers.figures.models import draw_models, trace_models
+from sparseformers.figures.motion import draw_frames, draw_iterations, glide
+from sparseformers.figures.output import FORMATS, WRITERS, check_animation, check_target, save_animation, save_figure
 from sparseformers.figures.pca import draw_pca, trace_pca_on_photographs
-from sparseformers.figures.sheet import LARGEST_SHEET
+from sparseformers.figures.sheet import LARGEST_SHEET, LONGEST_SIDE
 from sparseformers.figures.tokens import draw_tokens, trace_tokens_on_photographs
-from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, trace_photographs
 from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
@@ -65,7 +63,7 @@ class Photographs:
         """How many could be read, once they were."""
         return len(self.paths) - len(self.skipped)
 
-    def __iter__(self) -> Iterator[Photograph]:
+    def __iter__(self) -> Iterator[TitledImage]:
         """Title and image of each; raises DataError at the end if not one can be read."""
         reason = ""
         with self._progress("images", len(self.paths), doing="reading") as advance:

@@ -1,32 +1,44 @@
-"""What all figures of photographs have in common: a white sheet with titled rows of panels, each photograph in its own shape."""
+"""A white sheet with titled rows of panels, each photograph in its own shape: what all figures of photographs have in common."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.layout import Place, Sheet, block_columns, lay_out
 from sparseformers.figures.panels import margin
 from sparseformers.files import printable
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 LARGEST_SHEET = 64
 """Pictures on a sheet, at most."""
-INK, FAINT_INK = "#101014", "#404048"
-"""Of headings and of the names of pictures."""
-RULE = "#b8b8b8"
-"""Of the line below the name of a group."""
+INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"
+"""Colours of headings, of the names of pictures, and of the line below the name of a group."""
 LETTER = 0.08
 """Width of a letter of a picture's title, in inches."""
 
+# All of these are in inches.
+LONGEST_SIDE = 2.5
+"""Of a panel."""
+NARROWEST_CELL = 2.0
+"""Room for the title of a column."""
+GAP, BLOCK_GAP, CELL_GAP, ROW_GAP = 0.05, 0.4, 0.09, 0.05
+"""Between the panels of a picture, pictures side by side, the cells of a divided place, pictures one below the other."""
+ROW_TITLE, COLUMN_TITLE, GROUP_TITLE = 0.2, 0.3, 0.25
+"""Heights of a picture's title, of the titles at the top, of the names of groups of columns."""
+BORDER = 0.12
+"""Around the sheet."""
 
-class OpenSheet(NamedTuple):
+
+class Sheet(NamedTuple):
     """A figure whose titles are written and whose panels are still empty."""
 
     figure: Figure
@@ -43,7 +55,7 @@ def open_sheet(
     columns: int | None = None,
     groups: Sequence[tuple[str, int]] = (),
     caption: float = 0.0,
-) -> OpenSheet:
+) -> Sheet:
     """Lays out a row of panels for each picture and writes the titles.
 
     Args:
@@ -60,17 +72,17 @@ def open_sheet(
     check_count(len(images))
     if columns is not None and columns < 1:
         raise ConfigError(f"A sheet cannot have {columns} columns.", "Ask for one column or more.")
-    sheet = lay_out(
+    layout = lay_out(
         [panel_size(image) for image in images],
         panels=len(headings),
         columns=columns or block_columns(len(images), len(headings)),
         groups=[panels for _, panels in groups],
         caption=caption,
     )
-    figure = empty_figure(sheet.width, sheet.height)
-    _write_headings(figure, sheet, headings, [name for name, _ in groups])
-    _write_row_titles(figure, sheet, images, titles)
-    return OpenSheet(figure, [[figure.add_axes(place) for place in places] for places in sheet.panels])
+    figure = empty_figure(layout.width, layout.height)
+    _write_headings(figure, layout, headings, [name for name, _ in groups])
+    _write_row_titles(figure, layout, images, titles)
+    return Sheet(figure, [[figure.add_axes(place) for place in places] for places in layout.panels])
 
 
 def check_count(pictures: int) -> None:
@@ -83,6 +95,9 @@ def check_count(pictures: int) -> None:
 
 def empty_figure(width: float, height: float) -> Figure:
     """A white figure of that size in inches, bound to the Agg canvas."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -127,22 +142,145 @@ def shorten_title(title: str, *, letters: int) -> str:
     return f"{title[:head]}…{title[len(title) - (letters - 1 - head) :]}"
 
 
-def _write_headings(figure: Figure, sheet: Sheet, headings: Sequence[str], groups: Sequence[str]) -> None:
+def _write_headings(figure: Figure, layout: Layout, headings: Sequence[str], groups: Sequence[str]) -> None:
     """The headings once at the top of each block, with those of groups above them."""
-    for names, places in ((headings, sheet.column_titles), (groups, sheet.group_titles)):
+    from matplotlib.lines import Line2D
+
+    for names, places in ((headings, layout.column_titles), (groups, layout.group_titles)):
         for block in places:
             for place, name in zip(block, names, strict=True):
-                fitting = shorten_title(name, letters=max(5, int(place.width * sheet.width / LETTER)))
+                fitting = shorten_title(name, letters=max(5, int(place.width * layout.width / LETTER)))
                 write(figure, place.left + place.width / 2, place, fitting, size=9.5, colour=INK, align="center")
-    for place in (place for block in sheet.group_titles for place in block):
+    for place in (place for block in layout.group_titles for place in block):
         rule = Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8)
         figure.add_artist(rule)
 
 
-def _write_row_titles(figure: Figure, sheet: Sheet, images: Sequence[Tensor], titles: Sequence[str]) -> None:
+def _write_row_titles(figure: Figure, layout: Layout, images: Sequence[Tensor], titles: Sequence[str]) -> None:
     """The title of each picture above its panels, from the left edge of the first photograph on."""
-    for place, panels, image, title in zip(sheet.row_titles, sheet.panels, images, titles, strict=True):
+    for place, panels, image, title in zip(layout.row_titles, layout.panels, images, titles, strict=True):
         height, width = image.shape[-2:]
         at_photograph = place.left + panels[0].width * margin(width, height) / panel_size(image)[0]
-        fitting = shorten_title(title, letters=int(place.width * sheet.width / LETTER))
+        fitting = shorten_title(title, letters=int(place.width * layout.width / LETTER))
         write(figure, at_photograph, place, fitting, size=8, colour=FAINT_INK, align="left")
+
+
+class Place(NamedTuple):
+    """A rectangle on the sheet, in shares of its width and height, from the bottom left as matplotlib counts."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything goes on a sheet of this size in inches."""
+
+    width: float
+    height: float
+    panels: tuple[tuple[Place, ...], ...]
+    """For each picture, its panels from left to right."""
+    row_titles: tuple[Place, ...]
+    """For each picture, the strip above its panels."""
+    column_titles: tuple[tuple[Place, ...], ...]
+    """For each block of panels side by side, the strips above its columns."""
+    group_titles: tuple[tuple[Place, ...], ...]
+    """For each block, the strips above groups of its columns; empty ones without groups."""
+
+
+def block_columns(pictures: int, panels: int) -> int:
+    """How many pictures (each a row of panels) to put side by side for a sheet that is about square."""
+    return max(1, round(math.sqrt(pictures / panels)))
+
+
+def lay_out(
+    sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
+) -> Layout:
+    """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
+
+    Args:
+        sizes: width and height of each picture, in any unit.
+        panels: in the row of each picture.
+        columns: pictures side by side.
+        groups: how many panels each named group has; those before the groups belong to none.
+        caption: room under each row of panels, in inches.
+    """
+    scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
+    columns = min(columns, len(sizes))
+    cell = max(NARROWEST_CELL, *(width for width, _ in scaled))
+    block = panels * cell + (panels - 1) * GAP
+    rows = [caption + max(height for _, height in scaled[start : start + columns]) for start in range(0, len(sizes), columns)]
+    sheet_width = 2 * BORDER + columns * block + (columns - 1) * BLOCK_GAP
+    head = COLUMN_TITLE + (GROUP_TITLE if groups else 0)
+    sheet_height = 2 * BORDER + head + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
+
+    def place(left: float, top: float, width: float, height: float) -> Place:
+        """Inches from the top left, to shares from the bottom left."""
+        bottom = sheet_height - top - height
+        return Place(left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
+
+    panel_places, row_titles = [], []
+    top = BORDER + head
+    for row, row_height in enumerate(rows):
+        for column, (width, height) in enumerate(scaled[row * columns : (row + 1) * columns]):
+            left = BORDER + column * (block + BLOCK_GAP)
+            lefts = [left + panel * (cell + GAP) + (cell - width) / 2 for panel in range(panels)]
+            panel_places.append(tuple(place(start, top + ROW_TITLE, width, height) for start in lefts))
+            row_titles.append(place(lefts[0], top, block - (lefts[0] - left), ROW_TITLE))
+        top += ROW_TITLE + row_height + ROW_GAP
+
+    def strips(height: float, bottom: float, spans: Sequence[tuple[int, int]]) -> tuple[tuple[Place, ...], ...]:
+        """For each block, strips over spans of its panels (the first one, and how many), that end at ``bottom``."""
+        return tuple(
+            tuple(
+                place(
+                    BORDER + column * (block + BLOCK_GAP) + first * (cell + GAP),
+                    bottom - height,
+                    count * (cell + GAP) - GAP,
+                    height,
+                )
+                for first, count in spans
+            )
+            for column in range(columns)
+        )
+
+    firsts = accumulate(groups, initial=panels - sum(groups))
+    column_titles = strips(COLUMN_TITLE, BORDER + head, [(panel, 1) for panel in range(panels)])
+    group_titles = strips(GROUP_TITLE, BORDER + GROUP_TITLE, list(zip(firsts, groups, strict=False)))
+    return Layout(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles, group_titles)
+
+
+def divide(place: Place, count: int, *, width: float, height: float, caption: float) -> list[Place]:
+    """Divides a place into equal cells, in as many rows as make them largest.
+
+    Args:
+        place: to divide.
+        count: of cells, at least 1.
+        width: of the sheet, in inches.
+        height: of the sheet, in inches.
+        caption: room under each cell, in inches; that under the last row is below the place.
+
+    Returns:
+        The cells, row by row, with gaps between them.
+    """
+    wide, high = place.width * width, place.height * height
+
+    def cell(rows: int) -> tuple[float, float]:
+        columns = math.ceil(count / rows)
+        return (wide - (columns - 1) * CELL_GAP) / columns, (high - (rows - 1) * (caption + CELL_GAP)) / rows
+
+    rows = max(range(1, count + 1), key=lambda rows: min(cell(rows)))
+    columns, (cell_width, cell_height) = math.ceil(count / rows), cell(rows)
+    lefts = [column * (cell_width + CELL_GAP) for column in range(columns)]
+    tops = [row * (cell_height + caption + CELL_GAP) for row in range(rows)]
+    return [
+        Place(
+            place.left + lefts[index % columns] / width,
+            place.bottom + (high - tops[index // columns] - cell_height) / height,
+            cell_width / width,
+            cell_height / height,
+        )
+        for index in range(count)
+    ]

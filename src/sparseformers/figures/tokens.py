@@ -1,4 +1,4 @@
-"""The tokens that an embedding is made of: the most influential ones, where they look and what they see there.
+"""The tokens that an embedding is made of: the most influential ones, their RoIs and what these hold.
 
 Legend: N latent tokens of a student, K of them shown; RoIs are (x1, y1, x2, y2) in [0, 1] of the image.
 """
@@ -8,25 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.attention import token_influence
-from sparseformers.figures.colours import HALO, token_colours
-from sparseformers.figures.data import WHOLE, Box, FocusPicture, inside_rois, placed, trace_focus
-from sparseformers.figures.layout import Place, divide
-from sparseformers.figures.panels import Array, draw_numbers, draw_photograph, draw_rois
-from sparseformers.figures.sheet import check_count, open_sheet, write_under
-from sparseformers.figures.views import LONGEST_DRAWN, Photograph, ViewKind, drawn_pixels, view_of
+from sparseformers.figures.data import (
+    LONGEST_DRAWN,
+    WHOLE,
+    Box,
+    RoIPicture,
+    TitledImage,
+    ViewKind,
+    check_picture,
+    drawn_pixels,
+    inside_rois,
+    network_input,
+    trace_rois,
+)
+from sparseformers.figures.panels import HALO, Array, draw_numbers, draw_photograph, draw_rois, token_colours
+from sparseformers.figures.sheet import Place, check_count, divide, open_sheet, write_under
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LARGEST_CUT = 512
 """Pixels along the longer side of what is cut out, at most."""
@@ -47,17 +57,15 @@ class TokensPicture:
     influence: Tensor
     """K: their shares of the embedding, see :func:`~sparseformers.evaluation.token_influence`; those of all N sum to one."""
     rois: Tensor
-    """K x 4: where they look in the end."""
+    """K x 4, the final ones."""
     of: int
     """N, how many tokens the student has."""
     title: str
-    """What to call the image, such as its file name."""
     frame: Box = WHOLE
     """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of it."""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[0] != 3:
-            raise ValueError(f"a picture must be 3 x H x W, not {tuple(self.image.shape)}")
+        check_picture(self.image)
         count = len(self.tokens)
         if not count or self.influence.shape != (count,) or self.rois.shape != (count, 4):
             raise ValueError(
@@ -71,7 +79,7 @@ class TokensPicture:
 
 
 def trace_tokens(student: SparseFormer, images: Tensor, titles: Sequence[str], *, count: int = 8) -> list[TokensPicture]:
-    """Looks at images with a student and finds the tokens that its embedding is made of.
+    """Runs a student on images and finds the tokens that its embedding is made of.
 
     Args:
         student: any SparseFormer, on any device.
@@ -91,13 +99,13 @@ def trace_tokens(student: SparseFormer, images: Tensor, titles: Sequence[str], *
     influences = token_influence(student, images)
     return [
         _most_influential(picture, influence, count)
-        for picture, influence in zip(trace_focus(student, images, titles), influences, strict=True)
+        for picture, influence in zip(trace_rois(student, images, titles), influences, strict=True)
     ]
 
 
 def trace_tokens_on_photographs(
     student: SparseFormer,
-    photographs: Iterable[Photograph],
+    photographs: Iterable[TitledImage],
     *,
     count: int = 8,
     view: ViewKind = "whole",
@@ -115,10 +123,10 @@ def trace_tokens_on_photographs(
     _check_tokens(count)
     pictures = []
     for title, photograph in photographs:
-        seen = view_of(photograph, student.config.preprocessing, view)
+        seen = network_input(photograph, student.config.preprocessing, view)
         given = seen.pixels.unsqueeze(0)
-        (picture,) = trace_focus(student, given, [title])
-        whole = placed(picture, drawn_pixels(photograph, longest), seen.frame)
+        (picture,) = trace_rois(student, given, [title])
+        whole = picture.placed(drawn_pixels(photograph, longest), seen.frame)
         pictures.append(_most_influential(whole, token_influence(student, given)[0], count))
     return pictures
 
@@ -128,7 +136,7 @@ def _check_tokens(count: int) -> None:
         raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
 
 
-def _most_influential(picture: FocusPicture, influence: Tensor, count: int) -> TokensPicture:
+def _most_influential(picture: RoIPicture, influence: Tensor, count: int) -> TokensPicture:
     """The ``count`` tokens of most influence; of equal ones, the first."""
     sorted_influence, order = influence.sort(descending=True, stable=True)
     tokens = order[:count]
@@ -187,7 +195,7 @@ CELLS_IN_PANEL = 4
 MOST_PANELS = 4
 """Of contents beside a picture; with more tokens, contents get smaller."""
 BESIDE = 0.4
-"""How bright a photograph is where none of the tokens looks: the few RoIs stand out, and it can still be made out."""
+"""How bright a photograph is outside of all RoIs: the few of them stand out, and it can still be made out."""
 SMALLEST_CONTENT = 0.04
 """A side of what is drawn of a content, in inches: a RoI may be a line."""
 
@@ -253,6 +261,9 @@ def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[Place]:
 
 def _draw_content(figure: Figure, cell: Place, content: Tensor, colour: Array) -> Axes:
     """What a token sees, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
     sheet_width, sheet_height = figure.get_size_inches()
     height, width = content.shape[-2:]
     scale = min(cell.width * sheet_width / width, cell.height * sheet_height / height)  # inches a pixel

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparseformers.errors import SparseFormersError
 from sparseformers.evaluation import TeacherAttention, token_influence
-from sparseformers.figures import trace_focus
+from sparseformers.figures import trace_rois
 from sparseformers.teachers import Teacher
 from sparseformers.viewer.models import Model
 from sparseformers.viewer.photograph import Photograph
@@ -32,7 +32,7 @@ def look(model: Model, photograph: Photograph) -> dict[str, Any]:
     """
     view = photograph.views[model.preprocessing]
     images = view.image()[None]
-    (picture,) = trace_focus(model.student, images, [photograph.name])
+    (picture,) = trace_rois(model.student, images, [photograph.name])
     influence, problem = None, None
     try:
         influence = _plain(token_influence(model.student, images)[0])

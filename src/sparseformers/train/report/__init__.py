@@ -111,12 +111,12 @@ class Pictures(Callback):
         self.run = run
 
     def on_end(self, parts: Parts, summary: RunSummary) -> None:
-        from sparseformers.figures import curves_figure, draw_focus, save_figure, trace_focus
+        from sparseformers.figures import curves_figure, draw_student, save_figure, trace_rois
 
         student = parts.inheritance.student
         if rois_move(student):
             images, titles = first_views(parts, PICTURED_IMAGES)
-            save_figure(draw_focus(trace_focus(student, images.to(parts.device), titles)), self.run.picture)
+            save_figure(draw_student(trace_rois(student, images.to(parts.device), titles)), self.run.picture)
         save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 

@@ -19,8 +19,8 @@ from sparseformers.train.report.tables import cut, thinned
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sparseformers.figures import FocusPicture
-    from sparseformers.figures.layout import Place
+    from sparseformers.figures import RoIPicture
+    from sparseformers.figures.sheet import Place
 
 MOST_RECORDS = 1000
 """Lines of the metrics of a kind that a curve is drawn through."""
@@ -75,12 +75,12 @@ def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Deta
         columns: moments of B images, at least one.
         detail: how many images, and how finely they are drawn.
     """
-    from sparseformers.figures import FocusPicture
+    from sparseformers.figures import RoIPicture
 
     rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4
     points = columns[-1].moment.points  # B x N x P x 2
     pictures = [
-        FocusPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
+        RoIPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
         for place, picture in enumerate(images[: detail.images])
     ]
     titles = ["Held-out image", *(column.title for column in columns), "Sampling points"]
@@ -98,15 +98,15 @@ def picture_webp(image: Tensor, detail: Detail) -> bytes:
     return target.getvalue()
 
 
-def _draw_sheet(pictures: Sequence[FocusPicture], titles: Sequence[str]) -> Figure:
+def _draw_sheet(pictures: Sequence[RoIPicture], titles: Sequence[str]) -> Figure:
     """Like the sheets of ``sparseformers visualize``, with moments of the training in the place of stages."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from sparseformers.figures import coverage, token_colours
     from sparseformers.figures.data import inside_rois
-    from sparseformers.figures.layout import lay_out
     from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
+    from sparseformers.figures.sheet import lay_out
 
     sizes = [(float(picture.image.shape[2]), float(picture.image.shape[1])) for picture in pictures]
     sheet = lay_out(sizes, panels=len(titles), columns=1)

@@ -1,33 +1,25 @@
-"""RoIs gliding from the initial grid through the focusing iterations: the frames as data, and as a .gif, .webp or .mp4."""
+"""RoIs that move from stage to stage: a panel for each focusing iteration (the paper's Figures 1 and 2), and frames of a film."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 from torch import Tensor
 
-from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.figures.colours import token_colours
-from sparseformers.figures.data import FocusPicture, inside_frame, inside_rois
-from sparseformers.figures.figure import check_suffix, replacing_figure
-from sparseformers.figures.layout import LONGEST_SIDE
-from sparseformers.figures.panels import draw_photograph, draw_rois
-from sparseformers.figures.sheet import check_count, open_sheet
-from sparseformers.figures.stages import iteration_name
+from sparseformers.errors import ConfigError
+from sparseformers.figures.data import RoIPicture, inside_frame, inside_rois
+from sparseformers.figures.output import Frame
+from sparseformers.figures.panels import draw_paths, draw_photograph, draw_rois, token_colours
+from sparseformers.figures.sheet import LONGEST_SIDE, check_count, open_sheet
 from sparseformers.rois import centre_and_size, from_centre_and_size
 
-Frame = npt.NDArray[np.uint8]
-"""H x W x 3, red-green-blue."""
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 FRAMES_PER_MOVE = 10
 """From one stage to the next."""
@@ -35,10 +27,57 @@ MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0
 """Seconds that a frame is shown: on the way, at a stage, at the last one."""
 SMALLEST_SIZE = 1e-6
 """Of a RoI, in the logarithm of its size."""
-FRAME_RATE = 25
-"""Frames a second of an .mp4, in which a frame that stays longer is repeated."""
-WEBP_QUALITY = 70
-"""Of 100."""
+
+
+def iteration_name(stage: int) -> str:
+    """``Start`` for the RoIs before any adjustment, then ``Iteration 1`` ..."""
+    return f"Iteration {stage}" if stage else "Start"
+
+
+def centre_paths(rois: Tensor) -> Tensor:
+    """Where each RoI's centre goes from stage to stage.
+
+    Args:
+        rois: S x N x 4.
+
+    Returns:
+        (S-1) x N x 2 x 2: for each iteration and token the centre (x, y) before it, then after it.
+    """
+    centres, _ = centre_and_size(rois)  # S x N x 2
+    return torch.stack([centres[:-1], centres[1:]], dim=2)
+
+
+def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = None) -> Figure:
+    """A panel for the start and one for each focusing iteration: the RoIs, and faintly the path of each centre since the last.
+
+    A token keeps its colour in all panels. A picture is dark and grey where no RoI is.
+
+    Args:
+        pictures: 1 to 64, all of the same student.
+        columns: pictures side by side; by default as many as make the sheet about square.
+
+    Raises:
+        ConfigError: for no picture or more than 64, or less than one column.
+        ValueError: if the pictures differ in their numbers of stages or tokens.
+    """
+    check_count(len(pictures))
+    stages, tokens, _ = pictures[0].rois.shape
+    if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
+        raise ValueError("the pictures on a sheet must have the same numbers of stages and tokens")
+    images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
+    figure, rows = open_sheet(images, titles, [iteration_name(stage) for stage in range(stages)], columns=columns)
+    colours = token_colours(tokens)
+    for picture, panels in zip(pictures, rows, strict=True):
+        height, width = picture.image.shape[-2:]
+        given, paths = inside_frame(picture, height=height, width=width), centre_paths(picture.rois)
+        for stage, axes in enumerate(panels):
+            rois = picture.rois[stage]
+            draw_photograph(axes, picture.image, given * inside_rois(rois, height=height, width=width))
+            draw_rois(axes, rois, colours, width=width, height=height)
+            if stage:
+                before, after = paths[stage - 1].unbind(dim=1)
+                draw_paths(axes, before, after, colours, width=width, height=height)
+    return figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +133,7 @@ def eased(share: float) -> float:
 
 
 def draw_frames(
-    pictures: Sequence[FocusPicture],
+    pictures: Sequence[RoIPicture],
     *,
     side: int = 320,
     columns: int | None = None,
@@ -123,9 +162,7 @@ def draw_frames(
         on_frame()
 
 
-def _draw_frame(
-    pictures: Sequence[FocusPicture], glides: Sequence[Glide], frame: int, *, side: int, columns: int | None
-) -> Frame:
+def _draw_frame(pictures: Sequence[RoIPicture], glides: Sequence[Glide], frame: int, *, side: int, columns: int | None) -> Frame:
     """One frame; each is drawn anew, so that no frame depends on another."""
     images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
     heading = iteration_name(glides[0].stages[frame])
@@ -138,84 +175,8 @@ def _draw_frame(
         draw_photograph(axes, picture.image, bright)
         draw_rois(axes, rois, colours, width=width, height=height)
     figure.set_dpi(side / LONGEST_SIDE)
-    canvas = cast(FigureCanvasAgg, figure.canvas)
+    canvas = cast("FigureCanvasAgg", figure.canvas)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     # Video codecs halve the resolution of colours, so both sides have to be even.
     return np.ascontiguousarray(pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2])
-
-
-def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    """Writes an animation that runs again and again, whole or not at all.
-
-    Args:
-        frames: H x W x 3, all of one size with even sides.
-        seconds: how long each of them is shown.
-        path: with the suffix .gif, .webp or .mp4; missing folders are made, an old file is replaced.
-
-    Raises:
-        ConfigError: for another suffix.
-        MissingExtraError: for .mp4 where PyAV is not installed.
-        RunError: if the file cannot be written.
-    """
-    path = Path(path)
-    check_animation(path)
-    with replacing_figure(path) as temporary:
-        WRITERS[path.suffix.lower()](frames, seconds, temporary)
-
-
-def check_animation(path: Path) -> None:
-    """Raises what :func:`save_animation` would for a suffix, or for a library that it asks for."""
-    check_suffix(path, WRITERS)
-    if path.suffix.lower() == ".mp4" and importlib.util.find_spec("av") is None:
-        raise MissingExtraError.for_package("av", "video")
-
-
-def _write_gif(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    images = [Image.fromarray(frame) for frame in frames]
-    # One palette for all frames and no dithering: what does not move stays the same, and is stored once.
-    sample = Image.fromarray(np.concatenate([np.asarray(image) for image in images[:: max(1, len(images) // 6)]]))
-    palette = sample.quantize(256, dither=Image.Dither.NONE)
-    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    first.save(path, format="GIF", save_all=True, append_images=others, duration=_milliseconds(seconds), loop=0, optimize=True)
-
-
-def _write_webp(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    first.save(
-        path,
-        format="WEBP",
-        save_all=True,
-        append_images=others,
-        duration=_milliseconds(seconds),
-        loop=0,
-        quality=WEBP_QUALITY,
-        method=4,
-    )
-
-
-def _write_mp4(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    """H.264, which every browser plays; a frame that stays longer is repeated, which costs next to nothing."""
-    import av
-
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE), options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for number, (pixels, shown) in enumerate(zip(frames, seconds, strict=True)):
-            if number == 0:
-                stream.height, stream.width = pixels.shape[:2]
-            for _ in range(round(shown * FRAME_RATE)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def _milliseconds(seconds: Sequence[float]) -> list[int]:
-    return [round(1000 * shown) for shown in seconds]
-
-
-WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] = {
-    ".gif": _write_gif,
-    ".webp": _write_webp,
-    ".mp4": _write_mp4,
-}
-"""What writes an animation, by the suffix of its file."""

@@ -1,26 +1,39 @@
-"""Writing figures, and the one of how a training went. Made without pyplot, so without a display or global state."""
+"""Files of figures and animations, written whole or not at all; and the figure of how a training went. No pyplot, no display."""
 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import numpy.typing as npt
+from PIL import Image
 
-from sparseformers.errors import ConfigError, RunError
+from sparseformers.errors import ConfigError, MissingExtraError, RunError
 from sparseformers.figures.sheet import empty_figure
 from sparseformers.files import replacing
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """Formats of figures by the suffix of their file."""
+
+Frame = npt.NDArray[np.uint8]
+"""H x W x 3, red-green-blue."""
+FRAME_RATE = 25
+"""Frames a second of an .mp4, in which a frame that stays longer is repeated."""
+WEBP_QUALITY = 70
+"""Of 100."""
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
@@ -84,6 +97,82 @@ def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
     """Raises ConfigError unless a file has one of these suffixes, in small or capital letters."""
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"Figures cannot be written as '{path.suffix or path.name}'.", f"Use one of: {', '.join(suffixes)}.")
+
+
+def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
+    """Writes an animation that runs again and again, whole or not at all.
+
+    Args:
+        frames: H x W x 3, all of one size with even sides.
+        seconds: how long each of them is shown.
+        path: with the suffix .gif, .webp or .mp4; missing folders are made, an old file is replaced.
+
+    Raises:
+        ConfigError: for another suffix.
+        MissingExtraError: for .mp4 where PyAV is not installed.
+        RunError: if the file cannot be written.
+    """
+    path = Path(path)
+    check_animation(path)
+    with replacing_figure(path) as temporary:
+        WRITERS[path.suffix.lower()](frames, seconds, temporary)
+
+
+def check_animation(path: Path) -> None:
+    """Raises what :func:`save_animation` would for a suffix, or for a library that it asks for."""
+    check_suffix(path, WRITERS)
+    if path.suffix.lower() == ".mp4" and importlib.util.find_spec("av") is None:
+        raise MissingExtraError.for_package("av", "video")
+
+
+def _write_gif(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
+    images = [Image.fromarray(frame) for frame in frames]
+    # One palette for all frames and no dithering: what does not move stays the same, and is stored once.
+    sample = Image.fromarray(np.concatenate([np.asarray(image) for image in images[:: max(1, len(images) // 6)]]))
+    palette = sample.quantize(256, dither=Image.Dither.NONE)
+    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    first.save(path, format="GIF", save_all=True, append_images=others, duration=_milliseconds(seconds), loop=0, optimize=True)
+
+
+def _write_webp(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    first.save(
+        path,
+        format="WEBP",
+        save_all=True,
+        append_images=others,
+        duration=_milliseconds(seconds),
+        loop=0,
+        quality=WEBP_QUALITY,
+        method=4,
+    )
+
+
+def _write_mp4(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
+    """H.264, which every browser plays; a frame that stays longer is repeated, which costs next to nothing."""
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE), options={"crf": "20"})
+        stream.pix_fmt = "yuv420p"
+        for number, (pixels, shown) in enumerate(zip(frames, seconds, strict=True)):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
+            for _ in range(round(shown * FRAME_RATE)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _milliseconds(seconds: Sequence[float]) -> list[int]:
+    return [round(1000 * shown) for shown in seconds]
+
+
+WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] = {
+    ".gif": _write_gif,
+    ".webp": _write_webp,
+    ".mp4": _write_mp4,
+}
+"""What writes an animation, by the suffix of its file."""
 
 
 def curves_figure(
