@@ -21,8 +21,8 @@ from benchmarks.speed.report import Nearness, Row
 from benchmarks.speed.routes import Route
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost, summarise_latency
-from sparseformers.exporting.formats import Runner
 from sparseformers.evaluation.profile import interleave
+from sparseformers.exporting.formats import Runner
 from sparseformers.modes import inference
 
 READING: Literal["reading memory"] = "reading memory"
