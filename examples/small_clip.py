@@ -36,7 +36,7 @@ from sparseformers.teachers.files import read_weights
 from sparseformers.teachers.open_clip import RENAMED
 from sparseformers.teachers.open_clip_text import TEMPLATES
 
-import open_clip  # isort: skip  # after the adapters, which make torchvision importable
+import open_clip  # isort: skip  # after sparseformers, which makes torchvision importable
 from timm.layers import resample_abs_pos_embed  # isort: skip
 
 CONFIG_FILE = "open_clip_config.json"

@@ -7,6 +7,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from torch.testing import assert_close
@@ -17,8 +18,6 @@ from sparseformers.data import evaluation_batches, find_images, images_on
 from sparseformers.errors import WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import open_clip as adapter
-
-import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
 
 SIDE = 112
 """Side in pixels of its images: 64 patches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,6 @@ from sparseformers.teachers import load_teacher
 from tests.cli.test_main import FAST, refusal
 from tests.tiny import write_images, write_teacher
 from tests.tiny_clip import build_clip, clip_config, write_clip
-
-import open_clip  # isort: skip  # after the adapters, which make torchvision importable
 
 CLASSES = ("ant", "sea_horse", "yin_yang")
 

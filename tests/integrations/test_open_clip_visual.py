@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -21,9 +23,6 @@ from sparseformers.teachers import Teacher
 from sparseformers.teachers import open_clip as adapter
 from tests.model.small import scattered
 from tests.tiny_clip import PREPROCESSING, SIDE, build_clip, clip_config
-
-import open_clip  # isort: skip  # after the adapter, which makes torchvision importable
-from open_clip.transform import PreprocessCfg  # isort: skip
 
 FRONTS: tuple[FrontKind, ...] = ("grid", "focusing")
 NAMES = ["sea horse", "yin yang", "lamp"]

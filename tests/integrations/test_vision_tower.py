@@ -236,7 +236,7 @@ def test_other_numbers_of_tokens() -> None:
     assert tower.config.image_seq_length == 9
     with pytest.raises(ConfigError, match=r"The student has 6 latent tokens and no other number\. Leave out tokens\."):
         sparseformers.as_vision_tower(small_model(), tokens=5)
-    with pytest.raises(ConfigError, match="tokens must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="at least one latent token, not 0"):
         sparseformers.as_vision_tower(student, tokens=0)
 
 

@@ -1,4 +1,4 @@
-"""State dicts of SparseFormers in timm: strict, and never taken for those of another network."""
+"""State dicts of SparseFormers in timm, never taken for those of another network; heads taken off and put on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sparseformers.errors import WeightsError
+from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.integrations.timm_network import TimmSparseFormer
 from sparseformers.model import SparseFormer
 from sparseformers.saving import CONFIGURATION
@@ -32,14 +32,10 @@ def test_its_weights_are_a_sparseformer_s_and_the_configuration(kind: str) -> No
     assert json.loads(bytes(state.pop(CONFIGURATION).tolist())) == json.loads(json.dumps(to_dict(student.config)))
     assert state.keys() == student.state_dict().keys()
     assert all(torch.equal(value, student.state_dict()[name]) for name, value in state.items())
-
-
-@every_kind
-def test_weights_of_a_sparseformer_are_loaded_strictly(kind: str) -> None:
-    network = network_of(kind, trained=False)
-    result = network.load_state_dict(student_of(kind).state_dict())
+    fresh = network_of(kind, trained=False)
+    result = fresh.load_state_dict(student.state_dict())
     assert result.missing_keys == result.unexpected_keys == []
-    assert torch.equal(network(images()), network_of(kind)(images()))
+    assert torch.equal(fresh(images()), network(images()))
 
 
 @every_kind
@@ -184,3 +180,83 @@ def test_an_average_over_training_goes_along() -> None:
     for name, value in average.module.named_parameters():
         torch.testing.assert_close(value.detach(), before[name] + 0.5)
     assert torch.equal(average.module.state_dict()[CONFIGURATION], model.state_dict()[CONFIGURATION])
+
+
+# The head
+
+
+@every_kind
+def test_features_and_head_make_up_forward(kind: str) -> None:
+    network = network_of(kind)
+    features = network.forward_features(images())
+    tokens = network.config.focusing.tokens
+    assert features.shape == (2, network.num_prefix_tokens + tokens, network.num_features)
+    assert torch.equal(network.forward_head(features), network(images()))
+    pooled = network.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, network.head_hidden_size)
+    assert torch.equal(network.get_classifier()(pooled), network(images()))
+
+
+@every_kind
+def test_without_a_classifier_it_gives_what_would_enter_one(kind: str) -> None:
+    network = network_of(kind)
+    pooled = network.forward_head(network.forward_features(images()), pre_logits=True)
+    head = next((name for name, module in network.named_modules() if module is network.get_classifier()), None)
+    network.reset_classifier(0)
+    assert network.num_classes == 0
+    assert isinstance(network.get_classifier(), nn.Identity)
+    assert head is None or f"{head}.weight" not in network.state_dict()
+    assert torch.equal(network(images()), pooled)
+    network.reset_classifier(0, "")
+    unpooled = network(images())
+    assert unpooled.ndim == 3
+    assert unpooled.shape[:2] == network.forward_features(images()).shape[:2]
+
+
+@every_kind
+def test_a_new_classifier(kind: str) -> None:
+    network = network_of(kind)
+    features = network.forward_features(images())
+    network.reset_classifier(7)
+    assert network.num_classes == 7
+    assert network(images()).shape == (2, 7)
+    assert torch.equal(network.forward_features(images()), features)
+    # The configuration goes along: what comes of it is a SparseFormer again.
+    student = network.student()
+    shown = torch.rand(2, 3, 40, 56)
+    output = student(shown)
+    expected = output.embedding if kind == "clip" else output.logits
+    assert torch.equal(expected, network(student.normalise(shown)))
+
+
+def test_a_new_classifier_is_as_precise_as_the_network() -> None:
+    network = network_of("augreg").bfloat16()
+    network.reset_classifier(7)
+    head = network.get_classifier()
+    assert isinstance(head, nn.Linear)
+    assert head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"), [("augreg", "avg"), ("average", "token"), ("v1", "avg"), ("siglip", "avg"), ("cells", "avg")]
+)
+def test_another_pooling(kind: str, pool: str) -> None:
+    network = network_of(kind)
+    network.reset_classifier(0, pool)
+    assert network.global_pool == pool
+    features = network.forward_features(images())
+    pooled = features[:, 0] if pool == "token" else features[:, network.num_prefix_tokens :].mean(dim=1)
+    norm = network.cortex.norm if kind == "v1" else network.cortex.pooled_norm
+    torch.testing.assert_close(network(images()), norm(pooled))
+    assert not [name for name in network.state_dict() if name.startswith("cortex.pooling")]
+
+
+def test_a_pooling_that_cannot_be_had() -> None:
+    for kind, pool, message in (
+        ("augreg", "max", "Tokens cannot be pooled by 'max'. Use token, avg, map, or '' for all tokens."),
+        ("augreg", "map", "Pooling by 'map' needs a teacher that pools so. Use token, avg, or '' for all tokens."),
+        ("v1", "token", "Pooling by 'token' needs a class token, but there are no prefix tokens."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            network_of(kind).reset_classifier(0, pool)
+        assert message in str(caught.value)
