@@ -12,6 +12,13 @@ SECONDS_BETWEEN_LINES = 30.0
 """How often a line is written where there is no terminal."""
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class ImageProgress:
     """The bar of one work on images.
 

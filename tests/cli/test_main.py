@@ -65,7 +65,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sparseformers {sparseformers.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "benchmark", "visualize", "demo"])
+@pytest.mark.parametrize("command", ["bootstrap", "resume", "evaluate", "profile", "visualize", "demo"])
 def test_help__shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -241,6 +241,6 @@ def test_interrupt__ends_with_130(monkeypatch: pytest.MonkeyPatch, run: Path, ca
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparseformers.cli.resume.resume", interrupt)
+    monkeypatch.setattr("sparseformers.train.resume", interrupt)
     assert main(["resume", str(run)]) == 130
     assert "interrupted" in capsys.readouterr().err

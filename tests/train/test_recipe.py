@@ -140,7 +140,7 @@ def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
 
 def test_flags__are_those_of_bootstrap() -> None:
     recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "whiten": False})
-    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--no-whiten"]
+    assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--whiten", "False"]
 
 
 @pytest.mark.slow

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
 from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.plan import print_plan
-from sparseformers.cli.tables import summary_table
-from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
-from sparseformers.train import BootstrapConfig, RunSummary, Scale, bootstrap
 from sparseformers.train.recipe import load_recipe
+from sparseformers.train.settings import BootstrapConfig
+
+if TYPE_CHECKING:
+    from sparseformers.train import RunSummary
 
 
 @dataclass(frozen=True)
@@ -32,44 +32,52 @@ class Bootstrap:
     out: Path
     """The run folder to make."""
     recipe: str | None = None
-    """A recipe to start from, such as paper, or a TOML file; flags that are given here count more than what it sets."""
+    """Settings to start from: grid, paper, fitted or a TOML file. Flags that are given here count more than what it sets."""
     overwrite: bool = False
     """Replace a run that is there."""
     dry_run: bool = False
-    """Only print the plan, as the command plan does: what is new, tuned and frozen, cost, steps, estimated time and memory."""
+    """Only print the plan, as the command plan does."""
     json: bool = False
     """Print the summary (or the plan) as JSON."""
 
     def run(self) -> None:
         """Runs the command."""
-        console = console_for(as_json=self.json)
+        settings = with_recipe(self.settings, self.recipe)
         if self.dry_run:
-            print_plan(self.settings, Scale(), as_json=self.json)
+            from sparseformers.cli.plan import print_plan
+            from sparseformers.train.plan import Scale
+
+            print_plan(settings, Scale(), as_json=self.json)
             return
-        report_summary(bootstrap(self.settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
+        from sparseformers.train import bootstrap
+
+        console = console_for(as_json=self.json)
+        report_summary(bootstrap(settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
 
 
-def expand_recipe(arguments: Sequence[str]) -> list[str]:
+def expand_recipe(options: Sequence[str]) -> list[str]:
     """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
-
-    Args:
-        arguments: of the program; only those of ``bootstrap`` and ``plan`` change.
 
     Raises:
         ConfigError: if there is no such recipe, or it is none.
     """
-    expanded = list(arguments)
-    if expanded[:1] not in (["bootstrap"], ["plan"]):
-        return expanded
-    for flag, following in zip(expanded, [*expanded[1:], ""], strict=True):
-        name, _, value = flag.partition("=")
+    for option, following in zip(options, [*options[1:], ""], strict=True):
+        name, _, value = option.partition("=")
         if name == "--recipe" and (value or following):
-            return [expanded[0], *load_recipe(value or following).flags(), *expanded[1:]]
-    return expanded
+            return [*load_recipe(value or following).flags(), *options]
+    return list(options)
+
+
+def with_recipe(settings: BootstrapConfig, recipe: str | None) -> BootstrapConfig:
+    """The settings of the command line with what a recipe sets that has no flag."""
+    return settings if recipe is None else settings.with_(**load_recipe(recipe).without_flags)
 
 
 def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:
     """Prints what came of a run, on the main process."""
+    from sparseformers.cli.output import summary_table
+    from sparseformers.processes import process_state
+
     if not process_state().is_main_process:
         return
     if as_json:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sparseformers.cli.output import console_for
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.evaluation import parameters
-from sparseformers.model import SparseFormer
-from sparseformers.named import NAMED_CONFIGS
-from sparseformers.released import create_model, load_official
-from sparseformers.saving import save
+
+if TYPE_CHECKING:
+    from sparseformers.model import SparseFormer
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,9 @@ class Convert:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.evaluation.cost import parameters
+        from sparseformers.saving import save
+
         console = console_for(as_json=False)
         if self.out.exists() and not self.overwrite:
             raise ConfigError(f"'{self.out}' is there already.", "Choose another file, or add --overwrite.")
@@ -57,6 +58,9 @@ class Convert:
 
     def _student(self) -> SparseFormer:
         """The model that the command line asks for."""
+        from sparseformers.named import NAMED_CONFIGS
+        from sparseformers.released import create_model, load_official
+
         if self.official in NAMED_CONFIGS:
             if self.activation is not None:
                 raise ConfigError(f"'{self.official}' has an activation of its own.", "Leave --activation out.")

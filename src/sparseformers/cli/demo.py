@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.tables import duration, summary_table
-from sparseformers.demo import DemoSummary, run_demo
+from sparseformers.cli.output import console_for, print_json, say
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation import Alignment
 from sparseformers.settings import to_dict
+
+if TYPE_CHECKING:
+    from sparseformers.demo import DemoSummary
+    from sparseformers.evaluation import Alignment
 
 HONESTLY = (
     "Fifteen photographs teach the student the teacher's view of the textures and shapes that are in them, not of the world: on "
@@ -45,6 +47,9 @@ class Demo:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.cli.output import summary_table
+        from sparseformers.demo import run_demo
+
         console = console_for(as_json=self.json)
         summary = run_demo(self.out, minutes=self.minutes, seed=self.seed, overwrite=self.overwrite, console=console)
         if self.json:
@@ -53,12 +58,14 @@ class Demo:
         console.print(summary_table(summary.run))
         console.print(demo_table(summary))
         console.print(HONESTLY)
-        console.print(f"How it went: {summary.run.path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"Use it: sparseformers.load('{self.out}')", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"How it went: {summary.run.path / 'report.html'}")
+        say(console, f"Use it: sparseformers.load('{self.out}')")
 
 
 def demo_table(summary: DemoSummary) -> Table:
     """The demonstration's figures: held-out views before and after, and photographs that were held out whole."""
+    from sparseformers.cli.output import duration
+
     trained = duration(summary.run.seconds)
     table = Table(title=f"Held-out views, {summary.run.samples:,} images and {trained} of training", title_justify="left")
     columns = {

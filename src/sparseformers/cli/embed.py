@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.tables import duration
-from sparseformers.embedding import EmbedConfig, EmbedSummary, embed
+from sparseformers.embedding.config import EmbedConfig
 from sparseformers.settings import to_dict
+
+if TYPE_CHECKING:
+    from sparseformers.embedding import EmbedSummary
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Embed:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.embedding import embed
+
         console = console_for(as_json=self.json)
         try:
             summary = embed(self.settings, self.out, overwrite=self.overwrite, console=console)
@@ -54,6 +58,8 @@ class Embed:
 
 def report(summary: EmbedSummary, console: Console) -> None:
     """Prints what came of an embedding."""
+    from sparseformers.cli.output import duration
+
     table = Table(title=f"Embeddings {summary.out}", show_header=False, title_justify="left")
     table.add_row("rows", f"{summary.rows:,}", style="bold")
     table.add_row("images skipped", f"{summary.skipped:,}" + (f", listed in {summary.skipped_list}" if summary.skipped else ""))

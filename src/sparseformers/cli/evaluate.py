@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sparseformers.cli.output import console_for, options, print_json, print_whole
-from sparseformers.cli.progress import embedding_progress
+from sparseformers.cli.output import console_for, embedding_progress, options, print_json, print_whole, say
 
 
 @dataclass(frozen=True)
@@ -93,4 +92,4 @@ class Evaluate:
             print_whole(table, console)
         remarks = report.remarks() if isinstance(report, RoIReports) else []
         for line in [*(f"skipped: {line}" for line in report.skipped_images), *remarks]:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)

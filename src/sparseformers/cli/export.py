@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from sparseformers.cli.output import console_for, print_json, print_whole
-from sparseformers.exporting import ExportConfig, ExportSummary, export
+from sparseformers.exporting.config import ExportConfig
 from sparseformers.settings import to_dict
+
+if TYPE_CHECKING:
+    from sparseformers.exporting import ExportSummary
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Export:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.exporting import export
+
         console = console_for(as_json=self.json)
         summary = export(self.model, self.out, self.settings, overwrite=self.overwrite, console=console)
         if self.json:

@@ -1,61 +1,46 @@
-"""The command ``sparseformers``: one file per command, composed here."""
+"""The command ``sparseformers``: finds the command that is asked for, and imports its module alone."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Union
-
-import tyro
-from rich.console import Console
-from rich.markup import escape
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sparseformers import __version__
-from sparseformers.cli.bootstrap import Bootstrap, expand_recipe
-from sparseformers.cli.convert import Convert
-from sparseformers.cli.demo import Demo
-from sparseformers.cli.embed import Embed
-from sparseformers.cli.evaluate import Evaluate
-from sparseformers.cli.export import Export
-from sparseformers.cli.pack import Pack
-from sparseformers.cli.plan import Plan
-from sparseformers.cli.profile import Profile
-from sparseformers.cli.report import Report
-from sparseformers.cli.resume import Resume
-from sparseformers.cli.status import Status
-from sparseformers.cli.view import View
-from sparseformers.cli.visualize import Visualize
-from sparseformers.errors import RunStopped, SparseFormersError
-from sparseformers.processes import leave_processes, process_number, recorded
+from sparseformers.errors import ConfigError, RunStopped, SparseFormersError, suggest
 
-DESCRIPTION = """Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels.
-
-Start with: sparseformers demo --out runs/demo
-Which version this is: sparseformers --version
-"""
+COMMANDS: Mapping[str, Mapping[str, str]] = {
+    "make": {
+        "bootstrap": "make a SparseFormer of a teacher and align it on plain images",
+        "resume": "go on with a run that was stopped or killed",
+        "plan": "tell time, memory and bytes to read before a training starts",
+        "status": "tell how a run is doing, from its folder",
+        "report": "put a run on one page: curves, cost, images, settings",
+        "demo": "bootstrap from the bundled teacher on fifteen photographs, offline",
+    },
+    "measure": {
+        "evaluate": "measure how near a student is to its teacher on a folder of images",
+        "profile": "measure what a student costs beside its teacher, and how fast both are",
+    },
+    "see": {
+        "visualize": "draw regions of interest and sampling points on photographs",
+        "view": "see where a student looks, in a page on this machine",
+    },
+    "use": {
+        "embed": "embed images into an index",
+        "export": "write a student as ONNX, OpenVINO, torch.export or safetensors",
+        "convert": "make a model file from weights that the authors released",
+        "pack": "put a folder of images into tar shards",
+    },
+}
+"""A line on each command, by group; ``sparseformers.cli.NAME`` has a class ``Name`` with its options."""
 
 BAD_USAGE = 2
 """Exit code for what the user can mend."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-
-Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
-    Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")],
-    Annotated[Resume, tyro.conf.subcommand("resume")],
-    Annotated[Plan, tyro.conf.subcommand("plan")],
-    Annotated[Status, tyro.conf.subcommand("status")],
-    Annotated[Report, tyro.conf.subcommand("report")],
-    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
-    Annotated[Profile, tyro.conf.subcommand("profile")],
-    Annotated[Visualize, tyro.conf.subcommand("visualize")],
-    Annotated[View, tyro.conf.subcommand("view")],
-    Annotated[Convert, tyro.conf.subcommand("convert")],
-    Annotated[Embed, tyro.conf.subcommand("embed")],
-    Annotated[Export, tyro.conf.subcommand("export")],
-    Annotated[Pack, tyro.conf.subcommand("pack")],
-    Annotated[Demo, tyro.conf.subcommand("demo")],
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,22 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 130 after Ctrl-C.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] == "--version":
+    name, *options = (sys.argv[1:] if arguments is None else arguments) or [""]
+    speaks = os.environ.get("RANK", "0") == "0"  # of several processes one prints
+    if name in ("", "-h", "--help"):
+        print(overview())
+        return 0 if name else BAD_USAGE
+    if name == "--version":
         print(f"sparseformers {__version__}")
         return 0
-    speaks = process_number() == 0  # of several processes one prints
     try:
-        command: Command = tyro.cli(
-            Command,
-            prog="sparseformers",
-            description=DESCRIPTION,
-            args=expand_recipe(given),
-            console_outputs=speaks,
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
-        recorded(command.run)()
-        leave_processes()
+        _run(name, options, speaks=speaks)
+        _leave_processes()
     except SparseFormersError as error:
         if speaks:
             print_error(error)
@@ -90,22 +70,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RunStopped as stopped:
-        leave_processes()
+        _leave_processes()
         if speaks:
-            text = f"{escape(str(stopped))}; go on with it by: {escape(stopped.resume_command)}"
-            Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+            print(f"{stopped}; go on with it by: {stopped.resume_command}", file=sys.stderr)
         return stopped.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # also while the command is being imported
         if speaks:
-            Console(stderr=True).print("interrupted", highlight=False)
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
+def overview() -> str:
+    """One line for each command."""
+    lines = ["usage: sparseformers COMMAND [OPTIONS]", ""]
+    lines += ["Turn a pre-trained vision transformer into a SparseFormer: same space, a quarter of the tokens, no labels."]
+    for group, commands in COMMANDS.items():
+        lines += ["", group, *(f"  {name:<11}{line}" for name, line in commands.items())]
+    lines += ["", "Options of one: sparseformers COMMAND --help", "Start with: sparseformers demo --out runs/demo"]
+    return "\n".join(lines)
+
+
 def print_error(error: SparseFormersError) -> None:
     """Says what is wrong and what to do about it, on standard error."""
+    from rich.console import Console
+    from rich.markup import escape
+
     text = f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}"
     Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+
+
+def _run(name: str, options: Sequence[str], *, speaks: bool) -> None:
+    """Imports a command and runs it with these options; raises ConfigError if there is none of that name."""
+    known = [each for commands in COMMANDS.values() for each in commands]
+    if name not in known:
+        near = suggest(name, known) or f"Commands are: {', '.join(known)}."
+        raise ConfigError(f"There is no command '{name}'.", near)
+    from sparseformers.cli.help import parse
+
+    module: Any = importlib.import_module(f"sparseformers.cli.{name}")
+    expanded = module.expand_recipe(options) if hasattr(module, "expand_recipe") else options
+    command = parse(getattr(module, name.capitalize()), f"sparseformers {name}", expanded, speaks=speaks)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        command.run()
+        return
+    from sparseformers.processes import recorded
+
+    recorded(command.run)()
+
+
+def _leave_processes() -> None:
+    """Takes leave of the other processes, if there can be any: a command that never imported PyTorch has joined none."""
+    if "torch" in sys.modules:
+        from sparseformers.processes import leave_processes
+
+        leave_processes()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from sparseformers.progress import duration as duration
+
+if TYPE_CHECKING:
+    from sparseformers.evaluation import Cost
+    from sparseformers.train import RunSummary
 
 WIDEST = 1000
 """Characters of a line that no table exceeds."""
@@ -33,3 +42,64 @@ def print_whole(table: Table, console: Console) -> None:
 def options(command: Any, *, without: Collection[str]) -> dict[str, Any]:
     """The options of a command by name, as the function of the package that it calls takes them."""
     return {field.name: getattr(command, field.name) for field in fields(command) if field.name not in without}
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Rate(ProgressColumn):
+    """How many a second, of ``unit``."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate of late, or nothing before it is known."""
+        return Text("" if task.speed is None else f"{task.speed:.0f} {self.unit}/s")
+
+
+@contextmanager
+def embedding_progress(
+    console: Console, what: str, total: int, *, unit: str = "img", doing: str = "embedding"
+) -> Iterator[Callable[[int], None]]:
+    """A bar over ``total`` images (or another ``unit``) that is gone at the end; gives a function that advances it."""
+    columns = (TextColumn(f"{doing} {what}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def summary_table(summary: RunSummary) -> Table:
+    """What came of a run."""
+    alignment = summary.alignment
+    table = Table(title=f"Run {summary.path}", show_header=False, title_justify="left")
+    table.add_row("held-out centred cosine", f"{alignment.centred_cosine:.3f}", style="bold")
+    table.add_row("cosine", f"{alignment.cosine_mean:.3f} (a constant output has {alignment.constant_baseline:.3f})")
+    table.add_row(
+        f"{alignment.neighbours} nearest neighbours in common",
+        f"{alignment.neighbour_agreement:.1%} (chance {alignment.neighbour_chance:.1%})",
+    )
+    add_costs(table, summary.student_cost, summary.teacher_cost)
+    table.add_row("images seen", f"{summary.samples:,} in {duration(summary.seconds)} ({summary.images_per_second:.1f} a second)")
+    table.add_row("waiting for data", f"{summary.data_wait:.1%} of the time")
+    table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
+    table.add_row("images skipped", f"{summary.skipped}")
+    if summary.non_finite_steps:
+        table.add_row("steps skipped", f"{summary.non_finite_steps} with a loss or gradient that is not a finite number")
+    if summary.view_cache is not None:
+        table.add_row("cache of views", str(summary.view_cache))
+    return table
+
+
+def add_costs(table: Table, student: Cost, teacher: Cost) -> None:
+    """Rows of multiply-adds of one forward pass, and of parameters."""
+    ratio = student.multiply_adds / teacher.multiply_adds
+    table.add_row(
+        "multiply-adds",
+        f"student {student.multiply_adds / 1e9:.2f} G, teacher {teacher.multiply_adds / 1e9:.2f} G ({ratio:.0%}) "
+        f"at {student.size[0]} x {student.size[1]}",
+    )
+    table.add_row("parameters", f"student {student.parameters / 1e6:.1f} M, teacher {teacher.parameters / 1e6:.1f} M")

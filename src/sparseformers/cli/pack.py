@@ -9,8 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.tables import duration
+from sparseformers.cli.output import console_for, duration, print_json
 from sparseformers.data.pack import PackConfig, PackSummary, pack
 from sparseformers.settings import to_dict
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
-from sparseformers.cli.output import console_for, print_json
-from sparseformers.cli.tables import duration
-from sparseformers.processes import process_state
+from sparseformers.cli.bootstrap import expand_recipe as expand_recipe
+from sparseformers.cli.bootstrap import with_recipe
+from sparseformers.cli.output import console_for, duration, print_json
 from sparseformers.settings import to_dict
-from sparseformers.train import BootstrapConfig, PlanConfig, Scale, TrainingPlan, make_plan
+from sparseformers.train.plan import PlanConfig, Scale
+from sparseformers.train.settings import BootstrapConfig
+
+if TYPE_CHECKING:
+    from sparseformers.train.plan import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class Plan:
 
     def run(self) -> None:
         """Runs the command."""
-        print_plan(self.settings, self.scale, as_json=self.json)
+        print_plan(with_recipe(self.settings, self.recipe), self.scale, as_json=self.json)
 
 
 def print_plan(settings: BootstrapConfig, scale: Scale, *, as_json: bool) -> None:
     """Plans a training and prints the plan, as a table or as JSON."""
+    from sparseformers.processes import process_state
+    from sparseformers.train.plan import make_plan
+
     console = console_for(as_json=as_json)
     with console.status("making some steps"):
         plan = make_plan(settings, scale, device=process_state().device)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sparseformers.cli.output import console_for, options, print_json, print_whole
+from sparseformers.cli.output import console_for, options, print_json, print_whole, say
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Profile:
         console = console_for(as_json=self.json)
         report = profile(self.model, **options(self, without=("model", "json")))
         for line in report.remarks:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
         if self.json:
             print_json(report.to_dict())
             return

@@ -9,11 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.output import console_for, print_json, say
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
-from sparseformers.train import RunFolder
-from sparseformers.train.report import write_report
 
 SUFFIXES = (".html", ".htm")
 
@@ -41,14 +39,16 @@ class Report:
         """Runs the command."""
         if self.out is not None and self.out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"The report is a page, which '{self.out}' is not named as.", "Give --out a name with .html.")
+        from sparseformers.train import RunFolder, write_report
+
         report = write_report(RunFolder.existing(self.run_path), self.out)
         console = console_for(as_json=self.json)
         if self.json:
             print_json(to_dict(report))
         else:
             for sentence in report.missing:
-                console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+                say(console, sentence)
             said = f"The report is in {report.path} ({report.bytes / 1e6:.2f} MB)."
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, said)
         if self.open and not webbrowser.open(report.path.absolute().as_uri()):
             console.print("No browser could be opened.", highlight=False, soft_wrap=True)

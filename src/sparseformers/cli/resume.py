@@ -10,8 +10,6 @@ import tyro
 
 from sparseformers.cli.bootstrap import report_summary
 from sparseformers.cli.output import console_for
-from sparseformers.train import resume
-from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,9 @@ class Resume:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.train import resume
+        from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
+
         console = console_for(as_json=self.json)
         changes = parse_pairs(self.overrides, setting_names())
-        report_summary(resume(self.run_path, changes=changes, console=console), console, as_json=self.json)
+        report_summary(resume(self.run_path, console=console, **changes), console, as_json=self.json)

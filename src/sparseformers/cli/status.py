@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.table import Table
 
 from sparseformers.cli.output import print_json
-from sparseformers.cli.tables import duration
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
-from sparseformers.train.status import RunStatus, read_status
+
+if TYPE_CHECKING:
+    from sparseformers.train.status import RunStatus
 
 WATCH_SECONDS = 2.0
 """Time between two readings of the folder."""
@@ -46,6 +47,8 @@ class Status:
 
     def run(self) -> None:
         """Runs the command."""
+        from sparseformers.train.status import read_status
+
         status = read_status(self.run_path)
         if self.json:
             print_json(to_dict(status))
@@ -63,6 +66,8 @@ class Status:
 
 def status_table(status: RunStatus) -> Table:
     """The summary as a table; what is not known yet is left out."""
+    from sparseformers.cli.output import duration
+
     table = Table(title=f"Run {status.path}: {status.state}", show_header=False, title_justify="left")
     table.add_row("state", status.message, style=STYLES[status.state])
     total = "" if status.total_samples is None else f" of {status.total_samples:,}"

@@ -7,14 +7,16 @@ import sys
 import time
 import webbrowser
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
-from sparseformers.cli.output import console_for
-from sparseformers.cli.progress import embedding_progress
-from sparseformers.viewer import Page, ViewConfig, serve
+from sparseformers.cli.output import console_for, embedding_progress, say
+from sparseformers.viewer.config import ViewConfig
+
+if TYPE_CHECKING:
+    from sparseformers.viewer import Page
 
 WAIT = 0.2
 """Seconds between two looks at whether the page is still being served."""
@@ -40,6 +42,8 @@ class View:
 
     def run(self) -> None:
         """Runs the command until Ctrl-C."""
+        from sparseformers.viewer import serve
+
         console = console_for(as_json=False)
         try:
             with serve(self.settings, framed=False) as page:
@@ -51,20 +55,17 @@ class View:
             console.print("closed", highlight=False)
 
     def _announce(self, page: Page, console: Console) -> None:
-        def say(text: str) -> None:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-
         networks, library = page.session.networks, page.session.library
         if networks.teacher_problem is not None:
-            say(networks.teacher_problem)
+            say(console, networks.teacher_problem)
         for gallery in (library.images, library.neighbours):
             if gallery.led_out:
-                say(f"left out: {gallery.led_out} links that lead out of their folder")
+                say(console, f"left out: {gallery.led_out} links that lead out of their folder")
         for error in library.unreadable:
-            say(error.problem)
+            say(console, error.problem)
         if page.asked_port not in (0, page.port):
-            say(f"port {page.asked_port} is in use, so it is {page.port}")
-        say(f"{page.url}  (Ctrl-C ends it)")
+            say(console, f"port {page.asked_port} is in use, so it is {page.port}")
+        say(console, f"{page.url}  (Ctrl-C ends it)")
         if self.browser and has_display():
             webbrowser.open(page.url)
 
@@ -86,6 +87,6 @@ def _embed_with_bar(page: Page, console: Console) -> None:
             advance(index.done - told)
             told = index.done
     for error in index.skipped:
-        console.print(f"skipped {error.path}: {error.reason}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"skipped {error.path}: {error.reason}")
     if index.problem is not None:
-        console.print(f"No neighbours: {index.problem.problem}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"No neighbours: {index.problem.problem}")

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sparseformers.cli.output import console_for, options, print_json
-from sparseformers.cli.progress import embedding_progress
+from sparseformers.cli.output import console_for, embedding_progress, options, print_json, say
 from sparseformers.errors import DataError, shorten
 
 
@@ -70,7 +69,7 @@ class Visualize:
         if self.json:
             print_json(done.to_dict())
         images = f"{done.drawn} image{'' if done.drawn == 1 else 's'}"
-        console.print(f"{images} drawn to {' and '.join(done.written)}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{images} drawn to {' and '.join(done.written)}")
         if done.skipped:
             named = shorten(f"{path} ({reason})" for path, reason in done.skipped.items())
             total = done.drawn + len(done.skipped)

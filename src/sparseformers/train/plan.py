@@ -1,6 +1,7 @@
 """What a training will cost before it is begun: a rehearsal of a few real steps on this machine, and arithmetic from there.
 
-``bootstrap --dry-run`` and ``plan`` both print what :func:`make_plan` returns.
+``bootstrap --dry-run`` and ``plan`` both print what :func:`make_plan` returns. What imports PyTorch is imported where it is
+used: the help of ``plan`` needs the settings here alone.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation import TrainingCost, measure_training_cost, parameters
 from sparseformers.settings import Above, AtLeast, Between, check_bounds
 from sparseformers.train.budget import Budget
 from sparseformers.train.checkpoints.interval import Interval
-from sparseformers.train.rehearsal import Rehearsal, rehearse, write_photographs
 from sparseformers.train.settings import BootstrapConfig, DataSettings, Sources
-from sparseformers.train.setup import Parts, gather_parts, thin
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from sparseformers.evaluation import TrainingCost
+    from sparseformers.train.rehearsal import Rehearsal
+    from sparseformers.train.setup import Parts
 
 ASSUMED_BYTES_PER_IMAGE = 110_000
 """Mean size of a training image of ImageNet-1k."""
@@ -120,6 +123,11 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
         ConfigError: if neither images nor their number were given, or the devices cannot share a batch evenly.
         SparseFormersError: of another kind, if anything that was asked for is not to be had.
     """
+    import torch
+
+    from sparseformers.train.rehearsal import rehearse, write_photographs
+    from sparseformers.train.setup import gather_parts
+
     scale = Scale() if scale is None else scale
     settings = _checked(settings, scale)
     batch, run, data = settings.optimisation.batch_size, settings.run, settings.data
@@ -220,12 +228,16 @@ def forecast(
 
 def checkpoint_sizes(student: nn.Module) -> tuple[int, int]:
     """Bytes of the model and of a checkpoint, for a student with ``requires_grad`` set by inheritance."""
+    from sparseformers.evaluation import parameters
+
     learning = sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
     return 4 * parameters(student), 4 * (parameters(student) + 2 * learning)
 
 
 def _training_cost(parts: Parts) -> TrainingCost:
     """Multiply-adds for one image, the teacher's included unless its embeddings are cached."""
+    from sparseformers.evaluation import measure_training_cost
+
     settings, student = parts.settings, parts.inheritance.student
     elastic = settings.network.elastic
     choices = sorted({student.config.focusing.tokens, *elastic}) if elastic else [None]
@@ -237,6 +249,8 @@ def _bytes_per_image(parts: Parts, scale: Scale, *, given: bool) -> float:
     """Bytes of an image file: as given, else the mean of those that are there, else assumed."""
     if scale.bytes_per_image is not None or not given:
         return scale.bytes_per_image or ASSUMED_BYTES_PER_IMAGE
+    from sparseformers.train.setup import thin
+
     some = thin(parts.train, 1000)
     sizes = [size for index in range(len(some)) if (size := some.size(index)) is not None]
     return sum(sizes) / len(sizes) if sizes else ASSUMED_BYTES_PER_IMAGE

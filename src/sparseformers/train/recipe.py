@@ -23,6 +23,8 @@ RECIPE_KEYS = (
     *("augment", "crop_scale"),
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
+NO_FLAGS = ("start",)
+"""Those among them that only a recipe sets."""
 FORMER_NAMES = {"inherited": "grid", "bootstrapped": "paper"}
 
 
@@ -59,14 +61,13 @@ class Recipe:
         return changed(settings, self.settings, where=f"recipe '{self.name}'")
 
     def flags(self) -> list[str]:
-        """The recipe as flags of ``sparseformers bootstrap``."""
-        return [part for key, value in self.settings.items() for part in _as_flags(key, value)]
+        """The recipe as flags of ``sparseformers bootstrap``, but for what no flag sets."""
+        return [part for key, value in self.settings.items() if key not in NO_FLAGS for part in (flag(key), str(value))]
 
-
-def _as_flags(key: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, bool):
-        return (flag(key) if value else flag(f"no_{key}"),)
-    return flag(key), str(value)
+    @property
+    def without_flags(self) -> dict[str, Any]:
+        """What no flag sets."""
+        return {key: value for key, value in self.settings.items() if key in NO_FLAGS}
 
 
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
@@ -86,6 +87,33 @@ def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str
         if where in error.problem:
             raise
         raise ConfigError(f"The {where} does not fit: {error.problem}", error.remedy) from None
+
+
+def settings_of(
+    settings: BootstrapConfig | None, *, teacher: object, recipe: str | Path | None, options: Mapping[str, Any]
+) -> BootstrapConfig:
+    """The settings that a call of ``bootstrap`` asks for.
+
+    Args:
+        settings: to begin with, if there are any.
+        teacher: the name of a teacher, or a module, which is named by its class.
+        recipe: what counts more than those.
+        options: what counts most, by name; ``data`` and ``eval_data`` may be one folder.
+
+    Raises:
+        ConfigError: for an unknown name, a missing one, or a value that does not fit.
+    """
+    values = {} if settings is None else settings.flat()
+    if isinstance(teacher, str):
+        values["teacher"] = teacher
+    elif teacher is not None and settings is None:
+        values["teacher"] = f"module:{type(teacher).__name__}"
+    if recipe is not None:
+        values |= load_recipe(recipe).settings
+    for name, value in options.items():
+        one_folder = name in ("data", "eval_data") and isinstance(value, (str, Path))
+        values[name] = [value] if one_folder else value
+    return BootstrapConfig.from_flat(values, where="options of bootstrap")
 
 
 def recipes_folder() -> Path:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from sparseformers.errors import RunStopped, SparseFormersError
+from sparseformers.errors import ConfigError, RunStopped, SparseFormersError
 from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, is_restarted, launch, make_accelerator, process_state
 from sparseformers.settings import to_dict
@@ -29,7 +29,7 @@ from sparseformers.train.fit import fit_front
 from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
 from sparseformers.train.metrics import MetricsLog, chosen_trackers
 from sparseformers.train.processes import StopSignals, unsharded
-from sparseformers.train.recipe import changed
+from sparseformers.train.recipe import changed, settings_of
 from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
@@ -49,35 +49,45 @@ LOGGER = logging.getLogger("sparseformers")
 
 
 def bootstrap(
-    settings: BootstrapConfig,
-    out: str | Path,
+    settings: BootstrapConfig | None = None,
+    out: str | Path | None = None,
     *,
+    teacher: str | nn.Module | None = None,
+    recipe: str | Path | None = None,
     overwrite: bool = False,
-    teacher: nn.Module | None = None,
     console: Console | None = None,
+    **options: Any,
 ) -> RunSummary:
-    """Makes a SparseFormer of a teacher and aligns it on plain images.
+    """Makes a SparseFormer of a teacher and aligns it on plain images, as the command ``bootstrap`` does.
+
+    ``bootstrap(teacher="bundled", data=["photos"], out="runs/first", minutes=60)``, or with a settings object.
 
     Args:
-        settings: what to do.
+        settings: to begin with; what else is given counts more.
         out: the run folder to make.
+        teacher: a name, or a module (a network of timm, OpenCLIP or transformers, or a
+            :class:`~sparseformers.teachers.Teacher`); a run of a module is resumed with it.
+        recipe: the name of a recipe or a TOML file; options count more than what it sets.
         overwrite: whether to replace a run that is there.
-        teacher: a module (a timm ``VisionTransformer`` or a :class:`~sparseformers.teachers.Teacher`) to use instead of
-            loading ``settings.network.teacher``; such a run cannot be resumed by name.
         console: for progress; quiet by default.
+        options: settings by the words of the command's options, such as ``lr`` and ``batch_size``.
 
     Raises:
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    settings, out, accelerator = settings.absolute(), Path(out), make_accelerator()
+    module = None if isinstance(teacher, str) else teacher
+    settings = settings_of(settings, teacher=teacher, recipe=recipe, options=options).absolute()
+    if out is None:
+        raise ConfigError("No run folder was given.", 'Name the one to make: out="runs/first", for example.')
+    out, accelerator = Path(out), make_accelerator()
     chosen_trackers(settings.run.trackers)
     if chosen_by_first(lambda: is_restarted() and _is_run_of(out, settings), accelerator):
-        return resume(out, console=console)
+        return resume(out, teacher=module, console=console)
     if accelerator.is_main_process:  # before anything is loaded
         RunFolder.refuse(out, overwrite=overwrite)
     precision = chosen_by_first(lambda: resolve_precision(settings.optimisation.precision, accelerator.device), accelerator)
-    parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=precision)
+    parts = gather_parts(settings, device=accelerator.device, teacher=module, precision=precision)
     if accelerator.is_main_process:
         require_room(parts)
     run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
@@ -97,31 +107,32 @@ def _is_run_of(out: Path, settings: BootstrapConfig) -> bool:
         return False
 
 
-def resume(path: str | Path, *, changes: Mapping[str, Any] | None = None, console: Console | None = None) -> RunSummary:
+def resume(run: str | Path, *, teacher: nn.Module | None = None, console: Console | None = None, **changes: Any) -> RunSummary:
     """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
 
     A run that was killed before its first checkpoint starts at its beginning.
 
     Args:
-        path: the run folder.
-        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
+        run: the run folder.
+        teacher: the module that the run was begun with, if it was one.
         console: for progress; quiet by default.
+        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
 
     Raises:
         ConfigError: if another setting was changed, here or in the run's ``config.json``.
-        RunError: if ``path`` is no run, or none of its checkpoints is whole.
+        RunError: if ``run`` is no run, or none of its checkpoints is whole.
         SparseFormersError: of another kind, if teacher or images are not those of the run.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    run = RunFolder.existing(Path(path))
-    (there, note), content = run.settings_and_note(), run.read_config()
-    settings = changed(there, changes or {}, where="--set of this resume")
+    folder = RunFolder.existing(Path(run))
+    (there, note), content = folder.settings_and_note(), folder.read_config()
+    settings = changed(there, changes, where="--set of this resume")
     changes_told = [*([note] if note else []), *refuse_changes(there, settings)]
     accelerator = make_accelerator()
     console = _console(console, accelerator)
     chosen_trackers(settings.run.trackers)
-    with _held(run, accelerator):
-        return _go_on(run, settings, changes_told, console, content["resolved"])
+    with _held(folder, accelerator):
+        return _go_on(folder, settings, changes_told, console, content["resolved"], teacher)
 
 
 def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
@@ -135,6 +146,7 @@ def _go_on(
     changes: Sequence[str],
     console: Console,
     resolved: Mapping[str, Any],
+    teacher: nn.Module | None,
 ) -> RunSummary:
     """Trains from the newest whole checkpoint, unless the run is at its end."""
     accelerator = make_accelerator()
@@ -144,7 +156,7 @@ def _go_on(
         if accelerator.is_main_process and not finished:
             _report(logger, console, found.notes)
             _prepare(run, settings, changes, logger)
-        parts = gather_parts(settings, device=accelerator.device, precision=resolved.get("precision"))
+        parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=resolved.get("precision"))
         parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
         if finished:
             console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)

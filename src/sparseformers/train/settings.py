@@ -25,20 +25,20 @@ Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Teacher and student."""
+    """Teacher and network."""
 
     teacher: str
-    """timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
+    """timm:NAME[@FILE], open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO, bundled."""
     front: Literal["grid", "focusing"] = "grid"
-    """Start as the teacher at a lower resolution (grid), or with the paper's focusing transformer."""
+    """Start as the teacher at a lower resolution, or as in the paper."""
     tokens: Annotated[int | None, AtLeast(1)] = None
-    """Latent tokens N, without the class token; by default a quarter of the teacher's patch tokens."""
+    """Latent tokens; a quarter of the teacher's patch tokens by default."""
     truncate: int | None = None
     """Leading blocks of the teacher to leave out; a third by default."""
     tune: int | None = None
     """Blocks after them to go on learning; a third by default."""
     freeze: int | None = None
-    """Last blocks to keep as they are, with the final norm and head; a third by default."""
+    """Last blocks to keep as they are; a third by default. The final norm and head stay, too."""
     focusing_width: Annotated[int | None, EXPERT] = None
     """Width of the focusing transformer, a multiple of 64; half the teacher's by default."""
     channels: Annotated[int, EXPERT] = 64
@@ -53,7 +53,7 @@ class NetworkSettings:
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction, AtLeast(1), EXPERT] = ()
     """Grid front: other numbers of tokens to train with; one is drawn for each step. May be given several times."""
     image_size: Annotated[int | None, AtLeast(32)] = None
-    """Side in pixels of the images that teacher and student see; the teacher's own by default."""
+    """Side of the images in pixels; the teacher's own by default."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875), EXPERT] = None
     """Share of the shorter side that the central crop of evaluation keeps; the teacher's own by default."""
 
@@ -72,24 +72,25 @@ class NetworkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Images to learn from and to measure on."""
+    """Data."""
 
     data: Sources
-    """Images to learn from; labels are not used. Folders, searched recursively; tar shards ('shards/{00000..00127}.tar', a
-    folder of them, s3://, gs://, https://, pipe:COMMAND); hf:OWNER/NAME[@SPLIT][#COLUMN]. May be given several times."""
+    """Images to learn from: folders, tar shards or datasets; repeatable. Labels are not used. Folders are searched recursively;
+    shards are 'shards/{00000..00127}.tar', a folder of them, s3://, gs://, https:// or pipe:COMMAND; a dataset is
+    hf:OWNER/NAME[@SPLIT][#COLUMN]."""
     weight: Annotated[tuple[float, ...], tyro.conf.UseAppendAction, EXPERT] = ()
     """Share of the samples that come from a --data, in any unit, one for each in their order: --weight 3 --weight 1 draws three
     quarters from the first, whatever their sizes. Without it every image is drawn equally often."""
     eval_data: Sources = ()
-    """Images to measure progress on, in the place of a held-out share."""
+    """Images to measure progress on, instead of held-out ones; repeatable."""
     holdout: Annotated[float, Between(0, 1, "[)")] = 0.05
-    """Share of the images that is never trained on and measures progress."""
+    """Share of the images that only measures progress."""
     holdout_limit: Annotated[int, AtLeast(2), EXPERT] = 1000
     """Most images to measure progress on."""
     eval_views: Annotated[int, AtLeast(0), EXPERT] = 0
     """Fixed random crops of each such image to measure on, for very few images; 0 takes the central view."""
     augment: Literal["default", "strong"] = "default"
-    """Moderate crops, flips and colour jitter, or strong enough to learn from a handful of photographs."""
+    """Random crops, flips and colours; strong for a handful of images."""
     crop_scale: Annotated[float | None, Between(0, 1, "(]", example=0.25), EXPERT] = None
     """Smallest share of the image's area that random crops keep; 0.25 by default, 0.02 for strong."""
     data_seed: Annotated[int | None, EXPERT] = None
@@ -130,14 +131,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationSettings:
-    """How long and how to learn."""
+    """Optimisation."""
 
     epochs: Annotated[float | None, Above(0)] = None
-    """Length of training in passes over the images; 10 if no length is given."""
+    """Length of training in passes over the images (10 if none is given)."""
     samples: Annotated[int | None, AtLeast(1)] = None
     """Length of training in images seen."""
     minutes: Annotated[float | None, Above(0)] = None
-    """Length of training in minutes on the clock; the learning rate decays to zero on it."""
+    """Length of training in minutes. The learning rate decays to zero on the clock."""
     batch_size: Annotated[int, AtLeast(1)] = 32
     """Images per step, over all processes."""
     accumulate: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 1
@@ -145,9 +146,9 @@ class OptimisationSettings:
     shard_weights: Annotated[bool, EXPERT, WITHOUT_EFFECT] = False
     """Several processes: each keeps a part of the student's weights, gradients and optimiser (FSDP); slower."""
     lr: Annotated[float, Above(0)] = 3e-5
-    """Peak learning rate of the new parts; the recipe paper has 1e-3."""
+    """Peak learning rate of the new parts."""
     tuned_lr_ratio: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Learning rate of what is inherited and tuned, as a share of it; the paper has a tenth (appendix A.2)."""
+    """Rate of tuned blocks as a share of it. The paper has a tenth (appendix A.2)."""
     whiten: Annotated[bool | None, EXPERT] = None
     """Compare embeddings after whitening both by the teacher's mean and covariance over the held-out images: all directions in
     which images differ then count alike. By default for the grid front; from a random start it is useless."""
@@ -160,13 +161,13 @@ class OptimisationSettings:
     clip_norm: Annotated[float, Above(0), EXPERT] = 1.0
     """Largest norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of matrix products; auto measures whether fp32 or bf16 is faster here, fp16 scales the loss."""
+    """Precision of matrix products; auto takes the fastest. It measures fp32 and bf16; the loss of fp16 is scaled."""
     gradient_checkpointing: Annotated[bool, EXPERT] = False
     """Compute what is inside the student's blocks again in the backward pass instead of keeping it: less memory, more time."""
     compile: bool = False
-    """Compile teacher and student with torch.compile: minutes at the start, faster steps on a GPU."""
+    """Compile teacher and student: minutes at the start, faster steps."""
     seed: int = 0
-    """Seed of starting values, order, views and the held-out choice."""
+    """Seed of starting values, order, views and held-out choice."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -179,22 +180,22 @@ class OptimisationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Measurements, records and checkpoints; nothing of it but ``evaluations`` changes what is learnt or measured."""
+    """Run."""
 
     evaluations: Annotated[int, AtLeast(1)] = 10
-    """How often progress is measured over the training."""
+    """How often progress is measured."""
     log_every: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
     trackers: Annotated[tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...], WITHOUT_EFFECT] = ("auto",)
-    """Where figures go beside ``metrics.jsonl``; auto is TensorBoard where it is installed."""
+    """auto (TensorBoard if installed), tensorboard, wandb, trackio or none."""
     tracker_project: Annotated[str, EXPERT, WITHOUT_EFFECT] = "sparseformers"
     """Project of the run at Weights & Biases or trackio."""
     checkpoint_every: Annotated[str, WITHOUT_EFFECT] = "10m"
-    """Length of training between checkpoints to resume from, such as 10m, 2h, 500steps or 1epoch."""
+    """Between checkpoints: 10m, 2h, 500steps, 1epoch and the like."""
     keep: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 3
     """Newest checkpoints that are kept; the best model is kept besides."""
     workers: Annotated[int | None, AtLeast(0), WITHOUT_EFFECT] = None
-    """Processes that read images; chosen from the processor's cores by default."""
+    """Processes that read images; chosen from the cores by default."""
 
     def __post_init__(self) -> None:
         check_bounds(self)

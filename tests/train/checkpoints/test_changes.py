@@ -54,11 +54,11 @@ def test_resume__keeps_a_change_without_effect_and_refuses_others(tmp_path: Path
     bootstrap(changed(tiny_settings(tmp_path), samples=8), run)
     (run / "README.md").unlink()
     with pytest.raises(ConfigError, match="cannot change the setting 'lr'"):
-        resume(run, changes={"lr": 0.5})
+        resume(run, lr=0.5)
     with pytest.raises(ConfigError, match=r"--set of this resume does not fit: .*keep must be at least 1"):
-        resume(run, changes={"keep": 0})
+        resume(run, keep=0)
     assert RunFolder(run).settings().optimisation.lr == 1e-3
-    resume(run, changes={"keep": 1, "lr": 1e-3})
+    resume(run, keep=1, lr=1e-3)
     assert RunFolder(run).settings().run.keep == 1
     assert "changed: keep is 3, 1 asked" in (run / "train.log").read_text()
 

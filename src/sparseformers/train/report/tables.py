@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparseformers.files import printable
+from sparseformers.progress import duration
 from sparseformers.settings import to_dict
 from sparseformers.train.report.collect import RunContent
 from sparseformers.train.settings import BootstrapConfig
@@ -224,10 +225,3 @@ def fixed(value: float | None, digits: int) -> str:
     if value is None:
         return "-"
     return f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -10,15 +10,16 @@ import sparseformers.cli.bootstrap as command
 from sparseformers.cli.bootstrap import expand_recipe
 from sparseformers.cli.main import main
 from sparseformers.train import BootstrapConfig
+from sparseformers.train.recipe import load_recipe
 from tests.cli.test_main import refusal
 
 
 def test_expand_recipe__comes_before_what_the_user_gives() -> None:
-    expanded = expand_recipe(["bootstrap", "--lr", "3e-3", "--recipe", "paper", "--out", "run"])
+    expanded = expand_recipe(["--lr", "3e-3", "--recipe", "paper", "--out", "run"])
     assert expanded[-6:] == ["--lr", "3e-3", "--recipe", "paper", "--out", "run"]
-    assert expanded[1:3] == ["--front", "focusing"]
-    assert expand_recipe(["bootstrap", "--recipe=paper"])[1:3] == ["--front", "focusing"]
-    for untouched in (["bootstrap", "--lr", "1"], ["bootstrap", "--recipe"], ["evaluate", "--recipe", "paper"], []):
+    assert expanded[:2] == ["--front", "focusing"]
+    assert expand_recipe(["--recipe=paper"])[:2] == ["--front", "focusing"]
+    for untouched in (["--lr", "1"], ["--recipe"], []):
         assert expand_recipe(untouched) == untouched
 
 
@@ -28,7 +29,7 @@ def test_bootstrap_recipe__flags_of_the_user_win_over_it(tmp_path: Path, monkeyp
     def take(settings: BootstrapConfig, *_arguments: object, **_options: object) -> None:
         taken.append(settings)
 
-    monkeypatch.setattr(command, "bootstrap", take)
+    monkeypatch.setattr("sparseformers.train.bootstrap", take)
     monkeypatch.setattr(command, "report_summary", lambda *_arguments, **_options: None)
     mine = tmp_path / "mine.toml"
     mine.write_text('description = "Mine."\n[settings]\ntune = 2\nlr = 2e-3\nbatch_size = 64\naugment = "strong"\n')
@@ -47,7 +48,17 @@ def test_bootstrap_recipe__unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'paper'?" in said
 
 
-def test_bootstrap_recipe__is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["bootstrap", "--help"])
-    assert "A recipe to start from, such as paper" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+def test_bootstrap_recipe__sets_what_no_flag_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[BootstrapConfig] = []
+    monkeypatch.setattr("sparseformers.train.bootstrap", lambda settings, *_arguments, **_options: taken.append(settings))
+    monkeypatch.setattr(command, "report_summary", lambda *_arguments, **_options: None)
+    asked = ["bootstrap", "--teacher", "bundled", "--data", "photos", "--out", str(tmp_path / "run"), "--recipe", "fitted"]
+    assert main([*asked, "--points", "9"]) == 0
+    assert taken == [BootstrapConfig.of(teacher="bundled", data=["photos"], **load_recipe("fitted").settings).with_(points=9)]
+
+
+def test_bootstrap_recipe__fitted_with_another_front(capsys: pytest.CaptureFixture[str]) -> None:
+    needed = ["--teacher", "bundled", "--data", "photos", "--out", "run"]
+    assert "The fitted start is for the paper's front" in refusal(
+        capsys, "bootstrap", *needed, "--recipe", "fitted", "--front", "grid"
+    )

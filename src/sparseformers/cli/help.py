@@ -1,0 +1,120 @@
+"""Options from the command line; and help of a command with many: a line for each common one, and the names of the rest."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import tyro
+
+from sparseformers.settings import Mark, flag
+
+Command = TypeVar("Command")
+EXPERT_HELP = "--help-expert"
+WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 33, 20
+"""Characters of a line of names, of an option with its value, and of choices that are written out."""
+SUPPRESSED = typing.get_args(tyro.conf.Suppress[int])[1]
+VALUES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
+
+
+class _Option(NamedTuple):
+    """A setting as help shows it."""
+
+    group: str
+    name: str
+    marks: tuple[Any, ...]
+    value: str
+    text: str
+    default: Any
+
+
+def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: bool = True) -> Command:
+    """A command with its options; prints its help where that is asked for.
+
+    Args:
+        kind: the dataclass of the command.
+        prog: what the user types to call it.
+        arguments: what follows it.
+        speaks: whether this process prints what is wrong.
+
+    Raises:
+        SystemExit: after help, and with code 2 for arguments that do not fit.
+    """
+    options = list(_options(kind))
+    if any(Mark.EXPERT in option.marks for option in options):
+        if {"-h", "--help"}.intersection(arguments):
+            print(_short_help(kind, prog, options))
+            raise SystemExit(0)
+        arguments = ["--help" if each == EXPERT_HELP else each for each in arguments]
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(kind, prog=prog, args=arguments, console_outputs=speaks, config=config)
+
+
+def documented(kind: type) -> dict[str, str]:
+    """The text below each field of a dataclass, with those that it inherits."""
+    texts: dict[str, str] = {}
+    for each in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def _short_help(kind: type, prog: str, options: Sequence[_Option]) -> str:
+    """Its common options by group, a line for each, then the names of the rare ones."""
+    lines = [f"usage: {prog} [OPTIONS]", "", inspect.getdoc(kind) or ""]
+    group = None
+    for option in options:
+        if Mark.EXPERT in option.marks:
+            continue
+        if option.group != group:
+            group = option.group
+            lines += ["", group]
+        text = option.text.partition(". ")[0].rstrip(".")
+        lines.append(f"  {f'{flag(option.name)} {option.value}':<{VALUE_WIDTH}} {text}{_written(option.default)}")
+    rare = " ".join(flag(option.name) for option in options if Mark.EXPERT in option.marks)
+    wrapped = textwrap.fill(rare, WIDTH, break_on_hyphens=False, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([*lines, "", f"expert (explained by {prog} {EXPERT_HELP})", wrapped])
+
+
+def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
+    """All settings of a command, group by group; its own come last."""
+    texts, hints = documented(kind), typing.get_type_hints(kind, include_extras=True)
+    own: list[_Option] = []
+    for field in dataclasses.fields(kind):
+        hint, marks = hints[field.name], getattr(hints[field.name], "__metadata__", ())
+        bare = hint.__origin__ if marks else hint
+        if dataclasses.is_dataclass(bare):
+            nested = typing.cast(type, bare)
+            yield from _options(nested, group=(nested.__doc__ or field.name).partition(".")[0])
+        elif SUPPRESSED not in marks:
+            own.append(_Option(group, field.name, marks, _value(bare, marks), texts.get(field.name, ""), field.default))
+    yield from own
+
+
+def _value(bare: Any, marks: Sequence[Any]) -> str:
+    """What an option takes, in a word or by its choices."""
+    metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
+    members = [each for each in typing.get_args(bare) if each not in (type(None), Ellipsis)]
+    if metavar is not None or bare in VALUES:
+        return metavar or VALUES[bare]
+    if typing.get_origin(bare) is Literal:
+        choices = "|".join(map(str, members))
+        return choices if len(choices) <= LONGEST_CHOICES else "NAME"
+    return _value(members[0], ())
+
+
+def _written(default: Any) -> str:
+    """A default behind the text of its option, where there is something to say."""
+    if default in (None, (), False, dataclasses.MISSING):
+        return ""
+    words = default if isinstance(default, tuple) else (default,)
+    return f" ({' '.join(f'{word:g}' if isinstance(word, float) else str(word) for word in words)})"

@@ -1,0 +1,111 @@
+"""Help, and how little of the package it takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseformers.cli.bootstrap import Bootstrap
+from sparseformers.cli.help import documented, parse
+from sparseformers.cli.main import COMMANDS, main, overview
+from sparseformers.settings import Mark, flag
+from sparseformers.train.settings import BootstrapConfig
+
+NAMES = [name for commands in COMMANDS.values() for name in commands]
+HEAVY = {"torch", "torchvision", "timm", "accelerate", "matplotlib", "jinja2", "transformers", "open_clip", "huggingface_hub"}
+NEEDED = ["--teacher", "bundled", "--data", "photos", "--out", "run"]
+
+
+def loaded_by(*commands: list[str]) -> list[set[str]]:
+    """Which of the heavy libraries are loaded after each command line, one after the other in a process of their own."""
+    code = f"""
+import contextlib, io, json, sys
+from sparseformers.cli.main import main
+for arguments in json.loads({json.dumps(json.dumps(commands))}):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(arguments)
+        except SystemExit:
+            pass
+    print(json.dumps(sorted({HEAVY!r} & sys.modules.keys())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [set(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_help__of_the_program_and_of_each_command_loads_no_heavy_library() -> None:
+    asked = [["--help"], ["--version"], ["wrong"], ["bootstrap", "--lrr", "3"], *([name, "--help"] for name in NAMES)]
+    assert dict(zip(map(tuple, asked), loaded_by(*asked), strict=True)) == dict.fromkeys(map(tuple, asked), set())
+
+
+def test_import__loads_no_heavy_library_until_a_name_is_asked_for() -> None:
+    code = "import sparseformers, sys; before = 'torch' in sys.modules; sparseformers.load; print(before, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_overview__a_line_for_each_command_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert list(COMMANDS) == ["make", "measure", "see", "use"]
+    assert all(any(line.startswith(f"  {name} ") for line in lines) for name in NAMES)
+    assert set(NAMES) == {path.stem for path in Path(sys.modules[main.__module__].__file__ or "").parent.glob("*.py")} - {
+        *("__init__", "main", "help", "output")
+    }
+
+
+def test_main__without_a_command_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().out.strip() == overview().strip()
+
+
+def test_bootstrap_help__one_line_for_each_common_option_and_the_names_of_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bootstrap", "--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("expert"))
+    options = [line for line in lines[:place] if line.startswith("  --")]
+    assert 20 <= len(options) <= 30
+    assert max(map(len, options)) <= 110
+    groups = [line for line in lines if line in ("Teacher and network", "Data", "Optimisation", "Run", "This command")]
+    assert len(groups) == 5
+    rare = " ".join(lines[place + 1 :]).split()
+    assert rare == [flag(name) for name in BootstrapConfig.marked(Mark.EXPERT)]
+    named = {line.split()[0] for line in options} | set(rare)
+    assert named == {flag(name) for name in [*BootstrapConfig.groups(), *Bootstrap.__dataclass_fields__]} - {
+        "--start",
+        "--settings",
+    }
+
+
+def test_bootstrap_help_expert__explains_the_rare_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bootstrap", "--help-expert"])
+    assert stop.value.code == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for sentence in ("AdamW's weight decay", "Sampling points of each token", "network options", "optimisation options"):
+        assert sentence in printed
+    assert "--start" not in printed
+
+
+def test_documented__every_setting_has_a_sentence() -> None:
+    for kind in (BootstrapConfig.__annotations__, Bootstrap.__annotations__):
+        assert kind
+    from sparseformers.train.settings import DataSettings, NetworkSettings, OptimisationSettings, RunSettings
+
+    for group in (NetworkSettings, DataSettings, OptimisationSettings, RunSettings):
+        texts = documented(group)
+        assert set(texts) == set(group.__dataclass_fields__)  # type: ignore[attr-defined]
+        assert all(text[0].isalnum() and text.endswith((".", '"')) for text in texts.values())
+
+
+def test_parse__short_names_of_flags_whatever_the_group() -> None:
+    command = parse(Bootstrap, "sparseformers bootstrap", [*NEEDED, "--lr", "1e-3", "--keep", "2", "--whiten", "False"])
+    assert command.settings == BootstrapConfig.of(teacher="bundled", data=["photos"], lr=1e-3, keep=2, whiten=False)
+    assert command.out == Path("run")
