@@ -59,6 +59,5 @@ def test_bootstrap_recipe__sets_what_no_flag_sets(tmp_path: Path, monkeypatch: p
 
 def test_bootstrap_recipe__fitted_with_another_front(capsys: pytest.CaptureFixture[str]) -> None:
     needed = ["--teacher", "bundled", "--data", "photos", "--out", "run"]
-    assert "The fitted start is for the paper's front" in refusal(
-        capsys, "bootstrap", *needed, "--recipe", "fitted", "--front", "grid"
-    )
+    said = refusal(capsys, "bootstrap", *needed, "--recipe", "fitted", "--front", "grid")
+    assert "The fitted start is for the paper's front" in said

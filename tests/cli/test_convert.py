@@ -105,7 +105,7 @@ def test_profile__of_v1_has_no_teacher(
     assert main(["convert", str(official), str(out)]) == 0
     capsys.readouterr()
     for model in ("sf_v1_tiny", str(out)):
-        assert main(["profile", model, "--repeats", "1", "--batches", "1", "--json"]) == 0
+        assert main(["profile", model, "--repeats", "1", "--batch", "1", "--json"]) == 0
         profile = json.loads(capsys.readouterr().out)
         assert profile["student"]["parameters"] == sum(value.numel() for value in weights.values())
         assert profile["teacher"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,7 @@ def expand_recipe(options: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: if there is no such recipe, or it is none.
     """
-    for option, following in zip(options, [*options[1:], ""], strict=True):
+    for option, following in pairwise([*options, ""]):
         name, _, value = option.partition("=")
         if name == "--recipe" and (value or following):
             return [*load_recipe(value or following).flags(), *options]

@@ -28,7 +28,7 @@ class NetworkSettings:
     """Teacher and network."""
 
     teacher: str
-    """timm:NAME[@FILE], open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO, bundled."""
+    """timm:NAME[@FILE], open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
     front: Literal["grid", "focusing"] = "grid"
     """Start as the teacher at a lower resolution, or as in the paper."""
     tokens: Annotated[int | None, AtLeast(1)] = None
