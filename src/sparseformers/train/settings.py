@@ -28,7 +28,7 @@ class NetworkSettings:
     """Teacher and network."""
 
     teacher: str
-    """timm:NAME[@FILE], open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."""
+    """timm:NAME, open_clip:ARCH/TAG, hf:REPO or bundled. With local weights: timm:NAME@FILE, open_clip:ARCH@FILE."""
     front: Literal["grid", "focusing"] = "grid"
     """Start as the teacher at a lower resolution, or as in the paper."""
     tokens: Annotated[int | None, AtLeast(1)] = None
@@ -187,7 +187,7 @@ class RunSettings:
     log_every: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
     trackers: Annotated[tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...], WITHOUT_EFFECT] = ("auto",)
-    """auto (TensorBoard if installed), tensorboard, wandb, trackio or none."""
+    """Where figures go: tensorboard, wandb, trackio, none. By default TensorBoard if it is installed."""
     tracker_project: Annotated[str, EXPERT, WITHOUT_EFFECT] = "sparseformers"
     """Project of the run at Weights & Biases or trackio."""
     checkpoint_every: Annotated[str, WITHOUT_EFFECT] = "10m"
