@@ -7,6 +7,8 @@ Legend: B batch, T tokens, D width.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,22 +86,10 @@ class FoldedEmbedding(nn.Module):
         self.cortex.classifier = None
         blocks = self.cortex.blocks
         if isinstance(self.cortex.pooling, TokenPooling) and len(blocks):
-            last = blocks[-1]
-            assert isinstance(last, TransformerBlock)
-            blocks[-1] = ClassTokenBlock(last)
+            blocks[-1] = ClassTokenBlock(cast(TransformerBlock, blocks[-1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeds images.
-
-        Args:
-            images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
-
-        Returns:
-            B x D_out, float32.
-
-        Raises:
-            ValueError: as :meth:`SparseFormer.forward`.
-        """
+        """Images as for :meth:`SparseFormer.forward` -> their embeddings, B x D_out, float32."""
         check_images(images)
         front = self.focusing(self.normalise(images), self.tokens)
         return self.cortex(front.tokens).embedding.float()
@@ -111,14 +101,6 @@ def fold_embedding(student: SparseFormer, *, tokens: int | None = None) -> Folde
     That is the classifier; and where the class token is the embedding, as in CLIP, AugReg and DINOv2, all that the last block of
     the cortex does for the other tokens but their keys and values. Of SF-B's multiply-adds this is 8%.
 
-    Args:
-        student: is copied, and stays as it is.
-        tokens: latent tokens N, if other than configured; only a grid front has other numbers.
-
-    Returns:
-        In evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
-
-    Raises:
-        ValueError: for a number of tokens that the front cannot give.
+    Arguments, mode, device and errors are those of :func:`fold`.
     """
     return FoldedEmbedding(fold(student, tokens=tokens)).eval()

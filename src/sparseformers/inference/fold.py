@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.config import GridConfig
-from sparseformers.inference.fronts import FoldedFocusing, FoldedGrid, FoldedOriginalFocusing
+from sparseformers.inference.fronts import FoldedFocusing, FoldedGrid
 from sparseformers.model import FocusingTransformer, Front, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.front import refuse_other_tokens
@@ -36,10 +36,8 @@ class FoldedSparseFormer(nn.Module):
         self.tokens = tokens
         self.normalise: nn.Module = student.normalise
         front = cast(nn.Module, student.focusing)
-        if isinstance(front, FocusingTransformer):
+        if isinstance(front, FocusingTransformer | OriginalFocusingTransformer):
             front = FoldedFocusing(front)
-        elif isinstance(front, OriginalFocusingTransformer):
-            front = FoldedOriginalFocusing(front)
         elif isinstance(front, GridFront) and math.prod(grid_of(tokens)) == tokens:  # all rows have as many cells
             front = FoldedGrid(front, student.normalise, tokens)
             self.normalise = nn.Identity()

@@ -10,12 +10,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.model.focusing import FocusingState, FocusingTransformer
+from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.front import FrontOutput, refuse_other_tokens
 from sparseformers.model.grid import GridFront, read_map
-from sparseformers.model.mixing import AdaptiveMixing, MixingMatrices
-from sparseformers.model.original import OriginalFocusingTransformer
-from sparseformers.model.sampling import BilinearSampling, SampledTokens
+from sparseformers.model.mixing import MixingMatrices
+from sparseformers.model.original import OriginalFocusingTransformer, OriginalSampling
+from sparseformers.model.sampling import FeatureSampling, SampledTokens
 from sparseformers.model.sparseformer import Normalise
 
 
@@ -23,11 +23,10 @@ class FoldedSampling(nn.Module):
     """Bilinear sampling at fixed points, and mixing with fixed matrices.
 
     Args:
-        mixing: what decodes; its generator is not needed any more.
-        matrices: of N tokens, or of one where all tokens are still the same.
+        sampling: whose modules become part of this one.
+        latent: 1 x N x F that points and matrices come from, or 1 x 1 x F where all tokens are still the same.
+        rois: 1 x N x 4.
         tokens: 1 x N x F, what the decoded features are added to.
-        points: 1 x N x P x 2, (x, y) in [0, 1] of the image.
-        read: how the feature map is read.
     """
 
     channel: Tensor
@@ -35,95 +34,53 @@ class FoldedSampling(nn.Module):
     tokens: Tensor
     points: Tensor
 
-    def __init__(
-        self,
-        mixing: AdaptiveMixing,
-        matrices: MixingMatrices,
-        *,
-        tokens: Tensor,
-        points: Tensor,
-        read: BilinearSampling,
-    ) -> None:
+    def __init__(self, sampling: FeatureSampling | OriginalSampling, latent: Tensor, rois: Tensor, tokens: Tensor) -> None:
         super().__init__()
-        self.mixing = mixing
-        self.read = read
+        self.mixing, self.read = sampling.mixing, sampling.read
+        matrices = self.mixing.generator.matrices(latent)
         self.register_buffer("channel", matrices.channel.contiguous())
         self.register_buffer("spatial", matrices.spatial.contiguous())
         self.register_buffer("tokens", tokens)
-        self.register_buffer("points", points)
+        self.register_buffer("points", sampling.sampling_points(latent, rois))
 
     def forward(self, features: Tensor) -> SampledTokens:
         """Feature map B x C x H x W -> tokens that have seen the image."""
         points = self.points.expand(features.shape[0], -1, -1, -1)
-        sampled = self.read(features, points)
+        sampled = self.read(features, points)  # B x N x P x C
         return SampledTokens(self.tokens + self.mixing.decode(MixingMatrices(self.channel, self.spatial), sampled), points)
 
 
 class FoldedFocusing(nn.Module):
-    """The paper's front with its first sampling folded.
+    """One of the papers' fronts with its first sampling folded, in v1 with the attention and RoI adjustment before that.
 
     Args:
         front: whose modules become part of this one.
     """
 
     rois: Tensor
+    sampled_rois: Tensor
 
-    def __init__(self, front: FocusingTransformer) -> None:
+    def __init__(self, front: FocusingTransformer | OriginalFocusingTransformer) -> None:
         super().__init__()
         self.front = front
-        sampling = front.layer.sampling
+        layer, token = front.layer, front.token.detach().unsqueeze(0)
         rois = front.initial_rois.detach().float().unsqueeze(0)  # 1 x N x 4
-        latent = front.token.detach() + front.stages[0].detach()  # 1 x F, the same for all tokens
         self.register_buffer("rois", rois)
-        self.first_sampling = FoldedSampling(
-            sampling.mixing,
-            sampling.mixing.generator.matrices(latent),
-            tokens=sampling.position(latent.unsqueeze(0), rois),
-            points=sampling.sampling_points(latent.unsqueeze(0), rois),
-            read=sampling.read,
-        )
+        if isinstance(front, OriginalFocusingTransformer):
+            latent = tokens = layer.block.attend(token)  # 1 x N x F
+            rois = front.layer.adjustment(latent, rois)
+        else:
+            latent = token + front.stages[0].detach()  # 1 x 1 x F, the same for all tokens
+            tokens = front.layer.sampling.position(latent, rois)
+        self.register_buffer("sampled_rois", rois)
+        self.first_sampling = FoldedSampling(layer.sampling, latent, rois, tokens)
 
     def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         """As :meth:`FocusingTransformer.forward`."""
         refuse_other_tokens(tokens, self.rois.shape[1])
         features = self.front.stem(images)
-        rois = self.rois.expand(images.shape[0], -1, -1)
-        return self.front.after_first(features, rois, self.front.layer.after_sampling(self.first_sampling(features), rois))
-
-
-class FoldedOriginalFocusing(nn.Module):
-    """The front of v1 with its first sampling folded, and the attention before that.
-
-    Args:
-        front: whose modules become part of this one.
-    """
-
-    rois: Tensor
-    moved_rois: Tensor
-
-    def __init__(self, front: OriginalFocusingTransformer) -> None:
-        super().__init__()
-        self.front = front
-        layer, rois = front.layer, front.initial_rois.detach().float().unsqueeze(0)  # 1 x N x 4
-        latent = layer.block.attend(front.token.detach().unsqueeze(0))  # 1 x N x F
-        moved = layer.adjustment(latent, rois)
-        self.register_buffer("rois", rois)
-        self.register_buffer("moved_rois", moved)
-        self.first_sampling = FoldedSampling(
-            layer.sampling.mixing,
-            layer.sampling.mixing.generator.matrices(latent),
-            tokens=latent,
-            points=layer.sampling.sampling_points(latent, moved),
-            read=layer.sampling.read,
-        )
-
-    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
-        """As :meth:`OriginalFocusingTransformer.forward`."""
-        refuse_other_tokens(tokens, self.rois.shape[1])
-        features = self.front.stem(images)
-        rois, moved = (each.expand(images.shape[0], -1, -1) for each in (self.rois, self.moved_rois))
-        sampled = self.first_sampling(features)
-        first = FocusingState(self.front.layer.block.feed_forward(sampled.tokens), moved, sampled.points)
+        rois, sampled_rois = (each.expand(images.shape[0], -1, -1) for each in (self.rois, self.sampled_rois))
+        first = self.front.layer.after_sampling(self.first_sampling(features), sampled_rois)
         return self.front.after_first(features, rois, first)
 
 

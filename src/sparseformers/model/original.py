@@ -96,8 +96,11 @@ class OriginalLayer(nn.Module):
         """Feature map B x C x H x W, tokens B x N x width, RoIs B x N x 4 -> the next state."""
         tokens = self.block.attend(tokens)
         rois = self.adjustment(tokens, rois)
-        tokens, points = self.sampling(features, tokens, rois)
-        return FocusingState(self.block.feed_forward(tokens), rois, points)
+        return self.after_sampling(self.sampling(features, tokens, rois), rois)
+
+    def after_sampling(self, sampled: SampledTokens, rois: Tensor) -> FocusingState:
+        """As :meth:`FocusingLayer.after_sampling`."""
+        return FocusingState(self.block.feed_forward(sampled.tokens), rois, sampled.points)
 
 
 class OriginalFocusingTransformer(nn.Module):
