@@ -6,32 +6,19 @@ python docs/options.py --check   # fails where the page is not what it would wri
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import sys
-import textwrap
 import typing
 from pathlib import Path
 from typing import Any
 
+from sparseformers.cli.help import documented
 from sparseformers.settings import flag
 from sparseformers.train.settings import BootstrapConfig
 
 PAGE = Path(__file__).with_name("bootstrap.md")
 BEGIN = "<!-- options: begin (made by docs/options.py; do not edit) -->\n"
 END = "<!-- options: end -->"
-
-
-def documented(kind: type) -> dict[str, str]:
-    """The sentences under each field of a dataclass."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            texts[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def default(field: dataclasses.Field[Any]) -> str:

@@ -47,7 +47,7 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
     outlier takes the digits of all other values.
 
     What a product gives is not quantised: it is summed in 32 bits, and its way to float is part of the product. What was tried
-    beside it, such as weights without a sign, is in docs/performance.md.
+    beside it, such as weights without a sign, is in docs/lab/inference-tried.md.
 
     Args:
         path: the file, in float32.

@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """B x T x D -> three of B x heads x T x D/heads; queries and keys normalised where the block does that."""
-        # Parted before heads are: exported files then move only what they have to (docs/performance.md).
+        # Parted before heads are: exported files then move only what they have to (docs/lab/inference-tried.md).
         parts = self.qkv(x).chunk(3, dim=-1)  # B x T x D each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.q_norm(query), self.k_norm(key), value
