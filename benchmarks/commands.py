@@ -121,7 +121,7 @@ class Speed(_Printing):
     """Measure how fast a student is on this machine, in turns with its teacher and what else could do its work at its cost.
 
     For each model, precision, backend and batch size: time, images a second, the floor that the machine's own rates set, the
-    share of its rate of matrix products, peak memory, and how near the embeddings are to those in float32 (docs/lab/inference-tried.md).
+    share of its rate of matrix products, peak memory, and how near the embeddings are to those in float32 (benchmarks/README.md).
 
     Example: python -m benchmarks speed sf_base_augreg --batch 1,16 --backend eager,compile
 
