@@ -1,13 +1,23 @@
+"""Meters, and the lines of metrics.jsonl: what they tell, and that they repeat but for times."""
+
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sparseformers.train import RunFolder, bootstrap
 from sparseformers.train.metrics import Meters, peak_memory
+from tests.tiny import SIDE, write_images, write_teacher
+from tests.train import ranks
+from tests.train.ranks_work import command
+from tests.train.runs import changed, tiny_settings
 
+TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
 CPU = torch.device("cpu")
 
 
@@ -28,7 +38,6 @@ def test_timed__passes_batches_on_and_counts_the_waiting() -> None:
     assert figures["loss"] == 1.5
     assert figures["gradient_norm"] == 2.0
     assert figures["data_wait"] > 0.9
-    assert meters.data_wait() > 0.9
 
 
 def test_timed__time_spent_on_a_batch_is_no_waiting() -> None:
@@ -72,3 +81,60 @@ def test_load_state_dict__goes_on_summing() -> None:
     assert resumed.due()
     figures = [meters.read() for meters in (whole, resumed)]
     assert [(each["loss"], each["gradient_norm"]) for each in figures] == [(figures[0]["loss"], figures[0]["gradient_norm"])] * 2
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in RunFolder(run).read_metrics()]
+
+
+def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(tmp_path: Path) -> None:
+    settings = changed(tiny_settings(tmp_path), front="focusing", lr=1e-4, log_every=2, samples=16)
+    for name in ("one", "two"):
+        bootstrap(settings, tmp_path / name)
+    lines = RunFolder(tmp_path / "one").read_metrics()
+    assert without_times(tmp_path / "one") == without_times(tmp_path / "two")
+    train = {name for line in lines if line["kind"] == "train" for name in line}
+    assert train >= TIMES | {"loss", "gradient_norm", "gradient_norm_tuned", "gradient_norm_new", "lr_tuned", "lr_new"}
+    assert train >= {"non_finite_steps", "overflow_steps"}
+    held_out = [line for line in lines if line["kind"] == "held_out"]
+    assert {"cosine_mean", "cosine_p05", "centred_cosine"} <= held_out[0].keys()
+    assert {"roi_movement", "roi_step", "roi_size", "roi_size_change", "roi_coverage"} <= held_out[0].keys()
+    assert held_out[0]["roi_coverage"] > 0
+    assert held_out[-1]["roi_movement"] > 0
+
+
+@pytest.mark.slow
+def test_metrics__a_loss_that_is_not_finite_in_one_process_is_skipped_in_all(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 12)
+    arguments = ["bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")]
+    arguments += ["--image-size", str(SIDE), "--batch-size", "4", "--samples", "24", "--holdout", "0.25", "--evaluations", "1"]
+    arguments += ["--precision", "fp32", "--workers", "0", "--log-every", "1", "--trackers", "none", "--out"]
+    group = ranks.start(2, spoiled, (*arguments, str(tmp_path / "run")), 8, 12, output=tmp_path / "one")
+    assert group.join() == [0, 0], group.said(0)
+    lines = [line for line in RunFolder(tmp_path / "run").read_metrics() if line["kind"] == "train"]
+    assert [(line["samples"], line["non_finite_steps"]) for line in lines] == [(4, 0), (8, 0), (20, 2), (24, 2)]
+    group = ranks.start(2, spoiled, (*arguments, str(tmp_path / "stopped")), 8, 12, 16, output=tmp_path / "three")
+    assert 2 in group.join()
+    assert "not a finite number 3 steps in a row" in " ".join(group.said(0).split())
+    assert len((tmp_path / "stopped" / "non_finite_batches.txt").read_text().splitlines()) == 12  # of both processes
+
+
+def spoiled(arguments: tuple[str, ...], *samples: int) -> int:
+    """The command line in a process, the second of which has a loss that is not a number at some places of the run."""
+    import os
+
+    from sparseformers.train.step import TrainingStep
+
+    original, place = TrainingStep._loss, TrainingStep._tokens
+    now: list[int] = []
+
+    def noted(step: TrainingStep, seen: int) -> int | None:
+        now[:] = [seen]
+        return place(step, seen)
+
+    def loss(step: TrainingStep, *given: Any) -> Any:
+        value = original(step, *given)
+        return value * float("nan") if os.environ["RANK"] == "1" and now[0] in samples else value
+
+    TrainingStep._tokens, TrainingStep._loss = noted, loss  # type: ignore[method-assign]
+    return command(arguments)

@@ -2,7 +2,7 @@ from .plan import PlanConfig as PlanConfig
 from .plan import Scale as Scale
 from .plan import TrainingPlan as TrainingPlan
 from .plan import make_plan as make_plan
-from .report import Report as Report
+from .report import ReportFile as ReportFile
 from .report import write_report as write_report
 from .run import bootstrap as bootstrap
 from .run import resume as resume

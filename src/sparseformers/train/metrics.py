@@ -49,7 +49,6 @@ class Meters:
     def __init__(self, device: torch.device, *, every: int = 10) -> None:
         self.device, self.every = device, every
         self.images = self.non_finite = self.overflows = 0
-        self.total_seconds = self.total_waited = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -119,8 +118,6 @@ class Meters:
             "non_finite_steps": self.non_finite,
             "overflow_steps": self.overflows,
         }
-        self.total_seconds += elapsed
-        self.total_waited += self._waited
         self._clear()
         return figures
 
@@ -145,10 +142,6 @@ class Meters:
         self._steps, self._images = int(state["steps"]), int(state["images"])
         self.images = int(state["total_images"])
         self.non_finite, self.overflows = int(state["non_finite"]), int(state["overflows"])
-
-    def data_wait(self) -> float:
-        """Share of the whole training spent waiting for data, in [0, 1]."""
-        return self.total_waited / self.total_seconds if self.total_seconds else 0.0
 
 
 def peak_memory(device: torch.device) -> int:

@@ -78,7 +78,7 @@ def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
 
 
 def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters, *, skipped: int) -> RunSummary:
-    """What came of a training that has just ended.
+    """The summary of a training that has just ended.
 
     Args:
         parts: of the training.
@@ -88,43 +88,44 @@ def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters
         skipped: images that could not be read.
     """
     assert state.alignment is not None  # measured at the end, if not before
-    costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
-    figures = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
-    return RunSummary(
-        path=run.path,
-        alignment=state.alignment,
-        samples=state.samples,
-        seconds=state.seconds,
-        images_per_second=state.samples / state.seconds if state.seconds else 0.0,
-        data_wait=meters.data_wait(),
-        peak_memory_gib=max([peak_memory(parts.device) / 2**30, *(entry["peak_memory_gib"] for entry in figures)]),
-        skipped=skipped,
-        non_finite_steps=meters.non_finite,
-        student_cost=costs.student,
-        teacher_cost=costs.teacher,
-        report=parts.inheritance.report,
-        view_cache=parts.cache_folder,
-    )
+    memory = peak_memory(parts.device) / 2**30
+    return _summary(parts, run, state.alignment, state.samples, state.seconds, skipped, meters.non_finite, memory=memory)
 
 
 def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
     """The summary of a run that is at its end, from its folder."""
-    figures = run.read_figures()
-    entries = [entry for entry in run.read_metrics() if entry["kind"] == "train"]
-    waits = [entry["data_wait"] for entry in entries]
-    seconds = float(figures["seconds"])
+    figures, lines = run.read_figures(), run.read_metrics()
+    alignment = from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'")
+    skipped_steps = max((int(line.get("non_finite_steps", 0)) for line in lines), default=0)
+    return _summary(parts, run, alignment, figures["samples"], figures["seconds"], figures["skipped"], skipped_steps)
+
+
+def _summary(
+    parts: Parts,
+    run: RunFolder,
+    alignment: Alignment,
+    samples: int,
+    seconds: float,
+    skipped: int,
+    non_finite_steps: int,
+    *,
+    memory: float = 0.0,
+) -> RunSummary:
+    """The summary, with what the run's folder tells; ``memory`` is the peak of this process, in GiB."""
+    costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
+    steps = [line for line in run.read_metrics() if line["kind"] == "train"]
     return RunSummary(
         path=run.path,
-        alignment=from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'"),
-        samples=int(figures["samples"]),
+        alignment=alignment,
+        samples=samples,
         seconds=seconds,
-        images_per_second=figures["samples"] / seconds if seconds else 0.0,
-        data_wait=sum(waits) / len(waits) if waits else 0.0,
-        peak_memory_gib=max((entry["peak_memory_gib"] for entry in entries), default=0.0),
-        skipped=int(figures["skipped"]),
-        non_finite_steps=int(figures.get("non_finite_steps", 0)),
-        student_cost=from_dict(Cost, figures["student_cost"], where=f"figures in '{run.config}'"),
-        teacher_cost=from_dict(Cost, figures["teacher_cost"], where=f"figures in '{run.config}'"),
+        images_per_second=samples / seconds if seconds else 0.0,
+        data_wait=sum(line["data_wait"] for line in steps) / len(steps) if steps else 0.0,
+        peak_memory_gib=max([memory, *(line["peak_memory_gib"] for line in steps)]),
+        skipped=skipped,
+        non_finite_steps=non_finite_steps,
+        student_cost=costs.student,
+        teacher_cost=costs.teacher,
         report=parts.inheritance.report,
         view_cache=parts.cache_folder,
     )

@@ -21,7 +21,7 @@ from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import first_views, rois_move
 from sparseformers.train.report.collect import RunContent, collect
 from sparseformers.train.report.figures import Detail
-from sparseformers.train.report.page import Page, draw_curves, page_of
+from sparseformers.train.report.page import PageContent, draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from sparseformers.train.setup import Parts
     from sparseformers.train.summary import RunSummary
-
-__all__ = ["Pictures", "Report", "ReportPage", "write_report"]
 
 LOGGER = logging.getLogger("sparseformers")
 PICTURED_IMAGES = 6
@@ -48,7 +46,7 @@ TOO_LARGE = "There is no room for the pictures in a report of this size."
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportFile:
     """A report that was written."""
 
     path: Path
@@ -57,7 +55,7 @@ class Report:
     """What it could not show, and why: sentences."""
 
 
-def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> Report:
+def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> ReportFile:
     """Puts a run on a page: curves, cost, where RoIs went, its worst images, what was skipped, and its configuration.
 
     Needs the run folder alone. A run that is not at its end, or of an earlier version, gives what there is of it.
@@ -84,7 +82,7 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
             f"The report '{path}' cannot be written ({error.strerror or error}).", "Choose another place with --out."
         ) from error
     # That no image was skipped is nothing that the report lacks.
-    return Report(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
+    return ReportFile(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
 
 
 class ReportPage(Callback):
@@ -120,7 +118,7 @@ class Pictures(Callback):
         save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 
-def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, Page]:
+def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
     """The report as bytes, at most so many of them, with the page that it was made from.
 
     Raises:
@@ -139,7 +137,7 @@ def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, Page]:
     )
 
 
-def render(page: Page) -> bytes:
+def render(page: PageContent) -> bytes:
     """The page as one HTML file in UTF-8 that fetches nothing: figures inside, no script, and a policy that forbids the rest."""
     style = _resource("style.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

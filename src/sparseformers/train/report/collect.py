@@ -13,9 +13,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from sparseformers.errors import ConfigError
-from sparseformers.evaluation import Cost
-from sparseformers.settings import from_dict
 from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.status import RunStatus, read_beat, read_status
@@ -93,26 +90,13 @@ def collect(run: RunFolder) -> RunContent:
         versions=whole.get("versions", {}),
         steps=tuple(entry for entry in entries if entry["kind"] == "train"),
         held_out=tuple(entry for entry in entries if entry["kind"] == "held_out"),
-        costs=_costs(content["resolved"], whole.get("figures")),
+        costs=recorded_costs(content["resolved"]),
         images=tuple(images),
         moments=_comparable(record.moments(), len(images)),
         cosines=tuple(record.cosines()),
         worst_pictures=record.worst(),
         skipped=_skipped(run.skipped),
     )
-
-
-def _costs(resolved: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Costs | None:
-    """The costs as written down when the run began; in earlier versions, at its end."""
-    try:
-        if (costs := recorded_costs(resolved)) is not None:
-            return costs
-        if figures is None:
-            return None
-        student, teacher = (from_dict(Cost, figures[name]) for name in ("student_cost", "teacher_cost"))
-        return Costs(student, teacher, int(figures["patch_tokens"]))
-    except (ConfigError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _comparable(moments: Sequence[Moment], images: int) -> tuple[Moment, ...]:

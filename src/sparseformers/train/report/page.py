@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -25,8 +26,7 @@ STATES = {
 }
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A figure that comes first."""
 
     title: str
@@ -34,8 +34,7 @@ class Tile:
     remark: str
 
 
-@dataclass(frozen=True)
-class WorstView:
+class WorstView(NamedTuple):
     """One of the held-out images whose embeddings are farthest from the teacher's; its picture is a data address."""
 
     name: str
@@ -45,7 +44,7 @@ class WorstView:
 
 
 @dataclass(frozen=True)
-class Page:
+class PageContent:
     """All that the template fills in. A figure or table that is None has its reason in ``missing``, by section."""
 
     title: str
@@ -72,7 +71,7 @@ class Page:
     """Why a section is empty, in a sentence, by its name."""
 
 
-def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
+def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
     """The page.
 
     Args:
@@ -83,7 +82,7 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> Page:
     columns, rois_note = _moments(content)
     worst = worst_of(content.cosines)
     costs, groups = content.costs, content.resolved.get("parameters", {})
-    return Page(
+    return PageContent(
         title=printable(content.path.absolute().name),
         teacher=cut(printable(_teacher(content))),
         state=content.status.state,
@@ -122,7 +121,7 @@ def _missing(content: RunContent) -> dict[str, str]:
     if not content.steps and not measured:
         missing["curves"] = "There are no curves: the run has not written down a figure yet."
     if content.costs is None:
-        missing["cost"] = "The cost is not known: an earlier version made the run, which wrote it down at the end alone."
+        missing["cost"] = "The cost is not known: an earlier version made the run, which did not write it down."
     if content.moves_rois and not content.moments:
         missing["rois"] = f"There are no RoIs: {earlier.format('them')}."
     if not content.cosines:
@@ -196,7 +195,8 @@ def _worst_note(content: RunContent) -> str:
 
 
 def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_picture: bool) -> WorstView:
-    begin = len(common_folder([each.name for each in content.cosines]))
+    same = os.path.commonprefix([each.name for each in content.cosines])  # noqa: RUF071  # whole folders of it are left out
+    begin = same.rfind("/") + 1
     name = cut(printable(view.name[begin:]), 80) + ("" if view.view is None else f", view {view.view}")
     image = content.worst_pictures.get(view.index) if with_picture else None
     return WorstView(
@@ -205,15 +205,6 @@ def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_pict
         cosine=tables.number(view.cosine, 4),
         picture=None if image is None else _address("image/webp", picture_webp(image, detail)),
     )
-
-
-def common_folder(names: Sequence[str]) -> str:
-    """The folders that all names begin with, with the slash at their end."""
-    if not names:
-        return ""
-    first, last = min(names), max(names)
-    same = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    return first[: first.rfind("/", 0, same) + 1]
 
 
 def _address(kind: str, content: bytes) -> str:
