@@ -99,7 +99,7 @@ def test_bootstrap__dry_run_prints_what_plan_prints(
     monkeypatch.setenv("COLUMNS", "200")
     write_images(tmp_path / "photos", 10)
     arguments = ["--teacher", teacher, "--data", str(tmp_path / "photos"), "--samples", "16", *TINY[:-2]]
-    monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
+    monkeypatch.setattr("sparseformers.train.rehearsal.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
     assert main(["bootstrap", *arguments, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     dry = capsys.readouterr().out
     for part in ("inheritance", "new", "tuned", "frozen", "4 of 4 images (16 seen, fp32)", "memory"):

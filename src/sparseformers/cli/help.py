@@ -17,7 +17,7 @@ from sparseformers.settings import Mark, flag
 
 Command = TypeVar("Command")
 EXPERT_HELP = "--help-expert"
-WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 33, 20
+WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 32, 20
 """Characters of a line of names, of an option with its value, and of choices that are written out."""
 SUPPRESSED = typing.get_args(tyro.conf.Suppress[int])[1]
 VALUES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
