@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
+import typing
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import sparseformers
+from tests.tiny import SIDE, write_images, write_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,15 +33,56 @@ def test_the_command_is_installed() -> None:
 
 
 def test_the_core_needs_no_host_library(tmp_path: Path) -> None:
-    # Without what the package's own __init__ imports: that registers the models with timm.
     code = (
-        "import importlib.util, sys, types; package = types.ModuleType('sparseformers');"
-        "package.__path__ = list(importlib.util.find_spec('sparseformers').submodule_search_locations);"
-        "sys.modules['sparseformers'] = package;"
-        "import sparseformers.model, sparseformers.rois, sparseformers.config, sparseformers.settings;"
+        "import sys, sparseformers.model, sparseformers.rois, sparseformers.config, sparseformers.settings;"
         "print(sorted({'timm', 'open_clip', 'transformers', 'onnx'} & sys.modules.keys()))"
     )
     assert run_python(code, folder=tmp_path) == "[]"
+
+
+OF_THE_TERMINAL = {"json", "dry_run", "browser", "set"}
+"""Options that tell the command line how to print, or that a call has another way for."""
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "resume", "evaluate", "embed", "profile", "visualize", "export", "view"])
+def test_public_calls__take_the_words_of_the_commands_options(name: str) -> None:
+    kind = getattr(importlib.import_module(f"sparseformers.cli.{name}"), name.capitalize())
+    parameters = inspect.signature(getattr(sparseformers, name)).parameters
+    hints = typing.get_type_hints(kind, include_extras=True)
+    settings = hints.pop("settings", None)
+    words = {_word(field, hint) for field, hint in hints.items()} - OF_THE_TERMINAL
+    if settings is not None and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        words |= set(settings.__origin__.__dataclass_fields__)
+    assert words <= parameters.keys()
+
+
+def _word(field: str, hint: typing.Any) -> str:
+    """The word that a field of a command has on the command line."""
+    return next((mark.name for mark in getattr(hint, "__metadata__", ()) if getattr(mark, "name", None)), field)
+
+
+def test_bootstrap__words_that_do_not_fit(tmp_path: Path) -> None:
+    for words, problem in (
+        ({"data": "photos", "lr_rate": 1.0, "out": "run"}, r"unknown key 'lr_rate'\. Did you mean 'lr'"),
+        ({"data": "photos"}, "No run folder was given"),
+        ({"out": "run"}, "missing key 'data'"),
+        ({"data": "photos", "out": "run", "recipe": "papper"}, "There is no recipe 'papper'"),
+    ):
+        with pytest.raises(sparseformers.SparseFormersError, match=problem):
+            sparseformers.bootstrap(teacher="bundled", **words)  # type: ignore[arg-type]
+
+
+def test_bootstrap_and_embed_and_export__by_words_alone(tmp_path: Path) -> None:
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    write_images(photos, 8)
+    short = {"image_size": SIDE, "tokens": 4, "batch_size": 4, "samples": 4, "holdout": 0.25, "evaluations": 1, "workers": 0}
+    teacher = sparseformers.load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
+    sparseformers.bootstrap(teacher=teacher, data=photos, out=run, precision="fp32", trackers=["none"], **short)
+    (run / "README.md").unlink()  # without which it is not finished
+    assert sparseformers.resume(run, teacher=teacher, keep=1).samples == 4
+    index = tmp_path / "index.npy"
+    assert sparseformers.embed(model=run, data=photos, out=index, workers=0, precision="fp32").rows == 8
+    assert sparseformers.export(run, tmp_path / "model.safetensors", format="safetensors", images=2).files
 
 
 @pytest.mark.slow

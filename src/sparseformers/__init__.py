@@ -8,7 +8,8 @@ imported when it is first asked for::
     summary = sparseformers.bootstrap(teacher="bundled", data=["photos"], out="runs/first", minutes=60)
     student = sparseformers.load("runs/first")
     output = student(images)  # B x 3 x H x W in [0, 1] -> a SparseFormerOutput
-    summary = sparseformers.embed("runs/first", ["photos"], out="photos.parquet")
+    summary = sparseformers.embed(model="runs/first", data=["photos"], out="photos.parquet")
+    report = sparseformers.evaluate("runs/first", "photos/validation")  # how near it is to its teacher
     page = sparseformers.view("runs/first", ["photos"])  # where it looks, in a page on this machine
     summary = sparseformers.export("runs/first", "first.onnx", format="onnx")
     fast = sparseformers.pack_weights(sparseformers.fold_embedding(student))  # images -> embeddings, sooner on a CPU

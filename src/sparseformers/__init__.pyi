@@ -3,9 +3,12 @@ from .embedding.config import EmbedConfig as EmbedConfig
 from .embedding.run import EmbedSummary as EmbedSummary
 from .embedding.run import embed as embed
 from .errors import SparseFormersError as SparseFormersError
+from .evaluation.profile import profile as profile
+from .evaluation.run import evaluate as evaluate
 from .exporting.config import ExportConfig as ExportConfig
 from .exporting.run import ExportSummary as ExportSummary
 from .exporting.run import export as export
+from .figures.run import visualize as visualize
 from .inference.embedding import FoldedEmbedding as FoldedEmbedding
 from .inference.embedding import fold_embedding as fold_embedding
 from .inference.fold import FoldedSparseFormer as FoldedSparseFormer

@@ -206,6 +206,16 @@ def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration"
         raise _unfit(where, unfit, _names(kind)) from None
 
 
+def with_words(kind: type[Settings], settings: Settings | None, words: Mapping[str, Any], *, where: str) -> Settings:
+    """The dataclass ``kind`` from ``settings``, if there are any, and what is given by name in their place.
+
+    Raises:
+        ConfigError: for unknown names, with the nearest ones, and values of a wrong type or out of range.
+    """
+    values = {} if settings is None else {name: getattr(settings, name) for name in _names(kind)}
+    return from_dict(kind, {**values, **words}, where=where)
+
+
 def _unfit(where: str, unfit: _UnfitError, known: Sequence[str]) -> ConfigError:
     """The error for values that do not fit."""
     problem = f"The {where} does not fit: {unfit}"
@@ -257,6 +267,8 @@ def _coerce(hint: Any, value: Any, *, where: str) -> Any:
             raise TypeError(f"expected a mapping of names to values but got {value!r}")
         return _build(typing.cast(type, hint), value, prefix=f"{where}.")
     if origin is tuple:
+        if arguments[-1] is Ellipsis and isinstance(value, (str, Path)):
+            value = (value,)  # one of many
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"expected a list but got {value!r}")
         items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
@@ -265,6 +277,8 @@ def _coerce(hint: Any, value: Any, *, where: str) -> Any:
         return tuple(_coerce(item, part, where=where) for item, part in zip(items, value, strict=True))
     if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
+    if hint is str and isinstance(value, Path):
+        return str(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

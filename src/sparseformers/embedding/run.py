@@ -18,11 +18,12 @@ from sparseformers.embedding.model import Embedder, load_network
 from sparseformers.embedding.parts import EmbeddedParts, EmbeddingFolder, PartFiles, PartRecord
 from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
 from sparseformers.embedding.writers import output_format
-from sparseformers.errors import DataError, RunError
+from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.progress import ImageProgress
+from sparseformers.settings import with_words
 from sparseformers.teachers import Teacher
 
 
@@ -59,28 +60,38 @@ class _Job:
 
 
 def embed(
-    settings: EmbedConfig,
-    out: str | Path,
+    settings: EmbedConfig | None = None,
+    out: str | Path | None = None,
     *,
+    model: str | Path | SparseFormer | Teacher | None = None,
     overwrite: bool = False,
-    model: SparseFormer | Teacher | None = None,
     console: Console | None = None,
+    **options: Any,
 ) -> EmbedSummary:
-    """Embeds images of folders and tar shards into an index on the disk; goes on with one that was stopped.
+    """Embeds images of folders and tar shards into an index on the disk, as the command ``embed`` does; goes on after a stop.
 
-    Memory does not grow with the number of images. What is under way lies in ``OUT.partial``; the output appears whole.
+    ``embed(model="runs/first", data=["photos"], out="photos.parquet")``, or with a settings object. Memory does not grow with the
+    number of images. What is under way lies in ``OUT.partial``; the output appears whole.
 
     Args:
-        settings: what to embed with what.
+        settings: to begin with; what else is given counts more.
         out: a ``.parquet`` or ``.npy`` file, or a folder of Parquet files (a name without an ending).
+        model: a run folder, a model file, a name, or a student or teacher itself.
         overwrite: whether to replace an output that is there, and what another command has begun of it.
-        model: to use instead of loading ``settings.model``.
         console: for progress; quiet by default.
+        options: settings by the words of the command's options, such as ``data`` and ``tokens``.
 
     Raises:
         SparseFormersError: one of its kinds, with what to do. In particular a :class:`RunError` if the output is there
             already, is in use by another process, or was begun with another model, other images or other settings.
     """
+    if isinstance(model, (str, Path)):
+        options["model"], model = str(model), None
+    elif model is not None and settings is None:
+        options["model"] = f"module:{type(model).__name__}"
+    settings = with_words(EmbedConfig, settings, options, where="call of embed")
+    if out is None:
+        raise ConfigError("No output was given.", 'Name it: out="photos.parquet", for example.')
     output, folder = output_format(Path(out)), EmbeddingFolder.beside(Path(out))
     console = console or Console(quiet=True)
     with folder.held():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -32,7 +33,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS
 from sparseformers.released import create_model
 from sparseformers.saving import SavedModel, digest, load_saved
-from sparseformers.settings import to_dict
+from sparseformers.settings import to_dict, with_words
 
 FORMATS: Mapping[Format, FileFormat] = {
     "onnx": OnnxFile(),
@@ -65,23 +66,26 @@ class ExportSummary:
 def export(
     model: str | Path | SparseFormer,
     out: str | Path,
-    settings: ExportConfig,
+    settings: ExportConfig | None = None,
     *,
     overwrite: bool = False,
     console: Console | None = None,
+    **options: Any,
 ) -> ExportSummary:
     """Writes a student as a file that others run, once it is found to compute what the student computes.
 
     Args:
         model: a run folder, a model file, the name of a released model, or a student.
         out: the file, with the ending of its format.
-        settings: what kind of file.
+        settings: what kind of file, to begin with.
         overwrite: whether to replace files that are there.
         console: for progress; quiet by default.
+        options: settings by the words of the command's options, such as ``format`` and ``precision``.
 
     Raises:
         SparseFormersError: one of its kinds, with what to do; there is no file then, or the old one.
     """
+    settings = with_words(ExportConfig, settings, options, where="call of export")
     kind, out = FORMATS[settings.format], Path(out)
     require_format(kind, settings)
     _require_place(kind, out, settings, overwrite=overwrite)

@@ -98,7 +98,7 @@ def settings_of(
         settings: to begin with, if there are any.
         teacher: the name of a teacher, or a module, which is named by its class.
         recipe: what counts more than those.
-        options: what counts most, by name; ``data`` and ``eval_data`` may be one folder.
+        options: what counts most, by name.
 
     Raises:
         ConfigError: for an unknown name, a missing one, or a value that does not fit.
@@ -110,10 +110,7 @@ def settings_of(
         values["teacher"] = f"module:{type(teacher).__name__}"
     if recipe is not None:
         values |= load_recipe(recipe).settings
-    for name, value in options.items():
-        one_folder = name in ("data", "eval_data") and isinstance(value, (str, Path))
-        values[name] = [value] if one_folder else value
-    return BootstrapConfig.from_flat(values, where="options of bootstrap")
+    return BootstrapConfig.from_flat({**values, **options}, where="call of bootstrap")
 
 
 def recipes_folder() -> Path:
