@@ -264,6 +264,14 @@ class TestUnreachable:
             source([f"{command} "], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=(0,)))
         assert tries.read_text() == "\n" * 2
 
+    def test_one_that_breaks_off_while_it_is_fetched_is_never_read(
+        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
+    ) -> None:
+        (address, _) = written(tmp_path, pictures)
+        with pytest.raises(DataError, match="fetching it ended with code 3"):
+            source([f"pipe:head -c 20000 {address}; exit 3"], files)
+        assert {path.name for path in (tmp_path / "cache").iterdir()} == {"locks"}
+
     def test_a_command_that_is_not_installed(self, files: ShardFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         for address, command in (("s3://bucket/a.tar", "aws"), ("gs://bucket/a.tar", "gsutil"), ("https://host/a.tar", "curl")):

@@ -19,12 +19,12 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 class TestReducedDecoding:
-    @pytest.mark.parametrize("at_least", [1, 30, 50, 51, 99, 100, 101, 199, 200, 201, 1000])
-    def test_sides_never_fall_below(self, tmp_path: Path, at_least: int) -> None:
+    def test_sides_never_fall_below(self, tmp_path: Path) -> None:
         photograph(403, 200).save(tmp_path / "a.jpg")
-        image = read_image(tmp_path / "a.jpg", at_least=at_least)
-        assert min(image.size) >= min(at_least, 200)
-        assert image.size == (403, 200) or at_least <= 100
+        for at_least in (1, 30, 50, 51, 99, 100, 101, 199, 200, 201, 1000):
+            image = read_image(tmp_path / "a.jpg", at_least=at_least)
+            assert min(image.size) >= min(at_least, 200)
+            assert image.size == (403, 200) or at_least <= 100
 
     def test_large_jpegs_are_decoded_smaller(self, tmp_path: Path) -> None:
         photograph(800, 400).save(tmp_path / "a.jpg")
@@ -55,28 +55,25 @@ class TestUnreadable:
         assert caught.value.path == path
         return caught.value
 
-    def test_empty_file(self, tmp_path: Path) -> None:
+    def test_reasons(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path).reason == "is a directory"
+        assert self.read(tmp_path / "a.jpg").reason == "the file is missing"
         (tmp_path / "a.jpg").touch()
         assert self.read(tmp_path / "a.jpg").reason == "the file is empty"
+        postscript = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"  # which Pillow would run
+        for text in ("<html>Not found</html>", postscript):
+            (tmp_path / "a.jpg").write_text(text)
+            assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
 
-    def test_text(self, tmp_path: Path) -> None:
-        (tmp_path / "a.jpg").write_text("<html>Not found</html>")
-        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
-
-    def test_missing_file(self, tmp_path: Path) -> None:
-        assert self.read(tmp_path / "a.jpg").reason == "the file is missing"
-
-    def test_folder(self, tmp_path: Path) -> None:
-        assert self.read(tmp_path).reason == "is a directory"
-
-    @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
-    @pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
-    def test_truncated_file(self, tmp_path: Path, name: str, part: float) -> None:
-        noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / name)
-        data = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(data[: int(len(data) * part)])
-        assert self.read(tmp_path / name).reason
+    def test_truncated_file(self, tmp_path: Path) -> None:
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
+        for suffix in ("jpg", "png", "webp", "bmp", "tif", "gif"):
+            path = tmp_path / f"a.{suffix}"
+            noise.save(path)
+            data = path.read_bytes()
+            for part in (0.05, 0.5, 0.9):
+                path.write_bytes(data[: int(len(data) * part)])
+                assert self.read(path).reason
 
     def test_damaged_png(self, tmp_path: Path) -> None:
         photograph().save(tmp_path / "a.png")
@@ -84,10 +81,6 @@ class TestUnreadable:
         data[45:60] = b"\0" * 15
         (tmp_path / "a.png").write_bytes(data)
         assert self.read(tmp_path / "a.png").reason
-
-    def test_postscript_is_not_run(self, tmp_path: Path) -> None:
-        (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-        assert self.read(tmp_path / "a.jpg").reason == "not an image of a known format"
 
     def test_decompression_bomb(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(huge_png())

@@ -1,4 +1,4 @@
-"""What embeds: a student, a teacher or a released model behind one interface."""
+"""The network that embeds: a student, a teacher or a released model behind one interface."""
 
 from __future__ import annotations
 
@@ -28,15 +28,7 @@ from sparseformers.teachers.registry import KINDS
 
 
 class Embedder:
-    """A network, and which of its outputs are kept.
-
-    Args:
-        network: a student or a teacher.
-        settings: say what to keep, and in which type.
-
-    Raises:
-        ConfigError: if something is asked for that the network does not have.
-    """
+    """A network, and the outputs that are kept of it; raises ConfigError if it does not have them."""
 
     def __init__(self, network: SparseFormer | Teacher, settings: EmbedConfig) -> None:
         if settings.rois and isinstance(network, Teacher):
@@ -46,7 +38,7 @@ class Embedder:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """Of the images that it embeds."""
+        """The preprocessing of the images that it embeds."""
         return self.network.preprocessing if isinstance(self.network, Teacher) else self.network.config.preprocessing
 
     def fingerprint(self) -> str:
@@ -59,7 +51,7 @@ class Embedder:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What an index should tell of the network that made it, as plain JSON values."""
+        """A description of the network for the index, as plain JSON values."""
         return {
             "model": self.settings.model,
             "fingerprint": self.fingerprint(),
@@ -73,7 +65,7 @@ class Embedder:
         The network has to be in evaluation mode as long as that is used.
 
         Args:
-            device: where the network is.
+            device: of the network.
             autocast: precision of the matrix products; None for the network's own.
         """
         if isinstance(self.network, Teacher):
@@ -97,11 +89,11 @@ class Embedder:
 
 
 Outputs = Callable[[Tensor], dict[str, Tensor]]
-"""From images on the device to what is kept of them there."""
+"""From images to the outputs that are kept, all on the device."""
 
 
 def _embedding_of_student(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outputs:
-    """Of a copy that does nothing else, which is faster."""
+    """The embedding by a copy that does nothing else, which is faster."""
     network: nn.Module = fold_embedding(student)
     if in_float32_on_cpu and torch.backends.mkldnn.is_available():
         network = pack_weights(network)

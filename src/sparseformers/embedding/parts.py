@@ -98,7 +98,7 @@ class EmbeddingFolder(WorkFolder):
 
     @classmethod
     def beside(cls, out: Path) -> EmbeddingFolder:
-        """The folder of the output ``out``."""
+        """The folder beside an output."""
         return cls(out.with_name(f"{out.name}.partial"))
 
     @property
@@ -117,17 +117,13 @@ class EmbeddingFolder(WorkFolder):
                 raise OSError(str(error)) from error
 
     def begin(self, content: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
-        """Notes what is embedded how, and what became of open choices."""
+        """Notes the content of the embedding, and the choices that were resolved."""
         for folder in (self.parts, self.records):
             folder.mkdir(exist_ok=True)
         self.write_manifest({"format": FORMAT, "content": dict(content), "resolved": dict(resolved)})
 
     def resolved(self, content: Mapping[str, Any], listing: Listing | None) -> dict[str, Any]:
-        """What became of open choices, if this is the embedding of ``content`` and of the images in ``listing``.
-
-        Raises:
-            RunError: that names what is different.
-        """
+        """The choices that were resolved; raises RunError if the content, or the images in ``listing``, are others."""
         manifest = self.read_manifest()
         changes = differences(manifest["content"] if manifest["format"] == FORMAT else {}, content)
         if (listing is not None) != self.listing.is_file():
@@ -153,12 +149,7 @@ class EmbeddingFolder(WorkFolder):
 
 
 class PartFiles:
-    """The files and records of the parts in a folder.
-
-    Args:
-        folder: of the embedding.
-        output: knows how to write a part.
-    """
+    """The files and records of the parts in a folder."""
 
     def __init__(self, folder: EmbeddingFolder, output: OutputFormat) -> None:
         self.folder = folder

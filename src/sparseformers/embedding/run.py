@@ -1,4 +1,4 @@
-"""One embedding from settings to an index, and going on with one that was stopped."""
+"""One embedding from settings to an index; it goes on with one that was stopped."""
 
 from __future__ import annotations
 

@@ -22,28 +22,17 @@ class InputBatch(NamedTuple):
     """Consecutive images of one source."""
 
     number: int
-    """How many batches come before it in this stream."""
+    """Its place in the stream."""
     images: Tensor
     """b x 3 x H x W in [0, 1]: those that could be read."""
     names: tuple[str, ...]
-    """b file names."""
     skipped: tuple[tuple[str, str], ...]
     """(file name, reason) of those that could not."""
     end: Position
-    """The place in the stream after them."""
     reached: int
     """Bytes of the input up to there, about."""
     stop: tuple[str, str] | None = None
     """(problem, remedy) where the stream cannot go on."""
-
-
-class _Item(NamedTuple):
-    """What becomes of one image."""
-
-    view: LoadedView
-    """Without its place."""
-    name: str
-    """Of the file."""
 
 
 class InputStream(IterableDataset[InputBatch]):
@@ -66,7 +55,6 @@ class InputStream(IterableDataset[InputBatch]):
         self.start = start
 
     def __iter__(self) -> Iterator[InputBatch]:
-        """This worker's batches."""
         info = get_worker_info()
         turn, turns = (0, 1) if info is None else (info.id, info.num_workers)
         number = 0
@@ -92,7 +80,7 @@ class InputStream(IterableDataset[InputBatch]):
         for places in listing.batches(start, self.batch_size):
             if mine(number):
                 images = listing.images(places)
-                items = [_Item(self._file(image.path), image.name) for image in images]
+                items = [(self._file(image.path), image.name) for image in images]
                 yield _batch(number, items, Position(place, places.stop), source.begin + images[-1].bytes_before)
             else:
                 yield None
@@ -102,13 +90,13 @@ class InputStream(IterableDataset[InputBatch]):
         self, source: InputSource, place: int, start: int, mine: Callable[[int], bool], number: int
     ) -> Iterator[InputBatch | None]:
         """The batches of a shard's images; None in the place of another worker's."""
-        items: list[_Item] = []
+        items: list[tuple[LoadedView, str]] = []
         count = end = start
         for item, member in enumerate(shard_members(source.location)):
             if item < start:
                 continue
             if mine(number):
-                items.append(_Item(self._member(member), text_name(f"{source.name}/{member.name}".rstrip("/"))))
+                items.append((self._member(member), text_name(f"{source.name}/{member.name}".rstrip("/"))))
             end = item + 1
             if end - count == self.batch_size:
                 reached = source.begin + min(member.offset, source.size)
@@ -132,13 +120,13 @@ class InputStream(IterableDataset[InputBatch]):
             return LoadedView(None, 0, error.reason)
 
 
-def _batch(number: int, items: Sequence[_Item], end: Position, reached: int) -> InputBatch:
-    batch = collate([LoadedView(item.view.image, place, item.view.problem) for place, item in enumerate(items)])
+def _batch(number: int, items: Sequence[tuple[LoadedView, str]], end: Position, reached: int) -> InputBatch:
+    batch = collate([view._replace(index=place) for place, (view, _) in enumerate(items)])
     return InputBatch(
         number,
         batch.images,
-        tuple(items[place].name for place in batch.indices.tolist()),
-        tuple((items[place].name, reason) for place, reason in batch.unreadable),
+        tuple(items[place][1] for place in batch.indices.tolist()),
+        tuple((items[place][1], reason) for place, reason in batch.unreadable),
         end,
         reached,
     )
