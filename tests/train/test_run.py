@@ -12,7 +12,7 @@ import torch
 
 import sparseformers
 from sparseformers.data import Batch
-from sparseformers.errors import ConfigError, DataError, RunError, WeightsError
+from sparseformers.errors import ConfigError, DataError, RunError, TeacherError, WeightsError
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.optimiser import rate_factor
 from sparseformers.train.step import StepFigures, TrainingStep
@@ -86,6 +86,13 @@ def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others(set
     for name, parameter in start.named_parameters():
         moved = not torch.equal(trained[name], parameter)
         assert moved == parameter.requires_grad, name
+
+
+def test_bootstrap__takes_a_teacher_by_name(settings: BootstrapConfig, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="timm has no model of the name 'vit_nowhere'"):
+        bootstrap(settings, tmp_path / "run", teacher="timm:vit_nowhere")
+    with pytest.raises(TeacherError, match="A teacher is a name or a network"):
+        bootstrap(settings, tmp_path / "run", teacher=3)  # type: ignore[arg-type]
 
 
 def test_bootstrap__model_needs_no_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
