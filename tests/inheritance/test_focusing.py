@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from sparseformers.errors import ConfigError, WeightsError
-from sparseformers.inheritance import default_tokens, inherit, parameter_groups, split_depth
+from sparseformers.inheritance import Shares, default_tokens, inherit, parameter_groups, split_depth
 from sparseformers.teachers import Teacher, load_teacher
 
 bootstrapped = partial(inherit, front="focusing")
@@ -33,46 +33,33 @@ def vit(**options: object) -> Teacher:
     return load_teacher(network)
 
 
-@pytest.mark.parametrize(
-    ("depth", "expected"),
-    [(12, (4, 4, 4)), (24, (8, 8, 8)), (7, (2, 3, 2)), (6, (2, 2, 2)), (5, (2, 2, 1)), (2, (1, 1, 0)), (1, (0, 1, 0))],
-)
-def test_split_depth__thirds_by_default(depth: int, expected: tuple[int, int, int]) -> None:
-    shares = split_depth(depth)
-    assert shares.truncate + shares.tune + shares.freeze == depth
-    assert abs(shares.truncate - expected[0]) + abs(shares.tune - expected[1]) + abs(shares.freeze - expected[2]) == 0
+def test_split_depth__thirds_by_default_or_completes_what_is_given() -> None:
+    thirds = {12: (4, 4, 4), 24: (8, 8, 8), 7: (2, 3, 2), 6: (2, 2, 2), 5: (2, 2, 1), 2: (1, 1, 0), 1: (0, 1, 0)}
+    given: list[tuple[int, dict[str, int], tuple[int, int, int]]] = [
+        *((depth, {}, expected) for depth, expected in thirds.items()),
+        (12, {"tune": 0}, (4, 0, 8)),
+        (12, {"tune": 8}, (4, 8, 0)),
+        (12, {"truncate": 0, "tune": 4}, (0, 4, 8)),
+        (12, {"truncate": 0, "tune": 8}, (0, 8, 4)),
+        (12, {"freeze": 6}, (4, 2, 6)),
+        (12, {"tune": 5, "freeze": 5}, (2, 5, 5)),
+        (12, {"truncate": 11}, (11, 1, 0)),
+    ]
+    for depth, asked, expected in given:
+        shares = split_depth(depth, **asked)
+        assert (shares.truncate, shares.tune, shares.freeze) == expected, (depth, asked)
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"tune": 0}, (4, 0, 8)),
-        ({"tune": 8}, (4, 8, 0)),
-        ({"truncate": 0, "tune": 4}, (0, 4, 8)),
-        ({"truncate": 0, "tune": 8}, (0, 8, 4)),
-        ({"freeze": 6}, (4, 2, 6)),
-        ({"tune": 5, "freeze": 5}, (2, 5, 5)),
-        ({"truncate": 11}, (11, 1, 0)),
-    ],
-)
-def test_split_depth__completes_what_is_given(given: dict[str, int], expected: tuple[int, int, int]) -> None:
-    shares = split_depth(12, **given)
-    assert (shares.truncate, shares.tune, shares.freeze) == expected
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
+def test_split_depth__refuses() -> None:
+    for given, message in (
         ({"truncate": 4, "tune": 4, "freeze": 5}, "do not add up to the teacher's 12 blocks"),
         ({"tune": 9, "freeze": 9}, "do not add up to the teacher's 12 blocks"),
         ({"truncate": 13}, "the teacher has 12 blocks"),
         ({"truncate": -1}, "--truncate -1 is impossible"),
         ({"truncate": 12}, "leaves none of the teacher's 12 blocks"),
-    ],
-)
-def test_split_depth__refuses(given: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        split_depth(12, **given)
+    ):
+        with pytest.raises(ConfigError, match=message):
+            split_depth(12, **given)
 
 
 def test_default_tokens__are_a_quarter_with_the_class_token() -> None:
@@ -95,8 +82,8 @@ def test_inherit__takes_the_later_blocks_and_the_head_of_the_teacher() -> None:
             torch.testing.assert_close(ours[f"blocks.{block}.{name}"], theirs[f"blocks.{block + 2}.{name}"], rtol=0, atol=0)
     torch.testing.assert_close(ours["norm.weight"], theirs["norm.weight"], rtol=0, atol=0)
     torch.testing.assert_close(ours["classifier.weight"], theirs["head.weight"], rtol=0, atol=0)
-    assert [fate.fate for fate in report.blocks] == ["truncated"] * 2 + ["tuned"] * 2 + ["frozen"] * 2
-    assert [fate.student_block for fate in report.blocks] == [None, None, 0, 1, 2, 3]
+    assert report.shares == provenance.shares == Shares(truncate=2, tune=2, freeze=2)
+    assert report.lines()[0] == "Teacher's blocks truncated: 0 to 1; tuned: 2 to 3; frozen: 4 to 5."
     assert provenance.teacher_fingerprint == teacher.fingerprint()
 
 

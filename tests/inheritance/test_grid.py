@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers.errors import ConfigError
-from sparseformers.inheritance import count_parameters, default_tokens, inherit, parameter_groups
+from sparseformers.inheritance import Shares, count_parameters, default_tokens, inherit, parameter_groups
 from sparseformers.model.grid import GridFront
 from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
@@ -37,8 +37,8 @@ def test_the_untrained_student_is_the_low_resolution_teacher(options: dict[str, 
 def test_shares__nothing_is_truncated_and_two_thirds_are_tuned() -> None:
     teacher = vit()
     inheritance = inherit(teacher, front="grid")
-    assert [fate.fate for fate in inheritance.report.blocks] == ["tuned"] * 4 + ["frozen"] * 2
-    assert [fate.student_block for fate in inheritance.report.blocks] == list(range(6))
+    assert inheritance.report.shares == Shares(truncate=0, tune=4, freeze=2)
+    assert "Teacher's blocks truncated: none; tuned: 0 to 3; frozen: 4 to 5." in inheritance.report.lines()
     assert inheritance.report.left_behind == ()
     assert "Left behind: nothing." in inheritance.report.lines()
     learning = {name for name, parameter in inheritance.student.named_parameters() if parameter.requires_grad}
@@ -71,7 +71,7 @@ def test_default_tokens__are_a_quarter_of_the_patches() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"truncate": 2}, "--truncate 2 is impossible with an inherited front"),
+        ({"truncate": 2}, "--truncate 2 is impossible with a grid front"),
         ({"tune": 5, "freeze": 5}, "do not add up"),
     ],
 )

@@ -29,7 +29,7 @@ from sparseformers.model.sampling import RoIPosition
 from sparseformers.teachers import Teacher
 
 AT_ONCE = 64
-"""Images at a time."""
+"""Images."""
 RIDGE = 1e-2
 """Of the regressions, as a share of the mean variance of their inputs."""
 PLACES = 256
@@ -37,9 +37,7 @@ PLACES = 256
 
 
 class CoarseTokens(nn.Module):
-    """The leading blocks of a teacher on images so small that they have N patches, one for each cell of a grid.
-
-    Its weights are copies, and frozen.
+    """The leading blocks of a teacher, copied and frozen, on images so small that they have N patches: the cells of a grid.
 
     Args:
         teacher: to ask.
@@ -50,8 +48,7 @@ class CoarseTokens(nn.Module):
     def __init__(self, teacher: Teacher, *, tokens: int, depth: int) -> None:
         super().__init__()
         student = inherit(teacher, front="grid", tokens=tokens).student
-        self.prefix_tokens = student.config.cortex.prefix_tokens
-        """R."""
+        self.prefix_tokens = student.config.cortex.prefix_tokens  # R
         self.normalise, self.front, self.blocks = student.normalise, student.focusing, student.cortex.blocks[:depth]
         self.requires_grad_(False).eval()
 
@@ -97,9 +94,11 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
     front = student.focusing
     if not isinstance(front, FocusingTransformer):
         raise TypeError(f"a fitted start is for the papers' front, not for a {type(front).__name__}")
+    # What the teacher's tokens are at that depth for each cell of a grid.
     tokens = len(front.initial_rois)
     theirs = coarse_tokens(teacher, images, tokens=tokens, depth=truncated)
     prefix, wanted = theirs.split([theirs.shape[1] - tokens, tokens], dim=1)
+    # Prefix tokens, RoIs and positions are fitted to the mean over images, what was sampled to the rest.
     if isinstance(student.cortex.prefix, PrefixTokens):
         student.cortex.prefix.tokens.copy_(prefix.mean(dim=0))
     front.initial_rois.copy_(roi_arithmetic.cells(tokens))
@@ -110,25 +109,13 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
 
 @torch.no_grad()
 def coarse_tokens(teacher: Teacher, images: Tensor, *, tokens: int, depth: int) -> Tensor:
-    """The teacher's tokens after ``depth`` blocks, M x (R+N) x D float32, on images so small that they have N patches.
-
-    Args:
-        teacher: to ask.
-        images: M x 3 x H x W in [0, 1], of any size.
-        tokens: N.
-        depth: blocks to go through, from 0.
-    """
+    """What :class:`CoarseTokens` gives for images M x 3 x H x W in [0, 1]: M x (R+N) x D float32."""
     coarse = CoarseTokens(teacher, tokens=tokens, depth=depth).to(images.device)
     return torch.cat([coarse(part).float() for part in images.split(AT_ONCE)])
 
 
 def ridge_regression(inputs: Tensor, targets: Tensor) -> LinearMap:
-    """The linear map with the least squares and a little ridge; inputs are standardised for it.
-
-    Args:
-        inputs: rows x D_in.
-        targets: rows x D_out.
-    """
+    """The linear map from inputs, rows x D_in, to targets, rows x D_out; inputs are standardised for its little ridge."""
     scale = inputs.std(dim=0) + 1e-4 * inputs.std() + torch.finfo(inputs.dtype).tiny
     centre_in, centre_out = inputs.mean(dim=0), targets.mean(dim=0)
     x, y = ((inputs - centre_in) / scale).double(), (targets - centre_out).double()

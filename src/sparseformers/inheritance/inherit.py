@@ -1,7 +1,7 @@
 """Inheritance: what a student takes over from its teacher.
 
 With the papers' front (Gao et al., CVPR 2024, section 3 and appendix A.1) the teacher's leading blocks are truncated, the
-middle ones tuned, the ending ones and the head frozen. With an inherited front nothing is truncated: the student starts as
+middle ones tuned, the ending ones and the head frozen. With a grid front nothing is truncated: the student starts as
 its teacher at a lower resolution. Either way what it gives lies in the teacher's embedding space from the first step on.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sparseformers.config import FocusingConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.inheritance.report import InheritReport, Provenance, report_on
-from sparseformers.inheritance.shares import Shares, freeze_inherited, split_depth
+from sparseformers.inheritance.report import InheritReport, Provenance
+from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
 
@@ -56,7 +56,7 @@ def inherit(
         front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer.
         tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
             rounded to a full grid (for the paper's front the class token counts).
-        truncate: leading blocks to leave behind; by default a third for the paper's front, none for an inherited one.
+        truncate: leading blocks to leave behind; by default a third for the paper's front, none for a grid one.
         tune: blocks after them to go on learning.
         freeze: ending blocks to keep as they are, a third by default; what is not given follows from the teacher's depth.
         focusing_width: the paper's front: F, by default half the teacher's width, rounded up to a multiple of 64.
@@ -73,24 +73,22 @@ def inherit(
     teacher = load_teacher(teacher)
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
+    # The network: a front before as many of the teacher's blocks as are kept.
     if front == "grid":
-        config = _inherited_config(teacher, tokens=tokens)
+        focusing: GridConfig | FocusingConfig = _grid_config(teacher, tokens)
     else:
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
-        config = SparseFormerConfig(
-            focusing=focusing,
-            cortex=dataclasses.replace(teacher.anatomy, depth=teacher.depth - shares.truncate),
-            preprocessing=teacher.preprocessing,
-        )
+    depth, on_grid = teacher.depth - shares.truncate, isinstance(focusing, GridConfig)
+    cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=on_grid)
+    # Starting values of the new parts are a function of the seed alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = SparseFormer(config)
-    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=front == "focusing")
-    left_behind = ["the patch embedding", "the position embeddings"]
-    if isinstance(config.focusing, GridConfig):
-        inherited |= _front_state(teacher, config.focusing)
-        left_behind = []
+        student = SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing))
+    # The teacher's weights come over them.
+    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=not on_grid)
+    if isinstance(focusing, GridConfig):
+        inherited |= _front_state(teacher, focusing)
     student.load_state_dict(student.state_dict() | inherited)
     freeze_inherited(student, shares)
     provenance = Provenance(
@@ -100,7 +98,9 @@ def inherit(
         image_size=teacher.preprocessing.size,
         crop=teacher.preprocessing.crop,
     )
-    return Inheritance(student, report_on(teacher, student, shares, left_behind), provenance)
+    size = sum(parameter.numel() for parameter in teacher.parameters())
+    left_behind = () if on_grid else ("the patch embedding", "the position embeddings")
+    return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind), provenance)
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
@@ -114,25 +114,20 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
         return split_depth(depth, truncate=truncate, tune=tune, freeze=freeze)
     if truncate:
         raise ConfigError(
-            f"--truncate {truncate} is impossible with an inherited front: it keeps all of the teacher's blocks.",
+            f"--truncate {truncate} is impossible with a grid front: it keeps all of the teacher's blocks.",
             "Leave it out, or use --front focusing.",
         )
     third = split_depth(depth).freeze
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
 
-def _inherited_config(teacher: Teacher, *, tokens: int) -> SparseFormerConfig:
+def _grid_config(teacher: Teacher, tokens: int) -> GridConfig:
     embedding = teacher.patch_embedding()
-    focusing = GridConfig(
+    return GridConfig(
         tokens=tokens,
         patch_size=teacher.patch_size,
         patch_bias=embedding.bias is not None,
         pre_norm=embedding.pre_norm is not None,
-    )
-    return SparseFormerConfig(
-        focusing=focusing,
-        cortex=dataclasses.replace(teacher.anatomy, prefix_from_front=True),
-        preprocessing=teacher.preprocessing,
     )
 
 
@@ -151,7 +146,7 @@ def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, 
 
 
 def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
-    """What an inherited front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens."""
+    """What a grid front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens."""
     embedding = teacher.patch_embedding()
     state = {"embedding.weight": embedding.weight, "embedding.positions": teacher.positions_on(*config.grid)}
     if embedding.bias is not None:

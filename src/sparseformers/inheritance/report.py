@@ -2,74 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sparseformers.errors import WeightsError
-from sparseformers.inheritance.shares import Shares, count_parameters
-from sparseformers.model import SparseFormer
-from sparseformers.teachers import Teacher
-
-
-class BlockFate(NamedTuple):
-    """Where one of the teacher's blocks went."""
-
-    teacher_block: int
-    """Index in the teacher, from 0."""
-    student_block: int | None
-    """Index in the student, in its cortex; None for one that was left behind."""
-    fate: str
-    """``truncated``, ``tuned`` or ``frozen``."""
+from sparseformers.inheritance.shares import Shares
 
 
 @dataclass(frozen=True)
 class InheritReport:
-    """What inheritance did, for people and for tests."""
+    """What inheritance did."""
 
+    shares: Shares
+    """What became of the teacher's blocks, from the first to the last."""
     parameters: dict[str, int]
     """Parameters of the student by group: ``new``, ``tuned`` and ``frozen``."""
     teacher_parameters: int
-    """Parameters of the teacher."""
-    blocks: tuple[BlockFate, ...]
-    """The fate of every block of the teacher, in order."""
     left_behind: tuple[str, ...]
     """Parts of the teacher that the student does not have."""
 
     def lines(self) -> list[str]:
         """The report as sentences."""
-        fates = {
-            fate: [str(block.teacher_block) for block in self.blocks if block.fate == fate]
-            for fate in ("truncated", "tuned", "frozen")
-        }
-        where = [f"{fate}: {span(numbers)}" for fate, numbers in fates.items()]
+        begin, fates = 0, []
+        for fate, count in (("truncated", self.shares.truncate), ("tuned", self.shares.tune), ("frozen", self.shares.freeze)):
+            fates.append(f"{fate}: {_span(begin, count)}")
+            begin += count
+        truncated = [f"blocks {_span(0, self.shares.truncate)}"] if self.shares.truncate else []
         counts = [f"{group} {count / 1e6:.1f}M" for group, count in self.parameters.items()]
         total = sum(self.parameters.values())
         return [
-            f"Teacher's blocks {'; '.join(where)}.",
+            f"Teacher's blocks {'; '.join(fates)}.",
             f"Parameters: {', '.join(counts)}; {total / 1e6:.1f}M in all (the teacher has {self.teacher_parameters / 1e6:.1f}M).",
-            f"Left behind: {', '.join(self.left_behind) or 'nothing'}.",
+            f"Left behind: {', '.join([*self.left_behind, *truncated]) or 'nothing'}.",
         ]
 
 
-def span(numbers: Sequence[str]) -> str:
+def _span(first: int, count: int) -> str:
     """Numbers in a row as words: none, the one, or from first to last."""
-    return "none" if not numbers else numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def report_on(teacher: Teacher, student: SparseFormer, shares: Shares, left_behind: Sequence[str]) -> InheritReport:
-    """The report on a student with ``requires_grad`` set."""
-    fates = ["truncated"] * shares.truncate + ["tuned"] * shares.tune + ["frozen"] * shares.freeze
-    blocks = tuple(
-        BlockFate(index, None if fate == "truncated" else index - shares.truncate, fate) for index, fate in enumerate(fates)
-    )
-    truncated = [f"blocks {span([str(index) for index in range(shares.truncate)])}"] if shares.truncate else []
-    return InheritReport(
-        parameters=count_parameters(student),
-        teacher_parameters=sum(parameter.numel() for parameter in teacher.parameters()),
-        blocks=blocks,
-        left_behind=(*left_behind, *truncated),
-    )
+    return "none" if not count else str(first) if count == 1 else f"{first} to {first + count - 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
