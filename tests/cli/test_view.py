@@ -88,12 +88,12 @@ def test_no_browser(small: Small, opened: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "There is no run folder or model file 'nothing'"),
+        (["nothing"], "There is no run folder, model file or released model 'nothing'"),
         (["timm:vit_base_patch16_224"], "is a teacher, and has no regions of interest"),
         (["{model}", "{empty}"], "holds no images"),
         (["{model}", "{bad}"], "None of the 1 images can be read. 'bad.jpg' cannot be read: not an image of a known format."),
         (["{model}", "--neighbours", "{empty}"], "holds no images"),
-        (["{model}", "--beside", "nothing"], "There is no run folder or model file 'nothing'"),
+        (["{model}", "--beside", "nothing"], "There is no run folder, model file or released model 'nothing'"),
         (["{model}", "--teacher", "timm:test_vit@nothing.safetensors"], "nothing.safetensors"),
         (["{model}", "--port", "70000"], "--port must be from 0 to 65535, not 70000"),
         (["{model}", "--upload-megabytes", "0"], "--upload-megabytes must be above 0"),

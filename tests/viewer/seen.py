@@ -28,11 +28,11 @@ def boxes(browser: Browser, panel: int = 0) -> list[list[float]]:
     return drawn
 
 
-def expected_boxes(look: dict[str, Any], stage: int) -> list[list[float]]:
-    x1, y1, x2, y2 = look["seen"]
+def expected_boxes(traced: dict[str, Any], stage: int) -> list[list[float]]:
+    x1, y1, x2, y2 = traced["seen"]
     return [
         [x1 + roi[0] * (x2 - x1), y1 + roi[1] * (y2 - y1), x1 + roi[2] * (x2 - x1), y1 + roi[3] * (y2 - y1)]
-        for roi in look["rois"][stage]
+        for roi in traced["rois"][stage]
     ]
 
 
@@ -43,7 +43,7 @@ def near(ours: list[list[float]], theirs: list[list[float]]) -> bool:
 
 def until_stage(browser: Browser, session: Session, key: str, stage: int, *, model: int = 0) -> None:
     """Waits until the regions have glided to a stage of an image."""
-    expected = expected_boxes(session.look(key, str(model)), stage)
+    expected = expected_boxes(session.trace(key, str(model)), stage)
     browser.until(lambda: near(boxes(browser, model), expected), f"regions of model {model} at stage {stage}")
 
 

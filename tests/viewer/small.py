@@ -12,7 +12,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.saving import save
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import ViewConfig
-from sparseformers.viewer.models import Model, Networks, load_networks
+from sparseformers.viewer.networks import Networks, ShownModel, load_networks
 from tests.tiny import SIDE, write_images, write_teacher
 
 TOKENS = 6
@@ -57,7 +57,7 @@ def make_small(folder: Path) -> Small:
 
 def networks_of(student: SparseFormer, name: str = "student") -> Networks:
     """A student that was never saved, without a teacher."""
-    return Networks((Model(name, student.eval(), None),), None, "Without the teacher: there is none.", torch.device("cpu"))
+    return Networks((ShownModel(name, student.eval()),), None, "Without the teacher: there is none.", torch.device("cpu"))
 
 
 def config_of(small: Small, **options: object) -> ViewConfig:

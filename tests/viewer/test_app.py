@@ -42,9 +42,9 @@ class TestAnswers:
         student = load(small.model)
         view = evaluation_view(student.config.preprocessing)(Image.open(small.photos / "photograph_000.jpg"))
         (picture,) = trace_rois(student, view[None], ["a"])
-        look = client.get("/api/images/g1/look/0").json()
-        torch.testing.assert_close(torch.tensor(look["rois"]), picture.rois, atol=1e-5, rtol=0)
-        torch.testing.assert_close(torch.tensor(look["points"]), torch.stack(picture.points), atol=1e-5, rtol=0)
+        traced = client.get("/api/images/g1/trace/0").json()
+        torch.testing.assert_close(torch.tensor(traced["rois"]), picture.rois, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(traced["points"]), torch.stack(picture.points), atol=1e-5, rtol=0)
 
     def test_images_are_listed_and_shown(self, small: Small, client: TestClient) -> None:
         listed = client.get("/api/images", params={"start": 1}).json()
@@ -69,8 +69,8 @@ class TestAnswers:
         [
             ("/api/images/g0", 422),
             ("/api/images/g0/thumbnail.jpg", 422),
-            ("/api/images/g99/look/0", 404),
-            ("/api/images/g1/look/7", 404),
+            ("/api/images/g99/trace/0", 404),
+            ("/api/images/g1/trace/7", 404),
             ("/api/images/g1/nearest/1", 404),
             ("/api/images?start=x", 404),
             ("/api/nothing", 404),
@@ -92,7 +92,7 @@ class TestUpload:
         response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "my%20cat%3Cb%3E.jpg"})
         image = response.json()
         assert (image["name"], image["width"], image["height"]) == ("my cat<b>.jpg", 96, 72)
-        ours, theirs = (client.get(f"/api/images/{key}/look/0").json() for key in (image["key"], "g1"))
+        ours, theirs = (client.get(f"/api/images/{key}/trace/0").json() for key in (image["key"], "g1"))
         assert ours == theirs
 
     def test_nothing_is_written(self, small: Small, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

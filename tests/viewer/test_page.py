@@ -25,10 +25,10 @@ def test_an_image_is_chosen(page: Page, browser: Browser, tmp_path: Path) -> Non
     browser.wait(f"document.querySelector('.picture img').alt.startsWith('{path.name}') && {SHOWN}")
     key = shown_key(browser)
     assert key.startswith("u")
-    look = page.session.look(key, "0")
+    traced = page.session.trace(key, "0")
     until_stage(browser, page.session, key, 3)  # the last stage is shown first
     assert len(boxes(browser)) == TOKENS
-    assert f"{TOKENS} tokens · cosine with the teacher {look['cosine']:.3f}" in browser.text(".facts")
+    assert f"{TOKENS} tokens · cosine with the teacher {traced['cosine']:.3f}" in browser.text(".facts")
     assert browser.run("return document.querySelector('#gallery button').title") == path.name
 
 
@@ -55,7 +55,7 @@ def test_the_slider_moves_the_regions(page: Page, browser: Browser) -> None:
 
 def test_the_regions_glide(page: Page, browser: Browser) -> None:
     """Between two stages they are seen in between."""
-    start, end = (expected_boxes(page.session.look("g0", "0"), stage) for stage in (0, 3))
+    start, end = (expected_boxes(page.session.trace("g0", "0"), stage) for stage in (0, 3))
     token = max(range(TOKENS), key=lambda token: abs(end[token][0] - start[token][0]))
     script = """
         const done = arguments[arguments.length - 1];
@@ -92,20 +92,20 @@ def test_playing_goes_through_all_stages(page: Page, browser: Browser) -> None:
 
 
 def test_hovering_brings_out_a_token(page: Page, browser: Browser) -> None:
-    look = page.session.look("g0", "0")
+    traced = page.session.trace("g0", "0")
     until_stage(browser, page.session, "g0", 3)
     picture = browser.find(".picture")
-    roi = expected_boxes(look, 3)[2]
+    roi = expected_boxes(traced, 3)[2]
     browser.hover(picture, (roi[0] + roi[2]) / 2, (roi[1] + roi[3]) / 2)
     token = int(browser.wait("document.querySelector('.token.chosen')?.dataset.token"))
     # The pointer is in the middle of token 2; another region may lie over it, but it is around the pointer, too.
-    chosen = expected_boxes(look, 3)[token]
+    chosen = expected_boxes(traced, 3)[token]
     assert chosen[0] <= (roi[0] + roi[2]) / 2 <= chosen[2]
     assert chosen[1] <= (roi[1] + roi[3]) / 2 <= chosen[3]
-    assert browser.run("return document.querySelectorAll('.front .point').length") == len(look["points"][3][token]) == 4
+    assert browser.run("return document.querySelectorAll('.front .point').length") == len(traced["points"][3][token]) == 4
     card = browser.text("#token")
     assert f"Token {token + 1} of" in card
-    assert f"{100 * look['influence'][token]:.1f} %, rank " in card
+    assert f"{100 * traced['influence'][token]:.1f} %, rank " in card
     assert "4 at this stage" in card
     assert painted(browser, "#token canvas.content") == 1
     pressed = browser.run("return document.querySelector('.bars [aria-pressed=\"true\"]').dataset.token")
@@ -132,7 +132,7 @@ def test_a_click_keeps_a_token_and_escape_lets_it_go(page: Page, browser: Browse
 def test_the_keyboard_reaches_every_token(page: Page, browser: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    influence = page.session.look("g0", "0")["influence"]
+    influence = page.session.trace("g0", "0")["influence"]
     order = sorted(range(TOKENS), key=lambda token: -influence[token])
     browser.wait("document.activeElement === document.body")
     for _ in range(30):

@@ -58,8 +58,10 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, browser: Browser, tmp_
     assert browser.text("#message p").startswith("'huge.jpg' has 32.1 MB, and at most 32 MB are taken.")
     assert browser.run("return document.querySelector('#busy').hidden")
     browser.run("return fetch('/api/state'), fetch('/'), fetch('/page/page.js'), fetch('/page/style.css'), null")
-    browser.run("return fetch('/page/bars.js'), fetch('/page/heat.js'), null")  # so that there is something in the log
-    browser.until(lambda: browser.run("return performance.getEntriesByName(location.origin + '/page/heat.js').length"), "answers")
+    browser.run("return fetch('/page/tokens.js'), fetch('/page/drawing.js'), null")  # so that there is something in the log
+    browser.until(
+        lambda: browser.run("return performance.getEntriesByName(location.origin + '/page/drawing.js').length"), "answers"
+    )
 
 
 def test_folders_with_an_unreadable_image_and_no_teacher(small: Small, browser: Browser) -> None:

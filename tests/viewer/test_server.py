@@ -13,7 +13,7 @@ pytest.importorskip("uvicorn")
 
 import sparseformers
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.viewer import Page, Session, ViewConfig
+from sparseformers.viewer import Page, Session, ViewConfig, view
 from sparseformers.viewer.server import free_port
 from tests.viewer.small import Small, config_of
 
@@ -76,7 +76,7 @@ class TestView:
 
     def test_its_settings_are_those_of_the_command(self) -> None:
         defaults = ViewConfig(run="a")
-        named = sparseformers.viewer.__kwdefaults__
+        named = view.__kwdefaults__
         for name in ("upload_megabytes", "megapixels", "uploads_kept"):
             assert named[name] == getattr(defaults, name)
 

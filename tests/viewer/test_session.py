@@ -20,8 +20,8 @@ from sparseformers.figures import trace_rois
 from sparseformers.saving import load
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import Session
-from sparseformers.viewer.library import GoneError, UnreadableError
-from sparseformers.viewer.models import load_networks
+from sparseformers.viewer.images import GoneError, UnreadableError
+from sparseformers.viewer.networks import load_networks
 from tests.evaluation.students import original
 from tests.model.small import small_model
 from tests.tiny import SIDE, write_images, write_teacher
@@ -50,21 +50,21 @@ def nearest(session: Session, key: str, by: str) -> dict[str, Any]:
     raise AssertionError("the folder is not embedded")
 
 
-class TestLook:
+class TestTrace:
     def test_is_what_trace_rois_says(self, small: Small, session: Session) -> None:
         student = load(small.model)
         path = sorted(small.photos.glob("photograph_*.jpg"))[0]
         images = view_of(path, student.config.preprocessing)
         (picture,) = trace_rois(student, images, ["a"])
-        look = session.look("g1", "0")  # g0 is the file that is no image
+        traced = session.trace("g1", "0")  # g0 is the file that is no image
         assert session.describe("g1")["name"] == path.name
-        torch.testing.assert_close(torch.tensor(look["rois"]), picture.rois, atol=1e-5, rtol=0)
-        assert len(look["points"]) == len(picture.points) == len(picture.rois)
-        for said, points in zip(look["points"], picture.points, strict=True):
+        torch.testing.assert_close(torch.tensor(traced["rois"]), picture.rois, atol=1e-5, rtol=0)
+        assert len(traced["points"]) == len(picture.points) == len(picture.rois)
+        for said, points in zip(traced["points"], picture.points, strict=True):
             torch.testing.assert_close(torch.tensor(said), points, atol=1e-5, rtol=0)
-        torch.testing.assert_close(torch.tensor(look["influence"]), token_influence(student, images)[0], atol=1e-5, rtol=0)
-        assert sum(look["influence"]) == pytest.approx(1, abs=1e-3)
-        assert look["rois"][0] != look["rois"][-1]
+        torch.testing.assert_close(torch.tensor(traced["influence"]), token_influence(student, images)[0], atol=1e-5, rtol=0)
+        assert sum(traced["influence"]) == pytest.approx(1, abs=1e-3)
+        assert traced["rois"][0] != traced["rois"][-1]
 
     def test_cosine_is_that_of_the_two_embeddings(self, small: Small, session: Session) -> None:
         student, teacher = load(small.model), session.networks.teacher
@@ -73,43 +73,43 @@ class TestLook:
         images = view_of(path, student.config.preprocessing)
         with torch.no_grad():
             expected = F.cosine_similarity(student(images).embedding, teacher(images).embedding)
-        assert session.look("g3", "0")["cosine"] == pytest.approx(expected.item(), abs=1e-4)
+        assert session.trace("g3", "0")["cosine"] == pytest.approx(expected.item(), abs=1e-4)
 
     def test_two_models_look_at_the_same_image(self, small: Small) -> None:
         session = Session(config_of(small, beside=str(small.other)))
-        first, second = (session.look("g1", by) for by in ("0", "1"))
+        first, second = (session.trace("g1", by) for by in ("0", "1"))
         assert [len(first["rois"]), len(first["rois"][0])] == [4, TOKENS]
         assert [len(second["rois"]), len(second["rois"][0])] == [1, 4]
         assert [len(model["colours"]) for model in session.state()["models"]] == [TOKENS, 4]
 
     def test_answers_are_the_same_from_many_threads(self, small: Small) -> None:
         session = Session(config_of(small), small.networks)
-        looks: list[dict[str, Any]] = []
-        threads = [threading.Thread(target=lambda: looks.append(session.look("g1", "0"))) for _ in range(6)]
+        traces: list[dict[str, Any]] = []
+        threads = [threading.Thread(target=lambda: traces.append(session.trace("g1", "0"))) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(looks) == 6
-        assert all(look == looks[0] for look in looks)
+        assert len(traces) == 6
+        assert all(traced == traces[0] for traced in traces)
 
     def test_the_first_papers_network_reads_nothing_at_its_start(self, small: Small) -> None:
         assert small.networks.teacher is not None
         session = Session(config_of(small), networks_of(original(small.networks.teacher)))
-        look = session.look("g1", "0")
-        assert len(look["rois"]) == len(look["points"]) == 4  # the start, two iterations, and the layer of the cortex
-        assert [points is None for points in look["points"]] == [True, False, False, False]
-        assert look["cosine"] is None
+        traced = session.trace("g1", "0")
+        assert len(traced["rois"]) == len(traced["points"]) == 4  # the start, two iterations, and the layer of the cortex
+        assert [points is None for points in traced["points"]] == [True, False, False, False]
+        assert traced["cosine"] is None
 
     def test_where_no_influence_can_be_read_the_look_says_why(self, small: Small) -> None:
-        look = Session(config_of(small), networks_of(small_model(depth=0))).look("g1", "0")
-        assert look["influence"] is None
-        assert look["influence_problem"] == "The student's cortex has no blocks, so there is no attention to read."
+        traced = Session(config_of(small), networks_of(small_model(depth=0))).trace("g1", "0")
+        assert traced["influence"] is None
+        assert traced["influence_problem"] == "The student's cortex has no blocks, so there is no attention to read."
 
     @pytest.mark.parametrize("model", ["1", "2", "-1", "teacher", "0/../0"])
     def test_a_model_that_there_is_not(self, session: Session, model: str) -> None:
         with pytest.raises(GoneError):
-            session.look("g1", model)
+            session.trace("g1", model)
 
 
 class TestAttention:
@@ -121,13 +121,13 @@ class TestAttention:
         said = session.attention("g1")
         torch.testing.assert_close(torch.tensor(said["last"]), maps.last[0], atol=1e-6, rtol=0)
         torch.testing.assert_close(torch.tensor(said["rollout"]), maps.rollout[0], atol=1e-6, rtol=0)
-        assert said["seen"] == session.look("g1", "0")["seen"]
+        assert said["seen"] == session.trace("g1", "0")["seen"]
 
     def test_without_the_teacher_the_page_says_why(self, small: Small) -> None:
         session = Session(config_of(small, run=str(small.orphan)))
         assert session.state()["teacher"] is None
         assert "does not say which teacher it was made from" in session.state()["teacher_problem"]
-        assert session.look("g1", "0")["cosine"] is None
+        assert session.trace("g1", "0")["cosine"] is None
         with pytest.raises(GoneError, match="does not say which teacher"):
             session.attention("g1")
 
@@ -202,8 +202,8 @@ class TestImages:
         assert len(photograph.display) < 1_000_000
         preprocessing = session.networks.models[0].preprocessing
         expected = evaluation_view(preprocessing)(Image.open(memory))
-        assert torch.equal(photograph.views[preprocessing].image(), expected)
-        assert len(session.look(described["key"], "0")["rois"]) == 4
+        assert torch.equal(photograph.inputs[preprocessing].image(), expected)
+        assert len(session.trace(described["key"], "0")["rois"]) == 4
 
 
 class TestNetworks:
@@ -230,7 +230,7 @@ class TestNetworks:
             load_networks("timm:vit_base")
 
     def test_a_model_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match="There is no run folder or model file"):
+        with pytest.raises(RunError, match="There is no run folder, model file or released model"):
             load_networks(str(tmp_path / "nothing"))
 
 
@@ -244,4 +244,4 @@ def test_a_page_without_images_waits_for_one(small: Small) -> None:
     session = Session(config_of(small, images=()), small.networks)
     assert session.state()["images"] == 0
     (path,) = write_images(small.folder / "dropped", 1)
-    assert session.look(session.upload(path.read_bytes(), "a.jpg")["key"], "0")["influence"]
+    assert session.trace(session.upload(path.read_bytes(), "a.jpg")["key"], "0")["influence"]

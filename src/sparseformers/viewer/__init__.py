@@ -1,4 +1,4 @@
-"""A page on this machine to see where a student looks: stage by stage and token by token, beside its teacher or another model.
+"""A page on this machine that shows the RoIs of a student, by stage and by token, beside its teacher or another model.
 
 ``session`` answers what the page asks, ``app`` puts it on the web, ``server`` serves it, and ``page/`` is what a browser gets.
 """

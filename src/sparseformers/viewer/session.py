@@ -1,4 +1,4 @@
-"""What lies behind the page: networks, images, and what was found out about them. Knows nothing of the web."""
+"""The page's questions, answered from networks and images. Knows nothing of the web."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.evaluation import TeacherAttention
 from sparseformers.teachers import Teacher
-from sparseformers.viewer import looks
-from sparseformers.viewer.config import ViewConfig
-from sparseformers.viewer.library import GoneError, Library
-from sparseformers.viewer.models import Model, Networks, load_networks
-from sparseformers.viewer.neighbours import FolderIndex
-from sparseformers.viewer.photograph import Photograph
-from sparseformers.viewer.recent import Recent
+from sparseformers.viewer.images import GoneError, Library, Photograph, Recent
+from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, attend, embed, load_networks
+from sparseformers.viewer.run import ViewConfig
 
 ANSWERS = 96
 """Answers of networks that are kept."""
@@ -56,11 +53,11 @@ class Session:
             index.close()
 
     def state(self) -> dict[str, Any]:
-        """What the page has to know at its start."""
+        """All that the page has to know at its start."""
         networks, config = self.networks, self.config
         folder = None if config.neighbours is None else {"name": config.neighbours.name, "images": len(self.library.neighbours)}
         return {
-            "models": [{"name": model.name, "tokens": model.tokens, "colours": model.colours} for model in networks.models],
+            "models": [{"name": model.name, "tokens": len(model.colours), "colours": model.colours} for model in networks.models],
             "teacher": None if networks.teacher is None else networks.teacher.identity.name,
             "teacher_problem": networks.teacher_problem,
             "images": len(self.library.images),
@@ -81,31 +78,31 @@ class Session:
         """An image, decoded; raises GoneError or UnreadableError."""
         return self.library.photograph(key, self.networks.preprocessings)
 
-    def look(self, key: str, model: str) -> dict[str, Any]:
-        """Where a model looks at an image, see :func:`looks.look`; with a teacher, ``cosine`` of their embeddings, too."""
+    def trace(self, key: str, model: str) -> dict[str, Any]:
+        """RoIs of a model on an image, see :meth:`ShownModel.trace`; with a teacher, ``cosine`` of their embeddings, too."""
         network = self._network(model)
-        if not isinstance(network, Model):
+        if not isinstance(network, ShownModel):
             raise GoneError("A teacher has no regions of interest.", "Ask for a model.")
         photograph = self.photograph(key)
-        answer: dict[str, Any] = self._once(("look", key, model), lambda: looks.look(network, photograph))
+        answer: dict[str, Any] = self._once(("trace", key, model), lambda: network.trace(photograph))
         teacher = self.networks.teacher
         near = None
         if teacher is not None:
             own, other = self._embedding(key, photograph, model), self._embedding(key, photograph, "teacher")
-            near = looks.cosine(own, other) if own.shape == other.shape else None
+            near = round(float(F.cosine_similarity(own, other, dim=0)), 4) if own.shape == other.shape else None
         return answer | {"cosine": near}
 
     def attention(self, key: str) -> dict[str, Any]:
-        """What the teacher attends to in an image, see :func:`looks.attend`."""
+        """What the teacher attends to in an image, see :func:`~sparseformers.viewer.networks.attend`."""
         teacher = self._network("teacher")
         assert isinstance(teacher, Teacher)
         photograph = self.photograph(key)
 
-        def attend() -> dict[str, Any]:
+        def attended() -> dict[str, Any]:
             self._attention = self._attention or TeacherAttention(teacher)
-            return looks.attend(teacher, self._attention, photograph)
+            return attend(teacher, self._attention, photograph)
 
-        answer: dict[str, Any] = self._once(("attention", key), attend)
+        answer: dict[str, Any] = self._once(("attention", key), attended)
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
@@ -139,7 +136,7 @@ class Session:
         ]
         return {"state": "ready", "results": results, "skipped": len(index.skipped)}
 
-    def _network(self, name: str) -> Model | Teacher:
+    def _network(self, name: str) -> ShownModel | Teacher:
         """A model by its number, or the teacher."""
         networks = self.networks
         if name == "teacher" and networks.teacher is not None:
@@ -150,10 +147,10 @@ class Session:
 
     def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
         network = self._network(by)
-        return self._once(("embedding", key, by), lambda: looks.embed(network, photograph, self.networks.device))
+        return self._once(("embedding", key, by), lambda: embed(network, photograph, self.networks.device))
 
     def _once(self, what: tuple[str, ...], answer: Callable[[], Any]) -> Any:
-        """What a network says, asked once: by itself, so that the page stays responsive and memory bounded."""
+        """An answer of a network, asked once: by itself, so that the page stays responsive and memory bounded."""
         known = self._answers.get(what)
         if known is None:
             with self._turn:
@@ -167,12 +164,12 @@ class Session:
         if self.config.neighbours is None:
             return {}
         networks = self.networks
-        asked: dict[str, Model | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
+        asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
         if networks.teacher is not None:
             asked["teacher"] = networks.teacher
         return {
             name: FolderIndex(
-                *looks.module_of(network),
+                network,
                 self.library.neighbours,
                 device=networks.device,
                 turn=self._turn,

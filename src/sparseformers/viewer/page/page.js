@@ -1,14 +1,11 @@
 // The page, composed: images come in, each model's picture shows them, and one stage and one token are chosen for all.
 
-import { showToken } from "./detail.js";
-import { GalleryList } from "./gallery.js";
-import { onPhotograph, shortName } from "./geometry.js";
-import { drawScale } from "./heat.js";
-import { Nearest } from "./nearest.js";
+import { drawScale, onPhotograph, shortName } from "./drawing.js";
+import { GalleryList, Nearest, receiveFiles } from "./images.js";
 import { Picture } from "./picture.js";
-import { receiveFiles } from "./receive.js";
 import { Stages } from "./stages.js";
 import * as talk from "./talk.js";
+import { showToken } from "./tokens.js";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -40,12 +37,12 @@ class App {
     find("#busy").hidden = false;
     try {
       const image = await talk.describe(key);
-      const looks = await Promise.all(this.pictures.map((_, number) => talk.look(key, number)));
+      const traces = await Promise.all(this.pictures.map((_, number) => talk.trace(key, number)));
       if (asked !== this.shown) return;
       this.attention = null;
-      await Promise.all(this.pictures.map((picture, number) => picture.show(image, talk.displayOf(key), looks[number])));
+      await Promise.all(this.pictures.map((picture, number) => picture.show(image, talk.displayOf(key), traces[number])));
       if (asked !== this.shown) return;
-      this.#reveal(image, looks);
+      this.#reveal(image, traces);
       await this.#attend();
     } catch (problem) {
       if (asked === this.shown) this.say(problem.message);
@@ -76,7 +73,7 @@ class App {
   /** Moves all pictures to a place between the stages: to the same share of the way, if one has fewer stages. */
   moveTo(place) {
     for (const picture of this.pictures) {
-      if (picture.look) picture.moveTo(this.stages.last ? (place / this.stages.last) * picture.lastStage : 0);
+      if (picture.traced) picture.moveTo(this.stages.last ? (place / this.stages.last) * picture.lastStage : 0);
     }
     this.#showChosen();
   }
@@ -114,12 +111,12 @@ class App {
     showToken(find("#token"), null, null);
   }
 
-  #reveal(image, looks) {
+  #reveal(image, traces) {
     this.key = image.key;
     find("#welcome").hidden = true;
     for (const id of ["#pictures", "#controls", "#side"]) find(id).hidden = false;
     this.chosen = null;
-    this.stages.count = Math.max(...looks.map((look) => look.rois.length));
+    this.stages.count = Math.max(...traces.map((traced) => traced.rois.length));
     this.gallery.mark(image.key);
     this.nearest.show(image.key);
   }
@@ -139,9 +136,9 @@ class App {
   #showChosen() {
     const { number = null, token = null, pinned = false } = this.chosen ?? {};
     const meant = number === null ? null : this.pictures[number];
-    const region = meant ? onPhotograph(meant.rois[token], meant.look.seen) : null;
+    const region = meant ? onPhotograph(meant.rois[token], meant.traced.seen) : null;
     for (const picture of this.pictures) {
-      if (!picture.look) continue;
+      if (!picture.traced) continue;
       if (picture.chosen !== (picture === meant ? token : null)) picture.bringOut(picture === meant ? token : null);
       picture.outline(picture === meant ? null : region);
     }

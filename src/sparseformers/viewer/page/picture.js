@@ -1,8 +1,7 @@
 // One model's panel: the photograph, the regions of its tokens at a stage, and the bars of their influence.
 
-import { area, between, centre, crowding, dotRadius, onPhotograph, pointOnPhotograph, shortName, tokenAt } from "./geometry.js";
-import { drawHeat } from "./heat.js";
-import { TokenBars } from "./bars.js";
+import { area, between, centre, crowding, dotRadius, drawHeat, onPhotograph, pointOnPhotograph, shortName, tokenAt } from "./drawing.js";
+import { TokenBars } from "./tokens.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const UNITS = 1000; // of the drawing across the photograph
@@ -24,7 +23,7 @@ export class Picture {
     this.model = model;
     this.number = number;
     this.choose = choose;
-    this.look = null;
+    this.traced = null;
     this.place = 0; // between 0 and the last stage
     this.chosen = null;
     this.layers = { boxes: true, paths: false, points: false };
@@ -50,11 +49,11 @@ export class Picture {
 
   /** The regions at the place between stages, N of them. */
   get rois() {
-    return this.look.rois[0].map((_, token) => between(this.look.rois, token, this.place));
+    return this.traced.rois[0].map((_, token) => between(this.traced.rois, token, this.place));
   }
 
   get lastStage() {
-    return this.look ? this.look.rois.length - 1 : 0;
+    return this.traced ? this.traced.rois.length - 1 : 0;
   }
 
   /** The stage nearest to the place, and the points that were read then (null if none were). */
@@ -63,15 +62,15 @@ export class Picture {
   }
 
   get points() {
-    return this.look.points[this.stage];
+    return this.traced.points[this.stage];
   }
 
   /** Shows a photograph with where the model looked; the picture element is decoded first, so that both change at once. */
-  async show(photograph, source, look) {
+  async show(photograph, source, traced) {
     const next = new Image();
     next.src = source;
     await next.decode();
-    this.look = look;
+    this.traced = traced;
     this.photograph = photograph;
     this.chosen = null;
     this.image.src = source;
@@ -80,9 +79,9 @@ export class Picture {
     this.root.style.setProperty("--ratio", ratio);
     this.height = UNITS / ratio;
     this.drawing.setAttribute("viewBox", `0 0 ${UNITS} ${this.height}`);
-    const cosine = look.cosine === null ? "" : ` · cosine with the teacher ${look.cosine.toFixed(3)}`;
+    const cosine = traced.cosine === null ? "" : ` · cosine with the teacher ${traced.cosine.toFixed(3)}`;
     this.find(".facts").textContent = `${this.model.tokens} tokens${cosine}`;
-    this.bars.show(look);
+    this.bars.show(traced);
     this.place = Math.min(this.place, this.lastStage);
     this.redraw();
   }
@@ -120,7 +119,7 @@ export class Picture {
   }
 
   redraw() {
-    if (!this.look) return;
+    if (!this.traced) return;
     this.unit = UNITS / Math.max(1, this.image.clientWidth); // of the drawing in a pixel of the screen
     const rois = this.rois;
     const crowded = Math.min(1, Math.sqrt(crowding(rois) / 12));
@@ -156,18 +155,18 @@ export class Picture {
   }
 
   #drawSeen() {
-    const [x1, y1, x2, y2] = this.look.seen.map((edge, side) => edge * (side % 2 ? this.height : UNITS));
+    const [x1, y1, x2, y2] = this.traced.seen.map((edge, side) => edge * (side % 2 ? this.height : UNITS));
     const all = `M0 0H${UNITS}V${this.height}H0Z`;
     this.outside.setAttribute("d", `${all}M${x1} ${y1}H${x2}V${y2}H${x1}Z`);
-    this.#place(this.border, { x: this.look.seen[0], y: this.look.seen[1], width: this.look.seen[2] - this.look.seen[0], height: this.look.seen[3] - this.look.seen[1] });
+    this.#place(this.border, { x: this.traced.seen[0], y: this.traced.seen[1], width: this.traced.seen[2] - this.traced.seen[0], height: this.traced.seen[3] - this.traced.seen[1] });
   }
 
   #drawToken(token, roi) {
     const parts = this.tokens[token];
-    const region = onPhotograph(roi, this.look.seen);
+    const region = onPhotograph(roi, this.traced.seen);
     this.#place(parts.halo, region);
     this.#place(parts.box, region);
-    const [x, y] = pointOnPhotograph(centre(roi), this.look.seen);
+    const [x, y] = pointOnPhotograph(centre(roi), this.traced.seen);
     parts.middle.setAttribute("cx", x * UNITS);
     parts.middle.setAttribute("cy", y * this.height);
     parts.middle.setAttribute("r", 2.6 * this.unit);
@@ -176,8 +175,8 @@ export class Picture {
 
   /** Where the middle of a token's region has been until now. */
   #pathOf(token) {
-    const stages = this.look.rois.slice(0, Math.floor(this.place) + 1).map((stage) => stage[token]);
-    const places = [...stages, between(this.look.rois, token, this.place)].map((roi) => pointOnPhotograph(centre(roi), this.look.seen));
+    const stages = this.traced.rois.slice(0, Math.floor(this.place) + 1).map((stage) => stage[token]);
+    const places = [...stages, between(this.traced.rois, token, this.place)].map((roi) => pointOnPhotograph(centre(roi), this.traced.seen));
     return places.map(([x, y]) => `${x * UNITS},${y * this.height}`).join(" ");
   }
 
@@ -193,7 +192,7 @@ export class Picture {
     this.shade.setAttribute("d", "");
     for (const [token, parts] of this.tokens.entries()) parts.group.classList.toggle("chosen", token === this.chosen);
     if (this.chosen === null) return;
-    const region = onPhotograph(rois[this.chosen], this.look.seen);
+    const region = onPhotograph(rois[this.chosen], this.traced.seen);
     const [x, y, width, height] = [region.x * UNITS, region.y * this.height, region.width * UNITS, region.height * this.height];
     const around = 200; // regions may reach outside of the photograph
     this.shade.setAttribute(
@@ -206,7 +205,7 @@ export class Picture {
     const points = this.points?.[this.chosen] ?? [];
     const radius = this.unit * dotRadius((width / this.unit) * (height / this.unit), points.length);
     for (const point of points) {
-      const [across, down] = pointOnPhotograph(point, this.look.seen);
+      const [across, down] = pointOnPhotograph(point, this.traced.seen);
       element("circle", { class: "point", cx: across * UNITS, cy: down * this.height, r: radius }, this.front);
     }
   }
@@ -226,11 +225,11 @@ export class Picture {
     context.strokeStyle = "#101014";
     const rois = this.rois;
     this.points.forEach((points, token) => {
-      const region = onPhotograph(rois[token], this.look.seen);
+      const region = onPhotograph(rois[token], this.traced.seen);
       const radius = dotRadius(region.width * width * region.height * height, points.length);
       context.fillStyle = this.model.colours[token];
       for (const point of points) {
-        const [x, y] = pointOnPhotograph(point, this.look.seen);
+        const [x, y] = pointOnPhotograph(point, this.traced.seen);
         context.beginPath();
         context.arc(x * width, y * height, radius, 0, 2 * Math.PI);
         if (radius > 1) context.stroke();
@@ -249,9 +248,9 @@ export class Picture {
   #listen() {
     const picture = this.find(".picture");
     const meant = (event) => {
-      if (!this.look) return null;
+      if (!this.traced) return null;
       const box = this.image.getBoundingClientRect();
-      const [x1, y1, x2, y2] = this.look.seen;
+      const [x1, y1, x2, y2] = this.traced.seen;
       const x = ((event.clientX - box.left) / box.width - x1) / (x2 - x1);
       const y = ((event.clientY - box.top) / box.height - y1) / (y2 - y1);
       const token = tokenAt(this.rois, x, y);

@@ -24,7 +24,7 @@ const image = (key) => `/api/images/${encodeURIComponent(key)}`;
 export const state = () => answer(fetch("/api/state"));
 export const listing = (start) => answer(fetch(`/api/images?start=${start}`));
 export const describe = (key) => answer(fetch(image(key)));
-export const look = (key, model) => answer(fetch(`${image(key)}/look/${model}`));
+export const trace = (key, model) => answer(fetch(`${image(key)}/trace/${model}`));
 export const attention = (key) => answer(fetch(`${image(key)}/attention`));
 export const nearest = (key, by) => answer(fetch(`${image(key)}/nearest/${by}`));
 export const displayOf = (key) => `${image(key)}/display.jpg`;

@@ -1,0 +1,321 @@
+"""The images behind the page, by key, and nothing else: no key is a path.
+
+``g3`` is the fourth of the images named at the start, ``n3`` the fourth of the folder of neighbours, ``u3`` the fourth that was
+dropped on the page. Files are not kept; of each image in use the page has a JPEG, and the networks their inputs.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Generic, TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import UnreadableImageError, evaluation_view, find_images, from_bytes
+from sparseformers.data.images import decode
+from sparseformers.errors import DataError
+from sparseformers.viewer.run import ViewConfig
+
+DISPLAY_SIDE, THUMBNAIL_SIDE = 1600, 160
+"""Longer side of what the page shows of a photograph, and of a thumbnail, in pixels, at most."""
+PREPARED = 24
+"""Images of folders that are kept decoded; others are decoded again when they are asked for."""
+THUMBNAILS = 2000
+"""Thumbnails that are kept, at a few kilobytes each."""
+
+Region = tuple[float, float, float, float]
+"""(x1, y1, x2, y2) in [0, 1] of a photograph."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class KeptInput:
+    """A photograph as a network is given it."""
+
+    pixels: Tensor
+    """3 x H x W bytes."""
+    seen: Region
+    """Which part of the photograph that is."""
+
+    def image(self) -> Tensor:
+        """3 x H x W in [0, 1]."""
+        return from_bytes(self.pixels)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as it is kept: a megabyte at most, however large its file is."""
+
+    name: str
+    width: int
+    """In pixels, of the whole photograph, upright."""
+    height: int
+    display: bytes
+    """A JPEG for the page."""
+    inputs: Mapping[PreprocessingConfig, KeptInput]
+
+
+def prepare(source: Path | BinaryIO, name: str, preprocessings: Iterable[PreprocessingConfig], *, most_pixels: int) -> Photograph:
+    """Decodes a photograph (a file, or its content in memory) once; raises UnreadableImageError if that fails or it is too large.
+
+    Kept are a JPEG and the inputs of networks with these preprocessings.
+    """
+    image = decode(source, Path(name), most_pixels=most_pixels)
+    inputs = {}
+    for preprocessing in preprocessings:
+        view = evaluation_view(preprocessing)
+        inputs[preprocessing] = KeptInput(view.pixels(image), view.frame(height=image.height, width=image.width))
+    return Photograph(name, image.width, image.height, jpeg(image, DISPLAY_SIDE), inputs)
+
+
+def thumbnail(source: Path | BinaryIO, name: str, *, most_pixels: int) -> bytes:
+    """A small JPEG of a photograph; raises UnreadableImageError for what cannot be decoded."""
+    # A JPEG file is decoded at a fraction of its size, which is enough here and much faster.
+    return jpeg(decode(source, Path(name), at_least=THUMBNAIL_SIDE, most_pixels=most_pixels), THUMBNAIL_SIDE)
+
+
+def jpeg(image: Image.Image, longest: int) -> bytes:
+    """An RGB image as JPEG, reduced where a side is longer than ``longest``; nothing of its metadata goes with it."""
+    scale = longest / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    bare = image.copy()
+    bare.info.clear()  # Pillow would hand on colour profiles and comments of the file
+    memory = io.BytesIO()
+    bare.save(memory, "JPEG", quality=88)
+    return memory.getvalue()
+
+
+class Recent(Generic[Key, Value]):
+    """A mapping of at most ``most`` entries that forgets what was not used for longest; safe to use from several threads."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Value | None:
+        """The value, which counts as used now; None if it is not there (any more)."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keeps a value, in the place of an older one."""
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            while len(self._entries) > self.most:
+                self._entries.popitem(last=False)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._entries)
+
+
+class Gallery:
+    """Images of folders, in the order in which these were named. The page names an image by its number, never by a path.
+
+    A symbolic link is followed as long as it stays under one of the folders; it is looked at again whenever an image is read.
+
+    Args:
+        places: folders, or single images; one that is a link is allowed wherever it leads, because it was named itself.
+
+    Raises:
+        DataError: for a place that is missing, or if there is no image in all of them.
+    """
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self._roots = [os.path.realpath(place) for place in places]
+        found = sorted(find_images(places), key=lambda path: _place_of(path, places)) if places else []
+        self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
+        self.led_out = len(found) - len(self.paths)
+        """How many links lead out of the folders."""
+        if found and not self.paths:
+            raise DataError(
+                f"All {len(found)} images are links that lead out of their folder.", "Name the folder that holds the images."
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, number: int) -> str:
+        """What to call an image; raises IndexError for a number that there is not."""
+        return self._path(number).name
+
+    def file(self, number: int) -> Path:
+        """The file of an image as it is now, all links resolved.
+
+        Raises:
+            IndexError: for a number that there is not.
+            UnreadableImageError: if it is gone, or has become a link that leads elsewhere.
+        """
+        path = self._path(number)
+        real = os.path.realpath(path)
+        if not self._within(real):
+            raise UnreadableImageError(path, "it is a link that leads out of its folder")
+        return Path(real)
+
+    def number_of(self, real: Path) -> int | None:
+        """The number of a resolved file; None if it is not among the images."""
+        return next((number for number, path in enumerate(self.paths) if os.path.realpath(path) == str(real)), None)
+
+    def _path(self, number: int) -> Path:
+        if not 0 <= number < len(self.paths):  # a list would count negative numbers from its end
+            raise IndexError(number)
+        return self.paths[number]
+
+    def _within(self, real: str) -> bool:
+        return any(real == root or Path(real).is_relative_to(root) for root in self._roots)
+
+
+def _place_of(path: Path, places: Sequence[Path]) -> int:
+    """Which of the places an image that was found there is of."""
+    return next(number for number, place in enumerate(places) if path == place or place in path.parents)
+
+
+class GoneError(DataError):
+    """There is no such image (any more)."""
+
+
+class UnreadableError(DataError):
+    """An image that cannot be decoded."""
+
+    @classmethod
+    def of(cls, error: UnreadableImageError) -> UnreadableError:
+        """The error for an image, by its name without its folders."""
+        return cls(f"'{error.path.name}' cannot be read: {error.reason}.", "Choose another image.")
+
+
+class Library:
+    """Gives out images by key, to any number of threads; one is decoded at a time, so that memory stays bounded.
+
+    Args:
+        config: which images, and how large they may be.
+
+    Raises:
+        DataError: for a folder that is missing or holds no images, or if none of the images named one by one can be read.
+    """
+
+    def __init__(self, config: ViewConfig) -> None:
+        self.images = Gallery(config.images)
+        """Those named at the start."""
+        self.neighbours = Gallery(() if config.neighbours is None else (config.neighbours,))
+        """Those of the folder of neighbours."""
+        self.most_pixels = config.most_pixels
+        self.uploads_kept = config.uploads_kept
+        self._galleries = {"g": self.images, "n": self.neighbours}
+        self._uploads: Recent[str, Photograph] = Recent(config.uploads_kept)
+        self._prepared: Recent[str, Photograph] = Recent(PREPARED)
+        self._thumbnails: Recent[str, bytes] = Recent(THUMBNAILS)
+        self._numbers = itertools.count()
+        self._decoding = threading.Lock()
+        self.unreadable = self._unreadable(set(config.images))
+        """Those of the images named one by one that cannot be read; what folders hold is read when it is asked for."""
+
+    def listing(self, start: int, count: int) -> list[dict[str, str]]:
+        """Keys and names of images named at the start, ``count`` of them from ``start`` on."""
+        numbers = range(len(self.images))[max(0, start) :][: max(0, count)]
+        return [{"key": f"g{number}", "name": self.images.name(number)} for number in numbers]
+
+    def upload(self, content: bytes, name: str, preprocessings: Set[PreprocessingConfig]) -> str:
+        """Takes in a dropped image, which lives in memory only, and returns its key.
+
+        Raises:
+            UnreadableError: if it cannot be decoded.
+        """
+        photograph = self._prepare(io.BytesIO(content), name, preprocessings)
+        key = f"u{next(self._numbers)}"
+        self._uploads.put(key, photograph)
+        return key
+
+    def photograph(self, key: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
+        """An image, decoded, as networks with these preprocessings are given it.
+
+        Raises:
+            GoneError: if there is none of that key.
+            UnreadableError: if it cannot be decoded.
+        """
+        if key.startswith("u"):
+            return self._upload(key)
+        photograph = self._prepared.get(key)
+        if photograph is None:
+            file, name = self._file(key)
+            photograph = self._prepare(file, name, preprocessings)
+            self._prepared.put(key, photograph)
+        return photograph
+
+    def thumbnail(self, key: str) -> bytes:
+        """A small JPEG of an image; raises as :meth:`photograph`."""
+        small = self._thumbnails.get(key)
+        if small is None:
+            source: tuple[Path | io.BytesIO, str]
+            source = (io.BytesIO(self._upload(key).display), key) if key.startswith("u") else self._file(key)
+            try:
+                with self._decoding:
+                    small = thumbnail(*source, most_pixels=self.most_pixels)
+            except UnreadableImageError as error:
+                raise UnreadableError.of(error) from None
+            self._thumbnails.put(key, small)
+        return small
+
+    def neighbour_number(self, key: str) -> int | None:
+        """Which image of the folder of neighbours an image is; None if it is none of them, or was dropped on the page."""
+        if key.startswith("u"):
+            return None
+        file, _ = self._file(key)
+        return self.neighbours.number_of(file)
+
+    def _unreadable(self, named: Set[Path]) -> list[UnreadableError]:
+        """Raises DataError if there are images, all named one by one, and none of them can be read."""
+        faults = []
+        for number, path in enumerate(self.images.paths):
+            if path in named:
+                try:
+                    self.thumbnail(f"g{number}")
+                except UnreadableError as error:
+                    faults.append(error)
+        if faults and len(faults) == len(self.images):
+            raise DataError(f"None of the {len(faults)} images can be read. {faults[0].problem}", "Name others.")
+        return faults
+
+    def _upload(self, key: str) -> Photograph:
+        photograph = self._uploads.get(key)
+        if photograph is None:
+            raise GoneError(
+                "This image is no longer in memory.", f"Drop it again: the last {self.uploads_kept} dropped images are kept."
+            )
+        return photograph
+
+    def _file(self, key: str) -> tuple[Path, str]:
+        """The file of an image of a folder, and its name."""
+        found = re.fullmatch(r"([gn])([0-9]{1,9})", key)
+        try:
+            if found is None:
+                raise IndexError(key)
+            gallery, number = self._galleries[found[1]], int(found[2])
+            return gallery.file(number), gallery.name(number)
+        except IndexError:
+            raise GoneError("There is no such image.", "Choose one of those that are shown.") from None
+        except UnreadableImageError as error:
+            raise UnreadableError.of(error) from None
+
+    def _prepare(self, source: Path | io.BytesIO, name: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
+        try:
+            with self._decoding:
+                return prepare(source, name, preprocessings, most_pixels=self.most_pixels)
+        except UnreadableImageError as error:
+            raise UnreadableError.of(error) from None

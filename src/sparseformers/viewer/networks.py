@@ -1,0 +1,258 @@
+"""The networks behind the page, what they make of one image as plain JSON values, and the nearest images of a folder.
+
+Legend: S stages, N latent tokens, P sampling points. Coordinates are x to the right and y down, in [0, 1] of what the network
+was given (or outside of it); ``seen`` says which part of the photograph that is.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import UnreadableImageError, evaluation_view, read_image
+from sparseformers.errors import DataError, SparseFormersError
+from sparseformers.evaluation import TeacherAttention, nearest_neighbours, token_influence
+from sparseformers.figures import token_colours, trace_rois
+from sparseformers.model import SparseFormer
+from sparseformers.opening import open_student, open_teacher
+from sparseformers.processes import process_state
+from sparseformers.teachers import Teacher
+from sparseformers.viewer.images import Gallery, Photograph
+
+DIGITS = 5
+"""Of a coordinate: a hundredth of a pixel of what the page shows."""
+BATCH = 8
+"""Images of a folder embedded at a time: a question of the page waits for no more than that."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownModel:
+    """A student on its device, in evaluation mode."""
+
+    name: str
+    """As the user named it."""
+    student: SparseFormer
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """How images are made for it."""
+        return self.student.config.preprocessing
+
+    @property
+    def colours(self) -> list[str]:
+        """One colour for each token, #rrggbb, those of the figures."""
+        from matplotlib.colors import to_hex
+
+        return [to_hex(colour) for colour in token_colours(self.student.config.focusing.tokens)]
+
+    def trace(self, photograph: Photograph) -> dict[str, Any]:
+        """RoIs and sampling points on a photograph, and how much each token counts.
+
+        Returns:
+            ``rois`` S x N x 4 as (x1, y1, x2, y2); ``points``, for each stage N x P x 2 as (x, y), or None for a stage at which
+            nothing was read; ``influence``, N shares that sum to one, or None and ``influence_problem``; ``seen``.
+        """
+        given = photograph.inputs[self.preprocessing]
+        images = given.image()[None]
+        (picture,) = trace_rois(self.student, images, [photograph.name])
+        influence, problem = None, None
+        try:
+            influence = _plain(token_influence(self.student, images)[0])
+        except SparseFormersError as error:
+            problem = error.problem
+        # v1 moves its RoIs before it reads, so that nothing is read at its first stage.
+        unread = len(picture.rois) - len(picture.points)
+        return {
+            "rois": _plain(picture.rois),
+            "points": [None] * unread + [_plain(points) for points in picture.points],
+            "influence": influence,
+            "influence_problem": problem,
+            "seen": given.seen,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """One or two students, and the teacher of the first where it can be had."""
+
+    models: tuple[ShownModel, ...]
+    teacher: Teacher | None
+    """In evaluation mode."""
+    teacher_problem: str | None
+    """Why there is no teacher."""
+    device: torch.device
+
+    @property
+    def preprocessings(self) -> set[PreprocessingConfig]:
+        """Those of all networks."""
+        of_teacher = set() if self.teacher is None else {self.teacher.preprocessing}
+        return {model.preprocessing for model in self.models} | of_teacher
+
+
+def load_networks(run: str, beside: str | None = None, teacher: str | None = None) -> Networks:
+    """Loads one or two models and the teacher of the first.
+
+    Args:
+        run: a run folder, a model file, a released file (.pth) or a released model's name.
+        beside: a second one.
+        teacher: where to load the teacher from, if not from where it was.
+
+    Raises:
+        SparseFormersError: if a model, or a teacher that was asked for, cannot be loaded.
+    """
+    device = process_state().device
+    names = [name for name in (run, beside) if name is not None]
+    saved = [open_student(name) for name in names]
+    models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in zip(names, saved, strict=True))
+    found, problem = None, None
+    try:
+        found = open_teacher(saved[0], teacher, name=run).to(device).eval()
+    except SparseFormersError as error:
+        if teacher is not None:
+            raise
+        problem = f"Without the teacher: {error.problem}"
+    return Networks(models, found, problem, device)
+
+
+def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph) -> dict[str, Any]:
+    """What a teacher attends to: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
+    given = photograph.inputs[teacher.preprocessing]
+    maps = attention(given.image()[None])
+    return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
+
+
+@torch.inference_mode()
+def embed(network: ShownModel | Teacher, photograph: Photograph, device: torch.device) -> Tensor:
+    """The embedding of a photograph, D values on the CPU."""
+    image = photograph.inputs[network.preprocessing].image()[None].to(device)
+    embedding: Tensor = module_of(network)(image).embedding
+    return embedding[0].float().cpu().clone()
+
+
+def module_of(network: ShownModel | Teacher) -> torch.nn.Module:
+    """The module that embeds."""
+    return network.student if isinstance(network, ShownModel) else network
+
+
+def _plain(values: Tensor, digits: int = DIGITS) -> Any:
+    """A tensor as nested lists; rounded, because a float32 has no more to say and takes twice the characters."""
+    return torch.round(values.double(), decimals=digits).tolist()
+
+
+class Neighbour(NamedTuple):
+    """An image of a folder, by its number in the gallery, and the cosine of its embedding with that of the image asked about."""
+
+    number: int
+    cosine: float
+
+
+class FolderIndex:
+    """Embeddings of a folder by one network: made once, in a thread, and kept in memory.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        gallery: the folder's images.
+        device: where the network is.
+        turn: held while the network runs, so that one network runs at a time.
+        most_pixels: larger images are left out.
+    """
+
+    def __init__(
+        self,
+        network: ShownModel | Teacher,
+        gallery: Gallery,
+        *,
+        device: torch.device,
+        turn: threading.Lock,
+        most_pixels: int,
+    ) -> None:
+        self.network = module_of(network)
+        self.view = evaluation_view(network.preprocessing)
+        self.gallery = gallery
+        self.device = device
+        self.turn = turn
+        self.most_pixels = most_pixels
+        self.done = 0
+        """Images embedded or left out so far."""
+        self.skipped: list[UnreadableImageError] = []
+        """Images that cannot be read."""
+        self.problem: SparseFormersError | None = None
+        """Why there will be no embeddings."""
+        self._rows: tuple[Tensor, Tensor] | None = None  # embeddings M x D, numbers M
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+        self._thread = threading.Thread(target=self._embed_all, name="neighbours", daemon=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all images are embedded."""
+        return self._rows is not None
+
+    def start(self) -> None:
+        """Begins to embed, unless it has begun."""
+        with self._starting:
+            if self._thread.ident is None and not self._stopping.is_set():
+                self._thread.start()
+
+    def close(self) -> None:
+        """Ends embedding, at the latest after the batch that is under way."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[Neighbour]:
+        """The images nearest to an embedding (D values), nearest first.
+
+        Args:
+            embedding: D values.
+            count: how many; fewer where the folder holds fewer.
+            without: the number of the image itself, which is no neighbour of its own.
+
+        Raises:
+            ValueError: before :attr:`ready`.
+        """
+        if self._rows is None:
+            raise ValueError("the folder is not embedded yet")
+        rows, numbers = self._rows
+        found = nearest_neighbours(embedding[None], rows, min(count + 1, len(rows)))
+        pairs = zip(numbers[found.indices[0]].tolist(), found.similarities[0].tolist(), strict=True)
+        return [Neighbour(number, cosine) for number, cosine in pairs if number != without][:count]
+
+    def _embed_all(self) -> None:
+        try:
+            rows: list[Tensor] = []
+            numbers: list[int] = []
+            for start in range(0, len(self.gallery), BATCH):
+                batch = range(start, min(start + BATCH, len(self.gallery)))
+                seen = {number: image for number in batch if (image := self._read(number)) is not None}
+                if self._stopping.is_set():
+                    return
+                if seen:
+                    rows.append(self._embed(torch.stack(list(seen.values()))))
+                    numbers += seen
+                self.done += len(batch)
+            if not rows:
+                raise DataError(f"None of the {len(self.gallery)} images can be read.", "Name another folder.")
+            self._rows = (torch.cat(rows), torch.tensor(numbers))
+        except SparseFormersError as error:
+            self.problem = error
+        except Exception as error:  # the page has to say that no answer will come
+            self.problem = DataError(f"Embedding the folder failed ({type(error).__name__}: {error}).", "Start the page again.")
+
+    def _read(self, number: int) -> Tensor | None:
+        """The view of an image; None if it cannot be read, which is noted."""
+        try:
+            return self.view(read_image(self.gallery.file(number), most_pixels=self.most_pixels))
+        except UnreadableImageError as error:
+            self.skipped.append(error)
+            return None
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with self.turn, torch.inference_mode():
+            embedding = self.network(images.to(self.device)).embedding.float().cpu()
+        return embedding.clone()
