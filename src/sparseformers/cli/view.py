@@ -13,18 +13,18 @@ import tyro
 from rich.console import Console
 
 from sparseformers.cli.output import console_for, embedding_progress, say
-from sparseformers.viewer.config import ViewConfig
+from sparseformers.viewer.run import ViewConfig
 
 if TYPE_CHECKING:
     from sparseformers.viewer import Page
 
 WAIT = 0.2
-"""Seconds between two looks at whether the page is still being served."""
+"""Seconds between two checks of whether the page is still being served."""
 
 
 @dataclass(frozen=True)
 class View:
-    """See where a student looks, in a page on this machine: drop an image, slide through the stages, hover the tokens.
+    """See the regions of interest of a student, in a page on this machine: drop an image, slide through stages, hover tokens.
 
     The page shows each token's region of interest, its sampling points, what is inside and how much it counts; the teacher's
     attention; a second model; the nearest neighbours in a folder. It works offline: nothing is loaded from elsewhere, nothing is
@@ -36,7 +36,7 @@ class View:
     """
 
     settings: Annotated[ViewConfig, tyro.conf.arg(name="")]
-    """Which model looks at which images."""
+    """Which models and images it shows."""
     browser: bool = True
     """Open the page in a browser, where there is a display."""
 
