@@ -31,9 +31,9 @@ class Plan:
     """
 
     settings: Annotated[PlanConfig, tyro.conf.arg(name="")]
-    """What to make."""
+    """Settings as for bootstrap."""
     scale: Annotated[Scale, tyro.conf.arg(name="")] = field(default_factory=Scale)
-    """How large it is to be."""
+    """Size and devices."""
     recipe: str | None = None
     """A recipe to start from, such as paper, or a TOML file; flags that are given here count more than what it sets."""
     json: bool = False

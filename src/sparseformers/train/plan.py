@@ -1,4 +1,4 @@
-"""What a training will cost before it is begun: a rehearsal of a few real steps on this machine, and arithmetic from there.
+"""The cost of a training before it is begun: a rehearsal of a few real steps on this machine, and arithmetic from there.
 
 ``bootstrap --dry-run`` and ``plan`` both print what :func:`make_plan` returns. What imports PyTorch is imported where it is
 used: the help of ``plan`` needs the settings here alone.
@@ -47,7 +47,7 @@ class PlanConfig(BootstrapConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large a training is planned."""
+    """The size of the training that is planned, and the devices for it."""
 
     images: Annotated[float | None, AtLeast(1)] = None
     """Different images to learn from, such as 1.3e9; those under --data by default. Each is seen once, unless --epochs, --samples
@@ -81,7 +81,7 @@ class TrainingPlan:
     devices: int
     precision: str
     inheritance: tuple[str, ...]
-    """What is inherited, in sentences."""
+    """Sentences on what the student takes over from its teacher."""
     multiply_adds: TrainingCost
     """For one image of the training."""
     train_images: int
@@ -96,7 +96,7 @@ class TrainingPlan:
     seconds: float
     """Length of the training with its measurements and checkpoints."""
     images_per_second: float
-    """Of all devices together, while they make steps."""
+    """Rate of all devices together, while they make steps."""
     bytes_per_image: float
     """Read from disk or network for one image that is seen."""
     bytes_per_second: float
@@ -108,7 +108,7 @@ class TrainingPlan:
     cache_gib: float
     """Size of the cache of views; 0 without one."""
     assumptions: tuple[str, ...]
-    """What the figures rest on, in sentences."""
+    """Sentences on what the figures rest on."""
 
 
 def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: torch.device) -> TrainingPlan:
@@ -207,7 +207,7 @@ def _checked(settings: BootstrapConfig, scale: Scale) -> BootstrapConfig:
 def forecast(
     budget: Budget, *, batch: int, step: float, between: float, checkpoint: float, checkpoint_every: float
 ) -> tuple[int, float]:
-    """How many images a training sees, and how many seconds it takes; one of the two is given.
+    """The images that a training sees and the seconds that it takes, one of which is given.
 
     Args:
         budget: images to see, or seconds to spend.
@@ -257,7 +257,7 @@ def _bytes_per_image(parts: Parts, scale: Scale, *, given: bool) -> float:
 
 
 def _assumptions(settings: BootstrapConfig, scale: Scale, parts: Parts) -> Iterator[str]:
-    """What the figures rest on."""
+    """Sentences on what the figures rest on."""
     if scale.device_tflops is not None:
         yield (
             f"Not measured: a device of {scale.device_tflops:g} TFLOP/s, {scale.utilisation:.0%} of it reached by matrix "

@@ -1,4 +1,4 @@
-"""How a run is doing: the signs of life that it writes, and its status, read from its folder alone, also from another machine."""
+"""The signs of life that a run writes, and its status, read from its folder alone, also from another machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Beat:
     """A sign of life."""
 
     state: Literal["running", "finished", "stopped"]
-    """What the process says of itself; it cannot say that it was killed."""
+    """As the process says itself; it cannot say that it was killed."""
     reason: str = ""
     """Why it stopped."""
     at: float
@@ -137,7 +137,6 @@ class RunStatus:
     message: str
     """The state in a sentence."""
     last_sign: float | None
-    """When it was last heard of."""
     host: str | None
     pid: int | None
     progress: float
@@ -155,7 +154,7 @@ class RunStatus:
     loss_change: float | None
     """Relative to the mean of as many lines before."""
     losses: tuple[float, ...]
-    """Of the last lines, oldest first."""
+    """Losses of the last lines, oldest first."""
     held_out_first: float | None
     """Centred cosine on the held-out images before the first step."""
     held_out_best: float | None
@@ -164,7 +163,7 @@ class RunStatus:
     cosine_p05: float | None
     """The 5th percentile of the plain cosine."""
     images_per_second: float | None
-    """Of late, over all processes."""
+    """Mean of the last lines, over all processes."""
     data_wait: float | None
     """Share of the time spent waiting for images of late, in [0, 1]."""
     peak_memory_gib: float | None
@@ -266,7 +265,7 @@ def _when(moment: float, now: float) -> str:
 
 
 def _place(resolved: Mapping[str, Any], beat: Beat | None, entries: Sequence[Mapping[str, Any]]) -> _Reached:
-    """How far the run is, by the sign of life or the metrics, whichever is newer."""
+    """The place that the run has reached, by the sign of life or the metrics, whichever is newer."""
     last = entries[-1] if entries else {"samples": 0, "seconds": 0.0}
     samples, seconds = int(last["samples"]), float(last["seconds"])
     if beat is not None and beat.samples >= samples:

@@ -1,4 +1,4 @@
-"""What a run shows to people: a progress bar on the way, its summary and its model card at the end."""
+"""A run as people see it: a progress bar on the way, its summary and its model card at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to."""
+    """The figures that a run ends with."""
 
     path: Path
     """The run folder."""

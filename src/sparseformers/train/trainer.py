@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -123,18 +123,6 @@ class Trainer:
         self._last_checkpoint()
         assert self.state.alignment is not None  # measured at the end, if not before
         return self.state.alignment
-
-    def rehearse(self, step: TrainingStep, batches: Iterable[Batch] | None = None) -> Iterator[None]:
-        """Makes steps as :meth:`train` does, for as long as the budget lasts, and stops after each; to time them by.
-
-        Args:
-            step: of :meth:`make_step`.
-            batches: to learn from in the place of the stream of views.
-        """
-        for batch in self.meters.timed(self._batches() if batches is None else batches):
-            self._learn(step, batch)
-            self._count(batch)
-            yield
 
     def make_step(self, held_out: HeldOut) -> TrainingStep:
         """What learns from the batches; made once, because it wraps the student for its processes.

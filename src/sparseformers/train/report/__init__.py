@@ -52,7 +52,7 @@ class ReportFile:
     path: Path
     bytes: int
     missing: tuple[str, ...]
-    """What it could not show, and why: sentences."""
+    """Sentences on what it could not show, and why."""
 
 
 def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> ReportFile:

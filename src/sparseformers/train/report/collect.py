@@ -41,7 +41,7 @@ class RunContent:
     resolved: Mapping[str, Any]
     """The values that open settings were resolved to."""
     versions: Mapping[str, Any]
-    """Of Python and of packages."""
+    """Versions of Python and of packages."""
     steps: Entries
     """Lines of the metrics on training steps."""
     held_out: Entries
@@ -51,9 +51,9 @@ class RunContent:
     images: tuple[Picture, ...]
     """The held-out images that the RoIs are of."""
     moments: tuple[Moment, ...]
-    """When RoIs were kept, in order; all of the same images and numbers of tokens."""
+    """The RoIs that were kept in the course of the training, all of the same images and numbers of tokens."""
     cosines: tuple[ViewCosine, ...]
-    """Of each view of the held-out images, as of the newest measurement."""
+    """One for each view of the held-out images, as of the newest measurement."""
     worst_pictures: Mapping[int, Tensor]
     """Pictures of the worst of these, 3 x H x W bytes, by the index of the view."""
     skipped: tuple[SkippedImage, ...]

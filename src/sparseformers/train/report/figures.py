@@ -32,18 +32,18 @@ GREY = "#767b86"
 
 @dataclass(frozen=True)
 class Detail:
-    """How many pictures a report has, and how fine they are."""
+    """The number of a report's pictures, and their quality."""
 
     images: int
     """Images whose RoIs are drawn."""
     dots_per_inch: int
-    """Of these drawings."""
+    """Resolution of these drawings."""
     worst: int
     """Pictures of the images that ended farthest from the teacher."""
     side: int
     """Their longest side in pixels."""
     quality: int
-    """Of the compression, in [0, 100]."""
+    """Quality of the compression, in [0, 100]."""
 
 
 @dataclass(frozen=True)

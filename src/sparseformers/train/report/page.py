@@ -1,4 +1,4 @@
-"""What the report of a run says, made of the content of its folder: everything but the markup."""
+"""The content of a report's page, made of that of the run folder: everything but the markup."""
 
 from __future__ import annotations
 

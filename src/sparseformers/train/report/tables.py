@@ -68,7 +68,7 @@ def share(value: float | None, digits: int = 1) -> Cell:
 
 
 def facts(content: RunContent) -> Table:
-    """How the training went, in figures of the metrics."""
+    """The course of the training in figures of the metrics."""
     status, steps, resolved = content.status, content.steps, content.resolved
     total = "" if status.total_samples is None else f" of {status.total_samples:,}"
     rows = [
@@ -153,7 +153,7 @@ def skipped(content: RunContent) -> Table:
 
 
 def settings(content: RunContent) -> Table:
-    """What was asked for; what differs from the default stands out."""
+    """The settings as asked for; those that differ from the default stand out."""
     defaults = dict(_named(to_dict(BootstrapConfig.of(teacher="", data=[""]))))
     rows = [
         Row(printable(name), (Cell(value_text(value)),), marked=defaults.get(name) != value or name in ("teacher", "data"))
