@@ -33,7 +33,7 @@ WORDS = (1, 5, 9, 12, 7)
 
 @dataclass(frozen=True)
 class Settings:
-    """How large the models are."""
+    """The sizes of the models."""
 
     tokens: int = 16
     """Latent tokens, N: what is left of the visual tokens in the prompt."""
@@ -44,19 +44,19 @@ class Settings:
     new_words: int = 5
     """Words to generate."""
     seed: int = 0
-    """Of the random weights and images."""
+    """The seed of the random weights and images."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What came of one model."""
+    """The measurements of one model."""
 
     visual_tokens: int
     """In the prompt."""
     prompt: int
     """Tokens of the whole prompt."""
     loss: float
-    """Of the words after the image."""
+    """The loss of the words after the image."""
     words: tuple[int, ...]
     """Generated for the first image."""
 

@@ -40,16 +40,16 @@ import open_clip  # isort: skip  # after sparseformers, which makes torchvision 
 from timm.layers import resample_abs_pos_embed  # isort: skip
 
 CONFIG_FILE = "open_clip_config.json"
-"""What OpenCLIP calls the configuration beside a model's weights."""
+"""OpenCLIP's name of the configuration beside a model's weights."""
 EMBED_DIM, HEAD_WIDTH, PATCH = 384, 64, 14
-"""Of DINOv2 ViT-S/14: its class token, whose space serves for image and text, channels of a head, side of a patch in pixels."""
+"""DINOv2 ViT-S/14: the width of its class token, whose space serves for image and text; channels of a head; pixels of a patch."""
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make the CLIP of, and how long to train its text tower."""
+    """The CLIP to make, and the training of its text tower."""
 
     teacher_weights: Path
     """A DINOv2 ViT-S/14 in timm's names (.safetensors)."""
@@ -72,7 +72,7 @@ class Settings:
     text_width: int = 256
     """Channels of the text tower."""
     seed: int = 0
-    """Of starting values and of what each step draws."""
+    """The seed of starting values and of the images and sentences of each step."""
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What ``import sparseformers`` adds to the import of timm and torchvision, without importing either.
+"""Additions to the imports of timm and torchvision, which ``import sparseformers`` installs without importing either.
 
 - timm knows the ``sf_*`` models as soon as it is imported, so that ``timm.create_model("sf_base_augreg")`` works.
 - torchvision can be imported beside a PyTorch build that its compiled operators do not match. A CPU build of PyTorch beside the

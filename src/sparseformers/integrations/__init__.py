@@ -1,1 +1,1 @@
-"""Where a student works as a guest: timm, OpenCLIP, and Hugging Face's hub and multimodal language models."""
+"""Students inside other libraries: timm, OpenCLIP, and Hugging Face's hub and multimodal language models."""

@@ -31,9 +31,9 @@ class InheritedStudent(NamedTuple):
     student: SparseFormer
     """Frozen parts have ``requires_grad`` off."""
     report: InheritReport
-    """What was inherited and what is new."""
+    """The parts that were inherited, and those that are new."""
     provenance: Provenance
-    """What is saved with its weights."""
+    """The teacher and the shares, saved with the weights."""
 
 
 def _shared(make: Callable[Parameters, CoreSparseFormer]) -> Callable[Parameters, SparseFormer]:

@@ -1,4 +1,4 @@
-"""What the timm network is built on: settings in timm's words, state dicts with a configuration, and the head."""
+"""The base of the network for timm: settings in timm's words, state dicts with a configuration, and the head."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def released_config(name: str) -> SparseFormerConfig:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: the folder in ``SPARSEFORMERS_CACHE``, or ``sparseformers`` in PyTorch Hub's folder."""
+    """The folder for fetched files: the one in ``SPARSEFORMERS_CACHE``, or ``sparseformers`` in PyTorch Hub's folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir()) / "sparseformers"
 

@@ -20,7 +20,7 @@ from sparseformers.model.sparseformer import Normalise
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher makes of images."""
+    """The output of a teacher for images."""
 
     embedding: Tensor
     """B x D_out, the final image embedding: the space that a student aligns to."""
@@ -43,7 +43,7 @@ class PatchEmbedding(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherIdentity:
-    """Which teacher a student was made from, for the run folder; the weights themselves are never copied there."""
+    """A teacher's name and origin, for the run folder; its weights are never copied there."""
 
     name: str
     """As the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``."""
