@@ -108,11 +108,11 @@ def test_the_order_and_every_byte__are_the_same_with_workers(photos: Path, tmp_p
     (photos / "cats" / "broken.jpg").write_bytes(b"nothing")
     shard = write_shard(tmp_path / "more.tar", contents(write_images(tmp_path / "more", 5, seed=3)))
     found = {}
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         out = tmp_path / f"out{workers}" / name
         embed(settings(photos, shard, workers=workers), out, model=student())
         found[workers] = files_of(out)
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[2]
     assert len(read(tmp_path / "out0" / name)["names"]) == 14
 
 
@@ -135,6 +135,7 @@ def test_unreadable_images__are_left_out_and_listed(photos: Path, out: Path, nam
 def test_a_part_without_a_readable_image__costs_no_row(photos: Path, out: Path) -> None:
     for number in range(6):
         (photos / "cats" / f"p{number}.jpg").write_bytes(b"nothing")
+    (out / "index").mkdir()  # an empty folder is filled
     summary = embed(settings(photos), out / "index", model=student())
     assert (summary.rows, summary.skipped) == (9, 6)
     assert len(read(out / "index")["names"]) == 9
@@ -201,15 +202,10 @@ def test_a_folder_that_holds_something_else__is_never_replaced(photos: Path, out
     assert (out / "index" / "thesis.tex").read_text() == "mine"
 
 
-def test_an_empty_folder__is_filled(photos: Path, out: Path) -> None:
-    (out / "index").mkdir()
-    assert embed(settings(photos), out / "index", model=student()).rows == 9
-
-
-@pytest.mark.parametrize("name", ["index.csv", "index.parqet", "index.v2"])
-def test_an_ending_that_is_none(photos: Path, out: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"does not say what to write\. Let --out end in \.parquet or \.npy"):
-        embed(settings(photos), out / name, model=student())
+def test_an_ending_that_is_none(photos: Path, out: Path) -> None:
+    for name in ("index.csv", "index.parqet", "index.v2"):
+        with pytest.raises(ConfigError, match=r"does not say what to write\. Let --out end in \.parquet or \.npy"):
+            embed(settings(photos), out / name, model=student())
 
 
 def test_nothing_to_embed__leaves_nothing_behind(tmp_path: Path, out: Path) -> None:
