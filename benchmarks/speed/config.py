@@ -1,4 +1,4 @@
-"""All settings of a benchmark; the command line and the documentation come from here."""
+"""All settings of a measurement of speed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from benchmarks.speed.backends import BACKENDS
 from benchmarks.speed.subjects import KINDS
 from sparseformers.errors import ConfigError, suggest
+from sparseformers.evaluation.backends import BACKENDS
 from sparseformers.exporting.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
@@ -67,9 +67,9 @@ class SpeedConfig:
     def __post_init__(self) -> None:
         for name, values in (("models", self.models), ("batch", self.batch), ("precision", self.precision)):
             if not values:
-                raise ConfigError(f"--{name} names nothing.", f"Leave out --{name}, or see sparseformers benchmark --help.")
+                raise ConfigError(f"--{name} names nothing.", f"Leave out --{name}, or see python -m benchmarks speed --help.")
         _require_known("precision", self.precision, PRECISIONS)
-        _require_known("backend", self.backend, tuple(BACKENDS))
+        _require_known("backend", self.backend, BACKENDS)
         for name, value in (("batch", min(self.batch)), ("threads", self.threads), ("turns", self.turns)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1, not {value}.", "Use 1 or more.")

@@ -13,13 +13,13 @@ from sparseformers.exporting import ExportConfig
 from sparseformers.exporting.images import find_photographs, views
 
 COMPARED = 32
-"""Photographs that the cosine is taken over."""
+"""Photographs to take the cosine over."""
 COMPARED_NOISE = 8
-"""Images of noise, which are much alike."""
+"""Images of noise to take it over, which are much alike."""
 CALIBRATION = 128
-"""Other photographs that int8 is calibrated on; a quarter of it where they are noise."""
+"""Other photographs to calibrate int8 on; a quarter of it where they are noise."""
 CALIBRATION_BATCH = 16
-"""Of them at a time."""
+"""Images of calibration at a time."""
 
 
 class Images:

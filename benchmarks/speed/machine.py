@@ -1,4 +1,4 @@
-"""What the machine can do at best: the rate of a large matrix product in each precision, and that of reading memory."""
+"""The machine's own rates: of a large matrix product in each precision, and of reading memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.routes import Route
+from benchmarks.speed.backends import Route
 from benchmarks.speed.subjects import Subject
 from sparseformers.config import PreprocessingConfig
 from sparseformers.evaluation import Cost
 from sparseformers.exporting.config import Precision
 
 PRODUCT = "matrix product"
-"""How the product is called among the models."""
+"""The name of the product among the models."""
 SIDES = {"cpu": 2048, "cuda": 8192}
 """Of the matrices, by kind of device: large enough to keep it busy."""
 BYTES_READ = 256 * 2**20
@@ -29,7 +29,7 @@ class Product(nn.Module):
     """A linear layer whose weights are a square, and nothing else: the work that a machine does best.
 
     Args:
-        side: rows and columns.
+        side: rows and columns of the matrices.
     """
 
     def __init__(self, side: int) -> None:
@@ -43,11 +43,7 @@ class Product(nn.Module):
 
 
 def product(side: int) -> Subject:
-    """The product as a model, so that every backend runs it as it runs models.
-
-    Args:
-        side: rows and columns of the matrices.
-    """
+    """The product of matrices of so many rows and columns as a model, so that every backend runs it as it runs models."""
     network = Product(side).eval().requires_grad_(False)
     return Subject(
         PRODUCT,
@@ -70,7 +66,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Floor:
-    """The least time that a pass can take."""
+    """The least time that a pass can take, and whether multiply-adds or reading the weights set it."""
 
     seconds: float
     by: str
@@ -78,7 +74,11 @@ class Floor:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was reached in the very turns in which models were timed, at one batch size."""
+    """The machine's rates in the very turns in which models were timed, at one batch size.
+
+    Seconds are turn by turn: of one product by precision, by the backend that was the fastest in that turn, and of reading
+    :data:`BYTES_READ`.
+    """
 
     product_seconds: Mapping[str, tuple[float, ...]]
     reading_seconds: tuple[float, ...]
@@ -95,13 +95,7 @@ class Machine:
         return None if seconds is None else self.product_multiply_adds / statistics.median(seconds)
 
     def share(self, precision: str, multiply_adds: int, seconds: Sequence[float]) -> float | None:
-        """The share of that rate which passes reached: the median over the turns.
-
-        Args:
-            precision: of the passes.
-            multiply_adds: of one pass.
-            seconds: of each pass, turn by turn.
-        """
+        """The share of that rate which passes of so many multiply-adds reached: the median over the turns."""
         products = self.product_seconds.get(precision)
         if products is None:
             return None
@@ -109,13 +103,7 @@ class Machine:
         return statistics.median(each)
 
     def floor(self, precision: Precision, multiply_adds: int, parameters: int) -> Floor | None:
-        """What no pass can be faster than.
-
-        Args:
-            precision: of the pass.
-            multiply_adds: of one pass.
-            parameters: each of which is read at least once.
-        """
+        """The least time of a pass of so many multiply-adds, which reads each parameter at least once."""
         rate = self.rate(precision)
         if rate is None:
             return None
@@ -125,13 +113,7 @@ class Machine:
 
 
 def machine_of(seconds: Mapping[Route, tuple[float, ...]], reading: tuple[float, ...], multiply_adds: int) -> Machine:
-    """What the machine reached, of the products that every backend made of it.
-
-    Args:
-        seconds: of the products, turn by turn.
-        reading: of reading memory, turn by turn.
-        multiply_adds: of one product.
-    """
+    """The machine's rates from the seconds of the products by every backend, and of reading memory, turn by turn."""
     by_precision: dict[str, list[tuple[float, ...]]] = {}
     for route, turns in seconds.items():
         by_precision.setdefault(route.precision, []).append(turns)

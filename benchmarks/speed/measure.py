@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.speed.backends import Route
 from benchmarks.speed.config import SpeedConfig
 from benchmarks.speed.images import Images
 from benchmarks.speed.machine import PRODUCT, Machine, Reading, machine_of
@@ -18,15 +19,13 @@ from benchmarks.speed.operators import Profile
 from benchmarks.speed.prepare import Prepared, short
 from benchmarks.speed.progress import Steps
 from benchmarks.speed.report import Nearness, Row
-from benchmarks.speed.routes import Route
 from benchmarks.speed.subjects import Subject
-from sparseformers.evaluation import Cost, summarise_latency
-from sparseformers.evaluation.profile import interleave
-from sparseformers.exporting.formats import Runner
+from sparseformers.evaluation.backends import Runner
+from sparseformers.evaluation.profile import interleave, summarise_latency
 from sparseformers.modes import inference
 
-READING: Literal["reading memory"] = "reading memory"
-"""What is timed beside the routes."""
+READING = "reading memory"
+"""The name of reading memory beside the routes."""
 
 
 class References:
@@ -50,14 +49,14 @@ class References:
 
 
 class Opened(NamedTuple):
-    """A route that is open for batches of one size."""
+    """A route that is open for batches of one size, with a batch on the device."""
 
     run: Runner
     images: Tensor
 
 
 class Measured(NamedTuple):
-    """What was found at one batch size."""
+    """A row for each route, the machine's rates in the same turns, and a line for each route whose profiler failed."""
 
     rows: list[Row]
     machine: Machine
@@ -107,27 +106,33 @@ def measure(
             opened.pop(route, None)
         steps.advance()
     prepared.require_models(len(subjects) - 1)
+    # Time all of them in turns, beside the product and reading memory.
     steps.begin(f"batch {batch}: {len(opened)} in turns", settings.turns)
-    reading = _pass(Reading(device), None, device)
     runs = {route: _pass(*each, device) for route, each in opened.items()}
-    taken = interleave({READING: reading, **runs}, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
+    passes: dict[Route | str, Callable[[], object]] = {READING: _pass(Reading(device), None, device), **runs}
+    taken = interleave(passes, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
     products = {route: taken[route] for route in runs if route.model == PRODUCT}
     machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
+    # Trace them, which would have disturbed the times.
     models = {route: each for route, each in opened.items() if route.model != PRODUCT}
     profiles, left_out = ({}, []) if settings.trace is None else _profiles(prepared, models, settings.trace, steps)
-    rows = [
-        _row(
-            route,
-            prepared.openings[route].cost,
-            taken[route],
-            batch,
-            machine,
-            cosines.get(route),
-            prepared.peaks.get((route, batch)),
-            profiles.get(route),
+    rows = []
+    for route in models:
+        cost = prepared.openings[route].cost
+        multiply_adds = batch * cost.multiply_adds
+        rows.append(
+            Row(
+                route=route,
+                multiply_adds=cost.multiply_adds,
+                seconds=taken[route],
+                latency=summarise_latency(batch, taken[route]),
+                cosine=cosines.get(route),
+                floor=machine.floor(route.precision, multiply_adds, cost.parameters),
+                share=machine.share(route.precision, multiply_adds, taken[route]),
+                peak_bytes=prepared.peaks.get((route, batch)),
+                profile=profiles.get(route),
+            )
         )
-        for route in models
-    ]
     return Measured(rows, machine, left_out)
 
 
@@ -148,31 +153,6 @@ def _profiles(
             left_out.append(f"the trace of {route}, batch {len(images)}: {short(error)}")
         steps.advance()
     return profiles, left_out
-
-
-def _row(
-    route: Route,
-    cost: Cost,
-    seconds: tuple[float, ...],
-    batch: int,
-    machine: Machine,
-    cosine: Nearness | None,
-    peak: int | None,
-    profile: Profile | None,
-) -> Row:
-    """The figures of one route."""
-    multiply_adds = batch * cost.multiply_adds
-    return Row(
-        route=route,
-        multiply_adds=cost.multiply_adds,
-        seconds=seconds,
-        latency=summarise_latency(batch, seconds),
-        cosine=cosine,
-        floor=machine.floor(route.precision, multiply_adds, cost.parameters),
-        share=machine.share(route.precision, multiply_adds, seconds),
-        peak_bytes=peak,
-        profile=profile,
-    )
 
 
 def nearness(runner: Runner, images: Tensor, reference: Tensor, batch: int, device: torch.device) -> Nearness:

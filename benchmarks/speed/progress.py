@@ -1,4 +1,4 @@
-"""What a person sees of a benchmark at work."""
+"""Progress of a measurement of speed in a terminal."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class Steps:
         self._task = bar.add_task("loading models", total=None)
 
     def begin(self, what: str, total: int) -> None:
-        """A part with so many steps."""
+        """Starts a part with so many steps."""
         self._bar.update(self._task, description=what, completed=0, total=total)
 
     def say(self, what: str) -> None:
-        """What the next step is."""
+        """Names the next step."""
         self._bar.update(self._task, description=what)
 
     def advance(self) -> None:
-        """A step is done."""
+        """Ends a step."""
         self._bar.advance(self._task)
 
 
 @contextmanager
-def steps(console: Console) -> Iterator[Steps]:
-    """A bar that is gone at the end; nothing where nobody looks."""
+def progress(console: Console) -> Iterator[Steps]:
+    """A bar that is gone at the end; nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Steps(bar)

@@ -1,4 +1,4 @@
-"""What a benchmark found."""
+"""Findings of a measurement of speed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.speed.backends import Route
 from benchmarks.speed.machine import Floor, Machine
 from benchmarks.speed.operators import Profile
-from benchmarks.speed.routes import Route
-from sparseformers.evaluation import Cost, Latency
-from sparseformers.evaluation.profile import median_ratio
+from sparseformers.evaluation import Cost
+from sparseformers.evaluation.profile import Latency, median_ratio
 from sparseformers.settings import to_dict
 
 
@@ -34,7 +34,11 @@ class Nearness:
 
 @dataclass(frozen=True)
 class Row:
-    """A route at one batch size."""
+    """A route at one batch size; what is None was not measured, or cannot be told.
+
+    Multiply-adds are those of one image on this route: fewer than the model's own where it is folded. Seconds are those of each
+    pass, turn by turn, in the turns of all other rows of this batch size. The share is of the machine's rate in this precision.
+    """
 
     route: Route
     multiply_adds: int
@@ -54,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What was measured on."""
+    """Machine, images and libraries."""
 
     device: str
     capability: str
@@ -66,7 +70,7 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """All rows, and what they were measured beside."""
+    """All rows, in the order of batch sizes, models, precisions and backends, and the machine's rates by batch size."""
 
     circumstances: Circumstances
     models: tuple[Model, ...]

@@ -1,35 +1,31 @@
-"""One benchmark from settings to a report."""
+"""One measurement of speed from settings to a report."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
 
-from benchmarks.speed.backends import Conditions
+from benchmarks.speed.backends import Conditions, Route
 from benchmarks.speed.config import SpeedConfig
 from benchmarks.speed.images import Images
-from benchmarks.speed.machine import PRODUCT, SIDES, Machine, product
+from benchmarks.speed.machine import SIDES, Machine, product
 from benchmarks.speed.measure import References, measure
-from benchmarks.speed.memory import PeakMemory, can_measure
-from benchmarks.speed.prepare import Prepared, prepare, usable_backends
-from benchmarks.speed.progress import Steps
-from benchmarks.speed.progress import steps as progress
+from benchmarks.speed.prepare import measure_memory, prepare, usable_backends
+from benchmarks.speed.progress import progress
 from benchmarks.speed.report import Circumstances, Model, Row, SpeedReport
-from benchmarks.speed.subjects import Subject, find_subjects
+from benchmarks.speed.subjects import find_subjects
 from sparseformers.errors import ConfigError
-from sparseformers.exporting.config import Precision
 
 LIBRARIES = ("torch", "timm", "onnxruntime", "openvino")
-"""Whose versions a report gives."""
+"""Packages whose versions a report gives."""
 
 
 def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None = None) -> SpeedReport:
@@ -46,35 +42,33 @@ def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None 
     if settings.trace is not None:
         _make_folder(settings.trace)
     backends, left_out = usable_backends(settings.backend)
-    device = torch.device(settings.device)
+    device, batches = torch.device(settings.device), [*dict.fromkeys(settings.batch)]
     with (
         _threads(settings.threads) as threads,
         progress(console or Console(quiet=True)) as steps,
-        tempfile.TemporaryDirectory(prefix="sparseformers-benchmark-") as folder,
+        tempfile.TemporaryDirectory(prefix="sparseformers-speed-") as temporary,
     ):
-        images = Images(settings.images)
-        subjects = find_subjects(model, settings.models)
-        by_name = {each.name: each for each in (product(SIDES[device.type]), *subjects.found)}
+        folder, images, found = Path(temporary), Images(settings.images), find_subjects(model, settings.models)
+        subjects = {each.name: each for each in (product(SIDES[device.type]), *found.found)}
         prepared = prepare(
-            [*by_name.values()],
-            cast("Sequence[Precision]", settings.precision),
-            backends,
-            batches=settings.batch,
+            [*subjects.values()],
+            itertools.starmap(Route, itertools.product(subjects, settings.precision, backends)),
+            batches=batches,
             conditions=Conditions(device, threads),
             images=images,
-            folder=Path(folder),
+            folder=folder,
             steps=steps,
         )
         if settings.memory and device.type == "cpu":
-            _measure_memory(prepared, by_name, settings.batch, threads, Path(folder), steps)
-        references = References(images)
+            measure_memory(prepared, [*subjects.values()], batches, threads=threads, folder=folder, steps=steps)
         rows: list[Row] = []
         untraced: list[str] = []
         machines: dict[int, Machine] = {}
-        for batch in dict.fromkeys(settings.batch):
+        references = References(images)
+        for batch in batches:
             measured = measure(
                 prepared,
-                by_name,
+                subjects,
                 batch,
                 settings=settings,
                 device=device,
@@ -87,28 +81,11 @@ def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None 
             machines[batch] = measured.machine
     return SpeedReport(
         circumstances=_circumstances(device, threads, images),
-        models=tuple(Model(each.name, each.description, each.cost) for each in subjects.found),
+        models=tuple(Model(each.name, each.description, each.cost) for each in found.found),
         machines=machines,
         rows=tuple(rows),
-        left_out=(*subjects.left_out, *left_out, *prepared.left_out(len(subjects.found)), *untraced),
+        left_out=(*found.left_out, *left_out, *prepared.left_out(len(found.found)), *untraced),
     )
-
-
-def _measure_memory(
-    prepared: Prepared, subjects: dict[str, Subject], batches: Sequence[int], threads: int, folder: Path, steps: Steps
-) -> None:
-    """Notes the peak memory of each route, where this system can tell."""
-    routes = [route for route in prepared.openings if route.model != PRODUCT]
-    if not can_measure():
-        return
-    steps.begin("peak memory", len(routes))
-    with PeakMemory(threads, folder) as memory:
-        for route in routes:
-            steps.say(f"peak memory of {route}")
-            with contextlib.suppress(RuntimeError):  # it has no figure then; whether it can be timed is seen later
-                found = memory.measure(prepared.openings[route], subjects[route.model].preprocessing.size, batches)
-                prepared.peaks |= {(route, batch): peak for batch, peak in found.items()}
-            steps.advance()
 
 
 @contextmanager
@@ -145,7 +122,7 @@ def _circumstances(device: torch.device, threads: int, images: Images) -> Circum
 
 
 def _processor() -> str:
-    """What the processor calls itself."""
+    """The processor's own name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

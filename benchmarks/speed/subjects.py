@@ -1,4 +1,4 @@
-"""What is measured: a student, and whatever else could do its work at its cost."""
+"""The models to measure: a student, and whatever else could do its work at its cost."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from torch import nn
 
-from benchmarks.baselines import RebuiltTeacher, TokenMergingTeacher, merged_for_budget
+from benchmarks.baselines import TokenMergingTeacher, merged_for_budget
 from benchmarks.speed.small_vits import small_vits
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluation import Cost, measure_cost
 from sparseformers.evaluation.backends import Embedding
+from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.exporting.network import EmbeddingNetwork
 from sparseformers.inference import fold_embedding
 from sparseformers.model import SparseFormer
@@ -25,12 +26,12 @@ from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
 
 KINDS = ("student", "teacher", "tome", "low-resolution", "small-vit")
-"""What can be compared without naming a model."""
+"""Models that can be compared without naming them."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be measured, in float32 on the CPU."""
+    """A model to be measured, in float32 on the CPU: images to embeddings, and the cost of one image."""
 
     name: str
     description: str
@@ -58,14 +59,14 @@ class Subject:
 
 
 class Subjects(NamedTuple):
-    """What there is to measure."""
+    """The models in the order in which they were named, and a line for each that there is not."""
 
     found: tuple[Subject, ...]
     left_out: tuple[str, ...]
 
 
 class _Origin(NamedTuple):
-    """A student and where it comes from."""
+    """A student, and where it and its teacher come from; ``teacher`` raises a SparseFormersError where there is none."""
 
     student: SparseFormer
     description: str
@@ -103,7 +104,7 @@ def find_subjects(model: str, names: Sequence[str]) -> Subjects:
 
 
 def _subjects(name: str, student: Subject, network: SparseFormer, teacher: Teacher | None) -> list[Subject]:
-    """What a name of ``--models`` means."""
+    """The models that a name of ``--models`` means."""
     if name == "student":
         return [student]
     if name == "small-vit":
@@ -142,14 +143,7 @@ def _schedule(teacher: Teacher, multiply_adds: int) -> tuple[int, ...]:
 
 
 def subject(name: str, description: str, network: nn.Module, preprocessing: PreprocessingConfig) -> Subject:
-    """A network as it is measured.
-
-    Args:
-        name: for the report.
-        description: for the report; size and tokens are added.
-        network: gives an output with an ``embedding``.
-        preprocessing: how images are made for it.
-    """
+    """A network whose output has an ``embedding`` as it is measured; the size of its images is added to the description."""
     network = network.eval().requires_grad_(False)
     height, width = preprocessing.size
     return Subject(

@@ -1,4 +1,4 @@
-"""The tables of a benchmark, for a terminal and as Markdown."""
+"""The tables of a measurement of speed, for a terminal and as Markdown."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.speed.machine import BYTES_READ, Floor, Machine
+from benchmarks.speed.backends import Route
+from benchmarks.speed.machine import Floor, Machine
 from benchmarks.speed.report import Circumstances, Model, Nearness, Row, SpeedReport
-from benchmarks.speed.routes import Route
-from sparseformers.evaluation import Cost, summarise_latency
+from sparseformers.evaluation import Cost
+from sparseformers.evaluation.profile import summarise_latency
 
 MACHINE = Machine({"fp32": (1.0, 1.0, 2.0), "int8": (0.5, 0.5, 0.5)}, (0.3, 0.1, 0.2), 1000)
 """1000 multiply-adds a second in fp32 in the median, 2000 in int8; reads ten times BYTES_READ a second at best."""
@@ -46,6 +47,3 @@ def one_batch(batch: int = 1) -> list[Row]:
         row("teacher", "fp32", "eager", 4.0, 8.0, 15.0, batch=batch),
         row("teacher", "fp32", "openvino", 2.0, 4.0, 6.0, batch=batch),
     ]
-
-
-__all__ = ["BYTES_READ", "MACHINE", "one_batch", "report", "row"]

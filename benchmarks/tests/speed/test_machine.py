@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.speed.backends import Route
 from benchmarks.speed.machine import BYTES_READ, Machine, Product, machine_of, product
-from benchmarks.speed.routes import Route
 from benchmarks.tests.speed.made import MACHINE
 from sparseformers.evaluation import multiply_adds
 

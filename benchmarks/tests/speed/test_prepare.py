@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
+from benchmarks.speed.backends import Route
 from benchmarks.speed.prepare import Prepared, usable_backends
-from benchmarks.speed.routes import Route
 from sparseformers.errors import ConfigError, MissingExtraError
 
 
@@ -13,7 +13,7 @@ def test_usable_backends__without_a_package(monkeypatch: pytest.MonkeyPatch) -> 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
     usable, left_out = usable_backends(())
-    assert usable == ["eager", "packed", "compile", "onnxruntime"]
+    assert usable == ["eager", "compile", "packed", "onnxruntime"]
     assert left_out == [
         "openvino: The package 'openvino' is not installed. Install it with: pip install 'sparseformers[openvino]'."
     ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.speed import SpeedConfig, measure_speed
-from benchmarks.speed.backends.pytorch import InPyTorch
+from benchmarks.speed.backends import InPyTorch
 from benchmarks.speed.machine import product
 from sparseformers.errors import ConfigError
 from tests.tiny import write_images
