@@ -21,10 +21,10 @@ from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
 from sparseformers.evaluation.backends import Backend, Runner, cast_layers, compiled, in_inference
 from sparseformers.exporting.config import ExportConfig, Precision
+from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import with_bfloat16_layers
 from sparseformers.exporting.onnx_file import OnnxFile, open_onnx, write_onnx
 from sparseformers.exporting.openvino_file import OpenVinoFile, has_bfloat16, open_openvino, write_openvino
-from sparseformers.exporting.tracing import trace
 from sparseformers.inference import pack_weights
 
 LIBRARIES: Mapping[Backend, Mapping[str, str]] = {"onnxruntime": OnnxFile.libraries, "openvino": OpenVinoFile.libraries}
@@ -115,11 +115,11 @@ def why_not(backend: Backend, precision: Precision, device: torch.device) -> str
             return "this PyTorch was built without oneDNN, for which weights are packed"
         return None if precision == "fp32" else "weights are packed in float32 only"
     if backend == "onnxruntime":
-        return OnnxFile.precisions[precision]
+        return OnnxFile.lacks.get(precision)
     if backend == "openvino":
         if precision == "bf16" and not has_bfloat16():
             return "OpenVINO has no bfloat16 on this processor, and would compute in float32"
-        return OpenVinoFile.precisions[precision]
+        return OpenVinoFile.lacks.get(precision)
     if precision == "int8":
         return "PyTorch itself has no int8 layers any more; onnxruntime and openvino have"
     if precision == "bf16" and (slower := _bfloat16_slower(device)) > EMULATED:

@@ -108,10 +108,10 @@ def measure(
     prepared.require_models(len(subjects) - 1)
     # Time all of them in turns, beside the product and reading memory.
     steps.begin(f"batch {batch}: {len(opened)} in turns", settings.turns)
-    runs = {route: _pass(*each, device) for route, each in opened.items()}
-    passes: dict[Route | str, Callable[[], object]] = {READING: _pass(Reading(device), None, device), **runs}
+    runs: dict[Route | str, Callable[[], object]] = {route: _pass(*each, device) for route, each in opened.items()}
+    passes = {READING: _pass(Reading(device), None, device), **runs}
     taken = interleave(passes, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
-    products = {route: taken[route] for route in runs if route.model == PRODUCT}
+    products = {route: taken[route] for route in opened if route.model == PRODUCT}
     machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
     # Trace them, which would have disturbed the times.
     models = {route: each for route, each in opened.items() if route.model != PRODUCT}

@@ -178,7 +178,7 @@ def test_run__other_settings_are_refused_before_any_training(
     with pytest.raises(RunError, match=r"has other settings than are asked for: samples \(8 then, 16 now\)") as caught:
         run(copied(budget="16-samples"))
     assert "Choose another --out" in caught.value.remedy
-    with pytest.raises(RunError, match="batch_size 4 there, 2 asked"):
+    with pytest.raises(RunError, match=r"batch_size \(4 then, 2 now\)"):
         run(copied(overrides=(*TINY, "batch_size=2")))
 
 
