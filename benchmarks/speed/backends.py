@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.speed.operators import Profile, of_onnxruntime, of_openvino, of_pytorch
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.backends import Backend, Runner, cast_layers, compiled, in_inference
+from sparseformers.evaluation.backends import Backend, Runner, cast_layers, compile_network, in_inference
 from sparseformers.exporting.config import ExportConfig, Precision
 from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import with_bfloat16_layers
@@ -79,7 +79,7 @@ class InPyTorch:
     def open(self, batch: int) -> Runner:
         dtype = torch.bfloat16 if self.precision == "bf16" else None
         if self.mode == "compile":
-            return in_inference(compiled(self.network, self.device), self.device, dtype)
+            return in_inference(compile_network(self.network, self.device), self.device, dtype)
         # Packed where it is run: packed weights can be neither saved nor sent to another process.
         network = pack_weights(self.network) if self.mode == "packed" else self.network
         return in_inference(network, self.device, dtype)
