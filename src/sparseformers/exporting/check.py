@@ -12,7 +12,7 @@ from torch import Tensor
 from sparseformers.errors import WeightsError
 from sparseformers.exporting.formats import Runner
 from sparseformers.exporting.images import Probe
-from sparseformers.model import SparseFormer
+from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.modes import evaluation_mode, inference
 
 
@@ -27,7 +27,7 @@ class Agreement:
     images: int
     """Compared, some of them at several sizes."""
     batches: tuple[int, ...]
-    """Numbers of images at a time that were tried."""
+    """Numbers of images at a time."""
     sizes: tuple[tuple[int, int], ...]
     """Heights and widths that were tried, at most ten of them."""
     greatest_difference: float
@@ -40,20 +40,19 @@ class Agreement:
     """Over the images."""
 
 
-def compare(file: Runner, student: SparseFormer, probes: Sequence[Probe], *, tokens: int | None = None) -> Agreement:
+def compare(file: Runner, student: SparseFormer | WithTokens, probes: Sequence[Probe]) -> Agreement:
     """Puts the same images through both.
 
     Args:
         file: the exported file.
         student: on the CPU, in float32.
         probes: the images.
-        tokens: of the student, if other than configured.
 
     Raises:
         ExportCheckError: if the file fails at a batch or a size that it should take, or gives what are no embeddings.
     """
     with evaluation_mode(student), inference(torch.device("cpu"), None):
-        expected = [student(probe.of_student, tokens).embedding for probe in probes]
+        expected = [student(probe.of_student).embedding for probe in probes]
         given = [_given(file, probe.of_file, wanted) for probe, wanted in zip(probes, expected, strict=True)]
     one, other = torch.cat(given).double(), torch.cat(expected).double()
     cosines = F.cosine_similarity(one, other)
@@ -91,13 +90,7 @@ def _shape(values: Tensor) -> str:
 
 
 def require(agreement: Agreement, tolerance: float, *, what: str) -> None:
-    """Raises ExportCheckError unless the greatest error is within the tolerance.
-
-    Args:
-        agreement: what was measured.
-        tolerance: greatest error of an embedding relative to its length.
-        what: the file, for the message.
-    """
+    """Raises ExportCheckError, which calls the file ``what``, unless the greatest error is within the tolerance."""
     if agreement.greatest_error <= tolerance:
         return
     raise ExportCheckError(

@@ -44,11 +44,7 @@ class Photographs(NamedTuple):
 
 
 def find_photographs(settings: ExportConfig, model: Path | None) -> Photographs:
-    """Reads images: those of ``--data``, or the ones that the run was trained on.
-
-    Args:
-        settings: where images are, and how many are needed.
-        model: the run folder; something else does not know any images.
+    """Reads images: those of ``--data``, or the ones that a run, if ``model`` is its folder, was trained on.
 
     Raises:
         ConfigError: if it is not known where images are.
@@ -92,13 +88,7 @@ def _of_run(model: Path | None) -> tuple[Path, ...]:
 
 
 def batches(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
-    """Every image as file and student take it, in batches of different numbers as far as the file takes them.
-
-    Args:
-        photographs: the images.
-        settings: of the export.
-        preprocessing: the student's.
-    """
+    """Every image as file and student take it, in batches of different numbers as far as the file takes them."""
     if not photographs:
         return []
     if settings.with_preprocessing:

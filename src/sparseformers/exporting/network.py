@@ -116,15 +116,7 @@ class EmbeddingNetwork(nn.Module):
             gather_samples(self.student)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeds images.
-
-        Args:
-            images: B x 3 x H x W in [0, 1], red-green-blue, any H and W from 32 up; with preprocessing B x H x W x 3 bytes,
-                any H and W.
-
-        Returns:
-            B x D_out, float32.
-        """
+        """B x 3 x H x W in [0, 1], H and W from 32 up, or with preprocessing B x H x W x 3 bytes -> B x D_out, float32."""
         embedding: Tensor = self.student(self.preprocessing(images))
         return embedding
 

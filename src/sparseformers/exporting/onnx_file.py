@@ -80,13 +80,7 @@ def write_onnx(
 
 
 def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
-    """Opens a file in ONNX Runtime on the CPU.
-
-    Args:
-        path: the file.
-        batch: the only number of images at a time that it will be given; None for any that the file takes.
-        threads: as many as ONNX Runtime likes by default.
-    """
+    """Opens a file in ONNX Runtime on the CPU, for any number of images or for ``batch`` of them at a time."""
     session = onnx_session(path, batch=batch, threads=threads)
 
     def run(images: Tensor) -> Tensor:
@@ -96,13 +90,9 @@ def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = Non
 
 
 def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = None, trace: Path | None = None) -> Any:
-    """A session of ONNX Runtime, arguments as for :func:`open_onnx`.
+    """A session of ONNX Runtime as for :func:`open_onnx`.
 
-    Args:
-        path: the file.
-        batch: images at a time.
-        threads: how many.
-        trace: to profile it: how the file begins that its ``end_profiling`` writes and names.
+    To profile it, ``trace`` is how the file begins that its ``end_profiling`` writes and names.
     """
     import onnxruntime
 

@@ -67,13 +67,7 @@ def write_openvino(
 
 
 def open_openvino(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
-    """Opens a file in OpenVINO on the CPU.
-
-    Args:
-        path: the .xml file.
-        batch: the only number of images at a time that it will be given; None for any that the file takes.
-        threads: as many as OpenVINO likes by default.
-    """
+    """Opens a .xml file in OpenVINO on the CPU, for any number of images or for ``batch`` of them at a time."""
     compiled = compiled_openvino(path, batch=batch, threads=threads)
 
     def run(images: Tensor) -> Tensor:
@@ -83,14 +77,7 @@ def open_openvino(path: Path, *, batch: int | None = None, threads: int | None =
 
 
 def compiled_openvino(path: Path, *, batch: int | None = None, threads: int | None = None, profiled: bool = False) -> Any:
-    """A model compiled by OpenVINO, arguments as for :func:`open_openvino`.
-
-    Args:
-        path: the .xml file.
-        batch: images at a time.
-        threads: how many.
-        profiled: whether its requests tell the times of their operators.
-    """
+    """A model compiled by OpenVINO as for :func:`open_openvino`; ``profiled`` requests tell the times of their operators."""
     import openvino
 
     core = openvino.Core()

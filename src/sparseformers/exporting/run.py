@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sparseformers.config import GridConfig
-from sparseformers.errors import ConfigError, RunError, suggest
+from sparseformers.errors import ConfigError, RunError
 from sparseformers.exporting.check import Agreement, compare
 from sparseformers.exporting.check import require as require_agreement
 from sparseformers.exporting.config import ExportConfig, Format
@@ -30,9 +28,8 @@ from sparseformers.exporting.pytorch_files import SafetensorsFile, TorchExportFi
 from sparseformers.files import synchronise
 from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
-from sparseformers.named import NAMED_CONFIGS
-from sparseformers.released import create_model
-from sparseformers.saving import SavedModel, digest, load_saved
+from sparseformers.opening import model_name, open_student, with_tokens
+from sparseformers.saving import digest
 from sparseformers.settings import to_dict, with_words
 
 FORMATS: Mapping[Format, FileFormat] = {
@@ -43,22 +40,17 @@ FORMATS: Mapping[Format, FileFormat] = {
 }
 """Kinds of files by name."""
 
-STEPS = ("reading images", "writing the file", "checking it")
-"""What an export spends its time on."""
-
 
 @dataclass(frozen=True)
 class ExportSummary:
     """What came of an export."""
 
     files: tuple[Path, ...]
-    """What was written; of several files all are needed."""
+    """Of several files all are needed."""
     bytes: int
-    """Their size together."""
     agreement: Agreement
-    """How near the file is to the student."""
     tolerance: float
-    """The greatest error that it was allowed."""
+    """The greatest error that the file was allowed."""
     metadata: Mapping[str, str]
     """What the file says of itself."""
 
@@ -89,19 +81,18 @@ def export(
     kind, out = FORMATS[settings.format], Path(out)
     require_format(kind, settings)
     _require_place(kind, out, settings, overwrite=overwrite)
-    student, provenance = _copied(model) if isinstance(model, SparseFormer) else _load(str(model))
-    _require_tokens(student, settings)
-    metadata = describe(student, provenance, settings)
-    with _progress(console or Console(quiet=True)) as begin_step, _aside(out) as folder:
-        begin_step()
+    saved = open_student(model)
+    student = copy.deepcopy(saved.student).cpu().float().eval()  # the caller's stays where and how it is
+    at_tokens = with_tokens(student, settings.tokens, model_name(model))
+    metadata, preprocessing = describe(student, saved.provenance, settings), student.config.preprocessing
+    with (console or Console(quiet=True)).status("reading images") as step, _aside(out) as folder:
         found = find_photographs(settings, None if isinstance(model, SparseFormer) else Path(model))
-        preprocessing = student.config.preprocessing
         checked = [*batches(found.for_check, settings, preprocessing), *other_sizes(found.for_check, settings, preprocessing)]
         calibration = [batch.of_file for batch in batches(found.for_calibration, settings, preprocessing)]
-        begin_step()
-        kind.write(Contents(student, provenance, settings, metadata, calibration), folder / out.name)
-        begin_step()
-        agreement = compare(kind.open(folder / out.name), student, checked, tokens=settings.tokens)
+        step.update("writing the file")
+        kind.write(Contents(student, saved.provenance, settings, metadata, calibration), folder / out.name)
+        step.update("checking the file")
+        agreement = compare(kind.open(folder / out.name), at_tokens, checked)
         require_agreement(agreement, settings.allowed_error, what=f"{settings.format} file in {settings.precision}")
         size = sum(path.stat().st_size for path in kind.files(folder / out.name))
         _move(kind.files(folder / out.name), out.parent)
@@ -109,16 +100,7 @@ def export(
 
 
 def describe(student: SparseFormer, provenance: Provenance | None, settings: ExportConfig) -> Mapping[str, str]:
-    """What a file says of itself.
-
-    Args:
-        student: whose file it is.
-        provenance: where the student comes from; None if nobody knows.
-        settings: of the export.
-
-    Returns:
-        Texts by name. ``mean``, ``std`` and ``image_size`` are JSON; so is ``config``, the whole configuration.
-    """
+    """What a file says of itself: texts by name. ``mean``, ``std``, ``image_size`` and ``config`` are JSON."""
     preprocessing = student.config.preprocessing
     if settings.with_preprocessing:
         images = "uint8, batch x height x width x 3, red-green-blue, any size; resized, cropped and normalised inside"
@@ -147,20 +129,6 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
     return dict(sorted(texts.items()))
 
 
-def _copied(student: SparseFormer) -> SavedModel:
-    """A student of the caller's as :func:`load_saved` would give it; the caller's stays where and how it is."""
-    return SavedModel(copy.deepcopy(student).cpu().float().eval(), None)
-
-
-def _load(model: str) -> SavedModel:
-    """A student from the disk, or one that was released."""
-    if model in NAMED_CONFIGS:
-        return SavedModel(create_model(model, pretrained=True), None)
-    if not Path(model).exists() and (near := suggest(model, NAMED_CONFIGS)):
-        raise ConfigError(f"'{model}' is neither a run folder, nor a model file, nor a released model.", near)
-    return load_saved(model)
-
-
 def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overwrite: bool) -> None:
     """Refuses an output that has another ending or is there already."""
     if out.suffix != kind.suffix:
@@ -170,13 +138,6 @@ def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overw
         raise RunError(f"'{taken}' is there already.", "Choose another file, or add --overwrite to replace it.")
     if out.is_dir():
         raise RunError(f"'{out}' is a folder.", "Choose the name of a file.")
-
-
-def _require_tokens(student: SparseFormer, settings: ExportConfig) -> None:
-    """Refuses a number of tokens that the student cannot have."""
-    own = student.config.focusing
-    if settings.tokens not in (None, own.tokens) and not isinstance(own, GridConfig):
-        raise ConfigError(f"The student has {own.tokens} tokens and no other number.", "Leave out --tokens.")
 
 
 @contextmanager
@@ -199,18 +160,3 @@ def _move(files: Sequence[Path], folder: Path) -> None:
         synchronise(path)
     for path in files:
         os.replace(path, folder / path.name)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[], None]]:
-    """A bar with a part for each step; the function begins the next one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    left = iter(enumerate(STEPS))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("loading", total=len(STEPS))
-
-        def begin_step() -> None:
-            done, step = next(left)
-            progress.update(task, completed=done, description=step)
-
-        yield begin_step
