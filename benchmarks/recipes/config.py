@@ -12,8 +12,7 @@ import tyro
 
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
-from sparseformers.train.recipe import Recipe, changed
+from sparseformers.train.recipe import Recipe, changed, parse_pairs, setting_names
 from sparseformers.train.settings import Sources
 
 CONTROLLED = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sparseformers.cli.main import main
 from sparseformers.train import RunFolder
-from sparseformers.train.checkpoints.checkpoint import fault_of
+from sparseformers.train.checkpoint import fault_of
 
 PATIENCE = 120.0
 """Seconds after which an attempt that nothing happens in is given up."""

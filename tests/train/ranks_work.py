@@ -17,7 +17,7 @@ import torch
 from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import DataError
-from sparseformers.train.trainer import Trainer
+from sparseformers.train.loop import Trainer
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from sparseformers.train import BootstrapConfig, RunFolder
-from sparseformers.train.checkpoints.checkpoint import read_checkpoint
-from sparseformers.train.checkpoints.checkpointer import Writing
-from sparseformers.train.checkpoints.packing import unpack
+from sparseformers.train.checkpoint import read_checkpoint, unpack
+from sparseformers.train.checkpointer import Writing
 from tests.tiny import SIDE, write_images, write_teacher
 
 

@@ -13,10 +13,9 @@ from sparseformers.data import Batch, SampleStream, images_on, training_loader
 from sparseformers.errors import ConfigError, DataError, RunStopped
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.saving import load
-from sparseformers.train import BootstrapConfig, bootstrap, resume, trainer
-from sparseformers.train.fit import fit_front
+from sparseformers.train import BootstrapConfig, bootstrap, loop, resume
 from sparseformers.train.objective import unexplained_variance
-from sparseformers.train.setup import gather_parts
+from sparseformers.train.setup import fit_front, gather_parts
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
 
@@ -86,7 +85,7 @@ def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(
 ) -> None:
     settings = settings.with_(samples=160, lr=1e-3)
     for name, weight in (("plain", 0.0), ("dense", 10.0)):
-        monkeypatch.setattr(trainer, "DENSE_WEIGHT", weight)
+        monkeypatch.setattr(loop, "DENSE_WEIGHT", weight)
         bootstrap(settings, tmp_path / name)
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +20,16 @@ TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
 CPU = torch.device("cpu")
 
 
-def slow(count: int, seconds: float) -> Iterator[int]:
-    for number in range(count):
-        time.sleep(seconds)
-        yield number
-
-
-def test_timed__passes_batches_on_and_counts_the_waiting() -> None:
+def test_waited__is_a_share_of_the_time() -> None:
     meters = Meters(CPU)
-    passed = []
-    for number in meters.timed(slow(4, 0.05)):
-        passed.append(number)
+    for number in range(4):
+        time.sleep(0.05)
+        meters.waited(0.05)
         meters.step(torch.tensor(float(number)), torch.tensor(2.0), 8)
     figures = meters.read()
-    assert passed == [0, 1, 2, 3]
     assert figures["loss"] == 1.5
     assert figures["gradient_norm"] == 2.0
     assert figures["data_wait"] > 0.9
-
-
-def test_timed__time_spent_on_a_batch_is_no_waiting() -> None:
-    meters = Meters(CPU)
-    for _ in meters.timed(range(3)):
-        time.sleep(0.05)
-        meters.step(torch.tensor(1.0), None, 1)
-    assert meters.read()["data_wait"] < 0.1
 
 
 def test_read__starts_over_but_keeps_the_total() -> None:

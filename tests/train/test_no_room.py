@@ -16,7 +16,7 @@ from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import RunError
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.checkpoints.checkpoint import fault_of
+from sparseformers.train.checkpoint import fault_of
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
 

@@ -14,7 +14,7 @@ from sparseformers.data import Batch
 from sparseformers.errors import NonFiniteLossError
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
-from sparseformers.train.non_finite import NonFiniteSteps
+from sparseformers.train.guards import NonFiniteSteps
 from sparseformers.train.objective import alignment_loss
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.train.runs import changed, entries, tiny_settings

@@ -7,7 +7,7 @@ import pytest
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Mark, from_dict, to_dict
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.budget import Budget
+from sparseformers.train.lengths import Budget
 from sparseformers.train.settings import read_settings
 
 
@@ -93,10 +93,10 @@ def test_read_settings__of_version_0_1_that_are_gone_are_refused(gone: dict[str,
 
 
 def test_budget__samples_epochs_or_minutes() -> None:
-    assert Budget.of(settings(samples=70), images=10) == Budget(samples=70, seconds=None)
-    assert Budget.of(settings(epochs=2.5), images=10) == Budget(samples=25, seconds=None)
-    assert Budget.of(settings(minutes=2.0), images=10) == Budget(samples=None, seconds=120.0)
-    assert Budget.of(settings(), images=10) == Budget(samples=100, seconds=None)
+    assert settings(samples=70).optimisation.budget(10) == Budget(samples=70, seconds=None)
+    assert settings(epochs=2.5).optimisation.budget(10) == Budget(samples=25, seconds=None)
+    assert settings(minutes=2.0).optimisation.budget(10) == Budget(samples=None, seconds=120.0)
+    assert settings().optimisation.budget(10) == Budget(samples=100, seconds=None)
 
 
 def test_budget__progress_is_of_samples_or_of_the_clock() -> None:

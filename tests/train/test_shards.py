@@ -12,7 +12,7 @@ from sparseformers.data.pack import PackConfig, pack
 from sparseformers.data.sources import BadShare
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.train import BootstrapConfig, bootstrap, resume
-from sparseformers.train.trainer import Trainer
+from sparseformers.train.loop import Trainer
 from tests.embedding.small import giant_png, write_shard
 from tests.tiny import write_images
 from tests.train.runs import changed, tiny_settings
@@ -154,8 +154,8 @@ def test_a_shard_that_is_lost_while_training_is_told_in_a_sentence(settings: Boo
         (tmp_path / "0.tar").unlink(missing_ok=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        make = Trainer.make_step
-        patch.setattr(Trainer, "make_step", lambda self, held_out: (lose(self), make(self, held_out))[1])
+        make = Trainer._make_step
+        patch.setattr(Trainer, "_make_step", lambda self, held_out: (lose(self), make(self, held_out))[1])
         for workers in (0, 1):
             write_shard(tmp_path / "0.tar", photographs(tmp_path, 6))
             with pytest.raises(DataError, match=r"The shard '.*0\.tar' cannot be read \(No such file or directory\)\."):

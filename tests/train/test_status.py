@@ -18,7 +18,7 @@ from sparseformers.errors import RunError
 from sparseformers.settings import to_dict
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
 from sparseformers.train import status as status_module
-from sparseformers.train.checkpoints.state import TrainingState
+from sparseformers.train.state import TrainingState
 from sparseformers.train.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.step import TrainingStep
 from tests.train.runs import changed, entries, tiny_settings

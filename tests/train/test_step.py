@@ -14,12 +14,10 @@ from sparseformers.modes import gradient_scaler
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train import step as step_module
-from sparseformers.train.compiling import CompiledForBatches, compile_errors
-from sparseformers.train.gradients import group_norms, total_norm
 from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.setup import Parts, gather_parts
-from sparseformers.train.step import TrainingStep
+from sparseformers.train.step import CompiledForBatches, TrainingStep, compile_errors, group_norms, total_norm
 from tests.train.runs import changed, entries, tiny_settings
 
 CPU = torch.device("cpu")

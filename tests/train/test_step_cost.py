@@ -16,9 +16,8 @@ from sparseformers.evaluation import measure_training_cost
 from sparseformers.model import SparseFormer
 from sparseformers.train import BootstrapConfig
 from sparseformers.train import step as step_module
-from sparseformers.train.gradients import group_norms
 from sparseformers.train.objective import Targets, student_loss
-from sparseformers.train.step import TrainingStep
+from sparseformers.train.step import TrainingStep, group_norms
 from tests.train.runs import changed, tiny_settings
 from tests.train.test_step import batch_of, parts_of, step_of
 

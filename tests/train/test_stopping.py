@@ -15,7 +15,7 @@ from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import RunStopped
 from sparseformers.train import RunFolder, bootstrap, resume
-from sparseformers.train.checkpoints.checkpoint import read_checkpoint
+from sparseformers.train.checkpoint import read_checkpoint
 from sparseformers.train.processes import StopSignals
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher

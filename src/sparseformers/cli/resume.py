@@ -30,7 +30,7 @@ class Resume:
     def run(self) -> None:
         """Runs the command."""
         from sparseformers.train import resume
-        from sparseformers.train.checkpoints.changes import parse_pairs, setting_names
+        from sparseformers.train.recipe import parse_pairs, setting_names
 
         console = console_for(as_json=self.json)
         changes = parse_pairs(self.overrides, setting_names())

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparseformers.train.checkpoints.state import TrainingState
     from sparseformers.train.held_out import HeldOut, Measurement
     from sparseformers.train.setup import Parts
+    from sparseformers.train.state import TrainingState
     from sparseformers.train.summary import RunSummary
 
 

@@ -26,8 +26,8 @@ from sparseformers.data import to_bytes
 from sparseformers.files import replacing, synchronise
 from sparseformers.saving import write_tensors
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
+from sparseformers.train.state import TrainingState
 
 FOLLOWED_IMAGES = 4
 """Of so many held-out images the RoIs are kept."""

@@ -12,11 +12,11 @@ import resource
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,10 +31,9 @@ from sparseformers.train.settings import BootstrapConfig
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
-    from sparseformers.train.checkpoints.state import TrainingState
     from sparseformers.train.held_out import HeldOut, Measurement
+    from sparseformers.train.state import TrainingState
 
-Item = TypeVar("Item")
 LOGGER = logging.getLogger("sparseformers")
 
 
@@ -58,16 +57,9 @@ class Meters:
         self._waited = 0.0
         self._since = time.perf_counter()
 
-    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """Passes batches on and measures how long they were waited for."""
-        iterator = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(iterator, None)
-            self._waited += time.perf_counter() - start
-            if batch is None:
-                return
-            yield batch
+    def waited(self, seconds: float) -> None:
+        """Adds time spent waiting for a batch."""
+        self._waited += seconds
 
     def step(self, loss: Tensor, norm: Tensor | None, images: int, *, norms: Mapping[str, Tensor] | None = None) -> None:
         """Adds one optimiser step.

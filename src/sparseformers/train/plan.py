@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Above, AtLeast, Between, check_bounds
-from sparseformers.train.budget import Budget
-from sparseformers.train.checkpoints.interval import Interval
+from sparseformers.train.lengths import Budget, Interval
 from sparseformers.train.settings import BootstrapConfig, DataSettings, Sources
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
     # How long the steps take, and all that comes between them.
     model, checkpoint = checkpoint_sizes(parts.inheritance.student)
     samples, seconds = forecast(
-        Budget.of(settings, images=images),
+        settings.optimisation.budget(images),
         batch=batch,
         step=step,
         between=run.evaluations * (measuring + 2 * times.saving),  # of the newest model, and of the best one

@@ -15,18 +15,18 @@ from PIL import Image
 from sparseformers.data.dataset import BATCHES_AHEAD
 from sparseformers.processes import make_accelerator
 from sparseformers.saving import save
-from sparseformers.train.budget import Budget
-from sparseformers.train.cache.views import ViewCache
 from sparseformers.train.callbacks import Callback
+from sparseformers.train.lengths import Budget
+from sparseformers.train.loop import Trainer
 from sparseformers.train.metrics import peak_memory
 from sparseformers.train.processes import StopSignals
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts, thin
-from sparseformers.train.trainer import Trainer
+from sparseformers.train.view_cache import ViewCache
 
 if TYPE_CHECKING:
-    from sparseformers.train.checkpoints.state import TrainingState
     from sparseformers.train.held_out import HeldOut, Measurement
+    from sparseformers.train.state import TrainingState
 
 FEWEST_STEPS = 3
 """Steps that are timed however long they take."""

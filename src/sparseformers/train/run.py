@@ -18,22 +18,19 @@ from sparseformers.errors import ConfigError, RunStopped, SparseFormersError
 from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, is_restarted, launch, make_accelerator, process_state
 from sparseformers.settings import to_dict
-from sparseformers.train.cache.make import prepare_cache, require_room
 from sparseformers.train.callbacks import Callback, attached
-from sparseformers.train.checkpoints.changes import refuse_changes
-from sparseformers.train.checkpoints.checkpoint import Snapshot, read_checkpoint
-from sparseformers.train.checkpoints.checkpointer import Found, find_checkpoint, remove_leftovers
-from sparseformers.train.checkpoints.random_state import random_state_of
-from sparseformers.train.checkpoints.state import random_state_in
-from sparseformers.train.fit import fit_front
+from sparseformers.train.checkpoint import Snapshot, read_checkpoint
+from sparseformers.train.checkpointer import Found, find_checkpoint, remove_leftovers
 from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
+from sparseformers.train.loop import Trainer
 from sparseformers.train.metrics import MetricsLog, chosen_trackers
 from sparseformers.train.processes import StopSignals, unsharded
-from sparseformers.train.recipe import changed, settings_of
+from sparseformers.train.recipe import changed, refuse_changes, settings_of
 from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
-from sparseformers.train.setup import Parts, gather_parts
+from sparseformers.train.setup import Parts, fit_front, gather_parts
+from sparseformers.train.state import random_state_in, random_state_of
 from sparseformers.train.status import Heartbeat
 from sparseformers.train.summary import (
     Card,
@@ -43,7 +40,7 @@ from sparseformers.train.summary import (
     summarise,
     summary_of_finished,
 )
-from sparseformers.train.trainer import Trainer
+from sparseformers.train.view_cache_making import prepare_cache, require_room
 
 LOGGER = logging.getLogger("sparseformers")
 

@@ -14,10 +14,11 @@ import tyro
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Above, AtLeast, Between, Grouped, Mark, check_bounds, from_dict
-from sparseformers.train.checkpoints.interval import Interval
+from sparseformers.train.lengths import Budget, Interval
 
 EXPERT, WITHOUT_EFFECT = Mark.EXPERT, Mark.WITHOUT_EFFECT
 NOT_NEGATIVE = Between(0, math.inf, "[)")
+DEFAULT_EPOCHS = 10.0
 
 Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
 """Where images are, which the command line takes one by one: --data A --data B."""
@@ -176,6 +177,15 @@ class OptimisationSettings:
             raise ConfigError(
                 f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
             )
+
+    def budget(self, images: int) -> Budget:
+        """The length of a training on so many images."""
+        if self.minutes is not None:
+            return Budget(samples=None, seconds=60 * self.minutes)
+        if self.samples is not None:
+            return Budget(samples=self.samples, seconds=None)
+        epochs = DEFAULT_EPOCHS if self.epochs is None else self.epochs
+        return Budget(samples=max(1, round(epochs * images)), seconds=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +10,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sparseformers.data import ImageViews, UnreadableImageError, default_workers, training_view
+from sparseformers.data import (
+    ImageViews,
+    SampleStream,
+    UnreadableImageError,
+    default_workers,
+    images_on,
+    training_loader,
+    training_view,
+)
 from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
 from sparseformers.data.order import SampleOrder
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import DataError, shorten
 from sparseformers.inheritance import Inheritance, inherit
+from sparseformers.inheritance.fitted import fit_start
 from sparseformers.model import recompute_blocks
 from sparseformers.modes import Precision, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher, load_teacher
-from sparseformers.train.budget import Budget
-from sparseformers.train.cache.key import CacheKey, make_cache_key
+from sparseformers.train.lengths import Budget
 from sparseformers.train.settings import BootstrapConfig
+from sparseformers.train.view_cache import CacheKey, ViewCache, make_cache_key
+
+FITTED_TOKENS = 16_384
+"""Latent tokens that the fitted start is fitted on: this number over N images."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +43,21 @@ class Parts:
     """What a training is made of."""
 
     settings: BootstrapConfig
-    """As asked for."""
     teacher: Teacher
     """Frozen, on the device."""
     inheritance: Inheritance
     """The student with its report, on the device."""
     train: ImageSource
-    """Images to learn from."""
     held_out: ImageSource
     """Images to measure progress on, never learnt from."""
     budget: Budget
-    """How long."""
     precision: Precision
     """Of matrix products, resolved."""
     workers: int
     """Processes that read images, resolved."""
     device: torch.device
-    """Where the networks are."""
     cache_key: CacheKey | None = None
-    """What the cache of views is of that the run trains on; None if it makes views as it goes."""
+    """Of the cache of views that the run trains on; None if it makes views as it goes."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,26 +99,27 @@ def gather_parts(
     Raises:
         SparseFormersError: if anything that was asked for is not to be had.
     """
+    network, learning = settings.network, settings.optimisation
     train, held_out = gather_images(settings) if settings.data.data else (FolderSource(()), FolderSource(()))  # a plan needs none
-    loaded = load_teacher(teacher or settings.network.teacher, image_size=settings.network.image_size, crop=settings.network.crop)
+    loaded = load_teacher(teacher or network.teacher, image_size=network.image_size, crop=network.crop)
     inheritance = inherit(
         loaded,
-        front=settings.network.front,
-        tokens=settings.network.tokens,
-        truncate=settings.network.truncate,
-        tune=settings.network.tune,
-        freeze=settings.network.freeze,
-        focusing_width=settings.network.focusing_width,
-        channels=settings.network.channels,
-        points=settings.network.points,
-        iterations=settings.network.iterations,
-        seed=settings.optimisation.seed,
+        front=network.front,
+        tokens=network.tokens,
+        truncate=network.truncate,
+        tune=network.tune,
+        freeze=network.freeze,
+        focusing_width=network.focusing_width,
+        channels=network.channels,
+        points=network.points,
+        iterations=network.iterations,
+        seed=learning.seed,
     )
-    if settings.optimisation.gradient_checkpointing:
+    if learning.gradient_checkpointing:
         recompute_blocks(inheritance.student)
-    if not (settings.optimisation.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
+    if not (learning.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
         inheritance.student.to(device)
-    precision = precision or resolve_precision(settings.optimisation.precision, device)
+    precision = precision or resolve_precision(learning.precision, device)
     cache_key = None
     if settings.data.cache_teacher is not None and train:
         fingerprint = inheritance.provenance.teacher_fingerprint
@@ -120,7 +130,7 @@ def gather_parts(
         inheritance=inheritance,
         train=train,
         held_out=held_out,
-        budget=Budget.of(settings, images=len(train)),
+        budget=learning.budget(len(train)),
         precision=precision,
         workers=default_workers() if settings.run.workers is None else settings.run.workers,
         device=device,
@@ -185,3 +195,32 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
     """At most ``limit`` of the images, evenly spread over them."""
     step = max(1, -(-len(images) // limit))
     return images if step == 1 else images.only(range(0, len(images), step))
+
+
+def fit_front(parts: Parts, cache: ViewCache | None) -> float:
+    """Fits the starting values of the student's front on views of the first images of the training's order.
+
+    Args:
+        parts: of the training.
+        cache: of views, where the training has one.
+
+    Returns:
+        The share of the variance of the teacher's tokens that is left, see :func:`sparseformers.inheritance.fitted.fit_start`.
+
+    Raises:
+        DataError: if fewer than two of the images can be read.
+    """
+    student, learning = parts.inheritance.student, parts.settings.optimisation
+    count = min(len(parts.train), math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
+    stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=count)
+    batches = training_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
+    read = [batch.images for batch in batches if len(batch.images)]
+    if sum(map(len, read)) < 2:
+        raise DataError(
+            f"Fewer than two of the {count} images that the start was to be fitted on can be read.",
+            "Name another folder with --data, or leave out --recipe fitted.",
+        )
+    shares = parts.inheritance.provenance.shares
+    # A student that is to be sharded is not on the device yet.
+    images = images_on(next(student.parameters()).device, torch.cat(read))
+    return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=learning.seed)

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.budget import Budget
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.checkpoints.state import TrainingState
+from sparseformers.train.lengths import Budget
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.state import TrainingState
 
 BEAT_SECONDS = 5.0
 """Time between two signs of life."""

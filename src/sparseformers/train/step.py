@@ -1,24 +1,24 @@
-"""One step of the training: what is learnt from one batch."""
+"""One step of the training: forward, backward, clipping, and the optimiser's step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sparseformers.data import Batch, derived_seed, images_on
+from sparseformers.errors import ConfigError
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
 from sparseformers.processes import agreed, summed
 from sparseformers.teachers import Teacher
-from sparseformers.train.compiling import CompiledForBatches, compile_errors
-from sparseformers.train.gradients import clip, fetched, group_norms, total_norm
 from sparseformers.train.objective import Objective, alignment_loss
 from sparseformers.train.optimiser import set_rates
 from sparseformers.train.setup import Parts
@@ -29,19 +29,20 @@ for its scale; ``non_finite`` means that the loss or the gradient is not a finit
 OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
 SMALLEST_SCALE = 1.0
 """At this scale of the loss or below, float16 has the range that it has without one, so an overflow is not the scaler's."""
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")
+"""Modules that the errors of ``torch.compile`` come from."""
 
 
 class StepFigures(NamedTuple):
-    """What a step has to say; values are in the host's memory."""
+    """The figures of a step, in the host's memory."""
 
     outcome: Outcome
-    """Whether the step was made."""
     loss: Tensor
     """Mean over the images of the batch, over all processes."""
     norm: Tensor
-    """Of the gradient before clipping, without the part that moves RoIs."""
+    """Norm of the gradient before clipping."""
     norms: dict[str, Tensor]
-    """The same by group of parameters, that part included."""
+    """The same by group of parameters."""
     images: int
     """How many could be read, over all processes."""
 
@@ -55,8 +56,8 @@ class TrainingStep:
         optimiser: of the student.
         accelerator: of the process.
         objective: how far the student is from its teacher.
-        coarse: who gives its dense targets, if it has any.
         scaler: of the loss, see :func:`~sparseformers.modes.gradient_scaler`; whoever gives it keeps its state.
+        coarse: gives the dense targets, if there are any.
     """
 
     def __init__(
@@ -71,13 +72,12 @@ class TrainingStep:
         coarse: CoarseTokens | None = None,
     ) -> None:
         self.parts, self.model, self.optimiser, self.accelerator = parts, model, optimiser, accelerator
-        self.settings, self.objective, self.coarse = parts.settings, objective, coarse
+        self.settings, self.objective, self.coarse, self.scaler = parts.settings, objective, coarse, scaler
         self.autocast = autocast_dtype(parts.precision)
-        self.scaler = scaler
         self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
         self.teacher = parts.teacher
-        if self.settings.optimisation.compile:
-            learning = self.settings.optimisation
+        learning = self.settings.optimisation
+        if learning.compile:
             part = -(-learning.batch_size // (accelerator.num_processes * learning.accumulate))
             self.student = CompiledForBatches(model, part)
             self.teacher = cast(Teacher, CompiledForBatches(parts.teacher, part))
@@ -111,21 +111,24 @@ class TrainingStep:
             loss: mean over the images of the batch, over all processes, as a scalar on the device.
             images: how many, over all processes.
         """
+        # Measure loss and gradient, on the host: the device is waited for once.
         self.scaler.unscale_(self.optimiser)
         loss, norms = fetched(loss, group_norms(self.optimiser))
-        norm, outcome = total_norm(norms), self._outcome(loss, norms)
+        norm = total_norm(norms)
+        outcome = self._outcome(loss, norm)
+        # Make the step, unless something is not a finite number.
         if outcome == "made":
-            norm = clip(self.optimiser, norms, self.settings.optimisation.clip_norm)
+            clip(self.optimiser, norm, self.settings.optimisation.clip_norm)
             self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return StepFigures(outcome, loss, norm, norms, images)
 
-    def _outcome(self, loss: Tensor, norms: Mapping[str, Tensor]) -> Outcome:
+    def _outcome(self, loss: Tensor, norm: Tensor) -> Outcome:
         """Whether to make the step, agreed between all processes: the worst of what they found."""
         if not math.isfinite(loss.item()):
             found: Outcome = "non_finite"
-        elif math.isfinite(total_norm(norms).item()):
+        elif math.isfinite(norm.item()):
             found = "made"
         else:
             found = "overflow" if self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE else "non_finite"
@@ -184,3 +187,83 @@ def stand_in(parts: Parts) -> Batch:
     """One image of noise for a process that has none to learn from: it has to take part in the step, and weighs nothing."""
     image = torch.rand(1, 3, *parts.size, generator=torch.Generator().manual_seed(0))
     return Batch(image, torch.empty(0, dtype=torch.int64), ())
+
+
+def group_norms(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The norm of the gradient of each group of parameters by the group's name: float32 scalars on the device.
+
+    Groups that share a name, such as those with and without weight decay, are one. Parts on several processes are added up.
+
+    Args:
+        optimiser: after the backward pass, gradients unscaled.
+    """
+    named: dict[str, list[nn.Parameter]] = {}
+    for group in optimiser.param_groups:
+        named.setdefault(group["name"], []).extend(group["params"])
+    return {name: _norm(parameters) for name, parameters in named.items()}
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def total_norm(norms: Mapping[str, Tensor]) -> Tensor:
+    """The norm of all groups together; 0 of none."""
+    return torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros(())
+
+
+def fetched(loss: Tensor, norms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss and norms in the host's memory, by one copy: a device that computes ahead is waited for once and not for each."""
+    values = torch.stack([loss, *norms.values()]).cpu()
+    return values[0], dict(zip(norms, values[1:].unbind(), strict=True))
+
+
+def clip(optimiser: torch.optim.Optimizer, norm: Tensor, largest: float) -> None:
+    """Scales all gradients down, if their norm is larger than ``largest``.
+
+    Args:
+        optimiser: after the backward pass, gradients unscaled.
+        norm: of all gradients, finite and in the host's memory: no gradient is read once more to measure it.
+        largest: norm that they may have.
+    """
+    share = (largest / (norm + 1e-6)).item()  # to the bit what torch.nn.utils.clip_grad_norm_ multiplies by
+    if share < 1:
+        gradients = [each.grad for group in optimiser.param_groups for each in group["params"] if each.grad is not None]
+        torch._foreach_mul_(gradients, share)
+
+
+class CompiledForBatches:
+    """A network that is compiled for full batches; others, such as the last one, run as they are: compiling takes minutes.
+
+    The network itself stays as it is, with its names, and what else uses it does not run compiled.
+
+    Args:
+        network: that takes B x 3 x H x W and perhaps a number of tokens, for each of which it is compiled once.
+        batch: B of a full batch in this process.
+    """
+
+    def __init__(self, network: nn.Module, batch: int) -> None:
+        self.network, self.batch = network, batch
+        self.compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
+
+    def __call__(self, images: Tensor, *arguments: int | None) -> Any:
+        """As the network."""
+        run = self.compiled if len(images) == self.batch else self.network
+        return run(images, *arguments)
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turns a failure of ``torch.compile`` into a ConfigError; it comes at the first batch, not before."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(COMPILERS):
+            raise
+        raise ConfigError(
+            f"The networks cannot be compiled on this machine ({type(error).__name__}).", "Leave out --compile."
+        ) from error

@@ -17,10 +17,10 @@ from sparseformers.inheritance import InheritReport
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.checkpoints.state import TrainingState
 from sparseformers.train.metrics import Meters, peak_memory
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
+from sparseformers.train.state import TrainingState
 
 if TYPE_CHECKING:
     from sparseformers.train.held_out import HeldOut, Measurement

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from sparseformers.data import Batch, SampleStream
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.cache.make import prepare_cache
-from sparseformers.train.cache.views import ViewCache
 from sparseformers.train.setup import Parts, gather_parts
+from sparseformers.train.view_cache import ViewCache
+from sparseformers.train.view_cache_making import prepare_cache
 
 FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
 

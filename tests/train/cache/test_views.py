@@ -16,9 +16,9 @@ import torch
 import sparseformers
 from sparseformers.data import Batch, ViewKey, images_on, training_loader
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
-from sparseformers.train.cache.key import make_cache_key
 from sparseformers.train.objective import teacher_embedding
 from sparseformers.train.step import StepFigures, TrainingStep
+from sparseformers.train.view_cache import make_cache_key
 from tests.tiny import SIDE, write_teacher
 from tests.train.cache.caches import (
     FILES,

@@ -10,7 +10,7 @@ import pytest
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Mark
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.checkpoints.changes import parse_pairs, refuse_changes, setting_names
+from sparseformers.train.recipe import parse_pairs, refuse_changes, setting_names
 from tests.train.runs import changed, tiny_settings
 
 

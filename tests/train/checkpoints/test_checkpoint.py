@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sparseformers.errors import RunError
-from sparseformers.train.checkpoints import checkpoint
-from sparseformers.train.checkpoints.checkpoint import Snapshot, fault_of, read_checkpoint, step_name, write_checkpoint
+from sparseformers.train import checkpoint
+from sparseformers.train.checkpoint import Snapshot, fault_of, read_checkpoint, step_name, write_checkpoint
 
 
 def snapshot(value: float = 1.0) -> Snapshot:

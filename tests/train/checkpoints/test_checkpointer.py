@@ -18,9 +18,9 @@ from sparseformers.errors import DataError, RunError
 from sparseformers.processes import make_accelerator
 from sparseformers.saving import save
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.checkpoints import checkpointer as module
-from sparseformers.train.checkpoints.checkpoint import Snapshot, fault_of, write_checkpoint
-from sparseformers.train.checkpoints.checkpointer import Checkpointer, Writing
+from sparseformers.train import checkpointer as module
+from sparseformers.train.checkpoint import Snapshot, fault_of, write_checkpoint
+from sparseformers.train.checkpointer import Checkpointer, Writing
 from tests.train.runs import changed, each_checkpoint_awaited, entries, tiny_settings
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sparseformers.errors import ConfigError
-from sparseformers.train.checkpoints.interval import Interval, Place
+from sparseformers.train.lengths import Interval, Place
 
 
 @pytest.mark.parametrize(

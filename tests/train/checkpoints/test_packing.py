@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseformers.train.checkpoints.packing import HostMemory, pack, unpack
+from sparseformers.train.checkpoint import HostMemory, pack, unpack
 
 
 def test_unpack__gives_a_state_back_as_it_was() -> None:

@@ -11,9 +11,8 @@ import torch
 
 from sparseformers.data import Batch
 from sparseformers.train import bootstrap, resume
-from sparseformers.train.checkpoints.checkpoint import Snapshot
-from sparseformers.train.checkpoints.random_state import random_state, random_state_of
-from sparseformers.train.checkpoints.state import random_state_in
+from sparseformers.train.checkpoint import Snapshot
+from sparseformers.train.state import random_state, random_state_in, random_state_of
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
 

@@ -16,9 +16,8 @@ from accelerate import Accelerator
 from sparseformers.errors import RunError
 from sparseformers.files import synchronise
 from sparseformers.processes import agreed, chosen_by_first
-from sparseformers.train.checkpoints.checkpoint import Snapshot, fault_of, remove, step_name, write_checkpoint
-from sparseformers.train.checkpoints.interval import Interval, Place
-from sparseformers.train.checkpoints.packing import HostMemory
+from sparseformers.train.checkpoint import HostMemory, Snapshot, fault_of, remove, step_name, write_checkpoint
+from sparseformers.train.lengths import Interval, Place
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
 

@@ -1,4 +1,4 @@
-"""Steps that were skipped because a number was not finite, and the end of a run when there are several in a row."""
+"""What ends a training for its images' sake: steps that are no finite numbers, several in a row, and too many bad images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from sparseformers.data import Batch, SkippedImages
+from sparseformers.data.sources import BadShare
 from sparseformers.errors import NonFiniteLossError
 from sparseformers.files import write_text
+from sparseformers.train.setup import Parts
 
 IN_A_ROW = 3
 """So many skipped steps, one after the other, end a run."""
@@ -67,3 +71,27 @@ class NonFiniteSteps:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state of :meth:`state_dict`."""
         self._files = [list(files) for files in state["files"]]
+
+
+class BadImages:
+    """Takes notes of each batch; all processes come to the same share.
+
+    Args:
+        parts: of the training.
+        accelerator: of the process.
+    """
+
+    def __init__(self, parts: Parts, accelerator: Accelerator) -> None:
+        self.parts, self.accelerator = parts, accelerator
+        self.skipped = SkippedImages.of(parts.train.faults())
+        self.share = BadShare(missing=parts.train.missing(), images=len(parts.train), most=parts.settings.data.max_bad)
+
+    def count(self, batch: Batch) -> bool:
+        """Counts a batch, of which each process has its part; returns whether there are too many bad images to go on."""
+        for index, reason in batch.unreadable:
+            self.skipped.add(self.parts.train.name(index), reason)
+        met, bad = len(batch.images) + len(batch.unreadable), len(batch.unreadable)
+        if self.accelerator.num_processes > 1:
+            met, bad = self.accelerator.reduce(torch.tensor([met, bad], device=self.accelerator.device)).tolist()
+        self.share.count(met=met, bad=bad)
+        return self.share.is_too_great

@@ -1,4 +1,4 @@
-"""Lengths between two checkpoints: by the clock, in steps, in images, or in passes over them."""
+"""Lengths of a training: all of it, and what lies between two checkpoints."""
 
 from __future__ import annotations
 
@@ -20,17 +20,38 @@ SPELLINGS: Mapping[str, tuple[Unit, float]] = {
     **dict.fromkeys(("sample", "samples", "image", "images"), ("samples", 1.0)),
     **dict.fromkeys(("epoch", "epochs"), ("epochs", 1.0)),
 }
-"""What a unit may be called, and how many of ours it is."""
+"""Names of a unit, and how many of ours it is."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of a training: images to see, or seconds to spend; one of the two is set."""
+
+    samples: int | None
+    seconds: float | None
+
+    def progress(self, *, samples: float, seconds: float) -> float:
+        """The share that is spent, in [0, 1], after so many images and so much time."""
+        if self.samples is not None:
+            return min(1.0, samples / self.samples)
+        assert self.seconds is not None  # one of the two is set
+        return min(1.0, seconds / self.seconds)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a training: images seen, and seconds spent."""
+
+    samples: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A length of training."""
+    """A length between checkpoints: an amount above 0, whole for steps and images."""
 
     amount: float
-    """Above 0; whole for steps and images."""
     unit: Unit
-    """What is counted."""
 
     @classmethod
     def parse(cls, text: str, *, flag: str) -> Interval:
@@ -58,16 +79,10 @@ class Interval:
         return cls(amount, unit)
 
     def has_passed(self, before: Place, now: Place, *, batch_size: int, images: int) -> bool:
-        """Whether it ended between two places of a training.
+        """Whether it ended between two places of a training with ``images`` in an epoch.
 
         By the clock it begins at ``before``; all others count from the beginning of the training, so that a run that was
         stopped and resumed has the same ends as one that was not.
-
-        Args:
-            before: the earlier place.
-            now: the later one.
-            batch_size: images of a step.
-            images: of an epoch.
         """
         if self.unit == "seconds":
             return now.seconds - before.seconds >= self.amount
@@ -75,13 +90,7 @@ class Interval:
         return done > done_before
 
     def in_seconds(self, *, step: float, batch_size: int, images: int) -> float:
-        """How long it takes.
-
-        Args:
-            step: seconds of a step.
-            batch_size: images of a step.
-            images: of an epoch.
-        """
+        """Its length in seconds, for steps of ``step`` seconds and epochs of ``images``."""
         if self.unit == "seconds":
             return self.amount
         steps = {"steps": 1.0, "samples": 1 / batch_size, "epochs": images / batch_size}[self.unit]
@@ -92,13 +101,3 @@ class Interval:
         if self.unit == "steps":
             return math.ceil(samples / batch_size) // int(self.amount)
         return int(samples // (self.amount * (images if self.unit == "epochs" else 1)))
-
-
-@dataclass(frozen=True)
-class Place:
-    """A place in a training."""
-
-    samples: int
-    """Images seen."""
-    seconds: float
-    """Time spent."""

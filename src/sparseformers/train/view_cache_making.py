@@ -24,19 +24,19 @@ from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
 from sparseformers.files import write_text
 from sparseformers.modes import autocast_dtype
-from sparseformers.train.cache.key import CacheKey
-from sparseformers.train.cache.views import (
+from sparseformers.train.objective import teacher_embedding
+from sparseformers.train.setup import Parts
+from sparseformers.train.view_cache import (
     EMBEDDINGS,
     IMAGES,
     KEY,
     LOGGER,
     UNREADABLE,
+    CacheKey,
     DamagedCacheError,
     ViewCache,
     open_cache,
 )
-from sparseformers.train.objective import teacher_embedding
-from sparseformers.train.setup import Parts
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often the other processes look whether the main one has finished the cache."""

@@ -1,11 +1,18 @@
-"""The state of a training between two steps: what a checkpoint is collected from, and what it is given back to."""
+"""The state of a training between two steps: what a checkpoint is collected from, and what it is given back to.
+
+The global random generators are part of it, though nothing in a training draws from them: a teacher or a student that is given as
+a module may.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -16,12 +23,10 @@ from sparseformers.errors import DataError, RunError
 from sparseformers.evaluation import Alignment
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.checkpoints.changes import refuse_changes
-from sparseformers.train.checkpoints.checkpoint import Snapshot
-from sparseformers.train.checkpoints.interval import Place
-from sparseformers.train.checkpoints.packing import Stateful, pack, unpack
-from sparseformers.train.checkpoints.random_state import random_state
+from sparseformers.train.checkpoint import Snapshot, Stateful, pack, unpack
+from sparseformers.train.lengths import Place
 from sparseformers.train.processes import load_moments, load_weights, moments_of, weights_of
+from sparseformers.train.recipe import refuse_changes
 from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
 
@@ -39,13 +44,12 @@ class TrainingState:
     best: float = -2.0
     """Highest held-out centred cosine so far."""
     evaluations: int = 0
-    """Measurements made so far."""
     alignment: Alignment | None = None
-    """The last one."""
+    """Of the last measurement."""
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """Images and time, which the intervals between checkpoints go by."""
         return Place(self.samples, self.seconds)
 
 
@@ -171,3 +175,56 @@ def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> No
         f"The images are no longer those that the run has learnt from ({told}).",
         "Put them back as they were, or start a new run.",
     )
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of Python's generator, numpy's, torch's, and that of the device.
+
+    Args:
+        device: that the process trains on.
+    """
+    version, words, gauss = random.getstate()
+    numbers = np.random.get_state(legacy=False)  # noqa: NPY002  # the global one is what is asked for
+    assert isinstance(numbers, dict)  # as the argument says
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": {**numbers, "state": {**numbers["state"], "key": numbers["state"]["key"].tolist()}},
+        "torch": bytes(torch.get_rng_state().tolist()).hex(),
+    }
+    if device.type != "cpu":
+        state["device"] = bytes(torch.get_device_module(device).get_rng_state(device).tolist()).hex()
+    return state
+
+
+@contextmanager
+def random_state_of(state: Mapping[str, Any] | None, device: torch.device) -> Iterator[None]:
+    """Within it the generators go on from ``state``; afterwards from where they were before.
+
+    Args:
+        state: of :func:`random_state`; None changes nothing.
+        device: that the process trains on.
+    """
+    if state is None:
+        yield
+        return
+    before = random_state(device)
+    _restore(state, device)
+    try:
+        yield
+    finally:
+        _restore(before, device)
+
+
+def _restore(state: Mapping[str, Any], device: torch.device) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numbers = state["numpy"]
+    key = np.array(numbers["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numbers, "state": {**numbers["state"], "key": key}})  # noqa: NPY002  # as above
+    torch.set_rng_state(_bytes(state["torch"]))
+    if device.type != "cpu" and "device" in state:
+        torch.get_device_module(device).set_rng_state(_bytes(state["device"]), device)
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()

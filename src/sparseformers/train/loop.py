@@ -1,4 +1,4 @@
-"""The training loop: one screen to read, everything else in the files beside it."""
+"""The training loop: steps, measurements and checkpoints, until the budget is spent."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
-from sparseformers.train.bad_images import BadImages
-from sparseformers.train.cache.views import ViewCache
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.checkpoints.checkpoint import Snapshot
-from sparseformers.train.checkpoints.checkpointer import Checkpointer
-from sparseformers.train.checkpoints.packing import Stateful
-from sparseformers.train.checkpoints.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
+from sparseformers.train.checkpoint import Snapshot, Stateful
+from sparseformers.train.checkpointer import Checkpointer
+from sparseformers.train.guards import BadImages, NonFiniteSteps
 from sparseformers.train.held_out import HeldOut
 from sparseformers.train.metrics import Meters
-from sparseformers.train.non_finite import NonFiniteSteps
 from sparseformers.train.objective import DENSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
+from sparseformers.train.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
 from sparseformers.train.step import TrainingStep
+from sparseformers.train.view_cache import ViewCache
 
 
 class Trainer:
@@ -55,15 +53,15 @@ class Trainer:
         cache: ViewCache | None = None,
     ) -> None:
         self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
-        self.settings = parts.settings
+        self.settings, self.learning = parts.settings, parts.settings.optimisation
         self.student = parts.inheritance.student
-        if self.settings.optimisation.shard_weights:
+        if self.learning.shard_weights:
             shard(self.student, accelerator)
         self.optimiser = build_optimiser(
             self.student,
-            lr=self.settings.optimisation.lr,
+            lr=self.learning.lr,
             lr_ratios=self.settings.lr_ratios,
-            weight_decay=self.settings.optimisation.weight_decay,
+            weight_decay=self.learning.weight_decay,
         )
         self.bad = BadImages(parts, accelerator)
         self.skipped = self.bad.skipped
@@ -93,28 +91,37 @@ class Trainer:
             RunStopped: after a step, with the state saved, if a signal asked for it.
         """
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
-        step = self.make_step(held_out)
-        self.callbacks = callbacks
-        self.state.progress = self._progress()
+        step = self._make_step(held_out)
+        self.callbacks, self.state.progress = callbacks, self._progress()
         for callback in callbacks:
             callback.on_start(self.state)
         if self.state.progress >= 1:
             self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
         elif not self.state.evaluations:
             self._measure(held_out)
+
         clock = time.perf_counter()
-        for batch in self.meters.timed(self._batches()):
+        batches = iter(self._batches())
+        while True:
+            # A batch, a step, and where the training is after it.
+            waiting = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            self.meters.waited(time.perf_counter() - waiting)
             self._learn(step, batch)
             self._count(batch)
             now = time.perf_counter()
             self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
             self.state.progress = self._progress()
+
+            # Tell of it, measure, save, stop.
             figures = self._figures() if self.meters.due() else None
             for callback in callbacks:
                 callback.on_step(self.state, figures)
-            if self._evaluation_is_due():
+            if self.state.progress >= self.state.evaluations / self.settings.run.evaluations:  # number 0 is before the first step
                 self._measure(held_out)
-            if self._progress() >= 1:
+            if self.state.progress >= 1:
                 break
             if self.checkpointer.is_due(self.state.place):
                 self._checkpoint()
@@ -124,32 +131,39 @@ class Trainer:
         assert self.state.alignment is not None  # measured at the end, if not before
         return self.state.alignment
 
-    def make_step(self, held_out: HeldOut) -> TrainingStep:
-        """What learns from the batches; made once, because it wraps the student for its processes.
-
-        Args:
-            held_out: images by whose embeddings whitening is, where it is asked for.
-        """
+    def _make_step(self, held_out: HeldOut) -> TrainingStep:
+        """What learns from the batches; whitening is by the teacher's embeddings of the held-out images."""
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
+        fitted = self.settings.network.start == "fitted"
         objective = Objective(
             whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitens else None,
-            token_weight=self.settings.optimisation.token_weight,
-            dense_weight=DENSE_WEIGHT if self.settings.network.start == "fitted" else 0.0,
+            token_weight=self.learning.token_weight,
+            dense_weight=DENSE_WEIGHT if fitted else 0.0,
         )
+        coarse = None
+        if fitted:
+            tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
+            coarse = CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
         return TrainingStep(
-            *(self.parts, model, optimiser, self.accelerator),
-            objective=objective,
-            coarse=self._coarse(),
-            scaler=self.scaler,
+            *(self.parts, model, optimiser, self.accelerator), objective=objective, scaler=self.scaler, coarse=coarse
         )
 
-    def _coarse(self) -> CoarseTokens | None:
-        """Who gives the dense targets, if there are any."""
-        if self.settings.network.start != "fitted":
-            return None
-        tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
-        return CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
+    def _batches(self) -> Iterable[Batch]:
+        """What is left of the stream of views for this process."""
+        parts = self.parts
+        stream = SampleStream(
+            parts.order,
+            batch_size=self.learning.batch_size,
+            seed=self.learning.seed,
+            total=parts.budget.samples,
+            start=self.state.samples,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        if self.cache is not None:
+            return self.cache.batches(stream)
+        return training_loader(parts.training_views(), stream, workers=parts.workers)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it.
@@ -157,8 +171,9 @@ class Trainer:
         Raises:
             NonFiniteLossError: for the third step in a row that had to be skipped.
         """
+        # The rate at the middle of the step: at its end the last one, or the only one, would have a rate of zero.
         middle = self._progress(ahead=self._step_size() / 2)
-        rate = rate_factor(middle, self.settings.optimisation.warm_up)
+        rate = rate_factor(middle, self.learning.warm_up)
         figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
         if figures is None:
             return
@@ -171,29 +186,6 @@ class Trainer:
             files = [self.parts.train.name(int(index)) for index in batch.indices]
             self.non_finite.skipped(files, samples=self.state.samples)
 
-    def _batches(self) -> Iterable[Batch]:
-        """What is left of the stream of views for this process."""
-        settings, parts = self.settings, self.parts
-        stream = SampleStream(
-            parts.order,
-            batch_size=settings.optimisation.batch_size,
-            seed=settings.optimisation.seed,
-            total=parts.budget.samples,
-            start=self.state.samples,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
-        if self.cache is not None:
-            return self.cache.batches(stream)
-        return training_loader(parts.training_views(), stream, workers=parts.workers)
-
-    def _progress(self, ahead: float = 0) -> float:
-        """Share of the budget that is spent, or will be after ``ahead`` more images.
-
-        Rates are taken at the middle of a step: at its end the last one, or the only one, would have a rate of zero.
-        """
-        return self.parts.budget.progress(samples=self.state.samples + ahead, seconds=self.state.seconds)
-
     def _count(self, batch: Batch) -> None:
         """Advances by a global batch, as the stream does, and notes what could not be read."""
         too_many = self.bad.count(batch)
@@ -205,13 +197,12 @@ class Trainer:
     def _step_size(self) -> int:
         """Images of the next global batch, over all processes; the last one may be short."""
         if self.parts.budget.samples is None:
-            return self.settings.optimisation.batch_size
-        return min(self.settings.optimisation.batch_size, self.parts.budget.samples - self.state.samples)
+            return self.learning.batch_size
+        return min(self.learning.batch_size, self.parts.budget.samples - self.state.samples)
 
-    def _evaluation_is_due(self) -> bool:
-        """Measurements are spread evenly over the budget; the one before the first step is number 0."""
-        due = self.state.evaluations / self.settings.run.evaluations
-        return self._progress() >= due
+    def _progress(self, ahead: float = 0) -> float:
+        """Share of the budget that is spent, or will be after ``ahead`` more images."""
+        return self.parts.budget.progress(samples=self.state.samples + ahead, seconds=self.state.seconds)
 
     def _figures(self) -> dict[str, float]:
         """What the steps since the last time came to, with the learning rates."""
@@ -219,10 +210,10 @@ class Trainer:
         return {**self.meters.read(), **rates}
 
     def _measure(self, held_out: HeldOut) -> None:
-        """Measures on the held-out images, writes it down, and saves the model."""
+        """Measures on the held-out images, tells of it, and saves the model."""
         measured = held_out.measure(self.student)
         self.state.alignment = measured.alignment
-        self.state.evaluations = 1 + int(self._progress() * self.settings.run.evaluations)  # those that were missed are past
+        self.state.evaluations = 1 + int(self.state.progress * self.settings.run.evaluations)  # those that were missed are past
         for callback in self.callbacks:
             callback.on_measured(self.state, held_out, measured)
         self._save_models(score=measured.alignment.centred_cosine)
@@ -241,12 +232,13 @@ class Trainer:
 
     def _stateful(self) -> Mapping[str, Stateful]:
         """What has a state of its own, by name; each name is a part of a checkpoint."""
-        stateful: dict[str, Stateful] = {
+        return {
             "student": StudentState(self.student),
             "optimiser": OptimiserState(self.student, self.optimiser),
+            "meters": self.meters,
+            "scaler": self.scaler,
+            "non_finite": self.non_finite,
         }
-        stateful.update(meters=self.meters, scaler=self.scaler, non_finite=self.non_finite)
-        return stateful
 
     def _checkpoint(self) -> None:
         """Begins to write a checkpoint beside the steps that follow."""

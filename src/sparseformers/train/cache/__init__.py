@@ -1,1 +1,0 @@
-"""Fixed views with the teacher's embeddings, made once for many runs."""

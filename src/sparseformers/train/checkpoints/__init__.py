@@ -1,1 +1,0 @@
-"""What a run goes on from: collected, written whole or not at all, found again, kept."""

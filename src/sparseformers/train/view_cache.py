@@ -1,0 +1,193 @@
+"""Fixed views of the training images with the teacher's embeddings of them, so that many runs share one teacher's work.
+
+A cache is a folder, named by a digest of everything that its content depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparseformers.data import Batch, SampleStream, ViewKey
+from sparseformers.data.images import MOST_PIXELS
+from sparseformers.data.sources import ImageSource
+from sparseformers.data.transforms import SMALLEST_CROPS
+from sparseformers.settings import to_dict
+from sparseformers.teachers import Teacher
+from sparseformers.train.settings import BootstrapConfig
+
+FORMAT = 1
+"""Of the cache's files; a change to what they hold raises it."""
+LIBRARIES = ("pillow", "torch", "torchvision")
+"""Those that views are made with: another version may draw or resize otherwise."""
+
+IMAGES = "images.npy"
+"""K x images x 3 x H x W bytes; zeros for a view that is missing."""
+EMBEDDINGS = "embeddings.npy"
+"""K x images x D_out float32; zeros for a view that is missing."""
+UNREADABLE = "unreadable.json"
+"""A list of [epoch, index, reason], one for each view that is missing."""
+KEY = "key.json"
+"""The content of the cache's key."""
+
+LOGGER = logging.getLogger("sparseformers")
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Two caches of the same key hold the same views and embeddings."""
+
+    content: Mapping[str, Any]
+    """Plain JSON values, compared in full before a cache is used."""
+    epochs: int
+    """K, the views of each image."""
+    images: int
+    """How many images there are."""
+    size: tuple[int, int]
+    """Height and width of the views in pixels."""
+    width: int
+    """D_out, channels of the teacher's embedding."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The name of the cache's folder: 32 hexadecimal digits."""
+        return hashlib.blake2b(json.dumps(self.content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @property
+    def images_shape(self) -> tuple[int, ...]:
+        """K x images x 3 x H x W, of bytes."""
+        return (self.epochs, self.images, 3, *self.size)
+
+    @property
+    def embeddings_shape(self) -> tuple[int, ...]:
+        """K x images x D_out, of float32."""
+        return (self.epochs, self.images, self.width)
+
+    @property
+    def views(self) -> int:
+        """How many views there are of all images together."""
+        return self.epochs * self.images
+
+    @property
+    def bytes(self) -> int:
+        """Size of the cache on disk, but for a few that do not count."""
+        return self.views * (3 * self.size[0] * self.size[1] + 4 * self.width)
+
+
+def make_cache_key(
+    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource
+) -> CacheKey:
+    """The key of the views that a run trains on.
+
+    Args:
+        settings: of the run.
+        teacher: at the run's image size.
+        fingerprint: of the teacher's weights.
+        precision: that the teacher runs in.
+        images: to learn from, in the order that the stream of samples counts them in.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "teacher": {
+            # The same weights give other embeddings with another activation, or another normalisation of pixels.
+            "fingerprint": fingerprint,
+            "adapter": type(teacher).__name__,
+            "anatomy": to_dict(teacher.anatomy),
+            "preprocessing": to_dict(teacher.preprocessing),
+        },
+        "augment": settings.data.augment,
+        "seed": settings.views_seed,
+        "cached_views": settings.data.cached_views,
+        "precision": precision,
+        # What follows the plus sign is where a library was built for, not what it does.
+        "libraries": {library: version(library).partition("+")[0] for library in LIBRARIES},
+        "images": images.identity(),
+    }
+    own = (None, SMALLEST_CROPS[settings.data.augment])
+    if settings.data.crop_scale not in own:  # else caches from before there was a choice hold
+        content["crop_scale"] = settings.data.crop_scale
+    if settings.data.max_pixels != MOST_PIXELS:
+        content["max_pixels"] = settings.data.max_pixels
+    return CacheKey(
+        content=content,
+        epochs=settings.data.cached_views,
+        images=len(images),
+        size=teacher.preprocessing.size,
+        width=teacher.anatomy.embedding_width,
+    )
+
+
+class DamagedCacheError(Exception):
+    """A folder that should hold a cache of views holds something else; the message says what is wrong, in a few words."""
+
+
+@dataclass(frozen=True)
+class ViewCache:
+    """The views of the first K epochs, mapped from files: epoch e of a training sees view e mod K of each image."""
+
+    folder: Path
+    """Where it is; its name is the key's digest."""
+    images: np.ndarray
+    """K x images x 3 x H x W uint8, read-only."""
+    embeddings: np.ndarray
+    """K x images x D_out float32, read-only."""
+    unreadable: Mapping[tuple[int, int], str]
+    """Why the view (epoch, index) is missing, for those that are."""
+
+    def batch(self, keys: Sequence[ViewKey]) -> Batch:
+        """The views of these keys with the teacher's embeddings of them, in their order."""
+        places = [(key.epoch % len(self.images), key.index) for key in keys]
+        missing = [place for place in places if place in self.unreadable]
+        readable = [place for place in places if place not in self.unreadable]
+        epochs, indices = np.array(readable, dtype=np.int64).reshape(-1, 2).T
+        return Batch(
+            images=torch.from_numpy(self.images[epochs, indices]) if readable else torch.empty(0, 3, 0, 0),
+            indices=torch.from_numpy(indices.copy()),
+            unreadable=tuple((index, self.unreadable[epoch, index]) for epoch, index in missing),
+            targets=torch.from_numpy(self.embeddings[epochs, indices]),
+        )
+
+    def batches(self, stream: SampleStream) -> Iterator[Batch]:
+        """The batches of ``stream``, over as many images as the cache is of."""
+        for keys in stream:
+            yield self.batch(keys)
+
+
+def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
+    """The cache of ``key`` in ``folder``; None if there is no such folder.
+
+    Raises:
+        DamagedCacheError: if there is, but it holds anything else than a whole cache of this key.
+    """
+    if not folder.is_dir():
+        return None
+    try:
+        if json.loads((folder / KEY).read_text(encoding="utf-8")) != key.content:
+            raise DamagedCacheError(f"its {KEY} is of something else")
+        rows = json.loads((folder / UNREADABLE).read_text(encoding="utf-8"))
+        return ViewCache(
+            folder=folder,
+            images=_mapped(folder / IMAGES, np.dtype(np.uint8), key.images_shape),
+            embeddings=_mapped(folder / EMBEDDINGS, np.dtype(np.float32), key.embeddings_shape),
+            unreadable={(int(epoch), int(index)): str(reason) for epoch, index, reason in rows},
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedCacheError(f"{type(error).__name__}: {error}") from error
+
+
+def _mapped(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """The array in an .npy file, mapped read-only."""
+    array = np.lib.format.open_memmap(path, mode="r")
+    if array.dtype != kind or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
+        raise DamagedCacheError(f"{path.name} holds {array.dtype} {array.shape}, not {kind} {shape}")
+    return array
