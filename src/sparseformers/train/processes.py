@@ -75,7 +75,7 @@ def shard(student: SparseFormer, accelerator: Accelerator) -> None:
     for block in student.cortex.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(student, mesh=mesh)
-    register_fsdp_forward_method(student, "focus")  # which needs its weights put together, too
+    register_fsdp_forward_method(student, "run_front")  # which needs its weights put together, too
 
 
 def is_sharded(model: object) -> bool:

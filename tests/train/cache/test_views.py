@@ -154,14 +154,9 @@ class TestReuse:
         assert key_of(changed(settings, data=(tmp_path / "moved",))) == before
 
 
-def test_plan__tells_what_the_cache_costs(settings: BootstrapConfig) -> None:
-    assert make_plan(gathered(changed(settings, cache_teacher=None))).cache_gib == 0
-    parts = gathered(settings)
-    before = make_plan(parts)
-    assert before.cache_seconds > 0
-    size = sum(path.stat().st_size for path in prepared(parts).folder.iterdir())
-    assert before.cache_gib == pytest.approx(size / 2**30, rel=0.02)
-    assert make_plan(parts).cache_seconds == 0
+def test_plan__tells_the_size_of_the_cache(settings: BootstrapConfig) -> None:
+    size = sum(path.stat().st_size for path in prepared(gathered(settings)).folder.iterdir())
+    assert make_plan(settings, device=torch.device("cpu")).cache_gib == pytest.approx(size / 2**30, rel=0.02)
 
 
 def test_bootstrap__with_a_cache_learns_what_it_learns_without(
