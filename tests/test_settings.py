@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from sparseformers.errors import ConfigError
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.settings import Above, AtLeast, Between, check_bounds, from_dict, to_dict, with_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,3 +209,46 @@ def test_members_that_nothing_tells_apart_are_a_mistake_of_the_program() -> None
     Ambiguous.__annotations__["figure"] = Inner | Outer
     with pytest.raises(AssertionError, match="Inner, Outer have no Literal field"):
         from_dict(Ambiguous, {"figure": {}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    count: Annotated[int | None, AtLeast(1)] = None
+    rate: Annotated[float, Above(0)] = 1.0
+    share: Annotated[float, Between(0, 1, "(]", example=0.9)] = 1.0
+    below: Annotated[float, Between(0, math.inf, "[)")] = 0.0
+    sides: Annotated[tuple[int, ...], AtLeast(2)] = ()
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem", "remedy"),
+    [
+        ({"count": 0}, "--count must be at least 1, not 0.", "Use 1 or more."),
+        ({"rate": 0.0}, "--rate must be above 0, not 0.0.", "Use a positive number."),
+        ({"rate": math.nan}, "--rate must be above 0, not nan.", "Use a positive number."),
+        ({"share": 0.0}, "--share must be in (0, 1], not 0.0.", "Use 0.9, for example."),
+        ({"below": math.inf}, "--below must be in [0, inf), not inf.", "Choose a value in that range."),
+        ({"sides": (4, 1)}, "--sides must be at least 2, not 1.", "Use 2 or more."),
+    ],
+)
+def test_check_bounds__beside_the_fields(values: dict[str, Any], problem: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Bounded(**values)
+    assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
+
+
+def test_check_bounds__values_at_the_ends_and_none_pass() -> None:
+    assert Bounded(count=1, share=1.0, below=0.0, sides=(2,)).count == 1
+    assert Bounded(count=None).count is None
+
+
+def test_with_words__what_is_given_counts_more_than_the_settings() -> None:
+    settings = Outer(tokens=1, name="mine")
+    changed = with_words(Outer, settings, {"tokens": 2, "folders": "one", "folder": "there"}, where="call")
+    assert changed == Outer(tokens=2, name="mine", folder=Path("there"), folders=(Path("one"),))
+    assert with_words(Outer, None, {"tokens": 3}, where="call") == Outer(tokens=3)
+    with pytest.raises(ConfigError, match=r"The call does not fit: unknown key 'tokns'\. Did you mean 'tokens'"):
+        with_words(Outer, settings, {"tokns": 2}, where="call")

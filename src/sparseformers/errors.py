@@ -91,10 +91,10 @@ class RunStopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """Of the program: 130 after Ctrl-C, as shells have it, and 0 after SIGTERM, for all is well."""
+        """Exit code of the program: 130 after Ctrl-C, as shells have it, and 0 after SIGTERM, for all is well."""
         return 130 if self.by == signal.SIGINT else 0
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on."""
+        """The command that goes on with the run."""
         return f"sparseformers resume {shlex.quote(str(self.path))}"

@@ -24,7 +24,7 @@ class AtLeast:
     least: float
 
     def refusal(self, value: float) -> tuple[str, str] | None:
-        """What a value out of range has to be and what to use instead; None for one in range."""
+        """For a value out of range: the range in words, and a remedy; None for one in range."""
         return None if value >= self.least else (f"at least {self.least}", f"Use {self.least} or more.")
 
 
@@ -59,7 +59,7 @@ class Between:
 
 
 class Mark(enum.Enum):
-    """What else stands beside a field."""
+    """Marks that stand beside fields, as bounds do."""
 
     WITHOUT_EFFECT = enum.auto()
     """It changes nothing of what is learnt or measured, so a run that goes on may change it."""
@@ -122,12 +122,7 @@ class Grouped:
 
     @classmethod
     def from_flat(cls: type[Group], values: Mapping[str, Any], *, where: str) -> Group:
-        """As :meth:`of`, from a mapping.
-
-        Args:
-            values: plain values by the names of settings.
-            where: what the values come from, for messages.
-        """
+        """As :meth:`of`, from a mapping; ``where`` names it in messages."""
         places = cls.groups()
         faults = [f"unknown key '{name}'. {suggest(name, places)}".rstrip(". ") for name in values if name not in places]
         out_of_range: list[ConfigError] = []
@@ -187,12 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration") -> Settings:
-    """Builds the dataclass ``kind`` from ``values``.
-
-    Args:
-        kind: a dataclass; its ``__post_init__`` checks ranges.
-        values: a mapping from field names to JSON values; nested dataclasses as nested mappings.
-        where: what the values are, for messages.
+    """Builds the dataclass ``kind`` from JSON values by field name, nested ones from nested mappings; ``where`` names them.
 
     Raises:
         ConfigError: all unknown keys, missing keys and values of a wrong type, nested ones too, in one message; if there
@@ -263,6 +253,8 @@ def _coerce(hint: Any, value: Any, *, where: str) -> Any:
             raise TypeError(f"{value!r} is none of {', '.join(repr(choice) for choice in arguments)}")
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
         if not isinstance(value, Mapping):
             raise TypeError(f"expected a mapping of names to values but got {value!r}")
         return _build(typing.cast(type, hint), value, prefix=f"{where}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,3 +246,20 @@ def test_interrupt__ends_with_130(monkeypatch: pytest.MonkeyPatch, run: Path, ca
     monkeypatch.setattr("sparseformers.train.resume", interrupt)
     assert main(["resume", str(run)]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_interrupt__while_a_command_is_being_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparseformers.cli.main.importlib.import_module", interrupt)
+    assert main(["resume", "run"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_module__is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sparseformers", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"sparseformers {sparseformers.__version__}\n"

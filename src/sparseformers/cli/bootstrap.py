@@ -29,7 +29,6 @@ class Bootstrap:
     """
 
     settings: Annotated[BootstrapConfig, tyro.conf.arg(name="")]
-    """What to make."""
     out: Path
     """The run folder to make."""
     recipe: str | None = None

@@ -20,7 +20,6 @@ HONESTLY = (
     "Fifteen photographs teach the student the teacher's view of the textures and shapes that are in them, not of the world: on "
     "new photographs it is far from a replacement. For that, give it thousands of images: sparseformers bootstrap --data DIR."
 )
-"""What the figures mean."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Demo:
     out: Path = Path("runs/demo")
     """The run folder to make; the photographs are put beside it."""
     minutes: float = 4.0
-    """Of training; loading, evaluating and drawing add about one."""
+    """Length of training; loading, evaluating and drawing add about one."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     overwrite: bool = False
     """Replace a run that is there."""
     json: bool = False

@@ -30,7 +30,6 @@ class Embed:
     """
 
     settings: Annotated[EmbedConfig, tyro.conf.arg(name="")]
-    """What to embed with what."""
     out: Path
     """FILE.parquet: columns file_name, embedding, tokens, rois. FILE.npy: rows x D, and beside it FILE.names.txt (a name a line),
     FILE.json (how it was made), FILE.tokens.npy and FILE.rois.npy. A name without an ending: a folder of Parquet files, which

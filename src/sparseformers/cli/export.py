@@ -36,7 +36,6 @@ class Export:
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The file to write: FILE.onnx, FILE.xml (and FILE.bin, which stays beside it), FILE.pt2 or FILE.safetensors."""
     settings: Annotated[ExportConfig, tyro.conf.arg(name="")]
-    """What kind of file."""
     overwrite: bool = False
     """Replace files that are there."""
     json: bool = False

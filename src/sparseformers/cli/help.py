@@ -101,7 +101,7 @@ def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
 
 
 def _value(bare: Any, marks: Sequence[Any]) -> str:
-    """What an option takes, in a word or by its choices."""
+    """The value of an option, in a word or by its choices."""
     metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
     members = [each for each in typing.get_args(bare) if each not in (type(None), Ellipsis)]
     if metavar is not None or bare in VALUES:

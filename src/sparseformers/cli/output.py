@@ -1,4 +1,4 @@
-"""What commands have in common when they speak to a person or to a script."""
+"""Printing for a person or a script: consoles, JSON, whole tables, bars; and the table of a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def say(console: Console, text: str) -> None:
 
 
 class Rate(ProgressColumn):
-    """How many a second, of ``unit``."""
+    """The rate, as so many units a second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def embedding_progress(
 
 
 def summary_table(summary: RunSummary) -> Table:
-    """What came of a run."""
+    """The summary of a run as a table."""
     alignment = summary.alignment
     table = Table(title=f"Run {summary.path}", show_header=False, title_justify="left")
     table.add_row("held-out centred cosine", f"{alignment.centred_cosine:.3f}", style="bold")

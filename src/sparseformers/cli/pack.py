@@ -25,7 +25,6 @@ class Pack:
     """
 
     settings: Annotated[PackConfig, tyro.conf.arg(name="")]
-    """What to pack how."""
     overwrite: bool = False
     """Replace shards that are there, and what another command has begun of them."""
     json: bool = False

@@ -31,9 +31,7 @@ class Plan:
     """
 
     settings: Annotated[PlanConfig, tyro.conf.arg(name="")]
-    """Settings as for bootstrap."""
     scale: Annotated[Scale, tyro.conf.arg(name="")] = field(default_factory=Scale)
-    """Size and devices."""
     recipe: str | None = None
     """A recipe to start from, such as paper, or a TOML file; flags that are given here count more than what it sets."""
     json: bool = False

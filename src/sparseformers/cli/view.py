@@ -36,7 +36,6 @@ class View:
     """
 
     settings: Annotated[ViewConfig, tyro.conf.arg(name="")]
-    """Which models and images it shows."""
     browser: bool = True
     """Open the page in a browser, where there is a display."""
 

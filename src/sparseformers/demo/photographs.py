@@ -37,7 +37,7 @@ WHOLE_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {"skimage/data": ("chelsea.png",
 """Photographs that are held out whole: a cat and a flower, nothing like which is among the others."""
 
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
-"""What the importable packages are called on the registry."""
+"""Names on the package registry by the names that are imported."""
 
 LONGEST_SIDE = 640
 """Larger photographs are reduced to it, so that decoding them does not slow the training."""
@@ -48,10 +48,10 @@ HELD_OUT_SHARE = 0.3
 
 @dataclass(frozen=True)
 class PhotographFolders:
-    """Where the parts of the photographs lie."""
+    """Folders of the parts of the photographs."""
 
     train: Path
-    """What is learnt from: each photograph without its held-out region."""
+    """Photographs to learn from, each without its held-out region."""
     regions: Path
     """One held-out region of each of them."""
     whole: Path

@@ -29,16 +29,15 @@ VIEWS = 16
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What the demonstration came to."""
+    """Figures of the demonstration."""
 
     run: RunSummary
-    """Of the bootstrapping."""
     start: Alignment
-    """On held-out views of the same photographs, before the first step."""
+    """Alignment on held-out views of the same photographs, before the first step."""
     regions: Alignment
     """The same at the end."""
     whole_start: Alignment
-    """On views of the two photographs that were held out whole, before the first step."""
+    """Alignment on views of the two photographs that were held out whole, before the first step."""
     whole: Alignment
     """The same at the end."""
 

@@ -12,7 +12,7 @@ from sparseformers.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """What to embed which images with, and what to keep of it."""
+    """Model, images, and what is kept of each image."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
     """A run folder, a model file, a teacher (timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, hf:REPO, bundled), or a model that
@@ -22,18 +22,18 @@ class EmbedConfig:
     relative to the folder, or to the folder that several of them share; in shards it is shard.tar/key.jpg."""
 
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the embeddings and tokens."""
+    """Number format of embeddings and tokens."""
     tokens: bool = False
     """Keep the final tokens, too: of a student all that leave the last norm (class token, registers, latent tokens), of a teacher
     its patch tokens."""
     rois: bool = False
     """Keep the last region of interest of each latent token, too: (x1, y1, x2, y2) in [0, 1] of the central view, float32."""
     image_size: int | None = None
-    """Of a teacher: side in pixels of the images that it sees, its own by default. A student has the one that it was made at."""
+    """For a teacher: side in pixels of the images that it sees, its own by default. A student has the one that it was made at."""
     crop: float | None = None
-    """Of a teacher: share of the shorter side that the central crop keeps, its own by default."""
+    """For a teacher: share of the shorter side that the central crop keeps, its own by default."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the matrix products; auto measures which one this machine is faster in."""
+    """Precision of the matrix products; auto measures which one this machine is faster in."""
     batch_size: int = 32
     """Images at a time."""
     part_images: int = 1024

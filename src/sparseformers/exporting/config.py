@@ -21,7 +21,7 @@ costs a cosine of about e squared over 2: 0.045 is a cosine of 0.999."""
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What kind of file to write, and how it is checked."""
+    """Kind of file to write, and how it is checked."""
 
     format: Format
     """onnx: one .onnx file. openvino: a .xml file and the .bin file of its weights, which stay together. torch-export: one .pt2
@@ -41,7 +41,7 @@ class ExportConfig:
     """Images, or folders of them, to check the file on, and for int8 to calibrate it on; a run knows those that it was trained
     on."""
     images: Annotated[int, AtLeast(1)] = 64
-    """How many of them the file is checked on."""
+    """Number of them that the file is checked on."""
     calibration_images: Annotated[int, AtLeast(1)] = 128
     """For int8: how many others it is calibrated on."""
     tolerance: Annotated[float | None, Above(0)] = None

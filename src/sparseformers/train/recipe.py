@@ -37,9 +37,8 @@ class Recipe:
     """
 
     name: str
-    """What it is called in tables and folders."""
     description: str
-    """What it is, in a sentence."""
+    """One sentence."""
     settings: Mapping[str, Any]
     """Values for some of ``RECIPE_KEYS``; the others keep what they are."""
 
@@ -66,7 +65,7 @@ class Recipe:
 
     @property
     def without_flags(self) -> dict[str, Any]:
-        """What no flag sets."""
+        """Its settings that have no flag."""
         return {key: value for key, value in self.settings.items() if key in NO_FLAGS}
 
 
@@ -172,7 +171,7 @@ def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
 
 
 def recipes_folder() -> Path:
-    """Where the recipes are that come with the package: inside of it as it is installed, else beside its sources."""
+    """Folder of the recipes that come with the package: inside of it as it is installed, else beside its sources."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parents[1] / "recipes"

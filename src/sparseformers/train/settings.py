@@ -21,7 +21,7 @@ NOT_NEGATIVE = Between(0, math.inf, "[)")
 DEFAULT_EPOCHS = 10.0
 
 Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
-"""Where images are, which the command line takes one by one: --data A --data B."""
+"""Places of images, which the command line takes one by one: --data A --data B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class RunSettings:
     """Run."""
 
     evaluations: Annotated[int, AtLeast(1)] = 10
-    """How often progress is measured."""
+    """Number of held-out measurements over the training."""
     log_every: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
     trackers: Annotated[tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...], WITHOUT_EFFECT] = ("auto",)
@@ -214,7 +214,7 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapConfig(Grouped):
-    """What to make of which teacher, from which images, for how long.
+    """All settings of a run.
 
     ``BootstrapConfig.of(teacher="bundled", data=["photos"], minutes=60)`` makes one from the names alone.
     """
