@@ -26,7 +26,6 @@ class Neighbours(NamedTuple):
     """The k nearest rows of an index to each of Q queries, nearest first."""
 
     similarities: Tensor
-    """Q x k, cosines in [-1, 1]."""
     indices: Tensor
     """Q x k, int64: rows of the index."""
 
@@ -34,12 +33,12 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(
     queries: Tensor, index: Tensor, k: int, *, exclude_self: bool = False, at_once: int = SIMILARITIES_AT_ONCE
 ) -> Neighbours:
-    """Finds the nearest rows of an index by cosine, exactly.
+    """Finds the k nearest rows of an index by cosine, exactly; in chunks, so that memory stays bounded.
 
     Args:
         queries: Q x D.
         index: M x D.
-        k: how many, from 1 to M (to M - 1 with ``exclude_self``).
+        k: from 1 to M (to M - 1 with ``exclude_self``).
         exclude_self: query i stands for the same image as row i of the index, which is no neighbour of its own.
         at_once: how many similarities to hold at once; the result does not depend on it.
 
@@ -80,7 +79,7 @@ def knn_accuracy(
 ) -> float:
     """Top-1 accuracy of weighted k-nearest-neighbour classification (Wu et al., CVPR 2018, section 3.4; as in DINO).
 
-    Each of the k nearest neighbours votes for its class with the weight exp(cosine / temperature).
+    Each of the k nearest neighbours (fewer where the index holds fewer) votes for its class with exp(cosine / temperature).
 
     Args:
         queries: Q x D, Q >= 1.
@@ -88,12 +87,9 @@ def knn_accuracy(
         index: M x D.
         index_labels: M, integers in [0, classes).
         classes: how many there are.
-        k: how many neighbours vote (fewer where the index holds fewer).
+        k: how many neighbours vote.
         temperature: above 0; the lower, the more the nearest ones decide.
         exclude_self: leave-one-out: query i stands for the same image as row i of the index.
-
-    Returns:
-        The share of queries whose own class gets the most votes, in [0, 1].
 
     Raises:
         ValueError: for labels that do not go with the rows, or no queries.
@@ -125,7 +121,6 @@ class Alignment:
     cosine_mean: float
     """Mean cosine of the student's embedding to the teacher's, in [-1, 1]."""
     cosine_median: float
-    """Median of that cosine over the images."""
     cosine_p05: float
     """Its 5th percentile: 1 image in 20 is further from the teacher than that."""
     constant_baseline: float
@@ -138,23 +133,13 @@ class Alignment:
     neighbours: int
     """k, how many neighbours are compared."""
     images: int
-    """M, how many images these figures are of."""
 
 
 def centred_cosine(student: Tensor, teacher: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Cosine of each student embedding to its teacher embedding, as seen from a common centre.
+    """Cosine of each student embedding (M x D) to its teacher embedding (M x D), as seen from a common centre.
 
-    Args:
-        student: M x D.
-        teacher: M x D, row by row of the same images.
-        centre: D, subtracted from both; the teacher's mean over these rows by default. For few rows, such as a training
-            batch, give the mean over more data.
-
-    Returns:
-        M cosines in [-1, 1]; 0 where an embedding is the centre itself.
-
-    Raises:
-        ValueError: for different shapes.
+    The centre (D) is the teacher's mean over these rows by default; for few rows, such as a training batch, give the mean over
+    more data. Returns M cosines in [-1, 1], 0 where an embedding is the centre itself; raises ValueError for different shapes.
     """
     student, teacher = _same_shape(student, teacher)
     centre = mean_embedding(teacher) if centre is None else centre.to(teacher)
@@ -162,18 +147,7 @@ def centred_cosine(student: Tensor, teacher: Tensor, centre: Tensor | None = Non
 
 
 def cosine_of_each(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """The plain and the centred cosine of each of M images, whose means :class:`Alignment` has.
-
-    Args:
-        student: M x D.
-        teacher: M x D, row by row of the same images.
-
-    Returns:
-        M cosines in [-1, 1], twice.
-
-    Raises:
-        ValueError: for different shapes.
-    """
+    """The plain and the centred cosine of each of M images, whose means :class:`Alignment` has: M twice."""
     student, teacher = _same_shape(student, teacher)
     return F.cosine_similarity(student, teacher, dim=-1), centred_cosine(student, teacher)
 
@@ -184,16 +158,10 @@ def mean_embedding(embeddings: Tensor) -> Tensor:
 
 
 def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10) -> Alignment:
-    """Compares a student's embeddings with its teacher's.
+    """Compares a student's embeddings with its teacher's (M x D each, row by row of the same images).
 
-    Args:
-        student: M x D, M >= 2.
-        teacher: M x D, row by row of the same images.
-        neighbours: how many nearest neighbours to compare (fewer where there are fewer images).
-
-    Raises:
-        ValueError: for different shapes.
-        DataError: for fewer than two images, on which neither a mean nor a neighbour says anything.
+    ``neighbours`` is how many nearest neighbours to compare, fewer where there are fewer images. Raises ValueError for different
+    shapes, and DataError for fewer than two images, on which neither a mean nor a neighbour says anything.
     """
     student, teacher = _same_shape(student, teacher)
     images = len(teacher)

@@ -37,21 +37,16 @@ class AttentionMaps(NamedTuple):
 
 
 def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
-    """The share of each latent token in what the embedding is pooled from.
+    """The share of each latent token in what the embedding is pooled from: B x N, float32 on the CPU; rows sum to one.
 
     With a class token: what it attends to in the cortex's last block, the mean over heads. With attention pooling
     (SigLIP): what the pooling's query attends to. With average pooling (v1): what the pooled tokens attend to in the last
-    block, on average. Rows sum to one: what goes to the class token itself and to registers is left out and the rest
-    scaled up, so that 1/N is the same "no more than others" in every student.
-
-    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards.
+    block, on average. What goes to the class token itself and to registers is left out and the rest scaled up, so that 1/N is
+    the same "no more than others" in every student. The student runs in evaluation mode (restored afterwards).
 
     Args:
         student: any SparseFormer, on any device.
         images: B x 3 x H x W in [0, 1], red-green-blue.
-
-    Returns:
-        B x N, float32 on the CPU.
 
     Raises:
         ConfigError: for a cortex without blocks, unless it pools by attention.
@@ -66,16 +61,10 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
 
 
 class TeacherAttention:
-    """Maps of what a teacher attends to, on its own grid of patches.
+    """Maps of what a teacher of any host library attends to, on its own grid of patches.
 
     A teacher without a class token is read as :func:`token_influence` says; its rollout starts from the tokens that are
-    pooled, each by its share. Registers and the class token itself are left out of the maps.
-
-    Args:
-        teacher: of any host library, on any device; its weights are copied once, here.
-
-    Raises:
-        WeightsError: if the teacher's weights do not fit its anatomy.
+    pooled, each by its share. Registers and the class token itself are left out of the maps. The weights are copied once, here.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -87,17 +76,9 @@ class TeacherAttention:
         self.prefix_tokens = teacher.anatomy.prefix_tokens
 
     def __call__(self, images: Tensor) -> AttentionMaps:
-        """Looks at images.
+        """Maps of images B x 3 x H x W in [0, 1]; any H and W from 32 up, resized to the teacher's size (bilinear, antialiased).
 
-        Args:
-            images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up, resized to the teacher's size (bilinear,
-                antialiased), so that the maps are of the whole image.
-
-        Returns:
-            The maps, on the CPU.
-
-        Raises:
-            ValueError: for another number of dimensions or channels, or a smaller image.
+        Returns them on the CPU; raises ValueError for another number of dimensions or channels, or a smaller image.
         """
         check_images(images)
         parts = [self._look(part) for part in images.split(IMAGES_AT_ONCE)]
@@ -128,14 +109,8 @@ def rollout(blocks: Sequence[Tensor]) -> Tensor:
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: attention plus the identity (the residual
     path), rows normalised, multiplied through the blocks.
 
-    Args:
-        blocks: the attention of each block from first to last, B x T x T, rows sum to one.
-
-    Returns:
-        B x T x T: how much of each token of the input (last dimension) is in each one of the output; rows sum to one.
-
-    Raises:
-        ValueError: for no block.
+    Takes the attention of each block from first to last, B x T x T, rows sum to one. Returns B x T x T: how much of each token of
+    the input (last dimension) is in each one of the output; rows sum to one. Raises ValueError for no block.
     """
     if not blocks:
         raise ValueError("rollout needs the attention of at least one block")
@@ -199,18 +174,10 @@ def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's correlation of two maps: the linear correlation of their ranks, equal values sharing the mean of theirs.
+    """Spearman's correlation of two maps of one shape: the linear correlation of their ranks, equal values sharing their mean.
 
-    Args:
-        first: any shape, at least one value.
-        second: the same shape.
-
-    Returns:
-        In [-1, 1]: 1 where both order all places alike. Not a number where one of them is the same everywhere, or holds
-        what is not finite: there is no order to compare.
-
-    Raises:
-        ValueError: for different shapes, or no values.
+    In [-1, 1]: 1 where both order all places alike. Not a number where one of them is the same everywhere, or holds what is not
+    finite: there is no order to compare. Raises ValueError for different shapes, or no values.
     """
     if first.shape != second.shape or not first.numel():
         raise ValueError(f"a correlation is of two maps of one shape, not {tuple(first.shape)} and {tuple(second.shape)}")

@@ -48,12 +48,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class ChangedView:
-    """A view with something done to it."""
+    """A view with something done to it: ``change`` takes 3 x H x W in [0, 1] to the same."""
 
     view: ImageView
-    """To be changed."""
     change: Callable[[Tensor], Tensor]
-    """From 3 x H x W in [0, 1] to the same."""
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.change(self.view(image)).clamp(0, 1)
@@ -64,7 +62,6 @@ class SmallView:
     """The teacher's view shrunk and set at a random place of a larger image: a small object."""
 
     preprocessing: PreprocessingConfig
-    """The teacher's."""
     parts: int
     """The photograph takes 1 / parts of the side."""
     backgrounds: tuple[Path, ...] = ()
@@ -79,12 +76,7 @@ class SmallView:
         return canvas
 
     def object_box(self, seed: int, index: int) -> tuple[float, float, float, float]:
-        """Where the photograph was set: (x1, y1, x2, y2) in [0, 1] of the image.
-
-        Args:
-            seed: of the views.
-            index: of the view in its :class:`~sparseformers.data.ImageViews`, first epoch.
-        """
+        """The place (x1, y1, x2, y2) in [0, 1] of the photograph in view ``index``, first epoch, of the views of that seed."""
         generator = torch.Generator().manual_seed(derived_seed(seed, 0, index))
         top, left = self._place(torch.rand(2, generator=generator))
         (height, width), (rows, columns) = self._inner_size(), self.preprocessing.size

@@ -151,7 +151,7 @@ def embed(
         autocast: precision to run both in, for example ``torch.bfloat16``; None for their own.
         progress: told after each batch how many images it stood for, unreadable ones included.
         on_unreadable: told the index of each unreadable image, and what was wrong with it.
-        keep_logits: False saves memory where nothing is made of the logits (an index for neighbours).
+        keep_logits: False saves memory where nothing is made of the logits.
 
     Raises:
         DataError: if there was no image to embed.

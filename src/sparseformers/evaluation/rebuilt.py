@@ -13,13 +13,7 @@ from sparseformers.teachers import Teacher, TeacherOutput
 
 
 class PatchTokens(nn.Module):
-    """One token for each patch of a regular grid: its pixels projected, its position added, normalised where the teacher's are.
-
-    Args:
-        teacher: whose patch embedding to copy.
-        rows: patches from top to bottom.
-        columns: patches from left to right.
-    """
+    """One token for each patch of a regular grid: its pixels projected, its position added, normed where the teacher does."""
 
     def __init__(self, teacher: Teacher, rows: int, columns: int) -> None:
         super().__init__()
@@ -48,15 +42,8 @@ def _fill(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
 class RebuiltTeacher(nn.Module):
     """A teacher of any host library as patch tokens and a cortex of all its blocks; it gives the teacher's own embeddings.
 
-    Its weights are copies, and frozen.
-
-    Args:
-        teacher: which one.
-        grid: rows and columns of patches, if not the teacher's own; its position embeddings are resampled.
-
-    Raises:
-        ConfigError: for a grid without patches.
-        WeightsError: if the teacher's weights do not fit its anatomy.
+    Its weights are copies, and frozen. On another ``grid`` (rows, columns) of patches its position embeddings are resampled.
+    Raises ConfigError for a grid without patches, and WeightsError if the teacher's weights do not fit its anatomy.
     """
 
     def __init__(self, teacher: Teacher, *, grid: tuple[int, int] | None = None) -> None:
@@ -74,14 +61,7 @@ class RebuiltTeacher(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> TeacherOutput:
-        """Embeds images.
-
-        Args:
-            images: B x 3 x H x W in [0, 1] of the height and width ``size``.
-
-        Raises:
-            ValueError: for images of another size.
-        """
+        """Embeds images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
         embedding, logits, _ = self.cortex(self.tokens(images))
         return TeacherOutput(embedding, logits)
 
@@ -93,28 +73,15 @@ class RebuiltTeacher(nn.Module):
 
 
 class LowResolutionTeacher(RebuiltTeacher):
-    """The teacher on images shrunk to a square of ``side`` x ``side`` patches, whatever size and shape they come in.
+    """The teacher at a lower resolution: fewer tokens, no training. What a student with as many tokens has to beat.
 
-    Args:
-        teacher: which one.
-        side: patches a side; the teacher's position embeddings are resampled to them.
-
-    Raises:
-        ConfigError: for a side below 1.
-        WeightsError: if the teacher's weights do not fit its anatomy.
+    It shrinks images of any size and shape to a square of ``side`` x ``side`` patches.
     """
 
     def __init__(self, teacher: Teacher, side: int) -> None:
         super().__init__(teacher, grid=(side, side))
 
     def forward(self, images: Tensor) -> TeacherOutput:
-        """Shrinks images (bilinear, antialiased) and embeds them.
-
-        Args:
-            images: B x 3 x H x W in [0, 1]; any H and W from 32 up, usually the teacher's own.
-
-        Raises:
-            ValueError: for another number of dimensions or channels, or a smaller image.
-        """
+        """Shrinks images B x 3 x H x W in [0, 1] (bilinear, antialiased; any H and W from 32 up) and embeds them."""
         check_images(images)
         return super().forward(F.interpolate(images, self.size, mode="bilinear", antialias=True))

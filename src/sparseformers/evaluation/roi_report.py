@@ -129,18 +129,10 @@ def _share(spread: Spread | None) -> str:
 def report_rois(
     model: Model, folder: ImageFolder, *, tokens: Sequence[int] = (), masks: Path | None = None, boxes: Path | None = None
 ) -> RoIReports:
-    """Measures where the RoIs of a student go on the images of a folder; the teacher is not needed.
+    """Measures where the RoIs of a student go on the images of a folder, at these numbers of tokens or its own; needs no teacher.
 
-    Args:
-        model: the student, or where it is.
-        folder: the images.
-        tokens: numbers of latent tokens to measure one after the other, if other than configured.
-        masks: a folder of masks of the images' objects.
-        boxes: a file of boxes around them.
-
-    Raises:
-        ConfigError: if the RoIs of the model cannot move, or it cannot have that number of tokens.
-        DataError: for images, masks or boxes that are missing or do not fit.
+    Raises ConfigError if the RoIs of the model cannot move, or it cannot have that number of tokens; DataError for images, masks
+    or boxes that are missing or do not fit.
     """
     paths = find_images([folder.path])
     if masks is not None:  # which may lie inside of the folder of images
@@ -148,10 +140,8 @@ def report_rois(
         if not paths:
             raise DataError(f"The folder '{folder.path}' holds masks only.", "Give the folder of the images as --data.")
     paths = thinned(paths, folder.limit)
-    known: Foregrounds | None = None
-    if masks is not None:
-        known = MaskFolder(paths, folder.path, masks)
-    elif boxes is not None:
+    known: Foregrounds | None = None if masks is None else MaskFolder(paths, folder.path, masks)
+    if boxes is not None:
         known = BoxFile(paths, folder.path, boxes)
     student, device = open_student(model).student, process_state().device
     if isinstance(student.config.focusing, GridConfig):
@@ -211,7 +201,7 @@ def measure_rois(
         foreground: what is known of the images' objects; None if nothing is known of any.
         device: where the student is.
         autocast: precision to run it in; None for its own.
-        progress: told after each batch how many images it was, unreadable ones included.
+        progress: told after each batch how many images it was.
         on_unreadable: told the place of an unreadable image, and what was wrong with it.
 
     Raises:
@@ -230,7 +220,7 @@ def measure_rois(
             with inference(device, autocast):
                 front = student.focusing(student.normalise(images_on(device, batch.images)), tokens)
             places = batch.indices.tolist()
-            masks = None if foreground is None else [_moved(foreground(index), device) for index in places]
+            masks = None if foreground is None else [foreground(index) for index in places]
             measured.add(front, [names[index] for index in places], masks)
     if not measured.rois:
         raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
@@ -240,10 +230,6 @@ def measure_rois(
             "Check the masks or boxes: what is not zero, or inside a box, is foreground.",
         )
     return measured.report(unreadable)
-
-
-def _moved(mask: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if mask is None else mask.to(device)
 
 
 class _Measured:
@@ -287,7 +273,7 @@ class _Measured:
                 kept[place] = mask
         if not kept or not points:
             return
-        foregrounds = torch.stack(list(kept.values()))  # B x H x W
+        foregrounds = torch.stack(list(kept.values())).to(points[0].device)  # B x H x W
         self.areas.append(foregrounds.mean(dim=(1, 2)).cpu())
         self.elsewhere = self.elsewhere or [Elsewhere() for _ in points]
         shares = []

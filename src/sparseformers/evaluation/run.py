@@ -5,79 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from rich.table import Table
-from torch import Tensor
+from typing import Literal
 
 from sparseformers.data import Batch, LabelledImages, find_images, fixed_views
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation.alignment import Alignment, knn_accuracy, measure_alignment
 from sparseformers.evaluation.conditions import shift_conditions
 from sparseformers.evaluation.embeddings import Embedded, ImageFolder, Network, Progress, embed, silent
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
+from sparseformers.evaluation.report import Evaluation, align_labels, evaluate_labelled, evaluate_unlabelled
 from sparseformers.evaluation.roi_report import RoIReports, report_rois
 from sparseformers.evaluation.shifts import ShiftReport, measure_shifts, views_of
 from sparseformers.evaluation.words import WordReport, Words, measure_words
 from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
-from sparseformers.settings import to_dict
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A student beside its teacher on one set of images; accuracies are shares in [0, 1], None where they cannot be had."""
-
-    alignment: Alignment
-    knn_teacher: float | None = None
-    """Weighted k-nearest-neighbour top-1 (k = 20, temperature 0.07) of the teacher."""
-    knn_student: float | None = None
-    """The same of the student, in its own index."""
-    knn_drop_in: float | None = None
-    """The same of the student's queries against the teacher's index: the drop-in case."""
-    classifier_teacher: float | None = None
-    """Top-1 of the teacher's own classifier."""
-    classifier_student: float | None = None
-    """Top-1 of that classifier on the student's embeddings."""
-    classifier_agreement: float | None = None
-    """Share of images to which student and teacher give the same top-1 class; needs no labels."""
-    skipped: int = 0
-    """Images that could not be read; no figure counts them."""
-    skipped_images: tuple[str, ...] = ()
-    """Their names and what was wrong with them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
-
-    def tables(self, title: str) -> list[Table]:
-        """One table: centred cosine first, and beside it what a constant output or chance would score."""
-        alignment = self.alignment
-        skipped = f", {self.skipped} unreadable skipped" if self.skipped else ""
-        table = Table(title=title, caption=f"{alignment.images} images{skipped}")
-        table.add_column("measure")
-        for column in ("teacher", "student", "baseline"):
-            table.add_column(column, justify="right")
-        table.add_row("centred cosine to the teacher", "", f"{alignment.centred_cosine:.3f}", "0.000 (constant output)")
-        constant = f"{alignment.constant_baseline:.3f} (constant output)"
-        table.add_row("cosine, mean", "", f"{alignment.cosine_mean:.3f}", constant)
-        table.add_row("cosine, median", "", f"{alignment.cosine_median:.3f}", "")
-        table.add_row("cosine, 5th percentile", "", f"{alignment.cosine_p05:.3f}", "")
-        chance = f"{alignment.neighbour_chance:.1%} (chance)"
-        nearest = f"agreement of the {alignment.neighbours} nearest neighbours"
-        table.add_row(nearest, "", f"{alignment.neighbour_agreement:.1%}", chance)
-        for measure, teacher, student in (
-            ("k-NN top-1", self.knn_teacher, self.knn_student),
-            ("k-NN top-1 in the teacher's index", self.knn_teacher, self.knn_drop_in),
-            ("classifier top-1", self.classifier_teacher, self.classifier_student),
-            ("same top-1 class as the teacher", None, self.classifier_agreement),
-        ):
-            if teacher is not None or student is not None:
-                table.add_row(measure, *("" if share is None else f"{share:.1%}" for share in (teacher, student)), "")
-        return [table]
-
 
 EvaluationReport = Evaluation | ShiftReport | RoIReports | WordReport
 
@@ -274,112 +214,3 @@ def _evaluate(
         teacher_class_names=pair.teacher.identity.class_names,
         skipped=len(folder.skipped),
     )
-
-
-def evaluate_unlabelled(embedded: Embedded, *, skipped: int = 0) -> Evaluation:
-    """Evaluates what needs no labels.
-
-    Args:
-        embedded: student's and teacher's embeddings of the same images.
-        skipped: how many images could not be read, for the record.
-
-    Raises:
-        DataError: for fewer than two images.
-    """
-    return Evaluation(
-        alignment=measure_alignment(embedded.student, embedded.teacher),
-        classifier_agreement=_classifier_agreement(embedded),
-        skipped=skipped,
-    )
-
-
-def evaluate_labelled(
-    embedded_test: Embedded,
-    test_labels: Sequence[int] | Tensor,
-    embedded_index: Embedded,
-    index_labels: Sequence[int] | Tensor,
-    class_count: int,
-    same_split: bool,
-    *,
-    class_names: Sequence[str] | None = None,
-    teacher_class_names: Sequence[str] | None = None,
-    skipped: int = 0,
-) -> Evaluation:
-    """Evaluates alignment, k-nearest-neighbour classification and the inherited classifier.
-
-    Args:
-        embedded_test: the images that are classified.
-        test_labels: the class of *every* image of that split in [0, class_count), unreadable ones included: rows find theirs
-            through ``embedded_test.indices``.
-        embedded_index: the images that vote; the same rows as ``embedded_test`` if ``same_split``.
-        index_labels: the class of every image of that split.
-        class_count: how many classes there are.
-        same_split: there is one split only, so an image does not vote for itself (leave-one-out).
-        class_names: names of the labels, in their order (class folders).
-        teacher_class_names: names of the classifier's outputs in their order, where known.
-        skipped: how many images could not be read, for the record.
-
-    Returns:
-        The evaluation; classifier top-1 is None unless the classifier's outputs are these classes.
-
-    Raises:
-        DataError: for fewer than two images.
-    """
-    unlabelled = evaluate_unlabelled(embedded_test, skipped=skipped)
-    labels, voters = _labels_of(embedded_test, test_labels), _labels_of(embedded_index, index_labels)
-
-    def knn(queries: Tensor, index: Tensor) -> float:
-        return knn_accuracy(queries, labels, index, voters, classes=class_count, exclude_self=same_split)
-
-    if class_names is None or teacher_class_names is None:
-        outputs: list[int] | None = list(range(class_count))
-    else:
-        outputs = align_labels(class_names, teacher_class_names)
-    return Evaluation(
-        alignment=unlabelled.alignment,
-        knn_teacher=knn(embedded_test.teacher, embedded_index.teacher),
-        knn_student=knn(embedded_test.student, embedded_index.student),
-        knn_drop_in=knn(embedded_test.student, embedded_index.teacher),
-        classifier_teacher=_top1(embedded_test.teacher_logits, labels, outputs),
-        classifier_student=_top1(embedded_test.student_logits, labels, outputs),
-        classifier_agreement=unlabelled.classifier_agreement,
-        skipped=skipped,
-    )
-
-
-def align_labels(class_names: Sequence[str], teacher_class_names: Sequence[str] | None) -> list[int] | None:
-    """Which output of the teacher's classifier stands for each class folder.
-
-    Args:
-        class_names: names of the class folders; a label is a position in it.
-        teacher_class_names: names of the classifier's outputs in their order; None where unknown, and then the classifier
-            is taken to have been trained on folders of the same order.
-
-    Returns:
-        An output for each label; None if a folder's name is no output's, or that of several.
-    """
-    if teacher_class_names is None:
-        return list(range(len(class_names)))
-    outputs = {name: output for output, name in enumerate(teacher_class_names)}
-    if len(outputs) < len(teacher_class_names) or any(name not in outputs for name in class_names):
-        return None
-    return [outputs[name] for name in class_names]
-
-
-def _labels_of(embedded: Embedded, labels: Sequence[int] | Tensor) -> Tensor:
-    """The label of each row; rows are fewer than images where some could not be read."""
-    return torch.as_tensor(labels, dtype=torch.int64)[embedded.indices]
-
-
-def _top1(logits: Tensor | None, labels: Tensor, outputs: list[int] | None) -> float | None:
-    """Share of rows whose highest logit is that of their label; None unless each logit stands for one class."""
-    if logits is None or outputs is None or logits.shape[1] != len(outputs):
-        return None
-    return (logits.argmax(dim=1) == torch.tensor(outputs)[labels]).double().mean().item()
-
-
-def _classifier_agreement(embedded: Embedded) -> float | None:
-    student, teacher = embedded.student_logits, embedded.teacher_logits
-    if student is None or teacher is None or student.shape != teacher.shape:
-        return None
-    return (student.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()

@@ -184,7 +184,7 @@ def measure_shifts(
         workers: processes to read with; 0 reads in this one.
         device: where the networks are.
         autocast: precision to run all of them in; None for their own.
-        progress: told after each batch of each pass how many images it was, unreadable ones included.
+        progress: told after each batch of each pass how many images it was.
         on_unreadable: told in each pass the place in ``paths`` of an unreadable image, and what was wrong with it.
 
     Raises:
@@ -241,17 +241,10 @@ def _rows(answers: AllAnswers, conditions: Sequence[Condition], labels: Tensor |
         target = answers[TEACHER, condition.teacher]
         seen = answers[STUDENT, condition.student]
         low = answers.get((LOW_RESOLUTION, condition.student))
-        student = _figures(seen, target, clean, labels)
-        rows.append(
-            ShiftRow(
-                condition=condition.name,
-                loss=rows[0].student.same_image - student.same_image if rows else 0.0,
-                student=student,
-                teacher=_figures(target, target, clean, labels),
-                low_resolution=None if low is None else _figures(low, target, clean, labels),
-                rois=_roi_figures(seen, condition, seed),
-            )
-        )
+        student, teacher = (_figures(each, target, clean, labels) for each in (seen, target))
+        small = None if low is None else _figures(low, target, clean, labels)
+        loss = rows[0].student.same_image - student.same_image if rows else 0.0
+        rows.append(ShiftRow(condition.name, loss, student, teacher, small, _roi_figures(seen, condition, seed)))
     return rows
 
 

@@ -94,14 +94,7 @@ class Words(NamedTuple):
 def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
     """Classifies images by the names of their classes, and finds images by captions and captions by images.
 
-    Args:
-        words: names, sentences and captions.
-        student: that of the pair, at the number of tokens asked for.
-        pair: student and teacher.
-        folder: the images.
-
-    Raises:
-        TeacherError: if the teacher has no text tower for its embeddings.
+    ``student`` is that of the pair, at the number of tokens asked for. Raises TeacherError if the teacher has no text tower.
     """
     tower = load_text_tower(pair.teacher.identity.name)
     if tower.width != pair.teacher.anatomy.embedding_width:
@@ -176,14 +169,9 @@ NAMED_TEMPLATES = ("openai", "simple")
 
 
 def read_templates(templates: str) -> tuple[str, ...]:
-    """Sentences with ``{}`` for the name of a class.
+    """Sentences with ``{}`` for the name of a class: ``openai``, ``simple``, or a text file with a sentence on each line.
 
-    Args:
-        templates: ``openai``, ``simple``, or the path of a text file with a sentence on each line; empty lines do not count.
-
-    Raises:
-        ConfigError: for a file that is missing or empty, or a line that does not have just one ``{}``.
-        MissingExtraError: if a named list is asked for and OpenCLIP is not installed.
+    Raises ConfigError for a file that is missing or empty, or a line that does not have just one ``{}``.
     """
     if templates in NAMED_TEMPLATES:
         return named_templates(templates)
@@ -211,16 +199,13 @@ def pretty_name(folder: str) -> str:
 
 
 def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ...]:
-    """What the classes are called in a sentence.
+    """What the classes are called in a sentence, a name for each of the sorted class folders.
 
     Args:
         path: None for the names of the folders themselves. A ``.json`` file with a name for each folder (an object), or with
             a list of names; or a text file with a line for each folder: its name, or FOLDER, a tab, and its name. Names
             without folders go by the sorted order of the folders, unless they are those of the folders in another order.
         folders: names of the class folders, sorted.
-
-    Returns:
-        A name for each folder.
 
     Raises:
         DataError: for a file that is missing or cannot be read, or names that do not match the folders.

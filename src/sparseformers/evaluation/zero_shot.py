@@ -122,12 +122,12 @@ def evaluate_zero_shot(
     *,
     templates: int,
 ) -> ZeroShot:
-    """Compares what three image towers make of the same class embeddings.
+    """Compares the image embeddings of three towers, M x D each of the same images, by the same class embeddings.
 
     Args:
-        teacher: M x D image embeddings.
-        student: the same of the student, row by row of the same images.
-        low_resolution: the same of the teacher at the lower resolution.
+        teacher: M x D.
+        student: M x D.
+        low_resolution: M x D, by the teacher at the lower resolution.
         classes: C x D, the classes' embeddings in words.
         labels: M, each image's class in [0, C).
         templates: how many sentences each class name was put in, for the record.
@@ -153,19 +153,7 @@ def evaluate_zero_shot(
 
 
 def nearest_classes(embeddings: Tensor, classes: Tensor, k: int = 5) -> Tensor:
-    """The classes nearest to each image by cosine, nearest first.
-
-    Args:
-        embeddings: M x D.
-        classes: C x D.
-        k: how many (all, of fewer).
-
-    Returns:
-        M x min(k, C), int64.
-
-    Raises:
-        ValueError: for widths that differ.
-    """
+    """The k classes (C x D) nearest to each image (M x D) by cosine, nearest first: M x min(k, C), int64."""
     if embeddings.ndim != 2 or classes.ndim != 2 or embeddings.shape[1] != classes.shape[1]:
         raise ValueError(f"images and classes must be M x D and C x D, not {tuple(embeddings.shape)} and {tuple(classes.shape)}")
     similarities = F.normalize(embeddings.float(), dim=-1) @ F.normalize(classes.float(), dim=-1).T
@@ -173,15 +161,9 @@ def nearest_classes(embeddings: Tensor, classes: Tensor, k: int = 5) -> Tensor:
 
 
 def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
-    """How often the label is the first of the nearest classes, and how often it is among them.
+    """How often the label (M) is the first of the nearest classes (M x k), and how often it is among them.
 
-    Args:
-        nearest: M x k from :func:`nearest_classes`.
-        labels: M, int64.
-
-    Raises:
-        DataError: for no image.
-        ValueError: for another number of labels than of images.
+    Raises DataError for no image, and ValueError for another number of labels than of images.
     """
     if len(nearest) != len(labels):
         raise ValueError(f"every image needs a label: {len(labels)} labels of {len(nearest)} images")
@@ -198,8 +180,8 @@ def evaluate_retrieval(
 
     Args:
         teacher: M x D image embeddings.
-        student: the same of the student, row by row of the same images.
-        low_resolution: the same of the teacher at the lower resolution.
+        student: M x D.
+        low_resolution: M x D, by the teacher at the lower resolution.
         texts: T x D, the captions' embeddings.
         image_of: T, the row of each caption's image in [0, M).
 
@@ -213,16 +195,10 @@ def evaluate_retrieval(
 
 
 def recalls(images: Tensor, texts: Tensor, image_of: Tensor) -> RetrievalFigures:
-    """Recall at 1, 5 and 10 in both directions.
+    """Recall at 1, 5 and 10 in both directions, of M x D images and T x D captions; ``image_of`` T has each caption's image.
 
-    Args:
-        images: M x D.
-        texts: T x D.
-        image_of: T, the row of each caption's image in [0, M); every image has a caption.
-
-    Raises:
-        DataError: for no image or no caption.
-        ValueError: for another number of captions in ``image_of``, widths that differ, or an image without a caption.
+    Raises DataError for no image or no caption; ValueError for another number of captions in ``image_of``, widths that differ, or
+    an image without a caption.
     """
     if len(images) == 0 or len(texts) == 0:
         raise DataError("There is no image with a caption to look for.", "Give a captions file whose images can be read.")
