@@ -15,13 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.lengths import Budget
 from sparseformers.train.run_folder import RunFolder
-from sparseformers.train.state import TrainingState
+
+if TYPE_CHECKING:
+    from sparseformers.train.state import TrainingState
 
 BEAT_SECONDS = 5.0
 """Time between two signs of life."""
