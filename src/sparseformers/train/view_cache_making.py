@@ -9,21 +9,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
-from sparseformers.files import write_text
+from sparseformers.files import replacing_folder, write_text
 from sparseformers.modes import autocast_dtype
+from sparseformers.progress import ImageProgress
 from sparseformers.train.objective import teacher_embedding
 from sparseformers.train.setup import Parts
 from sparseformers.train.view_cache import (
@@ -37,9 +37,27 @@ from sparseformers.train.view_cache import (
     ViewCache,
     open_cache,
 )
+from sparseformers.work_folder import WorkFolder
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often the other processes look whether the main one has finished the cache."""
+
+
+@dataclass(frozen=True)
+class ViewCacheFolder(WorkFolder):
+    """The folder of a cache: it needs no lock, as it is renamed whole, and the first of several that make it counts."""
+
+    KIND: ClassVar[str] = "cache of views"
+    MANIFEST: ClassVar[str] = KEY
+    OPTION: ClassVar[str] = "--cache-teacher"
+
+    @property
+    def title(self) -> str:
+        return f"the cache of views '{self.path}'"
+
+    @property
+    def going_on(self) -> str:
+        return f"start again, or name another folder with {self.OPTION}."
 
 
 class _Rows(NamedTuple):
@@ -76,7 +94,7 @@ def require_room(parts: Parts) -> None:
     if key is None or folder is None or is_made(parts):
         return
     root = folder.parent
-    with _refusing(root):
+    with ViewCacheFolder(folder).writing():
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root):
             free = shutil.disk_usage(root).free
@@ -100,7 +118,7 @@ def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) 
         found = open_cache(folder, key)
     except DamagedCacheError as damage:
         LOGGER.warning("the cache of views '%s' is damaged (%s) and is made again", folder, damage)
-        with _refusing(folder.parent):
+        with ViewCacheFolder(folder).writing():
             _remove(folder, key)
         found = None
     if found is not None:
@@ -126,21 +144,15 @@ def _awaited(folder: Path, key: CacheKey) -> ViewCache:
 
 
 def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
-    """Writes the cache under a temporary name and renames it; another process may do the same, and the first one counts."""
+    """Writes the cache aside and renames it; another process may do the same, and the first one counts."""
     require_room(parts)
     size = f"{key.views:,} views ({key.bytes / 2**30:.1f} GiB)"
     console.print(f"[dim]caching[/dim] {size} in '{folder}'", highlight=False, soft_wrap=True)
     LOGGER.info("makes the cache of views '%s': %s", folder, size)
     start = time.perf_counter()
-    with _refusing(folder.parent):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        _write(temporary, folder.parent, key, _rows(parts, key, console))
-        with _refusing(folder.parent):
-            temporary.chmod(0o755)  # mkdtemp keeps others from reading it
-            _install(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    cache = ViewCacheFolder(folder)
+    with cache.writing(room_only=True), replacing_folder(folder, keep_existing=True) as temporary:
+        _write(temporary, cache, key, _rows(parts, key, console))
     LOGGER.info("made the cache of views in %.0f seconds", time.perf_counter() - start)
 
 
@@ -149,8 +161,7 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
     dtype, done = autocast_dtype(parts.precision), 0
     batch_size = parts.settings.optimisation.batch_size
     loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
-    with _bar(console) as bar:
-        task = bar.add_task("caching views", total=key.views)
+    with ImageProgress(console, "caching views", size=key.views, total=key.views, images=0, reached=0) as bar:
         for batch in loader:
             epoch, first = divmod(done, key.images)
             count = len(batch.images) + len(batch.unreadable)
@@ -163,29 +174,29 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
                 embeddings[rows] = teacher_embedding(parts.teacher, seen, dtype).float().cpu()
             yield _Rows(images.numpy(), embeddings.numpy(), [(epoch, index, reason) for index, reason in batch.unreadable])
             done += count
-            bar.update(task, completed=done)
+            bar.step(len(batch.images), len(batch.unreadable), done)
 
 
-def _write(temporary: Path, root: Path, key: CacheKey, computed: Iterator[_Rows]) -> None:
+def _write(temporary: Path, cache: ViewCacheFolder, key: CacheKey, computed: Iterator[_Rows]) -> None:
     """Writes all files of a cache.
 
     Row by row and not through a memory map, by which a disk that fills up kills the process.
     """
     unreadable: list[tuple[int, int, str]] = []
     with (temporary / IMAGES).open("wb") as images, (temporary / EMBEDDINGS).open("wb") as embeddings:
-        with _refusing(root):
+        with cache.writing():
             _begin(images, np.dtype(np.uint8), key.images_shape)
             _begin(embeddings, np.dtype(np.float32), key.embeddings_shape)
         for rows in computed:
             unreadable += rows.unreadable
-            with _refusing(root):
+            with cache.writing():
                 for file, values in ((images, rows.images), (embeddings, rows.embeddings)):
                     file.write(values.data)
                     file.flush()  # closing must have nothing left to fail with
-        with _refusing(root):
+        with cache.writing():
             os.fsync(images.fileno())
             os.fsync(embeddings.fileno())
-    with _refusing(root):
+    with cache.writing():
         write_text(temporary / UNREADABLE, json.dumps(unreadable) + "\n")
         write_text(temporary / KEY, json.dumps(key.content, indent=1) + "\n")
 
@@ -196,15 +207,6 @@ def _begin(file: BinaryIO, kind: np.dtype, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _install(made: Path, folder: Path) -> None:
-    """Gives a finished cache its name; if another process was faster, its own stays."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
 def _remove(folder: Path, key: CacheKey) -> None:
     """Removes a damaged cache; if another process has replaced it since, that one stays."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as aside:
@@ -213,31 +215,6 @@ def _remove(folder: Path, key: CacheKey) -> None:
             folder.rename(moved)
         except FileNotFoundError:
             return
-        with contextlib.suppress(DamagedCacheError):
+        with contextlib.suppress(DamagedCacheError, OSError):
             if open_cache(moved, key) is not None:
-                _install(moved, folder)
-
-
-@contextmanager
-def _refusing(root: Path) -> Iterator[None]:
-    """Turns what the file system complains of into an error with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"The cache of views cannot be written to '{root}' ({error.strerror or error}).",
-            "Free some space there if it is full, or name another folder with --cache-teacher.",
-        ) from error
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+                moved.rename(folder)
