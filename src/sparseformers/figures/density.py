@@ -107,10 +107,6 @@ def trace_density(
         images: B x 3 x H x W in [0, 1], red-green-blue; resized to the teacher's size for the teacher.
         titles: one per image.
 
-    Returns:
-        One picture per image. To draw on a finer version of an image, ``dataclasses.replace(picture, image=finer)``; where the
-        image was only part of the finer one, with ``frame=`` that part.
-
     Raises:
         ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
     """
@@ -126,16 +122,9 @@ def trace_density_on_photographs(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[DensityPicture]:
-    """As :func:`trace_density`, for photographs of any shapes, drawn in their own.
+    """As :func:`trace_density`, for photographs of any shapes, taken one after the other and drawn in their own.
 
     Student and teacher see the same part of a photograph, each at its own resolution; the teacher in its own shape.
-
-    Args:
-        student: any SparseFormer, on any device.
-        teacher: as for :func:`trace_density`.
-        photographs: taken one after the other, so that a generator need not hold them all.
-        view: what the networks are given of them.
-        longest: pixels along the longer side of a photograph as it is drawn, at most.
     """
     attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
     own = student.config.preprocessing
@@ -164,21 +153,19 @@ def _densities(picture: RoIPicture, grid: tuple[int, int]) -> Tensor:
 
 
 def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
-    """The share of a stage's sampling points that falls on each cell of a grid over the image.
+    """The share of a stage's sampling points that falls on each cell of a grid (rows x columns) over the image, float32.
 
     A point counts in a box around it that is its own part of its RoI: the RoI's sides over the square root of P. So RoIs that
     tile the image evenly give an even density, whatever the grid. A point outside of the image counts at the border, which is
-    what the network reads there; one that is not finite, or whose RoI is not, does not count.
+    what the network reads there; one that is not finite, or whose RoI is not, does not count. Shares sum to one, or are zero
+    without any point that counts; in steps of a ten-thousandth of an even spread, so that what differs by rounding alone is
+    equal.
 
     Args:
         rois: N x 4, those that the points lie in.
         points: N x P x 2, (x, y) in [0, 1] of the image, or outside of it.
         rows: of cells from top to bottom.
         columns: of cells from left to right.
-
-    Returns:
-        rows x columns, float32; sums to one, or is zero without any point that counts. In steps of a ten-thousandth of an even
-        spread, so that what differs by rounding alone is equal.
     """
     _, size = centre_and_size(rois)
     boxes = (size / math.sqrt(points.shape[-2])).unsqueeze(-2).expand_as(points)
@@ -204,15 +191,8 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
 
     All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
     largest value, and under each density its rank correlations with the teacher's two maps: of a density that is nearly even,
-    its order and so these say little.
-
-    Args:
-        pictures: 1 to 64, all of the same student.
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, or less than one column.
-        ValueError: if the pictures differ in their number of stages.
+    its order and so these say little. Raises ConfigError for no picture, more than 64 or less than one column,
+    and ValueError if the pictures differ in their number of stages.
     """
     check_count(len(pictures))
     stages = len(pictures[0].points)
@@ -256,9 +236,6 @@ def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
         image: 3 x H x W in [0, 1].
         heat: h x w from the top left to the bottom right of ``frame``, sums to one; ``LIGHTEST`` / hw has the lightest colour.
         frame: the part of the image that the map is of; what is outside of it is dark.
-
-    Returns:
-        3 x H x W in [0, 1].
     """
     from matplotlib import colormaps
 
@@ -275,12 +252,7 @@ def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
 
 
 def draw_scale(axes: Axes, *, height: float) -> None:
-    """What the colours mean, under a panel.
-
-    Args:
-        axes: those of the panel.
-        height: of the room under it, in inches.
-    """
+    """A scale of the colours in the room of that height (in inches) under a panel."""
     panel = axes.bbox.height / axes.figure.dpi  # in inches
     scale = axes.inset_axes((0.15, -0.45 * height / panel, 0.7, 0.3 * height / panel))
     scale.imshow(np.linspace(0, 1, 128)[None], cmap=COLOURS, aspect="auto", extent=(0, LIGHTEST, 0, 1))

@@ -61,10 +61,9 @@ def trace_models(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[ModelsPicture]:
-    """Runs several models on photographs.
+    """Runs several models on photographs, each on its own view of them, at its own size.
 
-    Each model sees its own view of a photograph, at its own size. All RoIs and points are given in the coordinates of the
-    photograph, so models of different preprocessing are aligned by what they see.
+    All RoIs and points are given in the coordinates of the photograph, so models of different preprocessing are aligned.
 
     Args:
         models: by name.
@@ -117,13 +116,7 @@ def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | No
 
 
 def draw_student(pictures: Sequence[RoIPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
-    """As :func:`draw_models` for one student.
-
-    Args:
-        pictures: 1 to 64, all of the same student.
-        stages: of which to draw the RoIs; by default the first, third and last.
-        columns: pictures side by side; by default as many as make the sheet about square.
-    """
+    """As :func:`draw_models` for one student."""
     return draw_models(
         [ModelsPicture(picture.image, picture.title, {"": picture}) for picture in pictures], stages=stages, columns=columns
     )

@@ -35,14 +35,7 @@ def iteration_name(stage: int) -> str:
 
 
 def centre_paths(rois: Tensor) -> Tensor:
-    """Where each RoI's centre goes from stage to stage.
-
-    Args:
-        rois: S x N x 4.
-
-    Returns:
-        (S-1) x N x 2 x 2: for each iteration and token the centre (x, y) before it, then after it.
-    """
+    """The way of each RoI's centre (RoIs S x N x 4): (S-1) x N x 2 x 2, the centre (x, y) before and after each iteration."""
     centres, _ = centre_and_size(rois)  # S x N x 2
     return torch.stack([centres[:-1], centres[1:]], dim=2)
 
@@ -50,15 +43,8 @@ def centre_paths(rois: Tensor) -> Tensor:
 def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = None) -> Figure:
     """A panel for the start and one for each focusing iteration: the RoIs, and faintly the path of each centre since the last.
 
-    A token keeps its colour in all panels. A picture is dark and grey where no RoI is.
-
-    Args:
-        pictures: 1 to 64, all of the same student.
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, or less than one column.
-        ValueError: if the pictures differ in their numbers of stages or tokens.
+    A token keeps its colour in all panels. A picture is dark and grey where no RoI is. Raises ConfigError for no picture, more
+    than 64 or less than one column, and ValueError if the pictures differ in their numbers of stages or tokens.
     """
     check_count(len(pictures))
     stages, tokens, _ = pictures[0].rois.shape
@@ -93,20 +79,10 @@ class Glide:
 
 
 def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
-    """Interpolates RoIs from stage to stage, starting and ending each move slowly, with a pause at each stage.
+    """Interpolates RoIs (S x N x 4) from stage to stage, starting and ending each move slowly, with a pause at each stage.
 
     Centres move on straight lines, and sizes change by equal factors in equal steps, as the network's adjustments scale them.
-
-    Args:
-        rois: S x N x 4, the RoIs at the start and after each iteration.
-        frames_per_move: from one stage to the next, at least 1.
-
-    Returns:
-        T = 1 + (S-1) * frames_per_move frames.
-
-    Raises:
-        ConfigError: if there is one stage only: then nothing moves.
-        ValueError: for less than one frame per move.
+    Gives 1 + (S-1) * frames_per_move frames. Raises ConfigError if there is one stage only: then nothing moves.
     """
     if frames_per_move < 1:
         raise ValueError(f"a move needs at least one frame, not {frames_per_move}")

@@ -37,16 +37,10 @@ WEBP_QUALITY = 70
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
-    """Writes a figure under a temporary name, then renames it: a figure that is there is whole.
+    """Writes a figure whole or not at all, in the place of an old file; missing folders are made.
 
-    Args:
-        figure: any.
-        path: with the suffix .png, .pdf, .svg, .jpg, .jpeg or .webp; missing folders are made, an old file is replaced.
-        dpi: pixels per inch.
-
-    Raises:
-        ConfigError: for another suffix.
-        RunError: if the file cannot be written.
+    ``path`` has the suffix .png, .pdf, .svg, .jpg, .jpeg or .webp. Raises ConfigError for another suffix, and RunError if the
+    file cannot be written.
     """
     path = Path(path)
     check_suffix(path, FORMATS)
@@ -72,13 +66,7 @@ def replacing_figure(path: Path) -> Iterator[Path]:
 def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
     """Finds out before any work whether a file could be written; nothing is left on the disk.
 
-    Args:
-        path: of the file; its folder need not be there yet.
-        suffixes: that it may have, in small letters.
-
-    Raises:
-        ConfigError: for another suffix.
-        RunError: if the file could not be written.
+    Raises ConfigError for a suffix other than these (in small letters), and RunError if the file could not be written.
     """
     check_suffix(path, suffixes)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -100,12 +88,12 @@ def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
 
 
 def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    """Writes an animation that runs again and again, whole or not at all.
+    """Writes an animation that runs again and again, whole or not at all, in the place of an old file.
 
     Args:
         frames: H x W x 3, all of one size with even sides.
         seconds: how long each of them is shown.
-        path: with the suffix .gif, .webp or .mp4; missing folders are made, an old file is replaced.
+        path: with the suffix .gif, .webp or .mp4; missing folders are made.
 
     Raises:
         ConfigError: for another suffix.

@@ -156,14 +156,6 @@ def trace_pca_on_photographs(
 
     A teacher takes images of one size, so both are given a whole photograph squashed to it; the grid of features is stretched
     back over the photograph. In their own view it is the part that they see, without distortion for most teachers.
-
-    Args:
-        student: on any device.
-        teacher: the one that it was made from, on the same device.
-        photographs: taken one after the other, so that a generator need not hold them all.
-        size: rows and columns of the grid.
-        view: what the networks are given of a photograph.
-        longest: pixels along the longer side of a photograph as it is drawn, at most.
     """
     own = teacher.preprocessing
     given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
@@ -180,14 +172,8 @@ def trace_pca_on_photographs(
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the teacher's patches, the student's tokens on the same grid.
 
-    The same colour means the same features in all panels of the sheet, if it was traced in one call.
-
-    Args:
-        pictures: 1 to 64.
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, or less than one column.
+    The same colour means the same features in all panels of the sheet, if it was traced in one call. Raises ConfigError for no
+    picture, more than 64 or less than one column.
     """
     images = [picture.image for picture in pictures]
     titles = [f"{picture.title} (cosine {picture.cosine:.2f})" for picture in pictures]

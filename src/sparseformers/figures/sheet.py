@@ -198,7 +198,7 @@ def block_columns(pictures: int, panels: int) -> int:
 def lay_out(
     sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
 ) -> Layout:
-    """Places rows of panels on a sheet, each panel in the aspect ratio of its picture.
+    """Places rows of ``panels`` panels on a sheet, each panel in the aspect ratio of its picture.
 
     Args:
         sizes: width and height of each picture, in any unit.
@@ -253,17 +253,9 @@ def lay_out(
 
 
 def divide(place: Place, count: int, *, width: float, height: float, caption: float) -> list[Place]:
-    """Divides a place into equal cells, in as many rows as make them largest.
+    """Divides a place into ``count`` equal cells, row by row, with gaps between them, in as many rows as make them largest.
 
-    Args:
-        place: to divide.
-        count: of cells, at least 1.
-        width: of the sheet, in inches.
-        height: of the sheet, in inches.
-        caption: room under each cell, in inches; that under the last row is below the place.
-
-    Returns:
-        The cells, row by row, with gaps between them.
+    The sheet is ``width`` x ``height`` inches. ``caption`` is room under each cell; that under the last row is below the place.
     """
     wide, high = place.width * width, place.height * height
 

@@ -111,15 +111,7 @@ def trace_tokens_on_photographs(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[TokensPicture]:
-    """As :func:`trace_tokens`, for photographs of any shapes, drawn in their own and cut out of their own pixels.
-
-    Args:
-        student: any SparseFormer, on any device.
-        photographs: taken one after the other, so that a generator need not hold them all.
-        count: as for :func:`trace_tokens`.
-        view: what the student is given of a photograph.
-        longest: pixels along the longer side of a photograph as it is drawn, at most.
-    """
+    """As :func:`trace_tokens`, for photographs of any shapes, drawn in their own and cut out of their own pixels."""
     _check_tokens(count)
     pictures = []
     for title, photograph in photographs:
@@ -152,17 +144,10 @@ def _most_influential(picture: RoIPicture, influence: Tensor, count: int) -> Tok
 
 
 def cut_out(image: Tensor, roi: Tensor, frame: Box = WHOLE) -> Tensor:
-    """The pixels of a RoI, in the RoI's own aspect ratio.
+    """The pixels of a RoI (4), in the RoI's own aspect ratio: 3 x h x w, at least one pixel and at most ``LARGEST_CUT`` a side.
 
-    What is outside of the frame shows the frame's border repeated: that is what the network reads there.
-
-    Args:
-        image: 3 x H x W in [0, 1].
-        roi: 4, (x1, y1, x2, y2) in [0, 1] of the image, or reaching outside of it.
-        frame: the part of the image that the network was given.
-
-    Returns:
-        3 x h x w in [0, 1], at least one pixel and at most ``LARGEST_CUT`` a side; black for a RoI that is not finite.
+    What is outside of the frame, which the network was given, shows the frame's border repeated: that is what the network reads
+    there. A RoI that is not finite is black.
     """
     if not roi.isfinite().all():
         return image.new_zeros(3, 1, 1)
@@ -204,15 +189,8 @@ def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None
     """For each picture, the most influential tokens: their RoIs on the image, and what is in each, with its influence.
 
     Tokens are numbered from the most influential one, and have the colours that they have in all other figures. The picture
-    is dark and grey where none of their RoIs is.
-
-    Args:
-        pictures: 1 to 64, all of the same student, with the same number of tokens shown.
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, or less than one column.
-        ValueError: if the pictures differ in their numbers of tokens.
+    is dark and grey where none of their RoIs is. Raises ConfigError for no picture, more than 64 or less than one column,
+    and ValueError if the pictures differ in their numbers of tokens.
     """
     check_count(len(pictures))
     shown, of = len(pictures[0].tokens), pictures[0].of
