@@ -28,28 +28,30 @@ def failure(build: Any, **values: Any) -> ConfigError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", NAMED_CONFIGS)
-def test_named_configs_survive_json(name: str) -> None:
-    config = named_config(name)
-    assert from_dict(SparseFormerConfig, json.loads(json.dumps(to_dict(config)))) == config
+def test_named_configs_survive_json() -> None:
+    for config in NAMED_CONFIGS.values():
+        assert from_dict(SparseFormerConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 
-@pytest.mark.parametrize(
-    ("name", "tokens", "focusing_width", "width", "depth", "embedding_width"),
-    [
+def test_named_sizes_are_those_of_the_papers() -> None:
+    for name, tokens, focusing_width, width, depth, embedding_width in (
         ("sf_base_augreg", 48, 384, 768, 8, 768),
         ("sf_large_augreg", 48, 512, 1024, 16, 1024),
         ("sf_base_clip", 48, 384, 768, 8, 512),
         ("sf_large_clip", 63, 512, 1024, 16, 768),
-    ],
-)
-def test_named_sizes_are_those_of_the_paper(
-    name: str, tokens: int, focusing_width: int, width: int, depth: int, embedding_width: int
-) -> None:
-    config = named_config(name)
-    assert (config.focusing.tokens, config.focusing.width) == (tokens, focusing_width)
-    assert (config.cortex.block.width, config.cortex.depth, config.cortex.embedding_width) == (width, depth, embedding_width)
-    assert (config.focusing.channels, config.focusing.points, config.focusing.iterations) == (64, 16, 4)
+        ("sf_v1_tiny", 49, 256, 512, 7, 512),
+        ("sf_v1_small", 64, 320, 640, 7, 640),
+        ("sf_v1_base", 81, 384, 768, 9, 768),
+    ):
+        focusing, cortex = named_config(name).focusing, named_config(name).cortex
+        assert (focusing.tokens, focusing.width, focusing.iterations) == (tokens, focusing_width, 4)
+        assert (cortex.block.width, cortex.depth, cortex.embedding_width) == (width, depth, embedding_width)
+        if "v1" in name:
+            assert focusing == OriginalFocusingConfig(tokens=tokens, width=focusing_width, channels=96, points=36, heads=64)
+            assert cortex.block.heads == 64
+            assert (cortex.prefix_tokens, cortex.pooling, cortex.pool_first) == (0, "average", True)
+        else:
+            assert focusing == FocusingConfig(tokens=tokens, width=focusing_width, channels=64, points=16)
 
 
 def test_unknown_name_suggests_near_ones_and_lists_all() -> None:
@@ -113,17 +115,6 @@ def test_cortex_width_must_suit_the_position_encoding() -> None:
     cortex = CortexConfig(block=BlockConfig(width=60, heads=2, feed_forward_width=128), depth=1)
     error = failure(SparseFormerConfig, cortex=cortex, focusing=FocusingConfig())
     assert error.problem == "The cortex width must be a multiple of 8 for the position encoding, not 60."
-
-
-@pytest.mark.parametrize(
-    ("name", "tokens", "focusing_width", "width", "depth"),
-    [("sf_v1_tiny", 49, 256, 512, 7), ("sf_v1_small", 64, 320, 640, 7), ("sf_v1_base", 81, 384, 768, 9)],
-)
-def test_named_sizes_of_v1(name: str, tokens: int, focusing_width: int, width: int, depth: int) -> None:
-    config = named_config(name)
-    assert config.focusing == OriginalFocusingConfig(tokens=tokens, width=focusing_width, channels=96, points=36, heads=64)
-    assert (config.cortex.block.width, config.cortex.block.heads, config.cortex.depth) == (width, 64, depth)
-    assert (config.cortex.prefix_tokens, config.cortex.pooling, config.cortex.pool_first) == (0, "average", True)
 
 
 def test_a_config_saved_before_there_were_two_fronts_is_focusing() -> None:

@@ -28,35 +28,27 @@ def ordered(boxes: Tensor) -> Tensor:
     return torch.cat([torch.minimum(near, far), torch.maximum(near, far)], dim=-1)
 
 
-@pytest.mark.parametrize("tokens", range(1, 201))
-def test_initial_grid_covers_the_image(tokens: int) -> None:
-    boxes = rois.initial_grid(tokens)
-    assert boxes.shape == (tokens, 4)
-    assert boxes.dtype == torch.float32
-    assert boxes.min() >= 0
-    assert boxes.max() <= 1
-    assert (boxes[:, :2] < boxes[:, 2:]).all()
+def test_grids_of_up_to_200_tokens() -> None:
     pixels = (torch.arange(32) + 0.5) / 32
-    across = (boxes[:, 0:1] <= pixels) & (pixels <= boxes[:, 2:3])  # N x 32
-    down = (boxes[:, 1:2] <= pixels) & (pixels <= boxes[:, 3:4])  # N x 32
-    covered = (down[:, :, None] & across[:, None, :]).any(dim=0)
-    assert covered.all()
-    assert sum(rois.row_lengths(tokens)) == tokens
+    for tokens in range(1, 201):
+        boxes = rois.initial_grid(tokens)
+        assert boxes.shape == (tokens, 4)
+        assert boxes.dtype == torch.float32
+        assert boxes.min() >= 0
+        assert boxes.max() <= 1
+        assert (boxes[:, :2] < boxes[:, 2:]).all()
+        across = (boxes[:, 0:1] <= pixels) & (pixels <= boxes[:, 2:3])  # N x 32
+        down = (boxes[:, 1:2] <= pixels) & (pixels <= boxes[:, 3:4])  # N x 32
+        assert (down[:, :, None] & across[:, None, :]).any(dim=0).all(), tokens  # the image is covered
+        lengths = rois.row_lengths(tokens)
+        assert sum(lengths) == tokens
+        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) <= 2 * len(lengths)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "rows"),
-    [(1, [1]), (2, [2]), (4, [2, 2]), (7, [2, 3, 2]), (48, [8] * 6), (49, [7] * 7), (63, [9] * 7), (64, [8] * 8)],
-)
-def test_row_lengths(tokens: int, rows: list[int]) -> None:
-    assert rois.row_lengths(tokens) == rows
-
-
-@pytest.mark.parametrize("tokens", range(1, 201))
-def test_rows_are_of_nearly_equal_length(tokens: int) -> None:
-    lengths = rois.row_lengths(tokens)
-    assert max(lengths) - min(lengths) <= 1
-    assert max(lengths) <= 2 * len(lengths)
+def test_row_lengths() -> None:
+    expected = {1: [1], 2: [2], 4: [2, 2], 7: [2, 3, 2], 48: [8] * 6, 49: [7] * 7, 63: [9] * 7, 64: [8] * 8}
+    assert {tokens: rois.row_lengths(tokens) for tokens in expected} == expected
 
 
 def test_grid_of_48_is_six_rows_of_eight_half_image_boxes() -> None:

@@ -26,8 +26,7 @@ class Attending(nn.Module):
         return F.scaled_dot_product_attention(3 * images, images, images + 1, attn_mask=self.mask, scale=self.scale)
 
 
-@pytest.mark.parametrize("scale", [None, 0.7])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("scale", "masked"), [(None, False), (0.7, True)])
 def test_is_pytorchs_for_any_batch(scale: float | None, masked: bool, tmp_path: Path) -> None:
     network, shape = Attending(scale, masked), {"images": {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(network, (torch.rand(2, 3, 7, 5),), dynamic_shapes=shape)

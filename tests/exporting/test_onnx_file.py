@@ -22,19 +22,11 @@ from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import network_of
 from sparseformers.exporting.onnx_file import write_onnx
 from tests.exporting.students import FRONTS, student_of
-from tests.tiny import write_images
 
 ROOT = Path(__file__).resolve().parents[2]
 TRANSPOSES = 4
 """Of each attention: queries, keys, values, and the way back."""
 SHAPES = ((2, 3, 48, 48), (1, 3, 64, 36), (5, 3, 33, 90), (3, 3, 200, 120))
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    write_images(folder, 12)
-    return folder
 
 
 def opened(path: Path) -> onnxruntime.InferenceSession:

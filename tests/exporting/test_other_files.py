@@ -13,16 +13,8 @@ from sparseformers.exporting import ExportConfig, export
 from sparseformers.exporting.network import EmbeddingNetwork
 from sparseformers.exporting.pytorch_files import METADATA_FILE
 from tests.exporting.students import FRONTS, student_of
-from tests.tiny import write_images
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    write_images(folder, 12)
-    return folder
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig
 from sparseformers.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
-from sparseformers.model.cortex import AttentionPooling
 from tests.model.small import scattered
 
 
@@ -91,24 +90,3 @@ def test_block_is_two_scaled_residual_branches_on_normalised_tokens() -> None:
 def test_biases_can_be_left_out(options: dict[str, bool], absent: set[str]) -> None:
     full, less = (TransformerBlock(block_config(**given)).state_dict().keys() for given in ({}, options))
     assert full - less == absent
-
-
-def test_attention_pooling_leaves_out_the_prefix_tokens() -> None:
-    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3), scale=0.1)
-    tokens = torch.randn(2, 9, 32)
-    changed = torch.cat([torch.randn(2, 3, 32), tokens[:, 3:]], dim=1)
-    torch.testing.assert_close(pooling(tokens), pooling(changed), atol=0, rtol=0)
-    assert pooling(tokens).shape == (2, 32)
-    moved = torch.cat([tokens[:, :3], tokens[:, 3:].flip(1)], dim=1)
-    torch.testing.assert_close(pooling(tokens), pooling(moved), atol=1e-5, rtol=1e-5)
-
-
-def test_attention_pooling_weights_are_those_that_forward_uses() -> None:
-    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3), scale=0.2)
-    tokens = torch.randn(2, 9, 32)
-    weights = pooling.weights(tokens)
-    assert weights.shape == (2, 2, 6)
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 2))
-    _, _, value = pooling.query_key_value(tokens)  # B x heads x 6 x D/heads
-    pooled = pooling.proj((weights.unsqueeze(-1) * value).sum(dim=-2).flatten(-2))
-    torch.testing.assert_close(pooling(tokens), pooled + pooling.mlp(pooling.norm(pooled)), atol=1e-5, rtol=1e-5)

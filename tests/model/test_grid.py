@@ -5,7 +5,6 @@ from typing import cast
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.export import Dim
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
@@ -88,13 +87,6 @@ def test_sampled_patches__outside_the_image_are_its_border() -> None:
     torch.testing.assert_close(patches, patches[..., :1, :1].expand_as(patches), rtol=0, atol=1e-6)
 
 
-def test_every_parameter_learns_from_the_embedding() -> None:
-    model = grid_model()
-    model(random_images()).embedding.square().sum().backward()
-    silent = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum()]
-    assert silent == []
-
-
 def test_read_map__at_cells_is_the_map_itself_and_between_them_the_mean() -> None:
     position_map = torch.randn(8, 2, 3, generator=torch.Generator().manual_seed(0))
     cells = roi_arithmetic.cells(6)[None]
@@ -109,15 +101,6 @@ def test_compiles_whole() -> None:
         model = grid_model(tokens=tokens)
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(images).embedding, model(images).embedding, rtol=0, atol=1e-5)
-
-
-def test_exports_for_any_batch_and_size() -> None:
-    model, images = grid_model(), random_images()
-    shapes = {"images": {0: Dim("batch"), 2: Dim.AUTO, 3: Dim.AUTO}}
-    exported = torch.export.export(model, (images,), dynamic_shapes=shapes).module()
-    for size in ((5, 3, 48, 80), (1, 3, 100, 36)):
-        other = torch.rand(size, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(exported(other).embedding, model(other).embedding, rtol=0, atol=1e-5)
 
 
 def test_config__prefix_tokens_have_one_home() -> None:

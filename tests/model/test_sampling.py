@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseformers import rois as roi_arithmetic
 from sparseformers.model.mixing import AdaptiveMixing
 from sparseformers.model.sampling import BilinearSampling, Stem
-from tests.model.small import scattered, small_model
+from tests.model.small import scattered
 
 
 def test_a_point_at_a_pixel_centre_reads_that_pixel() -> None:
@@ -34,16 +33,6 @@ def test_sampling_keeps_the_precision_of_the_map_but_interpolates_in_float32() -
     sampled = BilinearSampling()(features, points)
     assert sampled.dtype == torch.bfloat16
     torch.testing.assert_close(sampled, BilinearSampling()(features.float(), points).bfloat16(), atol=0, rtol=0)
-
-
-def test_looking_reports_points_of_every_look_set_into_the_rois_of_its_stage() -> None:
-    model, images = small_model(tokens=7, points=5, iterations=3), torch.rand(2, 3, 40, 56)
-    rois, points = model(images).rois, model.sampling_points(images)
-    assert [look.shape for look in points] == [(2, 7, 5, 2)] * 4
-    for stage, look in enumerate(points):
-        centre, size = roi_arithmetic.centre_and_size(rois[:, stage])
-        torch.testing.assert_close(look.mean(dim=-2), centre, atol=1e-5, rtol=0)
-        torch.testing.assert_close(look.std(dim=-2), size / 3, atol=1e-3, rtol=1e-3)
 
 
 def test_mixing_is_channels_then_points_as_the_token_says() -> None:

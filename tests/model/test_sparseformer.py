@@ -9,6 +9,7 @@ from torch.export import Dim
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.model import FrontOutput, SparseFormer, SparseFormerOutput
+from tests.exporting.students import FRONTS, student_of
 from tests.model.small import Pooling, small_config, small_model
 
 POOLINGS: list[Pooling] = ["token", "average", "attention"]
@@ -21,52 +22,6 @@ def assert_same(one: SparseFormerOutput, other: SparseFormerOutput, *, tolerance
             assert theirs is None
         else:
             torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 224), (224, 40)])
-def test_shapes_at_any_size(size: tuple[int, int]) -> None:
-    output = small_model(tokens=6, iterations=2)(torch.rand(2, 3, *size))
-    assert output.embedding.shape == (2, 32)
-    assert output.logits is None
-    assert output.tokens.shape == (2, 7, 32)
-    assert output.rois.shape == (2, 3, 6, 4)
-
-
-@pytest.mark.parametrize("tokens", [1, 7, 48])
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_any_number_of_tokens(tokens: int, pooling: Pooling) -> None:
-    output = small_model(tokens=tokens, pooling=pooling)(torch.rand(1, 3, 32, 32))
-    assert output.embedding.shape == (1, 32)
-    assert output.embedding.isfinite().all()
-    assert output.tokens.shape == (1, tokens + 1, 32)
-    assert output.rois.shape == (1, 3, tokens, 4)
-
-
-@pytest.mark.parametrize("prefix_tokens", [0, 1, 5])
-def test_prefix_tokens_come_first(prefix_tokens: int) -> None:
-    model = small_model(pooling="average", prefix_tokens=prefix_tokens, depth=0, final_norm=False)
-    images = torch.rand(2, 3, 32, 32)
-    output = model(images)
-    assert output.tokens.shape == (2, prefix_tokens + 6, 32)
-    focus = model.focusing(model.normalise(images))
-    torch.testing.assert_close(output.tokens[:, prefix_tokens:], focus.tokens)
-    torch.testing.assert_close(output.embedding, focus.tokens.mean(dim=1))
-    for index in range(prefix_tokens):
-        torch.testing.assert_close(output.tokens[0, index], model.cortex.prefix.tokens[index])
-
-
-def test_average_pooling_may_take_in_the_prefix_tokens() -> None:
-    output = small_model(pooling="average", pool_prefix_tokens=True)(torch.rand(2, 3, 32, 32))
-    torch.testing.assert_close(output.embedding, output.tokens.mean(dim=1))
-
-
-def test_token_pooling_takes_the_first_token_through_norm_and_projection() -> None:
-    model = small_model(projection=12, projection_bias=True, pooled_norm=True, classes=5)
-    output = model(torch.rand(2, 3, 32, 32))
-    assert output.embedding.shape == (2, 12)
-    assert output.logits is not None
-    torch.testing.assert_close(output.embedding, model.cortex.projection(model.cortex.pooled_norm(output.tokens[:, 0])))
-    torch.testing.assert_close(output.logits, model.cortex.classifier(output.embedding))
 
 
 def test_images_are_normalised_inside() -> None:
@@ -113,26 +68,47 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_rois_begin_with_the_learnt_ones_and_move() -> None:
-    model = small_model(tokens=6)
-    rois = model(torch.rand(2, 3, 32, 32)).rois
-    torch.testing.assert_close(rois[:, 0], model.focusing.initial_rois.detach().expand(2, -1, -1))
-    assert not torch.equal(rois[:, 1], rois[:, 0])
-    assert not torch.equal(rois[:, 2], rois[:, 1])
-    assert rois.dtype == torch.float32
+@pytest.mark.parametrize("front", FRONTS)
+def test_shapes_at_any_size_and_batch(front: str) -> None:
+    model = student_of(FRONTS[front])
+    stages = {"grid": 1, "focusing": 1 + 2, "original": 1 + 2 + 1}[front]
+    tokens, prefix = model.config.focusing.tokens, model.config.cortex.prefix_tokens
+    for batch, height, width in ((1, 32, 32), (2, 33, 47), (3, 64, 224), (1, 224, 40)):
+        images = torch.rand(batch, 3, height, width)
+        output = model(images)
+        assert output.embedding.shape == (batch, 32)
+        assert output.logits is None
+        assert output.tokens.shape == (batch, prefix + tokens, 32)
+        assert output.rois.shape == (batch, stages, tokens, 4)
+        points = model.sampling_points(images)
+        assert {(*each.shape[:2], each.shape[-1]) for each in points} == {(batch, tokens, 2)}
+        assert len(points) == {"grid": 1, "focusing": 2 + 1, "original": 2 + 1}[front]
 
 
-def test_rois_and_points_stay_float32_under_autocast() -> None:
-    model, images = small_model(), torch.rand(2, 3, 64, 64)
+def test_any_number_of_tokens_and_pooling() -> None:
+    for tokens in (1, 7, 48):
+        for pooling in POOLINGS:
+            output = small_model(tokens=tokens, pooling=pooling)(torch.rand(1, 3, 32, 32))
+            assert output.embedding.shape == (1, 32)
+            assert output.embedding.isfinite().all()
+            assert output.tokens.shape == (1, tokens + 1, 32)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_rois_and_points_stay_float32_under_autocast(front: str) -> None:
+    model, images = student_of(FRONTS[front]), torch.rand(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         output, points = model(images), model.sampling_points(images)
-    assert output.embedding.dtype == torch.bfloat16
-    assert output.rois.dtype == torch.float32
-    assert all(look.dtype == torch.float32 for look in points)
-    for values in (output.rois[:, 1:], *points):
+    assert output.embedding.dtype == (torch.float32 if front == "grid" else torch.bfloat16)  # whose prefix begins in float32
+    assert all(values.dtype == torch.float32 for values in (output.rois, *points))
+    for values in (output.rois[:, 1:], *points) if front != "grid" else ():
         assert not torch.equal(values, values.bfloat16().float())  # not merely cast back
-    reference = model(images)
-    assert torch.cosine_similarity(output.embedding.float(), reference.embedding).min() > 0.99
+    assert torch.cosine_similarity(output.embedding.float(), model(images).embedding).min() > 0.99
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_gradients_of_every_front_reach_every_parameter(front: str) -> None:
+    require_gradients(student_of(FRONTS[front]))
 
 
 @pytest.mark.parametrize(
@@ -145,8 +121,11 @@ def test_rois_and_points_stay_float32_under_autocast() -> None:
     ],
 )
 def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
-    model = small_model(**options).train()
-    output = model(torch.rand(2, 3, 48, 48))
+    require_gradients(small_model(**options))
+
+
+def require_gradients(model: SparseFormer) -> None:
+    output = model.train()(torch.rand(2, 3, 48, 48))
     result = output.embedding if output.logits is None else output.logits
     (result * torch.randn_like(result)).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
@@ -154,30 +133,33 @@ def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
     assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_compiles_without_graph_breaks(pooling: Pooling) -> None:
+@pytest.mark.parametrize("front", FRONTS)
+def test_compiles_without_graph_breaks(front: str) -> None:
     torch._dynamo.reset()
-    model, images = small_model(pooling=pooling, classes=5), torch.rand(2, 3, 40, 56)
+    model, images = student_of(FRONTS[front]), torch.rand(2, 3, 40, 56)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
         assert_same(compiled(images), model(images), tolerance=1e-6)
 
 
-def test_exports_for_any_batch_and_size() -> None:
-    model = small_model(projection=12)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_compiles_with_every_pooling(pooling: Pooling) -> None:
+    torch._dynamo.reset()
+    cortex, tokens = small_model(pooling=pooling, classes=5).cortex, torch.rand(2, 6, 32)
+    with torch.no_grad():
+        compiled = torch.compile(cortex, fullgraph=True, backend="eager")(tokens)
+        torch.testing.assert_close(compiled.logits, cortex(tokens).logits)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_exports_for_any_batch_and_size(front: str) -> None:
+    model = student_of(FRONTS[front])
     shapes = {"images": {0: Dim("batch"), 2: Dim.AUTO, 3: Dim.AUTO}}
     exported = torch.export.export(model, (torch.rand(2, 3, 64, 64),), dynamic_shapes=shapes).module()
     for size in ((5, 3, 48, 80), (1, 3, 224, 96)):
         images = torch.rand(size)
         with torch.no_grad():
             assert_same(SparseFormerOutput(*exported(images)), model(images), tolerance=1e-5)
-
-
-def test_all_forms_of_blocks_at_once() -> None:
-    model = small_model(prefix_tokens=5, block=DINOV2_GIANT)
-    output = model(torch.rand(2, 3, 48, 48))
-    assert output.tokens.shape == (2, 11, 32)
-    assert output.embedding.isfinite().all()
 
 
 class PatchFront(nn.Module):

@@ -5,11 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
-from sparseformers.model import SparseFormer, SparseFormerOutput
+from sparseformers.model import SparseFormerOutput
 from sparseformers.model.splatting import cell_weights, splat
 from sparseformers.rois import cells, grid_of, initial_grid
-from tests.model.small import small_model
+from tests.exporting.students import FRONTS, student_of
 
 CORNER = torch.tensor([0.0, 0.0, 0.25, 0.25])
 
@@ -160,24 +159,6 @@ def test_to_grid_leaves_out_the_prefix_tokens_and_takes_the_last_rois() -> None:
     assert torch.equal(output_of(latent, rois).to_grid(3), splat(latent, rois, 3))
 
 
-class Dense(nn.Module):
-    """A student as a map of features."""
-
-    def __init__(self, student: SparseFormer, size: int | tuple[int, int]) -> None:
-        super().__init__()
-        self.student, self.size = student, size
-
-    def forward(self, images: Tensor) -> Tensor:
-        output: SparseFormerOutput = self.student(images)
-        return output.to_grid(self.size)
-
-
-def inherited_model() -> SparseFormer:
-    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
-    focusing = GridConfig(tokens=16, patch_size=4)
-    return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=CortexConfig(block=block, depth=1, prefix_from_front=True)))
-
-
 class Gridded(nn.Module):
     """Tokens and RoIs as a map of features."""
 
@@ -187,14 +168,6 @@ class Gridded(nn.Module):
 
     def forward(self, tokens: Tensor, rois: Tensor) -> Tensor:
         return SparseFormerOutput(tokens[:, 0], None, tokens, rois[:, None], tokens).to_grid(self.size)
-
-
-def test_a_student_with_it_compiles_without_graph_breaks() -> None:
-    torch._dynamo.reset()
-    dense, images = Dense(small_model(), 8), torch.rand(2, 3, 40, 56)
-    compiled = torch.compile(dense, fullgraph=True, backend="eager")
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(images), dense(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(3, 10), 1])
@@ -209,10 +182,10 @@ def test_compiles_and_exports_for_any_batch(size: int | tuple[int, int]) -> None
         torch.testing.assert_close(network(tokens, rois), gridded(tokens, rois), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", [small_model, inherited_model])
-def test_a_student_becomes_a_map_that_learns(model: object) -> None:
-    student = model().train()  # type: ignore[operator]
-    grid = Dense(student, (5, 7))(torch.rand(2, 3, 48, 48))
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_student_becomes_a_map_that_learns(front: str) -> None:
+    student = student_of(FRONTS[front]).train()
+    grid = student(torch.rand(2, 3, 48, 48)).to_grid((5, 7))
     assert grid.shape == (2, 32, 5, 7)
     (grid * torch.randn_like(grid)).sum().backward()
     focusing = [value.grad for value in student.focusing.parameters()]

@@ -22,12 +22,7 @@ from sparseformers.model.front import FrontOutput
 
 
 class PatchTokens(nn.Module):
-    """The teacher's patch and position embedding.
-
-    Args:
-        config: of the front.
-        width: D.
-    """
+    """The teacher's patch and position embedding."""
 
     def __init__(self, config: GridConfig, width: int) -> None:
         super().__init__()
@@ -118,14 +113,9 @@ class GridFront(nn.Module):
 
 
 def read_map(position_map: Tensor, rois: Tensor) -> Tensor:
-    """A map of positions at the centres of RoIs, bilinear between its entries; outside of it its border goes on.
+    """A map D x rows x columns over the image at the centres of RoIs B x N x 4: B x N x D, float32.
 
-    Args:
-        position_map: D x rows x columns over the image.
-        rois: B x N x 4.
-
-    Returns:
-        B x N x D, float32.
+    Bilinear between its entries; outside of it its border goes on.
     """
     centre, _ = roi_arithmetic.centre_and_size(rois)
     at = (2 * centre - 1).unsqueeze(2)  # B x N x 1 x 2

@@ -21,14 +21,7 @@ class MixingMatrices(NamedTuple):
 
 
 class MixingGenerator(nn.Sequential):
-    """From a token to the numbers of its mixing matrices: the channel matrix first, then the spatial one.
-
-    Args:
-        width: of the tokens.
-        channels: C of a sampled feature.
-        points: P sampled features per token.
-        hidden: bottleneck.
-    """
+    """From a token to the numbers of its mixing matrices: the channel matrix first, then the spatial one."""
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
         points_out = max(points, 32)

@@ -42,12 +42,7 @@ class ClampGradient(torch.autograd.Function):
 
 
 class OriginalSampling(nn.Module):
-    """Sampling points, bilinear sampling with nothing outside the image, mixing.
-
-    Args:
-        width: of the tokens.
-        config: sizes of the focusing transformer.
-    """
+    """Sampling points, bilinear sampling with nothing outside the image, mixing."""
 
     def __init__(self, width: int, config: OriginalFocusingConfig) -> None:
         super().__init__()
@@ -71,12 +66,7 @@ class OriginalSampling(nn.Module):
 
 
 class OriginalLayer(nn.Module):
-    """All four operations: exchange between tokens, adjust the RoIs, sample, feed forward.
-
-    Args:
-        width: of the tokens.
-        config: sizes of the focusing transformer.
-    """
+    """All four operations: exchange between tokens, adjust the RoIs, sample, feed forward."""
 
     def __init__(self, width: int, config: OriginalFocusingConfig) -> None:
         super().__init__()

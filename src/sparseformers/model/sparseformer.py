@@ -117,12 +117,7 @@ class SparseFormer(nn.Module):
 
 
 def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, cortex: CortexConfig) -> Front:
-    """The front of a SparseFormer, with starting values.
-
-    Args:
-        config: its kind and sizes.
-        cortex: what comes after it: its width, and for a grid front the form of the blocks and the prefix tokens.
-    """
+    """The front of a SparseFormer, with starting values, for a cortex of that form."""
     if isinstance(config, OriginalFocusingConfig):
         return OriginalFocusingTransformer(config, cortex.block.width)
     if isinstance(config, GridConfig):
@@ -131,12 +126,7 @@ def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, co
 
 
 class WithTokens(nn.Module):
-    """A SparseFormer at another number of tokens than configured, for what calls it with images alone.
-
-    Args:
-        student: with a front that can have any number of tokens.
-        tokens: N.
-    """
+    """A SparseFormer with a grid front at N other tokens than configured, for what calls it with images alone."""
 
     def __init__(self, student: SparseFormer, tokens: int) -> None:
         super().__init__()

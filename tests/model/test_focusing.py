@@ -99,3 +99,27 @@ def test_blocks_are_pre_norm_with_two_residual_branches() -> None:
         block.ls2.gamma.zero_()
     tokens = torch.randn(2, 5, 32)
     assert torch.equal(block(tokens), tokens)
+
+
+def test_rois_begin_with_the_learnt_ones_and_move() -> None:
+    model = small_model(tokens=6)
+    rois = model(torch.rand(2, 3, 32, 32)).rois
+    torch.testing.assert_close(rois[:, 0], model.focusing.initial_rois.detach().expand(2, -1, -1))
+    assert not torch.equal(rois[:, 1], rois[:, 0])
+    assert not torch.equal(rois[:, 2], rois[:, 1])
+    assert rois.dtype == torch.float32
+
+
+def test_points_of_every_sampling_are_set_into_the_rois_of_its_stage() -> None:
+    model, images = small_model(tokens=7, points=5, iterations=3), torch.rand(2, 3, 40, 56)
+    rois, points = model(images).rois, model.sampling_points(images)
+    assert [each.shape for each in points] == [(2, 7, 5, 2)] * 4
+    for stage, sampled in enumerate(points):
+        centre, size = roi_arithmetic.centre_and_size(rois[:, stage])
+        torch.testing.assert_close(sampled.mean(dim=-2), centre, atol=1e-5, rtol=0)
+        torch.testing.assert_close(sampled.std(dim=-2), size / 3, atol=1e-3, rtol=1e-3)
+
+
+def test_has_no_other_number_of_tokens() -> None:
+    with pytest.raises(ValueError, match="this front has 6 tokens and no other number, not 7"):
+        small_model(tokens=6)(torch.rand(1, 3, 32, 32), 7)
