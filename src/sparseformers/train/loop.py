@@ -108,8 +108,9 @@ class Trainer:
             batch = next(batches, None)
             if batch is None:
                 break
-            self.meters.waited(time.perf_counter() - waiting)
+            waited = time.perf_counter() - waiting
             self._learn(step, batch)
+            self.meters.waited(waited)
             self._count(batch)
             now = time.perf_counter()
             self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
@@ -172,7 +173,8 @@ class Trainer:
             NonFiniteLossError: for the third step in a row that had to be skipped.
         """
         # The rate at the middle of the step: at its end the last one, or the only one, would have a rate of zero.
-        middle = self._progress(ahead=self._step_size() / 2)
+        ahead = self._step_size() / 2 / self.parts.budget.samples if self.parts.budget.samples else 0.0
+        middle = min(1.0, self.state.progress + ahead)
         rate = rate_factor(middle, self.learning.warm_up)
         figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
         if figures is None:
@@ -200,9 +202,9 @@ class Trainer:
             return self.learning.batch_size
         return min(self.learning.batch_size, self.parts.budget.samples - self.state.samples)
 
-    def _progress(self, ahead: float = 0) -> float:
-        """Share of the budget that is spent, or will be after ``ahead`` more images."""
-        return self.parts.budget.progress(samples=self.state.samples + ahead, seconds=self.state.seconds)
+    def _progress(self) -> float:
+        """Share of the budget that is spent."""
+        return self.parts.budget.progress(samples=self.state.samples, seconds=self.state.seconds)
 
     def _figures(self) -> dict[str, float]:
         """What the steps since the last time came to, with the learning rates."""
