@@ -1,4 +1,4 @@
-"""What ends a training for its images' sake: steps that are no finite numbers, several in a row, and too many bad images."""
+"""Guards that end a training: several steps in a row that are not finite numbers, and too many bad images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sparseformers.errors import NonFiniteLossError
 from sparseformers.files import write_text
 from sparseformers.train.setup import Parts
 
-IN_A_ROW = 3
-"""So many skipped steps, one after the other, end a run."""
+IN_A_ROW = 3  # skipped steps, one after the other, that end a run
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -26,11 +25,8 @@ LOGGER = logging.getLogger("sparseformers")
 class NonFiniteSteps:
     """The latest steps that no process made because the loss or the gradient of one of them was not finite.
 
-    What float16's scaler skips while it looks for its scale is none of them.
-
-    Args:
-        path: takes the names of the files when the run has to stop.
-        accelerator: of the process.
+    A step that float16's scaler skips while it looks for its scale is none of them. The file at ``path`` takes the names of the
+    images when the run has to stop.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
@@ -38,15 +34,11 @@ class NonFiniteSteps:
         self._files: list[list[str]] = []
 
     def made(self) -> None:
-        """Notes a step that was made: those skipped before it were no row of three."""
+        """Notes a step that was made, after which a row begins anew."""
         self._files.clear()
 
     def skipped(self, files: Sequence[str], *, samples: int) -> None:
-        """Notes a step that was skipped, in all processes at once.
-
-        Args:
-            files: of this process's share of the batch.
-            samples: images seen before the batch.
+        """Notes a step on ``files``, this process's share of the batch, that all processes skip after ``samples`` images.
 
         Raises:
             NonFiniteLossError: for the third one in a row.
@@ -69,17 +61,11 @@ class NonFiniteSteps:
         return {"files": [list(files) for files in self._files]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state of :meth:`state_dict`."""
         self._files = [list(files) for files in state["files"]]
 
 
 class BadImages:
-    """Takes notes of each batch; all processes come to the same share.
-
-    Args:
-        parts: of the training.
-        accelerator: of the process.
-    """
+    """Counts the images of each batch that cannot be read; all processes come to the same share of bad ones."""
 
     def __init__(self, parts: Parts, accelerator: Accelerator) -> None:
         self.parts, self.accelerator = parts, accelerator

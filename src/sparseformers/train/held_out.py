@@ -39,48 +39,32 @@ from sparseformers.teachers import Teacher
 from sparseformers.train.processes import is_sharded
 from sparseformers.train.setup import Parts
 
-LARGEST_BATCH = 64
-"""Images in a batch, at most: few enough for a process that holds only its share of a step."""
-FOCUS_IMAGES = 16
-"""On so many held-out images the RoIs are followed."""
+LARGEST_BATCH = 64  # images, few enough for a process that holds only its share of a step
+FOCUS_IMAGES = 16  # held-out images on which the RoIs are followed
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """How near a student is to the teacher: M views of held-out images."""
+    """The distance of a student from its teacher on M views of held-out images."""
 
     alignment: Alignment
-    """Over all of them."""
-    indices: Tensor
-    """M, int64, increasing: which views of the held-out images the rows below are of; unreadable ones have no row."""
-    cosine: Tensor
-    """M, in [-1, 1]: of each view."""
-    centred_cosine: Tensor
-    """M, in [-1, 1]: of each view, as seen from the teacher's mean embedding."""
-    followed: FollowedRoIs | None = None
-    """On the first images; None for a student whose RoIs cannot move."""
+    indices: Tensor  # M, int64, increasing: the views that could be read
+    cosine: Tensor  # M, in [-1, 1], of each view
+    centred_cosine: Tensor  # M, in [-1, 1], as seen from the teacher's mean embedding
+    followed: FollowedRoIs | None = None  # on the first images; None if RoIs cannot move
 
 
 @dataclass(frozen=True, eq=False)
 class FollowedRoIs:
-    """The RoIs of a student on the first held-out images, B of them; on its device."""
+    """The RoIs of a student on the first B held-out images, on its device."""
 
-    drift: Drift
-    """How far they are from where a new student has them."""
-    rois: Tensor
-    """B x S x N x 4: RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
-    points: Tensor
-    """B x N x P x 2: sampling points of the last stage, (x, y) in [0, 1] of the image."""
+    drift: Drift  # from a new student's RoIs
+    rois: Tensor  # B x S x N x 4: at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1]
+    points: Tensor  # B x N x P x 2: sampling points of the last stage, (x, y) in [0, 1]
 
 
 class HeldOut:
-    """Held-out images with the teacher's embeddings of them.
-
-    Args:
-        parts: of the training.
-        skipped: takes the images that cannot be read; two at least can be, as the setup saw to.
-        accelerator: of the process.
-    """
+    """Held-out images with the teacher's embeddings of them; ``skipped`` takes those that cannot be read."""
 
     def __init__(self, parts: Parts, skipped: SkippedImages, accelerator: Accelerator) -> None:
         self.parts, self.accelerator = parts, accelerator
@@ -91,11 +75,11 @@ class HeldOut:
             skipped.add(parts.held_out.name(index // self.views), reason)
 
         self.indices, self.teacher = self._embed(parts.teacher, on_unreadable)
-        images, self.focus_names = self._focus_images()
+        images, self.focus_names = first_views(parts, FOCUS_IMAGES)
         self.focus_images = images.to(parts.device)
 
     def measure(self, student: SparseFormer) -> Measurement:
-        """How near the student is to the teacher now; all processes have to take part."""
+        """Measures the student as it is now; all processes have to take part."""
         indices, of_student = self._embed(student)
         # An image that could be read once may be gone by now, or be there again.
         in_both = torch.isin(indices, self.indices)
@@ -118,7 +102,7 @@ class HeldOut:
         return FollowedRoIs(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
 
     def name(self, index: int) -> tuple[str, int | None]:
-        """What to call the image of a view, and which of several views of it this is, from 0; None where there is but one."""
+        """The name of a view's image, and the number of the view among several of it, from 0; None where there is one."""
         image, view = divmod(index, self.views)
         return self.parts.held_out.name(image), view if self.parts.settings.data.eval_views else None
 
@@ -127,13 +111,10 @@ class HeldOut:
         views = cast("Dataset[LoadedView]", self._batches().dataset)  # a loader is typed by its batches
         return views[ViewKey(0, index)].image
 
-    def _focus_images(self) -> tuple[Tensor, list[str]]:
-        return first_views(self.parts, FOCUS_IMAGES)
-
     def _embed(
         self, model: Teacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Which views can be read (M, int64, increasing), and their embeddings M x D, float32 on the CPU."""
+        """The indices of the views that can be read (M, int64, increasing), and their embeddings M x D, float32 on the CPU."""
         rows: list[tuple[Tensor, Tensor]] = []
         batches = iter(self._batches())
         with evaluation_mode(model):
@@ -170,38 +151,22 @@ class HeldOut:
     def _batches(self) -> DataLoader[Batch]:
         parts, settings = self.parts, self.parts.settings
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        loading = {"batch_size": self.batch_size, "workers": parts.workers, "process": process, "processes": processes}
         if settings.data.eval_views:
-            return fixed_views(
-                parts.held_out,
-                size=parts.size,
-                views_per_image=settings.data.eval_views,
-                seed=settings.views_seed,
-                batch_size=self.batch_size,
-                workers=parts.workers,
-                process=process,
-                processes=processes,
-            )
-        return evaluation_batches(
-            parts.held_out,
-            parts.teacher.preprocessing,
-            batch_size=self.batch_size,
-            workers=parts.workers,
-            process=process,
-            processes=processes,
-        )
+            views, seed = settings.data.eval_views, settings.views_seed
+            return fixed_views(parts.held_out, size=parts.size, views_per_image=views, seed=seed, **loading)
+        return evaluation_batches(parts.held_out, parts.teacher.preprocessing, **loading)
 
 
 def rois_move(student: SparseFormer) -> bool:
     """Whether a student's RoIs can leave where they start."""
-    config = student.config.focusing
-    return not isinstance(config, GridConfig)
+    return not isinstance(student.config.focusing, GridConfig)
 
 
 def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
-    """The evaluation views of the first held-out images that can be read, at most ``count``, and their file names.
+    """The evaluation views B x 3 x H x W in [0, 1] of the first images that can be read, at most ``count``, and their file names.
 
-    Returns:
-        B x 3 x H x W in [0, 1], and B names that can be drawn: no font has letters for bytes that are no UTF-8.
+    The names can be drawn: no font has letters for bytes that are no UTF-8.
     """
     view, images, names = evaluation_view(parts.teacher.preprocessing), [], []
     for index in range(len(parts.held_out)):

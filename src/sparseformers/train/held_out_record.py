@@ -1,11 +1,9 @@
-"""What a run keeps of its held-out images, for whoever wants to see how it went: a folder of small files.
+"""The record of a run's held-out images: a folder of small files.
 
-``cosines.jsonl`` has a line for each view as of the newest measurement. ``rois-SAMPLES.safetensors`` has where the student
-looked at the first images: at the first measurement in each eighth of the training, and at the newest one.
-``images.safetensors`` has these images, and ``worst.safetensors`` those that ended farthest from the teacher, so that nobody
-needs the data to look at a run: it may have been moved, and a shard at the other end of a line is slow to search.
-
-Every file is a function of the measurement alone, so a run that is killed and resumed ends with the same ones.
+``cosines.jsonl`` has a line for each view as of the newest measurement. ``rois-SAMPLES.safetensors`` has the RoIs on the first
+images: at the first measurement in each eighth of the training, and at the newest one. ``images.safetensors`` has these images,
+and ``worst.safetensors`` those that ended farthest from the teacher: nobody needs the data, which may have been moved, to see how
+a run went. Every file is a function of the measurement alone, so a run that is killed and resumed ends with the same ones.
 """
 
 from __future__ import annotations
@@ -29,87 +27,58 @@ from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.state import TrainingState
 
-FOLLOWED_IMAGES = 4
-"""Of so many held-out images the RoIs are kept."""
-PARTS = 8
-"""The training is cut into so many parts; of each the first measurement's RoIs are kept."""
-MOST_POINTS = 16_384
-"""Sampling points of an image that are kept, at most: N x P of them."""
-WORST_IMAGES = 12
-"""So many of the images that ended farthest from the teacher are kept."""
-PICTURE_SIDE = 224
-"""Longest side of a picture that is kept, in pixels."""
+FOLLOWED_IMAGES = 4  # held-out images of which the RoIs are kept
+PARTS = 8  # of the training, of each of which the first measurement's RoIs are kept
+MOST_POINTS = 16_384  # N x P, sampling points of an image that are kept
+WORST_IMAGES = 12  # pictures of those that ended farthest from the teacher
+PICTURE_SIDE = 224  # longest side of a picture that is kept, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewCosine:
-    """How near the student came to the teacher on one view of a held-out image."""
+    """The cosine between student and teacher on one view of a held-out image."""
 
-    samples: int
-    """Images seen when it was measured."""
-    index: int
-    """Place of the view among those of the held-out images."""
-    name: str
-    """Of the image: its path, or SHARD:MEMBER."""
-    view: int | None
-    """Which of several views of the image it is, from 0; None where there is but one."""
-    cosine: float
-    """In [-1, 1]."""
-    centred_cosine: float
-    """In [-1, 1], as seen from the teacher's mean embedding."""
+    samples: int  # images seen when it was measured
+    index: int  # of the view among those of all held-out images
+    name: str  # of the image: its path, or SHARD:MEMBER
+    view: int | None  # of several of the image, from 0; None where there is but one
+    cosine: float  # in [-1, 1]
+    centred_cosine: float  # in [-1, 1], as seen from the teacher's mean embedding
 
 
 class Moment(NamedTuple):
-    """Where the student looked at the first held-out images, at one moment of the training."""
+    """The student's RoIs on the first held-out images at one moment of the training."""
 
-    samples: int
-    """Images seen by then."""
-    progress: float
-    """Share of the budget spent by then, in [0, 1]."""
-    rois: Tensor
-    """B x S x N x 4, float32."""
-    points: Tensor
-    """B x N x P x 2, float32: of the last look."""
+    samples: int  # images seen by then
+    progress: float  # share of the budget spent by then, in [0, 1]
+    rois: Tensor  # B x S x N x 4, float32
+    points: Tensor  # B x N x P x 2, float32: of the last stage
 
 
 class Picture(NamedTuple):
     """A small picture of a held-out image, as the student sees it."""
 
-    title: str
-    """The image's file name; for one of the worst, the index of its view."""
-    image: Tensor
-    """3 x H x W bytes."""
+    title: str  # the image's file name; for one of the worst, the index of its view
+    image: Tensor  # 3 x H x W bytes
 
 
 class HeldOutRecord:
-    """The files; writing is for the main process.
-
-    Args:
-        folder: they lie in; it is made when something is written.
-    """
+    """The files of the record in a folder, which is made when something is written; only the main process writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._cosines = folder / "cosines.jsonl"
+        self._images = folder / "images.safetensors"
+        self._worst = folder / "worst.safetensors"
 
     def add(self, held_out: HeldOut, measured: Measurement, *, samples: int, progress: float) -> None:
-        """Keeps a measurement.
-
-        Args:
-            held_out: whose images.
-            measured: on all of them.
-            samples: images seen by now.
-            progress: share of the budget spent by now, in [0, 1]; 1 says that this is the last measurement.
-
-        Raises:
-            OSError: if it cannot be written.
-        """
+        """Keeps a measurement, which is the last one at ``progress`` 1; raises OSError if it cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if measured.followed is not None:
             self._write_rois(measured.followed, samples, progress)
-        if measured.followed is not None and not self._images.is_file():
-            names = held_out.focus_names[:FOLLOWED_IMAGES]
-            shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
-            write_pictures(self._images, [Picture(name, image) for name, image in zip(names, shown, strict=True)])
+            if not self._images.is_file():
+                shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
+                write_pictures(self._images, list(map(Picture, held_out.focus_names, shown)))
         cosines = _of_views(held_out, measured, samples)
         self._write_cosines(cosines)
         if progress >= 1:
@@ -129,7 +98,7 @@ class HeldOutRecord:
             self._worst.unlink(missing_ok=True)
 
     def cosines(self) -> list[ViewCosine]:
-        """Of all views at the newest measurement, in the order of the images; none where nothing can be read."""
+        """The cosines of all views at the newest measurement, in the order of the images; none if they cannot be read."""
         try:
             lines = self._cosines.read_text(encoding="utf-8").splitlines()
             return [ViewCosine(**json.loads(line)) for line in lines]
@@ -138,8 +107,7 @@ class HeldOutRecord:
 
     def moments(self) -> list[Moment]:
         """The kept RoIs in their order; a file that cannot be read is left out."""
-        found = [_read_moment(path) for path in self._rois_files()]
-        return [moment for moment in found if moment is not None]
+        return [moment for path in self._rois_files() if (moment := _read_moment(path)) is not None]
 
     def images(self) -> list[Picture]:
         """The images that the moments are of; none where they cannot be read."""
@@ -149,32 +117,20 @@ class HeldOutRecord:
         """Pictures of the worst views, 3 x H x W bytes, by the index of the view; none before the training's end."""
         return {int(picture.title): picture.image for picture in read_pictures(self._worst) if picture.title.isdecimal()}
 
-    @property
-    def _cosines(self) -> Path:
-        return self.folder / "cosines.jsonl"
-
-    @property
-    def _images(self) -> Path:
-        return self.folder / "images.safetensors"
-
-    @property
-    def _worst(self) -> Path:
-        return self.folder / "worst.safetensors"
-
     def _rois_files(self) -> list[Path]:
-        """The newest last."""
+        """The kept RoIs, the newest last."""
         named = (path for path in self.folder.glob("rois-*.safetensors") if path.stem[5:].isdecimal())
         return sorted(named, key=_samples_of)
 
     def _write_rois(self, followed: FollowedRoIs, samples: int, progress: float) -> None:
         rois, points = followed.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(followed.points[:FOLLOWED_IMAGES]).half().cpu()
+        tensors = {"rois": rois.contiguous(), "points": points.contiguous()}
         with replacing(self.folder / f"rois-{samples:08}.safetensors") as temporary:
-            tensors = {"rois": rois.contiguous(), "points": points.contiguous()}
             write_tensors(temporary, tensors, {"progress": repr(progress)})
         kept: set[int] = set()
         *earlier, _ = self._rois_files()
         for path in earlier:
-            part = min(PARTS, math.floor(PARTS * _progress_of(path)))
+            part = min(PARTS, math.floor(PARTS * float(_read(path)[1].get("progress", 0))))
             if part in kept:
                 path.unlink()
             kept.add(part)
@@ -186,11 +142,7 @@ class HeldOutRecord:
 
 
 class RecordHeldOut(Callback):
-    """Keeps each measurement in a record.
-
-    Args:
-        record: that keeps it.
-    """
+    """Keeps each measurement in a record."""
 
     def __init__(self, record: HeldOutRecord) -> None:
         self.record = record
@@ -205,13 +157,12 @@ def worst_of(cosines: Sequence[ViewCosine], count: int = WORST_IMAGES) -> list[V
 
 
 def _of_views(held_out: HeldOut, measured: Measurement, samples: int) -> list[ViewCosine]:
+    cosines = []
     columns = (measured.indices, measured.cosine, measured.centred_cosine)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    named = ((index, *held_out.name(index), cosine, centred) for index, cosine, centred in rows)
-    return [
-        ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred)
-        for index, name, view, cosine, centred in named
-    ]
+    for index, cosine, centred in zip(*(column.tolist() for column in columns), strict=True):
+        name, view = held_out.name(index)
+        cosines.append(ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred))
+    return cosines
 
 
 def _thinned(points: Tensor) -> Tensor:
@@ -264,13 +215,6 @@ def _read_moment(path: Path) -> Moment | None:
 
 def _samples_of(path: Path) -> int:
     return int(path.stem[5:])
-
-
-def _progress_of(path: Path) -> float:
-    try:
-        return float(_read(path)[1]["progress"])
-    except (KeyError, ValueError):
-        return 0.0  # it cannot be read, and goes away
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

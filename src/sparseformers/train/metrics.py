@@ -40,9 +40,8 @@ LOGGER = logging.getLogger("sparseformers")
 class Meters:
     """Loss, gradient norms, images a second and the share of time spent waiting for data, since the last reading.
 
-    Args:
-        device: whose memory is measured; the figures themselves are summed in the host's memory.
-        every: steps between two readings; a number and not a time, so that a run that was stopped and resumed has the same.
+    Readings come every so many steps and not seconds, so that a run that was stopped and resumed has the same; figures are summed
+    in the host's memory, and the peak memory is that of ``device``.
     """
 
     def __init__(self, device: torch.device, *, every: int = 10) -> None:
@@ -58,43 +57,25 @@ class Meters:
         self._since = time.perf_counter()
 
     def waited(self, seconds: float) -> None:
-        """Adds time spent waiting for a batch."""
         self._waited += seconds
 
     def step(self, loss: Tensor, norm: Tensor | None, images: int, *, norms: Mapping[str, Tensor] | None = None) -> None:
-        """Adds one optimiser step.
-
-        Args:
-            loss: of the step, in the host's memory as the norms are.
-            norm: of the gradient before clipping.
-            images: seen in it, over all processes.
-            norms: of the gradient before clipping, by group of parameters.
-        """
+        """Adds a step on ``images`` of all processes, with the norm of the gradient before clipping, also by group."""
         self._loss += loss.detach()
         if norm is not None:
             self._norm += norm.detach()
         for name, value in (norms or {}).items():
             self._norms[name] = self._norms.get(name, torch.zeros(())) + value.detach()
         self._steps += 1
-        self._count(images)
+        self._images, self.images = self._images + images, self.images + images
 
     def skipped(self, images: int, *, overflow: bool) -> None:
-        """Adds a step that was skipped: it takes time and images, but has no loss.
-
-        Args:
-            images: seen in it, over all processes.
-            overflow: whether float16's scaler was looking for its scale; otherwise something was not a finite number.
-        """
+        """Adds a step that was skipped: it takes time and images, but has no loss. An overflow is float16's scaler at work."""
         self.overflows += overflow
         self.non_finite += not overflow
-        self._count(images)
-
-    def _count(self, images: int) -> None:
-        self._images += images
-        self.images += images
+        self._images, self.images = self._images + images, self.images + images
 
     def due(self) -> bool:
-        """Whether it is time to read."""
         return self._steps >= self.every
 
     def read(self) -> dict[str, float]:
@@ -127,7 +108,6 @@ class Meters:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state of :meth:`state_dict`."""
         self._loss.fill_(state["loss"])
         self._norm.fill_(state["norm"])
         self._norms = {name: torch.tensor(value) for name, value in state["norms"].items()}
@@ -164,13 +144,7 @@ def chosen_trackers(asked: Sequence[str]) -> tuple[str, ...]:
 
 
 class Trackers:
-    """The trackers of one run; a run that is resumed goes on in the same ones.
-
-    Args:
-        settings: of the run.
-        run: its folder; TensorBoard's files and those of Weights & Biases lie in it.
-        samples: images seen before.
-    """
+    """The trackers of one run, in whose folder some keep files; one that is resumed after ``samples`` images goes on in them."""
 
     def __init__(self, settings: BootstrapConfig, run: RunFolder, *, samples: int) -> None:
         self._open: dict[str, GeneralTracker] = {}
@@ -184,7 +158,6 @@ class Trackers:
             self._guarded(name, lambda tracker=tracker: tracker.log(values, step=samples))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Ends the trackers' runs."""
         for name, tracker in list(self._open.items()):
             self._guarded(name, tracker.finish)
         self._open.clear()
@@ -206,12 +179,7 @@ class Trackers:
 
 
 class MetricsLog(Callback):
-    """Writes the figures of a training to ``metrics.jsonl``, and passes them on to its trackers.
-
-    Args:
-        run: where to write.
-        settings: which trackers.
-    """
+    """Writes the figures of a training to ``metrics.jsonl``, and passes them on to its trackers."""
 
     def __init__(self, run: RunFolder, settings: BootstrapConfig) -> None:
         self.run, self.settings = run, settings

@@ -15,40 +15,30 @@ from sparseformers.model import SparseFormerOutput
 from sparseformers.rois import regular_points
 from sparseformers.teachers import Teacher
 
-POINTS_A_SIDE = 4
-"""The teacher's tokens are averaged over so many points along each side of a RoI."""
+POINTS_A_SIDE = 4  # the teacher's tokens are averaged over so many points along each side of a RoI
 
-FLOOR = 0.1
-"""Share of the mean variance that whitening adds along each axis."""
+FLOOR = 0.1  # share of the mean variance that whitening adds along each axis
 
-DENSE_SHARE = 0.3
-"""Share of the training over which the weight of dense targets falls to zero."""
+DENSE_SHARE = 0.3  # of the training, over which the weight of dense targets falls to zero
 
 
 class Targets(NamedTuple):
-    """What the teacher says of images, without gradient."""
+    """The teacher's answer on B images, without gradient; None where it is not asked for."""
 
-    embedding: Tensor
-    """B x D_out."""
-    tokens: Tensor | None = None
-    """B x D x rows x columns, its patch tokens after the final norm; None where they are not asked for."""
-    coarse: Tensor | None = None
-    """B x N x D, its tokens at the truncation depth on an image with N patches; None where they are not asked for."""
-
-
-def teacher_embedding(teacher: Teacher, images: Tensor, autocast: torch.dtype | None) -> Tensor:
-    """The teacher's embeddings B x D_out, without gradient.
-
-    Args:
-        teacher: frozen.
-        images: B x 3 x H x W in [0, 1] at the teacher's size.
-        autocast: precision; None for float32.
-    """
-    return teacher_targets(teacher, images, autocast).embedding
+    embedding: Tensor  # B x D_out
+    tokens: Tensor | None = None  # B x D x rows x columns, its patch tokens after the final norm
+    coarse: Tensor | None = None  # B x N x D, its tokens at the truncation depth on an image with N patches
 
 
 def teacher_targets(teacher: Teacher, images: Tensor, autocast: torch.dtype | None, *, with_tokens: bool = False) -> Targets:
-    """What the student is to say of images; arguments as for :func:`teacher_embedding`."""
+    """The teacher's embeddings of images B x 3 x H x W in [0, 1], and its tokens where asked for.
+
+    Args:
+        teacher: frozen.
+        images: of the teacher's size.
+        autocast: precision; None for float32.
+        with_tokens: whether to give its patch tokens, too.
+    """
     with torch.inference_mode(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
         if with_tokens:
             embedding, tokens = teacher.embedding_and_tokens(images)
@@ -59,27 +49,14 @@ def teacher_targets(teacher: Teacher, images: Tensor, autocast: torch.dtype | No
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of 1 - cosine between embeddings (Gao et al., CVPR 2024, section 3).
-
-    Args:
-        student: ... x D.
-        teacher: ... x D, without gradient.
-
-    Returns:
-        A float32 scalar in [0, 2].
-    """
+    """Mean of 1 - cosine between embeddings ... x D, a float32 scalar in [0, 2] (Gao et al., CVPR 2024, section 3)."""
     return (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
 
 
 def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared differences between tokens, as a share of the variance of the teacher's over images and places.
+    """Squared differences between tokens B x N x D, as a share of the variance of ``theirs`` over images and places.
 
-    Args:
-        ours: B x N x D.
-        theirs: B x N x D, without gradient.
-
-    Returns:
-        A float32 scalar, 0 for equal tokens and 1 for the teacher's mean token everywhere.
+    It is a float32 scalar, 0 for equal tokens and 1 for the teacher's mean token everywhere.
     """
     wanted = theirs.float()
     spread = (wanted - wanted.mean(dim=(0, 1))).square().mean()
@@ -89,8 +66,7 @@ def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
 def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
     """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D.
 
-    The other way round from :meth:`SparseFormerOutput.to_grid`, which gives cells what tokens hold: here each token is told what
-    it is to hold, so it is measured on its own and not after it was mixed with others that look at the same place.
+    Unlike :meth:`SparseFormerOutput.to_grid`, which spreads tokens over cells, it measures each token on its own.
     """
     points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
     read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
@@ -101,18 +77,15 @@ def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
 class Whitening:
     """A linear map after which the embeddings that it was made from have mean 0 and nearly the unit matrix as covariance."""
 
-    mean: Tensor
-    """D."""
-    matrix: Tensor
-    """D x D."""
+    mean: Tensor  # D
+    matrix: Tensor  # D x D
 
     @classmethod
     def of(cls, embeddings: Tensor) -> Whitening:
         """The whitening along the principal axes of M x D embeddings, float32.
 
         A tenth of the mean variance is added along each axis, so that those along which few embeddings happen not to differ do
-        not drown the others; there may be fewer embeddings than channels. Where all are the same there is nothing to go by, and
-        the map leaves embeddings as they are.
+        not drown the others; there may be fewer embeddings than channels. Equal embeddings are left as they are.
         """
         known = embeddings.double().cpu()
         mean = known.mean(dim=0)
@@ -132,21 +105,18 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """How far a student is from its teacher's answer: by cosine, and more where asked for."""
+    """The loss of a student's output by its teacher's answer: the cosine, and more where asked for."""
 
-    whitening: Whitening | None = None
-    """Map by the teacher's embeddings after which the cosine is taken; None takes it as they are."""
-    token_weight: float = 0.0
-    """Weight of the cosine distance between final tokens and the teacher's, averaged over their RoIs."""
-    dense_weight: float = 0.0
-    """Weight of the differences between what the front gives and the teacher's tokens on a coarse grid."""
+    whitening: Whitening | None = None  # of embeddings, before the cosine is taken
+    token_weight: float = 0.0  # of the cosine distance between final tokens and the teacher's, averaged over their RoIs
+    dense_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
 
     def at(self, progress: float) -> Objective:
-        """What counts after that share of the training, in [0, 1]: dense targets fade out."""
+        """The objective after that share of the training, in [0, 1]: dense targets fade out."""
         return replace(self, dense_weight=self.dense_weight * max(0.0, 1 - progress / DENSE_SHARE))
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
-        """A float32 scalar, at least 0."""
+        """The loss, a float32 scalar, at least 0."""
         if self.whitening is None:
             loss = cosine_distance(output.embedding, targets.embedding)
         else:
@@ -159,10 +129,8 @@ class Objective:
         return loss
 
 
-DENSE_WEIGHT = 1.0
-"""Weight of the dense targets at the start of a training with the fitted start."""
-PLAIN = Objective()
-"""The paper's: the plain cosine of the embeddings."""
+DENSE_WEIGHT = 1.0  # of the dense targets at the start of a training with the fitted start
+PLAIN = Objective()  # the paper's: the plain cosine of the embeddings
 
 
 def alignment_loss(
@@ -184,34 +152,16 @@ def alignment_loss(
         images: B x 3 x H x W in [0, 1] at the teacher's size.
         autocast: precision of both; None for float32.
         targets: B x D_out, the teacher's embeddings of these images where they are known; it is not run then.
-        objective: what counts.
-        coarse: who gives the dense targets, where they count.
+        objective: the plain cosine by default.
+        coarse: gives the dense targets, where the objective has a weight for them.
         tokens: of the student, if other than its own number.
     """
     if targets is None:
         answer = teacher_targets(teacher, images, autocast, with_tokens=objective.token_weight > 0)
     else:
         answer = Targets(targets)
-    if coarse is not None and objective.dense_weight:
-        answer = answer._replace(coarse=coarse_targets(coarse, images, autocast))
-    return student_loss(student, images, answer, autocast, objective=objective, tokens=tokens)
-
-
-def coarse_targets(coarse: CoarseTokens, images: Tensor, autocast: torch.dtype | None) -> Tensor:
-    """The dense targets B x N x D, without gradient; arguments as for :func:`alignment_loss`."""
-    with torch.no_grad(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        return coarse.latent(images)
-
-
-def student_loss(
-    student: Callable[[Tensor, int | None], SparseFormerOutput],
-    images: Tensor,
-    answer: Targets,
-    autocast: torch.dtype | None,
-    *,
-    objective: Objective = PLAIN,
-    tokens: int | None = None,
-) -> Tensor:
-    """The objective where what the teacher says is known; other arguments as for :func:`alignment_loss`."""
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+        if coarse is not None and objective.dense_weight:
+            with torch.no_grad():
+                answer = answer._replace(coarse=coarse.latent(images))
         return objective(student(images, tokens), answer)

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from sparseformers.train.rehearsal import Rehearsal
     from sparseformers.train.setup import Parts
 
-ASSUMED_BYTES_PER_IMAGE = 110_000
-"""Mean size of a training image of ImageNet-1k."""
+ASSUMED_BYTES_PER_IMAGE = 110_000  # the mean of ImageNet-1k's training images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +85,23 @@ class TrainingPlan:
     train_images: int
     held_out_images: int
     samples: int
-    """Images that will be seen."""
+    """Images to see."""
     batch_size: int
-    """Images of a step, of all devices together."""
     steps: int
     rehearsal: Rehearsal
     seconds_per_step: float
     seconds: float
-    """Length of the training with its measurements and checkpoints."""
+    """With measurements and checkpoints."""
     images_per_second: float
-    """Rate of all devices together, while they make steps."""
+    """While all devices make steps."""
     bytes_per_image: float
-    """Read from disk or network for one image that is seen."""
+    """Read from disk or network for an image that is seen."""
     bytes_per_second: float
-    """To be read for all devices together."""
+    """Read for all devices together."""
     model_bytes: int
-    """Size of ``model.safetensors``: all parameters in float32."""
     checkpoint_bytes: int
     """Size of a checkpoint: the model, and AdamW's two moments of what learns."""
     cache_gib: float
-    """Size of the cache of views; 0 without one."""
     assumptions: tuple[str, ...]
     """Sentences on what the figures rest on."""
 
@@ -186,11 +182,7 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
 
 
 def _checked(settings: BootstrapConfig, scale: Scale) -> BootstrapConfig:
-    """The settings, with one pass over the images where their number was given and no length.
-
-    Raises:
-        ConfigError: for what cannot be planned.
-    """
+    """The settings, with one pass over the images if only their number was given; raises ConfigError if they allow no plan."""
     length, batch = settings.optimisation, settings.optimisation.batch_size
     if batch % scale.devices:
         raise ConfigError(
@@ -226,11 +218,9 @@ def forecast(
 
 
 def checkpoint_sizes(student: nn.Module) -> tuple[int, int]:
-    """Bytes of the model and of a checkpoint, for a student with ``requires_grad`` set by inheritance."""
-    from sparseformers.evaluation import parameters
-
-    learning = sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
-    return 4 * parameters(student), 4 * (parameters(student) + 2 * learning)
+    """Bytes of the model and of a checkpoint, which has two moments of each parameter that learns."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in student.parameters()]
+    return 4 * sum(count for count, _ in counts), 4 * sum(count * (3 if learns else 1) for count, learns in counts)
 
 
 def _training_cost(parts: Parts) -> TrainingCost:
@@ -256,7 +246,6 @@ def _bytes_per_image(parts: Parts, scale: Scale, *, given: bool) -> float:
 
 
 def _assumptions(settings: BootstrapConfig, scale: Scale, parts: Parts) -> Iterator[str]:
-    """Sentences on what the figures rest on."""
     if scale.device_tflops is not None:
         yield (
             f"Not measured: a device of {scale.device_tflops:g} TFLOP/s, {scale.utilisation:.0%} of it reached by matrix "

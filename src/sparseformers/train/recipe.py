@@ -1,4 +1,4 @@
-"""Sets of settings by name: recipes, which are TOML files that this package ships or a user's own, and changes to a run's."""
+"""Recipes, which are named sets of settings in TOML files, and other changes to settings by name."""
 
 from __future__ import annotations
 
@@ -23,24 +23,17 @@ RECIPE_KEYS = (
     *("augment", "crop_scale"),
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
-NO_FLAGS = ("start",)
-"""Those among them that only a recipe sets."""
+NO_FLAGS = ("start",)  # those among them that only a recipe sets
 FORMER_NAMES = {"inherited": "grid", "bootstrapped": "paper"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of settings.
-
-    Raises:
-        ConfigError: for a setting that is no part of a method, or a value that does not fit.
-    """
+    """A named set of settings; raises ConfigError for one that is no part of a method, or a value that does not fit."""
 
     name: str
-    description: str
-    """One sentence."""
-    settings: Mapping[str, Any]
-    """Values for some of ``RECIPE_KEYS``; the others keep what they are."""
+    description: str  # one sentence
+    settings: Mapping[str, Any]  # values for some of ``RECIPE_KEYS``; the others keep what they are
 
     def __post_init__(self) -> None:
         for key in self.settings:
@@ -52,11 +45,7 @@ class Recipe:
         self.apply(BootstrapConfig.of(teacher="bundled", data=["photos"]))  # any will do to check the values
 
     def apply(self, settings: BootstrapConfig) -> BootstrapConfig:
-        """The settings with the recipe's in their place.
-
-        Raises:
-            ConfigError: for a value of the wrong type or out of range.
-        """
+        """The settings with the recipe's in their place; raises ConfigError where a value does not fit."""
         return changed(settings, self.settings, where=f"recipe '{self.name}'")
 
     def flags(self) -> list[str]:
@@ -72,13 +61,8 @@ class Recipe:
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
     """The settings with some of them changed, as strictly as those read from a file.
 
-    Args:
-        settings: to begin with.
-        changes: plain values by name.
-        where: what the changes come from, for messages.
-
     Raises:
-        ConfigError: for an unknown name, a value of the wrong type, or one out of range.
+        ConfigError: for an unknown name, a value of the wrong type, or one out of range; it names ``where`` changes come from.
     """
     try:
         return type(settings).from_flat(settings.flat() | dict(changes), where=where)
@@ -91,16 +75,9 @@ def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str
 def settings_of(
     settings: BootstrapConfig | None, *, teacher: object, recipe: str | Path | None, options: Mapping[str, Any]
 ) -> BootstrapConfig:
-    """The settings that a call of ``bootstrap`` asks for.
+    """The settings that a call of ``bootstrap`` asks for: ``settings`` if given, then the teacher, the recipe, and the options.
 
-    Args:
-        settings: to begin with, if there are any.
-        teacher: the name of a teacher, or a module, which is named by its class.
-        recipe: what counts more than those.
-        options: what counts most, by name.
-
-    Raises:
-        ConfigError: for an unknown name, a missing one, or a value that does not fit.
+    A module is named by its class. Raises ConfigError for an unknown name, a missing one, or a value that does not fit.
     """
     values = {} if settings is None else settings.flat()
     if isinstance(teacher, str):
@@ -113,14 +90,9 @@ def settings_of(
 
 
 def parse_pairs(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
-    """Turns ``KEY=VALUE`` pairs into settings; values are as in TOML, bare words are text.
+    """Turns the ``KEY=VALUE`` pairs of ``--set`` into settings; values are as in TOML, bare words are text.
 
-    Args:
-        pairs: as they were given to ``--set``.
-        known: names of settings, with underscores; pairs may have hyphens.
-
-    Raises:
-        ConfigError: for what is no pair, or no setting.
+    Names may have hyphens. Raises ConfigError for what is no pair, or not one of the ``known`` names.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:
@@ -132,15 +104,11 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {pair} names no setting of bootstrap.", suggest(key, known) or f"There are: {', '.join(known)}."
             )
-        settings[key] = _value(value)
+        try:
+            settings[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key] = value
     return settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def setting_names() -> list[str]:
@@ -149,10 +117,7 @@ def setting_names() -> list[str]:
 
 
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
-    """Holds the settings that a run is to go on with against those it has.
-
-    Returns:
-        The changes without effect on what is learnt, as phrases.
+    """The changes without effect on what is learnt between a run's settings and those it is to go on with, as phrases.
 
     Raises:
         ConfigError: for the others, each by its name.
@@ -161,11 +126,10 @@ def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
     changes = {name: f"{name} is {before[name]}, {after[name]} asked" for name in after if after[name] != before[name]}
     if refused := [name for name in changes if name not in harmless]:
         told = "; ".join(changes[name] for name in refused)
-        what = "setting" if len(refused) == 1 else "settings"
+        what, them = ("setting", "it") if len(refused) == 1 else ("settings", "them")
         raise ConfigError(
-            f"A run that goes on cannot change the {what} {', '.join(repr(name) for name in refused)} ({told}).",
-            f"Leave {'it' if len(refused) == 1 else 'them'} as before or start a new run; these may change:"
-            f" {', '.join(harmless)}.",
+            f"A run that goes on cannot change the {what} {', '.join(map(repr, refused))} ({told}).",
+            f"Leave {them} as before or start a new run; these may change: {', '.join(harmless)}.",
         )
     return list(changes.values())
 
@@ -183,23 +147,16 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Reads a recipe.
-
-    Args:
-        name_or_path: the name of one that comes with the package, or a TOML file with ``description = "..."`` and a table
-            ``[settings]`` whose keys are among ``RECIPE_KEYS``.
+    """Reads a recipe of that name, or from a TOML file with ``description = "..."`` and a table ``[settings]``.
 
     Raises:
         ConfigError: if there is none of that name, or the file is no recipe.
     """
-    known = list_recipes()
-    path = recipes_folder() / f"{name_or_path}.toml" if str(name_or_path) in known else Path(name_or_path)
+    known, name = list_recipes(), str(name_or_path)
+    path = recipes_folder() / f"{name}.toml" if name in known else Path(name)
     if not path.is_file():
-        former = FORMER_NAMES.get(str(name_or_path))
-        near = f"Did you mean '{former}'?" if former else suggest(str(name_or_path), known)
-        raise ConfigError(
-            f"There is no recipe '{name_or_path}'.", f"{near} Known are: {', '.join(known)}; or give a TOML file.".strip()
-        )
+        near = f"Did you mean '{FORMER_NAMES[name]}'?" if name in FORMER_NAMES else suggest(name, known)
+        raise ConfigError(f"There is no recipe '{name}'.", f"{near} Known are: {', '.join(known)}; or give a TOML file.".strip())
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

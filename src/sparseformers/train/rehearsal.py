@@ -28,35 +28,22 @@ if TYPE_CHECKING:
     from sparseformers.train.held_out import HeldOut, Measurement
     from sparseformers.train.state import TrainingState
 
-FEWEST_STEPS = 3
-"""Steps that are timed however long they take."""
+FEWEST_STEPS = 3  # that are timed however long they take
 
 
 @dataclass(frozen=True)
 class Rehearsal:
     """Times of one device of this machine, in seconds, and its memory."""
 
-    step: float
-    """Mean length of a step, waiting for its images included."""
-    data_wait: float
-    """Share of that spent waiting for images, in [0, 1]."""
-    measuring_image: float
-    """Length of a held-out measurement for each of its images."""
-    saving: float
-    """Length of writing the model."""
-    memory_gib: float
-    """Most memory held; reading images adds some hundred megabytes a worker."""
+    step: float  # mean, waiting for images included
+    data_wait: float  # share of a step spent waiting for images, in [0, 1]
+    measuring_image: float  # length of a held-out measurement for each of its images
+    saving: float  # length of writing the model
+    memory_gib: float  # peak; reading images adds some hundred megabytes a worker
 
 
 def rehearse(parts: Parts, *, devices: int, seconds: float, folder: Path) -> Rehearsal:
-    """Trains for some seconds as one of several devices would, by the loop that trains in earnest; the student is used up.
-
-    Args:
-        parts: of the training.
-        devices: that share its batches.
-        seconds: to train for, at least.
-        folder: for the run.
-    """
+    """Trains for some seconds, by the loop that trains in earnest, as one of several devices would; the student is used up."""
     settings, batch = parts.settings, parts.settings.optimisation.batch_size // devices
     # What reading processes have made before the first step must not count as if it came for nothing.
     warm_up = 1 + parts.workers * BATCHES_AHEAD

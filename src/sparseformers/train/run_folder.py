@@ -20,7 +20,7 @@ from sparseformers.train.settings import BootstrapConfig, read_settings
 from sparseformers.work_folder import InFolder, WorkFolder
 
 LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "accelerate", "safetensors")
-"""Packages whose versions a run records, beside that of its own."""
+"""The packages whose versions a run records."""
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -33,30 +33,19 @@ class RunFolder(WorkFolder):
     MANIFEST: ClassVar[str] = "config.json"
 
     config = InFolder(MANIFEST)
-    metrics = InFolder("metrics.jsonl")
-    """One JSON object a line: training steps and held-out measurements."""
+    metrics = InFolder("metrics.jsonl")  # a JSON object a line: training steps and held-out measurements
     log = InFolder("train.log")
     heartbeat = InFolder("heartbeat.json")
-    """The last sign of life, and how the run ended."""
-    checkpoints = InFolder("checkpoints")
-    """The folder with a folder ``step-00000500`` for each of the newest checkpoints."""
-    best = InFolder("checkpoints/best.safetensors")
-    """The model with the highest held-out centred cosine."""
-    model = InFolder(MODEL_FILE)
-    """The newest model, usable while training goes on."""
-    skipped = InFolder("skipped_images.txt")
-    """Images that could not be read, with reasons."""
+    checkpoints = InFolder("checkpoints")  # holds a folder ``step-00000500`` for each of the newest checkpoints
+    best = InFolder("checkpoints/best.safetensors")  # the model with the highest held-out centred cosine
+    model = InFolder(MODEL_FILE)  # the newest one, usable while training goes on
+    skipped = InFolder("skipped_images.txt")  # images that could not be read, with reasons
     picture = InFolder("rois.png")
-    """RoIs on held-out images."""
     curves = InFolder("curves.png")
-    """Loss and held-out centred cosine over the images seen."""
-    held_out = InFolder("held_out")
-    """The folder with the cosine of each held-out image, and the RoIs on the first of them."""
+    held_out = InFolder("held_out")  # holds the cosine of each held-out image, and the RoIs on the first of them
     report = InFolder("report.html")
     card = InFolder("README.md")
-    """The model card."""
-    non_finite = InFolder("non_finite_batches.txt")
-    """The files of the batches whose loss or gradient was not finite, if they stopped the run."""
+    non_finite = InFolder("non_finite_batches.txt")  # images of the steps that stopped the run, see ``guards``
 
     def checkpoint_folders(self) -> list[Path]:
         """The folders of the checkpoints, the newest last; they may be damaged."""
@@ -78,11 +67,7 @@ class RunFolder(WorkFolder):
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool) -> RunFolder:
-        """Makes a new run folder.
-
-        Raises:
-            RunError: if there is something at ``path`` and it may not be overwritten, or is not a run.
-        """
+        """Makes a new run folder; raises RunError where :meth:`refuse` does."""
         cls.refuse(path, overwrite=overwrite)
         run = cls(path)
         with run.held(), run.writing():
@@ -122,7 +107,7 @@ class RunFolder(WorkFolder):
         return {part: self._read(part) for part in ("settings", "resolved")}
 
     def read_figures(self) -> dict[str, Any]:
-        """The figures of a finished run, as its card has them; raises RunError if ``config.json`` has none."""
+        """The figures of a finished run, as on its card; raises RunError if there are none."""
         return self._read("figures")
 
     def _read(self, part: str) -> dict[str, Any]:
@@ -132,7 +117,6 @@ class RunFolder(WorkFolder):
         return dict(content[part])
 
     def settings(self) -> BootstrapConfig:
-        """The settings of the run."""
         return self.settings_and_note()[0]
 
     def settings_and_note(self) -> tuple[BootstrapConfig, str | None]:
@@ -144,7 +128,6 @@ class RunFolder(WorkFolder):
         self.write_manifest({**self.read_manifest(), "settings": dict(settings)})
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
-        """Adds a line to ``metrics.jsonl``."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(entry)) + "\n")
 
@@ -156,6 +139,14 @@ class RunFolder(WorkFolder):
                 entries.append(json.loads(line))
         return entries
 
+    def read_skipped(self) -> list[tuple[str, str]]:
+        """Names of the images that could not be read, with reasons, as of the last checkpoint."""
+        if not self.skipped.is_file():
+            return []
+        lines = self.skipped.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        parted = (line.partition("\t") for line in lines if line and not line.startswith("# "))
+        return [(name, reason) for name, _, reason in parted]
+
     def rewind_metrics(self, samples: int | None) -> None:
         """Drops the lines after ``samples``, or all for None: a resumed run measures them again."""
         kept = [entry for entry in self.read_metrics() if samples is not None and entry["samples"] <= samples]
@@ -165,8 +156,7 @@ class RunFolder(WorkFolder):
     def logging(self, process: int = 0) -> Iterator[logging.Logger]:
         """A logger that writes to ``train.log`` with times, as long as the context lasts.
 
-        Args:
-            process: which of several this is, from 0; the others write warnings and errors alone, and their number with them.
+        Processes but the first, number 0, write warnings and errors alone, with their number.
         """
         handler = _LogFile(self.log, encoding="utf-8")
         number = f"process {process}: " if process else ""

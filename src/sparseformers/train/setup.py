@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,30 +35,23 @@ from sparseformers.train.lengths import Budget
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.view_cache import CacheKey, ViewCache, make_cache_key
 
-FITTED_TOKENS = 16_384
-"""Latent tokens that the fitted start is fitted on: this number over N images."""
+FITTED_TOKENS = 16_384  # latent tokens that the fitted start is fitted on, over all images
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training is made of."""
+    """Everything that a training is made of; networks are on the device."""
 
     settings: BootstrapConfig
     teacher: Teacher
-    """Frozen, on the device."""
     inheritance: Inheritance
-    """The student with its report, on the device."""
     train: ImageSource
-    held_out: ImageSource
-    """Images to measure progress on, never learnt from."""
+    held_out: ImageSource  # to measure progress on, never learnt from
     budget: Budget
     precision: Precision
-    """Of matrix products, resolved."""
     workers: int
-    """Processes that read images, resolved."""
     device: torch.device
-    cache_key: CacheKey | None = None
-    """Of the cache of views that the run trains on; None if it makes views as it goes."""
+    cache_key: CacheKey | None = None  # None if views are made on the way
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,13 +60,13 @@ class Parts:
 
     @property
     def cache_folder(self) -> Path | None:
-        """Where that cache is, or will be."""
+        """The folder of the cache of views that the run trains on, made or not."""
         root = self.settings.data.cache_teacher
         return None if root is None or self.cache_key is None else root / self.cache_key.digest
 
     @property
     def order(self) -> SampleOrder:
-        """In which order images are learnt from."""
+        """The order that images are learnt in."""
         return sample_order(self.train)
 
     def training_views(self) -> ImageViews:
@@ -142,8 +136,8 @@ def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
     """Images to learn from and held-out ones.
 
     Raises:
-        DataError: if there are none, if none can be read, if too many are bad as far as that is known without reading them, or
-            if fewer than two are left to measure progress on.
+        DataError: if there are none, none can be read, too many are bad as far as is known without reading them, or fewer than
+            two are left to measure progress on.
     """
     train, held_out = _split(settings)
     if not can_read(train, 1):
@@ -179,16 +173,13 @@ def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequ
 
 def can_read(images: ImageSource, count: int) -> bool:
     """Whether at least ``count`` of the images can be read; reads no more of them than it takes to know."""
-    readable = 0
     for index in range(len(images)):
-        if readable == count:
+        if not count:
             break
-        try:
+        with suppress(UnreadableImageError):
             images.read(index)
-        except UnreadableImageError:
-            continue
-        readable += 1
-    return readable == count
+            count -= 1
+    return not count
 
 
 def thin(images: ImageSource, limit: int) -> ImageSource:
@@ -198,11 +189,7 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
 
 
 def fit_front(parts: Parts, cache: ViewCache | None) -> float:
-    """Fits the starting values of the student's front on views of the first images of the training's order.
-
-    Args:
-        parts: of the training.
-        cache: of views, where the training has one.
+    """Fits the starting values of the student's front on the first images of the training, or the cached views of them.
 
     Returns:
         The share of the variance of the teacher's tokens that is left, see :func:`sparseformers.inheritance.fitted.fit_start`.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
@@ -26,43 +26,32 @@ if TYPE_CHECKING:
     from sparseformers.train.state import TrainingState
 
 BEAT_SECONDS = 5.0
-"""Time between two signs of life."""
-SILENT_SECONDS = 60.0
-"""A run that was not heard of for so long is taken for dead."""
-RECENT = 5
-"""So many lines of the metrics are "of late"."""
-CURVE = 40
-"""Losses that the status keeps, for a curve."""
+SILENT_SECONDS = 60.0  # a run without a sign of life for so long is taken for dead
+RECENT = 5  # lines of the metrics that the newest figures are means of
+CURVE = 40  # losses that a curve is drawn through
+
+
+State = Literal["running", "finished", "stopped", "dead", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """A sign of life."""
+    """A sign of life; the process says its state itself, and cannot say that it was killed."""
 
     state: Literal["running", "finished", "stopped"]
-    """As the process says itself; it cannot say that it was killed."""
-    reason: str = ""
-    """Why it stopped."""
-    at: float
-    """Seconds since 1970, by the clock of its machine."""
+    reason: str = ""  # for stopping
+    at: float  # seconds since 1970, by the clock of its machine
     host: str
     pid: int
-    samples: int = 0
-    """Images seen."""
-    progress: float = 0.0
-    """Share of the budget that is spent, in [0, 1]."""
-    seconds: float = 0.0
-    """Time spent training."""
+    samples: int = 0  # images seen
+    progress: float = 0.0  # share of the budget that is spent, in [0, 1]
+    seconds: float = 0.0  # spent training
 
 
 class Heartbeat(Callback):
-    """Writes signs of life from a thread of its own as long as the context lasts, and how it ended.
+    """Writes signs of life from a thread of its own as long as the context lasts, and how it ended; the main process does.
 
     A file that cannot be written stops nothing: the training has to say so itself.
-
-    Args:
-        path: the file.
-        writes: whether this is the main process; the others are silent.
     """
 
     def __init__(self, path: Path, *, writes: bool) -> None:
@@ -117,15 +106,13 @@ def read_beat(path: Path) -> Beat | None:
 
 
 def is_gone(beat: Beat) -> bool:
-    """Whether its process is known to have ended; False for those of other machines, of which nobody can tell here."""
+    """Whether its process is known to have ended; False on other machines, whose processes cannot be asked for here."""
     if os.name != "posix" or beat.host != socket.gethostname():
         return False
     try:
         os.kill(beat.pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # it is another user's
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # any other says that it is another user's
     return False
 
 
@@ -134,68 +121,42 @@ class RunStatus:
     """A run at the moment of asking; figures that are not known yet are None. Times of day are seconds since 1970."""
 
     path: Path
-    state: Literal["running", "finished", "stopped", "dead", "unknown"]
-    """``stopped`` said so itself; ``dead`` did not; a folder without any sign of life is ``unknown``."""
+    state: State  # ``stopped`` said so itself; ``dead`` did not; a folder without any sign of life is ``unknown``
     message: str
-    """The state in a sentence."""
     last_sign: float | None
     host: str | None
     pid: int | None
-    progress: float
-    """Share of the budget that is spent, in [0, 1]."""
+    progress: float  # share of the budget that is spent, in [0, 1]
     samples: int
-    """Images seen."""
-    total_samples: int | None
-    """Images to see; None for a run on the clock."""
-    seconds: float
-    """Time spent training, over all resumptions."""
-    seconds_left: float | None
-    """Estimated from the rate of late."""
-    loss: float | None
-    """Mean of the last lines."""
-    loss_change: float | None
-    """Relative to the mean of as many lines before."""
+    total_samples: int | None  # None for a run on the clock
+    seconds: float  # spent training, over all resumptions
+    seconds_left: float | None  # by the newest rate
+    loss: float | None  # mean of the last lines
+    loss_change: float | None  # relative to the mean of as many lines before
     losses: tuple[float, ...]
-    """Losses of the last lines, oldest first."""
-    held_out_first: float | None
-    """Centred cosine on the held-out images before the first step."""
+    held_out_first: float | None  # centred cosine before the first step
     held_out_best: float | None
     held_out_last: float | None
     cosine_mean: float | None
-    cosine_p05: float | None
-    """The 5th percentile of the plain cosine."""
-    images_per_second: float | None
-    """Mean of the last lines, over all processes."""
-    data_wait: float | None
-    """Share of the time spent waiting for images of late, in [0, 1]."""
+    cosine_p05: float | None  # the 5th percentile
+    images_per_second: float | None  # of all processes, mean of the last lines
+    data_wait: float | None  # share of the time of the last lines, in [0, 1]
     peak_memory_gib: float | None
     non_finite_steps: int
-    """Steps that were skipped because something was not a finite number."""
-    skipped_images: int
-    """Images that could not be read, as of the last checkpoint."""
-    checkpoint: Path | None
-    """The newest one to resume from."""
+    skipped_images: int  # unreadable ones, as of the last checkpoint
+    checkpoint: Path | None  # the newest one
     checkpoint_time: float | None
-    resume: str | None
-    """The command that goes on with it, where there is something to go on with and nobody is at it."""
+    resume: str | None  # the command that goes on, for a run that can be resumed
 
 
 def read_status(path: Path, *, now: float | None = None) -> RunStatus:
-    """Reads how a run is doing.
-
-    Args:
-        path: the run folder.
-        now: the time, in seconds since 1970; that of this machine by default.
-
-    Raises:
-        RunError: if ``path`` is no run, or its configuration cannot be read.
-    """
+    """Reads how the run in a folder is doing; raises RunError if it is none, or its settings cannot be read."""
     run = RunFolder.existing(path)
     now = time.time() if now is None else now
     resolved, beat, entries = run.read_config()["resolved"], read_beat(run.heartbeat), run.read_metrics()
     steps = [entry for entry in entries if entry["kind"] == "train"]
     held_out = [entry for entry in entries if entry["kind"] == "held_out"]
-    place = _place(resolved, beat, entries)
+    samples, seconds, progress = _place(resolved, beat, entries)
     state, message = _state(run, beat, now)
     rate = _recent(steps, "images_per_second")
     checkpoint = next(reversed(run.checkpoint_folders()), None)
@@ -207,11 +168,11 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
         last_sign=beat.at if beat else None,
         host=beat.host if beat else None,
         pid=beat.pid if beat else None,
-        progress=place.progress,
-        samples=place.samples,
+        progress=progress,
+        samples=samples,
         total_samples=resolved.get("budget_samples"),
-        seconds=place.seconds,
-        seconds_left=0.0 if state == "finished" else _seconds_left(resolved, place, rate),
+        seconds=seconds,
+        seconds_left=0.0 if state == "finished" else _seconds_left(resolved, samples, seconds, rate),
         loss=_recent(steps, "loss"),
         loss_change=_change([entry["loss"] for entry in steps]),
         losses=tuple(entry["loss"] for entry in steps[-CURVE:]),
@@ -224,35 +185,28 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
         data_wait=_recent(steps, "data_wait"),
         peak_memory_gib=max((entry["peak_memory_gib"] for entry in steps), default=None),
         non_finite_steps=int(_last(steps, "non_finite_steps") or 0),
-        skipped_images=_skipped(run.skipped),
+        skipped_images=len(run.read_skipped()),
         checkpoint=checkpoint,
         checkpoint_time=checkpoint.stat().st_mtime if checkpoint else None,
         resume=f"sparseformers resume {shlex.quote(str(path))}" if can_be_resumed else None,
     )
 
 
-class _Reached(NamedTuple):
-    samples: int
-    seconds: float
-    progress: float
-
-
-def _state(
-    run: RunFolder, beat: Beat | None, now: float
-) -> tuple[Literal["running", "finished", "stopped", "dead", "unknown"], str]:
-    """The state and a sentence on it; the number of a process on another machine is not trusted."""
+def _state(run: RunFolder, beat: Beat | None, now: float) -> tuple[State, str]:
+    """The state and a sentence on it."""
     if beat is None:
         if run.card.is_file():  # it is written last
             return "finished", "It is finished."
         return "unknown", "It never gave a sign of life."
+    when = _when(beat.at, now)
     if beat.state == "finished":
-        return "finished", f"It finished {_when(beat.at, now)}."
+        return "finished", f"It finished {when}."
     if beat.state == "stopped":
-        return "stopped", f"It stopped {_when(beat.at, now)} ({beat.reason})."
+        return "stopped", f"It stopped {when} ({beat.reason})."
     if is_gone(beat):
-        return "dead", f"Its process {beat.pid} is gone: no sign of life since {_when(beat.at, now)}."
+        return "dead", f"Its process {beat.pid} is gone: no sign of life since {when}."
     if now - beat.at > SILENT_SECONDS:
-        return "dead", f"No sign of life since {_when(beat.at, now)}, from process {beat.pid} on {beat.host}."
+        return "dead", f"No sign of life since {when}, from process {beat.pid} on {beat.host}."
     return "running", f"It is running as process {beat.pid} on {beat.host}."
 
 
@@ -266,21 +220,21 @@ def _when(moment: float, now: float) -> str:
     return f"{clock} ({ago:.0f} s ago)"
 
 
-def _place(resolved: Mapping[str, Any], beat: Beat | None, entries: Sequence[Mapping[str, Any]]) -> _Reached:
-    """The place that the run has reached, by the sign of life or the metrics, whichever is newer."""
+def _place(resolved: Mapping[str, Any], beat: Beat | None, entries: Sequence[Mapping[str, Any]]) -> tuple[int, float, float]:
+    """Images, seconds and progress that the run has reached, by the sign of life or the metrics, whichever is newer."""
     last = entries[-1] if entries else {"samples": 0, "seconds": 0.0}
     samples, seconds = int(last["samples"]), float(last["seconds"])
     if beat is not None and beat.samples >= samples:
-        return _Reached(beat.samples, beat.seconds, beat.progress)
+        return beat.samples, beat.seconds, beat.progress
     budget = Budget(resolved.get("budget_samples"), resolved.get("budget_seconds"))
-    return _Reached(samples, seconds, budget.progress(samples=samples, seconds=seconds))
+    return samples, seconds, budget.progress(samples=samples, seconds=seconds)
 
 
-def _seconds_left(resolved: Mapping[str, Any], place: _Reached, rate: float | None) -> float | None:
+def _seconds_left(resolved: Mapping[str, Any], samples: int, seconds: float, rate: float | None) -> float | None:
     if resolved.get("budget_seconds"):
-        return max(0.0, float(resolved["budget_seconds"]) - place.seconds)
+        return max(0.0, float(resolved["budget_seconds"]) - seconds)
     total = resolved.get("budget_samples")
-    return max(0, total - place.samples) / rate if total and rate else None
+    return max(0, total - samples) / rate if total and rate else None
 
 
 def _recent(entries: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -289,7 +243,6 @@ def _recent(entries: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def _change(losses: Sequence[float]) -> float | None:
-    """The mean of the last lines relative to that of as many lines before."""
     late, before = losses[-RECENT:], losses[-2 * RECENT : -RECENT]
     if len(before) < RECENT or not (reference := statistics.fmean(before)):
         return None
@@ -298,10 +251,3 @@ def _change(losses: Sequence[float]) -> float | None:
 
 def _last(entries: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return entries[-1].get(name) if entries else None
-
-
-def _skipped(path: Path) -> int:
-    """Lines of the list of unreadable images, without its heading."""
-    if not path.is_file():
-        return 0
-    return sum(not line.startswith("#") for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())

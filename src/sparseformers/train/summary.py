@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
-from sparseformers.files import write_json, write_text
+from sparseformers.files import write_text
 from sparseformers.inheritance import InheritReport
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
@@ -31,28 +30,25 @@ class RunSummary:
     """The figures that a run ends with."""
 
     path: Path
-    """The run folder."""
     alignment: Alignment
-    """On the held-out images, at the end."""
+    """At the end, on the held-out images."""
     samples: int
     """Images seen."""
     seconds: float
-    """Time spent training."""
     images_per_second: float
-    """Over the whole training."""
+    """Mean over the training."""
     data_wait: float
     """Share of the time spent waiting for images, in [0, 1]."""
     peak_memory_gib: float
     skipped: int
-    """Images that could not be read."""
+    """Unreadable images."""
     non_finite_steps: int
-    """Steps that were skipped because the loss or its gradient was not a finite number."""
+    """Skipped steps, whose loss or gradient was not a finite number."""
     student_cost: Cost
-    """At the run's image size, as the teacher's."""
     teacher_cost: Cost
     report: InheritReport
     view_cache: Path | None
-    """The cache of views that was trained on, a folder named by its key; None without one."""
+    """The cache of views that was trained on."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,7 @@ class Costs:
 
     student: Cost
     teacher: Cost
-    patch_tokens: int
-    """Patches that the teacher cuts such an image into."""
+    patch_tokens: int  # that the teacher cuts such an image into
 
 
 def measure_costs(parts: Parts) -> Costs:
@@ -78,18 +73,10 @@ def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
 
 
 def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters, *, skipped: int) -> RunSummary:
-    """The summary of a training that has just ended.
-
-    Args:
-        parts: of the training.
-        run: its folder.
-        state: where it ended.
-        meters: of its steps.
-        skipped: images that could not be read.
-    """
+    """The summary of a training that has just ended, with the number of images that could not be read."""
     assert state.alignment is not None  # measured at the end, if not before
     memory = peak_memory(parts.device) / 2**30
-    return _summary(parts, run, state.alignment, state.samples, state.seconds, skipped, meters.non_finite, memory=memory)
+    return _summary(parts, run, state.alignment, state.samples, state.seconds, skipped, meters.non_finite, memory)
 
 
 def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
@@ -108,7 +95,6 @@ def _summary(
     seconds: float,
     skipped: int,
     non_finite_steps: int,
-    *,
     memory: float = 0.0,
 ) -> RunSummary:
     """The summary, with what the run's folder tells; ``memory`` is the peak of this process, in GiB."""
@@ -195,8 +181,7 @@ class Card(Callback):
             precision=parts.precision,
             licence=parts.teacher.identity.licence,
         )
-        config = json.loads(self.run.config.read_text(encoding="utf-8"))
-        write_json(self.run.config, {**config, "figures": to_dict(figures)})
+        self.run.write_manifest({**self.run.read_manifest(), "figures": to_dict(figures)})
         student, provenance = parts.inheritance.student, parts.inheritance.provenance
         loading = f'sparseformers.load("{self.run.path.name}")'
         text = card_text(student.config, cost=figures.student_cost, provenance=provenance, figures=figures, loading=loading)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,19 +27,13 @@ from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher
 from sparseformers.train.settings import BootstrapConfig
 
-FORMAT = 1
-"""Of the cache's files; a change to what they hold raises it."""
-LIBRARIES = ("pillow", "torch", "torchvision")
-"""Those that views are made with: another version may draw or resize otherwise."""
+FORMAT = 1  # of the cache's files; a change to what they hold raises it
+LIBRARIES = ("pillow", "torch", "torchvision")  # that views are made with: another version may draw or resize otherwise
 
-IMAGES = "images.npy"
-"""K x images x 3 x H x W bytes; zeros for a view that is missing."""
-EMBEDDINGS = "embeddings.npy"
-"""K x images x D_out float32; zeros for a view that is missing."""
-UNREADABLE = "unreadable.json"
-"""A list of [epoch, index, reason], one for each view that is missing."""
-KEY = "key.json"
-"""The content of the cache's key."""
+IMAGES = "images.npy"  # K x images x 3 x H x W bytes; zeros for a view that is missing
+EMBEDDINGS = "embeddings.npy"  # K x images x D_out float32; zeros for a view that is missing
+UNREADABLE = "unreadable.json"  # a list of [epoch, index, reason], one for each view that is missing
+KEY = "key.json"  # the content of the cache's key
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -47,16 +42,11 @@ LOGGER = logging.getLogger("sparseformers")
 class CacheKey:
     """Two caches of the same key hold the same views and embeddings."""
 
-    content: Mapping[str, Any]
-    """Plain JSON values, compared in full before a cache is used."""
-    epochs: int
-    """K, the views of each image."""
+    content: Mapping[str, Any]  # plain JSON values, compared in full before a cache is used
+    epochs: int  # K, the views of each image
     images: int
-    """How many images there are."""
-    size: tuple[int, int]
-    """Height and width of the views in pixels."""
-    width: int
-    """D_out, channels of the teacher's embedding."""
+    size: tuple[int, int]  # height and width of the views in pixels
+    width: int  # D_out, channels of the teacher's embedding
 
     @cached_property
     def digest(self) -> str:
@@ -64,24 +54,20 @@ class CacheKey:
         return hashlib.blake2b(json.dumps(self.content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
-    def images_shape(self) -> tuple[int, ...]:
-        """K x images x 3 x H x W, of bytes."""
-        return (self.epochs, self.images, 3, *self.size)
-
-    @property
-    def embeddings_shape(self) -> tuple[int, ...]:
-        """K x images x D_out, of float32."""
-        return (self.epochs, self.images, self.width)
+    def arrays(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+        """Type and shape of the array in each of the two large files."""
+        images = (np.dtype(np.uint8), (self.epochs, self.images, 3, *self.size))
+        return {IMAGES: images, EMBEDDINGS: (np.dtype(np.float32), (self.epochs, self.images, self.width))}
 
     @property
     def views(self) -> int:
-        """How many views there are of all images together."""
+        """The number of views, of all images together."""
         return self.epochs * self.images
 
     @property
     def bytes(self) -> int:
-        """Size of the cache on disk, but for a few that do not count."""
-        return self.views * (3 * self.size[0] * self.size[1] + 4 * self.width)
+        """Size of the two arrays, beside which the other files do not count."""
+        return sum(kind.itemsize * math.prod(shape) for kind, shape in self.arrays.values())
 
 
 def make_cache_key(
@@ -96,6 +82,7 @@ def make_cache_key(
         precision: that the teacher runs in.
         images: to learn from, in the order that the stream of samples counts them in.
     """
+    data, width = settings.data, teacher.anatomy.embedding_width
     content: dict[str, Any] = {
         "format": FORMAT,
         "teacher": {
@@ -105,44 +92,33 @@ def make_cache_key(
             "anatomy": to_dict(teacher.anatomy),
             "preprocessing": to_dict(teacher.preprocessing),
         },
-        "augment": settings.data.augment,
+        "augment": data.augment,
         "seed": settings.views_seed,
-        "cached_views": settings.data.cached_views,
+        "cached_views": data.cached_views,
         "precision": precision,
         # What follows the plus sign is where a library was built for, not what it does.
         "libraries": {library: version(library).partition("+")[0] for library in LIBRARIES},
         "images": images.identity(),
     }
-    own = (None, SMALLEST_CROPS[settings.data.augment])
-    if settings.data.crop_scale not in own:  # else caches from before there was a choice hold
-        content["crop_scale"] = settings.data.crop_scale
-    if settings.data.max_pixels != MOST_PIXELS:
-        content["max_pixels"] = settings.data.max_pixels
-    return CacheKey(
-        content=content,
-        epochs=settings.data.cached_views,
-        images=len(images),
-        size=teacher.preprocessing.size,
-        width=teacher.anatomy.embedding_width,
-    )
+    if data.crop_scale not in (None, SMALLEST_CROPS[data.augment]):  # else caches from before there was a choice hold
+        content["crop_scale"] = data.crop_scale
+    if data.max_pixels != MOST_PIXELS:
+        content["max_pixels"] = data.max_pixels
+    return CacheKey(content, data.cached_views, len(images), teacher.preprocessing.size, width)
 
 
 class DamagedCacheError(Exception):
-    """A folder that should hold a cache of views holds something else; the message says what is wrong, in a few words."""
+    """A folder that should hold a cache of views holds something else; the message says in a few words what is wrong."""
 
 
 @dataclass(frozen=True)
 class ViewCache:
     """The views of the first K epochs, mapped from files: epoch e of a training sees view e mod K of each image."""
 
-    folder: Path
-    """Where it is; its name is the key's digest."""
-    images: np.ndarray
-    """K x images x 3 x H x W uint8, read-only."""
-    embeddings: np.ndarray
-    """K x images x D_out float32, read-only."""
-    unreadable: Mapping[tuple[int, int], str]
-    """Why the view (epoch, index) is missing, for those that are."""
+    folder: Path  # named by the key's digest
+    images: np.ndarray  # K x images x 3 x H x W uint8, read-only
+    embeddings: np.ndarray  # K x images x D_out float32, read-only
+    unreadable: Mapping[tuple[int, int], str]  # why the view (epoch, index) is missing, for those that are
 
     def batch(self, keys: Sequence[ViewKey]) -> Batch:
         """The views of these keys with the teacher's embeddings of them, in their order."""
@@ -158,17 +134,13 @@ class ViewCache:
         )
 
     def batches(self, stream: SampleStream) -> Iterator[Batch]:
-        """The batches of ``stream``, over as many images as the cache is of."""
+        """The batches of ``stream``, which counts the same images."""
         for keys in stream:
             yield self.batch(keys)
 
 
 def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
-    """The cache of ``key`` in ``folder``; None if there is no such folder.
-
-    Raises:
-        DamagedCacheError: if there is, but it holds anything else than a whole cache of this key.
-    """
+    """The cache of ``key``; None if there is no such folder. Raises DamagedCacheError if it holds anything else than that."""
     if not folder.is_dir():
         return None
     try:
@@ -177,8 +149,8 @@ def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
         rows = json.loads((folder / UNREADABLE).read_text(encoding="utf-8"))
         return ViewCache(
             folder=folder,
-            images=_mapped(folder / IMAGES, np.dtype(np.uint8), key.images_shape),
-            embeddings=_mapped(folder / EMBEDDINGS, np.dtype(np.float32), key.embeddings_shape),
+            images=_mapped(folder / IMAGES, *key.arrays[IMAGES]),
+            embeddings=_mapped(folder / EMBEDDINGS, *key.arrays[EMBEDDINGS]),
             unreadable={(int(epoch), int(index)): str(reason) for epoch, index, reason in rows},
         )
     except (OSError, ValueError, TypeError) as error:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from sparseformers.errors import DataError, RunError
 from sparseformers.files import replacing_folder, write_text
 from sparseformers.modes import autocast_dtype
 from sparseformers.progress import ImageProgress
-from sparseformers.train.objective import teacher_embedding
+from sparseformers.train.objective import teacher_targets
 from sparseformers.train.setup import Parts
 from sparseformers.train.view_cache import (
     EMBEDDINGS,
@@ -39,8 +39,7 @@ from sparseformers.train.view_cache import (
 )
 from sparseformers.work_folder import WorkFolder
 
-SECONDS_BETWEEN_LOOKS = 0.5
-"""How often the other processes look whether the main one has finished the cache."""
+SECONDS_BETWEEN_ATTEMPTS = 0.5  # while the other processes wait for the main one to finish the cache
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,7 @@ class ViewCacheFolder(WorkFolder):
         return f"start again, or name another folder with {self.OPTION}."
 
 
-class _Rows(NamedTuple):
-    """What a batch adds to the cache."""
-
-    images: np.ndarray
-    """b x 3 x H x W uint8."""
-    embeddings: np.ndarray
-    """b x D_out float32."""
-    unreadable: list[tuple[int, int, str]]
-    """(epoch, index, reason) of those rows that are zeros."""
+_Rows = tuple[np.ndarray, np.ndarray, list[tuple[int, int, str]]]
 
 
 def prepare_cache(parts: Parts, accelerator: Accelerator, console: Console) -> ViewCache | None:
@@ -91,7 +82,7 @@ def prepare_cache(parts: Parts, accelerator: Accelerator, console: Console) -> V
 def require_room(parts: Parts) -> None:
     """Raises RunError if the run's cache is still to be made and its folder cannot be written to, or holds too little."""
     key, folder = parts.cache_key, parts.cache_folder
-    if key is None or folder is None or is_made(parts):
+    if key is None or folder is None or _whole(folder, key) is not None:
         return
     root = folder.parent
     with ViewCacheFolder(folder).writing():
@@ -105,12 +96,11 @@ def require_room(parts: Parts) -> None:
         )
 
 
-def is_made(parts: Parts) -> bool:
-    """Whether the run's cache is there and whole."""
-    try:
-        return parts.cache_key is not None and open_cache(parts.cache_folder or Path(), parts.cache_key) is not None
-    except DamagedCacheError:
-        return False
+def _whole(folder: Path, key: CacheKey) -> ViewCache | None:
+    """The cache, if it is there and not damaged."""
+    with contextlib.suppress(DamagedCacheError):
+        return open_cache(folder, key)
+    return None
 
 
 def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) -> ViewCache:
@@ -125,22 +115,16 @@ def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) 
         LOGGER.info("uses the cache of views '%s'", folder)
         return found
     _make(parts, key, folder, console)
-    try:
-        made = open_cache(folder, key)
-    except DamagedCacheError:
-        made = None
-    if made is None:
+    if (made := _whole(folder, key)) is None:
         raise RunError(f"The cache of views '{folder}' was changed while it was made.", "Start again.")
     return made
 
 
 def _awaited(folder: Path, key: CacheKey) -> ViewCache:
     """The cache when the main process has made it: no collective operation waits as long as that may take."""
-    while True:
-        with contextlib.suppress(DamagedCacheError):  # the main process replaces it
-            if (cache := open_cache(folder, key)) is not None:
-                return cache
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    while (cache := _whole(folder, key)) is None:
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+    return cache
 
 
 def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
@@ -157,7 +141,11 @@ def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
 
 
 def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
-    """All views in order, batch by batch, with the teacher's embeddings of them; draws the bar."""
+    """Makes all views in order, batch by batch, with the teacher's embeddings of them, and draws the bar.
+
+    Yields:
+        Images b x 3 x H x W uint8, embeddings b x D_out float32, and (epoch, index, reason) of those rows that are zeros.
+    """
     dtype, done = autocast_dtype(parts.precision), 0
     batch_size = parts.settings.optimisation.batch_size
     loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
@@ -171,40 +159,33 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
                 rows = batch.indices - first
                 images[rows] = batch.images
                 seen = images_on(parts.device, batch.images)
-                embeddings[rows] = teacher_embedding(parts.teacher, seen, dtype).float().cpu()
-            yield _Rows(images.numpy(), embeddings.numpy(), [(epoch, index, reason) for index, reason in batch.unreadable])
+                embeddings[rows] = teacher_targets(parts.teacher, seen, dtype).embedding.float().cpu()
+            yield images.numpy(), embeddings.numpy(), [(epoch, index, reason) for index, reason in batch.unreadable]
             done += count
             bar.step(len(batch.images), len(batch.unreadable), done)
 
 
 def _write(temporary: Path, cache: ViewCacheFolder, key: CacheKey, computed: Iterator[_Rows]) -> None:
-    """Writes all files of a cache.
-
-    Row by row and not through a memory map, by which a disk that fills up kills the process.
-    """
+    """Writes all files of a cache; not through a memory map, by which a disk that fills up kills the process."""
     unreadable: list[tuple[int, int, str]] = []
     with (temporary / IMAGES).open("wb") as images, (temporary / EMBEDDINGS).open("wb") as embeddings:
+        files = (images, embeddings)
         with cache.writing():
-            _begin(images, np.dtype(np.uint8), key.images_shape)
-            _begin(embeddings, np.dtype(np.float32), key.embeddings_shape)
-        for rows in computed:
-            unreadable += rows.unreadable
+            for file, (kind, shape) in zip(files, (key.arrays[IMAGES], key.arrays[EMBEDDINGS]), strict=True):
+                header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+        for *arrays, missing in computed:
+            unreadable += missing
             with cache.writing():
-                for file, values in ((images, rows.images), (embeddings, rows.embeddings)):
+                for file, values in zip(files, arrays, strict=True):
                     file.write(values.data)
                     file.flush()  # closing must have nothing left to fail with
         with cache.writing():
-            os.fsync(images.fileno())
-            os.fsync(embeddings.fileno())
+            for file in files:
+                os.fsync(file.fileno())
     with cache.writing():
         write_text(temporary / UNREADABLE, json.dumps(unreadable) + "\n")
         write_text(temporary / KEY, json.dumps(key.content, indent=1) + "\n")
-
-
-def _begin(file: BinaryIO, kind: np.dtype, shape: tuple[int, ...]) -> None:
-    """The header of an .npy file."""
-    described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
 
 
 def _remove(folder: Path, key: CacheKey) -> None:
@@ -215,6 +196,6 @@ def _remove(folder: Path, key: CacheKey) -> None:
             folder.rename(moved)
         except FileNotFoundError:
             return
-        with contextlib.suppress(DamagedCacheError, OSError):
-            if open_cache(moved, key) is not None:
+        if _whole(moved, key) is not None:
+            with contextlib.suppress(OSError):
                 moved.rename(folder)

@@ -16,7 +16,7 @@ import torch
 import sparseformers
 from sparseformers.data import Batch, ViewKey, images_on, training_loader
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
-from sparseformers.train.objective import teacher_embedding
+from sparseformers.train.objective import teacher_targets
 from sparseformers.train.step import StepFigures, TrainingStep
 from sparseformers.train.view_cache import make_cache_key
 from tests.tiny import SIDE, write_teacher
@@ -43,7 +43,7 @@ class TestSamples:
         assert len(cached) == len(made) == 4
         for one, other in zip(cached, made, strict=True):
             assert_same_samples(one, other)
-            expected = teacher_embedding(parts.teacher, images_on("cpu", other.images), None)
+            expected = teacher_targets(parts.teacher, images_on("cpu", other.images), None).embedding
             assert one.targets is not None
             assert one.targets.dtype == torch.float32
             torch.testing.assert_close(one.targets, expected, rtol=0, atol=1e-5)

@@ -31,17 +31,15 @@ if TYPE_CHECKING:
     from sparseformers.train.summary import RunSummary
 
 LOGGER = logging.getLogger("sparseformers")
-PICTURED_IMAGES = 6
-"""Held-out images that the picture of RoIs shows."""
-MOST_BYTES = 5_000_000
-"""Largest size of a report."""
+PICTURED_IMAGES = 6  # held-out images in the picture of RoIs
+MOST_BYTES = 5_000_000  # largest size of a report
 DETAILS = (
     Detail(images=4, dots_per_inch=110, worst=12, side=224, quality=84),
     Detail(images=4, dots_per_inch=80, worst=12, side=160, quality=70),
     Detail(images=2, dots_per_inch=60, worst=6, side=112, quality=55),
     Detail(images=0, dots_per_inch=1, worst=0, side=1, quality=1),
 )
-"""From as fine as it gets to no pictures at all; the first with which a report is small enough is taken."""
+"""From the finest to no pictures at all; the first with which a report is small enough is taken."""
 TOO_LARGE = "There is no room for the pictures in a report of this size."
 
 
@@ -52,22 +50,22 @@ class ReportFile:
     path: Path
     bytes: int
     missing: tuple[str, ...]
-    """Sentences on what it could not show, and why."""
+    """Sentences on what it cannot show, and why."""
 
 
 def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> ReportFile:
     """Puts a run on a page: curves, cost, where RoIs went, its worst images, what was skipped, and its configuration.
 
-    Needs the run folder alone. A run that is not at its end, or of an earlier version, gives what there is of it.
+    Needs the run folder alone, and shows what there is of a run that is not at its end, or of an earlier version.
 
     Args:
         run: finished or not.
-        out: the file to write; ``report.html`` in the run folder by default. A file that is there is replaced.
-        finished: whether the run is at its end, which it has not had the time to say.
+        out: the file to write or replace; ``report.html`` in the run folder by default.
+        finished: whether the run is at its end, before its folder says so.
         most_bytes: size of the file, at most: pictures become coarser and fewer until it fits.
 
     Raises:
-        RunError: if the folder is no run, or the file cannot be written.
+        RunError: if the folder is no run, or the file cannot be written or made so small.
     """
     content = collect(run)
     if finished:
@@ -119,11 +117,7 @@ class Pictures(Callback):
 
 
 def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
-    """The report as bytes, at most so many of them, with the page that it was made from.
-
-    Raises:
-        RunError: if it is too large without any picture.
-    """
+    """The report, at most so many bytes, and the page that it was made from; raises RunError if it is too large."""
     curves = draw_curves(content)
     for detail in DETAILS:
         page = page_of(content, detail, curves=curves)
@@ -139,19 +133,16 @@ def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
 
 def render(page: PageContent) -> bytes:
     """The page as one HTML file in UTF-8 that fetches nothing: figures inside, no script, and a policy that forbids the rest."""
-    style = _resource("style.css")
+    template, style = _template()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _template().render(page=page, style=style, digest=digest).encode()
+    return template.render(page=page, style=style, digest=digest).encode()
 
 
 @cache
-def _template() -> Template:
+def _template() -> tuple[Template, str]:
+    """The template and the style sheet."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_resource("template.html"))
-
-
-@cache
-def _resource(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    html, style = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("template.html", "style.css"))
+    return environment.from_string(html), style

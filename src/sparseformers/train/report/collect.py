@@ -5,11 +5,10 @@ Nothing is loaded but small files: neither the teacher, nor the student, nor the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -21,43 +20,24 @@ from sparseformers.train.summary import Costs, recorded_costs
 Entries = Sequence[Mapping[str, Any]]
 
 
-class SkippedImage(NamedTuple):
-    """An image that could not be read."""
-
-    name: str
-    reason: str
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunContent:
     """All that the report of a run shows."""
 
     path: Path
     status: RunStatus
-    reason: str
-    """Why it stopped, if it said so."""
-    settings: Mapping[str, Any]
-    """As asked for, in groups."""
-    resolved: Mapping[str, Any]
-    """The values that open settings were resolved to."""
-    versions: Mapping[str, Any]
-    """Versions of Python and of packages."""
-    steps: Entries
-    """Lines of the metrics on training steps."""
-    held_out: Entries
-    """Lines of the metrics on held-out images."""
-    costs: Costs | None
-    """None where they were not written down."""
-    images: tuple[Picture, ...]
-    """The held-out images that the RoIs are of."""
-    moments: tuple[Moment, ...]
-    """The RoIs that were kept in the course of the training, all of the same images and numbers of tokens."""
-    cosines: tuple[ViewCosine, ...]
-    """One for each view of the held-out images, as of the newest measurement."""
-    worst_pictures: Mapping[int, Tensor]
-    """Pictures of the worst of these, 3 x H x W bytes, by the index of the view."""
-    skipped: tuple[SkippedImage, ...]
-    """Images that could not be read, as of the last checkpoint."""
+    reason: str  # for stopping, if it said so
+    settings: Mapping[str, Any]  # as asked for, in groups
+    resolved: Mapping[str, Any]  # what became of open settings
+    versions: Mapping[str, Any]  # of Python and of packages
+    steps: Entries  # lines of the metrics on training steps
+    held_out: Entries  # lines of the metrics on held-out images
+    costs: Costs | None  # None where they were not written down
+    images: tuple[Picture, ...]  # the held-out images that the RoIs are of
+    moments: tuple[Moment, ...]  # kept RoIs, all of the same images and numbers of tokens
+    cosines: tuple[ViewCosine, ...]  # of each held-out view at the newest measurement
+    worst_pictures: Mapping[int, Tensor]  # 3 x H x W bytes, by the index of the view
+    skipped: Sequence[tuple[str, str]]  # names and reasons of unreadable images
 
     @property
     def front(self) -> Mapping[str, Any]:
@@ -72,13 +52,8 @@ class RunContent:
 
 
 def collect(run: RunFolder) -> RunContent:
-    """Reads a run folder.
-
-    Raises:
-        RunError: if it is no run, or its configuration cannot be read.
-    """
+    """Reads a run folder; raises RunError if it is no run, or its configuration cannot be read."""
     status, content = read_status(run.path), run.read_config()
-    whole = json.loads(run.config.read_text(encoding="utf-8"))
     beat, entries, record = read_beat(run.heartbeat), run.read_metrics(), HeldOutRecord(run.held_out)
     images = record.images()
     return RunContent(
@@ -87,7 +62,7 @@ def collect(run: RunFolder) -> RunContent:
         reason=beat.reason if beat else "",
         settings=content["settings"],
         resolved=content["resolved"],
-        versions=whole.get("versions", {}),
+        versions=run.read_manifest().get("versions", {}),
         steps=tuple(entry for entry in entries if entry["kind"] == "train"),
         held_out=tuple(entry for entry in entries if entry["kind"] == "held_out"),
         costs=recorded_costs(content["resolved"]),
@@ -95,7 +70,7 @@ def collect(run: RunFolder) -> RunContent:
         moments=_comparable(record.moments(), len(images)),
         cosines=tuple(record.cosines()),
         worst_pictures=record.worst(),
-        skipped=_skipped(run.skipped),
+        skipped=run.read_skipped(),
     )
 
 
@@ -103,11 +78,3 @@ def _comparable(moments: Sequence[Moment], images: int) -> tuple[Moment, ...]:
     """The moments that are of as many images and of the same shape as the newest one."""
     fitting = [moment for moment in moments if len(moment.rois) == len(moment.points) == images]
     return tuple(moment for moment in fitting if moment.rois.shape == fitting[-1].rois.shape)
-
-
-def _skipped(path: Path) -> tuple[SkippedImage, ...]:
-    if not path.is_file():
-        return ()
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-    parted = (line.partition("\t") for line in lines if line and not line.startswith("# "))
-    return tuple(SkippedImage(name, reason) for name, _, reason in parted)

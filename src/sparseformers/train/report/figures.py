@@ -22,33 +22,25 @@ if TYPE_CHECKING:
     from sparseformers.figures import RoIPicture
     from sparseformers.figures.sheet import Place
 
-MOST_RECORDS = 1000
-"""Lines of the metrics of a kind that a curve is drawn through."""
-LONGEST_TITLE = 60
-"""Letters of an image's title."""
-GREY = "#767b86"
-"""Colour of text in drawings without a background: legible on a light page and on a dark one."""
+MOST_RECORDS = 1000  # lines of the metrics of a kind that a curve is drawn through
+LONGEST_TITLE = 60  # letters of an image's title
+GREY = "#767b86"  # of text in drawings without a background: legible on a light page and on a dark one
 
 
 @dataclass(frozen=True)
 class Detail:
     """The number of a report's pictures, and their quality."""
 
-    images: int
-    """Images whose RoIs are drawn."""
-    dots_per_inch: int
-    """Resolution of these drawings."""
-    worst: int
-    """Pictures of the images that ended farthest from the teacher."""
-    side: int
-    """Their longest side in pixels."""
-    quality: int
-    """Quality of the compression, in [0, 100]."""
+    images: int  # whose RoIs are drawn
+    dots_per_inch: int  # of these drawings
+    worst: int  # pictures of the images that ended farthest from the teacher
+    side: int  # longest one of these, in pixels
+    quality: int  # of the compression, in [0, 100]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the drawing of RoIs: a moment of the training, of which it shows the last RoIs."""
+    """A column of the drawing of RoIs: the last ones of a moment of the training."""
 
     title: str
     moment: Moment
@@ -68,13 +60,7 @@ def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[st
 
 
 def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Detail) -> bytes:
-    """A row for each image: the image, its last RoIs at each moment, and the sampling points at the last moment.
-
-    Args:
-        images: B or fewer of them.
-        columns: moments of B images, at least one.
-        detail: how many images, and how finely they are drawn.
-    """
+    """A row for each of B images or fewer: the image, its last RoIs at each moment, the newest moment's sampling points."""
     from sparseformers.figures import RoIPicture
 
     rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4

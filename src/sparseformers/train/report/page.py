@@ -27,7 +27,7 @@ STATES = {
 
 
 class Tile(NamedTuple):
-    """A figure that comes first."""
+    """A figure at the top of the page."""
 
     title: str
     cell: Cell
@@ -45,7 +45,7 @@ class WorstView(NamedTuple):
 
 @dataclass(frozen=True)
 class PageContent:
-    """All that the template fills in. A figure or table that is None has its reason in ``missing``, by section."""
+    """All that the template fills in. A figure or table that is None has its reason in ``missing``."""
 
     title: str
     teacher: str
@@ -56,8 +56,7 @@ class PageContent:
     curves: str | None
     measurements: Table | None
     cost: Table | None
-    moves_rois: bool
-    """Whether there is a section on where RoIs went."""
+    moves_rois: bool  # so there is a section on where RoIs went
     rois: str | None
     rois_note: str
     worst: tuple[WorstView, ...]
@@ -67,24 +66,17 @@ class PageContent:
     resolved: Table
     versions: Table
     resume: str | None
-    missing: dict[str, str]
-    """Why a section is empty, in a sentence, by its name."""
+    missing: dict[str, str]  # by section
 
 
 def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
-    """The page.
-
-    Args:
-        content: of the run folder.
-        detail: how many pictures there may be, and how fine.
-        curves: from :func:`draw_curves`, which are the same for all details.
-    """
+    """The page, with ``curves`` from :func:`draw_curves`, which are the same for all details."""
     columns, rois_note = _moments(content)
-    worst = worst_of(content.cosines)
     costs, groups = content.costs, content.resolved.get("parameters", {})
+    network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
     return PageContent(
         title=printable(content.path.absolute().name),
-        teacher=cut(printable(_teacher(content))),
+        teacher=cut(printable(str(network.get("teacher", "")))),
         state=content.status.state,
         state_sentence=_state_sentence(content),
         tiles=_tiles(content),
@@ -95,7 +87,9 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
         moves_rois=content.moves_rois,
         rois=_address("image/webp", rois_webp(content.images, columns, detail)) if columns and detail.images else None,
         rois_note=rois_note,
-        worst=tuple(_worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst)),
+        worst=tuple(
+            _worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst_of(content.cosines))
+        ),
         worst_note=_worst_note(content),
         skipped=tables.skipped(content) if content.skipped else None,
         settings=tables.settings(content),
@@ -114,7 +108,7 @@ def draw_curves(content: RunContent) -> str | None:
 
 
 def _missing(content: RunContent) -> dict[str, str]:
-    """Why sections are empty."""
+    """Why sections are empty, by section."""
     measured = bool(content.held_out)
     earlier = "an earlier version made the run, which did not keep {0}" if measured else "the run has not measured yet"
     missing = {}
@@ -129,11 +123,6 @@ def _missing(content: RunContent) -> dict[str, str]:
     if not content.skipped:
         missing["skipped"] = "None: every image that was met could be read."
     return missing
-
-
-def _teacher(content: RunContent) -> str:
-    network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
-    return str(network.get("teacher", ""))
 
 
 def _state_sentence(content: RunContent) -> str:

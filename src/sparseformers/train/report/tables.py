@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,14 +12,10 @@ from sparseformers.train.report.collect import RunContent
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.summary import Costs
 
-MOST_MEASUREMENTS = 40
-"""Rows of the table of measurements."""
-MOST_SKIPPED = 300
-"""Rows of the table of images that could not be read."""
-MOST_VALUES = 400
-"""Rows of a table of settings."""
-LONGEST = 400
-"""Letters of a name or value; of a longer one the middle is left out."""
+MOST_MEASUREMENTS = 40  # rows of the table of measurements
+MOST_SKIPPED = 300  # rows of the table of images that could not be read
+MOST_VALUES = 400  # rows of a table of settings
+LONGEST = 400  # letters of a name or value; of a longer one the middle is left out
 MEASURES: tuple[tuple[str, str, int | None], ...] = (
     ("centred cosine", "centred_cosine", 4),
     ("cosine", "cosine_mean", 4),
@@ -50,56 +45,53 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows below the names of their columns, the first of which is that of the labels; and a sentence on them."""
+    """Rows below the names of their columns, the first of which has the labels, and a sentence on them."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
 
 
-def number(value: float | None, digits: int, unit: str = "") -> Cell:
-    """A figure with so many digits."""
-    return Cell(fixed(value, digits) + (unit if value is not None else ""), value)
+def number(value: float | None, digits: int, unit: str = "", *, per: float = 1) -> Cell:
+    """A figure, divided by ``per``, with so many digits; a dash for None."""
+    return Cell("-" if value is None else f"{value / per:,.{digits}f}{unit}", value)
 
 
 def share(value: float | None, digits: int = 1) -> Cell:
     """A share as a percentage; its value is the share."""
-    return Cell("-" if value is None else f"{fixed(100 * value, digits)}%", value)
+    return Cell("-" if value is None else f"{100 * value:.{digits}f}%", value)
 
 
 def facts(content: RunContent) -> Table:
-    """The course of the training in figures of the metrics."""
+    """The course of the training in figures."""
     status, steps, resolved = content.status, content.steps, content.resolved
     total = "" if status.total_samples is None else f" of {status.total_samples:,}"
-    rows = [
-        Row("images seen", (Cell(f"{status.samples:,}{total}", status.samples),)),
-        Row("different images to learn from", (number(resolved.get("train_images"), 0),)),
-        Row("held-out images", (number(resolved.get("held_out_images"), 0),)),
-        Row("time spent training", (Cell(duration(status.seconds), status.seconds),)),
-    ]
+    values = {
+        "images seen": Cell(f"{status.samples:,}{total}", status.samples),
+        "different images to learn from": number(resolved.get("train_images"), 0),
+        "held-out images": number(resolved.get("held_out_images"), 0),
+        "time spent training": Cell(duration(status.seconds), status.seconds),
+    }
     if steps:
         first, last = steps[0], steps[-1]
-        rows += [
-            Row(f"loss over the first {first['samples']:,} images", (number(first["loss"], 5),)),
-            Row(f"loss, the last line ({last['samples']:,} images)", (number(last["loss"], 5),)),
-            Row("images a second, of late", (number(status.images_per_second, 1),)),
-            Row("waiting for data, of late", (share(status.data_wait),)),
-            Row("peak memory", (number(status.peak_memory_gib, 2, " GiB"),)),
-        ]
-    rows += [
-        Row("steps skipped, not finite", (number(status.non_finite_steps, 0),)),
-        Row("images that could not be read", (number(len(content.skipped), 0),)),
-    ]
-    return Table(("", "value"), tuple(rows))
+        values |= {
+            f"loss over the first {first['samples']:,} images": number(first["loss"], 5),
+            f"loss, the last line ({last['samples']:,} images)": number(last["loss"], 5),
+            "images a second, of late": number(status.images_per_second, 1),
+            "waiting for data, of late": share(status.data_wait),
+            "peak memory": number(status.peak_memory_gib, 2, " GiB"),
+        }
+    values["steps skipped, not finite"] = number(status.non_finite_steps, 0)
+    values["images that could not be read"] = number(len(content.skipped), 0)
+    return Table(("", "value"), tuple(Row(label, (cell,)) for label, cell in values.items()))
 
 
 def measurements(content: RunContent) -> Table:
-    """A row for each measurement on the held-out images; what RoIs did is only told of a front that can move them."""
+    """The measurements on the held-out images, one a row; of RoIs only where the front can move them."""
     held_out = content.held_out
     told = [measure for measure in MEASURES if content.moves_rois or not measure[1].startswith("roi_")]
     known = [measure for measure in told if any(measure[1] in entry for entry in held_out)]
-    shown = thinned(held_out, MOST_MEASUREMENTS)
-    best = max((entry["centred_cosine"] for entry in held_out), default=None)
+    shown, best = thinned(held_out, MOST_MEASUREMENTS), max((entry["centred_cosine"] for entry in held_out), default=None)
     rows = tuple(
         Row(
             f"{entry['samples']:,}",
@@ -114,19 +106,14 @@ def measurements(content: RunContent) -> Table:
 
 
 def cost(costs: Costs, tokens: int | None, groups: Mapping[str, int]) -> Table:
-    """Student beside teacher: tokens, parameters, multiply-adds, and how many times less the student's are.
-
-    Args:
-        costs: of both.
-        tokens: the student's latent tokens, if known.
-        groups: the student's parameters by what becomes of them in training.
-    """
+    """Student beside teacher; ``groups`` has the student's parameters by what becomes of them in training."""
     student, teacher = costs.student, costs.teacher
-    rows = [_compared("tokens", tokens, costs.patch_tokens, 1, 0)]
-    rows.append(_compared("parameters, M", student.parameters, teacher.parameters, 1e6, 1))
-    for name, count in groups.items():
-        rows.append(Row(f"of them {name}", (Cell(fixed(count / 1e6, 1), count), Cell(""), Cell(""))))
-    rows.append(_compared("multiply-adds, G", student.multiply_adds, teacher.multiply_adds, 1e9, 2))
+    rows = [
+        _compared("tokens", tokens, costs.patch_tokens, 1, 0),
+        _compared("parameters, M", student.parameters, teacher.parameters, 1e6, 1),
+        *(Row(f"of them {name}", (number(count, 1, per=1e6), Cell(""), Cell(""))) for name, count in groups.items()),
+        _compared("multiply-adds, G", student.multiply_adds, teacher.multiply_adds, 1e9, 2),
+    ]
     published = (student.published_multiply_adds, teacher.published_multiply_adds)
     if None not in published:
         rows.append(_compared("as the papers count, G", *published, 1e9, 2))
@@ -139,17 +126,15 @@ def cost(costs: Costs, tokens: int | None, groups: Mapping[str, int]) -> Table:
 
 
 def _compared(label: str, student: float | None, teacher: float | None, unit: float, digits: int) -> Row:
-    cells = [Cell(fixed(None if value is None else value / unit, digits), value) for value in (student, teacher)]
     ratio = teacher / student if student and teacher else None
-    return Row(label, (*cells, Cell("-" if ratio is None else f"{ratio:.2f}", ratio)))
+    return Row(label, (number(student, digits, per=unit), number(teacher, digits, per=unit), number(ratio, 2)))
 
 
 def skipped(content: RunContent) -> Table:
     """Images that could not be read, with reasons."""
-    rows = tuple(Row(cut(printable(each.name)), (Cell(cut(printable(each.reason))),)) for each in content.skipped[:MOST_SKIPPED])
-    more = len(content.skipped) - len(rows)
-    note = f"{more:,} more are in skipped_images.txt." if more else ""
-    return Table(("image", "reason"), rows, note)
+    more = len(content.skipped) - MOST_SKIPPED
+    note = f"{more:,} more are in skipped_images.txt." if more > 0 else ""
+    return _plain_table("image", content.skipped[:MOST_SKIPPED], "reason", note=note)
 
 
 def settings(content: RunContent) -> Table:
@@ -170,8 +155,7 @@ def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def resolved(content: RunContent) -> Table:
     """The values of settings that were left open, without the costs, which have a table of their own."""
-    pairs = flattened({name: value for name, value in content.resolved.items() if name != "costs"})
-    return _plain_table("choice", pairs)
+    return _plain_table("choice", flattened({name: value for name, value in content.resolved.items() if name != "costs"}))
 
 
 def versions(content: RunContent) -> Table:
@@ -179,9 +163,9 @@ def versions(content: RunContent) -> Table:
     return _plain_table("package", flattened(content.versions))
 
 
-def _plain_table(title: str, pairs: Iterable[tuple[str, Any]]) -> Table:
-    rows = tuple(Row(cut(printable(str(name))), (Cell(value_text(value)),)) for name, value in pairs)
-    return Table((title, "value"), rows[:MOST_VALUES])
+def _plain_table(title: str, pairs: Iterable[tuple[str, Any]], value_title: str = "value", *, note: str = "") -> Table:
+    rows = tuple(Row(cut(printable(name)), (Cell(value_text(value)),)) for name, value in pairs)
+    return Table((title, value_title), rows[:MOST_VALUES], note)
 
 
 def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
@@ -193,7 +177,7 @@ def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str
 
 
 def cut(text: str, longest: int = LONGEST) -> str:
-    """Text of at most that many letters; of a longer one the middle is left out."""
+    """Text of at most that many letters, without the middle of a longer one."""
     if len(text) <= longest:
         return text
     head = (longest - 1) // 2
@@ -218,10 +202,3 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from flattened(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def fixed(value: float | None, digits: int) -> str:
-    """A number with so many digits after the point, thousands parted by commas; a dash for none."""
-    if value is None:
-        return "-"
-    return f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
