@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,20 +17,7 @@ from sparseformers.cli.main import main
 from tests.model.small import small_model
 from tests.tiny import SIDE, write_images, write_teacher
 
-SMALL = [
-    "--front",
-    "focusing",
-    "--image-size",
-    str(SIDE),
-    "--focusing-width",
-    "64",
-    "--channels",
-    "8",
-    "--points",
-    "4",
-    "--batch-size",
-    "4",
-]
+SMALL = ["--image-size", str(SIDE), "--tokens", "4", "--batch-size", "4"]
 FAST = [*SMALL, "--samples", "16", "--holdout", "0.3", "--evaluations", "1", "--precision", "fp32", "--workers", "0"]
 
 
@@ -44,10 +32,18 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("main")
+    write_images(folder / "photos", 10)
+    given = ["--teacher", write_teacher(folder / "teacher.safetensors"), "--data", str(folder / "photos"), *FAST]
+    assert main(["bootstrap", *given, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def run(tmp_path: Path, teacher: str, photos: Path) -> Path:
-    assert main(["bootstrap", "--teacher", teacher, "--data", str(photos), "--out", str(tmp_path / "run"), *FAST]) == 0
-    return tmp_path / "run"
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -187,7 +183,9 @@ def test_bad_input__of_bootstrap(tmp_path: Path, teacher: str, photos: Path, cap
         "--overwrite", data=tmp_path / "unreadable"
     )
     assert "--tokens must be at least 1" in refused("--tokens", "0")
-    assert "do not add up to the teacher's 6 blocks" in refused("--truncate", "3", "--tune", "3", "--freeze", "3")
+    assert "do not add up to the teacher's 6 blocks" in refused(
+        "--front", "focusing", "--truncate", "3", "--tune", "3", "--freeze", "3"
+    )
     assert "--lr" in refused("--lrr", "3")
     assert "given 2 times" in refused("--minutes", "3")
 
