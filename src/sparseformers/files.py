@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""What systems answer when a disk, a quota or a file is full."""
+"""Errors of a full disk, quota or file."""
 SECONDS_BETWEEN_ATTEMPTS = 0.1
-"""How often a process that waits for a lock tries to take it."""
+"""Between two attempts to take a lock."""
 
 _HELD: dict[tuple[int, str], object] = {}
 """(process, file) of the locks that this process holds: the system would let it take them a second time."""
@@ -42,9 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``path`` to fill; renamed onto it at the end, removed if anything fails.
 
-    Args:
-        path: of the folder.
-        keep_existing: whether a folder that is there by then stays, because another process has made the same.
+    With ``keep_existing`` a folder that is there by then stays, because another process has made the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -88,11 +86,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def synchronise(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk and outlast a loss of power.
-
-    Raises:
-        OSError: if there is no room for what was written.
-    """
+    """Waits until a file, or the names in a folder, outlast a loss of power; raises OSError if the disk is full."""
     if path.is_dir() and os.name == "nt":  # which has no such thing for folders
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -106,9 +100,9 @@ def synchronise(path: Path) -> None:
 def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Holds a lock on a file, which is made if need be; gives False where another process or thread holds it.
 
-    The lock goes with the process, however that ends. It is one of fcntl's record locks, and therefore not the filelock
-    library's: its flock locks are inherited by forked processes that read images, which outlive a killed one, and its soft
-    locks outlive a process whose machine or container never comes back under the same name.
+    The lock goes with the process, however that ends. It is one of fcntl's record locks, not the filelock library's: its flock
+    locks are inherited by forked processes that read images, which outlive a killed one, and its soft locks outlive a process
+    whose machine or container never comes back under the same name.
 
     Args:
         path: the file; it may be removed while the lock is held.
@@ -167,8 +161,5 @@ else:
 
 
 def printable(name: str) -> str:
-    """A file name that cannot do anything but be read.
-
-    Control characters, marks that turn the direction of writing, and bytes that are no UTF-8 are written as escapes.
-    """
+    """A file name whose control characters, marks of direction and bytes that are no UTF-8 are written as escapes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -1,10 +1,9 @@
 """Additions to the imports of timm and torchvision, which ``import sparseformers`` installs without importing either.
 
 - timm knows the ``sf_*`` models as soon as it is imported, so that ``timm.create_model("sf_base_augreg")`` works.
-- torchvision can be imported beside a PyTorch build that its compiled operators do not match. A CPU build of PyTorch beside the
-  registry's CUDA build of torchvision is common, and then ``import torchvision`` fails: it describes operators (non-maximum
-  suppression) that its extension could not register. Neither this package nor timm uses them. Declaring their names lets the
-  import go on; calling one of them still fails.
+- torchvision can be imported beside a PyTorch build that its compiled operators do not match, such as a CPU build of PyTorch
+  beside the registry's CUDA build of torchvision: it describes operators (non-maximum suppression) that its extension could not
+  register, and nobody here uses. Declaring their names lets the import go on; calling one of them still fails.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ from typing import Any
 
 MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
 MOST_OPERATORS = 8
-TIMM_MODELS = "sparseformers.integrations.timm_models"
-"""Importing this module registers the models; it is named here, not imported, since it imports timm."""
+TIMM_MODELS = "sparseformers.integrations.timm_models"  # importing this module registers the models
 
 Execute = Callable[[Loader, ModuleType], None]
-_declared: list[Any] = []
-"""Operator libraries of PyTorch: they are undone when collected, so they are kept."""
+_declared: list[Any] = []  # operator libraries of PyTorch are undone when they are collected
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""How networks are run: the precision of matrix products, evaluation mode, inference mode."""
+"""Ways to run networks: the precision of matrix products, evaluation mode, inference mode."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import torch
 from torch import nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
-"""Of matrix products."""
 
-WORTHWHILE = 1.2
-"""bfloat16 has to be so many times as fast as float32 to be chosen."""
+WORTHWHILE = 1.2  # bfloat16 is chosen if it is so many times as fast as float32
 
 
 def resolve_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
-    """Turns ``auto`` into the faster of float32 and bfloat16 on this machine; float16 is only taken where it is asked for.
+    """Turns ``auto`` into the faster of float32 and bfloat16 on this machine.
 
-    Some GPUs before Ampere and some processors emulate bfloat16 slowly. GPUs of CUDA say so; anything else is measured for a
-    few milliseconds.
+    Some GPUs before Ampere and some processors emulate bfloat16 slowly. CUDA says so; anything else is measured for milliseconds.
     """
     if asked != "auto":
         return asked
@@ -39,8 +36,7 @@ def autocast_dtype(precision: Precision) -> torch.dtype | None:
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """Multiplies the loss so that small gradients do not vanish in float16; in other precisions it does nothing.
 
-    Processes that train one student each have one: their gradients are the same, and of parts of one PyTorch tells all whether
-    they are finite, so their scales are the same, too.
+    Each process has one: PyTorch tells all of them whether gradients are finite, so their scales stay the same.
     """
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
@@ -61,11 +57,7 @@ def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
 
 @contextmanager
 def evaluation_mode(*networks: object) -> Iterator[None]:
-    """Puts networks in evaluation mode and every part of them back in its own mode afterwards.
-
-    Args:
-        networks: whatever is to be called; only modules among them have a mode.
-    """
+    """Puts the modules among ``networks`` in evaluation mode, and every part of them back in its own mode afterwards."""
     parts = [part for network in networks if isinstance(network, nn.Module) for part in network.modules()]
     # Part by part: frozen blocks of a network in training may be in evaluation mode for good.
     modes = [part.training for part in parts]

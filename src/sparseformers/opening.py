@@ -37,8 +37,8 @@ def open_student(model: Model) -> SavedModel:
     """A student with trained weights, and what is known of its making.
 
     Args:
-        model: a student itself is returned as it is; of a weight file of the authors (.pth or .safetensors) the shapes tell
-            which network it is; a released model such as ``sf_base_augreg`` is fetched once and then cached.
+        model: a student itself is returned as it is; a weight file of the authors tells by its shapes which network it is; a
+            released model such as ``sf_base_augreg`` is fetched once and then cached.
 
     Raises:
         ConfigError: if the name is that of a teacher, or ``model`` is something else.
@@ -75,10 +75,8 @@ def open_student(model: Model) -> SavedModel:
 def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name: str = "the model") -> Teacher:
     """The very teacher that a student was made from, at the size that they were aligned at.
 
-    Args:
-        saved: the student. If it does not say which teacher it was made from, any that is given will do.
-        teacher: where to load it from if not from where it was, or the teacher itself, or a network of a host library.
-        name: what to call the student in errors.
+    ``teacher`` is given if it is not to be loaded from the place where it was; any will do for a student that does not say which
+    teacher it was made from. ``name`` is the student's, for errors.
 
     Raises:
         TeacherError: if it cannot be had.
@@ -127,5 +125,5 @@ def with_tokens(student: SparseFormer, tokens: int | None, name: str) -> SparseF
 
 
 def model_name(model: Model) -> str:
-    """What to call a model in titles and errors."""
+    """The name of a model for titles and errors."""
     return "the model" if isinstance(model, SparseFormer) else str(model)

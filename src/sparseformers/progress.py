@@ -1,4 +1,4 @@
-"""How far long work on images is: a bar with rate and time left, or a line now and then where there is no terminal."""
+"""Progress of long work on images: a bar with rate and time left, or a line now and then without a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a line is written where there is no terminal."""
+SECONDS_BETWEEN_LINES = 30.0  # between two lines where there is no terminal
 
 
 def duration(seconds: float) -> str:
@@ -28,7 +27,7 @@ class ImageProgress:
         size: of the work, in any unit, such as bytes of the input; 0 where it is not known.
         total: images, where they are known.
         images: of them done by an earlier process.
-        reached: how much of the size these took.
+        reached: the part of the size that these took.
     """
 
     def __init__(self, console: Console, name: str, *, size: int, total: int | None, images: int, reached: int) -> None:
@@ -62,22 +61,14 @@ class ImageProgress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
         return time.perf_counter() - self._start
 
     @property
     def images_per_second(self) -> float:
-        """Over all of this process."""
         return (self._images - self._images_before) / max(self.seconds, 1e-9)
 
     def step(self, images: int, skipped: int, reached: int) -> None:
-        """Shows where the work is.
-
-        Args:
-            images: done since the last step.
-            skipped: since the last step.
-            reached: how much of the size is done.
-        """
+        """Adds images done and skipped since the last step, and shows that ``reached`` of the size is done."""
         self._images += images + skipped
         self._skipped += skipped
         figures = f"{self._images:,}{f' of {self.total:,}' if self.total else ''} images  {self.images_per_second:.1f} img/s"

@@ -185,14 +185,7 @@ def test_an_output_that_is_there__is_only_replaced_when_told(photos: Path, out: 
         assert not list(out.glob("*.partial"))
 
 
-def test_a_file_beside_it__counts_as_the_output(photos: Path, out: Path) -> None:
-    (out / "index.names.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"index\.names\.txt' is there already"):
-        embed(settings(photos), out / "index.npy", model=student())
-    assert files_of(out / "index.npy") == {"index.names.txt": b"mine"}
-
-
-def test_a_folder_that_holds_something_else__is_never_replaced(photos: Path, out: Path) -> None:
+def test_outputs_that_cannot_be_made__and_what_is_in_their_place_stays(photos: Path, out: Path) -> None:
     (out / "index").mkdir()
     (out / "index" / "thesis.tex").write_text("mine")
     for name, problem in (("index", "holds no embeddings"), ("photos.npy", "is a folder")):
@@ -200,9 +193,10 @@ def test_a_folder_that_holds_something_else__is_never_replaced(photos: Path, out
         with pytest.raises(RunError, match=problem):
             embed(settings(photos), out / name, model=student(), overwrite=True)
     assert (out / "index" / "thesis.tex").read_text() == "mine"
-
-
-def test_an_ending_that_is_none(photos: Path, out: Path) -> None:
+    (out / "beside.names.txt").write_text("mine")  # a file beside it counts as the output
+    with pytest.raises(RunError, match=r"beside\.names\.txt' is there already"):
+        embed(settings(photos), out / "beside.npy", model=student())
+    assert (out / "beside.names.txt").read_text() == "mine"
     for name in ("index.csv", "index.parqet", "index.v2"):
         with pytest.raises(ConfigError, match=r"does not say what to write\. Let --out end in \.parquet or \.npy"):
             embed(settings(photos), out / name, model=student())

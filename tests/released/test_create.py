@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,21 +32,17 @@ def test_without_pretrained_the_weights_are_random() -> None:
 
 
 @pytest.mark.usefixtures("tiny_is_small")
-def test_pretrained_reads_the_file_in_the_cache(
+def test_pretrained_reads_the_file_in_the_cache_or_one_fetched_by_hand(
     weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"model": weights}, tmp_path / RELEASES["sf_v1_tiny"])
     monkeypatch.setenv("SPARSEFORMERS_CACHE", str(tmp_path))
-    model = create_model("sf_v1_tiny", pretrained=True)
-    assert not model.training
-    assert torch.equal(model.cortex.classifier.weight, weights["proj.weight"])
-
-
-@pytest.mark.usefixtures("tiny_is_small")
-def test_a_file_fetched_by_hand(weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "by_hand.pth")
-    model = create_model("sf_v1_tiny", source=tmp_path / "by_hand.pth")
-    assert torch.equal(model.focusing.token, weights["initial_embedding.weight"])
+    for model in (create_model("sf_v1_tiny", pretrained=True), create_model("sf_v1_tiny", source=tmp_path / "by_hand.pth")):
+        assert not model.training
+        assert torch.equal(model.cortex.classifier.weight, weights["proj.weight"])
+    with pytest.raises(ConfigError, match="Did you mean 'sf_v1_tiny'"):
+        create_model("sf_v1_tini", pretrained=True)
 
 
 @pytest.mark.usefixtures("tiny_is_small")
@@ -65,28 +62,19 @@ def test_a_file_that_is_no_released_model(weights: dict[str, Tensor], tmp_path: 
     assert "is not the one of 'sf_v1_tiny': it has the sizes of no released model" in caught.value.problem
 
 
-@pytest.mark.parametrize(
-    ("reference", "name", "found", "wanted"),
-    [
-        ("v1", "sf_base_augreg", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
-        ("v1", "sf_base_clip", "original SparseFormer (v1)", "bootstrapped SparseFormer"),
-        ("bootstrapped_clip", "sf_v1_tiny", "bootstrapped SparseFormer", "original SparseFormer (v1)"),
-    ],
-)
-def test_a_file_of_one_variant_is_not_loaded_as_the_other(
-    reference: str, name: str, found: str, wanted: str, fixtures: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "official.pth"
-    torch.save(small_weights(fixtures, reference), path)
-    with pytest.raises(WeightsError) as caught:
-        create_model(name, source=path)
-    assert caught.value.problem == f"The file '{path}' is not the one of '{name}': its network is the {found}, not the {wanted}."
-    assert f"Give {RELEASES[name]}; sparseformers.load_official loads" in caught.value.remedy
-
-
-def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'sf_v1_tiny'"):
-        create_model("sf_v1_tini", pretrained=True)
+def test_a_file_of_one_variant_is_not_loaded_as_the_other(fixtures: Path, tmp_path: Path) -> None:
+    path, original, bootstrapped = tmp_path / "official.pth", "original SparseFormer (v1)", "bootstrapped SparseFormer"
+    for reference, name, found, wanted in (
+        ("v1", "sf_base_augreg", original, bootstrapped),
+        ("bootstrapped_clip", "sf_v1_tiny", bootstrapped, original),
+    ):
+        torch.save(small_weights(fixtures, reference), path)
+        with pytest.raises(
+            WeightsError, match=rf"its network is the {re.escape(found)}, not the {re.escape(wanted)}\."
+        ) as caught:
+            create_model(name, source=path)
+        assert caught.value.problem.startswith(f"The file '{path}' is not the one of '{name}'")
+        assert f"Give {RELEASES[name]}; sparseformers.load_official loads" in caught.value.remedy
 
 
 def test_released_models_differ_from_the_named_ones_in_encoding_and_epsilon() -> None:
@@ -94,7 +82,4 @@ def test_released_models_differ_from_the_named_ones_in_encoding_and_epsilon() ->
     assert config.focusing.position_encoding == "released"  # type: ignore[union-attr]
     assert config.cortex.block.norm_eps == 1e-5
     assert released_config("sf_v1_small") == NAMED_CONFIGS["sf_v1_small"]
-
-
-def test_every_named_model_was_released() -> None:
     assert set(RELEASES) == set(NAMED_CONFIGS)

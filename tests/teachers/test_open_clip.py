@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD
 from sparseformers.errors import TeacherError, WeightsError
-from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers import load_teacher
 from sparseformers.teachers import open_clip as adapter
 from sparseformers.teachers import open_clip_names as names
 from tests.teachers.identity import check_identity, images_for, randomise
@@ -185,22 +185,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def check_loaded(teacher: Teacher, network: nn.Module) -> None:
-    images = images_for(teacher)
-    assert_close(teacher(images).embedding, network.half().float()(teacher.normalise(images)))
-
-
-def test_from_file_of_a_whole_clip(saved: Path) -> None:
-    teacher = load_teacher(f"open_clip:{ARCHITECTURE}@{saved}")
-    assert teacher.identity.source == str(saved)
-    assert teacher.identity.licence is None
-    check_loaded(teacher, build())
-
-
-def test_from_file_of_the_tower_alone(tmp_path: Path) -> None:
-    path = tmp_path / "tower.pth"
-    torch.save({"state_dict": {f"module.{name}": value.half() for name, value in build().state_dict().items()}}, path)
-    check_loaded(load_teacher(f"open_clip:{ARCHITECTURE}@{path}"), build())
+def test_from_file_of_a_whole_clip_or_the_tower_alone(saved: Path, tmp_path: Path) -> None:
+    tower = {f"module.{name}": value.half() for name, value in build().state_dict().items()}
+    torch.save({"state_dict": tower}, tmp_path / "tower.pth")
+    for path in (saved, tmp_path / "tower.pth"):
+        teacher = load_teacher(f"open_clip:{ARCHITECTURE}@{path}")
+        assert (teacher.identity.source, teacher.identity.licence) == (str(path), None)
+        images = images_for(teacher)
+        assert_close(teacher(images).embedding, build().half().float()(teacher.normalise(images)))
 
 
 def test_from_file_reads_the_size_off_the_weights(tmp_path: Path) -> None:

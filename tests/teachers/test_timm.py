@@ -204,7 +204,9 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_from_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
     monkeypatch.setattr(adapter, "expect_hub", lambda repository: None)
-    monkeypatch.setattr(timm, "create_model", lambda name, *, pretrained, **options: create(name, pretrained=False, **options))
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, *, pretrained=False, **options: create(name, pretrained=False, **options)
+    )
     teacher = load_teacher("timm:vit_tiny_patch16_224.augreg_in21k", image_size=64, crop=0.75)
     assert teacher.identity.name == "timm:vit_tiny_patch16_224.augreg_in21k"
     assert teacher.identity.licence == "Apache-2.0"

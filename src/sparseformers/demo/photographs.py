@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -37,45 +38,36 @@ WHOLE_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {"skimage/data": ("chelsea.png",
 """Photographs that are held out whole: a cat and a flower, nothing like which is among the others."""
 
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
-"""Names on the package registry by the names that are imported."""
 
-LONGEST_SIDE = 640
-"""Larger photographs are reduced to it, so that decoding them does not slow the training."""
+JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
+LONGEST_SIDE = 640  # larger photographs are reduced to it, so that decoding them does not slow the training
 
-HELD_OUT_SHARE = 0.3
-"""Share of each photograph's longer side that is held out."""
+HELD_OUT_SHARE = 0.3  # share of each photograph's longer side that is held out
 
 
 @dataclass(frozen=True)
 class PhotographFolders:
-    """Folders of the parts of the photographs."""
+    """Folders of JPEG files: photographs without their held-out region, that region of each, and those held out whole."""
 
     train: Path
-    """Photographs to learn from, each without its held-out region."""
     regions: Path
-    """One held-out region of each of them."""
     whole: Path
-    """Photographs that are held out whole."""
 
 
 def gather_photographs(folder: Path) -> PhotographFolders:
-    """Cuts the photographs into what is learnt from and what is held out.
-
-    Args:
-        folder: to write the parts to, as JPEG of high quality.
+    """Cuts the photographs into what is learnt from and what is held out, as JPEG files of high quality in ``folder``.
 
     Raises:
         MissingExtraError: if the packages that ship the photographs are not installed.
     """
     folders = PhotographFolders(folder / "train", folder / "held_out_regions", folder / "held_out_photographs")
-    for part in (folders.train, folders.regions, folders.whole):
-        part.mkdir(parents=True, exist_ok=True)
+    for place in (folders.train, folders.regions, folders.whole):
+        place.mkdir(parents=True, exist_ok=True)
     for path in installed(TRAINING_PHOTOGRAPHS):
-        kept, held_out = cut(_reduced(path))
-        _save(kept, folders.train / f"{path.stem}.jpg")
-        _save(held_out, folders.regions / f"{path.stem}.jpg")
+        for part, folder in zip(cut(_reduced(path)), (folders.train, folders.regions), strict=True):
+            part.save(folder / f"{path.stem}.jpg", **JPEG)
     for path in installed(WHOLE_PHOTOGRAPHS):
-        _save(_reduced(path), folders.whole / f"{path.stem}.jpg")
+        _reduced(path).save(folders.whole / f"{path.stem}.jpg", **JPEG)
     return folders
 
 
@@ -85,18 +77,12 @@ def _reduced(path: Path) -> Image.Image:
     return photograph
 
 
-def _save(photograph: Image.Image, path: Path) -> None:
-    photograph.save(path, quality=95, subsampling=0)
-
-
 def cut(photograph: Image.Image) -> tuple[Image.Image, Image.Image]:
     """A photograph without the last 30% of its longer side, and those 30%: no pixel is in both."""
     width, height = photograph.size
-    if width >= height:
-        edge = round(width * (1 - HELD_OUT_SHARE))
-        return photograph.crop((0, 0, edge, height)), photograph.crop((edge, 0, width, height))
-    edge = round(height * (1 - HELD_OUT_SHARE))
-    return photograph.crop((0, 0, width, edge)), photograph.crop((0, edge, width, height))
+    edge = round(max(width, height) * (1 - HELD_OUT_SHARE))
+    corner, start = ((edge, height), (edge, 0)) if width >= height else ((width, edge), (0, edge))
+    return photograph.crop((0, 0, *corner)), photograph.crop((*start, width, height))
 
 
 def installed(photographs: Mapping[str, tuple[str, ...]]) -> list[Path]:

@@ -17,43 +17,28 @@ from sparseformers.saving import load
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train import BootstrapConfig, RunFolder, RunSummary, bootstrap
 
-IMAGE_SIZE = 224
-"""Side in pixels: the teacher's own; the student has a quarter of its tokens."""
-BATCH_SIZE = 16
-"""Small, for many steps in few minutes."""
+IMAGE_SIZE = 224  # side in pixels: the teacher's own; the student has a quarter of its tokens
+BATCH_SIZE = 16  # small, for many steps in few minutes
 LEARNING_RATE = 1e-5
-"""Gentle: at the usual rate a student of fifteen photographs forgets what the teacher knows of others (docs/results.md)."""
-VIEWS = 16
-"""Fixed random crops of each held-out region and photograph to measure on."""
+"""Gentle: at the usual rate a student of fifteen photographs forgets what the teacher knows of others."""
+VIEWS = 16  # fixed random crops of each held-out region and photograph to measure on
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """Figures of the demonstration."""
+    """Alignment on held-out regions of the photographs and on whole ones, before the first step and at the end."""
 
     run: RunSummary
     start: Alignment
-    """Alignment on held-out views of the same photographs, before the first step."""
     regions: Alignment
-    """The same at the end."""
     whole_start: Alignment
-    """Alignment on views of the two photographs that were held out whole, before the first step."""
     whole: Alignment
-    """The same at the end."""
 
 
 def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = False, console: Console | None = None) -> DemoSummary:
     """Bootstraps from the bundled teacher on the photographs of installed packages, and evaluates on held-out views.
 
-    Args:
-        out: the run folder to make; the photographs lie beside it, in ``OUT-photographs``.
-        minutes: of training.
-        seed: of everything random.
-        overwrite: whether to replace a run that is there.
-        console: for progress.
-
-    Raises:
-        SparseFormersError: with what to do.
+    The photographs are put beside the run folder, in ``OUT-photographs``.
     """
     RunFolder.refuse(out, overwrite=overwrite)
     folders = gather_photographs(out.absolute().with_name(f"{out.absolute().name}-photographs"))
@@ -83,7 +68,6 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
 
 
 def _measure_whole(student: SparseFormer, teacher: Teacher, folder: Path, settings: BootstrapConfig) -> Alignment:
-    """Alignment on views of the photographs that were held out whole."""
     device = next(student.parameters()).device
     views = fixed_views(
         find_images([folder]),

@@ -17,15 +17,13 @@ from sparseformers.errors import RunError
 
 Columns = Mapping[str, np.ndarray]
 """By name: ``embedding`` b x D, and where asked for ``tokens`` b x T x D and ``rois`` b x N x 4."""
-NAME = "file_name"
-"""The name of the column of names."""
-Info = Mapping[str, Any]
-"""A description of how an output was made, as plain JSON values."""
+NAME = "file_name"  # the column of file names
+Info = Mapping[str, Any]  # a description of how an output was made, as plain JSON values
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows in their order: a file name each, and numbers."""
+    """Consecutive rows: a file name each, and numbers."""
 
     names: tuple[str, ...]
     columns: Columns
@@ -35,7 +33,6 @@ class Rows:
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of several, one of which at least, one after the other."""
         names = tuple(name for part in parts for name in part.names)
         return cls(names, {column: np.concatenate([part.columns[column] for part in parts]) for column in parts[0].columns})
 
@@ -53,31 +50,23 @@ class Rows:
 
 @dataclass(frozen=True)
 class Finished:
-    """All parts of an embedding."""
+    """All parts of an embedding, in ``folder``; those without any row have no file."""
 
     folder: Path
-    """The folder with their files."""
     parts: int
-    """The number of parts; those without any row have no file."""
-    rows: int
-    """Of all of them together, one at least."""
+    rows: int  # one at least
     skipped: Path
-    """The list of what was skipped."""
 
 
 class OutputFormat(ABC):
-    """One kind of output: how parts are written, and how a whole is made of them.
-
-    Args:
-        out: the output.
-    """
+    """One kind of output: it writes parts, and makes a whole of them."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
     @abstractmethod
     def files(self) -> tuple[Path, ...]:
-        """All that an output of this kind may consist of, the list of skipped images last."""
+        """All files that an output of this kind may consist of, the list of skipped images last."""
 
     @abstractmethod
     def part_name(self, number: int) -> str:
@@ -89,12 +78,9 @@ class OutputFormat(ABC):
 
     @abstractmethod
     def install(self, finished: Finished, workplace: Path, info: Info) -> None:
-        """Puts the output in its place; may be stopped at any moment and called again with the same parts.
+        """Puts the output in its place; may be stopped at any moment and called again with the parts that are still there.
 
-        Args:
-            finished: the parts, as far as they are still there.
-            workplace: an empty folder on the same disk.
-            info: of the making.
+        ``workplace`` is an empty folder on the same disk.
         """
 
     def part_files(self, finished: Finished) -> Iterator[Path]:
@@ -103,15 +89,10 @@ class OutputFormat(ABC):
         return (path for path in paths if path.is_file())
 
     def taken(self) -> Path | None:
-        """What is in the place of the output already; None if nothing is.
-
-        Raises:
-            RunError: if it is no such output, and must not be replaced even where that was agreed to.
-        """
+        """The output that is there already, or None; raises RunError if it is none, and must never be replaced."""
         if self.out.is_dir():
             raise RunError(f"The output '{self.out}' is a folder.", "Choose another --out.")
         return next((file for file in self.files() if file.exists()), None)
 
     def skipped_beside(self) -> Path:
-        """The list of skipped images beside an output that is a file."""
         return self.out.with_name(f"{self.out.name}.skipped.txt")

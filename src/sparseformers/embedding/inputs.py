@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,18 +27,12 @@ class ListedImage(NamedTuple):
     """One image file."""
 
     path: Path
-    name: str
-    """Relative to the common root, parted by slashes."""
-    bytes_before: int
-    """Size of all the files before it."""
+    name: str  # relative to the common root, parted by slashes
+    bytes_before: int  # size of all the files before it
 
 
 class Listing:
-    """The image files of a listing, in the order of their paths, folder by folder as these were given.
-
-    Args:
-        file: that :func:`write_listing` made; it is opened where it is first read, so that a listing can go to other processes.
-    """
+    """The image files that :func:`write_listing` listed, in the order of their paths, folder by folder as these were given."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -50,13 +44,11 @@ class Listing:
         return images, size
 
     def batches(self, start: int, size: int) -> Iterator[range]:
-        """The places from ``start`` on, in batches of at most ``size``."""
         images, _ = self.total()
         for first in range(start, images, size):
             yield range(first, min(first + size, images))
 
     def images(self, places: range) -> list[ListedImage]:
-        """The images at these places."""
         query = "SELECT path, name, bytes_before FROM images WHERE place >= ? AND place < ? ORDER BY place"
         with closing(self._open()) as database:
             rows = database.execute(query, (places.start, places.stop)).fetchall()
@@ -78,13 +70,8 @@ class Listing:
 def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
     """Lists the images in folder trees, each file once, in memory that does not grow with their number.
 
-    Args:
-        folders: folders, or single image files.
-        root: absolute; names are relative to it.
-        file: the listing to write, whole or not at all.
-
-    Raises:
-        DataError: for a folder that is missing or cannot be read, or a file that is no image.
+    Names are relative to ``root``, an absolute path; ``file`` is written whole or not at all. Raises DataError for a folder that
+    is missing or cannot be read, or a file that is no image.
     """
     checked = [checked_folder(folder) for folder in folders]
     visited: set[str] = set()
@@ -97,16 +84,12 @@ def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
         for identity, path in (found for folder in checked for found in walk_images(folder, visited)):
             size, changed = _state(path)
             digest = hashlib.blake2b(os.fsencode(identity), digest_size=16).digest()
-            row = (place, digest, os.fsencode(path), _relative_name(path, root), size, changed, total)
+            relative = Path(os.path.relpath(os.path.abspath(path), root)).as_posix()  # noqa: PTH100 - links stay as they are
+            row = (place, digest, os.fsencode(path), text_name(relative), size, changed, total)
             if database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount:
                 place, total = place + 1, total + size
         database.commit()
     return Listing(file)
-
-
-def _relative_name(path: Path, root: Path) -> str:
-    """The path relative to ``root``, parted by slashes."""
-    return text_name(Path(os.path.relpath(os.path.abspath(path), root)).as_posix())  # noqa: PTH100 - links stay as they are
 
 
 def text_name(name: str) -> str:
@@ -115,7 +98,7 @@ def text_name(name: str) -> str:
 
 
 def _state(path: Path) -> tuple[int, int | None]:
-    """Size and time of change in nanoseconds; of a file that is gone by now, which is one more unreadable image, none."""
+    """Size and time of change in nanoseconds; (0, None) of a file that is gone by now, which is one more unreadable image."""
     try:
         status = path.stat()
     except OSError:
@@ -128,34 +111,26 @@ class InputSource:
     """The listed files of all folders, or one shard."""
 
     kind: Literal["files", "shard"]
-    location: str
-    """The file of the listing, or the path or address of the shard."""
-    name: str
-    """The beginning of the names of a shard's images; empty for files."""
-    begin: int
-    """Bytes of all that comes before it, as far as they are known."""
-    size: int
-    """Its own bytes; 0 where they are not known."""
-    changed: int | None = None
-    """A shard's time of change in nanoseconds, where it is known."""
+    location: str  # the file of the listing, or the path or address of the shard
+    name: str  # the beginning of the names of a shard's images
+    begin: int  # bytes of all that comes before it, as far as they are known
+    size: int  # 0 where it is not known
+    changed: int | None = None  # a shard's time of change in nanoseconds
 
 
 class Position(NamedTuple):
     """A place in the stream, between two images."""
 
     source: int
-    item: int
-    """Images of the source that come before."""
+    item: int  # images of the source that come before
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that there is to embed."""
+    """All images to embed, in the order of the rows."""
 
     sources: tuple[InputSource, ...]
-    """In the order of the rows."""
-    images: int | None
-    """The number of images; None where shards would have to be read to know."""
+    images: int | None  # None where shards would have to be read to know
 
     @property
     def size(self) -> int:
@@ -178,15 +153,11 @@ class Inputs:
 
 
 def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
-    """Lists the images in folders, and the shards, which come after the folders.
-
-    Args:
-        data: folders, image files, and names or brace patterns of shards.
-        listing: file to list the images of the folders in.
+    """Lists the images of ``data``: those in folders and image files, in the file ``listing``, and then the shards.
 
     Raises:
-        DataError: if one of them is missing, or there is no image in all of them.
-        ConfigError: if a pattern cannot be understood.
+        DataError: if a folder or shard is missing, or there is no image in all of them.
+        ConfigError: if a brace pattern cannot be understood.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
     shards = list(dict.fromkeys(_absolute(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
@@ -201,9 +172,8 @@ def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
             raise DataError(f"There are no images in {named}.", f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
     for shard in shards:
         begin = sources[-1].begin + sources[-1].size if sources else 0
-        name, status = text_name(shard[len(root) :].lstrip("/")), Path(shard).stat() if is_local(shard) else None
-        size, changed = (0, None) if status is None else (status.st_size, status.st_mtime_ns)
-        sources.append(InputSource("shard", shard, name, begin, size, changed))
+        size, changed = _state(Path(shard)) if is_local(shard) else (0, None)
+        sources.append(InputSource("shard", shard, text_name(shard[len(root) :].lstrip("/")), begin, size, changed))
     return Inputs(tuple(sources), None if shards else images)
 
 
@@ -214,9 +184,5 @@ def _absolute(place: str) -> str:
 
 def _common(places: Sequence[str]) -> str:
     """The common beginning of paths and addresses, in whole folders."""
-    shared: list[str] = []
-    for level in zip(*(place.split("/") for place in places), strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return "/".join(shared)
+    levels = zip(*(place.split("/") for place in places), strict=False)
+    return "/".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))

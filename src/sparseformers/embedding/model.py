@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.registry import KINDS
 
+Outputs = Callable[[Tensor], dict[str, Tensor]]
+
 
 class Embedder:
     """A network, and the outputs that are kept of it; raises ConfigError if it does not have them."""
@@ -38,7 +41,6 @@ class Embedder:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """The preprocessing of the images that it embeds."""
         return self.network.preprocessing if isinstance(self.network, Teacher) else self.network.config.preprocessing
 
     def fingerprint(self) -> str:
@@ -60,20 +62,13 @@ class Embedder:
         }
 
     def ready(self, device: torch.device, autocast: torch.dtype | None) -> Callable[[Tensor], Columns]:
-        """The network ready for inference: a function from images B x 3 x H x W in [0, 1] to their rows.
+        """A function from images B x 3 x H x W in [0, 1] to their rows, for the network in evaluation mode on ``device``.
 
-        The network has to be in evaluation mode as long as that is used.
-
-        Args:
-            device: of the network.
-            autocast: precision of the matrix products; None for the network's own.
+        ``autocast`` is the precision of the matrix products; None for the network's own.
         """
-        if isinstance(self.network, Teacher):
-            outputs = _of_teacher(self.network, self.settings)
-        elif self.settings.tokens or self.settings.rois:
-            outputs = _of_student(self.network, self.settings)
-        else:
-            outputs = _embedding_of_student(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
+        outputs: Outputs = partial(_kept, self.network, self.settings)
+        if isinstance(self.network, SparseFormer) and not self.settings.tokens and not self.settings.rois:
+            outputs = _embedding_alone(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
         dtypes = {"rois": np.dtype("float32")}  # a float16 would move them by pixels of a large image
 
         def rows(images: Tensor) -> Columns:
@@ -88,11 +83,21 @@ class Embedder:
         return rows
 
 
-Outputs = Callable[[Tensor], dict[str, Tensor]]
-"""From images to the outputs that are kept, all on the device."""
+def _kept(network: SparseFormer | Teacher, settings: EmbedConfig, images: Tensor) -> dict[str, Tensor]:
+    """The outputs that are kept of images, all on the device."""
+    if isinstance(network, Teacher) and settings.tokens:
+        embedding, tokens = network.embedding_and_tokens(images)
+        return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
+    output = network(images)
+    kept = {"embedding": output.embedding}
+    if settings.tokens:
+        kept["tokens"] = output.tokens
+    if settings.rois:
+        kept["rois"] = output.rois[:, -1]
+    return kept
 
 
-def _embedding_of_student(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outputs:
+def _embedding_alone(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outputs:
     """The embedding by a copy that does nothing else, which is faster."""
     network: nn.Module = fold_embedding(student)
     if in_float32_on_cpu and torch.backends.mkldnn.is_available():
@@ -100,34 +105,8 @@ def _embedding_of_student(student: SparseFormer, *, in_float32_on_cpu: bool) -> 
     return lambda images: {"embedding": network(images)}
 
 
-def _of_student(student: SparseFormer, settings: EmbedConfig) -> Outputs:
-    def outputs(images: Tensor) -> dict[str, Tensor]:
-        output = student(images)
-        kept = {"embedding": output.embedding}
-        if settings.tokens:
-            kept["tokens"] = output.tokens
-        if settings.rois:
-            kept["rois"] = output.rois[:, -1]
-        return kept
-
-    return outputs
-
-
-def _of_teacher(teacher: Teacher, settings: EmbedConfig) -> Outputs:
-    def outputs(images: Tensor) -> dict[str, Tensor]:
-        if not settings.tokens:
-            return {"embedding": teacher(images).embedding}
-        embedding, tokens = teacher.embedding_and_tokens(images)
-        return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
-
-    return outputs
-
-
 def load_network(settings: EmbedConfig) -> SparseFormer | Teacher:
-    """What ``settings.model`` names.
-
-    Args:
-        settings: of the embedding.
+    """The network that ``settings.model`` names.
 
     Raises:
         ConfigError: if it names nothing, or a student is to run as something else than it was made for.

@@ -23,41 +23,31 @@ from sparseformers.files import replacing, synchronise, write_json
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
-FORMAT = 1
-"""Of the files in the folder; a change to what they hold raises it."""
+FORMAT = 1  # a change of the files in the folder raises it
 
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What is noted of a finished part."""
+    """A note on a finished part, with the place in the stream where it ends."""
 
     source: int
-    """The source in which the part ends,"""
-    item: int
-    """and the images of that source up to its end."""
-    reached: int
-    """Bytes of the input up to there."""
+    item: int  # images of the source up to there
+    reached: int  # bytes of the input up to there
     rows: int
-    skipped: tuple[tuple[str, str], ...]
-    """(file name, reason) of the images that it lacks."""
-    bytes: int
-    """Size of its file; 0 where it has no rows."""
+    skipped: tuple[tuple[str, str], ...]  # (file name, reason) of the images that it lacks
+    bytes: int  # size of its file; 0 where it has no rows
 
 
 @dataclass(frozen=True)
 class EmbeddedParts:
-    """How far an embedding has come, in whole parts."""
+    """Progress of an embedding in whole parts, with the place in the stream where the next one begins."""
 
     parts: int = 0
     rows: int = 0
     skipped: int = 0
-    """Images that could not be read."""
     source: int = 0
-    """The source in which the next part begins,"""
-    item: int = 0
-    """and the images of that source before it."""
-    reached: int = 0
-    """Bytes of the input up to there."""
+    item: int = 0  # images of the source before it
+    reached: int = 0  # bytes of the input up to there
 
     @property
     def images(self) -> int:
@@ -66,11 +56,9 @@ class EmbeddedParts:
 
     @property
     def end(self) -> Position:
-        """The place where the next part begins."""
         return Position(self.source, self.item)
 
     def after(self, record: PartRecord) -> EmbeddedParts:
-        """The same with one more part."""
         rows, skipped = self.rows + record.rows, self.skipped + len(record.skipped)
         return EmbeddedParts(self.parts + 1, rows, skipped, record.source, record.item, record.reached)
 
@@ -83,22 +71,16 @@ class EmbeddingFolder(WorkFolder):
     MANIFEST: ClassVar[str] = "manifest.json"
 
     parts = InFolder("parts")
-    """The folder with the files of the parts."""
     records = InFolder("records")
-    """The folder with their records."""
     complete = InFolder("complete.json")
-    """All parts, when they are made; the output may be in its place already, or on its way there."""
-    listing = InFolder("images.sqlite")
-    """The images of the folders."""
-    listing_now = InFolder("images_now.sqlite")
-    """The same as they are now, to be compared."""
+    """Written when all parts are made; the output may be in its place already, or on its way there."""
+    listing = InFolder("images.sqlite")  # the images of the folders
+    listing_now = InFolder("images_now.sqlite")  # the same as they are now, to be compared
     skipped = InFolder("skipped.txt")
-    workplace = InFolder("workplace")
-    """The folder where the output is put together."""
+    workplace = InFolder("workplace")  # the output is put together here
 
     @classmethod
     def beside(cls, out: Path) -> EmbeddingFolder:
-        """The folder beside an output."""
         return cls(out.with_name(f"{out.name}.partial"))
 
     @property
@@ -117,7 +99,6 @@ class EmbeddingFolder(WorkFolder):
                 raise OSError(str(error)) from error
 
     def begin(self, content: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
-        """Notes the content of the embedding, and the choices that were resolved."""
         for folder in (self.parts, self.records):
             folder.mkdir(exist_ok=True)
         self.write_manifest({"format": FORMAT, "content": dict(content), "resolved": dict(resolved)})
@@ -134,15 +115,12 @@ class EmbeddingFolder(WorkFolder):
         return dict(manifest["resolved"])
 
     def note_complete(self, done: EmbeddedParts) -> None:
-        """Notes that all parts are there."""
         write_json(self.complete, to_dict(done))
 
     def completed(self) -> EmbeddedParts:
-        """The parts that :meth:`note_complete` noted."""
         return from_dict(EmbeddedParts, self.read_json(self.complete), where=f"file '{self.complete}'")
 
     def fresh_workplace(self) -> Path:
-        """An empty folder to put the output together in."""
         shutil.rmtree(self.workplace, ignore_errors=True)
         self.workplace.mkdir()
         return self.workplace
@@ -156,14 +134,12 @@ class PartFiles:
         self.output = output
 
     def finished(self) -> EmbeddedParts:
-        """How far the finished parts go."""
         done = EmbeddedParts()
         while (record := self._finished(done.parts)) is not None:
             done = done.after(record)
         return done
 
     def clear_after(self, parts: int) -> None:
-        """Removes what is no part of the first ``parts``."""
         for folder, name in ((self.folder.parts, self.output.part_name), (self.folder.records, _record_name)):
             for path in folder.iterdir():
                 digits = path.stem.rpartition("-")[2]
@@ -171,7 +147,7 @@ class PartFiles:
                     path.unlink()
 
     def add(self, number: int, rows: Sequence[Rows], record: PartRecord, info: Info) -> PartRecord:
-        """Writes a part: its file, and then its record with the size of that; gives the record back."""
+        """Writes a part: its file, and then its record with the size of that, which is returned."""
         if record.rows:
             path = self._file(number)
             with replacing(path) as unfinished:
@@ -190,7 +166,6 @@ class PartFiles:
             file.writelines(f"{line}\n" for line in self._skipped_lines(done))
 
     def first_skipped(self, done: EmbeddedParts, limit: int) -> list[str]:
-        """The first lines of that list."""
         return list(islice(self._skipped_lines(done), limit))
 
     def _skipped_lines(self, done: EmbeddedParts) -> Iterator[str]:

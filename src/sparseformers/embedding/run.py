@@ -26,6 +26,9 @@ from sparseformers.progress import ImageProgress
 from sparseformers.settings import with_words
 from sparseformers.teachers import Teacher
 
+SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")
+"""Settings that have to be the same to go on."""
+
 
 @dataclass(frozen=True)
 class EmbedSummary:
@@ -34,22 +37,18 @@ class EmbedSummary:
     out: Path
     rows: int
     skipped: int
-    """Images that could not be read."""
+    """Images that could not be read, listed in ``skipped_list`` with reasons."""
     skipped_list: Path
-    """The file that lists them, with reasons."""
     went_on_from: int
-    """Images that an earlier process had seen to; 0 for an embedding in one go."""
+    """Images that an earlier process had embedded."""
     seconds: float
-    """Time spent embedding, of this process."""
+    """Time that this process spent embedding."""
     images_per_second: float
     precision: str
-    """Of the matrix products."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """All that turns the stream of batches into parts."""
-
     settings: EmbedConfig
     inputs: Inputs
     embedder: Embedder
@@ -71,7 +70,7 @@ def embed(
     """Embeds images of folders and tar shards into an index on the disk, as the command ``embed`` does; goes on after a stop.
 
     ``embed(model="runs/first", data=["photos"], out="photos.parquet")``, or with a settings object. Memory does not grow with the
-    number of images. What is under way lies in ``OUT.partial``; the output appears whole.
+    number of images. The work under way lies in ``OUT.partial``; the output appears whole.
 
     Args:
         settings: to begin with; what else is given counts more.
@@ -133,18 +132,11 @@ def _begun(
 
 
 def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[str, Any]:
-    """What has to be the same to go on, by the names in which a difference is told."""
+    """All that has to be the same to go on, by the names in which a difference is told."""
     return {
         "the model": embedder.fingerprint(),
         "the shards": inputs.state(),
-        "--dtype": settings.dtype,
-        "--tokens": settings.tokens,
-        "--rois": settings.rois,
-        "--image-size": settings.image_size,
-        "--crop": settings.crop,
-        "--precision": settings.precision,
-        "--batch-size": settings.batch_size,
-        "--part-images": settings.part_images,
+        **{f"--{name.replace('_', '-')}": getattr(settings, name) for name in SAME},
     }
 
 
@@ -198,11 +190,9 @@ def _make_parts(job: _Job, done: EmbeddedParts, bar: ImageProgress) -> EmbeddedP
 
 
 def _add_part(job: _Job, done: EmbeddedParts, rows: list[Rows], batches: list[InputBatch]) -> EmbeddedParts:
-    last = batches[-1]
     record = PartRecord(
-        source=last.end.source,
-        item=last.end.item,
-        reached=last.reached,
+        **batches[-1].end._asdict(),
+        reached=batches[-1].reached,
         rows=sum(len(part) for part in rows),
         skipped=tuple(pair for batch in batches for pair in batch.skipped),
         bytes=0,

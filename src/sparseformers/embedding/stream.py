@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,31 +22,20 @@ from sparseformers.errors import DataError
 class InputBatch(NamedTuple):
     """Consecutive images of one source."""
 
-    number: int
-    """Its place in the stream."""
-    images: Tensor
-    """b x 3 x H x W in [0, 1]: those that could be read."""
+    number: int  # its place in the stream
+    images: Tensor  # b x 3 x H x W in [0, 1]: those that could be read
     names: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
-    """(file name, reason) of those that could not."""
+    skipped: tuple[tuple[str, str], ...]  # (file name, reason) of those that could not
     end: Position
-    reached: int
-    """Bytes of the input up to there, about."""
-    stop: tuple[str, str] | None = None
-    """(problem, remedy) where the stream cannot go on."""
+    reached: int  # bytes of the input up to there, about
+    stop: tuple[str, str] | None = None  # (problem, remedy) where the stream cannot go on
 
 
 class InputStream(IterableDataset[InputBatch]):
-    """The batches of ``inputs`` from ``start`` on.
+    """The batches of ``inputs`` from ``start`` on, where an earlier stream with the same batch size ended a batch.
 
     Worker w of W makes every W-th batch, beginning with the batch w, and a loader asks them in turn. In a shard each worker
-    looks at all headers for that, and reads its own images only.
-
-    Args:
-        inputs: to embed.
-        view: makes a tensor 3 x H x W of an RGB image.
-        batch_size: images in a batch; the last one of a source may be short.
-        start: where an earlier stream with the same batch size ended a batch.
+    looks at all headers for that, and reads its own images only. The last batch of a source may be short.
     """
 
     def __init__(self, inputs: Inputs, view: Callable[[Image.Image], Tensor], batch_size: int, start: Position) -> None:
@@ -80,7 +70,7 @@ class InputStream(IterableDataset[InputBatch]):
         for places in listing.batches(start, self.batch_size):
             if mine(number):
                 images = listing.images(places)
-                items = [(self._file(image.path), image.name) for image in images]
+                items = [(self._view(partial(read_image, image.path)), image.name) for image in images]
                 yield _batch(number, items, Position(place, places.stop), source.begin + images[-1].bytes_before)
             else:
                 yield None
@@ -105,19 +95,16 @@ class InputStream(IterableDataset[InputBatch]):
         if end > count:
             yield _batch(number, items, Position(place, end), source.begin + source.size) if mine(number) else None
 
-    def _file(self, path: Path) -> LoadedView:
+    def _view(self, read: Callable[[], Image.Image]) -> LoadedView:
         try:
-            return LoadedView(self.view(read_image(path)), 0, None)
+            return LoadedView(self.view(read()), 0, None)
         except UnreadableImageError as error:
             return LoadedView(None, 0, error.reason)
 
     def _member(self, member: ShardMember) -> LoadedView:
         if member.problem is not None:
             return LoadedView(None, 0, member.problem)
-        try:
-            return LoadedView(self.view(decode_member(member.read(), Path(member.name))), 0, None)
-        except UnreadableImageError as error:
-            return LoadedView(None, 0, error.reason)
+        return self._view(lambda: decode_member(member.read(), Path(member.name)))
 
 
 def _batch(number: int, items: Sequence[tuple[LoadedView, str]], end: Position, reached: int) -> InputBatch:
@@ -133,14 +120,9 @@ def _batch(number: int, items: Sequence[tuple[LoadedView, str]], end: Position, 
 
 
 def input_batches(stream: InputStream, *, workers: int) -> Iterator[InputBatch]:
-    """The batches of a stream in order.
+    """The batches of a stream in order, read by ``workers`` processes, or by this one if 0; raises DataError if a shard is gone.
 
-    Args:
-        stream: of images.
-        workers: processes to read with; 0 reads in this one. Addresses are read by one at most, to fetch them once.
-
-    Raises:
-        DataError: if a shard cannot be opened any more.
+    Addresses are read by one process at most, to fetch them once.
     """
     if not all(source.kind == "files" or is_local(source.location) for source in stream.inputs.sources):
         workers = min(workers, 1)

@@ -18,21 +18,17 @@ from sparseformers.files import synchronise, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INFO = b"sparseformers"
-"""Key of a Parquet file's metadata with the description of its making, as JSON."""
+INFO = b"sparseformers"  # key of a Parquet file's metadata with the description of its making, as JSON
 WRITING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
 """Numbers hardly repeat, so that a dictionary of them only costs."""
 FOLDER_SKIPPED = "_skipped.txt"
-"""The list of skipped images. What reads a folder of Parquet files passes over names that begin with an underscore."""
+"""The list of skipped images. Readers of Parquet folders pass over names that begin with an underscore."""
 
 
 class ParquetFile(OutputFormat):
     """A ``.parquet`` file with a row group for each part.
 
     Its columns are file_name (string), embedding (list of D), tokens (T lists of D), rois (N lists of 4).
-
-    Raises:
-        MissingExtraError: if pyarrow is not installed.
     """
 
     def __init__(self, out: Path) -> None:
@@ -156,19 +152,16 @@ class NumpyFile(OutputFormat):
 
     def _write_column(self, path: Path, column: str, finished: Finished) -> None:
         with path.open("wb") as file:
-            begun = False
-            for rows in self._parts(finished):
+            for place, rows in enumerate(self._parts(finished)):
                 values = rows.columns[column]
-                if not begun:
+                if not place:
                     shape = (finished.rows, *values.shape[1:])
                     described = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, described)
-                    begun = True
                 file.write(values.data)
 
 
 def _read_part(path: Path) -> Rows:
-    """The rows that :meth:`NumpyFile.write_part` wrote."""
     with path.open("rb") as file:
         header = json.loads(np.load(file).tobytes())
         return Rows(tuple(header["names"]), {column: np.load(file) for column in header["columns"]})

@@ -24,46 +24,27 @@ CONFIG_KEYS = ("settings", "resolved", "versions", "figures")
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The figures that a bootstrapping run measured of its student; kept under ``figures`` in ``config.json``."""
+    """The figures that a run measured of its student at its image size, under ``figures`` in ``config.json``."""
 
-    alignment: Alignment
-    """On the held-out images, at the end."""
+    alignment: Alignment  # on the held-out images, at the end
     student_cost: Cost
-    """At the run's image size."""
     teacher_cost: Cost
-    """At the run's image size."""
-    patch_tokens: int
-    """Patches of the teacher in such an image."""
-    samples: int
-    """Images seen in training."""
-    training_images: int
-    """Different images among them."""
-    skipped: int
-    """Images that could not be read."""
-    seconds: float
-    """Time spent training."""
+    patch_tokens: int  # patches of the teacher in an image
+    samples: int  # images seen in training
+    training_images: int  # different images among them
+    skipped: int  # images that could not be read
+    seconds: float  # time spent training
     seed: int
     precision: str
-    licence: str | None
-    """The licence of the teacher's weights, where known."""
+    licence: str | None  # that of the teacher's weights, where known
 
 
 def card_text(
-    config: SparseFormerConfig,
-    *,
-    cost: Cost,
-    provenance: Provenance | None,
-    figures: Figures | None,
-    loading: str,
+    config: SparseFormerConfig, *, cost: Cost, provenance: Provenance | None, figures: Figures | None, loading: str
 ) -> str:
-    """Writes the text of a model card, in Markdown.
+    """The text of a model card, in Markdown.
 
-    Args:
-        config: the student's configuration.
-        cost: the student's cost, used where there are no figures of a run.
-        provenance: None for a model without a teacher.
-        figures: None for a model that comes from no finished run.
-        loading: the Python expression that loads it.
+    ``cost`` is the student's, told where there are no figures of a run; ``loading`` is the Python expression that loads it.
     """
     parts = [_opening(provenance)]
     parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures.alignment)]
@@ -78,9 +59,7 @@ def card_text(
 def without_folders(teacher: str) -> str:
     """Takes the folders of a local file out of a teacher's name: they are nobody else's business."""
     name, at, file = teacher.partition("@")
-    if at:
-        return f"{_last_part(name)}@{Path(file).name}"
-    return _last_part(name)
+    return f"{_last_part(name)}@{Path(file).name}" if at else _last_part(name)
 
 
 def repository_of(teacher: str) -> str | None:
@@ -179,20 +158,19 @@ def write_config(path: Path, config: SparseFormerConfig, *, provenance: Provenan
 
 
 def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
-    """Reads the figures in a ``config.json``, of a run or of :func:`write_config`; None where there are none, or no such file.
-
-    Args:
-        path: the file.
-        config: the configuration inside the weights beside it, which the file must agree with.
+    """The figures in a ``config.json`` of a run or of :func:`write_config`; None where there are none, or no such file.
 
     Raises:
         ConfigError: for unknown keys.
-        WeightsError: if the file is damaged, or of another model.
+        WeightsError: if the file is damaged, or is of another model than ``config``, which the weights beside it carry.
     """
     if not path.is_file():
         return None
     where = f"configuration in '{path}'"
-    content = _read_json(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"The file '{path}' cannot be read as JSON ({error}).", "Fetch or save the model again.") from None
     resolved = content.get("resolved", {}) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(resolved, Mapping):
         raise ConfigError(f"The {where} is not a mapping of names to values.", "Fetch or save the model again.")
@@ -206,15 +184,8 @@ def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
     return None if figures is None else from_dict(Figures, figures, where=f"figures in '{path}'")
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"The file '{path}' cannot be read as JSON ({error}).", "Fetch or save the model again.") from None
-
-
 def refuse_run(folder: Path) -> None:
-    """Raises RunError if saving to a folder would replace the settings of a run, or if it is none."""
+    """Raises RunError if saving to a folder would replace the settings of a run, or if it is no folder."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"'{folder}' is a file.", "Save to a folder.")
     config = folder / CONFIG_FILE

@@ -1,13 +1,8 @@
 """SparseFormers on the Hugging Face hub: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
 
-``sparseformers.SparseFormer`` is the core's class with huggingface_hub's ``PyTorchModelHubMixin``, not a ``PreTrainedModel`` of
-transformers. The mixin needs the hub's client alone; a ``PreTrainedModel`` would make transformers a dependency of everyone, and
-put its configuration, output and starting values in the place of ours. :mod:`sparseformers.integrations.vision_tower` has one for
-transformers' own models.
-
-The core knows of no hub, so this is a subclass above it with the same network: :meth:`SparseFormer.of` takes over the modules of
-a core model, and the public functions return models of this class. The mixin's own reading and writing are replaced: they ignore
-unknown keys, and fall back to pickles.
+``sparseformers.SparseFormer`` is the core's class with huggingface_hub's ``PyTorchModelHubMixin``, which needs the hub's client
+alone; a ``PreTrainedModel`` would make everyone depend on transformers and put its configuration and starting values in the place
+of ours. The mixin's own reading and writing are replaced: they ignore unknown keys, and fall back to pickles.
 """
 
 from __future__ import annotations
@@ -16,8 +11,6 @@ import dataclasses
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +43,11 @@ from sparseformers.integrations.card import (
 )
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.saving import MODEL_FILE, digest, load_saved, save
-from sparseformers.teachers.files import expect_hub
+from sparseformers.teachers.files import client_errors, expect_hub
 
 LOGGER = logging.getLogger(__name__)
 
-TASK = "image-feature-extraction"
-"""The hub's name of the task of a SparseFormer."""
+TASK = "image-feature-extraction"  # the hub's name of the task of a SparseFormer
 
 
 class HubError(SparseFormersError):
@@ -63,12 +55,7 @@ class HubError(SparseFormersError):
 
 
 class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc]  # the hub's client is not looked into
-    """A SparseFormer that can be saved to a folder, pushed to a hub and loaded from either.
-
-    Args:
-        config: the configuration of the network.
-        front: another module that makes tokens; the one that the configuration names by default.
-    """
+    """A SparseFormer that can be saved to a folder, pushed to a hub and loaded from either."""
 
     provenance: Provenance | None = None
     """The teacher and what was inherited; None for a model without a teacher."""
@@ -79,7 +66,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
     @classmethod
     def of(cls, student: CoreSparseFormer, *, provenance: Provenance | None = None) -> SparseFormer:
-        """Makes a model that can be shared from a core model, with the very modules of ``student``, not copies."""
+        """Makes a model that can be shared of a core model, with its very modules, not copies."""
         with torch.device("meta"):
             shared = cls(student.config, front=student.focusing)
         shared.normalise, shared.cortex = student.normalise, student.cortex
@@ -103,7 +90,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
             pretrained_model_name_or_path: a path, or OWNER/NAME; what exists as a path is taken as one.
             revision: branch, tag or commit of the repository; its main branch by default.
             token: for a private repository; True for the one that was logged in with, as by default where there is one.
-            cache_dir: where fetched files are kept; the hub client's own cache by default.
+            cache_dir: folder for fetched files; the hub client's own cache by default.
             local_files_only: look in that cache only.
             force_download: fetch again what is in it.
 
@@ -122,15 +109,8 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         repository = str(pretrained_model_name_or_path)
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository) or place.suffix in (".safetensors", ".pth"):
             raise RunError(f"There is no folder or file '{repository}'.", "Give an existing one, or a repository as OWNER/NAME.")
-        folder = _fetch(
-            repository,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
-        return cls.from_path(folder)
+        options = {"revision": revision, "token": token, "force_download": force_download}
+        return cls.from_path(_fetch(repository, cache_dir=cache_dir, local_files_only=local_files_only, **options))
 
     @classmethod
     def from_path(cls, path: Path) -> SparseFormer:
@@ -139,7 +119,8 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         shared = cls.of(student, provenance=provenance)
         if path.is_dir():
             shared.figures = read_figures(path / CONFIG_FILE, student.config)
-            shared._measured = _digest_in(path / MODEL_FILE)
+            with safe_open(path / MODEL_FILE, "pt") as file:
+                shared._measured = str(file.metadata()["digest"])
         return shared
 
     def save_pretrained(
@@ -181,9 +162,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         branch: str | None = None,
         create_pr: bool | None = None,
     ) -> str:
-        """Pushes what :meth:`save_pretrained` writes to a repository of the hub, which is made if need be, in one commit.
-
-        Of a teacher's local file only the name is told, not the folders that it lies in.
+        """Pushes what :meth:`save_pretrained` writes to a repository of the hub, made if need be, in one commit.
 
         Args:
             repo_id: OWNER/NAME, or NAME under the account that was logged in with.
@@ -200,22 +179,24 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
             HubError: if the hub cannot be reached, or refuses.
         """
         remedy = "Check name and network, and log in by 'hf auth login' or give a token that may write; or use save_pretrained."
-        with _hub_errors(f"The model could not be pushed to '{repo_id}'", remedy), tempfile.TemporaryDirectory() as folder:
+        problem = f"The model could not be pushed to '{repo_id}'"
+        with client_errors(HubError, problem, remedy), tempfile.TemporaryDirectory() as folder:
             expect_hub(repo_id)
             api = HfApi(token=token)
             name = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
-            self._without_folders().save_pretrained(folder, repo_id=name)
+            provenance = self.provenance
+            if provenance is not None:  # of a teacher's local file only the name is told, not its folders
+                provenance = dataclasses.replace(provenance, teacher=without_folders(provenance.teacher))
+            shared = SparseFormer.of(self, provenance=provenance)
+            shared.figures, shared._measured = self.figures, self._measured
+            shared.save_pretrained(folder, repo_id=name)
             address = api.upload_folder(
                 repo_id=name, folder_path=folder, commit_message=commit_message, revision=branch, create_pr=create_pr
             )
         return str(address)
 
     def generate_model_card(self, *, name: str) -> ModelCard:
-        """Makes the model card: metadata for the hub, then the text with the measured figures.
-
-        Args:
-            name: what the card says to load, a repository or a folder.
-        """
+        """The model card for a repository or folder ``name``: metadata for the hub, then the measured figures."""
         return self._card(name, self._figures_of_these_weights())
 
     def _card(self, name: str, figures: Figures | None) -> ModelCard:
@@ -239,26 +220,11 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
     def _figures_of_these_weights(self) -> Figures | None:
-        """Returns the figures, unless the weights have changed since they were measured."""
+        """The figures, unless the weights have changed since they were measured."""
         if self.figures is None or digest(self.state_dict()) == self._measured:
             return self.figures
         LOGGER.warning("The weights have changed since they were measured: their figures are left out of the model card.")
         return None
-
-    def _without_folders(self) -> SparseFormer:
-        """Makes the same model whose provenance names the teacher's file without its folders."""
-        provenance = self.provenance
-        if provenance is not None:
-            provenance = dataclasses.replace(provenance, teacher=without_folders(provenance.teacher))
-        shared = SparseFormer.of(self, provenance=provenance)
-        shared.figures, shared._measured = self.figures, self._measured
-        return shared
-
-
-def _digest_in(path: Path) -> str:
-    """The digest that a model file of ours carries."""
-    with safe_open(path, "pt") as file:
-        return str(file.metadata()["digest"])
 
 
 def _results(figures: Figures) -> list[Any]:
@@ -282,7 +248,7 @@ def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: b
     """Fetches a repository's model and configuration; returns their folder in the cache."""
     problem = f"There is no folder '{repository}', and it could not be fetched as a repository of the Hugging Face hub"
     remedy = f"Check the name and the network, or fetch its {MODEL_FILE} and {CONFIG_FILE} elsewhere and give their folder."
-    with _hub_errors(problem, remedy):
+    with client_errors(HubError, problem, remedy):
         cached = try_to_load_from_cache(repository, MODEL_FILE, cache_dir=cache_dir, revision=options["revision"])
         if not local_files_only and not isinstance(cached, str):
             expect_hub(repository)
@@ -294,15 +260,3 @@ def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: b
             f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}').",
         )
     return folder
-
-
-@contextmanager
-def _hub_errors(problem: str, remedy: str) -> Iterator[None]:
-    """Raises one HubError, with the reason, for whatever the hub's client raises."""
-    try:
-        yield
-    except SparseFormersError:
-        raise
-    except Exception as error:  # the client raises anything from OSError to its HTTP library's own types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise HubError(f"{problem} ({type(error).__name__}: {reason}).", remedy) from error

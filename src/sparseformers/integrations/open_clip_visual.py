@@ -18,17 +18,13 @@ from sparseformers.model.sparseformer import check_images
 class OpenClipVisual(nn.Module):
     """A SparseFormer with the interface of OpenCLIP's image towers.
 
-    Whatever OpenCLIP does with ``clip.visual`` goes on working: ``encode_image``, ``get_logits``, zero-shot classifiers,
-    ``lock_image_tower``, ``set_grad_checkpointing``. The student itself is inside, not a copy: training one trains the other.
-    OpenCLIP's intermediates (``forward_intermediates``) are maps over a grid, which a SparseFormer does not have.
+    Whatever OpenCLIP does with ``clip.visual`` goes on working, but for its intermediates, which are maps over a grid. The
+    student itself is inside, not a copy: training one trains the other.
 
     Args:
         student: aligned to the model's own image tower.
         output_tokens: whether to return the latent tokens too, as OpenCLIP's towers do for CoCa.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, student: SparseFormer, *, output_tokens: bool = False) -> None:
         super().__init__()
@@ -37,25 +33,15 @@ class OpenClipVisual(nn.Module):
         self.output_tokens = output_tokens
         self.output_dim = student.config.cortex.embedding_width
         self.image_size = preprocessing.size
-        """Height and width in pixels that the student was aligned at; it takes images of any size."""
         self.image_mean, self.image_std = preprocessing.mean, preprocessing.std
         self.preprocess_cfg = preprocess_cfg(preprocessing)
         self.grad_checkpointing = False
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Embeds images.
+        """Embeds images B x 3 x H x W, normalised as OpenCLIP's preprocessing does it; any H and W from 32 up.
 
-        Args:
-            x: B x 3 x H x W, normalised by ``image_mean`` and ``image_std`` as OpenCLIP's preprocessing does it; any H and W
-                from 32 up.
-
-        Returns:
-            B x D, not of length 1; with ``output_tokens`` also the latent tokens B x N x width after the final norm.
-
-        Raises:
-            ConfigError: if the weights were cast to half precision.
+        Returns B x D, not of length 1; with ``output_tokens`` also the latent tokens B x N x width after the final norm.
+        Raises ConfigError if the weights were cast to half precision.
         """
         dtype = next(self.student.parameters()).dtype
         if dtype != torch.float32:
@@ -63,19 +49,16 @@ class OpenClipVisual(nn.Module):
                 f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}.",
                 "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast.",
             )
-        images = x.float() * self.std + self.mean  # the student normalises for itself
-        embedding, tokens = self._checkpointed(images) if self._checkpoints else self._embed(images)
+        normalise = self.student.normalise
+        images = x.float() * normalise.std + normalise.mean  # the student normalises for itself
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            embedding, tokens = self._checkpointed(images)
+        else:
+            output = self.student(images)
+            embedding, tokens = output.embedding, output.tokens
         if x.dtype != torch.float32:  # the rest of a CLIP in half precision
             embedding, tokens = embedding.to(x.dtype), tokens.to(x.dtype)
         return (embedding, tokens[:, self.student.config.cortex.prefix_tokens :]) if self.output_tokens else embedding
-
-    @property
-    def _checkpoints(self) -> bool:
-        return self.grad_checkpointing and torch.is_grad_enabled()
-
-    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.student(images)
-        return output.embedding, output.tokens
 
     def _checkpointed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the student's forward with gradient checkpointing of the front and of each block."""
@@ -89,12 +72,10 @@ class OpenClipVisual(nn.Module):
         return cortex.projection(pooled), tokens
 
     def lock(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
-        """Freezes the tower, but for its last groups (locked-image tuning).
+        """Freezes the tower, but for its last ``unlocked_groups`` (locked-image tuning).
 
-        Args:
-            unlocked_groups: how many to leave free, in OpenCLIP's order from the last: the projection where there is one, the
-                last block with final norm and pooling, then block by block, and the front.
-            freeze_bn_stats: without effect: there is no batch normalisation.
+        OpenCLIP's order of groups from the last: the projection where there is one, the last block with final norm and pooling,
+        then block by block, and the front. There is no batch normalisation, so that ``freeze_bn_stats`` has no effect.
         """
         self.student.requires_grad_(False)
         groups = self._groups()

@@ -31,9 +31,8 @@ class InheritedStudent(NamedTuple):
     student: SparseFormer
     """Frozen parts have ``requires_grad`` off."""
     report: InheritReport
-    """The parts that were inherited, and those that are new."""
     provenance: Provenance
-    """The teacher and the shares, saved with the weights."""
+    """Teacher and shares, saved with the weights."""
 
 
 def _shared(make: Callable[Parameters, CoreSparseFormer]) -> Callable[Parameters, SparseFormer]:
@@ -64,14 +63,11 @@ def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # wraps gives 
 
 
 def open_model(name: str | Path) -> SparseFormer:
-    """Loads a SparseFormer with trained weights by any name that a user has for it.
+    """Loads a SparseFormer with trained weights, in evaluation mode, by any name that a user has for it.
 
     Args:
         name: a run folder, a model file of ours, a weight file of the authors (.pth or .safetensors; its shapes tell which
             network it is), or the name of a released model such as ``sf_base_augreg``, which is fetched once and then cached.
-
-    Returns:
-        The model in evaluation mode, with its provenance where it was bootstrapped here.
 
     Raises:
         ConfigError: if the name is that of a teacher.
@@ -103,13 +99,13 @@ def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens
 def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | None = None) -> SparseFormerVisionTower:
     """Puts a student in the place of its teacher as the vision tower of a model of transformers, such as LLaVA.
 
-    It is a ``PreTrainedModel`` that takes ``pixel_values``, B x 3 x H x W, normalised as for the teacher (the student does not
-    normalise them again), and returns a ``BaseModelOutputWithPooling``:
+    It is a ``PreTrainedModel`` that takes ``pixel_values``, B x 3 x H x W, normalised as for the teacher, and returns a
+    ``BaseModelOutputWithPooling``:
 
     - ``last_hidden_state``, B x (1+N) x D: class token and N latent tokens after the final norm;
     - ``pooler_output``, B x D: the pooled token before any projection;
     - ``hidden_states`` if asked for: the tokens before the first block of the cortex and after each of its blocks, before the
-      final norm, of the same shape. As LLaVA selects a layer from the end (-2), it finds the one that the teacher's had there.
+      final norm, of the same shape. A layer selected from the end, as LLaVA does it (-2), is the one that the teacher has there.
 
     Registers are left out. A student whose teacher has no class token (SigLIP) gives N tokens, as SigLIP's own tower does; LLaVA
     has to take all of them then (``vision_feature_select_strategy="full"``).

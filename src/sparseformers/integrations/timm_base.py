@@ -18,9 +18,7 @@ from sparseformers.model.layers import start_linear
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.saving import CONFIGURATION, configuration_tensor, read_config
 from sparseformers.teachers.base import check_fit
-
-POOLINGS: Mapping[str, Literal["token", "average", "attention"]] = {"token": "token", "avg": "average", "map": "attention"}
-"""timm's names of poolings, and ours."""
+from sparseformers.teachers.plain_vit import POOLINGS
 
 ANOTHER_RUN = "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
 
@@ -52,13 +50,9 @@ def timm_settings(config: SparseFormerConfig) -> dict[str, Any]:
 class ConfiguredNetwork(nn.Module):
     """Front and cortex of a SparseFormer under their own names, with a state dict that holds their configuration.
 
-    timm builds a network by its name and then loads weights into it, but a name does not say all: two networks with weights of
-    the same shapes may differ in position encoding, epsilon or activation. So a state dict carries the configuration, too.
-
-    Args:
-        open_shape: whether the first weights that are loaded bring their configuration with them, whatever its shapes;
-            otherwise they have to fit.
-        own_head: whether the network keeps its head and pooling even so.
+    timm builds a network by its name and then loads weights into it, but two networks with weights of the same shapes may still
+    differ in position encoding, epsilon or activation. With ``open_shape`` the first weights that are loaded bring their
+    configuration with them, whatever its shapes; with ``own_head`` the network keeps its head and pooling even so.
     """
 
     pretrained_cfg: dict[str, Any]
@@ -90,11 +84,7 @@ class ConfiguredNetwork(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads weights as PyTorch does, but raises WeightsError, with what to do, if they do not fit.
 
-        Args:
-            state_dict: of such a network, or of a SparseFormer, whose weights have no configuration beside them and are taken to
-                have this network's.
-            strict: whether names have to be the same.
-            assign: whether to take the tensors themselves and not only their values.
+        Those of a SparseFormer have no configuration beside them and are taken to have this network's.
         """
         state = {CONFIGURATION: self.get_extra_state(), **state_dict}
         if strict:
@@ -102,7 +92,7 @@ class ConfiguredNetwork(nn.Module):
         return super().load_state_dict(state, strict=strict, assign=assign)
 
     def _config_for(self, state: Tensor) -> SparseFormerConfig:
-        """Reads the configuration in a state dict; this network's head stays where it is to."""
+        """The configuration in a state dict, with this network's own head where that is to stay."""
         try:
             config = read_config(json.loads(bytes(state.to("cpu", torch.uint8).tolist())), where="configuration")
         except (ValueError, ConfigError) as error:
@@ -114,16 +104,16 @@ class ConfiguredNetwork(nn.Module):
         return dataclasses.replace(config, cortex=dataclasses.replace(config.cortex, **kept))
 
     def _check_fit(self, state: Mapping[str, Any]) -> None:
-        """Raises WeightsError, with what to do, unless the weights are those that this network has or may take on."""
-        expected = _empty_state(self._config_for(state[CONFIGURATION])) if self.open_shape else _weights(self.state_dict())
-        given = _weights(state)
+        expected, given = _weights(self.state_dict()), _weights(state)
+        if self.open_shape:
+            with torch.device("meta"):
+                expected = SparseFormer(self._config_for(state[CONFIGURATION])).state_dict()
         try:
             check_fit(expected, given, what="the checkpoint")
         except WeightsError as error:
             raise WeightsError(error.problem, self._remedy(expected, given)) from None
 
     def _remedy(self, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-        """Says what to do about weights that do not fit."""
         if "initial_roi.weight" in given:
             return "These are the authors' names: ask for pretrained=True, or convert the file by sparseformers convert."
         head = f"cortex.{head_name(self.config.cortex)}."
@@ -151,15 +141,9 @@ class ConfiguredNetwork(nn.Module):
 
 
 class NetworkWithHead(ConfiguredNetwork):
-    """Pooling and a head that timm may take off and put on.
+    """Pooling and a head that timm may take off and put on; for ``open_shape`` and ``own_head`` see :class:`ConfiguredNetwork`.
 
     The head is the classifier; a CLIP has none, and its projection is the head, as in timm's own CLIPs.
-
-    Args:
-        student: the SparseFormer whose modules it takes over.
-        drop_rate: dropout before the head, in training.
-        open_shape: see :class:`ConfiguredNetwork`, as for ``own_head``.
-        own_head: whether the head stays.
     """
 
     def __init__(self, student: SparseFormer, *, drop_rate: float, open_shape: bool, own_head: bool) -> None:
@@ -177,7 +161,7 @@ class NetworkWithHead(ConfiguredNetwork):
 
     @property
     def head_hidden_size(self) -> int:
-        """Channels of what enters the head."""
+        """Channels of the head's input."""
         cortex = self.config.cortex
         return cortex.block.width if self._head_name == "projection" else cortex.embedding_width
 
@@ -188,7 +172,7 @@ class NetworkWithHead(ConfiguredNetwork):
         return head.out_features if isinstance(head, nn.Linear) else 0
 
     def get_classifier(self) -> nn.Module:
-        """The head: a linear layer, or nothing but the identity."""
+        """The head: a linear layer, or the identity."""
         return getattr(self.cortex, self._head_name) or nn.Identity()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -230,13 +214,9 @@ class NetworkWithHead(ConfiguredNetwork):
         """Writes a change of the cortex into the configuration."""
         self.config = dataclasses.replace(self.config, cortex=dataclasses.replace(self.config.cortex, **changes))
 
-    def pool(self, x: Tensor) -> Tensor:
-        """Pools tokens B x T x D to B x D; leaves them as they are if ``global_pool`` is empty."""
-        return self.cortex.pooling(x) if self.global_pool else x
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Applies the head to tokens B x T x D of ``forward_features``; with ``pre_logits``, returns its input instead."""
-        pooled = self.pool(x)
+        pooled = self.cortex.pooling(x) if self.global_pool else x
         pooled = self.cortex.norm(pooled) if self.config.cortex.pool_first else self.cortex.pooled_norm(pooled)
         if self._head_name == "classifier":
             pooled = self.cortex.projection(pooled)
@@ -251,8 +231,3 @@ def _weights(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in _weights(state).items()}
-
-
-def _empty_state(config: SparseFormerConfig) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        return SparseFormer(config).state_dict()

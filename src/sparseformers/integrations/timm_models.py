@@ -18,11 +18,13 @@ from torch import nn
 from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.integrations.timm_base import timm_settings
+from sparseformers.integrations.timm_network import build_network
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.released import RELEASES, create_model
 from sparseformers.released.load import RELEASE_URL
 from sparseformers.saving import load
+from sparseformers.teachers.files import check_version
 
 RUN_CONFIG = SparseFormerConfig(
     focusing=GridConfig(tokens=64, patch_size=14),
@@ -32,10 +34,7 @@ RUN_CONFIG = SparseFormerConfig(
 )
 """``sf_run`` without a run: the default recipe's student of DINOv2's ViT-S/14 at 224 pixels."""
 
-RELEASED = {
-    "license": "mit",
-    "origin_url": "https://github.com/showlab/sparseformer",
-}
+RELEASED = {"license": "mit", "origin_url": "https://github.com/showlab/sparseformer"}
 """timm's entry for the origin of the authors' weights."""
 
 default_cfgs = generate_default_cfgs(
@@ -49,68 +48,30 @@ default_cfgs = generate_default_cfgs(
 )
 """timm's registry reads this name."""
 
-__all__ = [
-    "sf_base_augreg",
-    "sf_base_clip",
-    "sf_large_augreg",
-    "sf_large_clip",
-    "sf_run",
-    "sf_v1_base",
-    "sf_v1_small",
-    "sf_v1_tiny",
-]
+
+def _register(name: str) -> None:
+    """Registers a named size under its name, pretrained with the authors' weights unless timm is given others."""
+
+    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
+        source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
+        elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name]}"
+        if not pretrained or elsewhere:
+            return _build(name, SparseFormer(named_config(name)), pretrained, options)
+        return _build(name, create_model(name, pretrained=True, cache=options.get("cache_dir")), False, options)
+
+    entry.__name__ = entry.__qualname__ = name
+    globals()[name] = register_model(entry)
 
 
-@register_model  # type: ignore[untyped-decorator]
-def sf_base_augreg(pretrained: bool = False, **options: Any) -> nn.Module:
-    """SF-B bootstrapped from AugReg's ViT-B/16 (Gao et al., CVPR 2024)."""
-    return _named("sf_base_augreg", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_large_augreg(pretrained: bool = False, **options: Any) -> nn.Module:
-    """SF-L bootstrapped from AugReg's ViT-L/16 (Gao et al., CVPR 2024)."""
-    return _named("sf_large_augreg", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_base_clip(pretrained: bool = False, **options: Any) -> nn.Module:
-    """SF-B bootstrapped from OpenAI's CLIP ViT-B/16 (Gao et al., CVPR 2024); its head is the projection."""
-    return _named("sf_base_clip", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_large_clip(pretrained: bool = False, **options: Any) -> nn.Module:
-    """SF-L bootstrapped from OpenAI's CLIP ViT-L/14 (Gao et al., CVPR 2024); its head is the projection."""
-    return _named("sf_large_clip", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_v1_tiny(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The original SparseFormer, tiny (Gao et al., ICLR 2024)."""
-    return _named("sf_v1_tiny", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_v1_small(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The original SparseFormer, small (Gao et al., ICLR 2024)."""
-    return _named("sf_v1_small", pretrained, options)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sf_v1_base(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The original SparseFormer, base (Gao et al., ICLR 2024)."""
-    return _named("sf_v1_base", pretrained, options)
+for _name in NAMED_CONFIGS:
+    _register(_name)
 
 
 @register_model  # type: ignore[untyped-decorator]
 def sf_run(pretrained: bool = False, run: str | Path | None = None, **options: Any) -> nn.Module:
-    """A SparseFormer of any shape: a run's, or that of the weights that timm loads into it.
+    """A SparseFormer of any shape: that of the run folder or model file ``run``, or that of the first weights loaded into it.
 
-    Args:
-        pretrained: with weights from where ``pretrained_cfg`` says (``local-dir:`` and ``hf-hub:`` models do), instead of a run.
-        run: a run folder or model file to load; without one the configuration comes with the first weights that are loaded.
-        options: as for timm's other models.
+    ``pretrained`` takes weights from where ``pretrained_cfg`` says (``local-dir:`` and ``hf-hub:`` models do), instead of a run.
 
     Raises:
         ConfigError: if there are no weights to be had, or for an option that a SparseFormer does not have.
@@ -128,22 +89,8 @@ def sf_run(pretrained: bool = False, run: str | Path | None = None, **options: A
     return _build("sf_run", student, False, options | {"pretrained_cfg": timm_settings(student.config)})
 
 
-def _named(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    """Builds a named size, pretrained with the authors' weights unless timm was given others."""
-    source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
-    elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name]}"
-    if not pretrained or elsewhere:
-        return _build(name, SparseFormer(named_config(name)), pretrained, options)
-    released = create_model(name, pretrained=True, cache=options.get("cache_dir"))
-    return _build(name, released, False, options)
-
-
 def _build(name: str, student: SparseFormer, pretrained: bool, options: dict[str, Any], **shape: Any) -> nn.Module:
     """Builds the network through timm's own builder, which knows where settings, other weights and features come from."""
-    # Imported here: these modules import timm, and this one is imported while timm is.
-    from sparseformers.integrations.timm_network import build_network
-    from sparseformers.teachers.files import check_version
-
     check_version("timm")
     features = {"out_indices": 3, "feature_cls": "getter", "output_fmt": "NLC"}
     return build_model_with_cfg(partial(build_network, student, **shape), name, pretrained, feature_cfg=features, **options)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sparseformers.config import GridConfig, SparseFormerConfig
+from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError
 from sparseformers.integrations.timm_base import NetworkWithHead
 from sparseformers.model import SparseFormer
@@ -69,33 +69,29 @@ class TimmSparseFormer(NetworkWithHead):
 
     @property
     def embed_dim(self) -> int:
-        """D."""
         return self.config.cortex.block.width
 
     @property
     def num_features(self) -> int:
-        """D, the channels of :meth:`forward_features`."""
         return self.embed_dim
 
     @property
     def num_prefix_tokens(self) -> int:
-        """R: the class token and registers."""
         return self.config.cortex.prefix_tokens
 
     @property
     def num_reg_tokens(self) -> int:
-        """Registers among the prefix tokens."""
         return max(0, self.num_prefix_tokens - 1)
 
     @property
     def has_class_token(self) -> bool:
-        """True if there is a class token."""
         return self.num_prefix_tokens > 0
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """timm's entry for each block of the cortex; the reduction is that of N tokens spread evenly over the image."""
-        of_each = {"num_chs": self.embed_dim, "reduction": _reduction(self.config)}
+        reduction = round(math.sqrt(math.prod(self.config.preprocessing.size) / self.config.focusing.tokens))
+        of_each = {"num_chs": self.embed_dim, "reduction": reduction}
         return [{"module": f"cortex.blocks.{index}", **of_each} for index in range(len(self.cortex.blocks))]
 
     @property
@@ -104,16 +100,9 @@ class TimmSparseFormer(NetworkWithHead):
         return nn.Identity() if self.config.cortex.pool_first else self.cortex.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classifies images, or embeds them where there is no head.
+        """Normalised images B x 3 x H x W -> B x classes, or B x D_out without a head, or B x T x D without pooling.
 
-        Args:
-            x: normalised images B x 3 x H x W; any H and W from 32 up.
-
-        Returns:
-            B x classes, or B x D_out; B x T x D without pooling and head.
-
-        Raises:
-            ValueError: for another number of dimensions or channels, or smaller images.
+        H and W may be any from 32 up; raises ValueError for images of another shape.
         """
         return self.forward_head(self.forward_features(x))
 
@@ -125,7 +114,6 @@ class TimmSparseFormer(NetworkWithHead):
         return self.norm(tokens)
 
     def _front_tokens(self, x: Tensor) -> Tensor:
-        """Normalised images -> the tokens that enter the cortex's first block."""
         check_images(x)
         tokens: Tensor = self.cortex.prefix(self.focusing(x).tokens)
         return tokens
@@ -145,7 +133,7 @@ class TimmSparseFormer(NetworkWithHead):
         intermediates_only: bool = False,
         output_dict: bool = False,
     ) -> Any:
-        """The latent tokens after several blocks of the cortex, B x N x D each.
+        """The latent tokens after several blocks of the cortex, B x N x D each, as timm's own networks give them.
 
         Args:
             x: normalised images B x 3 x H x W.
@@ -154,11 +142,8 @@ class TimmSparseFormer(NetworkWithHead):
             norm: put the final norm over each.
             stop_early: leave out the blocks after the last one of ``indices``.
             output_fmt: ``NLC``; ``NCHW`` where tokens stand for the cells of a grid and stay there.
-            intermediates_only: leave out the final features.
+            intermediates_only: leave out the final features, those of :meth:`forward_features`.
             output_dict: give a dictionary with timm's keys.
-
-        Returns:
-            As timm's own: the features of :meth:`forward_features` and a list, the list alone, or a dictionary.
 
         Raises:
             ConfigError: for a block that is not there, or a format that the tokens do not have.
@@ -187,26 +172,22 @@ class TimmSparseFormer(NetworkWithHead):
         """Rows and columns to arrange tokens in; None for a row."""
         if output_fmt == "NLC":
             return None
-        grid = _token_grid(self.config)
+        focusing, grid = self.config.focusing, None
+        if isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens:
+            grid = focusing.grid
         if output_fmt != "NCHW" or grid is None:
             why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "their RoIs lie on no grid"
-            raise ConfigError(
-                f"The tokens of this SparseFormer cannot be given as {output_fmt}: {why}.", "Ask for output_fmt='NLC'."
-            )
+            problem = f"The tokens of this SparseFormer cannot be given as {output_fmt}: {why}."
+            raise ConfigError(problem, "Ask for output_fmt='NLC'.")
         return grid
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes what :meth:`forward_intermediates` does not need.
+        """Removes what :meth:`forward_intermediates` does not need for the blocks ``indices``.
 
-        Args:
-            indices: the blocks whose tokens are wanted, as there.
-            prune_norm: remove the final norm.
-            prune_head: remove the head and what pools.
-
-        Returns:
-            The indices, counted from the first block.
+        With ``prune_norm`` also the final norm, with ``prune_head`` also the head and what pools.
+        Returns the indices, counted from the first block.
         """
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         self.cortex.blocks = self.cortex.blocks[: last + 1]
@@ -221,7 +202,6 @@ class TimmSparseFormer(NetworkWithHead):
         return taken
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Turns gradient checkpointing of the cortex's blocks on or off."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
@@ -229,14 +209,7 @@ class TimmSparseFormer(NetworkWithHead):
         return {name for name, value in self.named_parameters() if value.ndim > 1 and name.rpartition(".")[2] in UNDECAYED}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Groups of parameters from the image to the head, for rates that fall from layer to layer.
-
-        The front comes first, then the cortex's blocks, then the final norm; what is
-        not named goes with the head.
-
-        Args:
-            coarse: whether all blocks make one group.
-        """
+        """Groups of parameters from front to head, for rates that fall from layer to layer; ``coarse`` joins all blocks."""
         number = "" if coarse else r"(\d+)"
         return {
             "stem": r"^focusing\.|^cortex\.prefix",
@@ -278,24 +251,10 @@ def build_network(
     return network.to(device=device, dtype=dtype).train()
 
 
-def _token_grid(config: SparseFormerConfig) -> tuple[int, int] | None:
-    """Rows and columns where each latent token stands for a cell of a grid; None where RoIs move."""
-    focusing = config.focusing
-    if isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens:
-        return focusing.grid
-    return None
-
-
-def _reduction(config: SparseFormerConfig) -> int:
-    """The side in pixels of each token's share of an image of the configured size, if all were equal."""
-    return round(math.sqrt(math.prod(config.preprocessing.size) / config.focusing.tokens))
-
-
 def _chosen_blocks(blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
-    """Chooses blocks as timm's networks do: all (None), the last so many (a number), or those of the indices.
+    """The blocks that timm's ``indices`` mean: all (None), the last so many (a number), or those of the indices.
 
-    Returns:
-        Their indices, counted from the first one, and the largest; ConfigError for none, or one that is not there.
+    Returns their indices, counted from the first one, and the largest; raises ConfigError for none, or one that is not there.
     """
     if indices is None or isinstance(indices, int):
         count = blocks if indices is None else indices

@@ -27,12 +27,10 @@ from sparseformers.settings import to_dict
 
 
 class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is not looked into
-    """The configuration of a tower in the form of transformers.
+    """The configuration of a tower in the form of transformers, with those of its settings in ``common``.
 
-    Args:
-        sparseformer: a :class:`~sparseformers.config.SparseFormerConfig` as plain values; that of ``sf_base_clip`` by default.
-        tokens: N, if other than configured.
-        common: the settings of every configuration of transformers.
+    ``sparseformer`` is a :class:`~sparseformers.config.SparseFormerConfig` as plain values, by default that of ``sf_base_clip``;
+    ``tokens`` is N, if other than configured.
     """
 
     model_type = "sparseformer_vision"
@@ -52,7 +50,6 @@ class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # trans
         self.patch_size = max(1, self.image_size // math.isqrt(self.tokens))
 
     def student_config(self) -> SparseFormerConfig:
-        """The configuration of the SparseFormer; raises ConfigError if the values do not fit."""
         return read_config(self.sparseformer, where="configuration of the vision tower")
 
 
@@ -85,15 +82,10 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Embeds images; see :func:`sparseformers.as_vision_tower` for what it returns.
+        """Embeds normalised images B x 3 x H x W; see :func:`sparseformers.as_vision_tower` for what it returns.
 
-        Args:
-            pixel_values: B x 3 x H x W, normalised.
-            output_hidden_states: whether to return them; transformers' models name the ones that they select, and get all.
-            return_dict: a tuple of the same values if False.
-
-        Raises:
-            ValueError: for another number of dimensions or channels, or a smaller image than 32 pixels a side.
+        Models of transformers name the ``output_hidden_states`` that they select, and get all. Raises ValueError
+        for another number of dimensions or channels, or a smaller image than 32 pixels a side.
         """
         check_images(pixel_values)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -120,7 +112,6 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
             return functional_call(front, weights, (pixel_values.float(), self.config.tokens))
 
     def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
-        """Applies a block, in training with gradient checkpointing where that is on."""
         if self.gradient_checkpointing and self.training:
             return self._gradient_checkpointing_func(block.__call__, tokens)
         return block(tokens)

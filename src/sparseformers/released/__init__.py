@@ -3,31 +3,6 @@
 Facts about their files are from https://github.com/showlab/sparseformer (MIT licence).
 """
 
-from sparseformers.released.load import (
-    RELEASES,
-    activation_of,
-    cache_folder,
-    create_model,
-    fetch_official,
-    load_official,
-    read_official,
-    released_config,
-    released_file,
-)
-from sparseformers.released.shapes import OfficialActivation, config_from_state, head_of, is_official
+import lazy_loader
 
-__all__ = [
-    "RELEASES",
-    "OfficialActivation",
-    "activation_of",
-    "cache_folder",
-    "config_from_state",
-    "create_model",
-    "fetch_official",
-    "head_of",
-    "is_official",
-    "load_official",
-    "read_official",
-    "released_config",
-    "released_file",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -23,8 +23,7 @@ from sparseformers.teachers.files import read_weights, unwrap
 
 RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-refactor"
 
-CACHE_VARIABLE = "SPARSEFORMERS_CACHE"
-"""Environment variable that names another cache folder."""
+CACHE_VARIABLE = "SPARSEFORMERS_CACHE"  # environment variable that names another cache folder
 
 
 RELEASES: Mapping[str, str] = {
@@ -52,8 +51,7 @@ def released_file(name: str) -> str:
 def released_config(name: str) -> SparseFormerConfig:
     """The configuration of a named size as the authors trained it.
 
-    The bootstrapped ones have another layout of the RoI position encoding than the appendix, and an epsilon of 1e-5 in all
-    LayerNorms.
+    The bootstrapped ones differ from the appendix in the RoI position encoding, and have an epsilon of 1e-5 in all LayerNorms.
     """
     config = named_config(name)
     if not isinstance(config.focusing, FocusingConfig):
@@ -74,11 +72,6 @@ def cache_folder() -> Path:
 
 def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str = RELEASE_URL) -> dict[str, Tensor]:
     """The weights that the authors released of a named size, under their names; fetched once and kept in a cache.
-
-    Args:
-        name: such as ``sf_base_augreg``.
-        cache: the folder to keep the file in; :func:`cache_folder` by default.
-        base_url: where the files lie.
 
     Raises:
         ConfigError: if no model of the name was released.
@@ -107,18 +100,17 @@ def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str 
 def create_model(
     name: str, *, pretrained: bool = False, source: str | Path | None = None, cache: str | Path | None = None
 ) -> SparseFormer:
-    """Creates a named SparseFormer, with random or with the authors' released weights.
+    """Creates a named SparseFormer, with random or, in evaluation mode, with the authors' released weights.
+
+    A bootstrapped one has the released weights' position encoding and LayerNorm epsilon then, and otherwise the appendix's and
+    the teacher's.
 
     Args:
         name: ``sf_base_augreg``, ``sf_large_augreg``, ``sf_base_clip``, ``sf_large_clip``, ``sf_v1_tiny``, ``sf_v1_small`` or
             ``sf_v1_base``.
-        pretrained: with the weights that the authors released, fetched once and kept in a cache; random ones otherwise.
+        pretrained: with the weights that the authors released, fetched once and kept in a cache.
         source: the released file, where it was fetched by hand; implies ``pretrained``.
         cache: the folder that fetched files are kept in, if not the one in ``SPARSEFORMERS_CACHE`` or PyTorch Hub's.
-
-    Returns:
-        The model, in evaluation mode if it is pretrained. Bootstrapped ones have the released weights' position encoding
-        and LayerNorm epsilon then, and the appendix's and the teacher's otherwise.
 
     Raises:
         ConfigError: for an unknown name.
@@ -135,14 +127,11 @@ def create_model(
 
 
 def load_official(source: str | Path | Mapping[str, Any], *, activation: OfficialActivation = "gelu") -> SparseFormer:
-    """Loads weights that the authors of SparseFormer released; names and shapes tell which network they belong to.
+    """Loads weights that the authors released, in evaluation mode; names and shapes tell which network they belong to.
 
     Args:
         source: a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``.
         activation: of the cortex: ``gelu``, or ``quick_gelu`` for the models bootstrapped from OpenAI's CLIP.
-
-    Returns:
-        The model in evaluation mode, float32. It normalises images itself: give it images in [0, 1].
 
     Raises:
         WeightsError: if the file is missing, damaged or carries code, if the weights are not those of one of the authors'
@@ -169,16 +158,7 @@ def activation_of(state: Mapping[str, Tensor]) -> OfficialActivation:
 
 
 def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str) -> SparseFormer:
-    """Builds the network of a configuration with the authors' weights.
-
-    Args:
-        config: from :func:`config_from_state`.
-        state: weights under the authors' names.
-        what: what they are, for messages.
-
-    Raises:
-        WeightsError: listing at most ten names each that are missing, unexpected or of another shape.
-    """
+    """The network of a configuration with the authors' weights; raises WeightsError if they do not fit."""
     table = name_table(variant_of_config(config), depth=config.cortex.depth, head=head_of(state))
     with torch.device("meta"):
         expected = rename(SparseFormer(config).state_dict(), reverse(table))

@@ -70,23 +70,19 @@ def name_table(variant: Variant, *, depth: int, head: Head) -> dict[str, str]:
 
 
 def rename(state: Mapping[str, Value], table: Mapping[str, str]) -> dict[str, Value]:
-    """Replaces the longest beginning of each name in a state dict by what the table says.
+    """Replaces the longest beginning of each name by what the table says; raises KeyError for a name that it does not know."""
 
-    Raises:
-        KeyError: for a name that the table does not know.
-    """
-    return {_renamed(name, table): value for name, value in state.items()}
+    def renamed(name: str) -> str:
+        parts = name.split(".")
+        for length in range(len(parts), 0, -1):
+            beginning = ".".join(parts[:length])
+            if beginning in table:
+                return ".".join([table[beginning], *parts[length:]])
+        raise KeyError(name)
+
+    return {renamed(name): value for name, value in state.items()}
 
 
 def reverse(table: Mapping[str, str]) -> dict[str, str]:
     """Turns a table from their names to ours round."""
     return {ours: theirs for theirs, ours in table.items()}
-
-
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        beginning = ".".join(parts[:length])
-        if beginning in table:
-            return ".".join([table[beginning], *parts[length:]])
-    raise KeyError(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -66,10 +66,10 @@ def head_of(state: Mapping[str, Tensor]) -> Head:
 
 
 def config_from_state(state: Mapping[str, Tensor], activation: OfficialActivation = "gelu") -> SparseFormerConfig:
-    """Reads the configuration of one of the authors' networks off its weights.
+    """Reads the configuration of one of the authors' networks off the names and shapes of its weights.
 
     Args:
-        state: weights under the authors' names; only their shapes are read.
+        state: weights under the authors' names.
         activation: of the cortex, which no shape tells: ``quick_gelu`` for OpenAI's CLIP.
 
     Raises:
@@ -125,14 +125,7 @@ class _Shapes:
         return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
 
 
-class _FrontSizes(TypedDict):
-    tokens: int
-    width: int
-    channels: int
-    points: int
-
-
-def _front_sizes(shapes: _Shapes) -> _FrontSizes:
+def _front_sizes(shapes: _Shapes) -> dict[str, Any]:
     """The sizes that the focusing transformers of both networks have."""
     return {
         "tokens": shapes("initial_roi.weight")[0],
@@ -176,7 +169,7 @@ def _original(shapes: _Shapes) -> SparseFormerConfig:
     cortex_width, classes = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
     # No shape tells the iterations, which share their weights, nor the heads: the defaults are those of all three sizes.
     sizes, hidden = _front_sizes(shapes), shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
-    focusing = OriginalFocusingConfig(**sizes, mixing_reduction=sizes["width"] // hidden)
+    focusing = OriginalFocusingConfig(mixing_reduction=sizes["width"] // hidden, **sizes)
     return SparseFormerConfig(
         focusing=focusing,
         cortex=CortexConfig(

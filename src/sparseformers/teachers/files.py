@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,25 +44,18 @@ WRAPPERS = ("model", "state_dict", "teacher", "model_state_dict")
 
 
 def check_version(library: str) -> None:
-    """Raises TeacherError for a version of a host library that is too old."""
+    """Raises TeacherError if a host library is too old."""
     installed, (oldest, newest) = version(library), TESTED_VERSIONS[library]
-    if _numbers(installed, len(_numbers(oldest))) < _numbers(oldest):
+    have, need = ([int(number) for number in re.findall(r"\d+", text)] for text in (installed, oldest))
+    if have[: len(need)] < need:
         raise TeacherError(
             f"{library} {installed} is too old; versions {oldest} to {newest} are tested.",
             f"Upgrade it with: pip install '{library}>={oldest}'.",
         )
 
 
-def _numbers(text: str, count: int | None = None) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", text)[:count]))
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from a .safetensors file or a pickle that holds nothing but tensors.
-
-    Raises:
-        WeightsError: if the file is missing, damaged, or a pickle that carries code.
-    """
+    """Reads a .safetensors file, or a pickle of tensors alone; raises WeightsError if it is missing, damaged, or carries code."""
     if not path.is_file():
         raise WeightsError(f"There is no weight file '{path}'.", "Check the path after the '@'.")
     try:
@@ -82,15 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def unwrap(content: Any, *, what: str) -> dict[str, Tensor]:
-    """Takes the state dict out of a checkpoint, and the prefixes of wrappers (DDP, compile) off its names.
-
-    Args:
-        content: a state dict, or a mapping that has one under a key in ``WRAPPERS``.
-        what: what to call it in messages.
-
-    Raises:
-        WeightsError: if there is none.
-    """
+    """Takes the state dict out of a checkpoint (see ``WRAPPERS``), and the prefixes of DDP and compile off its names."""
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -124,12 +109,9 @@ def licence_of(name: str) -> str | None:
 
 
 def expect_hub(repository: str | None) -> None:
-    """Raises at once, in its client's own way, if the hub is needed and cannot be reached.
+    """Raises at once, in its client's own way, if the hub is needed and cannot be reached; the client itself tries for a minute.
 
-    Left to itself the client tries again for about a minute.
-
-    Args:
-        repository: the hub's name of it, OWNER/NAME or OWNER/NAME/FILE; None where the weights do not come from the hub.
+    ``repository`` is OWNER/NAME or OWNER/NAME/FILE; None where the weights do not come from the hub.
     """
     if repository is None:
         return
@@ -141,16 +123,19 @@ def expect_hub(repository: str | None) -> None:
         get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
 
 
+def hub_errors(teacher: str, *, by_hand: str) -> AbstractContextManager[None]:
+    """Turns whatever a hub's client raises into one TeacherError that says how to go on without the hub."""
+    remedy = f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub."
+    return client_errors(TeacherError, f"The weights of '{teacher}' could not be fetched", remedy)
+
+
 @contextmanager
-def hub_errors(teacher: str, *, by_hand: str) -> Iterator[None]:
-    """Turns whatever a hub's client raises into one error that says how to go on without the hub."""
+def client_errors(kind: type[SparseFormersError], problem: str, remedy: str) -> Iterator[None]:
+    """Turns whatever a hub's client raises into one error of ``kind``, with the reason after the problem."""
     try:
         yield
     except SparseFormersError:
         raise
     except Exception as error:  # clients raise anything from OSError to their HTTP library's own types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise TeacherError(
-            f"The weights of '{teacher}' could not be fetched ({type(error).__name__}: {reason}).",
-            f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub.",
-        ) from error
+        raise kind(f"{problem} ({type(error).__name__}: {reason}).", remedy) from error

@@ -18,7 +18,7 @@ from torch import nn
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import SparseFormersError, TeacherError, WeightsError, shorten
-from sparseformers.teachers.base import TeacherIdentity, check_block, check_image_size, refuse
+from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, TeacherIdentity, check_image_size, refuse
 from sparseformers.teachers.files import expect_hub, hub_errors
 from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
 
@@ -71,46 +71,24 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
     with _errors_of(name), _quiet():
         settings, _ = transformers.PretrainedConfig.get_config_dict(name)
         model_type = _check_type(settings, name)
-        network = _load(name, model_type)
+        part = _vision_part(_load(name, model_type), f"hf:{name}")
         processor = _processor_of(name)
     architectures = settings.get("architectures") or []
     if model_type != "vit" and any(kind.endswith("ForImageClassification") for kind in architectures):
         LOGGER.warning("The classifier of 'hf:%s' is not inherited: it takes more than the image embedding.", name)
-    local = Path(name).is_dir()
-    return _wrap(
-        _vision_part(network, f"hf:{name}"),
-        name=f"hf:{name}",
-        source=name if local else f"Hugging Face hub, {name}",
-        processor=processor,
-        image_size=image_size,
-        crop=crop,
-    )
+    source = name if Path(name).is_dir() else f"Hugging Face hub, {name}"
+    return _wrap(part, name=f"hf:{name}", source=source, processor=processor, image_size=image_size, crop=crop)
 
 
 def from_module(
-    network: nn.Module,
-    *,
-    name: str = "a module passed in",
-    source: str = "passed in from Python",
-    processor: Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-    crop: float | None = None,
+    network: nn.Module, *, name: str = PASSED_IN, image_size: int | None = None, crop: float | None = None
 ) -> HuggingFaceTeacher:
-    """A model of transformers that exists already; the teacher is a copy, the module stays as it is.
+    """A ViT, DINOv2, CLIP or SigLIP of transformers, or its vision part, that exists already; the teacher is a copy.
 
-    Args:
-        network: a ViT, DINOv2, CLIP or SigLIP model of transformers, or its vision part.
-        name: what to call it, for its identity, as ``source``.
-        source: the file or repository that its weights came from.
-        processor: its image processor's settings (``processor.to_dict()``); those usual for its type by default.
-        image_size: side in pixels, if not that of its preprocessing.
-        crop: share of the shorter side that the central crop keeps, if not that of its preprocessing.
-
-    Raises:
-        TeacherError: with the reason, where it cannot be inherited from.
+    Its preprocessing is the one usual for its type. Raises TeacherError, with the reason, where it cannot be inherited from.
     """
     part = copy.deepcopy(_vision_part(network, name))
-    return _wrap(part, name=name, source=source, processor=processor or {}, image_size=image_size, crop=crop)
+    return _wrap(part, name=name, source=FROM_PYTHON, processor={}, image_size=image_size, crop=crop)
 
 
 def _wrap(
@@ -118,17 +96,14 @@ def _wrap(
 ) -> HuggingFaceTeacher:
     config = part.tower.config
     patch = side_of(config.patch_size)
-    if image_size is not None:
-        check_image_size(image_size, patch)
-    teacher = HuggingFaceTeacher(
+    check_image_size(image_size, patch)
+    return HuggingFaceTeacher(
         part.float(),
         identity=TeacherIdentity(name=name, source=source, class_names=_class_names(part)),
         anatomy=anatomy_of(part, name),
         preprocessing=_preprocessing(processor, config, image_size=image_size, crop=crop),
         patch_size=patch,
     )
-    check_block(teacher.block_state(0), teacher.anatomy, name=name)
-    return teacher
 
 
 def _check_type(settings: Mapping[str, Any], name: str) -> str:
@@ -164,7 +139,6 @@ def _load(name: str, model_type: str) -> nn.Module:
 
 
 def _vision_part(network: nn.Module, name: str) -> VisionPart:
-    """Finds the tower and heads in any of the model classes."""
     holders = ("vit", "dinov2", "dinov2_with_registers", "vision_model")
     tower = next((getattr(network, holder) for holder in holders if hasattr(network, holder)), network)
     model_type = getattr(getattr(tower, "config", None), "model_type", type(network).__name__)
@@ -186,7 +160,6 @@ def _class_names(part: VisionPart) -> tuple[str, ...] | None:
 
 
 def _processor_of(name: str) -> dict[str, Any]:
-    """Reads ``preprocessor_config.json``; empty where there is no such file."""
     try:
         settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
-from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, refuse
+from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, named_weights, refuse
 
 WITH_POOLER = ("clip_vision_model", "siglip_vision_model")
 """Model types whose embedding is the pooler's output; that of the others is the class token after the final norm."""
@@ -100,17 +100,8 @@ class HuggingFaceTeacher(Teacher):
 
     def head_state(self) -> dict[str, Tensor]:
         tower = self.network.tower
-        rooms = {
-            "norm": tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm,
-            "projection": self.network.projection,
-            "classifier": self.network.classifier,
-        }
-        state = {
-            f"{room}.{name}": value
-            for room, module in rooms.items()
-            if module is not None
-            for name, value in module.state_dict().items()
-        }
+        norm = tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm
+        state = named_weights({"norm": norm, "projection": self.network.projection, "classifier": self.network.classifier})
         return state | (_pooling_state(tower.head) if self.anatomy.pooling == "attention" else {})
 
     def patch_embedding(self) -> PatchEmbedding:
@@ -124,12 +115,7 @@ class HuggingFaceTeacher(Teacher):
         if own != (side, side):  # as transformers itself fits positions to another size
             antialias = self.network.tower.config.model_type == "dinov2_with_registers"
             grid = F.interpolate(grid[None], size=own, mode="bicubic", align_corners=False, antialias=antialias)[0]
-        return PatchEmbedding(
-            weight=projection.weight,
-            bias=projection.bias,
-            positions=grid,
-            pre_norm=None if norm is None else (norm.weight, norm.bias),
-        )
+        return PatchEmbedding.of(projection, grid, norm)
 
 
 def _pooling_state(head: Any) -> dict[str, Tensor]:
@@ -138,9 +124,8 @@ def _pooling_state(head: Any) -> dict[str, Tensor]:
     for kind in ("weight", "bias"):
         joined = getattr(head.attention, f"in_proj_{kind}")
         state[f"pooling.q.{kind}"], state[f"pooling.kv.{kind}"] = joined.split([len(joined) // 3, 2 * len(joined) // 3])
-    for room, module in {"proj": head.attention.out_proj, "norm": head.layernorm, "mlp": head.mlp}.items():
-        state |= {f"pooling.{room}.{name}": value for name, value in module.state_dict().items()}
-    return state
+    rooms = {"pooling.proj": head.attention.out_proj, "pooling.norm": head.layernorm, "pooling.mlp": head.mlp}
+    return state | named_weights(rooms)
 
 
 def blocks_of(tower: Any) -> list[nn.Module]:
@@ -198,5 +183,5 @@ def anatomy_of(part: VisionPart, name: str) -> CortexConfig:
 
 
 def side_of(size: int | Sequence[int]) -> int:
-    """The side of a square from a configuration that has it once or twice."""
+    """The side of a square that a configuration has once or twice."""
     return size if isinstance(size, int) else int(size[0])

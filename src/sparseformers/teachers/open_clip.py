@@ -22,13 +22,15 @@ from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig, PreprocessingConfig
 from sparseformers.teachers.base import (
+    FROM_PYTHON,
+    PASSED_IN,
     PatchEmbedding,
     Teacher,
     TeacherIdentity,
     TeacherOutput,
-    check_block,
     check_fit,
     check_image_size,
+    named_weights,
     refuse,
 )
 from sparseformers.teachers.files import licence_of, read_weights
@@ -84,21 +86,15 @@ class OpenClipTeacher(Teacher):
 
     def head_state(self) -> dict[str, Tensor]:
         room = "norm" if self.anatomy.final_norm else "pooled_norm"
-        state = {f"{room}.{name}": value for name, value in self.network.ln_post.state_dict().items()}
+        state = named_weights({room: self.network.ln_post})
         if self.network.proj is not None:
             state["projection.weight"] = self.network.proj.T
         return state
 
     def patch_embedding(self) -> PatchEmbedding:
-        network, (rows, columns) = self.network, self.network.grid_size
-        positions = network.positional_embedding[1:].T.reshape(-1, rows, columns)
-        norm = network.ln_pre
-        return PatchEmbedding(
-            weight=network.conv1.weight,
-            bias=network.conv1.bias,
-            positions=positions,
-            pre_norm=(norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None,
-        )
+        network = self.network
+        positions = network.positional_embedding[1:].T.reshape(-1, *network.grid_size)
+        return PatchEmbedding.of(network.conv1, positions, network.ln_pre)
 
 
 class OpenClipTimmTeacher(Teacher):
@@ -138,16 +134,10 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
 
 
 def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
-    """An OpenCLIP image tower with weights from a local file; its position grid is read off the weights.
+    """An OpenCLIP image tower with weights from a file of it or of a whole CLIP; its position grid is read off the weights.
 
-    Preprocessing is what a configuration file says of it, or that of the first weights that OpenCLIP lists for the architecture.
-
-    Args:
-        name: OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's), or the
-            path of a model's configuration file, which ends in ``.json``.
-        path: a .safetensors file or a .pth state dict (read with ``weights_only``) of a whole CLIP or its image tower.
-        image_size: side in pixels, if not the one that the weights were made at.
-        crop: share of the shorter side that the central crop keeps; all of it by default, as OpenCLIP has it.
+    ``name`` is OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's), or the path
+    of a model's configuration file, which ends in ``.json``. Preprocessing is as that says, or as for OpenCLIP's first weights.
     """
     architecture = find_architecture(name)
     network = _build(architecture)
@@ -161,49 +151,27 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
     return _wrap(network, name=f"open_clip:{name}@{path}", source=str(path), licence=None, settings=settings, crop=crop)
 
 
-def from_module(
-    network: nn.Module,
-    *,
-    name: str = "a module passed in",
-    source: str = "passed in from Python",
-    licence: str | None = None,
-    image_size: int | None = None,
-    crop: float | None = None,
-) -> Teacher:
-    """An OpenCLIP model, or its image tower, that exists already; the teacher is a copy, the module stays as it is.
-
-    Args:
-        network: a ``CLIP``, or its ``visual``; preprocessing is read from its ``preprocess_cfg`` where it has one.
-        name: what to call it, for its identity, as ``source`` and ``licence``.
-        source: the file or repository that its weights came from.
-        licence: the licence of its weights.
-        image_size: side in pixels, if not the tower's own; its position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps; all of it by default.
-
-    Raises:
-        TeacherError: with the reason, where it cannot be inherited from.
-    """
+def from_module(network: nn.Module, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
+    """An OpenCLIP ``CLIP``, or its ``visual``, that exists already; the teacher is a copy, the module stays as it is."""
     tower = getattr(network, "visual", network)
-    _refuse_tower(tower, name)
+    _refuse_tower(tower, PASSED_IN)
     tower = copy.deepcopy(tower)
     _resize(tower, image_size)
     settings = getattr(tower, "preprocess_cfg", None) or {}
-    return _wrap(tower, name=name, source=source, licence=licence, settings=settings, crop=crop)
+    return _wrap(tower, name=PASSED_IN, source=FROM_PYTHON, licence=None, settings=settings, crop=crop)
 
 
 def _wrap(
     network: nn.Module, *, name: str, source: str, licence: str | None, settings: Mapping[str, Any], crop: float | None
 ) -> Teacher:
     native = isinstance(network, VisionTransformer)
-    teacher = (OpenClipTeacher if native else OpenClipTimmTeacher)(
+    return (OpenClipTeacher if native else OpenClipTimmTeacher)(
         network,
         identity=TeacherIdentity(name=name, source=source, licence=licence),
         anatomy=_clip_anatomy(network, name) if native else _clip_timm_anatomy(network, name),
         preprocessing=_preprocessing(network, settings, crop),
         patch_size=_patch_size(network),
     )
-    check_block(teacher.block_state(0), teacher.anatomy, name=name)
-    return teacher
 
 
 def _build(architecture: Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
@@ -247,8 +215,7 @@ def _resize(network: Any, image_size: int | None) -> None:
         network.trunk.set_input_size(img_size=image_size)
         network.image_size = (image_size, image_size)
         return
-    grid = (image_size // patch, image_size // patch)
-    positions = network.positional_embedding.detach().unsqueeze(0)
+    grid, positions = (image_size // patch, image_size // patch), network.positional_embedding.detach().unsqueeze(0)
     resampled = resample_abs_pos_embed(positions, new_size=list(grid), old_size=list(network.grid_size), num_prefix_tokens=1)
     network.positional_embedding = nn.Parameter(resampled[0])
     network.grid_size, network.image_size = grid, (image_size, image_size)
@@ -298,7 +265,6 @@ def _refuse_tower(network: nn.Module, name: str) -> None:
 
 
 def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
-    """The cortex that OpenCLIP's own tower calls for."""
     block = network.transformer.resblocks[0]
     return CortexConfig(
         block=BlockConfig(

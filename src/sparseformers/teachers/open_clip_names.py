@@ -15,19 +15,17 @@ from open_clip.pretrained import get_pretrained_cfg
 from sparseformers.errors import TeacherError, shorten, suggest
 from sparseformers.teachers.files import expect_hub, hub_errors
 
-NEEDED = ("embed_dim", "vision_cfg", "text_cfg")
-"""Keys that OpenCLIP requires in the configuration of a model."""
+NEEDED = ("embed_dim", "vision_cfg", "text_cfg")  # keys that OpenCLIP requires in the configuration of a model
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The configuration of an OpenCLIP model."""
 
-    name: str
-    """OpenCLIP's spelling of its name, or the path of a configuration file."""
+    name: str  # OpenCLIP's spelling of its name, or the path of a configuration file
     config: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
-    """The preprocessing in a configuration file; empty for an architecture that OpenCLIP knows by name."""
+    """As a configuration file says; empty for an architecture that OpenCLIP knows by name."""
 
     @property
     def from_file(self) -> bool:
@@ -40,14 +38,9 @@ def is_file_name(name: str) -> bool:
 
 
 def find_architecture(name: str) -> Architecture:
-    """Finds the architecture that a user means.
+    """Finds the architecture of OpenCLIP's name, or of a configuration file; raises TeacherError if there is none.
 
-    Args:
-        name: OpenCLIP's name of it, or the path of a configuration file that ends in ``.json``: one of OpenCLIP's
-            ``model_configs``, or the ``open_clip_config.json`` that lies beside weights on a hub.
-
-    Raises:
-        TeacherError: for a name that OpenCLIP does not know, or a file that is no such configuration.
+    The file ends in ``.json``: one of OpenCLIP's ``model_configs``, or the ``open_clip_config.json`` beside weights on a hub.
     """
     if is_file_name(name):
         return _read_configuration(Path(name))
@@ -108,7 +101,7 @@ def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
 
 
 def first_settings(architecture: Architecture) -> Mapping[str, Any]:
-    """The preprocessing for weights from a file: as the configuration file says, or as for OpenCLIP's first weights."""
+    """The preprocessing for weights from a file: the configuration file's, or that of OpenCLIP's first weights."""
     if architecture.from_file:
         return architecture.preprocessing
     tags = open_clip.list_pretrained_tags_by_model(architecture.name)
@@ -116,16 +109,7 @@ def first_settings(architecture: Architecture) -> Mapping[str, Any]:
 
 
 def fetch(name: str, architecture: Architecture, settings: Mapping[str, Any]) -> Path:
-    """Fetches OpenCLIP's file of weights from its cache or its hub.
-
-    Args:
-        name: as the user wrote it, after ``open_clip:``.
-        architecture: the model that the weights are of.
-        settings: from :func:`find_weights`.
-
-    Raises:
-        TeacherError: if the hub cannot be reached, with how to go on without it.
-    """
+    """Fetches the file of the weights ``settings`` from OpenCLIP's cache or hub; ``name`` is what stood after ``open_clip:``."""
     with hub_errors(f"open_clip:{name}", by_hand=f"open_clip:{_by_hand(architecture.name, settings)}@FILE"):
         expect_hub(settings.get("hf_hub"))
         return Path(open_clip.download_pretrained(dict(settings)))

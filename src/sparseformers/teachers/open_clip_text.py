@@ -39,15 +39,10 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 class TextTower(nn.Module):
-    """A frozen text tower: texts to embeddings in the space of a teacher's images.
+    """A frozen text tower: texts to embeddings in the space of a teacher's images, ``width`` (D) wide.
 
-    It has the methods that OpenCLIP's ``build_zero_shot_classifier`` calls.
-
-    Args:
-        network: OpenCLIP's text tower, from tokens M x L to embeddings M x D.
-        tokenizer: OpenCLIP's tokenizer, from M texts to tokens M x L.
-        name: the teacher's name.
-        width: D.
+    OpenCLIP's tokenizer makes tokens M x L of M texts, and its text tower embeddings M x D of these. It has the methods that
+    OpenCLIP's ``build_zero_shot_classifier`` calls.
     """
 
     def __init__(self, network: nn.Module, tokenizer: Tokenizer, *, name: str, width: int) -> None:
@@ -68,15 +63,7 @@ class TextTower(nn.Module):
         return self.encode_text(self.tokenizer(list(texts)).to(self._device), normalize=True)
 
     def classifier(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Embeds C classes by OpenCLIP: each name in every template, normalised, averaged, normalised.
-
-        Args:
-            class_names: C names.
-            templates: sentences with ``{}`` for the name.
-
-        Returns:
-            C x D, of length 1.
-        """
+        """Embeds C names by OpenCLIP, each in every template, normalised, averaged, normalised: C x D."""
         weights: Tensor = open_clip.build_zero_shot_classifier(
             self, self.tokenizer, class_names, templates, num_classes_per_batch=None, device=self._device
         )
@@ -148,7 +135,7 @@ def _tokenizer(name: str, architecture: Architecture) -> Tokenizer:
 
 @contextmanager
 def _from_hub(part: str, name: str, repository: str | None) -> Iterator[None]:
-    """Raises one TeacherError for whatever a hub's client raises on a part that is fetched even where the weights are a file."""
+    """Raises one TeacherError for whatever a hub's client raises on a part that is fetched even for weights in a file."""
     try:
         expect_hub(repository)
         yield

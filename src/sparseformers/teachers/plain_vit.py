@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import torch
 from timm.layers import AttentionPoolLatent, GluMlp, SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig
-from sparseformers.teachers.base import PatchEmbedding, refuse
+from sparseformers.teachers.base import PatchEmbedding, named_weights, refuse
 
-POOLINGS = {"token": "token", "avg": "average", "map": "attention"}
+POOLINGS: Mapping[str, Literal["token", "average", "attention"]] = {"token": "token", "avg": "average", "map": "attention"}
 """timm's names of poolings, and ours."""
 
 
@@ -36,15 +39,9 @@ def refuse_module(network: nn.Module, name: str) -> None:
 
 
 def anatomy_of(network: VisionTransformer, name: str, *, projects: bool) -> CortexConfig:
-    """The cortex that a plain ``VisionTransformer`` calls for.
+    """The cortex that a network which :func:`refuse_module` let pass calls for; raises TeacherError as that does.
 
-    Args:
-        network: one that :func:`refuse_module` let pass.
-        name: what to call it in messages.
-        projects: whether its head, where it has one, projects the embedding rather than classifies it.
-
-    Raises:
-        TeacherError: with the reason, where a part of it has no counterpart in the cortex.
+    ``projects`` tells whether its head, where it has one, projects the embedding rather than classifies it.
     """
     block = network.blocks[0]
     has_head = isinstance(network.head, nn.Linear)
@@ -66,7 +63,7 @@ def anatomy_of(network: VisionTransformer, name: str, *, projects: bool) -> Cort
         depth=len(network.blocks),
         prefix_tokens=network.num_prefix_tokens,
         final_norm=not isinstance(network.norm, nn.Identity),
-        pooling=POOLINGS[network.global_pool],  # type: ignore[arg-type]  # one of the literals by the table
+        pooling=POOLINGS[network.global_pool],
         pool_prefix_tokens=network.pool_include_prefix,
         pooled_norm=not isinstance(network.fc_norm, nn.Identity),
         attention_pool_heads=_pool_heads(network, name),
@@ -81,24 +78,16 @@ def head_state_of(network: VisionTransformer, *, projects: bool) -> dict[str, Te
     rooms = {"norm": network.norm, "pooled_norm": network.fc_norm, "projection" if projects else "classifier": network.head}
     if network.global_pool == "map":
         rooms["pooling"] = network.attn_pool
-    return {f"{room}.{name}": value for room, module in rooms.items() for name, value in module.state_dict().items()}
+    return named_weights(rooms)
 
 
 def patch_embedding_of(network: VisionTransformer) -> PatchEmbedding:
     """The patch embedding with the positions of the network's own grid."""
-    projection, (rows, columns) = network.patch_embed.proj, network.patch_embed.grid_size
-    width = network.embed_dim
-    positions = torch.zeros(width, rows, columns)
+    rows, columns = network.patch_embed.grid_size
+    positions = torch.zeros(network.embed_dim, rows, columns)
     if network.pos_embed is not None:
-        of_patches = network.pos_embed[0, -rows * columns :]
-        positions = of_patches.T.reshape(width, rows, columns)
-    norm = network.norm_pre
-    return PatchEmbedding(
-        weight=projection.weight,
-        bias=projection.bias,
-        positions=positions,
-        pre_norm=(norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None,
-    )
+        positions = network.pos_embed[0, -rows * columns :].T.reshape(positions.shape)
+    return PatchEmbedding.of(network.patch_embed.proj, positions, network.norm_pre)
 
 
 def canonical_block_state(block: nn.Module) -> dict[str, Tensor]:
@@ -138,13 +127,10 @@ def _pool_heads(network: VisionTransformer, name: str) -> int:
     if pool is None:
         return 1
     plain = isinstance(pool, AttentionPoolLatent) and pool.latent_len == 1 and pool.pos_embed is None
-    if not plain or not isinstance(pool.q, nn.Linear) or pool.mlp is None or pool.mlp.fc2.in_features != _hidden_width(network):
+    hidden_width = network.blocks[0].mlp.fc2.in_features
+    if not plain or not isinstance(pool.q, nn.Linear) or pool.mlp is None or pool.mlp.fc2.in_features != hidden_width:
         raise refuse(name, "its attention pooling is not that of SigLIP: one latent query, then a feed-forward network")
     return int(pool.num_heads)
-
-
-def _hidden_width(network: VisionTransformer) -> int:
-    return int(network.blocks[0].mlp.fc2.in_features)
 
 
 def _is_gated(mlp: nn.Module, name: str) -> bool:

@@ -17,13 +17,11 @@ from sparseformers.teachers.files import check_version
 if TYPE_CHECKING:
     from sparseformers.teachers.open_clip_text import TextTower
 
-KINDS = ("timm", "open_clip", "hf", "bundled")
-"""The beginnings of teachers' names."""
+KINDS = ("timm", "open_clip", "hf", "bundled")  # the beginnings of teachers' names
 
 FORMS = "timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled"
 
-BUNDLED_SIZE = 224
-"""Side in pixels that the bundled teacher runs at unless told otherwise (its own is 518)."""
+BUNDLED_SIZE = 224  # side in pixels that the bundled teacher runs at unless told otherwise (its own is 518)
 
 HOSTS: Mapping[str, tuple[str, str, str]] = {
     "timm": ("timm", "timm", ""),
@@ -54,8 +52,7 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
         return teacher
     options: dict[str, Any] = {"image_size": image_size, "crop": crop}
     if isinstance(teacher, nn.Module):
-        wrapped: Teacher = _adapter(_library_of(teacher)).from_module(teacher, **options)
-        return wrapped
+        return _adapter(_library_of(teacher)).from_module(teacher, **options)
     if not isinstance(teacher, str):
         raise TeacherError(
             f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}.", f"Names are {FORMS}."
@@ -64,14 +61,11 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
     name, at, file = rest.partition("@")
     if kind not in KINDS or (kind == "bundled") == bool(rest) or (kind != "hf" and bool(at) != bool(file)):
         raise TeacherError(f"'{teacher}' names no teacher.", _how_to_name(kind, rest))
-    loaded: Teacher
     if kind == "bundled":
-        loaded = _adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
-    elif file and kind != "hf":
-        loaded = _adapter(kind).from_file(name, Path(file), **options)
-    else:
-        loaded = _adapter("huggingface" if kind == "hf" else kind).from_hub(rest, **options)
-    return loaded
+        return _adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
+    if file and kind != "hf":
+        return _adapter(kind).from_file(name, Path(file), **options)
+    return _adapter("huggingface" if kind == "hf" else kind).from_hub(rest, **options)
 
 
 def absolute_name(teacher: str) -> str:
@@ -85,24 +79,12 @@ def absolute_name(teacher: str) -> str:
 
 
 def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Teacher:
-    """Makes a teacher with random weights, to measure its cost, which does not depend on them.
-
-    Args:
-        architecture: timm's name, for example ``vit_base_patch16_224``.
-        image_size: side in pixels to run it at, if not its own.
-
-    Raises:
-        TeacherError: if timm does not know it, or it cannot be inherited from.
-    """
-    teacher: Teacher = _adapter("timm").untrained(architecture, image_size=image_size)
-    return teacher
+    """A timm architecture with random weights, to measure its cost, which does not depend on them."""
+    return _adapter("timm").untrained(architecture, image_size=image_size)
 
 
 def load_text_tower(teacher: str) -> TextTower:
-    """Loads the text tower of a teacher, which shares the space of its image embeddings.
-
-    Args:
-        teacher: ``open_clip:ARCH/TAG`` or ``open_clip:ARCH@FILE``, where FILE holds the whole CLIP.
+    """The text tower of ``open_clip:ARCH/TAG``, or of ``open_clip:ARCH@FILE`` where FILE holds the whole CLIP.
 
     Raises:
         TeacherError: if the teacher has no text tower, or it cannot be had.
@@ -117,21 +99,12 @@ def load_text_tower(teacher: str) -> TextTower:
         )
     adapter = _adapter("open_clip_text")
     name, _, file = rest.partition("@")
-    tower: TextTower = adapter.from_file(name, Path(file)) if file else adapter.from_hub(rest)
-    return tower
+    return adapter.from_file(name, Path(file)) if file else adapter.from_hub(rest)
 
 
 def named_templates(name: str) -> tuple[str, ...]:
-    """Returns OpenCLIP's prompts for ImageNet, each a sentence with ``{}`` for the name of a class.
-
-    Args:
-        name: ``openai`` (80 prompts) or ``simple`` (7).
-
-    Raises:
-        MissingExtraError: if OpenCLIP is not installed.
-    """
-    templates: tuple[str, ...] = _adapter("open_clip_text").TEMPLATES[name]
-    return templates
+    """OpenCLIP's prompts for ImageNet, ``openai`` (80) or ``simple`` (7), each with ``{}`` for the name of a class."""
+    return _adapter("open_clip_text").TEMPLATES[name]
 
 
 def _adapter(name: str) -> Any:

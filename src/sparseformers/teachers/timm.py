@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import TeacherError, suggest
 from sparseformers.teachers.base import (
+    FROM_PYTHON,
+    PASSED_IN,
     PatchEmbedding,
     Teacher,
     TeacherIdentity,
     TeacherOutput,
-    check_block,
     check_fit,
     check_image_size,
 )
@@ -58,37 +59,25 @@ class TimmTeacher(Teacher):
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
     """A timm model with timm's own weights, such as ``vit_base_patch16_224.augreg_in21k_ft_in1k``; see ``load_teacher``."""
-    _check_name(name)
     empty = _empty_network(name)
     if not is_model_pretrained(name):
         raise TeacherError(f"timm has no weights for '{name}'.", f"Give them as timm:{name}@FILE.")
-    if image_size is not None:
-        check_image_size(image_size, empty.patch_embed.patch_size[0])
-    options: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    check_image_size(image_size, empty.patch_embed.patch_size[0])
     with hub_errors(f"timm:{name}", by_hand=f"timm:{name}@FILE"):
         expect_hub(empty.pretrained_cfg.get("hf_hub_id"))
-        network = timm.create_model(name, pretrained=True, **options)
+        network = timm.create_model(name, pretrained=True, img_size=image_size)
     tag = empty.pretrained_cfg.get("tag", "")
     return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", crop=crop, licence=licence_of(f"{name}.{tag}"))
 
 
 def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
-    """A timm model with weights from a local file; its classes and position grid are read off the weights.
-
-    Args:
-        name: timm's name of the architecture.
-        path: a .safetensors file or a .pth state dict (read with ``weights_only``).
-        image_size: side in pixels, if not the one that the weights were made at.
-        crop: share of the shorter side that the central crop keeps, if not the model's own.
-    """
-    _check_name(name)
+    """A timm model with weights from a local file; its classes and position grid are read off the weights."""
     empty = _empty_network(name)
-    if image_size is not None:
-        check_image_size(image_size, empty.patch_embed.patch_size[0])
+    check_image_size(image_size, empty.patch_embed.patch_size[0])
     state = read_weights(path)
-    options: dict[str, Any] = {"num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0}
-    side = image_size or _side_of(empty, state)
-    network = timm.create_model(name, pretrained=False, **options, **({} if side is None else {"img_size": side}))
+    classes = state["head.weight"].shape[0] if "head.weight" in state else 0
+    # timm leaves an img_size of None out.
+    network = timm.create_model(name, num_classes=classes, img_size=image_size or _side_of(empty, state))
     state = {key: value.float() for key, value in checkpoint_filter_fn(state, network).items()}
     check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict(state)
@@ -98,40 +87,25 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
 def untrained(name: str, *, image_size: int | None = None) -> TimmTeacher:
     """A timm architecture with random weights."""
     _check_name(name)
-    network = timm.create_model(name, pretrained=False)
-    return from_module(network, name=f"timm:{name}", source="random weights", image_size=image_size)
+    return from_module(timm.create_model(name), name=f"timm:{name}", source="random weights", image_size=image_size)
 
 
 def from_module(
     network: nn.Module,
     *,
-    name: str = "a module passed in",
-    source: str = "passed in from Python",
+    name: str = PASSED_IN,
+    source: str = FROM_PYTHON,
     licence: str | None = None,
     image_size: int | None = None,
     crop: float | None = None,
-    class_names: tuple[str, ...] | None = None,
 ) -> TimmTeacher:
-    """A timm ``VisionTransformer`` that exists already; the teacher is a copy, the module stays as it is.
-
-    Args:
-        network: the module.
-        name: what to call it, for its identity, as ``source``, ``licence`` and ``class_names``.
-        source: the file or repository that its weights came from.
-        licence: the licence of its weights.
-        image_size: side in pixels, if not the module's own; its position embeddings are resampled.
-        crop: share of the shorter side that the central crop keeps, if not the module's own.
-        class_names: names of its classifier's outputs.
-
-    Raises:
-        TeacherError: with the reason, where it cannot be inherited from.
-    """
+    """A timm ``VisionTransformer`` that exists already; the teacher is a copy, the module stays as it is."""
     refuse_module(network, name)
     copied: Any = copy.deepcopy(network)
     if image_size is not None:
         check_image_size(image_size, copied.patch_embed.patch_size[0])
         copied.set_input_size(img_size=image_size)
-    return _wrap(copied, name=name, source=source, crop=crop, class_names=class_names, licence=licence)
+    return _wrap(copied, name=name, source=source, crop=crop, licence=licence)
 
 
 def _wrap(
@@ -143,19 +117,16 @@ def _wrap(
     class_names: tuple[str, ...] | None = None,
     licence: str | None = None,
 ) -> TimmTeacher:
-    teacher = TimmTeacher(
+    return TimmTeacher(
         network,
         identity=TeacherIdentity(name=name, source=source, licence=licence, class_names=class_names),
         anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network)),
         preprocessing=_preprocessing(network, crop),
         patch_size=network.patch_embed.patch_size[0],
     )
-    check_block(teacher.block_state(0), teacher.anatomy, name=name)
-    return teacher
 
 
 def _check_name(name: str) -> None:
-    """Raises TeacherError unless timm is new enough and knows the architecture and, where the name has a tag, the tag."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = suggest(name, [*timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
@@ -168,8 +139,9 @@ def _check_name(name: str) -> None:
 
 def _empty_network(name: str) -> VisionTransformer:
     """Builds the architecture without memory, to see whether it can be inherited from before anything is fetched."""
+    _check_name(name)
     with torch.device("meta"):
-        network = timm.create_model(name, pretrained=False)
+        network = timm.create_model(name)
     refuse_module(network, f"timm:{name}")
     return network
 
