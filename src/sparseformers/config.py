@@ -1,4 +1,4 @@
-"""What a SparseFormer is made of, as frozen dataclasses with each bound beside its field.
+"""The configuration of a SparseFormer: frozen dataclasses with each bound beside its field.
 
 A configuration says everything that is needed to build the network again; it is saved inside ``model.safetensors``.
 """
@@ -177,7 +177,7 @@ class CortexConfig(_Checked):
     final_norm: bool = True
     """A LayerNorm over all tokens after the last block."""
     pooling: Literal["token", "average", "attention"] = "token"
-    """What becomes the embedding: the class token, the mean of the latent tokens, or an attention-pooled token."""
+    """The embedding is the class token, the mean of the latent tokens, or an attention-pooled token."""
     pool_prefix_tokens: bool = False
     """Whether average and attention pooling take in the prefix tokens too."""
     pooled_norm: bool = False
@@ -217,7 +217,7 @@ class CortexConfig(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig(_Checked):
-    """How an image file becomes the network's input; the network normalises for itself, so images travel as [0, 1]."""
+    """The way from an image file to the network's input; the network normalises for itself, so images travel as [0, 1]."""
 
     size: Annotated[tuple[int, int], AtLeast(1)] = (224, 224)
     """Height and width in pixels that the teacher was made for (a SparseFormer takes any)."""
@@ -242,7 +242,7 @@ class SparseFormerConfig:
     cortex: CortexConfig
     """The part that is inherited (in v1: the blocks after the one that samples)."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
-    """What the network expects of its images: the teacher's own."""
+    """The teacher's own."""
 
     def __post_init__(self) -> None:
         width = self.cortex.block.width

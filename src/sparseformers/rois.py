@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_RADIUS = 0.012
-"""Of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels even at a point."""
+"""The least radius of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels at a point."""
 
 
 def initial_grid(tokens: int) -> Tensor:
@@ -67,7 +67,7 @@ def grid_of(tokens: int) -> tuple[int, int]:
 
 
 def row_lengths(tokens: int) -> list[int]:
-    """How many of N tokens stand in each row of the grid, from top to bottom."""
+    """The number of tokens in each row of the grid of N, from top to bottom."""
     for rows in range(math.isqrt(tokens), 0, -1):
         if tokens % rows == 0 and tokens // rows <= 2 * rows:
             return [tokens // rows] * rows
@@ -127,7 +127,7 @@ def standardise(offsets: Tensor) -> Tensor:
 
 
 def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
-    """Where each token looks: its standardised offsets, scaled by its RoI and set at the RoI's centre.
+    """The sampling points of each token: its standardised offsets, scaled by its RoI and set at the RoI's centre.
 
     Args:
         rois: B x N x 4.
@@ -141,7 +141,7 @@ def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
 
 
 def neighbourhoods(rois: Tensor, points: int) -> Tensor:
-    """How far around each of its points a token sees: half the spacing that P points have if they fill the RoI evenly.
+    """The radius that a token sees around each of its points: half the spacing of P points that fill the RoI evenly.
 
     Args:
         rois: ... x 4.

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparseformers import __version__
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError, RunError, WeightsError
 from sparseformers.files import replacing, synchronise
@@ -34,21 +34,21 @@ A file carries it twice: for us in the metadata, and among the tensors for hosts
 """
 
 OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}
-"""What fronts were called in files of version 0.1."""
+"""The names of fronts in files of version 0.1."""
 RETIRED = {"cortex": [("position_grid", None)]}
-"""What older files say of a part that this version does not have, where it had no effect."""
+"""Settings without effect in older files, by part, that this version does not have."""
 
 SCORE = "held_out_centred_cosine"
 """The name in a file's metadata of how near the student was to its teacher."""
 
 
 class SavedModel(NamedTuple):
-    """What a model file holds."""
+    """The contents of a model file."""
 
     student: SparseFormer
     """In evaluation mode, float32, on the CPU."""
     provenance: Provenance | None
-    """Where it comes from; None for a model that was not inherited."""
+    """None for a model that was not inherited."""
 
 
 def save(
@@ -77,7 +77,7 @@ def save(
     texts = {
         **(metadata or {}),
         "format": "sparseformers",
-        "sparseformers": version("sparseformers"),
+        "sparseformers": __version__,
         "config": json.dumps(to_dict(student.config)),
         "digest": digest(state),
     }
@@ -126,7 +126,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def saved_score(path: Path) -> float | None:
-    """How near the student in a file was to its teacher, as it was saved; None if there is no such file or it does not say."""
+    """The score that a file was saved with, see :func:`save`; None if there is no such file or it does not say."""
     try:
         with safe_open(path, "pt") as file:
             return float((file.metadata() or {})[SCORE])

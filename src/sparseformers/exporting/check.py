@@ -22,7 +22,7 @@ class ExportCheckError(WeightsError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the embeddings of an exported file are to those of the student in float32."""
+    """The embeddings of an exported file beside those of the student in float32."""
 
     images: int
     """Compared, some of them at several sizes."""
@@ -31,11 +31,11 @@ class Agreement:
     sizes: tuple[tuple[int, int], ...]
     """Heights and widths that were tried, at most ten of them."""
     greatest_difference: float
-    """Of a number of an embedding."""
+    """The greatest of any number of an embedding."""
     greatest_error: float
     """Length of the difference over the length of the embedding, of the worst image."""
     lowest_cosine: float
-    """Of the worst image."""
+    """The worst image's."""
     mean_cosine: float
     """Over the images."""
 

@@ -1,4 +1,4 @@
-"""What the formats of exported files have in common."""
+"""The interface of the formats of exported files, and the program that goes into them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONGEST_SIDE = 65_536
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a file."""
+    """The contents of a file."""
 
     student: SparseFormer
     """On the CPU, in float32 and evaluation mode."""

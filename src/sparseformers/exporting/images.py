@@ -36,14 +36,14 @@ class Probe(NamedTuple):
     """B x 3 x height x width in [0, 1]."""
 
 
-class Photographs(NamedTuple):
+class CheckImages(NamedTuple):
     """Decoded images, none in both parts."""
 
     for_check: Sequence[Image.Image]
     for_calibration: Sequence[Image.Image]
 
 
-def find_photographs(settings: ExportConfig, model: Path | None) -> Photographs:
+def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
     """Reads images: those of ``--data``, or the ones that a run, if ``model`` is its folder, was trained on.
 
     Raises:
@@ -68,7 +68,7 @@ def find_photographs(settings: ExportConfig, model: Path | None) -> Photographs:
             f"Of the {len(paths)} images only {len(read)} can be read{told}.", "Name others with --data: one, or two for int8."
         )
     checked = min(settings.images, len(read) // 2) if calibration else settings.images
-    return Photographs(read[:checked], read[checked:])
+    return CheckImages(read[:checked], read[checked:])
 
 
 def _of_run(model: Path | None) -> tuple[Path, ...]:

@@ -29,7 +29,7 @@ class PortableResize(Resize):
         return resample(images, rows, columns)
 
 
-class Neighbour(NamedTuple):
+class PixelBeside(NamedTuple):
     """One of the two pixels beside a point, along one axis."""
 
     at: Tensor
@@ -53,7 +53,7 @@ class GatheredSampling(BilinearSampling):
         x, y = points.float().unbind(-1)  # B x N x P each
         columns, rows = neighbours(x, width, self.outside), neighbours(y, height, self.outside)
 
-        def weighted(row: Neighbour, column: Neighbour) -> Tensor:
+        def weighted(row: PixelBeside, column: PixelBeside) -> Tensor:
             index = (image + row.at) * width + column.at
             found = pixels.index_select(0, index.flatten()).unflatten(0, index.shape)  # B x N x P x C
             return found * (row.weight * column.weight).unsqueeze(-1)
@@ -63,7 +63,7 @@ class GatheredSampling(BilinearSampling):
         return (upper + lower).to(features.dtype)
 
 
-def neighbours(places: Tensor, size: int, outside: Literal["border", "zeros"]) -> tuple[Neighbour, Neighbour]:
+def neighbours(places: Tensor, size: int, outside: Literal["border", "zeros"]) -> tuple[PixelBeside, PixelBeside]:
     """The pixels before and after each place along an axis.
 
     Args:
@@ -79,10 +79,10 @@ def neighbours(places: Tensor, size: int, outside: Literal["border", "zeros"]) -
     return _neighbour(before, 1 - share, size), _neighbour(before + 1, share, size)
 
 
-def _neighbour(position: Tensor, weight: Tensor, size: int) -> Neighbour:
+def _neighbour(position: Tensor, weight: Tensor, size: int) -> PixelBeside:
     """A pixel that the map has; one that it does not have weighs nothing."""
     inside = position.clamp(0, size - 1)
-    return Neighbour(inside.long(), weight * (inside == position))
+    return PixelBeside(inside.long(), weight * (inside == position))
 
 
 def gather_samples(network: nn.Module) -> None:

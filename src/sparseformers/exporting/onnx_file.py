@@ -24,7 +24,7 @@ from sparseformers.exporting.quantise import quantise_onnx
 OPSET = 20
 """The first one that has GELU as an operator."""
 MOST_BYTES = 2_000_000_000
-"""Of weights: Protocol Buffers hold no more in one file."""
+"""Protocol Buffers hold no more weights in one file."""
 
 
 class OnnxFile(FileFormat):

@@ -14,7 +14,7 @@ from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.exporting.quantise import quantise_openvino
 
 SECTION = "sparseformers"
-"""Where in the runtime information the metadata are: ``model.get_rt_info(["sparseformers", "teacher"])``."""
+"""The place of the metadata in the runtime information: ``model.get_rt_info(["sparseformers", "teacher"])``."""
 
 
 class OpenVinoFile(FileFormat):

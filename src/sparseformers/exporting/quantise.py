@@ -1,7 +1,7 @@
 """int8: the linear layers of an exported file in whole numbers, calibrated on images.
 
-Only layers with weights are quantised. What the tokens multiply with each other, where they look and what they read there
-stays in float32: it is a small share of the cost, and RoIs need the digits.
+Only layers with weights are quantised. Attention between tokens, RoIs and sampling stay in float32: they are a
+small share of the cost, and RoIs need the digits.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import onnx
 
 LINEAR = "torch.nn.modules.linear.Linear"
-"""How linear layers are marked in what they became."""
+"""The mark of linear layers in the operators that they became."""
 CLASSES = "pkg.torch.onnx.class_hierarchy"
-"""Where the translation to ONNX marks them."""
+"""The field in which the translation to ONNX has that mark."""
 
 
 class _Batches:

@@ -42,7 +42,7 @@ FILTERS: Mapping[str, Callable[[Tensor], Tensor]] = {"bilinear": bilinear, "bicu
 
 
 def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept: int, first: int | Tensor = 0) -> Tensor:
-    """What turns a line of pixels into a resized one: antialiased, by the convention of Pillow and of PyTorch.
+    """The matrix that turns a line of pixels into a resized one: antialiased, by the convention of Pillow and of PyTorch.
 
     Args:
         size: pixels of the line; a symbol where the file takes any.
@@ -144,6 +144,6 @@ def _rounded_quotient(dividend: Tensor, divisor: Tensor) -> Tensor:
 
 
 def _centred(resized: Tensor, kept: int) -> Tensor:
-    """Where the central ``kept`` pixels of ``resized`` begin; halves are rounded to even, as torchvision does."""
+    """The first of the central ``kept`` pixels of ``resized``; halves are rounded to even, as torchvision does."""
     spare = resized - kept
     return (spare + spare.div(2, rounding_mode="floor") % 2).div(2, rounding_mode="floor")

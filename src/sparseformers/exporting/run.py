@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sparseformers import __version__
 from sparseformers.errors import ConfigError, RunError
 from sparseformers.exporting.check import Agreement, compare
 from sparseformers.exporting.check import require as require_agreement
@@ -43,16 +43,16 @@ FORMATS: Mapping[Format, FileFormat] = {
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What came of an export."""
+    """The result of an export."""
 
     files: tuple[Path, ...]
-    """Of several files all are needed."""
+    """All of them are needed."""
     bytes: int
     agreement: Agreement
     tolerance: float
     """The greatest error that the file was allowed."""
     metadata: Mapping[str, str]
-    """What the file says of itself."""
+    """The texts inside of the file, by name."""
 
 
 def export(
@@ -100,14 +100,14 @@ def export(
 
 
 def describe(student: SparseFormer, provenance: Provenance | None, settings: ExportConfig) -> Mapping[str, str]:
-    """What a file says of itself: texts by name. ``mean``, ``std``, ``image_size`` and ``config`` are JSON."""
+    """The metadata of a file: texts by name. ``mean``, ``std``, ``image_size`` and ``config`` are JSON."""
     preprocessing = student.config.preprocessing
     if settings.with_preprocessing:
         images = "uint8, batch x height x width x 3, red-green-blue, any size; resized, cropped and normalised inside"
     else:
         images = "float32, batch x 3 x height x width, red-green-blue in [0, 1], resized and cropped; normalised inside"
     texts = {
-        "sparseformers": version("sparseformers"),
+        "sparseformers": __version__,
         "teacher": "unknown" if provenance is None else provenance.teacher,
         "teacher_fingerprint": "unknown" if provenance is None else provenance.teacher_fingerprint,
         "weights_digest": digest(student.state_dict()),

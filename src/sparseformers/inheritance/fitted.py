@@ -29,9 +29,9 @@ from sparseformers.model.sampling import RoIPosition
 from sparseformers.teachers import Teacher
 
 AT_ONCE = 64
-"""Images."""
+"""Images that are put through a network together."""
 RIDGE = 1e-2
-"""Of the regressions, as a share of the mean variance of their inputs."""
+"""The ridge of the regressions, as a share of the mean variance of their inputs."""
 PLACES = 256
 """Draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too."""
 
@@ -66,7 +66,7 @@ class CoarseTokens(nn.Module):
 
 
 class LinearMap(NamedTuple):
-    """What a regression found."""
+    """The result of a regression."""
 
     weight: Tensor
     """D_out x D_in."""
@@ -109,7 +109,7 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
 
 @torch.no_grad()
 def coarse_tokens(teacher: Teacher, images: Tensor, *, tokens: int, depth: int) -> Tensor:
-    """What :class:`CoarseTokens` gives for images M x 3 x H x W in [0, 1]: M x (R+N) x D float32."""
+    """The tokens of :class:`CoarseTokens` for images M x 3 x H x W in [0, 1]: M x (R+N) x D float32."""
     coarse = CoarseTokens(teacher, tokens=tokens, depth=depth).to(images.device)
     return torch.cat([coarse(part).float() for part in images.split(AT_ONCE)])
 
@@ -160,7 +160,7 @@ def _on_grid(tokens: Tensor) -> Tensor:
 
 
 def _front_tokens(student: SparseFormer, images: Tensor) -> Tensor:
-    """What the front gives the cortex, M x N x D float32."""
+    """The tokens that the front gives the cortex, M x N x D float32."""
     return torch.cat([student.focusing(student.normalise(part)).tokens.float() for part in images.split(AT_ONCE)])
 
 

@@ -30,9 +30,7 @@ class Inheritance(NamedTuple):
     student: SparseFormer
     """Frozen parts have ``requires_grad`` off."""
     report: InheritReport
-    """What was inherited and what is new."""
     provenance: Provenance
-    """What is saved with its weights."""
 
 
 def inherit(
@@ -146,7 +144,7 @@ def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, 
 
 
 def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
-    """What a grid front takes over: patch embedding, positions on its grid, pre-norm, prefix tokens."""
+    """The teacher's weights for a grid front: patch embedding, positions on its grid, pre-norm, prefix tokens."""
     embedding = teacher.patch_embedding()
     state = {"embedding.weight": embedding.weight, "embedding.positions": teacher.positions_on(*config.grid)}
     if embedding.bias is not None:

@@ -1,4 +1,4 @@
-"""What inheritance did, and where a student comes from."""
+"""A report on inheritance, and the provenance of a student."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from sparseformers.inheritance.shares import Shares
 
 @dataclass(frozen=True)
 class InheritReport:
-    """What inheritance did."""
+    """The parts that were inherited, and those that were left behind."""
 
     shares: Shares
-    """What became of the teacher's blocks, from the first to the last."""
     parameters: dict[str, int]
     """Parameters of the student by group: ``new``, ``tuned`` and ``frozen``."""
     teacher_parameters: int
@@ -43,14 +42,13 @@ def _span(first: int, count: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a student comes from; saved with its weights."""
+    """The origin of a student; saved with its weights."""
 
     teacher: str
     """The teacher as it was named."""
     teacher_fingerprint: str
     """SHA-256 of the teacher's weights."""
     shares: Shares
-    """What became of the teacher's blocks."""
     image_size: tuple[int, int]
     """Height and width in pixels that teacher and student were aligned at."""
     crop: float

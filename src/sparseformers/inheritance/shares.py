@@ -1,4 +1,4 @@
-"""How a teacher's depth is shared out, and which of a student's parameters are new, tuned or frozen by that."""
+"""The split of a teacher's depth, and the parameters of a student that are new, tuned or frozen by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUPS = ("new", "tuned", "frozen")
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How many of the teacher's blocks go where; together they are its depth."""
+    """The teacher's blocks by what becomes of them; together they are its depth."""
 
     truncate: int
     """Leading blocks that are left behind."""
@@ -77,5 +77,5 @@ def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Para
 
 
 def count_parameters(student: SparseFormer) -> dict[str, int]:
-    """How many parameters are ``new``, ``tuned`` and ``frozen``."""
+    """The number of ``new``, ``tuned`` and ``frozen`` parameters."""
     return {group: sum(parameter.numel() for _, parameter in members) for group, members in parameter_groups(student).items()}

@@ -71,7 +71,7 @@ class AttentionPooling(nn.Module):
         return query, key, value
 
     def weights(self, tokens: Tensor) -> Tensor:
-        """How much the query attends to each token: B x T x D -> B x heads x (T-skip), float32, sums to one over tokens."""
+        """The attention of the query to each token: B x T x D -> B x heads x (T-skip), float32, sums to one over tokens."""
         query, key, _ = self.query_key_value(tokens)
         return attention_weights(query, key).squeeze(-2)
 
@@ -87,7 +87,7 @@ def build_pooling(config: CortexConfig) -> nn.Module:
 
 
 class CortexOutput(NamedTuple):
-    """What the cortex makes of the tokens."""
+    """The output of the cortex."""
 
     embedding: Tensor
     """B x D_out, in the teacher's space."""

@@ -1,4 +1,4 @@
-"""What every front of a SparseFormer has in common: it turns an image into tokens with regions of interest."""
+"""The interface of all fronts of a SparseFormer: they turn an image into tokens with regions of interest."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.front import FrontOutput
 
 
-class PatchTokens(nn.Module):
+class CellEmbedding(nn.Module):
     """The teacher's patch and position embedding."""
 
     def __init__(self, config: GridConfig, width: int) -> None:
@@ -59,7 +59,7 @@ class GridFront(nn.Module):
         self.patch_size = config.patch_size
         self.register_buffer("cells", roi_arithmetic.cells(config.tokens), persistent=False)
         self.resize: nn.Module = Resize()
-        self.embedding = PatchTokens(config, width)
+        self.embedding = CellEmbedding(config, width)
         self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
 

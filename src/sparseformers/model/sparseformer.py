@@ -20,7 +20,7 @@ SMALLEST_SIDE = 32
 
 
 class SparseFormerOutput(NamedTuple):
-    """What a SparseFormer returns."""
+    """The output of a SparseFormer."""
 
     embedding: Tensor
     """B x D_out, the image embedding in the teacher's space."""
@@ -107,7 +107,7 @@ class SparseFormer(nn.Module):
         return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Where the image is read: one B x N x P x 2 each time that it is sampled, (x, y) in [0, 1] of it, or outside of it."""
+        """The points of :meth:`run_front`: for each sampling one B x N x P x 2, (x, y) in [0, 1] of the image or outside."""
         return self.run_front(images).points
 
     def run_front(self, images: Tensor) -> FrontOutput:

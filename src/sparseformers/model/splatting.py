@@ -32,7 +32,7 @@ FALL = 3.0
 DECAY = 8.0
 """By how many e-foldings it counts for less with each spacing of tokens away from its RoI."""
 SMALLEST_SIDE = 0.25
-"""Of a RoI, in spacings of tokens: smaller ones count as being of that size, or one of no size would take all."""
+"""Side of a RoI in spacings of tokens: smaller ones count as being of that size, or one of no size would take all."""
 
 
 def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -59,7 +59,7 @@ def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def cell_weights(rois: Tensor, rows: int, columns: int) -> Tensor:
-    """How much of each cell is each token's.
+    """The share of each token in each cell.
 
     On a grid with fewer rows or columns than the tokens would have, a cell is the mean of several points in it, so that no
     token falls between the points.
@@ -97,5 +97,5 @@ def _log_kernel(rois: Tensor, rows: int, columns: int, spacing: float) -> Tensor
 
 
 def _middles(cells: int, like: Tensor) -> Tensor:
-    """Where the middles of that many equal parts of [0, 1] lie, on the same device."""
+    """The middles of that many equal parts of [0, 1], on the same device."""
     return (torch.arange(cells, dtype=torch.float32, device=like.device) + 0.5) / cells
