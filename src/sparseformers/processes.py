@@ -31,11 +31,6 @@ def make_accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[wrapper])
 
 
-def process_number() -> int:
-    """Which of the processes of a launcher this is, from 0; known before they are joined."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def recorded(work: Callable[[], None]) -> Callable[[], None]:
     """Work that leaves its error to torchrun, which ends the other processes and tells which one was the first to fail."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
