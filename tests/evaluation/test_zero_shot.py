@@ -1,18 +1,24 @@
-"""Zero-shot figures by hand, and the files that say what classes are called."""
+"""Zero-shot classification and retrieval, by hand."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from sparseformers.errors import ConfigError, DataError
-from sparseformers.evaluation.words import pretty_name, read_class_names, read_templates
-from sparseformers.evaluation.zero_shot import Accuracy, accuracy, evaluate_zero_shot, nearest_classes
+from sparseformers.errors import DataError
+from sparseformers.evaluation.zero_shot import (
+    Accuracy,
+    Recall,
+    accuracy,
+    evaluate_retrieval,
+    evaluate_zero_shot,
+    nearest_classes,
+    recalls,
+)
 from sparseformers.settings import to_dict
 from tests.evaluation.printed import printed
 
@@ -75,90 +81,68 @@ def test_no_images_and_other_shapes() -> None:
         nearest_classes(torch.ones(1, 7), CLASSES)
 
 
-def test_pretty_name() -> None:
-    assert [pretty_name(name) for name in ("sea_horse", "Faces_easy", "great-white__shark ", "ant")] == [
-        "sea horse",
-        "Faces easy",
-        "great white shark",
-        "ant",
-    ]
+def directions(*degrees: float) -> Tensor:
+    """Embeddings in a plane, at these angles, of different lengths."""
+    angles = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([angles.cos(), angles.sin()], dim=1) * torch.linspace(1, 5, len(degrees))[:, None]
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "expected"),
-    [
-        ("names.txt", "emmet\nhippocampus\ntaijitu\n\n", ("emmet", "hippocampus", "taijitu")),
-        ("names.txt", "Yin Yang\nANT\nsea horse", ("ANT", "sea horse", "Yin Yang")),  # the folders' own, in another order
-        ("names.txt", "yin_yang\ttaijitu\nant\temmet\nsea_horse\thippocampus", ("emmet", "hippocampus", "taijitu")),
-        ("names.json", '{"yin_yang": "taijitu", "ant": "emmet", "sea_horse": "b"}', ("emmet", "b", "taijitu")),
-        ("names.json", '["emmet", "hippocampus", "taijitu"]', ("emmet", "hippocampus", "taijitu")),
-    ],
-)
-def test_read_class_names(tmp_path: Path, file: str, content: str, expected: tuple[str, ...]) -> None:
-    (tmp_path / file).write_text(content, encoding="utf-8-sig")
-    assert read_class_names(tmp_path / file, FOLDERS) == expected
+def test_recalls__one_caption_an_image() -> None:
+    images = directions(*range(0, 120, 10))  # twelve
+    texts = directions(*(angle + 1 for angle in range(0, 120, 10)))
+    figures = recalls(images, texts, torch.arange(12))
+    assert figures.image_to_text == figures.text_to_image == Recall(1.0, 1.0, 1.0)
+    # Each caption a place further: the nearest one belongs to the neighbour, for the first image too.
+    shifted = recalls(images, texts, torch.arange(12).roll(-1))
+    assert shifted.image_to_text.at_1 == shifted.text_to_image.at_1 == 0.0
+    assert_close(shifted.image_to_text.at_5, 11 / 12)  # the first image's caption is at the other end
 
 
-def test_read_class_names__without_a_file_are_the_folders_own() -> None:
-    assert read_class_names(None, FOLDERS) == ("ant", "sea horse", "yin yang")
+def test_recalls__several_captions_an_image() -> None:
+    images = directions(0, 90)
+    texts = directions(80, 20, 85, 5)
+    figures = recalls(images, texts, torch.tensor([0, 0, 1, 1]))
+    # The nearest caption to image 0 is that at 5 degrees (of image 1), to image 1 that at 85 degrees, its own.
+    assert figures.image_to_text == Recall(0.5, 1.0, 1.0)
+    # Nearest images of the captions: 1, 0, 1, 0; theirs are 0, 0, 1, 1.
+    assert figures.text_to_image == Recall(0.5, 1.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "problem", "remedy"),
-    [
-        ("n.txt", "a\nb", "has 2 class names, but there are 3 class folders.", "Give one name for each folder"),
-        (
-            "n.txt",
-            "ant\ta\nsea_hors\tb\nyin_yang\tc",
-            "do not match the class folders (no name for sea_horse; no folder for sea_hors).",
-            "Did you mean 'sea_horse'? Give each folder one name.",
-        ),
-        ("n.json", '{"ant": "a"}', "(no name for sea_horse, yin_yang).", "Give each folder one name."),
-        ("n.txt", "ant\ta\nb\nc", "Some lines of", "Write all lines in one way."),
-        ("n.txt", "ant\ta\nant\tb\nsea_horse\tc", "names a class folder twice: ant.", "Leave one line of each."),
-        ("n.txt", "ant\t\nsea_horse\tb\nyin_yang\tc", "A class name in", "Give each class folder a name."),
-        ("n.txt", "\n", "is empty.", "Write a name for each class folder."),
-        ("n.json", "[1, 2, 3]", "are not all text.", 'Write {"FOLDER": "name", ...}.'),
-        ("n.json", "{", "are no JSON", "Give an object or a list."),
-        ("n.txt", None, "There is no file of class names", "Check the path after --classnames."),
-    ],
-)
-def test_class_names_that_will_not_do(tmp_path: Path, file: str, content: str | None, problem: str, remedy: str) -> None:
-    if content is not None:
-        (tmp_path / file).write_text(content)
+def test_recalls__ranks_five_and_ten_count_so_many() -> None:
+    images = directions(*range(0, 170, 10))  # seventeen
+    texts = directions(0.0)
+    captions = torch.cat([texts.repeat(17, 1)])
+    figures = recalls(images, captions, torch.arange(17))  # every caption lies nearest to image 0, then 1, 2, ...
+    assert_close(figures.text_to_image.at_1, 1 / 17)
+    assert_close(figures.text_to_image.at_5, 5 / 17)
+    assert_close(figures.text_to_image.at_10, 10 / 17)
+
+
+def test_evaluate_retrieval__three_towers_and_their_table() -> None:
+    texts = directions(0, 40, 80)
+    right, wrong = directions(1, 41, 81), directions(81, 41, 1)
+    figures = evaluate_retrieval(right, wrong, right.flip(0), texts, [0, 1, 2])
+    assert figures.teacher.text_to_image.at_1 == 1.0
+    assert_close(figures.student.text_to_image.at_1, 1 / 3)
+    assert (figures.images, figures.captions) == (3, 3)
+    assert_close(json.loads(json.dumps(to_dict(figures)))["student"]["image_to_text"]["at_1"], 1 / 3)
+    said = printed(figures.table("runs/clip on photos", low_resolution="teacher at 56 px, 16 tokens", skipped=1))
+    for part in (
+        "Retrieval: runs/clip on photos",
+        "image to text",
+        "R@10",
+        "33.3%",
+        "3 images, 1 unreadable skipped, 3 captions",
+    ):
+        assert part in said, part
+
+
+def test_what_cannot_be_measured() -> None:
     with pytest.raises(DataError) as error:
-        read_class_names(tmp_path / file, FOLDERS)
-    assert problem in error.value.problem
-    assert error.value.remedy.startswith(remedy)
-
-
-def test_read_templates(tmp_path: Path) -> None:
-    assert len(read_templates("openai")) == 80
-    assert len(read_templates("simple")) == 7
-    assert "a photo of the large {}." in read_templates("simple")
-    (tmp_path / "own.txt").write_text("a photo of a {}.\n\n  the {}\n")
-    assert read_templates(str(tmp_path / "own.txt")) == ("a photo of a {}.", "the {}")
-
-
-@pytest.mark.parametrize(
-    ("content", "problem", "remedy"),
-    [
-        ("a photo of a cat.", "The template 'a photo of a cat.' in", "Mark the place by {}, as in 'a photo of a {}.'."),
-        ("{} and {}", "does not have one place for the name of a class.", "Mark the place by {}"),
-        ("a {c} of {}", "does not have one place", "Mark the place by {}"),
-        ("\n \n", "is empty.", "Write a sentence such as"),
-        (None, "There is no file of templates", "Use openai, simple or a file."),
-    ],
-)
-def test_templates_that_will_not_do(tmp_path: Path, content: str | None, problem: str, remedy: str) -> None:
-    if content is not None:
-        (tmp_path / "own.txt").write_text(content)
-    with pytest.raises(ConfigError) as error:
-        read_templates(str(tmp_path / "own.txt"))
-    assert problem in error.value.problem
-    assert error.value.remedy.startswith(remedy)
-
-
-def test_a_misspelt_list_of_templates() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'openai'"):
-        read_templates("opnai")
+        recalls(torch.empty(0, 2), torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
+    assert error.value.problem == "There is no image with a caption to look for."
+    assert error.value.remedy == "Give a captions file whose images can be read."
+    with pytest.raises(ValueError, match="3 images of 2 captions"):
+        recalls(directions(0), directions(0, 1), torch.tensor([0, 0, 0]))
+    with pytest.raises(ValueError, match="must be all of 0 to 1"):
+        recalls(directions(0, 1), directions(0, 1), torch.tensor([0, 0]))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.figure import Figure
 
 from sparseformers.config import BlockConfig, CortexConfig, FocusingConfig, SparseFormerConfig
 from sparseformers.figures import RoIPicture
@@ -39,3 +43,23 @@ def looking_at(points: list[tuple[float, float]], *, side: float = 0.1) -> RoIPi
     """A picture with one token whose last look is at these points; its RoI has sides of that length."""
     rois = torch.tensor([[[0.0, 0.0, side, side]]])
     return RoIPicture(torch.zeros(3, 32, 32), rois, (torch.zeros(1, 2, 2), torch.tensor([points])), "one")
+
+
+def part(axes: Axes, name: str) -> PolyCollection | PathCollection:
+    """The collection of that name in a panel."""
+    (found,) = [collection for collection in axes.collections if collection.get_gid() == name]
+    return found
+
+
+def boxes_by_colour(axes: Axes) -> dict[tuple[float, ...], np.ndarray]:
+    """Each box of a panel as (x1, y1, x2, y2) in pixels, by its colour."""
+    boxes = part(axes, "rois")
+    corners = [path.vertices for path in boxes.get_paths()]
+    return {
+        tuple(colour[:3].round(6)): np.concatenate([corner.min(axis=0), corner.max(axis=0)])
+        for colour, corner in zip(boxes.get_edgecolor(), corners, strict=True)
+    }
+
+
+def headings(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]

@@ -1,6 +1,9 @@
+"""Inputs beside RoIs and sampling points of one model or several."""
+
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +12,117 @@ from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError
-from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, token_colours, trace_models, trace_photographs
-from tests.figures.pictures import picture, tiny_student
-from tests.figures.test_figure import boxes_by_colour, headings
+from sparseformers.figures import (
+    ModelsPicture,
+    RoIPicture,
+    draw_models,
+    draw_student,
+    save_figure,
+    token_colours,
+    trace_models,
+    trace_photographs,
+    trace_rois,
+)
+from tests.figures.pictures import boxes_by_colour, headings, part, picture, tiny_student
+
+
+class TestPanels:
+    def test_a_row_has_the_input_three_stages_and_the_points(self) -> None:
+        figure = draw_student([picture(stages=5)])
+        assert len(figure.axes) == 5
+        assert headings(figure) == [
+            "Input",
+            "RoIs, first stage",
+            "RoIs, third stage",
+            "RoIs, last stage",
+            "Sampling points, last stage",
+            "cat.png",
+        ]
+        names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
+        assert names == [[], *[["rois", "centres"]] * 3, ["points"]]
+
+    @pytest.mark.parametrize(("stages", "panels"), [(1, 3), (2, 4), (3, 4), (4, 5)])
+    def test_no_stage_is_drawn_twice(self, stages: int, panels: int) -> None:
+        titles = headings(draw_student([picture(stages=stages)]))[:-1]
+        assert len(titles) == panels
+        assert len(set(titles)) == panels
+
+    def test_stages_can_be_chosen(self) -> None:
+        titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
+        assert titles[1:-2] == ["RoIs, second stage", "RoIs, last stage"]
+
+    def test_boxes_lie_at_the_rois_in_pixels(self) -> None:
+        drawn = picture(height=40, width=60, tokens=6)
+        figure = draw_student([drawn], stages=[1])
+        boxes = boxes_by_colour(figure.axes[1])
+        assert len(boxes) == 6
+        for colour, roi in zip(token_colours(6), drawn.rois[1], strict=True):
+            expected = roi.numpy() * np.array([60, 40, 60, 40])
+            np.testing.assert_allclose(boxes[tuple(colour.round(6))], expected, atol=1e-4)
+
+    def test_centres_and_points_lie_where_they_should(self) -> None:
+        drawn = picture(height=40, width=60, tokens=6, points=4)
+        figure = draw_student([drawn], stages=[2])
+        centres = (drawn.rois[2][:, :2] + drawn.rois[2][:, 2:]).numpy() / 2 * [60, 40]
+        np.testing.assert_allclose(part(figure.axes[1], "centres").get_offsets(), centres, atol=1e-4)
+        points = drawn.points[-1].flatten(0, 1).numpy() * [60, 40]
+        np.testing.assert_allclose(part(figure.axes[2], "points").get_offsets(), points, atol=1e-4)
+
+    def test_a_token_keeps_its_colour_in_all_panels_and_pictures(self) -> None:
+        colours = token_colours(6)
+        figure = draw_student([picture(tokens=6, points=4), picture(tokens=6, points=4, height=90)])
+        for row in (figure.axes[:5], figure.axes[5:]):
+            for axes in row[1:4]:
+                assert set(boxes_by_colour(axes)) == {tuple(colour.round(6)) for colour in colours}
+                np.testing.assert_allclose(part(axes, "centres").get_facecolor()[:, :3], colours)
+            np.testing.assert_allclose(part(row[4], "points").get_facecolor()[:, :3], colours.repeat(4, axis=0))
+
+    def test_small_boxes_lie_on_top_of_large_ones(self) -> None:
+        rois = torch.tensor([[[0.4, 0.4, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [0.2, 0.2, 0.6, 0.6]]])
+        drawn = RoIPicture(torch.zeros(3, 50, 50), rois, (torch.zeros(3, 4, 2),), "a")
+        axes = draw_student([drawn]).axes[1]
+        widths = [np.ptp(path.vertices[:, 0]) for path in part(axes, "rois").get_paths()]
+        assert widths == pytest.approx([50, 20, 5], abs=1e-4)
+        np.testing.assert_allclose(part(axes, "rois").get_edgecolor()[:, :3], token_colours(3)[[1, 2, 0]])
+
+    def test_what_reaches_outside_stays_visible_in_the_margin(self) -> None:
+        rois = torch.tensor([[[-1.0, 0.2, 3.0, 0.8], [1.5, 1.5, 2.0, 2.0]]])
+        drawn = RoIPicture(torch.zeros(3, 50, 100), rois, (torch.tensor([[[-2.0, 0.5]], [[0.5, 9.0]]]),), "a")
+        figure = draw_student([drawn])
+        left, right = figure.axes[1].get_xlim()
+        bottom, top = figure.axes[1].get_ylim()
+        assert left < 0 < 100 < right < 110
+        assert top < 0 < 50 < bottom < 60
+        for corners in (*boxes_by_colour(figure.axes[1]).values(),):
+            assert left < corners[0] <= corners[2] < right
+            assert top < corners[1] <= corners[3] < bottom
+        points = part(figure.axes[2], "points").get_offsets()
+        assert left < points[0][0] < 0
+        assert 50 < points[1][1] < bottom
+
+    def test_only_what_nothing_looks_at_is_dark_and_grey(self) -> None:
+        image = torch.tensor([0.9, 0.5, 0.1]).view(3, 1, 1).expand(3, 64, 64)
+        rois = torch.tensor([[[0.0, 0.0, 0.25, 0.25]]])
+        drawn = RoIPicture(image, rois, (torch.full((1, 4, 2), 0.125),), "a")
+        entry, boxes, points = (axes.images[0].get_array() for axes in draw_student([drawn]).axes)
+        np.testing.assert_allclose(entry[60, 60], [0.9, 0.5, 0.1], rtol=1e-5)
+        for pixels in (boxes, points):
+            np.testing.assert_allclose(pixels[8, 8], [0.9, 0.5, 0.1], atol=0.01)
+            assert np.ptp(pixels[60, 60]) < 1e-5
+            assert pixels[60, 60].max() < 0.25
+
+    def test_draws_what_a_student_sees(self) -> None:
+        images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+        figure = draw_student(trace_rois(tiny_student(), images, ["a", "b"]))
+        assert len(figure.axes) == 10
+        assert len(boxes_by_colour(figure.axes[3])) == 5
+
+    def test_rois_that_are_not_finite_are_left_out(self, tmp_path: Path) -> None:
+        good = picture()
+        rois, points = good.rois.clone(), good.points[-1].clone()
+        rois[-1, 0], points[0] = float("nan"), float("nan")
+        save_figure(draw_student([dataclasses.replace(good, rois=rois, points=(points,))]), tmp_path / "a.png", dpi=40)
+        assert (tmp_path / "a.png").stat().st_size > 0
 
 
 def of_models(**stages_and_tokens: tuple[int, int]) -> ModelsPicture:

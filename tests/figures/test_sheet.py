@@ -1,13 +1,135 @@
+"""Sheets: where panels and titles go, and what is refused."""
+
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sparseformers.errors import ConfigError
 from sparseformers.figures import draw_student, save_figure
-from sparseformers.figures.sheet import shorten_title
-from tests.figures.pictures import picture
+from sparseformers.figures.sheet import Place, block_columns, lay_out, shorten_title
+from tests.figures.pictures import headings, picture
+
+
+class TestSheet:
+    def test_the_aspect_ratio_is_kept(self) -> None:
+        height, width = 300, 40
+        figure = draw_student([picture(height=height, width=width), picture()])
+        inches = figure.get_size_inches()
+        for axes in figure.axes[:5]:
+            panel = axes.get_position(original=True)
+            (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+            per_pixel = panel.width * inches[0] / (right - left), panel.height * inches[1] / (bottom - top)
+            assert per_pixel[0] == pytest.approx(per_pixel[1])
+            assert axes.images[0].get_extent() == [0, width, height, 0]
+
+    def test_titles_overlap_neither_panels_nor_each_other(self) -> None:
+        pictures = [picture(height=200, width=40, title="a long name " * 40), picture(), picture()]
+        figure = draw_student(pictures, columns=2)
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
+        texts = len(figure.texts)
+        for index, text in enumerate(boxes[:texts]):
+            assert not any(text.overlaps(other) for other in boxes[:index] + boxes[texts:])
+            assert figure.bbox.x0 <= text.x0
+            assert text.x1 <= figure.bbox.x1
+
+    def test_columns_titles_stand_once_at_the_top_of_each_block(self) -> None:
+        assert headings(draw_student([picture()] * 4, columns=1)).count("Input") == 1
+        assert headings(draw_student([picture()] * 4, columns=2)).count("Input") == 2
+        assert headings(draw_student([picture()], columns=3)).count("Input") == 1
+
+    def test_a_long_title_loses_its_middle(self) -> None:
+        title = headings(draw_student([picture(title="start" + "x" * 500 + "end.png")]))[-1]
+        assert title.startswith("startx")
+        assert title.endswith("xend.png")
+        assert "…" in title
+
+    def test_a_title_is_no_formula(self, tmp_path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            save_figure(draw_student([picture(title="cost_$\\frac_$.png")]), tmp_path / "a.png", dpi=30)
+        assert (tmp_path / "a.png").is_file()
+
+    def test_leaves_pyplot_alone(self) -> None:
+        from matplotlib import pyplot
+
+        draw_student([picture()])
+        assert pyplot.get_fignums() == []
+
+
+class TestWrongRequests:
+    def test_no_picture(self) -> None:
+        with pytest.raises(ConfigError, match=r"There is no picture to draw\. Give at least one image\."):
+            draw_student([])
+
+    def test_too_many_pictures(self) -> None:
+        with pytest.raises(ConfigError, match=r"65 pictures are too many for one sheet\. Draw at most 64 at a time\."):
+            draw_student([picture()] * 65)
+
+    @pytest.mark.parametrize("stage", [5, -6])
+    def test_a_stage_that_there_is_not(self, stage: int) -> None:
+        with pytest.raises(ConfigError, match=rf"There is no stage {stage}: the student has 5\. Choose from 0 .* to 4"):
+            draw_student([picture(stages=5)], stages=[0, stage])
+
+    def test_no_columns(self) -> None:
+        with pytest.raises(ConfigError, match=r"A sheet cannot have 0 columns\. Ask for one column or more\."):
+            draw_student([picture()], columns=0)
+
+    def test_pictures_of_different_students(self) -> None:
+        with pytest.raises(ValueError, match="same numbers of stages and tokens"):
+            draw_student([picture(tokens=6), picture(tokens=7)])
+
+
+SIZES = [(40, 60), (60, 40), (40, 200), (200, 40), (50, 50)]
+
+
+def overlapping(places: list[Place]) -> int:
+    """How many pairs of rectangles overlap."""
+    boxes = np.array([(left, bottom, left + width, bottom + height) for left, bottom, width, height in places])
+    near, far = boxes[:, None, :2], boxes[:, None, 2:]
+    common = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(near, near.swapaxes(0, 1))
+    return int(((common.min(axis=-1) > 1e-9).sum() - len(boxes)) // 2)
+
+
+@pytest.mark.parametrize(("count", "groups"), [(1, ()), (1, (4, 2)), (10, (4, 2)), (19, ()), (64, (4, 2))])
+def test_nothing_overlaps_and_all_lies_on_the_sheet(count: int, groups: tuple[int, ...]) -> None:
+    sizes = [SIZES[index % len(SIZES)] for index in range(count)]
+    sheet = lay_out(sizes, panels=7, columns=block_columns(count, 7), groups=groups)
+    assert len(sheet.panels) == len(sheet.row_titles) == count
+    places = [place for row in sheet.panels for place in row]
+    places += [
+        *sheet.row_titles,
+        *(place for titles in (sheet.column_titles, sheet.group_titles) for row in titles for place in row),
+    ]
+    assert overlapping(places) == 0
+    for left, bottom, width, height in places:
+        assert min(left, bottom, width, height) >= 0
+        assert left + width <= 1 + 1e-9
+        assert bottom + height <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_panels_have_the_shape_of_their_picture(size: tuple[float, float]) -> None:
+    sheet = lay_out([size, (50, 50)], panels=3, columns=1)
+    for place in sheet.panels[0]:
+        assert place.width * sheet.width / (place.height * sheet.height) == pytest.approx(size[0] / size[1])
+
+
+def test_a_group_spans_its_columns_and_those_before_have_none() -> None:
+    sheet = lay_out([(50, 50)], panels=7, columns=1, groups=(4, 2))
+    (columns,), (groups,) = sheet.column_titles, sheet.group_titles
+    assert len(columns) == 7
+    assert [(group.left, group.left + group.width) for group in groups] == [
+        (pytest.approx(columns[first].left), pytest.approx(columns[last].left + columns[last].width))
+        for first, last in ((1, 4), (5, 6))
+    ]
+    assert all(group.bottom >= columns[0].bottom + columns[0].height - 1e-9 for group in groups)
+
 
 NAMES = [os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg", "bell\x07.jpg", "turned\u202egpj.jpg", "cost $5 or $6.jpg", "a_b^{c.jpg"]
 

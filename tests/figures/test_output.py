@@ -1,0 +1,96 @@
+"""Files of figures, and curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sparseformers.errors import ConfigError, RunError
+from sparseformers.figures import curves_figure, draw_student, save_figure
+from tests.figures.pictures import picture
+
+
+class TestSaveFigure:
+    def test_writes_the_size_that_was_asked_for(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "folder" / "rois.png"
+        figure = draw_student([picture()])
+        save_figure(figure, path, dpi=50)
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == "PNG"
+            np.testing.assert_allclose(image.size, figure.get_size_inches() * 50, atol=1)
+        assert [entry.name for entry in path.parent.iterdir()] == ["rois.png"]
+
+    @pytest.mark.parametrize(
+        ("suffix", "start"),
+        [(".pdf", b"%PDF"), (".svg", b"<?xml"), (".jpg", b"\xff\xd8"), (".JPEG", b"\xff\xd8"), (".webp", b"RIFF")],
+    )
+    def test_the_suffix_is_the_format(self, tmp_path: Path, suffix: str, start: bytes) -> None:
+        path = tmp_path / f"curves{suffix}"
+        save_figure(curves_figure([]), path, dpi=40)
+        assert path.read_bytes().startswith(start)
+
+    def test_an_unknown_suffix(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"cannot be written as '\.tiff'\. Use one of: \.png, \.pdf, \.svg, \.jpg"):
+            save_figure(curves_figure([]), tmp_path / "a.tiff")
+        with pytest.raises(ConfigError, match="cannot be written as 'png'"):
+            save_figure(curves_figure([]), tmp_path / "png")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("something")
+        with pytest.raises(RunError, match=r"a\.png' cannot be written \(.+\)\. Choose a place where you may write"):
+            save_figure(curves_figure([]), tmp_path / "file" / "a.png")
+        assert (tmp_path / "file").read_text() == "something"
+
+    def test_a_place_that_is_a_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").mkdir()
+        with pytest.raises(RunError, match=r"a\.png' cannot be written"):
+            save_figure(curves_figure([]), tmp_path / "a.png", dpi=30)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.webp"
+        save_figure(curves_figure([]), path, dpi=20)
+        before = path.read_bytes()
+        too_large = Figure(figsize=(170, 1))  # 17000 pixels, and WebP ends at 16383
+        with pytest.raises(RunError, match="another format for a very large figure"):
+            save_figure(too_large, path, dpi=100)
+        assert path.read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.webp"]
+
+
+class TestCurvesFigure:
+    def test_two_panels_with_their_own_records(self) -> None:
+        history = [
+            {"kind": "train", "samples": 0, "loss": 0.9},
+            {"kind": "held_out", "samples": 0, "centred_cosine": 0.01},
+            {"kind": "train", "samples": 32, "loss": 0.5},
+            {"kind": "train", "samples": 48, "loss": float("nan")},
+            {"kind": "train", "samples": 50, "loss": None},
+            {"kind": "held_out", "samples": 64, "centred_cosine": 0.6},
+        ]
+        loss, cosine = curves_figure(history).axes
+        assert loss.get_title(loc="left") == "Loss"
+        assert cosine.get_title(loc="left") == "Held-out centred cosine"
+        np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 0.9], [32, 0.5]])
+        np.testing.assert_allclose(cosine.lines[0].get_xydata(), [[0, 0.01], [64, 0.6]])
+
+    def test_a_noisy_loss_gets_its_running_mean(self) -> None:
+        history = [{"samples": step, "loss": step % 2} for step in range(200)]
+        raw, mean, _ = curves_figure(history).axes[0].lines
+        assert len(raw.get_xdata()) == 200
+        assert np.ptp(mean.get_ydata()) < 0.2
+        assert np.mean(mean.get_xdata()) == pytest.approx(np.mean(raw.get_xdata()))
+
+    def test_other_keys(self) -> None:
+        figure = curves_figure([{"seen": 1, "cost": 2.0, "fit": 3.0}], samples="seen", loss="cost", held_out="fit")
+        assert [axes.lines[0].get_xydata().tolist() for axes in figure.axes] == [[[1.0, 2.0]], [[1.0, 3.0]]]
+
+    def test_an_empty_history_says_so(self) -> None:
+        for axes in curves_figure([]).axes:
+            assert [text.get_text() for text in axes.texts] == ["nothing recorded"]
