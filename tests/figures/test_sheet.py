@@ -11,7 +11,7 @@ import pytest
 
 from sparseformers.errors import ConfigError
 from sparseformers.figures import draw_student, save_figure
-from sparseformers.figures.sheet import Place, block_columns, lay_out, shorten_title
+from sparseformers.figures.sheet import PanelPlace, block_columns, lay_out, shorten_title
 from tests.figures.pictures import headings, picture
 
 
@@ -88,7 +88,7 @@ class TestWrongRequests:
 SIZES = [(40, 60), (60, 40), (40, 200), (200, 40), (50, 50)]
 
 
-def overlapping(places: list[Place]) -> int:
+def overlapping(places: list[PanelPlace]) -> int:
     """How many pairs of rectangles overlap."""
     boxes = np.array([(left, bottom, left + width, bottom + height) for left, bottom, width, height in places])
     near, far = boxes[:, None, :2], boxes[:, None, 2:]

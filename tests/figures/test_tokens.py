@@ -14,7 +14,7 @@ from PIL import Image
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import token_influence
 from sparseformers.figures import TokensPicture, draw_tokens, token_colours, trace_tokens, trace_tokens_on_photographs
-from sparseformers.figures.sheet import Place, divide
+from sparseformers.figures.sheet import PanelPlace, divide
 from sparseformers.figures.tokens import LARGEST_CUT, cut_out
 from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import tiny_student
@@ -129,12 +129,12 @@ class TestCutOut:
 class TestDivide:
     @pytest.mark.parametrize(("width", "height", "count", "rows"), [(5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)])
     def test_cells_are_as_large_as_they_can_be(self, width: float, height: float, count: int, rows: int) -> None:
-        places = divide(Place(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
+        places = divide(PanelPlace(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
         assert len({round(place.bottom, 6) for place in places}) == rows
         assert len(places) == count
 
     def test_cells_stay_in_the_place_and_apart(self) -> None:
-        place = Place(0.3, 0.2, 0.5, 0.6)
+        place = PanelPlace(0.3, 0.2, 0.5, 0.6)
         cells = divide(place, 7, width=10, height=5, caption=0.2)
         for index, cell in enumerate(cells):
             assert cell.left >= place.left - 1e-9
@@ -150,8 +150,8 @@ class TestFigure:
         one = picture(count=2)
         figure = draw_tokens([one])
         assert [text.get_text() for text in figure.texts] == [
-            "Where they look",
-            "What they see",
+            "Their RoIs",
+            "What is inside",
             "The 2 most influential of 7 tokens",
             "cat.png",
         ]

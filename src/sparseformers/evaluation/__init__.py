@@ -1,4 +1,4 @@
-"""How close a student is to its teacher, and how much cheaper: alignment, classification, retrieval, cost and time.
+"""A student beside its teacher, in nearness and in cost: alignment, classification, retrieval, cost and time.
 
 ``run`` has :func:`evaluate` and ``profile`` has :func:`profile.profile`, which the commands call; the other files measure.
 Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cosine comes before plain cosine everywhere.

@@ -1,4 +1,4 @@
-"""How close a student's embeddings are to its teacher's, and nearest neighbours: pure functions of tensors, no model.
+"""Alignment of a student's embeddings with its teacher's, and nearest neighbours: pure functions of tensors, no model.
 
 Plain cosine flatters: the embeddings of many foundation models lie in a narrow cone, so that a constant output already
 scores high. Centred cosine, which takes the common direction away, therefore comes first, and plain cosine stands beside
@@ -19,7 +19,7 @@ from torch import Tensor
 from sparseformers.errors import DataError
 
 SIMILARITIES_AT_ONCE = 1 << 24
-"""How many similarities are held at once: 64 MiB of float32."""
+"""Similarities that are held at once: 64 MiB of float32."""
 
 
 class Neighbours(NamedTuple):
@@ -129,7 +129,7 @@ class Alignment:
     """Mean share of an image's nearest neighbours (by cosine, itself excluded) that are the same in the teacher's and in the
     student's space, in [0, 1]."""
     neighbour_chance: float
-    """What random neighbours would score there: k / (M - 1)."""
+    """The score of random neighbours: k / (M - 1)."""
     neighbours: int
     """k, how many neighbours are compared."""
     images: int

@@ -1,4 +1,4 @@
-"""What is attended to: which of a student's tokens make its embedding, and which of a teacher's patches.
+"""Attention maps: which of a student's tokens make its embedding, and which patches a teacher attends to.
 
 Both are read through this package's own blocks, from the weights that their attention would use; the networks' forward
 has no part in it. Legend: B batch, N latent tokens, T tokens with the prefix, h x w the teacher's grid of patches.
@@ -23,7 +23,7 @@ from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
 
 IMAGES_AT_ONCE = 4
-"""Of a teacher: the attention of a block is heads x T x T numbers an image."""
+"""A teacher's images: the attention of a block is heads x T x T numbers for each."""
 
 
 class AttentionMaps(NamedTuple):
@@ -123,7 +123,7 @@ def rollout(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _last_attention(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
-    """What is pooled attends to: tokens B x T x D that enter the first block -> B x T, rows sum to one."""
+    """Attention of what is pooled: tokens B x T x D that enter the first block -> B x T, rows sum to one."""
     blocks = _blocks(cortex)
     pools_by_attention = isinstance(cortex.pooling, AttentionPooling)
     if not blocks and not pools_by_attention:
@@ -142,12 +142,12 @@ def _blocks(cortex: CortexTransformer) -> list[TransformerBlock]:
 
 
 def _block_attention(block: TransformerBlock, tokens: Tensor) -> Tensor:
-    """Who attends to whom in a block, the mean over heads: the tokens that enter it B x T x D -> B x T x T."""
+    """Attention of a block, the mean over heads: the tokens that enter it B x T x D -> B x T x T."""
     return block.attn.weights(block.norm1(tokens)).mean(dim=1)
 
 
 def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
-    """How much of each token goes into the pooled one: tokens after the last block B x T x D -> B x T, rows sum to one.
+    """The share of each token in the pooled one: tokens after the last block B x T x D -> B x T, rows sum to one.
 
     Only attention pooling reads the tokens themselves.
     """

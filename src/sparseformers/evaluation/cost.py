@@ -1,4 +1,4 @@
-"""What a network costs on any machine: parameters, and multiply-adds of its forward pass and of a training step.
+"""Cost of a network on any machine: parameters, and multiply-adds of its forward pass and of a training step.
 
 Multiply-adds are those of all matrix products: convolutions, linear layers, batched products and the two products inside
 attention. What works element by element is not counted: bilinear sampling, normalisation, activations, softmax. Only shapes are
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network is and does for one image."""
+    """Parameters, and multiply-adds of one image."""
 
     parameters: int
     multiply_adds: int
@@ -37,7 +37,7 @@ def measure_cost(module: nn.Module, size: tuple[int, int]) -> Cost:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many parameters a module has, shared ones counted once."""
+    """The number of parameters of a module, shared ones counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -100,7 +100,7 @@ def thinned(items: Sequence[Item], limit: int) -> list[Item]:
 
 
 class Output(Protocol):
-    """What a network has to return: :class:`SparseFormerOutput` and :class:`TeacherOutput` do."""
+    """Output of a network; :class:`SparseFormerOutput` and :class:`TeacherOutput` are ones."""
 
     @property
     def embedding(self) -> Tensor:

@@ -29,7 +29,7 @@ from sparseformers.teachers import Teacher, untrained_teacher
 Key = TypeVar("Key", bound=Hashable)
 
 FEWEST_TURNS = 3
-"""Of which there is a median that is none of the extremes."""
+"""With so many there is a median that is none of the extremes."""
 PAUSE = 0.005
 """Seconds before each pass, in which waiting threads of the library that ran before fall asleep."""
 WARM_UP = 3

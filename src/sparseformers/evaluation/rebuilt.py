@@ -12,7 +12,7 @@ from sparseformers.model.sparseformer import Normalise, check_images
 from sparseformers.teachers import Teacher, TeacherOutput
 
 
-class PatchTokens(nn.Module):
+class TeacherPatchTokens(nn.Module):
     """One token for each patch of a regular grid: its pixels projected, its position added, normed where the teacher does."""
 
     def __init__(self, teacher: Teacher, rows: int, columns: int) -> None:
@@ -54,7 +54,7 @@ class RebuiltTeacher(nn.Module):
         self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
         """Height and width in pixels of the images that it takes."""
         self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
-        self.patches = PatchTokens(teacher, self.size[0] // patch, self.size[1] // patch)
+        self.patches = TeacherPatchTokens(teacher, self.size[0] // patch, self.size[1] // patch)
         with torch.device("meta"):
             self.cortex = CortexTransformer(teacher.anatomy)
         self.cortex.load_state_dict(teacher.cortex_state(), assign=True)

@@ -19,7 +19,7 @@ COVERAGE_SIDE = 64
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of the RoIs of some images, from the first stage to the last; means over images and tokens."""
+    """Change of RoIs from the first stage to the last; means over images and tokens."""
 
     movement: float
     """Distance of a RoI's centre at the end from its place at the start, in units of the image's sides."""
@@ -50,7 +50,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ForegroundFigures:
-    """How the sampling points of one stage fall on the foreground."""
+    """Sampling points of one stage, and the foreground."""
 
     points: Spread
     """Share of the sampling points that fall on the foreground."""
@@ -68,9 +68,9 @@ class StageFigures:
     stage: int
     """0 for the start, i for after the i-th focusing iteration."""
     moved: Spread | None
-    """How far the centres of RoIs moved since the stage before; None at the start."""
+    """Distance of the centres of RoIs from those of the stage before; None at the start."""
     from_start: Spread
-    """How far they are from where they were at the start."""
+    """Their distance from those at the start."""
     size: Spread
     """Side of a RoI: the root of its area."""
     rois_cover: Spread
@@ -132,7 +132,7 @@ def overlap(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
 
 
 def depth(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
-    """How many RoIs of a stage cover each point of a regular grid over the image: B x N x 4 -> B x G x G, G = ``points``."""
+    """The number of RoIs of a stage that cover each point of a regular grid: B x N x 4 -> B x G x G, G = ``points``."""
     centre, size = centre_and_size(rois)
     return _boxes_over_grid(centre, size / 2, points)
 
@@ -157,7 +157,7 @@ def sampled(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:
 
 
 def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
-    """How many boxes of these centres and half sides (B x K x 2 each) cover each point of a grid: B x G x G."""
+    """The number of boxes of these centres and half sides (B x K x 2 each) that cover each point of a grid: B x G x G."""
     steps = (torch.arange(points, dtype=torch.float32, device=centre.device) + 0.5) / points
     # Whether a box reaches each column and each row: B x K x G twice.
     across, down = ((steps - centre[..., axis, None]).abs() <= half[..., axis, None] for axis in (0, 1))
@@ -165,7 +165,7 @@ def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
 
 
 def point_density(points: Tensor, height: int, width: int) -> Tensor:
-    """Where sampling points fall, as the share of them in each pixel.
+    """Density of sampling points: the share of them in each pixel.
 
     Args:
         points: B x N x P x 2, (x, y) in [0, 1] of the image; those outside of it count at its border, which is what they read.
@@ -194,7 +194,7 @@ def foreground_share(density: Tensor, masks: Tensor) -> Tensor:
 
 
 class Elsewhere:
-    """How the points of one image would fall on the foregrounds of the others: the mean over all pairs of two images.
+    """Sampling points of one image on the foregrounds of the others: the mean share over all pairs of two images.
 
     Photographers put objects in the middle, and grids of RoIs may be denser there: points that know nothing of the image score
     more than the foreground's share of the area then. This is what they score; what is above it is due to the image.

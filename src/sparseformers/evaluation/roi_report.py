@@ -48,7 +48,7 @@ KnownForeground = Callable[[int], Tensor | None]
 
 @dataclass(frozen=True)
 class RoIReport:
-    """Where the RoIs of a student at one number of tokens go."""
+    """RoIs of a student at one number of tokens, stage by stage."""
 
     tokens: int
     points: int
@@ -89,7 +89,7 @@ class RoIReport:
 
 @dataclass(frozen=True)
 class RoIReports:
-    """Where the RoIs of a student go, at one number of tokens or several."""
+    """RoIs of a student, at one number of tokens or several."""
 
     focus: tuple[RoIReport, ...]
     skipped_images: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ STUDENT, TEACHER, LOW_RESOLUTION = "student", "teacher", "low_resolution"
 
 @dataclass(frozen=True)
 class ShiftFigures:
-    """How one network does in one condition."""
+    """One network in one condition."""
 
     same_image: float
     """Mean centred cosine of its embedding to the teacher's of the same (changed) image, in [-1, 1]; 1 for the teacher."""
@@ -44,10 +44,10 @@ class ShiftFigures:
 
 @dataclass(frozen=True)
 class RoIFigures:
-    """Where moving RoIs go in one condition, from the first stage to the last; means over tokens and images."""
+    """Movement of RoIs in one condition, from the first stage to the last; means over tokens and images."""
 
     movement: float
-    """How far their centres move, in sizes of the first RoI (per axis)."""
+    """Distance that their centres move, in sizes of the first RoI (per axis)."""
     size_ratio: float
     """Side of the last RoI over that of the first; the geometric mean of the two axes."""
     on_object_first: float | None
@@ -79,12 +79,12 @@ class PoorImage:
     cosine: float
     """Centred cosine of the student's embedding to the teacher's."""
     movement: float | None
-    """How far the RoIs move on it, as in :class:`RoIFigures`."""
+    """Distance that the RoIs move on it, as in :class:`RoIFigures`."""
 
 
 @dataclass(frozen=True)
 class ShiftReport:
-    """Where a student loses what it learnt of its teacher."""
+    """Loss of alignment by condition."""
 
     rows: tuple[ShiftRow, ...]
     """The clean condition, then the others by falling loss."""
@@ -274,7 +274,7 @@ def _roi_figures(answers: Answers, condition: Condition, seed: int) -> RoIFigure
 
 
 def _movement(rois: Tensor) -> Tensor:
-    """How far each image's RoIs (M x 2 x N x 4) move between the first and the last stage, in sizes of the first: M."""
+    """Distance that each image's RoIs (M x 2 x N x 4) move between the first and the last stage, in sizes of the first: M."""
     centres, sizes = centre_and_size(rois)
     return ((centres[:, 1] - centres[:, 0]) / sizes[:, 0].clamp_min(1e-6)).norm(dim=-1).mean(dim=-1)
 

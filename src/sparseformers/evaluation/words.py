@@ -26,7 +26,7 @@ from sparseformers.settings import to_dict
 from sparseformers.teachers.registry import load_text_tower, named_templates
 
 TEXTS_AT_ONCE = 256
-"""How many sentences go through the text tower together."""
+"""Sentences that go through the text tower together."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,12 @@ def read_templates(templates: str) -> tuple[str, ...]:
 
 
 def pretty_name(folder: str) -> str:
-    """What a class folder is called in a sentence: ``sea_horse`` -> ``sea horse``."""
+    """The name of a class folder in a sentence: ``sea_horse`` -> ``sea horse``."""
     return " ".join(folder.replace("_", " ").replace("-", " ").split())
 
 
 def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ...]:
-    """What the classes are called in a sentence, a name for each of the sorted class folders.
+    """Names of classes in a sentence, one for each of the sorted class folders.
 
     Args:
         path: None for the names of the folders themselves. A ``.json`` file with a name for each folder (an object), or with

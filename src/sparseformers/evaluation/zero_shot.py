@@ -17,16 +17,16 @@ from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import nearest_neighbours
 
 RANKS = (1, 5, 10)
-"""How many of the nearest count in retrieval."""
+"""Numbers of nearest ones that count in retrieval."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the right class is among the nearest ones, in [0, 1]."""
+    """Share of images whose right class is among the nearest ones, in [0, 1]."""
 
     top1: float
     top5: float
-    """Of fewer than five classes, all count."""
+    """With fewer than five classes, all count."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Recall:
-    """How often one of the nearest 1, 5 and 10 of the other kind, by cosine, belongs to the query; shares in [0, 1]."""
+    """Share of queries to which one of the nearest 1, 5 and 10 of the other kind, by cosine, belongs."""
 
     at_1: float
     at_5: float
@@ -161,7 +161,7 @@ def nearest_classes(embeddings: Tensor, classes: Tensor, k: int = 5) -> Tensor:
 
 
 def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
-    """How often the label (M) is the first of the nearest classes (M x k), and how often it is among them.
+    """Share of images whose label (M) is the first of the nearest classes (M x k), and of those where it is among them.
 
     Raises DataError for no image, and ValueError for another number of labels than of images.
     """

@@ -1,4 +1,4 @@
-"""What there is to draw: RoIs and sampling points of a student on an image or a photograph, as plain tensors.
+"""Data of figures: RoIs and sampling points of a student on an image or a photograph, as plain tensors.
 
 Legend: S stages, N latent tokens, P sampling points per token; RoIs are (x1, y1, x2, y2) and points (x, y), in [0, 1]
 of the image (or outside of it), x to the right, y down.
@@ -36,7 +36,7 @@ TitledImage = tuple[str, Image.Image]
 LONGEST_DRAWN = 640
 """Pixels along the longer side of a photograph as it is drawn, at most: more than a panel has."""
 EDGE = 1e-6
-"""Of an image: next to nothing."""
+"""A share of an image, next to nothing."""
 COVERED_AT_A_POINT = 0.95
 """Coverage right at a lone sampling point."""
 
@@ -140,7 +140,7 @@ class NetworkInput(NamedTuple):
     pixels: Tensor
     """3 x H x W in [0, 1]."""
     frame: Box
-    """Where that lies in the photograph."""
+    """Its place in the photograph."""
 
 
 def network_input(photograph: Image.Image, preprocessing: PreprocessingConfig, kind: ViewKind) -> NetworkInput:
@@ -171,7 +171,7 @@ def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tenso
 
 
 def coverage(picture: RoIPicture, *, height: int, width: int) -> Tensor:
-    """How much the final sampling points cover each pixel: H x W in [0, 1], float32.
+    """Coverage of each pixel by the final sampling points: H x W in [0, 1], float32.
 
     Every point covers a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
     the square root of P, per axis); neighbourhoods add up and saturate: 0.95 right at a lone point, nearly 1 where there are
@@ -211,5 +211,5 @@ def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
 
 
 def _pixel_centres(pixels: int) -> Tensor:
-    """Where the centres of that many pixels lie in [0, 1]."""
+    """The centres of that many pixels in [0, 1]."""
     return (torch.arange(pixels, dtype=torch.float32) + 0.5) / pixels

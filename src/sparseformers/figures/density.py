@@ -1,4 +1,4 @@
-"""Where sampling points fall, stage by stage, beside what the teacher attends to.
+"""Density of sampling points, stage by stage, beside the attention of the teacher.
 
 Legend: S stages with sampling points, N latent tokens, P sampling points per token, h x w the teacher's grid of patches. Maps are
 of what the networks were given, from its top left to its bottom right, and sum to one.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLEST_BOX = 1e-3
-"""Of a sampling point, as a share of the image: where a RoI has no size."""
+"""A sampling point's box, as a share of the image, in a RoI that has no size."""
 RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
 CAPTION = 0.3
 """Room for what stands under a panel, in inches: two lines."""
@@ -50,7 +50,7 @@ COLOURS = "cividis"
 """matplotlib's map for all kinds of colour vision (Nuñez et al., 2018): dark blue, grey, yellow, ever lighter."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 LIGHTEST = 3.0
-"""What has the lightest colour, in units of an even spread; the same for all maps, so that they can be compared."""
+"""The value of the lightest colour, in units of an even spread; the same for all maps, so that they can be compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
-    """How much of intervals around M positions lies in each cell of an axis: M and M -> M x cells; rows sum to one.
+    """The share of intervals around M positions in each cell of an axis: M and M -> M x cells; rows sum to one.
 
     What reaches over the border is in the first or the last cell.
     """
@@ -263,7 +263,7 @@ def draw_scale(axes: Axes, *, height: float) -> None:
 
 
 def _places_in(frame: Box, height: int, width: int) -> Tensor:
-    """Where the centres of H x W pixels lie in a part of the image: H x W x 2, (x, y) in [0, 1] inside of it."""
+    """The centres of H x W pixels in a part of the image: H x W x 2, (x, y) in [0, 1] inside of it."""
     x1, y1, x2, y2 = frame
     across = ((torch.arange(width) + 0.5) / width - x1) / (x2 - x1)
     down = ((torch.arange(height) + 0.5) / height - y1) / (y2 - y1)

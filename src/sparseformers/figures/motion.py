@@ -26,7 +26,7 @@ FRAMES_PER_MOVE = 10
 MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0
 """Seconds that a frame is shown: on the way, at a stage, at the last one."""
 SMALLEST_SIZE = 1e-6
-"""Of a RoI, in the logarithm of its size."""
+"""The smallest size of a RoI whose logarithm is taken."""
 
 
 def iteration_name(stage: int) -> str:
@@ -68,7 +68,7 @@ def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = Non
 
 @dataclass(frozen=True, eq=False)
 class Glide:
-    """Where the RoIs are in each frame of an animation."""
+    """RoIs in each frame of an animation."""
 
     rois: Tensor
     """T x N x 4; at each stage exactly the student's."""
@@ -104,7 +104,7 @@ def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
 
 
 def eased(share: float) -> float:
-    """How far a move has come after a share of its time: slow at both ends (3 t² - 2 t³)."""
+    """The share of a move that is done after a share of its time: slow at both ends (3 t² - 2 t³)."""
     return share * share * (3 - 2 * share)
 
 

@@ -33,7 +33,7 @@ Frame = npt.NDArray[np.uint8]
 FRAME_RATE = 25
 """Frames a second of an .mp4, in which a frame that stays longer is repeated."""
 WEBP_QUALITY = 70
-"""Of 100."""
+"""From 0 to 100."""
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
@@ -160,7 +160,7 @@ WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] 
     ".webp": _write_webp,
     ".mp4": _write_mp4,
 }
-"""What writes an animation, by the suffix of its file."""
+"""Functions that write an animation, by the suffix of its file."""
 
 
 def curves_figure(

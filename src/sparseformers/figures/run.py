@@ -37,10 +37,10 @@ ANIMATED_SIDE, DRAWN_SIDE = 320, 375
 
 @dataclass(frozen=True)
 class Visualization:
-    """What :func:`visualize` has done."""
+    """Result of :func:`visualize`."""
 
     drawn: int
-    """How many images are on the figure."""
+    """Number of images on the figure."""
     written: tuple[str, ...]
     skipped: dict[str, str]
     """Images that could not be read, with the reason of each."""
@@ -50,8 +50,8 @@ class Visualization:
         return to_dict(self) | {"skipped": dict(self.skipped)}
 
 
-class Photographs:
-    """Photographs, read one after the other; those that cannot be read are noted and left out."""
+class ReadablePhotographs:
+    """ReadablePhotographs, read one after the other; those that cannot be read are noted and left out."""
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self.paths = paths
@@ -60,7 +60,7 @@ class Photographs:
 
     @property
     def drawn(self) -> int:
-        """How many could be read, once they were."""
+        """The number of those that could be read, once they were."""
         return len(self.paths) - len(self.skipped)
 
     def __iter__(self) -> Iterator[TitledImage]:
@@ -80,11 +80,11 @@ class Photographs:
 
 @dataclass(frozen=True)
 class _Request:
-    """What a figure is drawn from."""
+    """All that a figure is drawn from."""
 
     models: Mapping[str, SavedModel]
     """By the names that stand on the sheet; the first is the one that all figures are of."""
-    photographs: Photographs
+    photographs: ReadablePhotographs
     view: ViewKind
     teacher: Teacher | None
     stages: Sequence[int] | None
@@ -183,14 +183,14 @@ def _check_options(
         raise ConfigError(f"A panel cannot have a --size of {size} pixels.", "Choose from 32 to 4096.")
 
 
-def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) -> Photographs:
+def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) -> ReadablePhotographs:
     places = [images] if isinstance(images, str | Path) else list(images)
     if not places:
         raise ConfigError("No image was named.", "Name image files, or folders of them, after the model.")
     paths = find_images([Path(place) for place in places])
     if len(paths) > LARGEST_SHEET:
         raise ConfigError(f"A sheet takes at most {LARGEST_SHEET} images, not {len(paths)}.", "Name fewer of them.")
-    return Photographs(paths, progress)
+    return ReadablePhotographs(paths, progress)
 
 
 def _check_targets(out: Path | None, animate: Path | None, images: Sequence[Path]) -> None:
@@ -218,7 +218,7 @@ def _open_models(model: Model, beside: Sequence[Model]) -> dict[str, SavedModel]
 
 
 def short_name(model: str) -> str:
-    """What to call a model on a sheet: its run folder, its file, or its own name."""
+    """The name of a model on a sheet: its run folder, its file, or its own name."""
     path = Path(model)
     if path.name == MODEL_FILE:
         return path.absolute().parent.name
@@ -251,4 +251,4 @@ FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
     "tokens": _of_one(trace_tokens_on_photographs, draw_tokens, "count"),
     "pca": _of_one(trace_pca_on_photographs, draw_pca),
 }
-"""What draws a figure, by its name."""
+"""Functions that draw a figure, by its name."""

@@ -27,7 +27,7 @@ LETTER = 0.08
 
 # All of these are in inches.
 LONGEST_SIDE = 2.5
-"""Of a panel."""
+"""The longer side of a panel."""
 NARROWEST_CELL = 2.0
 """Room for the title of a column."""
 GAP, BLOCK_GAP, CELL_GAP, ROW_GAP = 0.05, 0.4, 0.09, 0.05
@@ -109,7 +109,7 @@ def panel_size(image: Tensor) -> tuple[float, float]:
     return width + 2 * margin(width, height), height + 2 * margin(width, height)
 
 
-def write(figure: Figure, x: float, place: Place, text: str, *, size: float, colour: str, align: str) -> None:
+def write(figure: Figure, x: float, place: PanelPlace, text: str, *, size: float, colour: str, align: str) -> None:
     """One line at ``x``, halfway up ``place``; without mathtext, for a file name may hold dollar signs."""
     y = place.bottom + place.height / 2
     figure.text(x, y, text, fontsize=size, color=colour, ha=align, va="center", parse_math=False)
@@ -165,7 +165,7 @@ def _write_row_titles(figure: Figure, layout: Layout, images: Sequence[Tensor], 
         write(figure, at_photograph, place, fitting, size=8, colour=FAINT_INK, align="left")
 
 
-class Place(NamedTuple):
+class PanelPlace(NamedTuple):
     """A rectangle on the sheet, in shares of its width and height, from the bottom left as matplotlib counts."""
 
     left: float
@@ -176,22 +176,22 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything goes on a sheet of this size in inches."""
+    """Places of everything on a sheet of this size in inches."""
 
     width: float
     height: float
-    panels: tuple[tuple[Place, ...], ...]
+    panels: tuple[tuple[PanelPlace, ...], ...]
     """For each picture, its panels from left to right."""
-    row_titles: tuple[Place, ...]
+    row_titles: tuple[PanelPlace, ...]
     """For each picture, the strip above its panels."""
-    column_titles: tuple[tuple[Place, ...], ...]
+    column_titles: tuple[tuple[PanelPlace, ...], ...]
     """For each block of panels side by side, the strips above its columns."""
-    group_titles: tuple[tuple[Place, ...], ...]
+    group_titles: tuple[tuple[PanelPlace, ...], ...]
     """For each block, the strips above groups of its columns; empty ones without groups."""
 
 
 def block_columns(pictures: int, panels: int) -> int:
-    """How many pictures (each a row of panels) to put side by side for a sheet that is about square."""
+    """The number of pictures (each a row of panels) side by side for a sheet that is about square."""
     return max(1, round(math.sqrt(pictures / panels)))
 
 
@@ -216,10 +216,10 @@ def lay_out(
     head = COLUMN_TITLE + (GROUP_TITLE if groups else 0)
     sheet_height = 2 * BORDER + head + sum(rows) + len(rows) * (ROW_TITLE + ROW_GAP) - ROW_GAP
 
-    def place(left: float, top: float, width: float, height: float) -> Place:
+    def place(left: float, top: float, width: float, height: float) -> PanelPlace:
         """Inches from the top left, to shares from the bottom left."""
         bottom = sheet_height - top - height
-        return Place(left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
+        return PanelPlace(left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
 
     panel_places, row_titles = [], []
     top = BORDER + head
@@ -231,7 +231,7 @@ def lay_out(
             row_titles.append(place(lefts[0], top, block - (lefts[0] - left), ROW_TITLE))
         top += ROW_TITLE + row_height + ROW_GAP
 
-    def strips(height: float, bottom: float, spans: Sequence[tuple[int, int]]) -> tuple[tuple[Place, ...], ...]:
+    def strips(height: float, bottom: float, spans: Sequence[tuple[int, int]]) -> tuple[tuple[PanelPlace, ...], ...]:
         """For each block, strips over spans of its panels (the first one, and how many), that end at ``bottom``."""
         return tuple(
             tuple(
@@ -252,7 +252,7 @@ def lay_out(
     return Layout(sheet_width, sheet_height, tuple(panel_places), tuple(row_titles), column_titles, group_titles)
 
 
-def divide(place: Place, count: int, *, width: float, height: float, caption: float) -> list[Place]:
+def divide(place: PanelPlace, count: int, *, width: float, height: float, caption: float) -> list[PanelPlace]:
     """Divides a place into ``count`` equal cells, row by row, with gaps between them, in as many rows as make them largest.
 
     The sheet is ``width`` x ``height`` inches. ``caption`` is room under each cell; that under the last row is below the place.
@@ -268,7 +268,7 @@ def divide(place: Place, count: int, *, width: float, height: float, caption: fl
     lefts = [column * (cell_width + CELL_GAP) for column in range(columns)]
     tops = [row * (cell_height + caption + CELL_GAP) for row in range(rows)]
     return [
-        Place(
+        PanelPlace(
             place.left + lefts[index % columns] / width,
             place.bottom + (high - tops[index // columns] - cell_height) / height,
             cell_width / width,

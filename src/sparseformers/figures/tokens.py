@@ -30,7 +30,7 @@ from sparseformers.figures.data import (
     trace_rois,
 )
 from sparseformers.figures.panels import HALO, Array, draw_numbers, draw_photograph, draw_rois, token_colours
-from sparseformers.figures.sheet import Place, check_count, divide, open_sheet, write_under
+from sparseformers.figures.sheet import PanelPlace, check_count, divide, open_sheet, write_under
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
 
@@ -74,7 +74,7 @@ class TokensPicture:
 
     @property
     def contents(self) -> tuple[Tensor, ...]:
-        """What each of the K tokens sees, 3 x h x w in [0, 1], as large as its RoI is on ``image``; see :func:`cut_out`."""
+        """The contents of the K RoIs, 3 x h x w in [0, 1], each as large as it is on ``image``; see :func:`cut_out`."""
         return tuple(cut_out(self.image, roi, self.frame) for roi in self.rois)
 
 
@@ -178,9 +178,9 @@ CAPTION = 0.17
 CELLS_IN_PANEL = 4
 """Contents in the room of a panel, about."""
 MOST_PANELS = 4
-"""Of contents beside a picture; with more tokens, contents get smaller."""
+"""Room for contents beside a picture, in panels; with more tokens, contents get smaller."""
 BESIDE = 0.4
-"""How bright a photograph is outside of all RoIs: the few of them stand out, and it can still be made out."""
+"""Brightness of a photograph outside of all RoIs: the few of them stand out, and it can still be made out."""
 SMALLEST_CONTENT = 0.04
 """A side of what is drawn of a content, in inches: a RoI may be a line."""
 
@@ -201,7 +201,7 @@ def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None
     sheet = open_sheet(
         [picture.image for picture in pictures],
         [picture.title for picture in pictures],
-        ["Where they look", "What they see", *[""] * (room - 1)],
+        ["Their RoIs", "What is inside", *[""] * (room - 1)],
         columns=columns,
         groups=[(heading, 1 + room)],
         caption=CAPTION,
@@ -228,17 +228,19 @@ def _draw_on_image(axes: Axes, picture: TokensPicture, colours: Array) -> None:
     write_under(axes, f"together {picture.influence.sum().item():.1%} of the attention")
 
 
-def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[Place]:
+def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[PanelPlace]:
     """Places for so many contents in the room of panels side by side, which go."""
     first, last = panels[0].get_position(), panels[-1].get_position()
     for axes in panels:
         axes.remove()
     width, height = figure.get_size_inches()
-    return divide(Place(first.x0, first.y0, last.x1 - first.x0, first.height), count, width=width, height=height, caption=CAPTION)
+    return divide(
+        PanelPlace(first.x0, first.y0, last.x1 - first.x0, first.height), count, width=width, height=height, caption=CAPTION
+    )
 
 
-def _draw_content(figure: Figure, cell: Place, content: Tensor, colour: Array) -> Axes:
-    """What a token sees, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
+def _draw_content(figure: Figure, cell: PanelPlace, content: Tensor, colour: Array) -> Axes:
+    """The contents of a token's RoI, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 

@@ -143,7 +143,7 @@ class Gallery:
         found = sorted(find_images(places), key=lambda path: _place_of(path, places)) if places else []
         self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
         self.led_out = len(found) - len(self.paths)
-        """How many links lead out of the folders."""
+        """Number of links that lead out of the folders."""
         if found and not self.paths:
             raise DataError(
                 f"All {len(found)} images are links that lead out of their folder.", "Name the folder that holds the images."
@@ -153,7 +153,7 @@ class Gallery:
         return len(self.paths)
 
     def name(self, number: int) -> str:
-        """What to call an image; raises IndexError for a number that there is not."""
+        """The name of an image; raises IndexError for a number that there is not."""
         return self._path(number).name
 
     def file(self, number: int) -> Path:

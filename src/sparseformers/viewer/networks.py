@@ -25,7 +25,7 @@ from sparseformers.teachers import Teacher
 from sparseformers.viewer.images import Gallery, Photograph
 
 DIGITS = 5
-"""Of a coordinate: a hundredth of a pixel of what the page shows."""
+"""Decimals of a coordinate: a hundredth of a pixel of what the page shows."""
 BATCH = 8
 """Images of a folder embedded at a time: a question of the page waits for no more than that."""
 
@@ -40,7 +40,7 @@ class ShownModel:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """How images are made for it."""
+        """The preprocessing of its images."""
         return self.student.config.preprocessing
 
     @property
@@ -120,7 +120,7 @@ def load_networks(run: str, beside: str | None = None, teacher: str | None = Non
 
 
 def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph) -> dict[str, Any]:
-    """What a teacher attends to: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
+    """Attention of a teacher: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
     given = photograph.inputs[teacher.preprocessing]
     maps = attention(given.image()[None])
     return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
@@ -144,7 +144,7 @@ def _plain(values: Tensor, digits: int = DIGITS) -> Any:
     return torch.round(values.double(), decimals=digits).tolist()
 
 
-class Neighbour(NamedTuple):
+class NearImage(NamedTuple):
     """An image of a folder, by its number in the gallery, and the cosine of its embedding with that of the image asked about."""
 
     number: int
@@ -205,7 +205,7 @@ class FolderIndex:
         if self._thread.is_alive():
             self._thread.join()
 
-    def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[Neighbour]:
+    def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[NearImage]:
         """The images nearest to an embedding (D values), nearest first.
 
         Args:
@@ -221,7 +221,7 @@ class FolderIndex:
         rows, numbers = self._rows
         found = nearest_neighbours(embedding[None], rows, min(count + 1, len(rows)))
         pairs = zip(numbers[found.indices[0]].tolist(), found.similarities[0].tolist(), strict=True)
-        return [Neighbour(number, cosine) for number, cosine in pairs if number != without][:count]
+        return [NearImage(number, cosine) for number, cosine in pairs if number != without][:count]
 
     def _embed_all(self) -> None:
         try:

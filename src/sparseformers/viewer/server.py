@@ -18,7 +18,7 @@ ADDRESS = "127.0.0.1"
 PORTS_TRIED = 50
 """From the one asked for on."""
 FRAME_HEIGHT = 860
-"""Of the page in a notebook, in pixels."""
+"""Height of the page in a notebook, in pixels."""
 LONGEST_START = 20.0
 """Seconds."""
 

@@ -18,7 +18,7 @@ from sparseformers.viewer.run import ViewConfig
 ANSWERS = 96
 """Answers of networks that are kept."""
 NEIGHBOURS = 8
-"""How many of them are shown."""
+"""Neighbours that are shown."""
 
 
 class Session:
@@ -40,7 +40,7 @@ class Session:
         self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS)
         self._attention: TeacherAttention | None = None
         self.indices = self._folder_indices()
-        """Of the folder of neighbours, by the network's number, or ``teacher``; empty without a folder."""
+        """Embeddings of the folder of neighbours, by the network's number, or ``teacher``; empty without a folder."""
 
     def start(self) -> None:
         """Begins to embed the folder of neighbours by the first model; another network's turn comes when it is asked."""
@@ -93,7 +93,7 @@ class Session:
         return answer | {"cosine": near}
 
     def attention(self, key: str) -> dict[str, Any]:
-        """What the teacher attends to in an image, see :func:`~sparseformers.viewer.networks.attend`."""
+        """Attention of the teacher in an image, see :func:`~sparseformers.viewer.networks.attend`."""
         teacher = self._network("teacher")
         assert isinstance(teacher, Teacher)
         photograph = self.photograph(key)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sparseformers.figures import RoIPicture
-    from sparseformers.figures.sheet import Place
+    from sparseformers.figures.sheet import PanelPlace
 
 MOST_RECORDS = 1000  # lines of the metrics of a kind that a curve is drawn through
 LONGEST_TITLE = 60  # letters of an image's title
@@ -115,7 +115,7 @@ def _draw_sheet(pictures: Sequence[RoIPicture], titles: Sequence[str]) -> Figure
     return figure
 
 
-def _write(figure: Figure, place: Place, text: str, *, size: float, align: Literal["left", "center"]) -> None:
+def _write(figure: Figure, place: PanelPlace, text: str, *, size: float, align: Literal["left", "center"]) -> None:
     # Without mathtext: a file name may hold dollar signs.
     x = place.left + (place.width / 2 if align == "center" else 0.0)
     y = place.bottom + place.height / 2
