@@ -21,6 +21,8 @@ from sparseformers.teachers import Teacher
 
 Backend = Literal["eager", "compile", "packed", "onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+IN_FLOAT32: frozenset[Backend] = frozenset({"packed", "onnxruntime", "openvino"})
+"""Those that run on processors and in float32 only."""
 
 Runner = Callable[[Tensor], Tensor]
 """Images B x 3 x H x W in [0, 1] to embeddings B x D; returns when the device has been given the work."""
@@ -74,7 +76,7 @@ def prepare(
 
 def check_backend(backend: Backend, *, precision: str, device: torch.device) -> None:
     """Raises ConfigError or MissingExtraError unless a backend can run here in this precision."""
-    if backend in ("packed", "onnxruntime", "openvino"):
+    if backend in IN_FLOAT32:
         if device.type != "cpu":
             raise ConfigError(f"The backend {backend} runs on processors only, not on {device.type}.", "Choose eager or compile.")
         if precision != "fp32":

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
-from sparseformers.evaluation.backends import BACKENDS, Backend, Runner, check_backend, prepare
+from sparseformers.evaluation.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
 from sparseformers.evaluation.cost import Cost, measure_cost
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
@@ -102,7 +102,7 @@ def profile(
         backend: what runs both: eager, compile, packed, onnxruntime, openvino.
         batch: batch sizes to time.
         repeats: timed passes of each network at each batch size.
-        precision: of the matrix products, for both.
+        precision: of the matrix products, for both; ``auto`` is float32 where a backend runs in nothing else.
 
     Raises:
         ConfigError: for a backend that does not run here, or a model that is none.
@@ -111,7 +111,7 @@ def profile(
     if repeats < 1 or min(batch, default=1) < 1:
         raise ConfigError("Batch sizes and repeats must be at least 1.", "Use --batch 1 16 and --repeats 10, for example.")
     device = process_state().device
-    resolved = resolve_precision(precision, device)
+    resolved = "fp32" if precision == "auto" and IN_FLOAT32 & {*backend} else resolve_precision(precision, device)
     for name in backend:
         if name not in BACKENDS:
             raise ConfigError(f"There is no backend '{name}'.", suggest(name, BACKENDS) or f"There are {', '.join(BACKENDS)}.")

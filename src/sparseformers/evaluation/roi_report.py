@@ -104,10 +104,8 @@ class RoIReports:
 
     def remarks(self) -> list[str]:
         """Lines that name the images which figures of the foreground leave out."""
-        kinds = {
-            "without annotation": self.focus[0].not_annotated,
-            "with nothing of the foreground in view": self.focus[0].out_of_view,
-        }
+        first = self.focus[0]
+        kinds = {"without annotation": first.not_annotated, "with nothing of the foreground in view": first.out_of_view}
         return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in kinds.items() if names]
 
 
@@ -161,13 +159,13 @@ def report_rois(
             folder.skipped.add(error.path, error.reason)
             return None
 
-    reports = []
+    reports, names = [], [relative_name(path, folder.path).as_posix() for path in paths]
     for number in tokens or (None,):
         with folder.progress("images", len(paths), doing="looking at") as advance:
             report = measure_rois(
                 student,
                 folder.batches(paths, student.config.preprocessing),
-                [relative_name(path, folder.path).as_posix() for path in paths],
+                names,
                 tokens=number,
                 foreground=None if known is None else foreground,
                 device=device,
@@ -243,10 +241,8 @@ class _Measured:
         """B x R each, of the R last stages, those with sampling points."""
         self.on_foreground: list[Tensor] = []
         """B x R each, of images with a foreground in view."""
-        self.areas: list[Tensor] = []
-        """B each, of the same ones."""
-        self.elsewhere: list[Elsewhere] = []
-        """One for each stage with sampling points."""
+        self.areas: list[Tensor] = []  # B each, of the same ones
+        self.elsewhere: list[Elsewhere] = []  # one for each stage with sampling points
         self.not_annotated: list[str] = []
         self.out_of_view: list[str] = []
 
