@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from torch import nn
@@ -14,7 +15,10 @@ from benchmarks.recipes.folder import ComparisonFolder, Conditions, CurvePoint, 
 from benchmarks.recipes.measure import EvaluationImages, Judge, Measurement, TeacherAnswers, teacher_answers
 from benchmarks.recipes.progress import Trainings
 from benchmarks.recipes.report import Findings, RowReport
-from sparseformers.data.mixture import check_sources
+from sparseformers.data import find_images
+from sparseformers.data.huggingface_datasets import DatasetName
+from sparseformers.data.mixture import kind_of
+from sparseformers.data.shards import find_shards
 from sparseformers.errors import ConfigError, DataError, NonFiniteLossError, WeightsError
 from sparseformers.evaluation import measure_cost
 from sparseformers.files import write_json
@@ -43,6 +47,18 @@ class Comparison:
         return self.config.settings(row, seed, precision=self.conditions.precision)
 
 
+def _require_data(data: Sequence[str]) -> None:
+    """Raises DataError or ConfigError for names of data that are wrong, as far as this is quick to find out."""
+    folders = [Path(each) for each in data if kind_of(each) == "folder"]
+    if folders:
+        find_images(folders)
+    for each in data:
+        if kind_of(each) == "shards":
+            find_shards(each)
+        elif kind_of(each) == "dataset":
+            DatasetName.parse(each)
+
+
 def open_comparison(config: ComparisonConfig, console: Console | None = None) -> Comparison:
     """Checks and loads what the rows have in common; cheap checks come first.
 
@@ -60,7 +76,7 @@ def open_comparison(config: ComparisonConfig, console: Console | None = None) ->
     folder, base = ComparisonFolder(config.out), config.base()
     folder.require_ours()
     kept = folder.read_conditions()
-    check_sources([str(each) for each in config.data])
+    _require_data([str(each) for each in config.data])
     images = EvaluationImages.of(config.eval_data)
     teacher = load_teacher(base.network.teacher, image_size=base.network.image_size, crop=base.network.crop)
     asked = base.optimisation.precision

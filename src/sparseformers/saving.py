@@ -24,8 +24,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.teachers.base import check_fit
 
-MODEL_FILE = "model.safetensors"
-"""The name of a model inside a run folder."""
+MODEL_FILE = "model.safetensors"  # the name of a model inside a run folder
 
 CONFIGURATION = "_extra_state"
 """The name that PyTorch has for what belongs to a module besides its weights: here its configuration as JSON, in bytes.
@@ -33,13 +32,11 @@ CONFIGURATION = "_extra_state"
 A file carries it twice: for us in the metadata, and among the tensors for hosts such as timm, which read nothing else.
 """
 
-OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}
-"""The names of fronts in files of version 0.1."""
+OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}  # the names of fronts in files of version 0.1
 RETIRED = {"cortex": [("position_grid", None)]}
 """Settings without effect in older files, by part, that this version does not have."""
 
-SCORE = "held_out_centred_cosine"
-"""The name in a file's metadata of how near the student was to its teacher."""
+SCORE = "held_out_centred_cosine"  # the name in a file's metadata of how near the student was to its teacher
 
 
 class SavedModel(NamedTuple):

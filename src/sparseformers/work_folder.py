@@ -34,8 +34,7 @@ from typing import Any, ClassVar
 from sparseformers.errors import RunError, shorten
 from sparseformers.files import NO_ROOM, is_leftover, locked, remove_leftovers, write_json
 
-LONGEST_VALUE = 20
-"""Characters of a setting that is told in full where it differs."""
+LONGEST_VALUE = 20  # characters of a setting that is told in full where it differs
 
 
 class InFolder:

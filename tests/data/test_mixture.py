@@ -13,7 +13,6 @@ from sparseformers.data import UnreadableImageError, read_image
 from sparseformers.data.mixture import (
     MixedSource,
     absolute_source,
-    check_sources,
     open_source,
     sample_order,
     split_source,
@@ -95,9 +94,9 @@ class TestOpening:
             ("hf:", "The name 'hf:' is of no dataset"),
         ],
     )
-    def test_check_sources__tells_early_what_is_missing(self, data: str, problem: str) -> None:
+    def test_tells_what_is_missing(self, tmp_path: Path, data: str, problem: str) -> None:
         with pytest.raises((DataError, ConfigError)) as caught:
-            check_sources([data])
+            opened(tmp_path, data)
         assert problem in caught.value.problem
         assert caught.value.remedy
 

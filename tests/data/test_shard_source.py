@@ -13,9 +13,9 @@ import pytest
 import webdataset
 
 from sparseformers.data import UnreadableImageError, read_image, shards
-from sparseformers.data.shard_files import ShardFiles
-from sparseformers.data.shard_index import SIDECAR, parse_index, read_index, scan, write_index
-from sparseformers.data.shard_source import ShardSource, find_shards
+from sparseformers.data.shard_files import SIDECAR, ShardFiles, parse_index, read_index, write_index
+from sparseformers.data.shard_source import ShardSource
+from sparseformers.data.shards import find_shards, scan
 from sparseformers.errors import DataError
 from tests.embedding.small import write_shard
 from tests.tiny import write_images

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from sparseformers.data import UnreadableImageError, read_image, shards
-from sparseformers.data.shards import decode_member, expand_shards, is_shards, shard_members
+from sparseformers.data.images import decode
+from sparseformers.data.shards import expand_shards, is_shards, shard_members
 from sparseformers.errors import ConfigError, DataError, MissingExtraError
 from tests.embedding.small import giant_png, write_shard
 from tests.tiny import write_images
@@ -29,7 +30,7 @@ def told(shard: Path | str) -> list[tuple[str, str | None]]:
         problem = member.problem
         if problem is None:
             try:
-                decode_member(member.read(), Path(member.name))
+                decode(BytesIO(member.read()), Path(member.name))
             except UnreadableImageError as error:
                 problem = error.reason
         found.append((member.name, problem))
@@ -216,6 +217,6 @@ def test_a_member_is_decoded_as_the_file_is(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by a quarter
     Image.effect_noise((300, 200), 40).convert("RGB").save(path, exif=exif)
     for at_least in (None, 64):
-        one, other = decode_member(path.read_bytes(), path, at_least=at_least), read_image(path, at_least=at_least)
+        one, other = decode(BytesIO(path.read_bytes()), path, at_least=at_least), read_image(path, at_least=at_least)
         assert one.size == other.size
         assert one.tobytes() == other.tobytes()

@@ -1,7 +1,4 @@
-"""Views of images as tensors, in an order that a run can stop and go on in.
-
-Every view is a function of (seed, epoch, index) alone, whichever worker or process makes it.
-"""
+"""Views of images as tensors: each a function of (seed, epoch, index) alone, whichever worker or process makes it."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,46 +23,37 @@ from sparseformers.data.transforms import CropView, evaluation_view
 from sparseformers.errors import DataError
 
 MOST_WORKERS = 8
-BATCHES_AHEAD = 4
-"""Batches that each worker keeps ready."""
+BATCHES_AHEAD = 4  # batches that each worker keeps ready
 
 
 class LoadedView(NamedTuple):
     """One view, or why there is none."""
 
-    image: Tensor | None
-    """3 x H x W: bytes, or floats in [0, 1]; None for an unreadable image."""
+    image: Tensor | None  # 3 x H x W: bytes, or floats in [0, 1]; None for an unreadable image
     index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
-    problem: str | None
-    """Why the image is unreadable."""
-    stop: tuple[str, str] | None = None
-    """(problem, remedy) where its source cannot be reached any more."""
+    problem: str | None  # the reason why the image is unreadable
+    stop: tuple[str, str] | None = None  # (problem, remedy) if its source cannot be reached any more
 
 
 class Batch(NamedTuple):
     """The readable views of a batch, and what was unreadable."""
 
-    images: Tensor
-    """b x 3 x H x W: bytes, or floats in [0, 1] where views are made as such; where b = 0, H and W are 0 too.
-    :func:`~sparseformers.data.images_on` gives floats of either."""
-    indices: Tensor
-    """b, int64: place of each view in :class:`ImageViews`."""
-    unreadable: tuple[tuple[int, str], ...]
-    """(index, reason) of each view that is missing from the batch."""
-    targets: Tensor | None = None
-    """b x D_out float32: the teacher's embedding of each view, where it was computed before."""
+    images: Tensor  # b x 3 x H x W: bytes, or floats in [0, 1]; if b = 0, H and W are 0, too
+    indices: Tensor  # b, int64: the place of each view in ImageViews
+    unreadable: tuple[tuple[int, str], ...]  # (index, reason) of each view that is missing from the batch
+    targets: Tensor | None = None  # b x D_out float32: the teacher's embeddings, if they were computed before
 
 
 class ImageViews(Dataset[LoadedView]):
-    """Views of images.
+    """K views of each image; view k of image i has the index i * K + k.
 
     Args:
-        images: a source of them, or the paths of image files.
-        view: makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only; where it has
-            an attribute ``at_least``, large JPEGs are decoded at a size with sides of no fewer pixels than that, and where
-            it has a method ``pixels``, that gives the view as bytes, which travel between processes at a quarter of the cost.
+        images: a source, or the paths of image files.
+        view: makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes
+            make it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower
+            resolution), and the method ``pixels``, which gives the view as bytes, a quarter of the traffic between processes.
         seed: of the views.
-        views_per_image: K; the view k of image i has the index i * K + k.
+        views_per_image: K.
     """
 
     def __init__(
@@ -86,11 +75,11 @@ class ImageViews(Dataset[LoadedView]):
         return len(self.source) * self.views_per_image
 
     def name(self, index: int) -> str:
-        """The name of the image of the view ``index``."""
+        """The name of the image of a view."""
         return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> LoadedView:
-        """The view of this key; never raises for an unreadable image, but says what is wrong with it."""
+        """The view of this key; an unreadable image raises nothing, the view says what is wrong with it."""
         epoch, index = key
         try:
             image = self.source.read(index // self.views_per_image, at_least=self._at_least)
@@ -110,16 +99,14 @@ class _Sent(NamedTuple):
     images: Tensor
     indices: tuple[int, ...]
     unreadable: tuple[tuple[int, str], ...]
-    stop: tuple[str, str] | None
-    """(problem, remedy) where a source cannot be reached any more: an error of a reading process would arrive as another one."""
+    stop: tuple[str, str] | None  # (problem, remedy): an error of a reading process would arrive as another one
 
     @classmethod
     def of(cls, views: list[LoadedView]) -> _Sent:
-        readable = [view for view in views if view.image is not None]
-        images = [view.image for view in readable if view.image is not None]
+        images = [view.image for view in views if view.image is not None]
         return cls(
             images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
-            indices=tuple(view.index for view in readable),
+            indices=tuple(view.index for view in views if view.image is not None),
             unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
             stop=next((view.stop for view in views if view.stop is not None), None),
         )
@@ -133,46 +120,33 @@ def collate(views: list[LoadedView]) -> Batch:
     return _Sent.of(views).received()
 
 
+@dataclass(eq=False)
 class SampleStream(Sampler[list[ViewKey]]):
-    """The order of training, cut into batches: by default epoch after epoch, each in its own random order.
+    """The order of training, cut into batches, which may span two epochs.
 
-    A batch may span two epochs. Processes take turns within every batch, so together they see what one would, and each
-    gets equally many batches (a short last one may leave some of them an empty list).
-
-    Args:
-        order: of the samples; a number of images stands for passes that each have them in any order.
-        batch_size: samples in a batch of all processes together.
-        seed: of the order.
-        total: samples of the whole run, counted from its beginning and not from ``start``; None for no end.
-        start: samples that the run has had before.
-        process: of several, from 0.
-        processes: that share each batch.
+    Processes take turns within every batch, so together they see what one would, and each gets equally many batches
+    (a short last one may leave some of them an empty list).
     """
 
-    def __init__(
-        self,
-        order: SampleOrder | int,
-        *,
-        batch_size: int,
-        seed: int,
-        total: int | None,
-        start: int = 0,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.order = Interleaved((FullShuffle(order),), (1,)) if isinstance(order, int) else order
-        self.length = self.order.length
-        if self.length < 1 or batch_size < 1 or start < 0 or not 0 <= process < processes:
-            raise ValueError(f"no stream of {self.length} images in batches of {batch_size} for process {process} of {processes}")
-        self.batch_size = batch_size
-        self.seed = seed
-        self.total = total
-        self.start = start
-        self.process = process
-        self.processes = processes
+    order: SampleOrder | int  # a number of images stands for passes over them, each in a random order
+    _: KW_ONLY
+    batch_size: int  # of all processes together
+    seed: int
+    total: int | None  # samples of the whole run, from its beginning and not from ``start``; None for no end
+    start: int = 0  # samples that the run has had before
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        self._samples = Interleaved((FullShuffle(self.order),), (1,)) if isinstance(self.order, int) else self.order
+        length = self._samples.length
+        if length < 1 or self.batch_size < 1 or self.start < 0 or not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"no stream of {length} images in batches of {self.batch_size} for process {self.process} of {self.processes}"
+            )
 
     def __len__(self) -> int:
-        """The batches that are left of the run; a TypeError where it has no end."""
+        """The batches that are left of the run; a TypeError if it has no end."""
         if self.total is None:
             raise TypeError("a stream without a total has no length")
         return math.ceil(max(0, self.total - self.start) / self.batch_size)
@@ -180,7 +154,7 @@ class SampleStream(Sampler[list[ViewKey]]):
     def __iter__(self) -> Iterator[list[ViewKey]]:
         batch: list[ViewKey] = []
         taken = self.start
-        for key in self.order.keys(self.seed, self.start):
+        for key in self._samples.keys(self.seed, self.start):
             if self.total is not None and taken >= self.total:
                 break
             batch.append(key)
@@ -192,15 +166,15 @@ class SampleStream(Sampler[list[ViewKey]]):
             yield batch[self.process :: self.processes]
 
 
+@dataclass(eq=False)
 class _InOrder(Sampler[list[ViewKey]]):
     """Every view of the first epochs once, in order; no batch spans two epochs. Processes take whole batches in turn."""
 
-    def __init__(self, length: int, batch_size: int, epochs: int = 1, *, process: int = 0, processes: int = 1) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.process = process
-        self.processes = processes
+    length: int
+    batch_size: int
+    epochs: int = 1
+    process: int = 0
+    processes: int = 1
 
     def __len__(self) -> int:
         return self.epochs * len(self._starts())
@@ -215,22 +189,19 @@ class _InOrder(Sampler[list[ViewKey]]):
 
 
 def default_workers() -> int:
-    """The number of processes to read images with: one for each processor that this one may use, at most ``MOST_WORKERS``."""
+    """One process to read images with for each processor that this one may use, at most ``MOST_WORKERS``."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(MOST_WORKERS, (allowed or 1) // sharing))
 
 
 def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) -> DataLoader[Batch]:
-    """Loads the batches of ``stream``, over ``len(views)`` images, by ``workers`` processes; 0 reads in this one."""
+    """Loads the batches of a stream by so many reading processes; 0 reads in this one."""
     return _loader(views, stream, workers)
 
 
 def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Loads every view of the first epochs once, epoch by epoch and each in the order of the images.
-
-    The last batch of each epoch may be short.
-    """
+    """Loads every view of the first epochs once, in order; the last batch of each epoch may be short."""
     return _loader(views, _InOrder(len(views), batch_size, epochs), workers)
 
 
@@ -243,10 +214,7 @@ def evaluation_batches(
     process: int = 0,
     processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Loads the teacher's own view of each image, in order; a batch's indices are places in ``images``.
-
-    Each of several processes takes every so many-th batch.
-    """
+    """Loads the teacher's own view of each image, in order; several processes take turns, batch by batch."""
     views = ImageViews(images, evaluation_view(preprocessing), seed=0)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
 
@@ -263,7 +231,7 @@ def fixed_views(
     process: int = 0,
     processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Loads K random crops of each image, the same ones every time: to evaluate with when there are few images.
+    """Loads K random crops of each image, the same ones every time, to evaluate with few images.
 
     Args:
         images: a source, or paths; view k of image i has the index i * K + k.
@@ -273,8 +241,8 @@ def fixed_views(
         scale: the least and greatest share of the image's area.
         batch_size: views in a batch.
         workers: processes to read with; 0 reads in this one.
-        process: of several, from 0; each takes every so many-th batch.
-        processes: that share the views.
+        process: of several, from 0, that take turns, batch by batch.
+        processes: their number.
     """
     views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
     return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)

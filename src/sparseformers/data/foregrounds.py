@@ -7,7 +7,8 @@ import json
 import math
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,22 +21,13 @@ from sparseformers.data.images import UnreadableImageError, checked_folder, deco
 from sparseformers.data.transforms import evaluation_view
 from sparseformers.errors import DataError, shorten
 
-JPEG_THRESHOLD = 128
-"""A JPEG blurs the border of a mask: there, what is above half is foreground, and not all that is not zero."""
-
-Box = tuple[float, float, float, float]
-"""x and y of the left upper corner, width and height, in pixels of the original image."""
-
+JPEG_THRESHOLD = 128  # a JPEG blurs the border of a mask, so there only values above half are foreground
+Box = tuple[float, float, float, float]  # x and y of the left upper corner, width and height, in pixels of the original image
 FORM = 'It has to be {"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "bbox": [x, y, width, height]}, ...]}.'
 
 
 class Foregrounds(ABC):
-    """The foreground of some images.
-
-    Args:
-        paths: the images.
-        known: whether there is a mask or box, for each of them.
-    """
+    """The foreground of some images; ``known`` says for each whether there is a mask or box."""
 
     def __init__(self, paths: Sequence[Path], known: Sequence[bool]) -> None:
         self.paths = tuple(paths)
@@ -43,17 +35,10 @@ class Foregrounds(ABC):
 
     @abstractmethod
     def mask(self, index: int) -> Image.Image:
-        """The mask of a known image: as large as the upright image, grey, 255 for foreground and 0 for the rest.
-
-        Raises:
-            UnreadableImageError: if it cannot be read.
-        """
+        """The mask of a known image: as large as the upright image, grey, 255 for foreground and 0 for the rest."""
 
     def seen(self, index: int, preprocessing: PreprocessingConfig) -> Tensor | None:
-        """The mask in the network's view, which is resized and cropped as the image is.
-
-        Returns:
-            H x W in [0, 1]: the share of each pixel of the view that is foreground; None where nothing is said of the image.
+        """The share of each pixel of the network's view that is foreground: H x W in [0, 1]; None for an unknown image.
 
         Raises:
             UnreadableImageError: if the mask cannot be read.
@@ -66,16 +51,15 @@ class Foregrounds(ABC):
 
 
 class MaskFolder(Foregrounds):
-    """A folder of masks, each named as its image is: what is not zero is foreground.
+    """A folder of masks: all that is not zero is foreground.
 
     Args:
         paths: the images, below ``data``.
         data: the folder of images, or a single one.
-        folder: with a mask at the same relative path for each image, whatever its suffix.
+        folder: of masks at the same relative paths as the images, with any suffix.
 
     Raises:
-        DataError: for a folder that is not there or has no mask of any of the images, two masks of one image, or a mask of
-            another size than its image's.
+        DataError: for no folder, no mask, two masks of one image, or a mask of another size than its image's.
     """
 
     def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
@@ -95,20 +79,10 @@ class MaskFolder(Foregrounds):
                 f"None of the {len(paths)} images of '{data}' has a mask in '{folder}'.",
                 f"A mask has the name of its image, such as {relative_name(paths[0], data).with_suffix('.png').as_posix()}.",
             )
-        self._check_sizes()
-
-    def mask(self, index: int) -> Image.Image:
-        path = self.masks[index]
-        assert path is not None  # only of known images
-        return decode(path, path, convert=_not_zero)
-
-    def _check_sizes(self) -> None:
-        """Raises DataError if a mask has another size than its image; files that are none are left for later."""
-        wrong = []
-        for image, mask in zip(self.paths, self.masks, strict=True):
-            sizes = (upright_size(image), None if mask is None else upright_size(mask))
-            if None not in sizes and sizes[0] != sizes[1]:
-                wrong.append((image, mask, *sizes))
+        # Files that cannot be read have no size; they are told of when they are needed.
+        pairs = [(image, mask) for image, mask in zip(self.paths, self.masks, strict=True) if mask is not None]
+        sized = [(image, mask, upright_size(image), upright_size(mask)) for image, mask in pairs]
+        wrong = [each for each in sized if each[2] and each[3] and each[2] != each[3]]
         if wrong:
             image, mask, of_image, of_mask = wrong[0]
             others = f", and {len(wrong) - 1} more are of another size" if len(wrong) > 1 else ""
@@ -117,25 +91,29 @@ class MaskFolder(Foregrounds):
                 "Masks have to be as large as their images are; resize them without interpolation.",
             )
 
+    def mask(self, index: int) -> Image.Image:
+        path = self.masks[index]
+        assert path is not None  # only of known images
+        return decode(path, path, convert=_not_zero)
+
 
 class BoxFile(Foregrounds):
-    """Boxes around objects, in a file of COCO's form; what lies in any box of an image is foreground.
+    """Boxes around objects, in a file of COCO's form (see :func:`read_boxes`); the inside of all boxes is foreground.
 
     Args:
         paths: the images, below ``data``.
-        data: the folder that names of images in the file are relative to, or a single image.
-        file: with ``images`` (``id``, ``file_name``) and ``annotations`` (``image_id``, ``bbox``: x, y, width, height in pixels).
+        data: the folder that names in the file are relative to, or a single image.
+        file: of the boxes.
 
     Raises:
-        DataError: for a file that is not there or of another form, that names none of the images, or that was made for images of
-            another size.
+        DataError: for a file that is missing, of another form, of none of the images, or of images of another size.
     """
 
     def __init__(self, paths: Sequence[Path], data: Path, file: Path) -> None:
         named = read_boxes(file)
         names = [relative_name(path, data).as_posix() for path in paths]
         # Names as they stand first; of files that lay elsewhere the last part, where no two images share it.
-        once = _unique([Path(name).name for name in names]) & _unique([Path(name).name for name in named])
+        once = _unique(Path(name).name for name in names) & _unique(Path(name).name for name in named)
         by_last = {last: entry for name, entry in named.items() if (last := Path(name).name) in once}
         self.boxes: list[tuple[Box, ...]] = []
         wrong: list[str] = []
@@ -175,17 +153,12 @@ def relative_name(path: Path, data: Path) -> Path:
     return Path(path.name) if path == data else path.relative_to(data)
 
 
-def _unique(names: Sequence[str]) -> set[str]:
-    """Names that are there once."""
-    once: set[str] = set()
-    again: set[str] = set()
-    for name in names:
-        (again if name in once else once).add(name)
-    return once - again
+def _unique(names: Iterable[str]) -> set[str]:
+    return {name for name, times in Counter(names).items() if times == 1}
 
 
 def _not_zero(image: Image.Image) -> Image.Image:
-    """Any kind of image as a mask: 255 where a colour (or the index of a palette) is not zero, and nothing is transparent."""
+    """Any kind of image as a mask: 255 for a colour (or index of a palette) that is not zero and not transparent."""
     values = np.asarray(image)
     if values.ndim == 2:
         solid = values > JPEG_THRESHOLD if image.format == "JPEG" else values != 0
@@ -202,22 +175,17 @@ def _by(size: tuple[int, int] | None) -> str:
 
 
 class BoxedImage(NamedTuple):
-    """The entry of one image."""
+    """The boxes of one image."""
 
-    size: tuple[int, int] | None
-    """Width and height in pixels, where the file tells."""
+    size: tuple[int, int] | None  # width and height in pixels, where the file tells
     boxes: tuple[Box, ...]
 
 
 def read_boxes(path: Path) -> dict[str, BoxedImage]:
-    """Reads a file of COCO's form.
+    """Reads the boxes of each file name from a file of COCO's form.
 
-    Args:
-        path: JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
-            ``bbox``). Other keys are ignored.
-
-    Returns:
-        By file name, as the file has it but with ``/`` and without ``./``.
+    It is JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
+    ``bbox``: x, y, width, height in pixels); other keys are ignored. Names come with ``/`` and without ``./``.
 
     Raises:
         DataError: for a file that is missing, no JSON, or of another form; it names the entry.
@@ -231,7 +199,9 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
             raise DataError(f"Entry {place} of the images in '{path}' has no file_name or no id.", FORM)
         if identity in images:
             raise DataError(f"Two images in '{path}' have the id {identity}.", "Give each image an id of its own.")
-        images[identity] = (posixpath.normpath(name.replace("\\", "/")), _size(image))
+        width, height = image.get("width"), image.get("height")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+        images[identity] = (posixpath.normpath(name.replace("\\", "/")), size)
         boxes[identity] = []
     for place, annotation in enumerate(_entries(content, "annotations", path)):
         identity = annotation.get("image_id")
@@ -260,21 +230,14 @@ def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[s
     return entries
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
-
-
 def _box(value: Any, place: int, path: Path) -> Box:
-    numbers = [side for side in value if _is_number(side)] if isinstance(value, list) else []
-    if not isinstance(value, list) or len(value) != 4 or len(numbers) != 4 or min(numbers[2:]) < 0:
+    sides = value if isinstance(value, list) and len(value) == 4 else [None]
+    # JSON's true is an int to Python.
+    numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) and math.isfinite(side) for side in sides)
+    if not numbers or min(sides[2:]) < 0:
         raise DataError(
             f"Annotation {place} in '{path}' has no box of four numbers, x, y, width and height in pixels.",
             "Widths and heights are at least 0; leave out annotations without a bbox.",
         )
-    x, y, width, height = map(float, numbers)
+    x, y, width, height = map(float, sides)
     return x, y, width, height
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, read_image
-from sparseformers.data.shards import decode_member
+from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, decode, read_image
 from sparseformers.data.sources import ImageSource, digest_of
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 PREFIX = "hf:"
-"""The beginning of the names of such datasets."""
 DEFAULT_SPLIT = "train"
-"""The split that is taken if none is named."""
-SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
-"""Files by which a folder shows that a dataset was saved to it."""
+SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")  # files by which a folder shows that a dataset was saved to it
 
 
 class DatasetName(NamedTuple):
     """The name of a column of images: hf:REPO[:CONFIG][@SPLIT][#COLUMN]."""
 
-    repository: str
-    """OWNER/NAME on the hub, or a folder."""
-    config: str | None
-    """One of several datasets in it."""
-    split: str
-    """Such as train, or train[:10%]."""
-    column: str | None
-    """None for the only one that has images."""
+    repository: str  # OWNER/NAME on the hub, or a folder
+    config: str | None  # one of several datasets in it
+    split: str  # such as train, or train[:10%]
+    column: str | None  # None for the only one that has images
 
     @classmethod
     def parse(cls, name: str) -> DatasetName:
@@ -50,22 +43,18 @@ class DatasetName(NamedTuple):
         return f"{PREFIX}{self.repository}{config}@{self.split}" + (f"#{self.column}" if self.column else "")
 
     def absolute(self) -> DatasetName:
-        """The same from any working directory."""
+        """The same name from any working directory."""
         path = Path(self.repository)
         return self._replace(repository=str(path.absolute())) if path.exists() else self
 
 
 class HuggingFaceSource(ImageSource):
-    """Images in a column of a dataset.
-
-    Args:
-        name: hf:REPO[:CONFIG][@SPLIT][#COLUMN].
-        most_pixels: of an image; a larger one counts as unreadable.
+    """Images in a column of a dataset, named hf:REPO[:CONFIG][@SPLIT][#COLUMN].
 
     Raises:
         MissingExtraError: if ``datasets`` is not installed.
         ConfigError: if there is no such split or column.
-        DataError: if the dataset is not to be had.
+        DataError: if the dataset cannot be loaded.
     """
 
     def __init__(self, name: str, *, most_pixels: int = MOST_PIXELS) -> None:
@@ -99,7 +88,7 @@ class HuggingFaceSource(ImageSource):
             raise UnreadableImageError(name, "the row has no image")
         if cell["bytes"] is None:
             return read_image(Path(cell["path"]), at_least=at_least, most_pixels=self.most_pixels)
-        return decode_member(cell["bytes"], name, at_least=at_least, most_pixels=self.most_pixels)
+        return decode(BytesIO(cell["bytes"]), name, at_least=at_least, most_pixels=self.most_pixels)
 
     def identity(self) -> list[Any]:
         return [self.dataset_name.split, self.column, len(self), str(self.rows._fingerprint)]

@@ -1,4 +1,4 @@
-"""Image files: finding them in folder trees, decoding whatever they hold to 8-bit RGB, and listing those that are skipped."""
+"""Image files: finding them in folder trees, decoding them to 8-bit RGB, and listing those that are skipped."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 from sparseformers.errors import DataError, shorten, suggest
 from sparseformers.files import replacing
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Endings of the file names that count as images, in any case."""
-MOST_PIXELS = 150_000_000
-"""Images of more pixels are not decoded, unless told otherwise: a small file can unpack to all of the memory."""
-PILLOWS_MOST_PIXELS = 178_956_970
-"""Pillow decodes no larger ones itself."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""What a file is decoded as, whatever its name says; Pillow's other formats run external programs, among other things."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # in any case
+MOST_PIXELS = 150_000_000  # larger images are not decoded by default: a small file can unpack to all of the memory
+PILLOWS_MOST_PIXELS = 178_956_970  # Pillow decodes no larger images itself
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # whatever the name says; Pillow's others may run external programs
 
 
 class UnreadableImageError(Exception):
-    """An image file that cannot be decoded; training goes on without it. The reason is a few words."""
+    """An image that cannot be decoded; training goes on without it."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -39,15 +35,10 @@ class UnreadableImageError(Exception):
 
 
 def find_images(folders: Sequence[Path]) -> list[Path]:
-    """All image files in folder trees, by the endings of their names; hidden files and folders are left out.
+    """All image files in folder trees (or single files), by the endings of their names, sorted.
 
-    Symbolic links are followed, each file counts once.
-
-    Args:
-        folders: folders, or single image files.
-
-    Returns:
-        The paths, each beginning with its folder as given, sorted.
+    Hidden files and folders are left out, symbolic links followed; each file counts once. A path begins with its folder as
+    given.
 
     Raises:
         DataError: for a folder that is missing or cannot be read, a file that is no image, or no image in all of them.
@@ -61,7 +52,7 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
 
 
 def images_under(folders: Sequence[Path]) -> list[Path]:
-    """Like :func:`find_images` for folders that are there; no image is no error."""
+    """The image files of :func:`find_images`, for folders that are there; none is no error."""
     found: dict[str, Path] = {}
     visited: set[str] = set()
     for folder in folders:
@@ -76,7 +67,7 @@ def is_image_name(name: str) -> bool:
 
 
 def checked_folder(folder: Path) -> Path:
-    """``folder`` if it is a folder or an image file; raises DataError if it is neither."""
+    """Returns ``folder`` if it is a folder or an image file; raises DataError if not."""
     if folder.is_dir():
         return folder
     if folder.is_file():
@@ -120,13 +111,13 @@ def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
 def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decodes an image file to 8-bit RGB.
 
-    The EXIF orientation is applied, transparency is laid on white, grey values of more than 8 bits are scaled, and of
-    several frames or pages the first one is taken.
+    The EXIF orientation is applied, transparency becomes white, grey values of more than 8 bits are scaled, and the first of
+    several frames or pages is taken.
 
     Args:
         path: the file.
         at_least: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep as many.
-        most_pixels: of an image, height times width; a larger one is not decoded.
+        most_pixels: height times width; a larger image is not decoded.
 
     Raises:
         UnreadableImageError: for a file that is missing, empty, truncated, damaged, too large, or no image.
@@ -142,20 +133,24 @@ def decode(
     most_pixels: int = MOST_PIXELS,
     convert: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """As :func:`read_image`, from a file or from memory; ``path`` is what to call it in errors.
+    """Does what :func:`read_image` does, from a file or from memory; ``path`` names it in errors.
 
-    With ``convert``, that makes the result of the upright image in its own mode, in the place of 8-bit RGB.
+    ``convert`` makes the result from the upright image in its own mode; by default, that is 8-bit RGB.
     """
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
             warnings.simplefilter("ignore")
             with Image.open(source, formats=FORMATS) as image:
-                _check_size(image, path, most_pixels)
+                width, height = image.size
+                if width * height > most_pixels:
+                    most = f"{most_pixels / 1e6:g} million" if most_pixels >= 1_000_000 else f"{most_pixels:,}"
+                    raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {most}")
                 if at_least is not None and isinstance(image, JpegImageFile):
                     image.draft(None, (at_least, at_least))
                 image.load()
-                _turn_upright(image)
+                with contextlib.suppress(Exception):  # Pillow's parser of EXIF data raises anything if that is damaged
+                    ImageOps.exif_transpose(image, in_place=True)
                 return (convert or _to_rgb)(image)
     except UnreadableImageError:
         raise
@@ -165,7 +160,7 @@ def decode(
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height in pixels of the image that :func:`read_image` gives, from the file's header; None where it has none."""
+    """Width and height in pixels, upright, from the file's header alone; None for a file that has none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -175,16 +170,6 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     except Exception:  # as in decode: anything may come of a damaged file
         return None
     return (height, width) if turned else (width, height)
-
-
-def _check_size(image: Image.Image, path: Path, most_pixels: int) -> None:
-    width, height = image.size
-    if width * height > most_pixels:
-        raise UnreadableImageError(path, f"too large: {width} x {height} pixels, at most {_millions(most_pixels)}")
-
-
-def _millions(pixels: int) -> str:
-    return f"{pixels / 1e6:g} million" if pixels >= 1_000_000 else f"{pixels:,}"
 
 
 def _reason(source: Path | BinaryIO, error: Exception) -> str:
@@ -201,13 +186,6 @@ def _reason(source: Path | BinaryIO, error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Turns ``image`` as its EXIF orientation says; leaves it where the EXIF data is damaged."""
-    # The pixels are decoded by now, and Pillow's EXIF parser raises anything.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
@@ -220,10 +198,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of any depth to 0 ... 255.
+    """Grey values of any depth to 0 ... 255, by the narrowest usual range that holds them, else their own range.
 
-    16-bit values are scaled by their full range. 32-bit integers and floats have no agreed one: the narrowest usual
-    range that holds them is taken ([0, 1] and [0, 255] for floats, then 16 bits), else their own.
+    The usual range of integers is 16 bits; of floats also [0, 1] and [0, 255].
     """
     integer = np.issubdtype(values.dtype, np.integer)
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
@@ -237,35 +214,33 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 
 
 class SkippedImages:
-    """Unreadable images, each once, however often it was met."""
+    """Names and reasons of unreadable images, each once."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> SkippedImages:
-        """A collection that begins with these (name, reason)."""
+        """The collection of these (name, reason)."""
         skipped = cls()
-        for name, reason in pairs:
-            skipped.add(name, reason)
+        skipped.load_state_dict(pairs)
         return skipped
 
     def add(self, name: str | Path, reason: str) -> None:
-        """Notes that an image (a path, or SHARD:MEMBER) was skipped; the first reason stands."""
+        """Notes an image (a path, or SHARD:MEMBER); the first reason stands."""
         self._reasons.setdefault(str(name), reason)
 
     def update(self, others: Iterable[SkippedImages]) -> None:
-        """Adds the images that others have collected, such as other processes."""
+        """Adds the images of other collections, such as those of other processes."""
         for other in others:
-            for path, reason in other._reasons.items():
-                self.add(path, reason)
+            self.load_state_dict(other.state_dict())
 
     def __len__(self) -> int:
         return len(self._reasons)
 
     def state_dict(self) -> list[list[str]]:
         """Path and reason of each image."""
-        return [[str(path), reason] for path, reason in self._reasons.items()]
+        return [[path, reason] for path, reason in self._reasons.items()]
 
     def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:
         """Adds the images of a :meth:`state_dict`."""
@@ -273,7 +248,7 @@ class SkippedImages:
             self.add(path, reason)
 
     def share(self, of: int) -> float:
-        """The share of ``of`` images that was skipped, in [0, 1]."""
+        """The share of so many images that was skipped, in [0, 1]."""
         return len(self) / of if of else 0.0
 
     def lines(self) -> list[str]:

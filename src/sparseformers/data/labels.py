@@ -15,38 +15,31 @@ from sparseformers.data.images import find_images, images_under
 from sparseformers.errors import DataError, shorten, suggest
 
 TRAIN_FOLDER = "train"
-TEST_FOLDERS = ("test", "val", "validation")
-"""Names of the folder with the labelled test images; the first that is there counts."""
-OTHER_FOLDERS = ("unlabelled", "unlabeled")
-"""Names of folders that data sets keep beside ``train`` and ``test`` and that are no classes."""
-IMAGE_KEYS = ("image", "file_name", "filepath", "path")
-"""Keys of the image's file; the first that is there counts."""
-CAPTION_KEYS = ("caption", "captions", "text", "title")
-"""Keys of the caption; in JSON it may be a list of several."""
+TEST_FOLDERS = ("test", "val", "validation")  # the first that is there counts
+OTHER_FOLDERS = ("unlabelled", "unlabeled")  # lie beside ``train`` and ``test`` and are no classes
+IMAGE_KEYS = ("image", "file_name", "filepath", "path")  # the first that is there counts
+CAPTION_KEYS = ("caption", "captions", "text", "title")  # in JSON, the value may be a list of captions
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images that class folders label."""
+    """Images labelled by class folders."""
 
-    paths: tuple[Path, ...]
-    """The images, class by class."""
-    labels: tuple[int, ...]
-    """The index of each image's class in ``class_names``."""
-    class_names: tuple[str, ...]
-    """The names of the class folders, sorted."""
+    paths: tuple[Path, ...]  # class by class
+    labels: tuple[int, ...]  # the index of each image's class in ``class_names``
+    class_names: tuple[str, ...]  # sorted
 
 
 def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
-    """Reads labels off class folders.
+    """Reads labels from class folders.
 
     Args:
-        folder: with ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or with ``CLASS/*``; images may
-            lie deeper inside a class folder.
+        folder: holds ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or ``CLASS/*``; images may lie
+            deeper inside a class folder.
 
     Returns:
-        The parts ``train`` and ``test`` with the same ``class_names``, those of ``train``; or the part ``all``, also
-        where there is a ``train`` folder alone; or None where fewer than two class folders hold images.
+        The parts ``train`` and ``test`` with the ``class_names`` of ``train``, or the part ``all`` if there is no test
+        folder; None if fewer than two class folders hold images.
 
     Raises:
         DataError: for a missing folder, or a class of the test part that the training part lacks.
@@ -68,7 +61,7 @@ def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """The images of each folder in ``folder`` that holds any; of folders named for a part of a data set, none."""
+    """The images of each folder in ``folder`` that holds any, but for the parts of a data set."""
     if not folder.is_dir():
         return {}
     parts = {TRAIN_FOLDER, *TEST_FOLDERS, *OTHER_FOLDERS}
@@ -86,19 +79,12 @@ def _labelled(classes: dict[str, list[Path]], names: tuple[str, ...]) -> Labelle
 class CaptionedImages:
     """Images and their captions."""
 
-    paths: tuple[Path, ...]
-    """The images, in the order in which the file first names them."""
+    paths: tuple[Path, ...]  # in the order in which the file first names them
     captions: tuple[str, ...]
-    """All captions."""
-    image_of: tuple[int, ...]
-    """For each caption, the place of its image in ``paths``."""
+    image_of: tuple[int, ...]  # the place of each caption's image in ``paths``
 
     def only(self, images: Sequence[int]) -> CaptionedImages:
-        """These images alone, in this order, with their captions.
-
-        Args:
-            images: places in ``paths``, none twice.
-        """
+        """The images at these places in ``paths``, in this order and none twice, with their captions."""
         places = {image: place for place, image in enumerate(images)}
         kept = [(caption, places[image]) for caption, image in zip(self.captions, self.image_of, strict=True) if image in places]
         return CaptionedImages(
@@ -112,11 +98,10 @@ def read_captions(path: Path, folder: Path) -> CaptionedImages:
     Args:
         path: ``.jsonl``: on each line ``{"image": "a.jpg", "caption": "a cat"}``, or a list of captions; ``.csv`` or
             ``.tsv``: a header with the two names, then a line for each caption. Several lines may name the same image.
-        folder: where relative names of images begin.
+        folder: names of images are relative to it.
 
     Raises:
-        DataError: for a file that is missing, empty or in another form, an image that is missing, an empty caption, or a
-            caption that an image has twice.
+        DataError: for a file that is missing, empty or in another form, a missing image, or an empty or repeated caption.
     """
     if not path.is_file():
         raise DataError(f"There is no captions file '{path}'.", "Check the path after --captions.")
@@ -129,11 +114,11 @@ def read_captions(path: Path, folder: Path) -> CaptionedImages:
     rows = list(_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _table_rows(path, text))
     if not rows:
         raise DataError(f"The captions file '{path}' holds no captions.", 'Write lines such as {"image": ..., "caption": ...}.')
-    return _gathered(path, folder, rows)
+    return _checked(path, folder, rows)
 
 
-def _gathered(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> CaptionedImages:
-    """The rows (line, image, caption) after all checks."""
+def _checked(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> CaptionedImages:
+    """The images of all rows (line, image, caption); raises DataError if something is wrong with them."""
     places: dict[str, int] = {}
     paths: list[Path] = []
     seen: set[tuple[int, str]] = set()
@@ -186,19 +171,15 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
 def _table_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
     separator = "\t" if "\t" in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="", strict=True)
-    while (row := _next_row(reader, path)) is not None:
-        image, caption = _value(row, IMAGE_KEYS, path, 1), _value(row, CAPTION_KEYS, path, 1)
-        if None in row:
-            raise DataError(
-                f"Line {reader.line_num} of '{path}' has more columns than the header.",
-                f"Put a caption that holds a '{separator}' in double quotes.",
-            )
-        yield reader.line_num, image, caption.strip()
-
-
-def _next_row(reader: csv.DictReader[str], path: Path) -> dict[Any, Any] | None:
     try:
-        return next(reader, None)
+        for row in reader:
+            image, caption = _value(row, IMAGE_KEYS, path, 1), _value(row, CAPTION_KEYS, path, 1)
+            if None in row:
+                raise DataError(
+                    f"Line {reader.line_num} of '{path}' has more columns than the header.",
+                    f"Put a caption that holds a '{separator}' in double quotes.",
+                )
+            yield reader.line_num, image, caption.strip()
     except csv.Error as error:
         raise DataError(f"Line {reader.line_num} of '{path}' cannot be read ({error}).", "Check its double quotes.") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -16,9 +15,9 @@ from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, Hugging
 from sparseformers.data.images import MOST_PIXELS, find_images, images_under
 from sparseformers.data.order import Interleaved, SampleOrder, whole_weights
 from sparseformers.data.shard_files import ShardFiles
-from sparseformers.data.shard_source import ShardSource, find_shards, is_shard_name
-from sparseformers.data.shards import is_local, is_shards
-from sparseformers.data.sources import FolderSource, ImageSource, digest_of
+from sparseformers.data.shard_source import ShardSource
+from sparseformers.data.shards import find_shards, is_local, is_shard_name, is_shards
+from sparseformers.data.sources import FolderSource, ImageSource, digest_of, draw_of
 from sparseformers.errors import ConfigError, DataError, shorten
 
 Kind = Literal["folder", "shards", "dataset"]
@@ -63,7 +62,7 @@ class MixedSource(ImageSource):
         return sum(source.missing() for source in self.sources)
 
     def sample_order(self) -> SampleOrder:
-        """The order in which samples are drawn from the sources, each of which has passes of its own."""
+        """The order in which samples are drawn from the sources; each has passes of its own."""
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
         drawn = [number for number, source in enumerate(self.sources) if len(source)]
         if len(drawn) < len(self.sources):
@@ -97,7 +96,7 @@ class MixedSource(ImageSource):
 
 
 def kind_of(data: str) -> Kind:
-    """The kind of a name given to --data, as far as it can be told without reading: nothing is checked."""
+    """The kind of a name given to --data; nothing is checked."""
     if data.startswith(PREFIX):
         return "dataset"
     if is_shards(data):
@@ -106,18 +105,6 @@ def kind_of(data: str) -> Kind:
     if folder.is_dir() and any(is_shard_name(path.name) for path in folder.iterdir()) and not images_under([folder]):
         return "shards"
     return "folder"
-
-
-def check_sources(data: Sequence[str]) -> None:
-    """Raises DataError or ConfigError for names that cannot be meant, as far as this is quick to find out."""
-    folders = [Path(each) for each in data if kind_of(each) == "folder"]
-    if folders:
-        find_images(folders)
-    for each in data:
-        if kind_of(each) == "shards":
-            find_shards(each)
-        elif kind_of(each) == "dataset":
-            DatasetName.parse(each)
 
 
 def absolute_source(data: str) -> str:
@@ -137,17 +124,17 @@ def open_source(
     window: int,
     most_pixels: int = MOST_PIXELS,
 ) -> ImageSource:
-    """The images that several names mean together.
+    """The images of all names together.
 
     Args:
         data: folders or image files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
-        weights: one for each name, its share of the samples; without them images are drawn equally often.
+        weights: each name's share of the samples; without them images are drawn equally often.
         files: to read shards by.
-        window: of shards that are shuffled together.
+        window: the number of shards that are shuffled together.
         most_pixels: of an image; a larger one counts as unreadable.
 
     Raises:
-        SparseFormersError: one of its kinds, if anything that was named is not to be had or holds no images.
+        SparseFormersError: if a name cannot be opened or holds no images.
     """
     if weights is not None:
         sources = [_opened([each], files, window, most_pixels) for each in data]
@@ -170,17 +157,12 @@ def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: in
     sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]
     for source in sources:
         if not len(source):
-            raise _without_images(data, source)
+            told = "; ".join(f"{name}: {reason}" for name, reason in source.faults()[:3])
+            raise DataError(
+                f"There are no images in {shorten((f'{each!r}' for each in data), limit=3)}" + (f" ({told})." if told else "."),
+                "Images in shards are members whose names end in .jpg, .png, .webp or the like.",
+            )
     return sources
-
-
-def _without_images(data: Sequence[str], source: ImageSource) -> DataError:
-    faults = source.faults()
-    told = "; ".join(f"{name}: {reason}" for name, reason in faults[:3])
-    return DataError(
-        f"There are no images in {shorten((f'{each!r}' for each in data), limit=3)}" + (f" ({told})." if told else "."),
-        "Images in shards are members whose names end in .jpg, .png, .webp or the like.",
-    )
 
 
 def sample_order(source: ImageSource) -> SampleOrder:
@@ -190,55 +172,39 @@ def sample_order(source: ImageSource) -> SampleOrder:
     return Interleaved((source.order(),), (1,))
 
 
-def held_out_places(names: Iterable[str], count: int, share: float, *, seed: int) -> list[int]:
-    """The places of the images that are held out, increasing.
+def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[ImageSource, ImageSource]:
+    """Parts images into those to learn from and those to hold out.
 
-    Each image is drawn by a hash of the seed and of its name, so images that are added later do not move the others.
+    Each image is drawn by a hash of the seed and its key, so images that are added later do not move the others.
 
     Args:
-        names: of all images, relative to the folder that all share.
-        count: the number of images.
-        share: of them to hold out, in [0, 1); the drawn share differs a little. Above 0, at least two images are held
-            out (nearness is measured between images), as far as one is left to train on.
-        seed: another one draws others.
+        source: of all images.
+        share: to hold out, in [0, 1); the drawn share differs a little. Above 0, at least two images are held out
+            (nearness is measured between images), as far as one is left to learn from.
+        seed: of the draw.
 
     Raises:
         ConfigError: for a share outside [0, 1).
     """
     if not 0 <= share < 1:
         raise ConfigError(f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example.")
-    if share == 0 or count < 2:
-        return []
-    below: list[tuple[float, int]] = []
-    least: list[tuple[float, int]] = []
-    for place, name in enumerate(names):
-        draw = (_draw(name, seed), place)
-        if draw[0] < share:
+    if share == 0 or len(source) < 2:
+        return source.without([]), source.only([])
+    below: list[tuple[int, int]] = []
+    least: list[tuple[int, int]] = []
+    for place in range(len(source)):
+        draw = (int.from_bytes(draw_of(source.key(place), seed), "big"), place)
+        if draw[0] / 2**64 < share:
             below.append(draw)
         if len(least) < 2 or draw < least[-1]:
             least = sorted([*least, draw])[:2]
-    drawn = sorted(below if len(below) >= 2 else least)[: count - 1]
-    return sorted(place for _, place in drawn)
-
-
-def _draw(name: str, seed: int) -> float:
-    """A number in [0, 1) that belongs to this name and seed."""
-    digest = hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[ImageSource, ImageSource]:
-    """Parts images into those to learn from and those to hold out, by :func:`held_out_places`.
-
-    Raises:
-        ConfigError: for a share outside [0, 1).
-    """
-    places = held_out_places((source.key(index) for index in range(len(source))), len(source), share, seed=seed)
+    drawn = sorted(below if len(below) >= 2 else least)[: len(source) - 1]
+    places = sorted(place for _, place in drawn)
     return source.without(places), source.only(places)
 
 
 def without_images_of(source: ImageSource, other: ImageSource) -> ImageSource:
-    """The images of a source that are none of another's: files by where they are, shards as a whole, else by name."""
+    """The images of a source that the other does not have: files by their real path, shards as a whole, others by name."""
     taken = {identity for leaf in _leaves(other) for identity in _identities(leaf)}
     places: list[int] = []
     begin = 0

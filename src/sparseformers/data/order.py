@@ -1,7 +1,4 @@
-"""The order of samples: a function of the seed and of how many came before, so that a run can stop and go on anywhere.
-
-Nothing is remembered but the position: the same samples come whatever the number of workers, processes and stops.
-"""
+"""The order of samples: a function of the seed and the position, whatever the number of workers, processes and stops."""
 
 from __future__ import annotations
 
@@ -15,17 +12,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-CHUNK = 1024
-"""Samples that are mixed from several sources at a time."""
+CHUNK = 1024  # samples of several sources that are shuffled together
 
 
 class ViewKey(NamedTuple):
     """One view of one image."""
 
-    epoch: int
-    """The pass over its source, from 0; another pass, another random view."""
-    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
-    """Place of the view in :class:`~sparseformers.data.ImageViews`."""
+    epoch: int  # the pass over its source, from 0
+    index: int  # type: ignore[assignment]  # its place in ImageViews; a tuple's own `index` is of no use here
 
 
 class PassOrder(Protocol):
@@ -36,13 +30,7 @@ class PassOrder(Protocol):
         """Images in a pass."""
 
     def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
-        """The images of a pass in its order, each once.
-
-        Args:
-            seed: of the order.
-            number: of the pass, from 0; each has an order of its own.
-            start: images to leave out at its beginning.
-        """
+        """The images of the pass of this number, from 0, in its own order and without the first ``start``."""
 
 
 class SampleOrder(Protocol):
@@ -50,7 +38,7 @@ class SampleOrder(Protocol):
 
     @property
     def length(self) -> int:
-        """Different images."""
+        """Images of all sources."""
 
     def keys(self, seed: int, start: int) -> Iterator[ViewKey]:
         """The endless stream of samples, without its first ``start``."""
@@ -61,7 +49,6 @@ class FullShuffle:
     """Each pass is one permutation of all images; it takes 8 bytes of memory for each of them."""
 
     length: int
-    """Images in a pass."""
 
     def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
         yield from _permuted(self.length, seed, number)[start:].tolist()
@@ -69,15 +56,10 @@ class FullShuffle:
 
 @dataclass(frozen=True, eq=False)
 class WindowShuffle:
-    """Groups of neighbouring images (shards) in a random order, and the images of a few groups together in a random order.
+    """Shards in a random order, and the images of a few shards in a random order, so that only a few are read at a time."""
 
-    So only a few shards are read at a time, and memory is needed for a few shards' images only.
-    """
-
-    bounds: np.ndarray
-    """G + 1 increasing integers from 0: the group g has the images from bounds[g] up to bounds[g + 1]."""
-    window: int
-    """The number of groups that are shuffled together."""
+    bounds: np.ndarray  # G + 1 increasing integers from 0: shard g has the images from bounds[g] up to bounds[g + 1]
+    window: int  # the number of shards that are shuffled together
 
     @property
     def length(self) -> int:
@@ -102,16 +84,13 @@ class WindowShuffle:
 
 @dataclass(frozen=True)
 class Interleaved:
-    """Samples of several sources, each of which goes through passes of its own.
+    """Samples of several sources, each with passes of its own; the samples of a chunk are shuffled.
 
-    Of the first t samples, a source of share s has s * t rounded, but for the one with the greatest share, which has the rest:
-    at most half as many off as there are other sources. The samples of a chunk are permuted within it.
+    Of the first t samples, a source of share s has s * t, rounded, and that of the greatest share the rest.
     """
 
-    parts: tuple[PassOrder, ...]
-    """One for each source; the indices of a source begin where those of the one before end."""
-    weights: tuple[int, ...]
-    """Shares of the samples, in any unit, above 0."""
+    parts: tuple[PassOrder, ...]  # one for each source; its indices begin where those of the source before end
+    weights: tuple[int, ...]  # shares of the samples, above 0, in any unit
 
     @property
     def length(self) -> int:
@@ -142,7 +121,7 @@ class Interleaved:
 
     @property
     def _chunk(self) -> int:
-        """Large enough for the greatest share to have something left in each chunk, however many sources there are."""
+        """Large enough for the greatest share to get some of each chunk, however many sources there are."""
         return max(CHUNK, len(self.parts) ** 2)
 
     def _sources(self, seed: int, chunk: int) -> tuple[list[int], np.ndarray]:
@@ -155,14 +134,14 @@ class Interleaved:
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
-    """Weights as whole numbers in the same proportions, to calculate with exactly."""
+    """Whole numbers in the same proportions, for exact arithmetic."""
     parts = [Fraction(weight).limit_denominator(10**6) for weight in weights]
     scale = math.lcm(*(part.denominator for part in parts))
     return tuple(max(1, int(part * scale)) for part in parts)
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A seed of 63 bits that belongs to these numbers; near ones give unrelated seeds."""
+    """A seed of 63 bits that belongs to these parts; similar parts give unrelated seeds."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

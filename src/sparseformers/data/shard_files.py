@@ -1,7 +1,7 @@
-"""Shards as files on this machine, and their indices.
+"""Shards as files on this machine, and their indices: the places of their images, so that any of them can be read alone.
 
-Local shards are read where they lie. Others are fetched whole, and compressed ones unpacked, into a folder that keeps those
-used last; webdataset fetches from the addresses.
+Local shards are read where they lie. Others are fetched whole by webdataset, and compressed ones unpacked, into a folder that
+keeps those used last. An index is made from the headers alone and kept as JSON; ``sparseformers pack`` writes it, too.
 """
 
 from __future__ import annotations
@@ -17,37 +17,24 @@ import tempfile
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparseformers.data.shard_index import (
-    MOST_INDEX_BYTES,
-    SIDECAR,
-    ShardIndex,
-    index_beside,
-    parse_index,
-    read_index,
-    scan,
-    write_index,
-)
-from sparseformers.data.shards import fetch, is_local, opened, unreachable
+import numpy as np
+
+from sparseformers.data.shards import FORMAT, MOST_BYTES, ShardIndex, fetch, is_local, opened, scan, unreachable
 from sparseformers.errors import DataError
-from sparseformers.files import NO_ROOM, locked
+from sparseformers.files import NO_ROOM, locked, write_text
 
-WAITS = (1.0, 4.0, 16.0)
-"""Seconds to wait before each new attempt at a shard that cannot be reached."""
-KEPT_INDICES = 32
-"""Indices that a process keeps in memory, those used last."""
-BLOCK = 2**20
-"""Bytes that are unpacked at a time."""
+SIDECAR = ".json"  # added to a shard's name for that of the index beside it
+MOST_INDEX_BYTES = 2**30  # no more of an index is read: an address may hold anything
+WAITS = (1.0, 4.0, 16.0)  # seconds before each new attempt at a shard that cannot be reached
+KEPT_INDICES = 32  # indices that a process keeps in memory, those used last
+BLOCK = 2**20  # bytes that are unpacked at a time
 
-_UNPACKERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
-    (b"\x1f\x8b", gzip.open),
-    (b"BZh", bz2.open),
-    (b"\xfd7zXZ\x00", lzma.open),
-)
+_UNPACKERS: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _Result = TypeVar("_Result")
 
 
@@ -57,13 +44,47 @@ def default_shard_folder() -> Path:
     return Path(root).expanduser() / "sparseformers" / "shards"
 
 
+def write_index(path: Path, index: ShardIndex) -> None:
+    """Writes an index whole or not at all."""
+    write_text(path, index.text() + "\n")
+
+
+def parse_index(text: str | bytes) -> ShardIndex | None:
+    """The index in a file's text; None for anything else, or one that contradicts itself."""
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            return None
+        members, size = content["members"], int(content["bytes"])
+        index = ShardIndex(
+            names=tuple(str(name) for name, _, _ in members),
+            starts=np.array([start for _, start, _ in members], dtype=np.int64),
+            sizes=np.array([length for _, _, length in members], dtype=np.int64),
+            problems=tuple((str(name), str(reason)) for name, reason in content["problems"]),
+            bytes=size,
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    inside = (index.starts >= 0) & (index.sizes >= 0) & (index.sizes <= MOST_BYTES) & (index.starts <= size - index.sizes)
+    return index if bool(inside.all()) else None
+
+
+def read_index(path: Path) -> ShardIndex | None:
+    """The index in a file; None if there is none."""
+    try:
+        with path.open("rb") as file:
+            return parse_index(file.read(MOST_INDEX_BYTES))
+    except OSError:
+        return None
+
+
 class ShardFiles:
     """Local files of shards, and their indices.
 
     Args:
-        folder: for copies of shards that are fetched or unpacked, and for indices of shards that have none beside them.
-        most_bytes: of copies; those that were used least lately go first.
-        waits: seconds before each new attempt at what cannot be reached.
+        folder: for copies of shards, and indices that are not beside their shard.
+        most_bytes: of copies; those used least lately go first.
+        waits: seconds before each new attempt at a shard that cannot be reached.
     """
 
     def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:
@@ -74,15 +95,10 @@ class ShardFiles:
         self._unpackers: dict[str, Callable[..., Any] | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process begins without what this one keeps in memory."""
         return {**vars(self), "_indices": OrderedDict()}
 
     def index(self, shard: str) -> ShardIndex:
-        """The index of a shard: from the file beside it, from what is known from earlier, or from its headers.
-
-        Raises:
-            DataError: if the shard cannot be reached.
-        """
+        """The index of a shard: from beside it, from earlier, or from its headers; DataError if it cannot be reached."""
         index = self._indices.pop(shard, None)
         if index is None:
             index = self._retrying(shard, lambda: self._find_index(shard))
@@ -92,11 +108,7 @@ class ShardFiles:
         return index
 
     def read(self, shard: str, start: int, size: int) -> bytes:
-        """Bytes of an unpacked shard, fewer than ``size`` where it ends before them.
-
-        Raises:
-            DataError: if the shard cannot be reached.
-        """
+        """Bytes of an unpacked shard, fewer if it ends before; raises DataError if it cannot be reached."""
 
         def at(path: Path) -> bytes:
             with path.open("rb") as file:
@@ -106,42 +118,39 @@ class ShardFiles:
         return self._retrying(shard, lambda: self._on_file(shard, at))
 
     def state(self, shard: str) -> list[int] | None:
-        """Size and time of change of a local shard; None for others, which are taken to stay what they are."""
+        """Size and time of change of a local shard; None for an address, which is taken to stay the same."""
         if not is_local(shard):
             return None
         status = Path(shard).stat()
         return [status.st_size, status.st_mtime_ns]
 
     def is_copied(self, shard: str) -> bool:
-        """Whether a shard is not read where it lies, but fetched or unpacked first."""
+        """Whether a shard is fetched or unpacked before it is read."""
         if is_local(shard) and shard not in self._unpackers:
             self._unpackers[shard] = _unpacker(Path(shard))
         return not is_local(shard) or self._unpackers[shard] is not None
 
     def _find_index(self, shard: str) -> ShardIndex:
         state = self.state(shard)
-        beside = None if state is None else index_beside(Path(shard), *state)
-        if beside is not None:
-            return beside
+        if state is not None:
+            beside = Path(f"{shard}{SIDECAR}")
+            index = read_index(beside)
+            # A tar file has room at its end, so something may have been added to one of the same size.
+            if index is not None and index.bytes == state[0] and beside.stat().st_mtime_ns >= state[1]:
+                return index
         known = self.folder / f"{_digest(shard, state)}.index.json"
         with self._lock(known.name):
             index = read_index(known)
             if index is not None:
                 return index
-            index = self._beside_address(shard) if state is None else None
+            if not is_local(shard) and not shard.startswith("pipe:"):
+                with contextlib.suppress(OSError), contextlib.closing(opened(f"{shard}{SIDECAR}")) as file:
+                    index = parse_index(file.read(MOST_INDEX_BYTES))
             if index is None:
                 index = self._on_file(shard, scan)
             with self._writing():
                 write_index(known, index)
         return index
-
-    def _beside_address(self, shard: str) -> ShardIndex | None:
-        """The index beside a shard that is an address; None if there is none to be had."""
-        if shard.startswith("pipe:"):
-            return None
-        with contextlib.suppress(OSError), contextlib.closing(opened(f"{shard}{SIDECAR}")) as file:
-            return parse_index(file.read(MOST_INDEX_BYTES))
-        return None
 
     def _on_file(self, shard: str, action: Callable[[Path], _Result]) -> _Result:
         """The result of ``action`` on the shard as an uncompressed file on this machine."""
@@ -169,7 +178,7 @@ class ShardFiles:
         return copy
 
     def _copy(self, shard: str, copy: Path) -> None:
-        """Makes the copy aside, so that a part of it is never read."""
+        """Makes the copy under another name and renames it, so that a part of it is never read."""
         with ExitStack() as stack:
             with self._writing():
                 aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=self.folder)))
@@ -185,10 +194,7 @@ class ShardFiles:
             os.replace(path, copy)
 
     def _make_room(self, needed: Path) -> None:
-        """Removes copies, those that were used least lately first, but never ``needed``.
-
-        webdataset's own cleanup would remove what other processes are fetching.
-        """
+        """Removes the copies used least lately, but never ``needed`` (webdataset's own cleanup removes what others fetch)."""
         with self._lock("room"):
             copies = []
             for path in self.folder.glob("*.tar"):
@@ -202,7 +208,7 @@ class ShardFiles:
                         total -= size
 
     def _unpacked(self, packed: Any, path: Path, shard: str) -> Path:
-        """Unpacks to ``path`` all there is before a damage, which is found when the copy is looked at."""
+        """Unpacks to ``path`` all that comes before any damage, which the copy's index tells."""
         size = 0
         with self._writing(), path.open("wb") as file:
             while block := _next_block(packed):
@@ -228,11 +234,7 @@ class ShardFiles:
 
     @contextmanager
     def _writing(self, *, only: bool = False) -> Iterator[None]:
-        """Turns errors of the folder's file system into an error with a remedy.
-
-        Args:
-            only: whether other errors may come, too, and are to be left as they are.
-        """
+        """Turns errors of the folder's file system into one with a remedy; with ``only``, leaves errors of other places."""
         try:
             yield
         except OSError as error:
@@ -244,7 +246,7 @@ class ShardFiles:
             ) from error
 
     def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
-        """The result of ``attempt``, after as many attempts as it takes and there are waits for."""
+        """The result of the first attempt that succeeds."""
         waits = list(self.waits)
         while True:
             try:
@@ -256,7 +258,7 @@ class ShardFiles:
 
 
 def _next_block(packed: Any) -> bytes:
-    """What comes next of a compressed file; nothing where it is damaged."""
+    """The next bytes of a compressed file; none from its damage on."""
     try:
         return bytes(packed.read1(BLOCK))  # which gives what there is before a damage
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
@@ -267,7 +269,7 @@ def _unpacker(path: Path) -> Callable[..., Any] | None:
     """The function that opens a compressed file; None for one that is not compressed."""
     with path.open("rb") as file:
         beginning = file.read(6)
-    return next((unpacker for magic, unpacker in _UNPACKERS if beginning.startswith(magic)), None)
+    return next((unpacker for magic, unpacker in _UNPACKERS.items() if beginning.startswith(magic)), None)
 
 
 def _digest(shard: str, state: list[int] | None) -> str:

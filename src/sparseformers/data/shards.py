@@ -1,14 +1,16 @@
 """Tar shards in the format of WebDataset: the shards of a pattern, and their images one after the other.
 
-Patterns are expanded and addresses opened by the webdataset library. The members are read by the standard library's tarfile,
-because webdataset's own iterator reads a member whole whatever its size, and ends without a word at a damaged header.
+The webdataset library expands patterns and opens addresses. The standard library's tarfile reads the members, because
+webdataset's own iterator reads a member whole whatever its size, and ends without a word at a damaged header.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import importlib.util
+import json
 import lzma
 import posixpath
 import re
@@ -19,55 +21,61 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
-from PIL import Image
+import numpy as np
 
-from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, decode, is_image_name
+from sparseformers.data.images import UnreadableImageError, is_image_name
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
-MOST_BYTES = 512 * 2**20
-"""Larger members are not read: an archive can announce, and a compressed one can hold, more than the memory."""
-
-NO_IMAGE = "not an image, by its name"
-"""The problem of a member that is something else."""
-
+MOST_BYTES = 512 * 2**20  # of a member: an archive can announce, and a compressed one can hold, more than the memory
+NO_IMAGE = "not an image, by its name"  # the problem of a member that is something else
+FORMAT = 1  # of an index; a change to what it holds raises it
+CUT_SHORT = "cut short, or damaged"  # the problem of an image that the end of its shard is in the middle of
 _DAMAGES = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
 class ShardMember:
-    """An image in a shard, or something that keeps the shard's images from being read."""
+    """An image in a shard, or damage of the shard itself.
 
-    name: str
-    """Its path in the shard, without a leading ``./``; empty where the shard itself is damaged."""
-    problem: str | None
-    """The reason why it is not to be read; None for one that can be tried."""
-    offset: int
-    """Bytes of the (unpacked) shard before its header."""
-    start: int
-    """Bytes of the (unpacked) shard before its content."""
+    ``read`` gives the content, only before the next member is asked for. It raises UnreadableImageError if that is cut
+    short, and DataError if the shard cannot be reached any more.
+    """
+
+    name: str  # its path in the shard, without a leading ``./``; empty for damage of the shard itself
+    problem: str | None  # the reason why it cannot be read; None for one that can be tried
+    start: int  # bytes of the unpacked shard before its content
     size: int
     read: Callable[[], bytes]
-    """Its content, to be had before the next member is asked for.
-
-    Raises:
-        UnreadableImageError: if it is cut short.
-        DataError: if the shard cannot be reached any more.
-    """
 
 
 def is_shards(data: str) -> bool:
-    """Whether ``data`` means shards: a pattern or name of tar files, or an address; what is there as a folder does not."""
+    """Whether ``data`` means shards: a pattern or name of tar files, or an address, but not a folder that is there."""
     return not Path(data).is_dir() and ("://" in data or data.startswith("pipe:") or data.endswith(SHARD_ENDINGS))
 
 
 def is_local(shard: str) -> bool:
     """Whether a shard is a file on this machine, and not an address."""
     return "://" not in shard and not shard.startswith("pipe:")
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file of this name counts as a shard."""
+    return not name.startswith(".") and name.endswith(SHARD_ENDINGS)
+
+
+def find_shards(data: str) -> list[str]:
+    """The shards of a pattern, an address or a folder of tar files; files by absolute paths. Raises as :func:`expand_shards`."""
+    if Path(data).is_dir():
+        return [str(path.absolute()) for path in sorted(Path(data).iterdir()) if is_shard_name(path.name) and path.is_file()]
+    shards = expand_shards(url2pathname(urlparse(data).path) if data.startswith("file://") else data)
+    return [str(Path(shard).absolute()) if is_local(shard) else shard for shard in shards]
 
 
 def expand_shards(pattern: str) -> list[str]:
@@ -95,34 +103,26 @@ def expand_shards(pattern: str) -> list[str]:
     missing = [shard for shard in shards if is_local(shard) and not Path(shard).is_file()]
     if missing:
         places = shorten((f"'{shard}'" for shard in missing), limit=3)
-        raise DataError(_are_missing(pattern, places, len(missing), len(shards)), _how_to_find(missing[0]))
+        are = "is" if len(missing) == 1 else "are"
+        of_all = f"Of the {len(shards)} shards '{pattern}', {len(missing)} {are} missing: {places}."
+        folder = Path(missing[0]).parent
+        siblings = [path.name for path in folder.iterdir() if path.name.endswith(SHARD_ENDINGS)] if folder.is_dir() else []
+        raise DataError(
+            f"The shard {places} is missing." if len(shards) == 1 else of_all,
+            f"{suggest(Path(missing[0]).name, siblings)} Fetch what is missing, or narrow the pattern.".strip(),
+        )
     return shards
 
 
-def _are_missing(pattern: str, places: str, missing: int, shards: int) -> str:
-    if shards == 1:
-        return f"The shard {places} is missing."
-    return f"Of the {shards} shards '{pattern}', {missing} {'is' if missing == 1 else 'are'} missing: {places}."
-
-
-def _how_to_find(shard: str) -> str:
-    folder = Path(shard).parent
-    siblings = [path.name for path in folder.iterdir() if path.name.endswith(SHARD_ENDINGS)] if folder.is_dir() else []
-    return f"{suggest(Path(shard).name, siblings)} Fetch what is missing, or narrow the pattern.".strip()
-
-
 def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
-    """The images of a shard in their order, those not to be read among them; other members are passed over.
-
-    Nothing is ever written: names are names, whatever they point to.
+    """The images of a shard in their order, those with a problem included; damage of the archive is the last member.
 
     Args:
         shard: a file, or an address.
-        others: whether to give the other files too, with the problem ``NO_IMAGE``; hidden ones never.
+        others: whether to give other files, too, with the problem ``NO_IMAGE``; hidden ones never.
 
     Raises:
-        DataError: if the shard cannot be opened, or breaks off because its address does. A damaged archive is no error: its
-            damage is the last of the members.
+        DataError: if the shard cannot be opened, or its address breaks off.
     """
     damage, members = None, 0
     try:
@@ -132,7 +132,9 @@ def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
                 yield member
                 members += member.problem != NO_IMAGE
         except _DAMAGES as error:
-            damage = _damage(error, members)
+            damage = f"{CUT_SHORT}, after {members:,} image{'' if members == 1 else 's'}"
+            if members == 0 and isinstance(error, tarfile.ReadError):
+                damage = "not a tar file, or damaged from the beginning"
         except GeneratorExit:  # nobody wants to know any more how it ends
             with contextlib.suppress(OSError):
                 file.close()
@@ -141,11 +143,11 @@ def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
     except OSError as error:
         raise unreachable(shard, error) from error
     if damage is not None:
-        yield ShardMember("", damage, 0, 0, 0, bytes)
+        yield ShardMember("", damage, 0, 0, bytes)
 
 
 def opened(shard: str) -> IO[bytes]:
-    """A file or an address to read from.
+    """A file or an address, opened to be read.
 
     Raises:
         OSError: if it cannot be opened; an address may say so only when it is read from, or closed.
@@ -171,7 +173,7 @@ def fetch(shard: str, path: Path) -> None:
 
 @contextmanager
 def _address(shard: str) -> Iterator[str]:
-    """The address of a shard as webdataset opens it; tells what to do where it cannot, as :func:`opened` does."""
+    """The address of a shard as webdataset opens it; errors of opening it become those of :func:`opened`."""
     _require_webdataset()
     address = shard
     if shard.startswith("s3://"):  # the one of the usual kinds that webdataset leaves to a pipe
@@ -213,12 +215,12 @@ def _members(file: IO[bytes], shard: str, others: bool) -> Iterator[ShardMember]
             if info.isdir() or not (is_image or (others and not base.startswith("."))):
                 continue
             problem = _problem(info, name, seen) if is_image else NO_IMAGE
-            yield ShardMember(name, problem, info.offset, info.offset_data, info.size, _reader(archive, info, shard))
+            yield ShardMember(name, problem, info.offset_data, info.size, partial(_content, archive, info, shard))
             seen.add(name)
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
-    """The reason against reading a member that its header gives."""
+    """The reason, by its header, not to read a member."""
     if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if name.startswith("/") or ".." in re.split(r"[/\\]", name):
@@ -230,44 +232,98 @@ def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
     return None
 
 
-def _reader(archive: tarfile.TarFile, info: tarfile.TarInfo, shard: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            file = archive.extractfile(info)
-            return b"" if file is None else file.read()
-        except _DAMAGES as error:
-            raise UnreadableImageError(Path(info.name), "cut short, or damaged") from error
-        except OSError as error:
-            raise unreachable(shard, error) from error
-
-    return read
+def _content(archive: tarfile.TarFile, info: tarfile.TarInfo, shard: str) -> bytes:
+    try:
+        file = archive.extractfile(info)
+        return b"" if file is None else file.read()
+    except _DAMAGES as error:
+        raise UnreadableImageError(Path(info.name), CUT_SHORT) from error
+    except OSError as error:
+        raise unreachable(shard, error) from error
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """Raises where tarfile would take a damaged header, or a missing end, for the end of the archive."""
+    """Raises an error for a damaged header, or a missing end, which tarfile would take for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictTarInfo:
         try:
             return super().fromtarfile(tarfile_)
         except tarfile.HeaderError as error:
-            ended = type(error).__name__ == "EOFHeaderError"
-            if ended or tarfile_.offset == 0:
+            if type(error).__name__ == "EOFHeaderError" or tarfile_.offset == 0:
                 raise
             raise tarfile.ReadError(str(error)) from error
-
-
-def _damage(error: BaseException, members: int) -> str:
-    if members == 0 and isinstance(error, tarfile.ReadError):
-        return "not a tar file, or damaged from the beginning"
-    return f"cut short, or damaged, after {members:,} image{'' if members == 1 else 's'}"
-
-
-def decode_member(content: bytes, path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Decodes an image in memory, as :func:`~sparseformers.data.read_image` does a file; ``path`` names it in errors."""
-    return decode(BytesIO(content), path, at_least=at_least, most_pixels=most_pixels)
 
 
 def _require_webdataset() -> None:
     if importlib.util.find_spec("webdataset") is None:  # not imported here: it takes its time
         raise MissingExtraError.for_package("webdataset", "shards")
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """The images of a shard in their order, and its problems."""
+
+    names: tuple[str, ...]  # paths in the shard
+    starts: np.ndarray  # bytes of the unpacked shard before the content of each, int64
+    sizes: np.ndarray  # bytes of each, int64
+    problems: tuple[tuple[str, str], ...]  # (path, reason) of the other members; no path for damage of the shard itself
+    bytes: int  # of the unpacked shard
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether an unknown number of images is missing."""
+        return any(not name for name, _ in self.problems)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names, places and sizes, 32 hexadecimal digits of it."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:32]
+
+    def text(self) -> str:
+        """JSON of it all."""
+        members = zip(self.names, self.starts.tolist(), self.sizes.tolist(), strict=True)
+        content = {"format": FORMAT, "bytes": self.bytes, "members": list(members), "problems": self.problems}
+        return json.dumps(content, separators=(",", ":"))
+
+
+def scan(tar: Path) -> ShardIndex:
+    """Makes the index of an uncompressed tar file from its headers; raises DataError if it cannot be read.
+
+    Captions and the like are a problem only if no image has their key (the name up to the first dot).
+    """
+    size = tar.stat().st_size
+    good: list[ShardMember] = []
+    problems: list[tuple[str, str]] = []
+    images: set[str] = set()
+    others: dict[str, str] = {}
+    for member in shard_members(str(tar), others=True):
+        key = _key(member.name)
+        if member.problem == NO_IMAGE:
+            others.setdefault(key, member.name)
+            continue
+        images.add(key)
+        problem = member.problem or (CUT_SHORT if member.start + member.size > size else None)
+        if problem is None:
+            good.append(member)
+        else:
+            problems.append((member.name, problem))
+    # webdataset takes __meta__.json for a remark on the shard and not for a sample.
+    remarks = {key for key in others if (base := posixpath.basename(key)).startswith("__") and base.endswith("__")}
+    problems += [(name, NO_IMAGE) for key, name in others.items() if key not in images | remarks]
+    return ShardIndex(
+        names=tuple(member.name for member in good),
+        starts=np.array([member.start for member in good], dtype=np.int64),
+        sizes=np.array([member.size for member in good], dtype=np.int64),
+        problems=tuple(problems),
+        bytes=size,
+    )
+
+
+def _key(name: str) -> str:
+    """The key of the sample that a member belongs to: its path up to the first dot of the file's name."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.partition(".")[0])

@@ -1,4 +1,4 @@
-"""Sources of images to learn from or to measure on: the interface, and image files."""
+"""Sources of images to learn from or to measure with: their interface, and image files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sparseformers.data.images import MOST_PIXELS, read_image
 from sparseformers.data.order import FullShuffle, PassOrder, WindowShuffle
 from sparseformers.errors import DataError
 
-FEWEST_SAMPLES = 100
-"""Samples that have to be met before their share counts; what shards lack by their headers counts from the start."""
+FEWEST_SAMPLES = 100  # before this many, the share of them that could not be read counts as 0
 
 
 class ImageSource(ABC):
@@ -33,39 +32,39 @@ class ImageSource(ABC):
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """A name that stays wherever the source as a whole is moved to."""
+        """A name that stays the same if the source as a whole is moved."""
 
     @abstractmethod
     def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
         """An image in 8-bit RGB, as :func:`~sparseformers.data.read_image` gives it.
 
         Raises:
-            UnreadableImageError: if there is something wrong with this image.
+            UnreadableImageError: if this image is bad.
             DataError: if the source cannot be reached any more.
         """
 
     @abstractmethod
     def identity(self) -> list[Any]:
-        """Plain JSON values that change if the images do, as far as this can be told without reading them."""
+        """JSON values that change if the images do, as far as this shows without reading them."""
 
     @abstractmethod
     def digest(self) -> str:
         """32 hexadecimal digits that belong to the keys of all images in their order."""
 
     def size(self, index: int) -> int | None:
-        """Bytes of an image as it is stored; None where nobody knows."""
+        """Bytes of an image as it is stored, if known."""
         return None
 
     def faults(self) -> Sequence[tuple[str, str]]:
-        """(name, reason) of what was found bad before anything was decoded, and is not among the images."""
+        """(name, reason) of what was found bad before anything was decoded; none of it is among the images."""
         return ()
 
     def missing(self) -> int:
-        """The number of images that these faults stand for, about."""
+        """About how many images the faults stand for."""
         return 0
 
     def order(self) -> PassOrder:
-        """The order in which to go through it."""
+        """The order of the passes over it."""
         return FullShuffle(len(self))
 
     def only(self, places: Sequence[int]) -> ImageSource:
@@ -73,17 +72,12 @@ class ImageSource(ABC):
         return Selection(self, places, leave_out=False)
 
     def without(self, places: Sequence[int]) -> ImageSource:
-        """The other ones."""
+        """The images at all places but these, which increase."""
         return Selection(self, places, leave_out=True)
 
 
 class FolderSource(ImageSource):
-    """Image files.
-
-    Args:
-        paths: the files; a missing one is an unreadable image.
-        most_pixels: of an image; a larger one counts as unreadable.
-    """
+    """Image files; one that is missing, or has more than ``most_pixels``, counts as unreadable."""
 
     def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS) -> None:
         self.paths = tuple(paths)
@@ -125,7 +119,7 @@ class FolderSource(ImageSource):
 
 
 def as_source(images: ImageSource | Sequence[Path]) -> ImageSource:
-    """A source of image files for a sequence of them; a source as it is."""
+    """The source of these image files; a source stays what it is."""
     return images if isinstance(images, ImageSource) else FolderSource(images)
 
 
@@ -137,9 +131,14 @@ def common_folder(paths: Sequence[Path]) -> str:
 
 
 def relative_names(paths: Sequence[Path], root: str) -> list[str]:
-    """The paths from a folder on that holds them, parted by slashes."""
+    """The paths relative to a folder that holds them, with slashes."""
     begin = len(root.rstrip(os.sep)) + 1
     return [os.path.abspath(path)[begin:].replace(os.sep, "/") for path in paths]  # noqa: PTH100 - a million
+
+
+def draw_of(name: str, seed: int) -> bytes:
+    """Eight random bytes that belong to this name and seed."""
+    return hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def digest_of(names: Iterable[str]) -> str:
@@ -151,7 +150,7 @@ def digest_of(names: Iterable[str]) -> str:
 
 
 def _state(path: Path) -> tuple[int | None, int | None]:
-    """Size and time of change; none for a file that is gone, which is one more unreadable image."""
+    """Size and time of change; None for a file that is gone, which is one more unreadable image."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a million
     except OSError:
@@ -160,12 +159,9 @@ def _state(path: Path) -> tuple[int | None, int | None]:
 
 
 class Selection(ImageSource):
-    """Some images of a source that knows how to go through all of them.
+    """The images of a source at these increasing places, or, with ``leave_out``, at all others.
 
-    Args:
-        source: of the images.
-        places: of those to keep, or to leave out; increasing.
-        leave_out: whether these are left out: memory is needed for the places that are given.
+    Memory is needed for the given places only.
     """
 
     def __init__(self, source: ImageSource, places: Sequence[int] | np.ndarray, *, leave_out: bool) -> None:
@@ -179,7 +175,7 @@ class Selection(ImageSource):
         return len(self.source) - len(self.places) if self.leave_out else len(self.places)
 
     def place(self, index: int) -> int:
-        """The place of an image in the whole source."""
+        """The image's place in the whole source."""
         if not self.leave_out:
             return int(self.places[index])
         return index + int(np.searchsorted(self._others_before, index, side="right"))
@@ -226,12 +222,10 @@ class Selection(ImageSource):
 
 
 class BadShare:
-    """The share of images that cannot be learnt from: those known to be bad, and as many of the rest as of the samples so far.
+    """The share of images that are bad: the ``missing`` ones, found before anything was decoded, and, of the other ``images``,
+    the same share as of the samples so far.
 
-    Args:
-        missing: images that were found bad before anything was decoded.
-        images: all others.
-        most: the share that is put up with, in [0, 1].
+    ``most`` is the greatest share that is accepted, in [0, 1].
     """
 
     def __init__(self, *, missing: int, images: int, most: float) -> None:
@@ -242,7 +236,7 @@ class BadShare:
         self.bad = 0
 
     def count(self, *, met: int, bad: int) -> None:
-        """Adds samples, and the number of them that could not be read."""
+        """Adds samples, ``bad`` of which could not be read."""
         self.met += met
         self.bad += bad
 
@@ -257,7 +251,7 @@ class BadShare:
         return self.share > self.most
 
     def refuse(self, listed_in: str) -> None:
-        """Raises DataError if the share is too great; ``listed_in`` says where to read which images are bad."""
+        """Raises DataError if the share is too great; ``listed_in`` tells which images are bad."""
         if self.is_too_great:
             raise DataError(
                 f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({self.missing:,} by what "

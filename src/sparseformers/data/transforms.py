@@ -1,8 +1,8 @@
 """From a decoded image to the network's input in [0, 1]: random views to train on, fixed ones to evaluate with.
 
-Everything works on Pillow images up to the last step: as fast on one core as tensors are, and the same to the bit whatever
-the number of threads. Randomness comes from torch's global generator alone. A view is bytes until it is used: reading
-processes hand over a quarter of what floats would take.
+Everything works on Pillow images up to the last step: as fast on one core as tensors, and the same to the bit whatever the
+number of threads. Randomness comes from torch's global generator alone. A view is bytes until it is used, a quarter of the
+traffic between processes.
 """
 
 from __future__ import annotations
@@ -26,31 +26,25 @@ from sparseformers.errors import ConfigError, suggest
 Augmentation = Literal["default", "strong"]
 AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")
 """``default`` for photographs by the thousand, ``strong`` for a handful of them."""
-SMALLEST_CROPS: Mapping[Augmentation, float] = {"default": 0.25, "strong": 0.02}
-"""The smallest share of the image's area that a random crop keeps, unless told otherwise."""
+SMALLEST_CROPS: Mapping[Augmentation, float] = {"default": 0.25, "strong": 0.02}  # default share of the image's area
 
-_RATIOS = (3 / 4, 4 / 3)
-"""Width over height of random crops."""
-_LONGEST_SIDES = 20
-"""An image's longer side in shorter ones; what a central crop would not see anyway is cut off before the resize."""
+_RATIOS = (3 / 4, 4 / 3)  # width over height of random crops
+_LONGEST_SIDES = 20  # longer over shorter side, beyond which the ends of an image are cut off before the resize
 
 
 def training_view(
     size: tuple[int, int], augmentation: Augmentation, *, crop_scale: float | None = None
 ) -> Callable[[Image.Image], Tensor]:
-    """Random views of an image to train on.
+    """Makes random views of an RGB image to train on, 3 x H x W in [0, 1]; can be pickled.
 
     Args:
         size: height and width in pixels.
         augmentation: one of ``AUGMENTATIONS``.
-        crop_scale: the smallest share of the image's area that a random crop keeps, in (0, 1]; by default the
-            augmentation's own, see ``SMALLEST_CROPS``.
-
-    Returns:
-        A picklable function of an RGB image that gives 3 x H x W in [0, 1].
+        crop_scale: the smallest share of the image's area that a random crop keeps, in (0, 1]; by default that of
+            ``SMALLEST_CROPS``.
 
     Raises:
-        ConfigError: for an augmentation that is none.
+        ConfigError: for an unknown augmentation.
     """
     if augmentation not in AUGMENTATIONS:
         raise ConfigError(
@@ -62,12 +56,12 @@ def training_view(
 
 
 def evaluation_view(preprocessing: PreprocessingConfig) -> EvaluationView:
-    """The teacher's own view of an image, without its normalisation: a picklable function as of :func:`training_view`."""
+    """Makes the teacher's own view of an RGB image, without its normalisation, 3 x H x W in [0, 1]; can be pickled."""
     return EvaluationView(preprocessing)
 
 
 class ByteView(ABC):
-    """A view of an RGB image, as 3 x H x W in [0, 1] or as bytes."""
+    """Makes a view of an RGB image, as 3 x H x W in [0, 1] or as bytes."""
 
     @abstractmethod
     def pixels(self, image: Image.Image) -> Tensor:
@@ -79,12 +73,10 @@ class ByteView(ABC):
 
 @dataclass(frozen=True)
 class CropView(ByteView):
-    """A random crop and nothing else."""
+    """Random crops."""
 
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    scale: tuple[float, float]
-    """The least and greatest share of the image's area."""
+    size: tuple[int, int]  # height and width in pixels
+    scale: tuple[float, float]  # the least and greatest share of the image's area
 
     @property
     def at_least(self) -> int:
@@ -116,7 +108,7 @@ class DefaultView(CropView):
 
 
 @dataclass(frozen=True)
-class StrongView(ByteView):
+class StrongView(CropView):
     """Views that differ so much that a few photographs yield enough of them.
 
     In the spirit of Asano and Saeed, "The augmented image prior" (ICLR 2023): crops down to 1/50 of the area, turned,
@@ -124,18 +116,9 @@ class StrongView(ByteView):
     has to be filled in.
     """
 
-    size: tuple[int, int]
-    scale: tuple[float, float] = (SMALLEST_CROPS["strong"], 1.0)
-    """The least and greatest share of the image's area; sides are drawn uniformly, so small crops are common."""
-    degrees: float = 30.0
-    """The greatest rotation to either side."""
-    shear: float = 15.0
-    """The greatest shear to either side, in degrees."""
-
-    @property
-    def at_least(self) -> int:
-        """Pixels that the image's sides need for its smallest crops to have the full resolution."""
-        return math.ceil(max(self.size) / math.sqrt(self.scale[0] * _RATIOS[0]))
+    scale: tuple[float, float] = (SMALLEST_CROPS["strong"], 1.0)  # sides are drawn uniformly, so small crops are common
+    degrees: float = 30.0  # the greatest rotation to either side
+    shear: float = 15.0  # the greatest shear to either side, in degrees
 
     @cached_property
     def _recolour(self) -> v2.Transform:
@@ -149,9 +132,7 @@ class StrongView(ByteView):
         return functional.pil_to_tensor(view)
 
     def _turned_crop(self, image: Image.Image) -> Image.Image:
-        """A parallelogram inside the image, resized to ``size``: its bounding box is resized first (antialiased, and
-        small), then turned upright.
-        """
+        """A parallelogram inside the image, made upright: its bounding box is resized (antialiased) and then turned."""
         height, width = self.size
         right, down = self._half_axes(image.width, image.height)
         # Half the bounding box of centre +- right +- down, shrunk where it would reach outside of the image.
@@ -201,7 +182,7 @@ class EvaluationView(ByteView):
         return functional.pil_to_tensor(functional.center_crop(resized, list(self.preprocessing.size)))
 
     def frame(self, *, height: int, width: int) -> tuple[float, float, float, float]:
-        """The part of an image of that size that is seen: (x1, y1, x2, y2) in [0, 1] of it, x to the right, y down."""
+        """The part of an image of this size that the view shows: (x1, y1, x2, y2) in [0, 1], x to the right, y down."""
         cut = self._cut(height, width)
         spans = []
         for whole, side, resized, seen in zip((height, width), cut, self._resized(*cut), self.preprocessing.size, strict=True):
@@ -212,7 +193,7 @@ class EvaluationView(ByteView):
         return x1, y1, x2, y2
 
     def _cut(self, height: int, width: int) -> list[int]:
-        """Height and width of the middle that is resized: all but what no crop of a very long image would see."""
+        """Height and width of the middle that is resized: all of the image unless it is very long."""
         if self.preprocessing.resize == "squash":
             return [height, width]
         longest = _LONGEST_SIDES * min(height, width) * max(self.preprocessing.size) // min(self.preprocessing.size)
@@ -230,20 +211,20 @@ class EvaluationView(ByteView):
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] that came from bytes to these bytes again, exactly."""
+    """Images in [0, 1] that were made from bytes, as exactly these bytes."""
     return (images * 255).round().to(torch.uint8)
 
 
 def from_bytes(images: Tensor) -> Tensor:
-    """Bytes to images in [0, 1]: the same to the bit wherever it is done; floats stay as they are."""
+    """Bytes as images in [0, 1], the same to the bit on every device; floats stay as they are."""
     return functional.to_dtype(images, torch.float32, scale=True)
 
 
 def images_on(device: torch.device | str, images: Tensor) -> Tensor:
-    """A batch's images on a device as floats in [0, 1]; bytes travel there as bytes, a quarter of what floats take."""
+    """A batch's images on a device as floats in [0, 1]; bytes are moved as bytes."""
     return from_bytes(images.to(device, non_blocking=True))
 
 
 def _uniform(low: float, high: float) -> float:
-    """A number between the two, from torch's global generator."""
+    """A random number, from torch's global generator."""
     return low + (high - low) * float(torch.rand(()))

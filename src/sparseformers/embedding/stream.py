@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sparseformers.data import LoadedView, UnreadableImageError, collate, read_image
 from sparseformers.data.dataset import BATCHES_AHEAD, init_worker
-from sparseformers.data.shards import ShardMember, decode_member, is_local, shard_members
+from sparseformers.data.images import decode
+from sparseformers.data.shards import ShardMember, is_local, shard_members
 from sparseformers.embedding.inputs import Inputs, InputSource, Listing, Position, text_name
 from sparseformers.errors import DataError
 
@@ -89,7 +91,7 @@ class InputStream(IterableDataset[InputBatch]):
                 items.append((self._member(member), text_name(f"{source.name}/{member.name}".rstrip("/"))))
             end = item + 1
             if end - count == self.batch_size:
-                reached = source.begin + min(member.offset, source.size)
+                reached = source.begin + min(member.start, source.size)
                 yield _batch(number, items, Position(place, end), reached) if mine(number) else None
                 items, count, number = [], end, number + 1
         if end > count:
@@ -104,7 +106,7 @@ class InputStream(IterableDataset[InputBatch]):
     def _member(self, member: ShardMember) -> LoadedView:
         if member.problem is not None:
             return LoadedView(None, 0, member.problem)
-        return self._view(lambda: decode_member(member.read(), Path(member.name)))
+        return self._view(lambda: decode(BytesIO(member.read()), Path(member.name)))
 
 
 def _batch(number: int, items: Sequence[tuple[LoadedView, str]], end: Position, reached: int) -> InputBatch:

@@ -20,7 +20,8 @@ from PIL import Image
 from sparseformers.cli.main import main
 from sparseformers.data.pack import PackConfig, pack
 from sparseformers.data.pack.shard import OpenShard
-from sparseformers.data.shard_index import SIDECAR, read_index, scan
+from sparseformers.data.shard_files import SIDECAR, read_index
+from sparseformers.data.shards import scan
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing
 from tests.tiny import write_images

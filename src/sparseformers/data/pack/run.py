@@ -1,4 +1,4 @@
-"""Packing a folder of images into shards, or going on with it."""
+"""Packs a folder of images into shards, or goes on with it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from rich.console import Console
 
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS, SkippedImages
 from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, Shrinking, prepared
-from sparseformers.data.shard_index import SIDECAR, write_index
+from sparseformers.data.shard_files import SIDECAR, write_index
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing, write_json
 from sparseformers.progress import ImageProgress
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
-FORMAT = 1
-"""Of the JSON files; a change to what they hold raises it."""
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-SMALLEST_SHARD = 10_000
-"""Bytes; a smaller one would be more headers than images."""
+FORMAT = 1  # of the JSON files; a change to what they hold raises it
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+SMALLEST_SHARD = 10_000  # bytes; a smaller one would be more headers than images
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Which images to put into shards, and how."""
+    """The images to put into shards, and settings for it."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="dir", metavar="DIR")]
     """A folder of images, searched recursively; their paths from there on become their names in the shards."""
@@ -43,7 +41,7 @@ class PackConfig:
     quality: int = 92
     """JPEG quality of images that are shrunk, in [1, 95]."""
     seed: int = 0
-    """Of the order: images are shuffled, so that a shard has images from everywhere."""
+    """Seed of the order: images are shuffled, so that a shard has images from everywhere."""
     keep_order: bool = False
     """Take images in the order of their names instead."""
     max_pixels: int = MOST_PIXELS
@@ -69,9 +67,9 @@ class PackConfig:
     def shard_bytes(self) -> int:
         """``shard_size`` in bytes; raises ConfigError if it cannot be understood."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", self.shard_size.strip().lower())
-        if match is None or match[2].upper() not in UNITS:
+        if match is None or match[2] not in UNITS:
             raise ConfigError(f"The size '{self.shard_size}' cannot be understood.", "Write 256MB, 1GiB or a number of bytes.")
-        return int(float(match[1]) * UNITS[match[2].upper()])
+        return int(float(match[1]) * UNITS[match[2]])
 
     def content(self) -> dict[str, Any]:
         """The settings that the shards depend on, by their flags."""
@@ -91,14 +89,11 @@ class PackSummary:
     """The outcome of a packing."""
 
     out: Path
-    """The folder with the shards."""
     shards: int
     images: int
     bytes: int
-    skipped: int
-    """Images that were left out, listed in ``skipped_images.txt``."""
-    went_on_from: int
-    """Images that an earlier process had done."""
+    skipped: int  # unreadable images, listed in ``skipped_images.txt``
+    went_on_from: int  # images that an earlier process had done
     seconds: float
     images_per_second: float
 
@@ -108,10 +103,8 @@ class _Packing:
     """The state of a packing after a whole shard."""
 
     shards: tuple[PackedShard, ...] = ()
-    done: int = 0
-    """Images that are in the shards or were left out, in the order of packing."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """(path, reason) of the images that were left out."""
+    done: int = 0  # images that are in the shards or were skipped, in the order of packing
+    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason)
 
     @property
     def images(self) -> int:
@@ -131,19 +124,14 @@ class PackFolder(WorkFolder):
     OPTION: ClassVar[str] = "OUT"
 
     skipped = InFolder("skipped_images.txt")
-    state = InFolder("packing.json")
-    """How far a packing is that was stopped."""
+    state = InFolder("packing.json")  # of a packing that is not finished
 
     @property
     def is_begun(self) -> bool:
         return self.manifest.is_file() or self.state.is_file()
 
     def begin(self, content: Mapping[str, Any], *, overwrite: bool) -> _Packing:
-        """The beginning of a packing of ``content``, or the state after the shards that are finished.
-
-        Raises:
-            RunError: if the folder holds other shards, or all of them, and may not be overwritten.
-        """
+        """The beginning of a packing, or the state after its last finished shard; RunError for other shards, or all of them."""
         before, packing = self._read() if self.state.is_file() else (content, _Packing())
         changes = differences(before, content)
         if overwrite and (self.manifest.is_file() or changes):
@@ -160,7 +148,7 @@ class PackFolder(WorkFolder):
         write_json(self.state, {"content": dict(content), "packing": to_dict(packing)})
 
     def finish(self, packing: _Packing, content: Mapping[str, Any]) -> None:
-        """Writes the manifest and the list of what was left out."""
+        """Writes the manifest and the list of skipped images."""
         SkippedImages.of(packing.skipped).write(self.skipped)
         shards = [to_dict(shard) for shard in packing.shards]
         counts = {"images": packing.images, "bytes": packing.bytes, "skipped": len(packing.skipped)}
@@ -168,7 +156,7 @@ class PackFolder(WorkFolder):
         self.state.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes what a packing writes, and nothing else."""
+        """Removes the files of a packing, and nothing else."""
         for path in (self.state, self.manifest, self.skipped):
             path.unlink(missing_ok=True)
         for shard in self.path.glob("[0-9]" * 6 + ".tar"):
@@ -176,7 +164,7 @@ class PackFolder(WorkFolder):
             Path(f"{shard}{SIDECAR}").unlink(missing_ok=True)
 
     def _read(self) -> tuple[Mapping[str, Any], _Packing]:
-        """What is packed, and the state that was noted; a state that cannot be read is of something else."""
+        """The noted content and state; nothing of both for a file that cannot be read."""
         try:
             noted = self.read_json(self.state)
             return dict(noted["content"]), from_dict(_Packing, noted["packing"])
@@ -188,12 +176,12 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
     """Packs a folder of images into tar shards; goes on with a packing that was stopped, to the same bytes.
 
     Args:
-        config: what to pack how.
-        overwrite: whether to replace shards that are there.
+        config: the images and their settings.
+        overwrite: replace shards that are there.
         console: for progress; quiet by default.
 
     Raises:
-        SparseFormersError: one of its kinds, with what to do.
+        SparseFormersError: for images or a folder that cannot be used.
     """
     console = console or Console(quiet=True)
     images, folder = ImageList(config.folder, None if config.keep_order else config.seed), PackFolder(config.out)
@@ -203,7 +191,11 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
         before, total = packing.done, len(images)
         with ImageProgress(console, "packing", size=total, total=total, images=before, reached=before) as bar:
             for after in _packed(images, config, folder, packing, bar):
-                _require_images(after)
+                if not after.shards:
+                    told = "; ".join(f"{path}: {reason}" for path, reason in after.skipped[:3])
+                    raise DataError(
+                        f"None of the {after.done:,} images could be read ({told}).", "Give images that can be decoded."
+                    )
                 folder.keep(after, content)
                 packing = after
         folder.finish(packing, content)
@@ -219,16 +211,10 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
     )
 
 
-def _require_images(packing: _Packing) -> None:
-    if not packing.shards:
-        told = "; ".join(f"{path}: {reason}" for path, reason in packing.skipped[:3])
-        raise DataError(f"None of the {packing.done:,} images could be read ({told}).", "Give images that can be decoded.")
-
-
 def _packed(
     images: ImageList, config: PackConfig, folder: PackFolder, packing: _Packing, bar: ImageProgress
 ) -> Iterator[_Packing]:
-    """The packing after each shard that is made."""
+    """The state after each shard."""
     from sparseformers.data.dataset import default_workers  # imports PyTorch, which the command's help does not need
 
     threads = default_workers() if config.workers is None else config.workers
@@ -246,7 +232,7 @@ def _packed(
                     upcoming = next(good, None)
                 finished, index = shard.finish(path.name)
             write_index(Path(f"{path}{SIDECAR}"), index)
-        # All before the one that had no room are in a shard or left out.
+        # All images before the one that had no room are in a shard or were skipped.
         done = len(images) if upcoming is None else upcoming[0]
         packing = replace(packing, shards=(*packing.shards, finished), done=done, skipped=tuple(skipped))
         yield packing
@@ -257,7 +243,7 @@ def _packed(
 def _good(
     ready: Iterator[PackedImage], first: int, skipped: list[tuple[str, str]], bar: ImageProgress
 ) -> Iterator[tuple[int, PackedImage]]:
-    """(place, image) of those that can be packed; the others are added to ``skipped``."""
+    """(place, image) of the readable images; the others are added to ``skipped``."""
     for place, image in enumerate(ready, first):
         if image.problem is None:
             yield place, image

@@ -1,6 +1,6 @@
-"""From images to shards: the same bytes for the same images, and each shard is read again when it is written.
+"""Writes images to shards: the same bytes for the same images; each shard is read again and checked.
 
-By the standard library's tarfile, because webdataset's writer gives shards their names before they are whole.
+The standard library's tarfile does it, because webdataset's writer gives shards their names before they are whole.
 """
 
 from __future__ import annotations
@@ -20,34 +20,25 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sparseformers.data.images import UnreadableImageError, find_images
-from sparseformers.data.shard_index import ShardIndex, scan
-from sparseformers.data.shards import MOST_BYTES, decode_member
-from sparseformers.data.sources import common_folder, digest_of, relative_names
+from sparseformers.data.images import UnreadableImageError, decode, find_images
+from sparseformers.data.shards import MOST_BYTES, ShardIndex, scan
+from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names
 from sparseformers.errors import RunError
 
-AHEAD = 4
-"""Images in preparation for each thread: few, as each is held in memory."""
-DRAFT = 2
-"""A JPEG is decoded with sides of at least so many times what they are shrunk to, which cannot be told from the whole."""
-BLOCK = 2**20
-"""Bytes that are read at a time to check a shard."""
+AHEAD = 4  # images that each thread prepares ahead, held in memory
+DRAFT = 2  # a JPEG is decoded with sides of at least so many times those of its target, which makes no visible difference
+BLOCK = 2**20  # bytes of a shard that are read at a time
 
 
 class ImageList:
-    """All images to pack, in the order in which they are packed.
-
-    Args:
-        folder: of the images; raises DataError if there are none in it.
-        seed: of the order; None for that of their names.
-    """
+    """All images of a folder in a random order, or that of their names if ``seed`` is None; raises DataError for none."""
 
     def __init__(self, folder: Path, seed: int | None) -> None:
         paths = find_images([folder])
         root = str(folder.absolute()) if folder.is_dir() else common_folder(paths)
         pairs = list(zip(relative_names(paths, root), paths, strict=True))
         if seed is not None:
-            pairs.sort(key=lambda pair: (_draw(pair[0], seed), pair[0]))
+            pairs.sort(key=lambda pair: (draw_of(pair[0], seed), pair[0]))
         self.paths = [path for _, path in pairs]
         self.sources = [name for name, _ in pairs]
 
@@ -55,10 +46,7 @@ class ImageList:
         return len(self.paths)
 
     def names(self) -> list[str]:
-        """The names in the shards: a path without dots but the last, and no two the same but for it.
-
-        WebDataset takes what comes before the first dot of a file's name for the sample's key.
-        """
+        """The names in the shards: WebDataset's key of a sample ends at the first dot, so no other dots, and no key twice."""
         taken: set[str] = set()
         names = []
         for source in self.sources:
@@ -80,42 +68,26 @@ class ImageList:
         )
 
 
-def _draw(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}\n{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
-
 class PackedImage(NamedTuple):
-    """One image for a shard, or why there is none."""
+    """One image for a shard, or the problem with it."""
 
-    name: str
-    """The member's path in the shard."""
+    name: str  # the member's path in the shard
     path: Path
-    content: bytes
-    """The member's bytes; empty where there is a problem."""
+    content: bytes  # empty if there is a problem
     problem: str | None
 
 
 @dataclass(frozen=True)
 class Shrinking:
-    """How images are made smaller."""
+    """Settings of making images smaller."""
 
-    side: int | None
-    """Pixels of the shorter side of larger images; None takes all files as they are."""
-    quality: int
-    """JPEG quality of images that are shrunk, in [1, 95]."""
-    most_pixels: int
-    """Images of more pixels have a problem."""
+    side: int | None  # pixels of the shorter side of larger images; None takes all files as they are
+    quality: int  # JPEG quality of shrunk images, in [1, 95]
+    most_pixels: int  # larger images have a problem
 
 
 def prepared(names: Sequence[str], paths: Sequence[Path], shrinking: Shrinking, *, threads: int) -> Iterator[PackedImage]:
-    """Reads, checks and shrinks images, in their order.
-
-    Args:
-        names: of the members.
-        paths: of the files.
-        shrinking: to be done.
-        threads: that work side by side; decoding and shrinking do not hold each other up.
-    """
+    """Reads, checks and shrinks images in their order, by so many threads."""
     pairs = iter(zip(names, paths, strict=True))
     with ThreadPoolExecutor(threads) as pool:
         pending = deque(pool.submit(_prepared, name, path, shrinking) for name, path in islice(pairs, threads * AHEAD))
@@ -135,9 +107,9 @@ def _prepared(name: str, path: Path, shrinking: Shrinking) -> PackedImage:
         if path.stat().st_size > MOST_BYTES:
             return PackedImage(name, path, b"", f"too large: more than {MOST_BYTES // 2**20} MiB")
         content = path.read_bytes()
-        # To its end, even if only at the lowest resolution: what is cut short or damaged shows.
+        # Decodes all of it, even if only at the lowest resolution, so that damage shows.
         at_least = 1 if side is None else DRAFT * side
-        image = decode_member(content, path, at_least=at_least, most_pixels=shrinking.most_pixels)
+        image = decode(io.BytesIO(content), path, at_least=at_least, most_pixels=shrinking.most_pixels)
         if side is None or min(image.size) <= side:
             return PackedImage(name, path, content, None)
         return PackedImage(f"{name.rpartition('.')[0]}.jpg", path, _shrunk(image, side, shrinking.quality), None)
@@ -148,7 +120,7 @@ def _prepared(name: str, path: Path, shrinking: Shrinking) -> PackedImage:
 
 
 def _shrunk(image: Image.Image, shorter: int, quality: int) -> bytes:
-    """The image with a shorter side of ``shorter`` pixels, as a JPEG."""
+    """A JPEG with a shorter side of so many pixels."""
     scale = shorter / min(image.size)
     size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
     file = io.BytesIO()
@@ -163,17 +135,11 @@ class PackedShard:
     name: str
     images: int
     bytes: int
-    sha256: str
-    """Of the whole file."""
+    sha256: str  # of the whole file
 
 
 class OpenShard:
-    """A shard that is being written.
-
-    Args:
-        path: of the file to write; its folder is there.
-        most_bytes: that it may have.
-    """
+    """A shard that is being written, of at most so many bytes."""
 
     def __init__(self, path: Path, most_bytes: int) -> None:
         self.path = path
@@ -183,7 +149,6 @@ class OpenShard:
         self._written: list[tuple[str, int, bytes]] = []
 
     def __len__(self) -> int:
-        """How many images are in it."""
         return len(self._written)
 
     def has_room(self, image: PackedImage) -> bool:
@@ -199,18 +164,11 @@ class OpenShard:
         self._written.append((image.name, len(image.content), hashlib.sha256(image.content).digest()))
 
     def close(self) -> None:
-        """Ends the file without checking it."""
+        """Closes the file without checking it."""
         self._file.close()
 
     def finish(self, name: str) -> tuple[PackedShard, ShardIndex]:
-        """Ends the file, reads it again, and describes it.
-
-        Args:
-            name: that it will have.
-
-        Raises:
-            RunError: if it does not hold what was written to it.
-        """
+        """Closes the file, reads it again, and describes it under its final name; RunError if it is not as it was written."""
         self._archive.close()
         self._file.flush()
         os.fsync(self._file.fileno())
