@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sparseformers.data import Batch, LabelledImages, find_images, fixed_views
 from sparseformers.errors import ConfigError
@@ -19,7 +19,7 @@ from sparseformers.evaluation.shifts import ShiftReport, measure_shifts, views_o
 from sparseformers.evaluation.words import WordReport, Words, measure_words
 from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
 
-EvaluationReport = Evaluation | ShiftReport | RoIReports | WordReport
+EvaluationReport: TypeAlias = Evaluation | ShiftReport | RoIReports | WordReport
 
 
 def evaluate(
