@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from benchmarks.speed.images import Images
 from benchmarks.speed.machine import PRODUCT, Machine, Reading, machine_of
 from benchmarks.speed.operators import Profile
 from benchmarks.speed.prepare import Prepared, short
-from benchmarks.speed.progress import Steps
 from benchmarks.speed.report import Nearness, Row
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation.backends import Runner
@@ -72,7 +72,7 @@ def measure(
     device: torch.device,
     images: Images,
     references: References,
-    steps: Steps,
+    say: Callable[[str], None],
 ) -> Measured:
     """Opens all routes for batches of one size, compares what they give, and times them.
 
@@ -84,13 +84,12 @@ def measure(
         device: where.
         images: to embed.
         references: what to compare with.
-        steps: is told of each route and turn.
+        say: is told of each route and turn.
     """
     opened: dict[Route, Opened] = {}
     cosines: dict[Route, Nearness] = {}
-    steps.begin("opening", len(prepared.openings))
     for route, opening in list(prepared.openings.items()):
-        steps.say(f"batch {batch}: opening {route}")
+        say(f"batch {batch}: opening {route}")
         subject = subjects[route.model]
         try:
             runner = opening.open(1 if route.model == PRODUCT else batch)
@@ -104,18 +103,21 @@ def measure(
         except Exception as error:  # whatever compilers and runtimes raise
             prepared.leave_out(route, short(error))
             opened.pop(route, None)
-        steps.advance()
     prepared.require_models(len(subjects) - 1)
     # Time all of them in turns, beside the product and reading memory.
-    steps.begin(f"batch {batch}: {len(opened)} in turns", settings.turns)
+    turn = itertools.count(2)
     runs: dict[Route | str, Callable[[], object]] = {route: _pass(*each, device) for route, each in opened.items()}
-    passes = {READING: _pass(Reading(device), None, device), **runs}
-    taken = interleave(passes, turns=settings.turns, seconds=settings.seconds, on_turn=steps.advance)
+    taken = interleave(
+        {READING: _pass(Reading(device), None, device), **runs},
+        turns=settings.turns,
+        seconds=settings.seconds,
+        on_turn=lambda: say(f"batch {batch}: {len(runs)} in turn {next(turn)} of {settings.turns}"),
+    )
     products = {route: taken[route] for route in opened if route.model == PRODUCT}
     machine = machine_of(products, taken[READING], subjects[PRODUCT].cost.multiply_adds)
     # Trace them, which would have disturbed the times.
     models = {route: each for route, each in opened.items() if route.model != PRODUCT}
-    profiles, left_out = ({}, []) if settings.trace is None else _profiles(prepared, models, settings.trace, steps)
+    profiles, left_out = ({}, []) if settings.trace is None else _profiles(prepared, models, settings.trace, say)
     rows = []
     for route in models:
         cost = prepared.openings[route].cost
@@ -137,21 +139,19 @@ def measure(
 
 
 def _profiles(
-    prepared: Prepared, models: Mapping[Route, Opened], folder: Path, steps: Steps
+    prepared: Prepared, models: Mapping[Route, Opened], folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[Route, Profile], list[str]]:
     """Where the time of each route goes, with traces in ``folder``; and a line for each that cannot be had."""
     profiles: dict[Route, Profile] = {}
     left_out = []
-    steps.begin("tracing", len(models))
     for number, (route, (run, images)) in enumerate(models.items(), start=1):
-        steps.say(f"batch {len(images)}: tracing {route}")
+        say(f"batch {len(images)}: tracing {route}")
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(route))
         try:
             path = folder / f"batch{len(images)}-{number:02}-{name}.json"
             profiles[route] = prepared.openings[route].profile(run, images, path)
         except Exception as error:  # whatever profilers raise, which is no reason to lose what was timed
             left_out.append(f"the trace of {route}, batch {len(images)}: {short(error)}")
-        steps.advance()
     return profiles, left_out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from benchmarks.speed.backends import LIBRARIES, Conditions, Opening, Route, mak
 from benchmarks.speed.images import Images
 from benchmarks.speed.machine import PRODUCT
 from benchmarks.speed.memory import can_measure, peak_on_cpu, peak_on_cuda
-from benchmarks.speed.progress import Steps
 from benchmarks.speed.subjects import Subject
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.evaluation.backends import BACKENDS, Backend
@@ -84,7 +83,7 @@ def prepare(
     conditions: Conditions,
     images: Images,
     folder: Path,
-    steps: Steps,
+    say: Callable[[str], None],
 ) -> Prepared:
     """Makes every model ready in all ways that there are.
 
@@ -95,7 +94,7 @@ def prepare(
         conditions: where, with how many threads.
         images: to calibrate int8 on.
         folder: for exported files.
-        steps: is told of each.
+        say: is told of each.
 
     Raises:
         ConfigError: if no model can be run in any of these ways.
@@ -103,12 +102,10 @@ def prepare(
     prepared, by_name = Prepared(), {each.name: each for each in subjects}
     # Compiled, a product is the same product.
     chosen = [route for route in routes if not (route.model == PRODUCT and route.backend == "compile")]
-    steps.begin("preparing", len(chosen))
     for number, route in enumerate(chosen):
-        steps.say(f"preparing {route}")
+        say(f"preparing {route} ({number + 1} of {len(chosen)})")
         (place := folder / str(number)).mkdir()
         _prepare(prepared, by_name[route.model], route, batches, conditions, images, place)
-        steps.advance()
     prepared.require_models(len(subjects) - 1)
     return prepared
 
@@ -144,18 +141,22 @@ def _prepare(
 
 
 def measure_memory(
-    prepared: Prepared, subjects: Sequence[Subject], batches: Sequence[int], *, threads: int, folder: Path, steps: Steps
+    prepared: Prepared,
+    subjects: Sequence[Subject],
+    batches: Sequence[int],
+    *,
+    threads: int,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> None:
     """Notes the peak memory of each route on the CPU, where this system can tell."""
     sizes = {each.name: each.preprocessing.size for each in subjects}
     routes = [route for route in prepared.openings if route.model != PRODUCT and can_measure()]
-    steps.begin("peak memory", len(routes))
     for route in routes:
-        steps.say(f"peak memory of {route}")
+        say(f"peak memory of {route}")
         with contextlib.suppress(RuntimeError):  # it has no figure then; whether it can be timed is seen later
             found = peak_on_cpu(prepared.openings[route], sizes[route.model], batches, threads=threads, folder=folder)
             prepared.peaks |= {(route, batch): peak for batch, peak in found.items()}
-        steps.advance()
 
 
 def _calibration(subject: Subject, images: Images) -> Sequence[Tensor]:

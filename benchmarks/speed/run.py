@@ -19,7 +19,6 @@ from benchmarks.speed.images import Images
 from benchmarks.speed.machine import SIDES, Machine, product
 from benchmarks.speed.measure import References, measure
 from benchmarks.speed.prepare import measure_memory, prepare, usable_backends
-from benchmarks.speed.progress import progress
 from benchmarks.speed.report import Circumstances, Model, Row, SpeedReport
 from benchmarks.speed.subjects import find_subjects
 from sparseformers.errors import ConfigError
@@ -45,7 +44,7 @@ def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None 
     device, batches = torch.device(settings.device), [*dict.fromkeys(settings.batch)]
     with (
         _threads(settings.threads) as threads,
-        progress(console or Console(quiet=True)) as steps,
+        (console or Console(quiet=True)).status("loading models") as status,
         tempfile.TemporaryDirectory(prefix="sparseformers-speed-") as temporary,
     ):
         folder, images, found = Path(temporary), Images(settings.images), find_subjects(model, settings.models)
@@ -57,10 +56,10 @@ def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None 
             conditions=Conditions(device, threads),
             images=images,
             folder=folder,
-            steps=steps,
+            say=status.update,
         )
         if settings.memory and device.type == "cpu":
-            measure_memory(prepared, [*subjects.values()], batches, threads=threads, folder=folder, steps=steps)
+            measure_memory(prepared, [*subjects.values()], batches, threads=threads, folder=folder, say=status.update)
         rows: list[Row] = []
         untraced: list[str] = []
         machines: dict[int, Machine] = {}
@@ -74,7 +73,7 @@ def measure_speed(model: str, settings: SpeedConfig, *, console: Console | None 
                 device=device,
                 images=images,
                 references=references,
-                steps=steps,
+                say=status.update,
             )
             rows += measured.rows
             untraced += measured.left_out
