@@ -39,10 +39,10 @@ def test_tokens_of_one_set_never_meet_without_one_of_the_other() -> None:
     assert match(at_degrees(0, 90, 0, 91), 1).tolist() == [[0, 0, 1, 2]]
 
 
-@pytest.mark.parametrize(("count", "kept"), [(4, 0), (3, 2), (-1, 0)])
-def test_no_more_than_half_can_be_merged(count: int, kept: int) -> None:
-    with pytest.raises(ValueError, match=rf"of {7 - kept} tokens 0 to {(7 - kept) // 2} can be merged, not {count}"):
-        match(torch.randn(1, 7, 3), count, kept=kept)
+def test_no_more_than_half_can_be_merged() -> None:
+    for count, kept in ((4, 0), (3, 2), (-1, 0)):
+        with pytest.raises(ValueError, match=rf"of {7 - kept} tokens 0 to {(7 - kept) // 2} can be merged, not {count}"):
+            match(torch.randn(1, 7, 3), count, kept=kept)
 
 
 def slow_groups(keys: list[list[float]], count: int, kept: int) -> list[set[int]]:

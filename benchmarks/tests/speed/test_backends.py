@@ -119,12 +119,11 @@ def test_packed__every_front_after_its_cost_was_counted_and_other_networks(tmp_p
 
 
 @pytest.mark.slow
-def test_compile__in_bfloat16_with_every_front(tmp_path: Path) -> None:
-    for front, config in FRONTS.items():
-        made = subject("student", "", student_of(config), PreprocessingConfig(size=(48, 48)))
-        given = make_ready(made, "compile", "bf16", CONDITIONS, (), tmp_path).open(2)(images(2, 48))
-        assert given.dtype == torch.float32
-        assert torch.cosine_similarity(given, made.network(images(2, 48))).min() > 0.999, front
+def test_compile__in_bfloat16(tmp_path: Path) -> None:
+    made = subject("student", "", student_of(FRONTS["grid"]), PreprocessingConfig(size=(48, 48)))
+    given = make_ready(made, "compile", "bf16", CONDITIONS, (), tmp_path).open(2)(images(2, 48))
+    assert given.dtype == torch.float32
+    assert torch.cosine_similarity(given, made.network(images(2, 48))).min() > 0.999
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from benchmarks.speed import SpeedConfig
 from sparseformers.errors import ConfigError
 
 
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
+def test_config__refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"models": ()}, "--models names nothing"),
         ({"batch": (1, 0)}, "--batch must be at least 1, not 0"),
         ({"precision": ("fp32", "b16")}, "--precision has no 'b16'. Did you mean 'bf16'"),
@@ -21,15 +21,9 @@ from sparseformers.errors import ConfigError
         ({"turns": 0}, "--turns must be at least 1"),
         ({"seconds": 0.0}, "--seconds must be above 0"),
         ({"images": Path("nowhere at all")}, "of --images does not exist"),
-    ],
-)
-def test_config__refuses(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        SpeedConfig(**settings)
-    assert told in str(refused.value)
-
-
-def test_config__refuses_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="no CUDA device"):
-        SpeedConfig(device="cuda")
+        ({"device": "cuda"}, "no CUDA device"),
+    ]
+    for settings, told in refused:
+        with pytest.raises(ConfigError) as error:
+            SpeedConfig(**settings)
+        assert told in str(error.value)
