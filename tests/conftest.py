@@ -49,6 +49,14 @@ def _fixed_seed() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a test draw no pictures and write no report, but where it is marked ``draws``; shared runs always do."""
+    if request.node.get_closest_marker("draws") is None:
+        for callback in ("Pictures", "ReportPage"):
+            monkeypatch.setattr(f"sparseformers.train.report.{callback}.on_end", lambda *_: None)
+
+
 class _FailedReports(logging.Handler):
     """Notes reports that could not be made, which stops no run."""
 

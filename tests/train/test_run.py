@@ -54,6 +54,7 @@ def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
+@pytest.mark.draws
 def test_bootstrap__writes_the_run_folder(settings: BootstrapConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = bootstrap(settings, out)

@@ -279,6 +279,7 @@ def test_details__go_from_fine_to_none() -> None:
     assert (DETAILS[-1].images, DETAILS[-1].worst) == (0, 0)
 
 
+@pytest.mark.draws
 def test_report_page__that_cannot_be_made_stops_nothing(
     copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reports_may_fail: list[str]
 ) -> None:
@@ -311,6 +312,7 @@ def test_write_report__of_a_front_that_keeps_its_rois_says_nothing_of_them(copy:
     assert "RoI" not in page.by_id("curves").text
 
 
+@pytest.mark.draws
 def test_resume__of_a_finished_run_makes_a_report_that_is_missing(copy: RunFolder) -> None:
     copy.report.unlink()
     resume(copy.path)
