@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -18,10 +18,10 @@ from sparseformers.saving import SavedModel, is_saved_model, load_saved
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.registry import KINDS
 
-Model = str | Path | SparseFormer
+Model: TypeAlias = str | Path | SparseFormer
 """A run folder, a model file, a weight file of the authors, the name of a released model, or a student itself."""
 
-GivenTeacher = str | nn.Module
+GivenTeacher: TypeAlias = str | nn.Module
 """The name of a teacher, a network of a host library, or a :class:`~sparseformers.teachers.Teacher` itself."""
 
 
