@@ -23,10 +23,10 @@ from sparseformers import rois as roi_arithmetic
 from sparseformers.data import (
     ImageViews,
     SampleStream,
+    batch_loader,
     evaluation_batches,
     find_images,
     images_on,
-    training_loader,
     training_view,
 )
 from sparseformers.inheritance import inherit
@@ -131,7 +131,7 @@ def main(settings: Settings) -> None:
     paths = find_images(settings.data)
     views = ImageViews(paths, training_view(teacher.preprocessing.size, "default"), seed=settings.seed)
     stream = SampleStream(len(paths), batch_size=settings.batch_size, seed=settings.seed, total=settings.samples)
-    for step, batch in enumerate(training_loader(views, stream, workers=1)):
+    for step, batch in enumerate(batch_loader(views, stream, workers=1)):
         images = images_on("cpu", batch.images)
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             target = teacher(images).embedding

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 import tyro
 from PIL import Image
 
-from sparseformers.data import ImageViews, SampleStream, find_images, read_image, training_loader, training_view
+from sparseformers.data import ImageViews, SampleStream, batch_loader, find_images, read_image, training_view
 from sparseformers.data.dataset import BATCHES_AHEAD
 from sparseformers.teachers import load_teacher
 
@@ -97,7 +97,7 @@ class LoaderTurns:
 
     def __init__(self, paths: Sequence[Path], view: View, settings: Settings, workers: int) -> None:
         stream = SampleStream(len(paths), batch_size=settings.batch_size, seed=0, total=None)
-        self.batches = iter(training_loader(ImageViews(paths, view, seed=0), stream, workers=workers))
+        self.batches = iter(batch_loader(ImageViews(paths, view, seed=0), stream, workers=workers))
         self.ahead = 1 + workers * BATCHES_AHEAD
 
     def turn(self, seconds: float) -> float:

@@ -17,6 +17,7 @@ from sparseformers.data import (
     LoadedView,
     SampleStream,
     ViewKey,
+    batch_loader,
     collate,
     default_workers,
     derived_seed,
@@ -25,7 +26,6 @@ from sparseformers.data import (
     fixed_views,
     images_on,
     read_image,
-    training_loader,
     training_view,
 )
 
@@ -75,7 +75,7 @@ class TestImageViews:
         views = training_views(photographs)
         assert image_of(views, 0, 1).dtype == torch.uint8
         keys = list(SampleStream(len(views), batch_size=2, seed=0, total=4))
-        batches = list(training_loader(views, SampleStream(len(views), batch_size=2, seed=0, total=4), workers=workers))
+        batches = list(batch_loader(views, SampleStream(len(views), batch_size=2, seed=0, total=4), workers=workers))
         for key, image in zip(chain(*keys), chain(*(images_on("cpu", batch.images) for batch in batches)), strict=True):
             with Image.open(photographs[key.index]) as opened, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(0, key.epoch, key.index))
@@ -205,7 +205,7 @@ def by_key(batches: list[Batch], keys: list[list[ViewKey]]) -> dict[ViewKey, tor
 class TestTrainingLoader:
     def load(self, paths: list[Path], *, workers: int, **place: int) -> dict[ViewKey, torch.Tensor]:
         stream = SampleStream(len(paths), batch_size=4, seed=0, total=24, **place)
-        return by_key(list(training_loader(training_views(paths), stream, workers=workers)), list(stream))
+        return by_key(list(batch_loader(training_views(paths), stream, workers=workers)), list(stream))
 
     def test_views_do_not_depend_on_workers_processes_or_restarts(self, photographs: list[Path]) -> None:
         expected = self.load(photographs, workers=0)
@@ -223,14 +223,14 @@ class TestTrainingLoader:
 
     def test_order_of_batches(self, photographs: list[Path]) -> None:
         stream = SampleStream(7, batch_size=4, seed=0, total=10)
-        loader = training_loader(training_views(photographs), stream, workers=2)
+        loader = batch_loader(training_views(photographs), stream, workers=2)
         assert [batch.indices.tolist() for batch in loader] == [[key.index for key in keys] for keys in stream]
         assert len(loader) == 3
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_unreadable_images_are_dropped_and_reported(self, with_broken: list[Path], workers: int) -> None:
         stream = SampleStream(6, batch_size=3, seed=0, total=6)
-        batches = list(training_loader(training_views(with_broken), stream, workers=workers))
+        batches = list(batch_loader(training_views(with_broken), stream, workers=workers))
         assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == [0, 2, 3, 5]
         unreadable = dict(pair for batch in batches for pair in batch.unreadable)
         assert unreadable == {1: "the file is empty", 4: "not an image of a known format"}

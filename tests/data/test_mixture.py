@@ -14,7 +14,6 @@ from sparseformers.data.mixture import (
     MixedSource,
     absolute_source,
     open_source,
-    sample_order,
     split_source,
     without_images_of,
 )
@@ -68,12 +67,12 @@ class TestOpening:
 
     def test_weights_are_shares_of_the_samples(self, tmp_path: Path, places: dict[str, str]) -> None:
         images = opened(tmp_path, places["photos"], places["shards"], weights=[1, 3])
-        keys = list(islice(sample_order(images).keys(0, 0), 1024))
+        keys = list(islice(images.sample_order().keys(0, 0), 1024))
         assert sum(key.index >= 10 for key in keys) == 768
 
     def test_without_weights_each_image_comes_once_an_epoch(self, tmp_path: Path, places: dict[str, str]) -> None:
         images = opened(tmp_path, places["photos"], places["shards"], places["saved"])
-        seen = Counter(key.index for key in islice(sample_order(images).keys(0, 0), 51 * 1024))
+        seen = Counter(key.index for key in islice(images.sample_order().keys(0, 0), 51 * 1024))
         assert max(seen.values()) - min(seen.values()) <= 2
 
     def test_a_folder_with_images_and_tar_files_is_one_of_images(self, tmp_path: Path, places: dict[str, str]) -> None:
@@ -165,7 +164,7 @@ class TestParts:
         whole = opened(tmp_path, places["photos"], places["saved"])
         assert isinstance(whole, MixedSource)
         with pytest.raises(DataError, match="One of the sources of --data has no image left"):
-            sample_order(whole.without(range(10, 14)))
+            whole.without(range(10, 14)).sample_order()
 
 
 class TestDatasets:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseformers.data import Batch, SampleStream, images_on, training_loader
+from sparseformers.data import Batch, SampleStream, batch_loader, images_on
 from sparseformers.errors import ConfigError, DataError, RunStopped
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.saving import load
@@ -90,7 +90,7 @@ def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
     stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)
-    images = images_on("cpu", next(iter(training_loader(parts.training_views(), stream, workers=0))).images)
+    images = images_on("cpu", next(iter(batch_loader(parts.training_views(), stream, workers=0))).images)
     with torch.inference_mode():
         wanted = coarse.latent(images)
         plain, dense = (unexplained_variance(load(tmp_path / name)(images).focused, wanted).item() for name in ("plain", "dense"))

@@ -3,12 +3,12 @@ from .dataset import ImageViews as ImageViews
 from .dataset import LoadedView as LoadedView
 from .dataset import SampleStream as SampleStream
 from .dataset import ViewKey as ViewKey
+from .dataset import batch_loader as batch_loader
 from .dataset import collate as collate
 from .dataset import default_workers as default_workers
 from .dataset import derived_seed as derived_seed
 from .dataset import evaluation_batches as evaluation_batches
 from .dataset import fixed_views as fixed_views
-from .dataset import training_loader as training_loader
 from .dataset import views_in_order as views_in_order
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import SkippedImages as SkippedImages

@@ -45,15 +45,11 @@ class Batch(NamedTuple):
 
 
 class ImageViews(Dataset[LoadedView]):
-    """K views of each image; view k of image i has the index i * K + k.
+    """K = ``views_per_image`` views of each image; view k of image i has the index i * K + k.
 
-    Args:
-        images: a source, or the paths of image files.
-        view: makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes
-            make it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower
-            resolution), and the method ``pixels``, which gives the view as bytes, a quarter of the traffic between processes.
-        seed: of the views.
-        views_per_image: K.
+    ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes make
+    it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower resolution), and the
+    method ``pixels``, which gives the view as bytes, a quarter of the traffic between processes.
     """
 
     def __init__(
@@ -195,14 +191,26 @@ def default_workers() -> int:
     return max(1, min(MOST_WORKERS, (allowed or 1) // sharing))
 
 
-def training_loader(views: ImageViews, stream: SampleStream, *, workers: int) -> DataLoader[Batch]:
-    """Loads the batches of a stream by so many reading processes; 0 reads in this one."""
-    return _loader(views, stream, workers)
+def batch_loader(views: ImageViews, batches: Sampler[list[ViewKey]], *, workers: int) -> DataLoader[Batch]:
+    """Loads batches of views, such as those of a :class:`SampleStream`, by ``workers`` processes; 0 reads in this one."""
+    loader = _StoppingLoader(
+        views,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_Sent.of,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=init_worker if workers else None,
+        # Its own, so that making an iterator does not draw from the global one.
+        generator=torch.Generator().manual_seed(views.seed),
+    )
+    # A DataLoader is typed by what its dataset holds, not by what it yields.
+    return cast("DataLoader[Batch]", loader)
 
 
 def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> DataLoader[Batch]:
     """Loads every view of the first epochs once, in order; the last batch of each epoch may be short."""
-    return _loader(views, _InOrder(len(views), batch_size, epochs), workers)
+    return batch_loader(views, _InOrder(len(views), batch_size, epochs), workers=workers)
 
 
 def evaluation_batches(
@@ -216,7 +224,7 @@ def evaluation_batches(
 ) -> DataLoader[Batch]:
     """Loads the teacher's own view of each image, in order; several processes take turns, batch by batch."""
     views = ImageViews(images, evaluation_view(preprocessing), seed=0)
-    return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
+    return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
 
 
 def fixed_views(
@@ -233,36 +241,11 @@ def fixed_views(
 ) -> DataLoader[Batch]:
     """Loads K random crops of each image, the same ones every time, to evaluate with few images.
 
-    Args:
-        images: a source, or paths; view k of image i has the index i * K + k.
-        size: height and width in pixels.
-        views_per_image: K.
-        seed: of the crops.
-        scale: the least and greatest share of the image's area.
-        batch_size: views in a batch.
-        workers: processes to read with; 0 reads in this one.
-        process: of several, from 0, that take turns, batch by batch.
-        processes: their number.
+    ``scale`` is the least and greatest share of the image's area that a crop keeps, ``size`` its height and width in pixels.
+    Several processes take turns, batch by batch.
     """
     views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
-    return _loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers)
-
-
-def _loader(views: ImageViews, batches: Sampler[list[ViewKey]], workers: int) -> DataLoader[Batch]:
-    loader = _StoppingLoader(
-        views,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_Sent.of,
-        prefetch_factor=BATCHES_AHEAD if workers else None,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=init_worker if workers else None,
-        persistent_workers=False,
-        # Its own, so that making an iterator does not draw from the global one.
-        generator=torch.Generator().manual_seed(views.seed),
-    )
-    # A DataLoader is typed by what its dataset holds, not by what it yields.
-    return cast("DataLoader[Batch]", loader)
+    return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
 
 
 class _StoppingLoader(DataLoader[LoadedView]):

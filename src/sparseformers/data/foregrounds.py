@@ -35,14 +35,14 @@ class Foregrounds(ABC):
 
     @abstractmethod
     def mask(self, index: int) -> Image.Image:
-        """The mask of a known image: as large as the upright image, grey, 255 for foreground and 0 for the rest."""
-
-    def seen(self, index: int, preprocessing: PreprocessingConfig) -> Tensor | None:
-        """The share of each pixel of the network's view that is foreground: H x W in [0, 1]; None for an unknown image.
+        """The mask of a known image: as large as the upright image, grey, 255 for foreground and 0 for the rest.
 
         Raises:
-            UnreadableImageError: if the mask cannot be read.
+            UnreadableImageError: if it cannot be read.
         """
+
+    def seen(self, index: int, preprocessing: PreprocessingConfig) -> Tensor | None:
+        """The share of each pixel of the network's view that is foreground: H x W in [0, 1]; None for an unknown image."""
         if not self.known[index]:
             return None
         # The lobes of a bicubic filter would be cut off at 0 and 1, and small objects would come out larger than they are.
@@ -51,12 +51,7 @@ class Foregrounds(ABC):
 
 
 class MaskFolder(Foregrounds):
-    """A folder of masks: all that is not zero is foreground.
-
-    Args:
-        paths: the images, below ``data``.
-        data: the folder of images, or a single one.
-        folder: of masks at the same relative paths as the images, with any suffix.
+    """A folder of masks at the same relative paths as the images in ``data``, with any suffix; all but zero is foreground.
 
     Raises:
         DataError: for no folder, no mask, two masks of one image, or a mask of another size than its image's.
@@ -98,12 +93,7 @@ class MaskFolder(Foregrounds):
 
 
 class BoxFile(Foregrounds):
-    """Boxes around objects, in a file of COCO's form (see :func:`read_boxes`); the inside of all boxes is foreground.
-
-    Args:
-        paths: the images, below ``data``.
-        data: the folder that names in the file are relative to, or a single image.
-        file: of the boxes.
+    """Boxes around objects in a file of COCO's form, with names relative to ``data``; the inside of all boxes is foreground.
 
     Raises:
         DataError: for a file that is missing, of another form, of none of the images, or of images of another size.

@@ -37,8 +37,7 @@ class UnreadableImageError(Exception):
 def find_images(folders: Sequence[Path]) -> list[Path]:
     """All image files in folder trees (or single files), by the endings of their names, sorted.
 
-    Hidden files and folders are left out, symbolic links followed; each file counts once. A path begins with its folder as
-    given.
+    Hidden files and folders are left out, symbolic links followed; each file counts once.
 
     Raises:
         DataError: for a folder that is missing or cannot be read, a file that is no image, or no image in all of them.
@@ -116,7 +115,7 @@ def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MO
 
     Args:
         path: the file.
-        at_least: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep as many.
+        at_least: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep so many pixels.
         most_pixels: height times width; a larger image is not decoded.
 
     Raises:
@@ -133,10 +132,7 @@ def decode(
     most_pixels: int = MOST_PIXELS,
     convert: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """Does what :func:`read_image` does, from a file or from memory; ``path`` names it in errors.
-
-    ``convert`` makes the result from the upright image in its own mode; by default, that is 8-bit RGB.
-    """
+    """As :func:`read_image`, from a file or memory; ``convert`` makes the result from the upright image in its own mode."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
@@ -198,10 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of any depth to 0 ... 255, by the narrowest usual range that holds them, else their own range.
-
-    The usual range of integers is 16 bits; of floats also [0, 1] and [0, 255].
-    """
+    """Grey values of any depth to 0 ... 255, by the narrowest usual range that holds them, else by their own range."""
     integer = np.issubdtype(values.dtype, np.integer)
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())

@@ -31,11 +31,7 @@ class LabelledImages:
 
 
 def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
-    """Reads labels from class folders.
-
-    Args:
-        folder: holds ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or ``CLASS/*``; images may lie
-            deeper inside a class folder.
+    """Reads labels from class folders: ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or ``CLASS/*``.
 
     Returns:
         The parts ``train`` and ``test`` with the ``class_names`` of ``train``, or the part ``all`` if there is no test
@@ -93,12 +89,10 @@ class CaptionedImages:
 
 
 def read_captions(path: Path, folder: Path) -> CaptionedImages:
-    """Reads a captions file.
+    """Reads a captions file, with names relative to ``folder``; several lines may name the same image.
 
-    Args:
-        path: ``.jsonl``: on each line ``{"image": "a.jpg", "caption": "a cat"}``, or a list of captions; ``.csv`` or
-            ``.tsv``: a header with the two names, then a line for each caption. Several lines may name the same image.
-        folder: names of images are relative to it.
+    A line of ``.jsonl`` is ``{"image": "a.jpg", "caption": "a cat"}``, or has a list of captions; ``.csv`` and ``.tsv`` have a
+    header with the two names, then a line for each caption.
 
     Raises:
         DataError: for a file that is missing, empty or in another form, a missing image, or an empty or repeated caption.

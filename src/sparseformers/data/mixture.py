@@ -24,12 +24,7 @@ Kind = Literal["folder", "shards", "dataset"]
 
 
 class MixedSource(ImageSource):
-    """Images of several sources, one source after the other.
-
-    Args:
-        sources: at least one image in each.
-        weights: the sources' shares of the samples, in any unit; their sizes if None.
-    """
+    """Images of several sources, one source after the other; ``weights`` are their shares of the samples (default: sizes)."""
 
     def __init__(self, sources: Sequence[ImageSource], weights: Sequence[float] | None = None) -> None:
         self.sources = tuple(sources)
@@ -62,7 +57,6 @@ class MixedSource(ImageSource):
         return sum(source.missing() for source in self.sources)
 
     def sample_order(self) -> SampleOrder:
-        """The order in which samples are drawn from the sources; each has passes of its own."""
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
         drawn = [number for number, source in enumerate(self.sources) if len(source)]
         if len(drawn) < len(self.sources):
@@ -129,9 +123,9 @@ def open_source(
     Args:
         data: folders or image files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
         weights: each name's share of the samples; without them images are drawn equally often.
-        files: to read shards by.
+        files: reads the shards.
         window: the number of shards that are shuffled together.
-        most_pixels: of an image; a larger one counts as unreadable.
+        most_pixels: a larger image counts as unreadable.
 
     Raises:
         SparseFormersError: if a name cannot be opened or holds no images.
@@ -165,26 +159,11 @@ def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: in
     return sources
 
 
-def sample_order(source: ImageSource) -> SampleOrder:
-    """The order in which to learn from a source."""
-    if isinstance(source, MixedSource):
-        return source.sample_order()
-    return Interleaved((source.order(),), (1,))
-
-
 def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[ImageSource, ImageSource]:
-    """Parts images into those to learn from and those to hold out.
+    """Parts images into those to learn from and a share in [0, 1) to hold out; raises ConfigError for another share.
 
-    Each image is drawn by a hash of the seed and its key, so images that are added later do not move the others.
-
-    Args:
-        source: of all images.
-        share: to hold out, in [0, 1); the drawn share differs a little. Above 0, at least two images are held out
-            (nearness is measured between images), as far as one is left to learn from.
-        seed: of the draw.
-
-    Raises:
-        ConfigError: for a share outside [0, 1).
+    Each image is drawn by a hash of the seed and its key, so images that are added later do not move the others. The drawn
+    share differs a little; above 0, it is at least two images (to measure between), as long as one is left to learn from.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example.")

@@ -81,10 +81,8 @@ def read_index(path: Path) -> ShardIndex | None:
 class ShardFiles:
     """Local files of shards, and their indices.
 
-    Args:
-        folder: for copies of shards, and indices that are not beside their shard.
-        most_bytes: of copies; those used least lately go first.
-        waits: seconds before each new attempt at a shard that cannot be reached.
+    ``folder`` holds at most ``most_bytes`` of copies, and the indices that are not beside their shard; ``waits`` are the
+    seconds before each new attempt at a shard that cannot be reached.
     """
 
     def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:

@@ -37,13 +37,7 @@ class _Shard(NamedTuple):
 
 
 class ShardSource(ImageSource):
-    """Images in tar shards, shard by shard.
-
-    Args:
-        shards: paths and addresses.
-        files: to read them by.
-        window: the number of shards that are shuffled together.
-        most_pixels: of an image; a larger one counts as unreadable.
+    """Images in tar shards, shard by shard; ``window`` shards are shuffled together.
 
     Raises:
         DataError: if a shard cannot be reached, or the folder for copies cannot hold the shards that are read at a time.

@@ -79,10 +79,7 @@ def find_shards(data: str) -> list[str]:
 
 
 def expand_shards(pattern: str) -> list[str]:
-    """The shards of a brace pattern such as ``shards/{00000..00127}.tar``, in its order.
-
-    Args:
-        pattern: of files, or of addresses that webdataset can open (``https://``, ``gs://``, ``pipe:COMMAND`` ...).
+    """The files or addresses of a brace pattern such as ``shards/{00000..00127}.tar``, in its order.
 
     Raises:
         ConfigError: if the pattern cannot be understood.
@@ -117,9 +114,7 @@ def expand_shards(pattern: str) -> list[str]:
 def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
     """The images of a shard in their order, those with a problem included; damage of the archive is the last member.
 
-    Args:
-        shard: a file, or an address.
-        others: whether to give other files, too, with the problem ``NO_IMAGE``; hidden ones never.
+    With ``others``, files that are no images come, too, with the problem ``NO_IMAGE``; hidden ones never.
 
     Raises:
         DataError: if the shard cannot be opened, or its address breaks off.

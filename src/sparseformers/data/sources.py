@@ -6,6 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, read_image
-from sparseformers.data.order import FullShuffle, PassOrder, WindowShuffle
+from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, SampleOrder, WindowShuffle
 from sparseformers.errors import DataError
 
 FEWEST_SAMPLES = 100  # before this many, the share of them that could not be read counts as 0
@@ -66,6 +67,10 @@ class ImageSource(ABC):
     def order(self) -> PassOrder:
         """The order of the passes over it."""
         return FullShuffle(len(self))
+
+    def sample_order(self) -> SampleOrder:
+        """The order in which to learn from it."""
+        return Interleaved((self.order(),), (1,))
 
     def only(self, places: Sequence[int]) -> ImageSource:
         """The images at these increasing places."""
@@ -159,10 +164,7 @@ def _state(path: Path) -> tuple[int | None, int | None]:
 
 
 class Selection(ImageSource):
-    """The images of a source at these increasing places, or, with ``leave_out``, at all others.
-
-    Memory is needed for the given places only.
-    """
+    """The images of a source at these increasing places, or, with ``leave_out``, at all others."""
 
     def __init__(self, source: ImageSource, places: Sequence[int] | np.ndarray, *, leave_out: bool) -> None:
         self.source = source
@@ -221,19 +223,15 @@ class Selection(ImageSource):
         return digest_of([self.source.digest(), str(self.leave_out), hashlib.sha256(self.places.tobytes()).hexdigest()])
 
 
+@dataclass(kw_only=True)
 class BadShare:
-    """The share of images that are bad: the ``missing`` ones, found before anything was decoded, and, of the other ``images``,
-    the same share as of the samples so far.
+    """The share of bad images: those missing from the start, and as many of the others as of the samples so far."""
 
-    ``most`` is the greatest share that is accepted, in [0, 1].
-    """
-
-    def __init__(self, *, missing: int, images: int, most: float) -> None:
-        self.missing = missing
-        self.images = images
-        self.most = most
-        self.met = 0
-        self.bad = 0
+    missing: int  # images that were found bad before anything was decoded
+    images: int  # all others
+    most: float  # the greatest share that is accepted, in [0, 1]
+    met: int = 0  # samples
+    bad: int = 0  # samples that could not be read
 
     def count(self, *, met: int, bad: int) -> None:
         """Adds samples, ``bad`` of which could not be read."""
@@ -242,7 +240,6 @@ class BadShare:
 
     @property
     def share(self) -> float:
-        """In [0, 1]."""
         of_the_rest = self.bad / self.met if self.met >= FEWEST_SAMPLES else 0.0
         return (self.missing + self.images * of_the_rest) / max(1, self.missing + self.images)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from sparseformers.data import Batch, SampleStream, training_loader
+from sparseformers.data import Batch, SampleStream, batch_loader
 from sparseformers.errors import DataError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.fitted import CoarseTokens
@@ -164,7 +164,7 @@ class Trainer:
         )
         if self.cache is not None:
             return self.cache.batches(stream)
-        return training_loader(parts.training_views(), stream, workers=parts.workers)
+        return batch_loader(parts.training_views(), stream, workers=parts.workers)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it.

@@ -15,12 +15,12 @@ from sparseformers.data import (
     ImageViews,
     SampleStream,
     UnreadableImageError,
+    batch_loader,
     default_workers,
     images_on,
-    training_loader,
     training_view,
 )
-from sparseformers.data.mixture import open_source, sample_order, split_source, without_images_of
+from sparseformers.data.mixture import open_source, split_source, without_images_of
 from sparseformers.data.order import SampleOrder
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
@@ -67,7 +67,7 @@ class Parts:
     @property
     def order(self) -> SampleOrder:
         """The order that images are learnt in."""
-        return sample_order(self.train)
+        return self.train.sample_order()
 
     def training_views(self) -> ImageViews:
         """Random views of the images to learn from."""
@@ -200,7 +200,7 @@ def fit_front(parts: Parts, cache: ViewCache | None) -> float:
     student, learning = parts.inheritance.student, parts.settings.optimisation
     count = min(len(parts.train), math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
     stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=count)
-    batches = training_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
+    batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch.images for batch in batches if len(batch.images)]
     if sum(map(len, read)) < 2:
         raise DataError(

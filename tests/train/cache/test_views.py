@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import sparseformers
-from sparseformers.data import Batch, ViewKey, images_on, training_loader
+from sparseformers.data import Batch, ViewKey, batch_loader, images_on
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.step import StepFigures, TrainingStep
@@ -38,7 +38,7 @@ class TestSamples:
     def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
         parts = gathered(changed(settings, **options))
         total = 2 * len(parts.train)
-        made = list(training_loader(parts.training_views(), stream_of(parts, total), workers=0))
+        made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
         cached = list(prepared(parts).batches(stream_of(parts, total)))
         assert len(cached) == len(made) == 4
         for one, other in zip(cached, made, strict=True):
@@ -71,7 +71,7 @@ class TestSamples:
             (tmp_path / "photos" / f"broken_{number}.jpg").write_bytes(b"not an image")
         parts = gathered(settings)
         total = 2 * len(parts.train)
-        made = list(training_loader(parts.training_views(), stream_of(parts, total), workers=0))
+        made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
         assert any(batch.unreadable for batch in made)
         for one, other in zip(prepared(parts).batches(stream_of(parts, total)), made, strict=True):
             assert_same_samples(one, other)

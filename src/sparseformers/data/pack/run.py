@@ -175,11 +175,6 @@ class PackFolder(WorkFolder):
 def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None = None) -> PackSummary:
     """Packs a folder of images into tar shards; goes on with a packing that was stopped, to the same bytes.
 
-    Args:
-        config: the images and their settings.
-        overwrite: replace shards that are there.
-        console: for progress; quiet by default.
-
     Raises:
         SparseFormersError: for images or a folder that cannot be used.
     """
