@@ -54,6 +54,7 @@ def test_takes_any_batch_and_size(front: str, photographs: Path, tmp_path: Path)
     assert "[0, 1]" in metadata["images"]
 
 
+@pytest.mark.slow
 def test_stays_fast__moves_and_samples_as_little_as_it_did(tmp_path: Path) -> None:
     student, settings = student_of(FRONTS["focusing"]), ExportConfig(format="onnx")
     write_onnx(trace(network_of(student, settings), settings, student.config.preprocessing.size), tmp_path / "out.onnx")

@@ -20,13 +20,13 @@ TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """A run of 40 steps, 12 passes over ten photographs, of which one cannot be read."""
+    """A run of 20 steps, 6 passes over ten photographs, of which one cannot be read."""
     write_images(tmp_path / "photos", 12)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
     return [
         *("bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")),
         *("--image-size", str(SIDE), "--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4"),
-        *("--lr", "1e-3", "--batch-size", "3", "--samples", "120", "--holdout", "0.25", "--evaluations", "5"),
+        *("--lr", "1e-3", "--batch-size", "3", "--samples", "60", "--holdout", "0.25", "--evaluations", "5"),
         *("--precision", "fp32", "--log-every", "7", "--max-bad", "0.2"),
     ]
 
@@ -76,9 +76,9 @@ def same_end(whole: Path, killed: Path) -> None:
 
 def test_resume__after_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: Path, command: list[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=6)
+    happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=4)
     assert happened["code"] == 0
-    assert happened["killed"] >= 4  # a busy machine is late at times
+    assert happened["killed"] >= 3  # a busy machine is late at times
     assert happened["while_saving"] >= 1
     same_end(whole, killed)
 
@@ -86,7 +86,7 @@ def test_resume__after_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: 
 @pytest.mark.slow
 def test_resume__after_up_to_twenty_kills_with_reading_processes(tmp_path: Path, command: list[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = ["--samples", "360", "--workers", "2", "--checkpoint-every", "0.3s"]
+    options = ["--samples", "300", "--workers", "2", "--checkpoint-every", "0.3s"]
     happened = driven([*command, *options], whole, killed, kills=20, seed=2)
     assert happened["code"] == 0
     assert happened["killed"] >= 5  # with rarer checkpoints the run is at its end before all twenty

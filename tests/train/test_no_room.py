@@ -23,9 +23,13 @@ from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), checkpoint_every="1step", log_every=1)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[BootstrapConfig, Path]:
+    """Settings, and an uninterrupted run of them."""
+    folder = tmp_path_factory.mktemp("room")
+    settings = changed(tiny_settings(folder), checkpoint_every="1step", log_every=1)
+    bootstrap(settings, folder / "whole")
+    return settings, folder / "whole"
 
 
 @pytest.fixture
@@ -55,10 +59,15 @@ def limit_files_at(samples_seen: int, size: int, patch: pytest.MonkeyPatch) -> N
     ids=["metrics", "model", "checkpoint"],
 )
 def test_bootstrap__no_room_is_a_sentence_and_the_run_goes_on_later(
-    settings: BootstrapConfig, tmp_path: Path, quota: pytest.MonkeyPatch, size: int, what: str, capsys: pytest.CaptureFixture[str]
+    whole: tuple[BootstrapConfig, Path],
+    tmp_path: Path,
+    quota: pytest.MonkeyPatch,
+    size: int,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bootstrap(settings, tmp_path / "whole")
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "whole").rglob("*.safetensors")}
+    settings, uninterrupted = whole
+    sizes = {path.name: path.stat().st_size for path in uninterrupted.rglob("*.safetensors")}
     assert 600_000 < sizes["model.safetensors"] < 1_500_000 < sizes["optimiser.safetensors"]
     run = tmp_path / "run"
     limit_files_at(12, size, quota)
@@ -73,7 +82,7 @@ def test_bootstrap__no_room_is_a_sentence_and_the_run_goes_on_later(
     assert folders
     assert [fault_of(folder) for folder in folders] == [None] * len(folders)
     resume(run)
-    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (run / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
 
 
 INSIDE = """
@@ -94,8 +103,8 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
     disk.mkdir(), out.mkdir()
     given = f"--teacher {settings.network.teacher} --data {settings.data.data[0]} --image-size {settings.network.image_size}"
     given += " --front focusing"
-    given += " --focusing-width 64 --channels 8 --points 4 --batch-size 4 --samples 160 --holdout 0.25 --evaluations 1"
-    given += " --precision fp32 --workers 0 --checkpoint-every 10steps --keep 9"
+    given += " --focusing-width 64 --channels 8 --points 4 --batch-size 4 --samples 80 --holdout 0.25 --evaluations 1"
+    given += " --precision fp32 --workers 0 --checkpoint-every 5steps --keep 9"
     script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=given, out=out)
     subprocess.run(["unshare", "-rm", "sh", "-c", script], check=True, capture_output=True)
     printed = " ".join((out / "printed").read_text().split())
@@ -110,5 +119,5 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
     assert not list((out / "run").rglob(".*"))
     assert main(["resume", str(out / "run"), "--set", "keep=1"]) == 0  # where there is room
     last = RunFolder(out / "run").checkpoint_folders()[-1]
-    assert json.loads((last / "state.json").read_text())["training"]["samples"] == 160
+    assert json.loads((last / "state.json").read_text())["training"]["samples"] == 80
     shutil.rmtree(out / "run")
