@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +11,8 @@ from rich.console import Console
 
 from sparseformers.cli.output import console_for, print_json
 from sparseformers.settings import to_dict
-from sparseformers.train.recipe import load_recipe
+from sparseformers.train.recipe import expand_recipe as expand_recipe
+from sparseformers.train.recipe import with_recipe
 from sparseformers.train.settings import BootstrapConfig
 
 if TYPE_CHECKING:
@@ -53,24 +52,6 @@ class Bootstrap:
 
         console = console_for(as_json=self.json)
         report_summary(bootstrap(settings, self.out, overwrite=self.overwrite, console=console), console, as_json=self.json)
-
-
-def expand_recipe(options: Sequence[str]) -> list[str]:
-    """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
-
-    Raises:
-        ConfigError: if there is no such recipe, or it is none.
-    """
-    for option, following in pairwise([*options, ""]):
-        name, _, value = option.partition("=")
-        if name == "--recipe" and (value or following):
-            return [*load_recipe(value or following).flags(), *options]
-    return list(options)
-
-
-def with_recipe(settings: BootstrapConfig, recipe: str | None) -> BootstrapConfig:
-    """The settings of the command line with what a recipe sets that has no flag."""
-    return settings if recipe is None else settings.with_(**load_recipe(recipe).without_flags)
 
 
 def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:

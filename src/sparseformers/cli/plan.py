@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from sparseformers.cli.bootstrap import expand_recipe as expand_recipe
-from sparseformers.cli.bootstrap import with_recipe
 from sparseformers.cli.output import console_for, duration, print_json
 from sparseformers.settings import to_dict
 from sparseformers.train.plan import PlanConfig, Scale
+from sparseformers.train.recipe import expand_recipe as expand_recipe
+from sparseformers.train.recipe import with_recipe
 from sparseformers.train.settings import BootstrapConfig
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,21 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"The file '{path}' is no recipe.", 'A recipe has description = "..." and a table [settings], and nothing else.'
         )
     return Recipe(path.stem, description, settings)
+
+
+def expand_recipe(options: Sequence[str]) -> list[str]:
+    """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
+
+    Raises:
+        ConfigError: if there is no such recipe, or it is none.
+    """
+    for option, following in pairwise([*options, ""]):
+        name, _, value = option.partition("=")
+        if name == "--recipe" and (value or following):
+            return [*load_recipe(value or following).flags(), *options]
+    return list(options)
+
+
+def with_recipe(settings: BootstrapConfig, recipe: str | None) -> BootstrapConfig:
+    """The settings of the command line with what a recipe sets that has no flag."""
+    return settings if recipe is None else settings.with_(**load_recipe(recipe).without_flags)
