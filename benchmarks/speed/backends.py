@@ -1,6 +1,6 @@
 """Ways to run a network in each precision: PyTorch eager, compiled or packed, and exported files by their runtimes.
 
-They build on what ``profile`` times (:mod:`sparseformers.evaluation.backends`) and add int8, costs, and peak memory's needs.
+They build on what ``profile`` times (:mod:`sparseformers.profiling.backends`) and add int8, costs, and peak memory's needs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from benchmarks.speed.operators import Profile, of_onnxruntime, of_openvino, of_pytorch
 from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.backends import Backend, Runner, cast_layers, compile_network, in_inference
 from sparseformers.exporting.config import ExportConfig, Precision
 from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import with_bfloat16_layers
 from sparseformers.exporting.onnx_file import OnnxFile, open_onnx, write_onnx
 from sparseformers.exporting.openvino_file import OpenVinoFile, has_bfloat16, open_openvino, write_openvino
 from sparseformers.inference import pack_weights
+from sparseformers.profiling.backends import Backend, Runner, cast_layers, compile_network, in_inference
 
 LIBRARIES: Mapping[Backend, Mapping[str, str]] = {"onnxruntime": OnnxFile.libraries, "openvino": OpenVinoFile.libraries}
 """Packages that a backend needs beside PyTorch, and the extra that each comes with."""

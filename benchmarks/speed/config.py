@@ -12,8 +12,8 @@ import tyro
 
 from benchmarks.speed.subjects import KINDS
 from sparseformers.errors import ConfigError, suggest
-from sparseformers.evaluation.backends import BACKENDS
 from sparseformers.exporting.config import Precision
+from sparseformers.profiling.backends import BACKENDS
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 

@@ -20,9 +20,9 @@ from benchmarks.speed.operators import Profile
 from benchmarks.speed.prepare import Prepared, short
 from benchmarks.speed.report import Nearness, Row
 from benchmarks.speed.subjects import Subject
-from sparseformers.evaluation.backends import Runner
-from sparseformers.evaluation.profile import interleave, summarise_latency
 from sparseformers.modes import inference
+from sparseformers.profiling.backends import Runner
+from sparseformers.profiling.profile import interleave, summarise_latency
 
 READING = "reading memory"
 """The name of reading memory beside the routes."""

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from sparseformers.evaluation.backends import Runner
 from sparseformers.exporting.onnx_file import onnx_session
 from sparseformers.exporting.openvino_file import compiled_openvino
 from sparseformers.files import replacing
+from sparseformers.profiling.backends import Runner
 
 PASSES = 3
 """So many are profiled, after one that is not; times are those of one."""

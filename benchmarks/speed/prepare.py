@@ -18,7 +18,7 @@ from benchmarks.speed.machine import PRODUCT
 from benchmarks.speed.memory import can_measure, peak_on_cpu, peak_on_cuda
 from benchmarks.speed.subjects import Subject
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.evaluation.backends import BACKENDS, Backend
+from sparseformers.profiling.backends import BACKENDS, Backend
 
 
 @dataclass

@@ -11,7 +11,7 @@ from benchmarks.speed.backends import Route
 from benchmarks.speed.machine import Floor, Machine
 from benchmarks.speed.operators import Profile
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.profile import Latency, median_ratio
+from sparseformers.profiling.profile import Latency, median_ratio
 from sparseformers.settings import to_dict
 
 

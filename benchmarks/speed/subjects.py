@@ -16,12 +16,12 @@ from benchmarks.speed.small_vits import small_vits
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
 from sparseformers.evaluation import Cost, measure_cost
-from sparseformers.evaluation.backends import Embedding
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.exporting.network import EmbeddingNetwork
 from sparseformers.inference import fold_embedding
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
+from sparseformers.profiling.backends import Embedding
 from sparseformers.saving import load_saved
 from sparseformers.teachers import Teacher, load_teacher, untrained_teacher
 

@@ -3,7 +3,6 @@ from .embedding.config import EmbedConfig as EmbedConfig
 from .embedding.run import EmbedSummary as EmbedSummary
 from .embedding.run import embed as embed
 from .errors import SparseFormersError as SparseFormersError
-from .evaluation.profile import profile as profile
 from .evaluation.run import evaluate as evaluate
 from .exporting.config import ExportConfig as ExportConfig
 from .exporting.run import ExportSummary as ExportSummary
@@ -24,6 +23,7 @@ from .integrations.public import load_official as load_official
 from .integrations.public import open_model as open_model
 from .model.sparseformer import SparseFormerOutput as SparseFormerOutput
 from .named import named_config as named_config
+from .profiling.profile import profile as profile
 from .saving import save as save
 from .teachers.base import Teacher as Teacher
 from .teachers.registry import load_teacher as load_teacher

@@ -8,7 +8,7 @@ from benchmarks.speed.backends import Route
 from benchmarks.speed.machine import Floor, Machine
 from benchmarks.speed.report import Circumstances, Model, Nearness, Row, SpeedReport
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.profile import summarise_latency
+from sparseformers.profiling.profile import summarise_latency
 
 MACHINE = Machine({"fp32": (1.0, 1.0, 2.0), "int8": (0.5, 0.5, 0.5)}, (0.3, 0.1, 0.2), 1000)
 """1000 multiply-adds a second in fp32 in the median, 2000 in int8; reads ten times BYTES_READ a second at best."""

@@ -20,8 +20,8 @@ from benchmarks.speed.subjects import Subject, find_subjects, subject
 from benchmarks.tests.speed.needy import MEGABYTES, Broken, Needy
 from sparseformers.config import PreprocessingConfig
 from sparseformers.evaluation import Cost
-from sparseformers.evaluation.backends import Backend
 from sparseformers.exporting.config import Precision
+from sparseformers.profiling.backends import Backend
 from tests.exporting.students import FRONTS, student_of
 from tests.tiny import SIDE
 

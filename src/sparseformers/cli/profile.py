@@ -40,7 +40,7 @@ class Profile:
 
     def run(self) -> None:
         """Runs the command."""
-        from sparseformers.evaluation.profile import profile
+        from sparseformers.profiling.profile import profile
 
         console = console_for(as_json=self.json)
         report = profile(self.model, **options(self, without=("model", "json")))

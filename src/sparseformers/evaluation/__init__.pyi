@@ -22,9 +22,6 @@ from .cost import training_multiply_adds as training_multiply_adds
 from .embeddings import Embedded as Embedded
 from .embeddings import embed as embed
 from .embeddings import embed_one as embed_one
-from .profile import Latency as Latency
-from .profile import ProfileReport as ProfileReport
-from .profile import summarise_latency as summarise_latency
 from .report import Evaluation as Evaluation
 from .report import align_labels as align_labels
 from .report import evaluate_labelled as evaluate_labelled

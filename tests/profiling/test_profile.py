@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError, SparseFormersError
-from sparseformers.evaluation import Cost, Latency, ProfileReport, summarise_latency
-from sparseformers.evaluation.backends import BACKENDS, check_backend, prepare
-from sparseformers.evaluation.profile import Timing, interleave, median_ratio, profile
+from sparseformers.evaluation import Cost
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
+from sparseformers.profiling.backends import BACKENDS, check_backend, prepare
+from sparseformers.profiling.profile import Latency, ProfileReport, Timing, interleave, median_ratio, profile, summarise_latency
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
 from tests.evaluation.printed import printed

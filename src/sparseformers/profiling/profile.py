@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import nn
 
 from sparseformers.errors import ConfigError, SparseFormersError, suggest
-from sparseformers.evaluation.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
 from sparseformers.evaluation.cost import Cost, measure_cost
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
@@ -23,6 +22,7 @@ from sparseformers.modes import evaluation_mode, resolve_precision
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
 from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
+from sparseformers.profiling.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, untrained_teacher
 
