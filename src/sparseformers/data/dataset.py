@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError
-from sparseformers.data.order import FullShuffle, Interleaved, SampleOrder, ViewKey, derived_seed
+from sparseformers.data.order import FullShuffle, Interleaved, ViewKey, derived_seed
 from sparseformers.data.sources import ImageSource, as_source
 from sparseformers.data.transforms import CropView, evaluation_view
 from sparseformers.errors import DataError
@@ -124,7 +124,7 @@ class SampleStream(Sampler[list[ViewKey]]):
     (a short last one may leave some of them an empty list).
     """
 
-    order: SampleOrder | int  # a number of images stands for passes over them, each in a random order
+    order: Interleaved | int  # a number of images stands for passes over them, each in a random order
     _: KW_ONLY
     batch_size: int  # of all processes together
     seed: int

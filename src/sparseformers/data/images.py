@@ -240,10 +240,6 @@ class SkippedImages:
         for path, reason in state:
             self.add(path, reason)
 
-    def share(self, of: int) -> float:
-        """The share of so many images that was skipped, in [0, 1]."""
-        return len(self) / of if of else 0.0
-
     def lines(self) -> list[str]:
         """A line ``name TAB reason`` for each image, sorted by name."""
         return [f"{_one_field(name)}\t{_one_field(self._reasons[name])}" for name in sorted(self._reasons)]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, HuggingFaceSource
 from sparseformers.data.images import MOST_PIXELS, find_images, images_under
-from sparseformers.data.order import Interleaved, SampleOrder, whole_weights
+from sparseformers.data.order import Interleaved, whole_weights
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_source import ShardSource
 from sparseformers.data.shards import find_shards, is_local, is_shard_name, is_shards
@@ -56,7 +56,7 @@ class MixedSource(ImageSource):
     def missing(self) -> int:
         return sum(source.missing() for source in self.sources)
 
-    def sample_order(self) -> SampleOrder:
+    def sample_order(self) -> Interleaved:
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
         drawn = [number for number, source in enumerate(self.sources) if len(source)]
         if len(drawn) < len(self.sources):

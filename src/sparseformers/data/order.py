@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,28 +22,6 @@ class ViewKey(NamedTuple):
     index: int  # type: ignore[assignment]  # its place in ImageViews; a tuple's own `index` is of no use here
 
 
-class PassOrder(Protocol):
-    """The order of the passes over one source."""
-
-    @property
-    def length(self) -> int:
-        """Images in a pass."""
-
-    def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
-        """The images of the pass of this number, from 0, in its own order and without the first ``start``."""
-
-
-class SampleOrder(Protocol):
-    """The order of all samples of a training."""
-
-    @property
-    def length(self) -> int:
-        """Images of all sources."""
-
-    def keys(self, seed: int, start: int) -> Iterator[ViewKey]:
-        """The endless stream of samples, without its first ``start``."""
-
-
 @dataclass(frozen=True)
 class FullShuffle:
     """Each pass is one permutation of all images; it takes 8 bytes of memory for each of them."""
@@ -51,6 +29,7 @@ class FullShuffle:
     length: int
 
     def indices(self, seed: int, number: int, start: int) -> Iterator[int]:
+        """The images of the pass of this number, from 0, in its own order and without the first ``start``."""
         yield from _permuted(self.length, seed, number)[start:].tolist()
 
 
@@ -82,6 +61,10 @@ class WindowShuffle:
             yield from np.concatenate(members)[order][passed:].tolist()
 
 
+PassOrder: TypeAlias = FullShuffle | WindowShuffle
+"""The order of the passes over one source."""
+
+
 @dataclass(frozen=True)
 class Interleaved:
     """Samples of several sources, each with passes of its own; the samples of a chunk are shuffled.
@@ -105,6 +88,7 @@ class Interleaved:
         return counts
 
     def keys(self, seed: int, start: int) -> Iterator[ViewKey]:
+        """The endless stream of samples, without its first ``start``."""
         first, passed = divmod(start, self._chunk)
         begun, sources = self._sources(seed, first)
         taken = np.bincount(sources[:passed], minlength=len(self.parts))

@@ -142,10 +142,9 @@ def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
 
 
 def opened(shard: str) -> IO[bytes]:
-    """A file or an address, opened to be read.
+    """A file or an address, opened to be read; an address may raise OSError only when it is read from, or closed.
 
     Raises:
-        OSError: if it cannot be opened; an address may say so only when it is read from, or closed.
         ConfigError: for an address of a kind that nothing opens.
         DataError: if the command that reads such addresses is not installed.
     """

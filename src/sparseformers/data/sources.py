@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, read_image
-from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, SampleOrder, WindowShuffle
+from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, WindowShuffle
 from sparseformers.errors import DataError
 
 FEWEST_SAMPLES = 100  # before this many, the share of them that could not be read counts as 0
@@ -68,7 +68,7 @@ class ImageSource(ABC):
         """The order of the passes over it."""
         return FullShuffle(len(self))
 
-    def sample_order(self) -> SampleOrder:
+    def sample_order(self) -> Interleaved:
         """The order in which to learn from it."""
         return Interleaved((self.order(),), (1,))
 

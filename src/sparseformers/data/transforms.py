@@ -1,8 +1,7 @@
 """From a decoded image to the network's input in [0, 1]: random views to train on, fixed ones to evaluate with.
 
 Everything works on Pillow images up to the last step: as fast on one core as tensors, and the same to the bit whatever the
-number of threads. Randomness comes from torch's global generator alone. A view is bytes until it is used, a quarter of the
-traffic between processes.
+number of threads. Randomness comes from torch's global generator alone.
 """
 
 from __future__ import annotations
@@ -37,14 +36,8 @@ def training_view(
 ) -> Callable[[Image.Image], Tensor]:
     """Makes random views of an RGB image to train on, 3 x H x W in [0, 1]; can be pickled.
 
-    Args:
-        size: height and width in pixels.
-        augmentation: one of ``AUGMENTATIONS``.
-        crop_scale: the smallest share of the image's area that a random crop keeps, in (0, 1]; by default that of
-            ``SMALLEST_CROPS``.
-
-    Raises:
-        ConfigError: for an unknown augmentation.
+    ``crop_scale`` is the smallest share of the image's area that a crop keeps, in (0, 1] (default: ``SMALLEST_CROPS``).
+    Raises ConfigError for an unknown augmentation.
     """
     if augmentation not in AUGMENTATIONS:
         raise ConfigError(

@@ -21,7 +21,7 @@ from sparseformers.data import (
     training_view,
 )
 from sparseformers.data.mixture import open_source, split_source, without_images_of
-from sparseformers.data.order import SampleOrder
+from sparseformers.data.order import Interleaved
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import DataError, shorten
@@ -65,7 +65,7 @@ class Parts:
         return None if root is None or self.cache_key is None else root / self.cache_key.digest
 
     @property
-    def order(self) -> SampleOrder:
+    def order(self) -> Interleaved:
         """The order that images are learnt in."""
         return self.train.sample_order()
 
