@@ -13,7 +13,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 LONGEST_WAIT = timedelta(minutes=30)
-"""How long processes wait for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
+"""Longest wait of processes for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
 
 Choice = TypeVar("Choice")
 
@@ -41,7 +41,7 @@ def recorded(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def launch() -> str | None:
-    """What tells the launcher of this process from others, the same after it has restarted it; None without one."""
+    """The name of this process's launcher, the same after it has restarted the process; None without one."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     # A launcher that was given no name is known by its process, which is this one's parent.
     return f"{socket.gethostname()}/{os.getppid()}" if name == "none" else name
@@ -73,7 +73,7 @@ def summed(value: float, accelerator: Accelerator) -> float:
 
 
 def chosen_by_first(choose: Callable[[], Choice], accelerator: Accelerator) -> Choice:
-    """What the main process chooses, for all: measured by each of them, a choice could differ."""
+    """The choice of the main process, for all: measured by each of them, it could differ."""
     choices = [choose() if accelerator.is_main_process else None]
     broadcast_object_list(choices)
     return choices[0]  # type: ignore[return-value]  # the main process has put it there

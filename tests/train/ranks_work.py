@@ -18,6 +18,7 @@ from sparseformers.cli.main import main
 from sparseformers.data import Batch
 from sparseformers.errors import DataError
 from sparseformers.train.loop import Trainer
+from sparseformers.train.report import Pictures, ReportPage
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def command(arguments: Sequence[str], seen: Path | None = None, accidents: Seque
         accidents: that happen on the way.
     """
     torch.set_num_threads(1)
+    Pictures.on_end = ReportPage.on_end = lambda *_: None  # type: ignore[assignment,method-assign]
     rank, count = int(os.environ.get("RANK", "0")), Trainer._count
 
     def counted(trainer: Trainer, batch: Batch) -> None:

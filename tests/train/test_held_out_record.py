@@ -17,7 +17,7 @@ from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import changed, entries, focusing, tiny_settings
 
 
 def record_of(run: Path) -> HeldOutRecord:
@@ -80,8 +80,9 @@ def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkey
     assert [entry["images"] for entry in entries(tmp_path / "run", "held_out")] == [5, 4]
 
 
+@pytest.mark.draws
 def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
-    settings = changed(tiny_settings(tmp_path), lr=1e-2, evaluations=2)
+    settings = changed(focusing(tiny_settings(tmp_path)), lr=1e-2, evaluations=2)
     bootstrap(settings, tmp_path / "run")
     record = record_of(tmp_path / "run")
     first, middle, last = record.moments()
@@ -94,6 +95,7 @@ def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
     torch.testing.assert_close(last.points, focus.points[-1], rtol=0, atol=1e-3)
     assert torch.equal(first.rois[:, 0], first.rois[:, -1])
     assert not torch.equal(middle.rois, last.rois)
+    assert (tmp_path / "run" / "rois.png").is_file()
     photographs = {path.name for path in (tmp_path / "photos").iterdir()}
     assert {picture.title for picture in record.images()} <= photographs
 
@@ -138,8 +140,9 @@ def test_rewind__drops_cosines_that_are_too_new(tmp_path: Path) -> None:
     assert record.cosines() == []
 
 
+@pytest.mark.draws
 def test_resume__of_a_run_of_an_earlier_version_keeps_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = changed(tiny_settings(tmp_path), checkpoint_every="1steps")
+    settings = changed(focusing(tiny_settings(tmp_path)), checkpoint_every="1steps")
     original = HeldOut.measure
 
     def stop_at_the_end(self: HeldOut, student: sparseformers.SparseFormer) -> Measurement:

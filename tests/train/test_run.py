@@ -33,13 +33,10 @@ RUN_FILES = {
     "heartbeat.json",
     "held_out",
     "held_out/cosines.jsonl",
-    "held_out/images.safetensors",
-    *(f"held_out/rois-{samples:08}.safetensors" for samples in (0, 8, 16, 24)),
     "held_out/worst.safetensors",
     "metrics.jsonl",
     "model.safetensors",
     "report.html",
-    "rois.png",
     "skipped_images.txt",
     "train.log",
 }
@@ -63,7 +60,7 @@ def test_bootstrap__writes_the_run_folder(settings: BootstrapConfig, tmp_path: P
     config = json.loads((out / "config.json").read_text())
     assert config["settings"]["optimisation"]["samples"] == 24
     assert config["resolved"]["precision"] == "fp32"
-    assert config["resolved"]["shares"] == {"truncate": 2, "tune": 2, "freeze": 2}
+    assert config["resolved"]["shares"] == {"truncate": 0, "tune": 4, "freeze": 2}
     assert len(config["resolved"]["teacher_fingerprint"]) == 64
     assert config["versions"]["torch"] == torch.__version__
     assert [entry["samples"] for entry in entries(out, "held_out")] == [0, 8, 16, 24]
@@ -74,15 +71,15 @@ def test_bootstrap__writes_the_run_folder(settings: BootstrapConfig, tmp_path: P
 
 def test_bootstrap__learns_to_point_where_the_teacher_points(settings: BootstrapConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    bootstrap(changed(settings, samples=800, batch_size=16, lr=2e-3, evaluations=4), out)
+    bootstrap(changed(settings, samples=800, batch_size=16, evaluations=4), out)
     measured = [entry["centred_cosine"] for entry in entries(out, "held_out")]
-    assert measured[-1] > measured[0] + 0.15
+    assert measured[-1] > measured[0] + 0.07
 
 
 def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(settings, tmp_path / "run")
     teacher = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE)
-    start = sparseformers.inherit(teacher, front="focusing", focusing_width=64, channels=8, points=4).student
+    start = sparseformers.inherit(teacher).student
     trained = sparseformers.load(tmp_path / "run").state_dict()
     for name, parameter in start.named_parameters():
         moved = not torch.equal(trained[name], parameter)
@@ -117,10 +114,10 @@ def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
 def test_bootstrap__a_single_step_moves_what_learns(settings: BootstrapConfig, tmp_path: Path) -> None:
     bootstrap(changed(settings, samples=4), tmp_path / "run")
     teacher = sparseformers.load_teacher(settings.network.teacher, image_size=SIDE)
-    start = sparseformers.inherit(teacher, front="focusing", focusing_width=64, channels=8, points=4).student.state_dict()
-    assert not torch.equal(
-        sparseformers.load(tmp_path / "run").state_dict()["focusing.widen.weight"], start["focusing.widen.weight"]
-    )
+    start = sparseformers.inherit(teacher).student
+    trained = sparseformers.load(tmp_path / "run").state_dict()
+    learning = [name for name, parameter in start.named_parameters() if parameter.requires_grad]
+    assert not any(torch.equal(trained[name], start.state_dict()[name]) for name in learning)
 
 
 def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(settings: BootstrapConfig, tmp_path: Path) -> None:
@@ -130,7 +127,7 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(se
     first, again, other = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two", "other"))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
-    assert not torch.equal(first["focusing.widen.weight"], other["focusing.widen.weight"])
+    assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
@@ -273,3 +270,17 @@ def test_bootstrap__takes_a_module_as_teacher(settings: BootstrapConfig, tmp_pat
     by_module = bootstrap(settings, tmp_path / "module", teacher=network)
     by_name = bootstrap(settings, tmp_path / "name")
     assert by_module.alignment == by_name.alignment
+
+
+def test_bootstrap__crop_scale_changes_what_is_learnt_from_and_not_what_is_measured_on(
+    settings: BootstrapConfig, tmp_path: Path
+) -> None:
+    bootstrap(changed(settings, samples=4), tmp_path / "run")
+    bootstrap(changed(settings, samples=4, crop_scale=0.25), tmp_path / "same")
+    bootstrap(changed(settings, samples=4, crop_scale=0.9), tmp_path / "other")
+    run, same, other = (sparseformers.load(tmp_path / name).state_dict() for name in ("run", "same", "other"))
+    assert all(torch.equal(run[name], same[name]) for name in run)
+    assert not all(torch.equal(run[name], other[name]) for name in run)
+    assert (
+        entries(tmp_path / "run", "held_out")[0]["centred_cosine"] == entries(tmp_path / "other", "held_out")[0]["centred_cosine"]
+    )

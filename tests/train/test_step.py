@@ -97,7 +97,7 @@ def test_fp16__overflows_lower_the_scale_and_do_not_count_until_it_is_one(
 
 
 def test_fp16__a_whole_run(settings: BootstrapConfig, tmp_path: Path) -> None:
-    summary = bootstrap(changed(settings, precision="fp16", log_every=1, samples=8), tmp_path / "run")
+    summary = bootstrap(changed(settings, precision="fp16", log_every=1, samples=8, lr=1e-5), tmp_path / "run")
     assert (summary.non_finite_steps, entries(tmp_path / "run", "train")[-1]["overflow_steps"]) == (0, 0)
     measured = [line["cosine_mean"] for line in entries(tmp_path / "run", "held_out")]
     assert measured[-1] > measured[0] > 0.5

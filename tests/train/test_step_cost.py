@@ -37,7 +37,7 @@ SMALL = 0.2
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), front="grid", tokens=4, lr=1e-4)
+    return changed(tiny_settings(tmp_path), tokens=4, lr=1e-5)
 
 
 class Operators(TorchDispatchMode):

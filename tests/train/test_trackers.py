@@ -72,7 +72,7 @@ def test_tensorboard__has_the_figures_of_the_metrics_and_goes_on_when_resumed(se
     ]
     held_out = [event.value for event in board.Scalars("held_out/centred_cosine")]
     assert held_out == pytest.approx([line["centred_cosine"] for line in entries(run, "held_out")], abs=1e-5)
-    assert "held_out/roi_coverage" in board.Tags()["scalars"]
+    assert "held_out/cosine_median" in board.Tags()["scalars"]
     assert "settings/text_summary" in board.Tags()["tensors"]
 
 

@@ -1,4 +1,4 @@
-"""What hangs on a training: figures, trackers, signs of life, card, pictures and report are callbacks of its loop."""
+"""Callbacks of the training loop: figures, trackers, signs of life, card, pictures and report."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sparseformers.errors import RunError
-from sparseformers.files import synchronise
+from sparseformers.files import replacing_folder, synchronise
 from sparseformers.saving import write_tensors
 
 MANIFEST = "manifest.json"
@@ -24,9 +24,7 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 """All that is no tensor."""
 FORMAT = 1
-"""Of the folder; a later one is refused by name."""
-CHUNK = 1 << 20
-"""Bytes that are read at once."""
+"""Version of the folder; a later one is refused by name."""
 TENSOR = "$tensor"
 TUPLE = "$tuple"
 ITEMS = "$items"
@@ -34,16 +32,16 @@ ITEMS = "$items"
 
 
 class Snapshot(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     state: dict[str, Any]
     """Plain JSON values."""
     tensors: dict[str, dict[str, Tensor]]
-    """By file (without its suffix) and name; contiguous, on the CPU."""
+    """Tensors by file (without its suffix) and name; contiguous, on the CPU."""
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
-    """Writes a checkpoint to a temporary folder beside ``folder`` and renames it; one that is there is replaced.
+    """Writes a checkpoint, whole or not at all; one that is there is replaced.
 
     Returns:
         Its size in bytes.
@@ -51,21 +49,8 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     Raises:
         OSError: if it cannot be written; nothing is left of it then.
     """
-    temporary, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        size = _fill(temporary, snapshot)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-        synchronise(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    return size
+    with replacing_folder(folder) as temporary:
+        return _fill(temporary, snapshot)
 
 
 def _fill(folder: Path, snapshot: Snapshot) -> int:
@@ -76,7 +61,6 @@ def _fill(folder: Path, snapshot: Snapshot) -> int:
     written = sorted(folder.iterdir())
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
     _write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
-    synchronise(folder)
     return sum(path.stat().st_size for path in [*written, folder / MANIFEST])
 
 
@@ -86,7 +70,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def fault_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None if it is whole, every byte of it."""
+    """The damage of a checkpoint in a few words; None if it is whole, every byte of it."""
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]
         for name, entry in files.items():
@@ -104,7 +88,7 @@ def fault_of(folder: Path) -> str | None:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """What a whole checkpoint holds.
+    """Reads a whole checkpoint.
 
     Raises:
         RunError: if it is of a later format, or was changed since it was found whole.
@@ -130,7 +114,7 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     checksum = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(1 << 20):
             checksum.update(chunk)
     return checksum.hexdigest()
 
@@ -149,15 +133,11 @@ def remove(folder: Path) -> None:
 
 
 class Stateful(Protocol):
-    """Whatever can say all that it has to go on from, as mappings, sequences, tensors, numbers and texts."""
+    """An object whose state is made of mappings, sequences, tensors, numbers and texts."""
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """All of it."""
-        ...
+    def state_dict(self) -> Mapping[str, Any]: ...
 
-    def load_state_dict(self, state: Any, /) -> Any:
-        """Takes it over."""
-        ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:

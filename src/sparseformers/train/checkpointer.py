@@ -30,7 +30,7 @@ class Found(NamedTuple):
     folder: Path | None
     """The newest whole one; None where nothing was saved yet."""
     notes: tuple[str, ...]
-    """What is wrong with newer ones, in sentences."""
+    """The damage of newer ones, in sentences."""
 
 
 def find_checkpoint(run: RunFolder, accelerator: Accelerator) -> Found:

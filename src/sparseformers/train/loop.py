@@ -6,13 +6,15 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from sparseformers.data import Batch, SampleStream, batch_loader
+from sparseformers.data import Batch, SampleStream, SkippedImages, batch_loader
 from sparseformers.errors import DataError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.fitted import CoarseTokens
+from sparseformers.model import SparseFormer
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
@@ -27,7 +29,7 @@ from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.state import OptimiserState, StudentState, TrainingState, collect, identity_of, restore
+from sparseformers.train.state import TrainingState, collect, identity_of, restore
 from sparseformers.train.step import TrainingStep
 from sparseformers.train.view_cache import ViewCache
 
@@ -72,7 +74,7 @@ class Trainer:
         self.callbacks: Sequence[Callback] = ()
         self.state = TrainingState()
         if snapshot is not None:
-            self.state = restore(snapshot, self._stateful(), self.skipped, parts=parts, identity=self.identity)
+            self.state = restore(snapshot, *self._stateful(), parts=parts, identity=self.identity)
         # A kill may have come between that file and the checkpoint that knows of it.
         score = saved_score(run.best)
         self.state.best = TrainingState.best if score is None else score
@@ -133,7 +135,7 @@ class Trainer:
         return self.state.alignment
 
     def _make_step(self, held_out: HeldOut) -> TrainingStep:
-        """What learns from the batches; whitening is by the teacher's embeddings of the held-out images."""
+        """The step of this training; whitening is by the teacher's embeddings of the held-out images."""
         optimiser = self.accelerator.prepare(self.optimiser)
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         fitted = self.settings.network.start == "fitted"
@@ -151,7 +153,7 @@ class Trainer:
         )
 
     def _batches(self) -> Iterable[Batch]:
-        """What is left of the stream of views for this process."""
+        """The rest of the stream of views, as far as it is for this process."""
         parts = self.parts
         stream = SampleStream(
             parts.order,
@@ -207,7 +209,7 @@ class Trainer:
         return self.parts.budget.progress(samples=self.state.samples, seconds=self.state.seconds)
 
     def _figures(self) -> dict[str, float]:
-        """What the steps since the last time came to, with the learning rates."""
+        """Figures of the steps since the last time, with the learning rates."""
         rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
         return {**self.meters.read(), **rates}
 
@@ -232,20 +234,15 @@ class Trainer:
             self.state.best = max(self.state.best, score)
         self.accelerator.wait_for_everyone()
 
-    def _stateful(self) -> Mapping[str, Stateful]:
-        """What has a state of its own, by name; each name is a part of a checkpoint."""
-        return {
-            "student": StudentState(self.student),
-            "optimiser": OptimiserState(self.student, self.optimiser),
-            "meters": self.meters,
-            "scaler": self.scaler,
-            "non_finite": self.non_finite,
-        }
+    def _stateful(self) -> tuple[SparseFormer, torch.optim.Optimizer, Mapping[str, Stateful], SkippedImages]:
+        """All that has a state of its own, as a checkpoint takes it."""
+        others: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
+        return self.student, self.optimiser, others, self.skipped
 
     def _checkpoint(self) -> None:
         """Begins to write a checkpoint beside the steps that follow."""
         self.skipped.update(gather_object([self.skipped]))
-        snapshot = collect(self.state, self._stateful(), self.skipped, identity=self.identity, accelerator=self.accelerator)
+        snapshot = collect(self.state, *self._stateful(), identity=self.identity, accelerator=self.accelerator)
         self.checkpointer.save(snapshot, self.state.place)
         for callback in self.callbacks:
             callback.on_checkpoint(self.state)

@@ -27,7 +27,6 @@ from sparseformers.model import SparseFormer
 from sparseformers.train.setup import Parts
 
 NOTICE = "\nfinishing the step and saving; Ctrl-C once more stops at once\n"
-"""What a person reads on standard error after the first signal."""
 
 
 class StopSignals:

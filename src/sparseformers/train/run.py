@@ -185,10 +185,10 @@ def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], 
 
 
 def resolved_choices(parts: Parts) -> dict[str, Any]:
-    """What became of the settings that were left open, and which teacher it was."""
-    identity, provenance = parts.teacher.identity, parts.inheritance.provenance
+    """The values of settings that were left open, and the identity of the teacher."""
+    provenance, key = parts.inheritance.provenance, parts.cache_key
     return {
-        "teacher": to_dict(identity),
+        "teacher": to_dict(parts.teacher.identity),
         "teacher_fingerprint": provenance.teacher_fingerprint,
         "shares": to_dict(provenance.shares),
         "model": to_dict(parts.inheritance.student.config),
@@ -201,17 +201,10 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
         "held_out_images": len(parts.held_out),
         "budget_samples": parts.budget.samples,
         "budget_seconds": parts.budget.seconds,
-        "view_cache": _cache_choice(parts),
+        "view_cache": None if key is None else {"folder": str(parts.cache_folder), "key": key.digest},
         "launch": launch(),
         "processes": process_state().num_processes,
     }
-
-
-def _cache_choice(parts: Parts) -> dict[str, str] | None:
-    """Which cache of views the run trains on."""
-    if parts.cache_key is None:
-        return None
-    return {"folder": str(parts.cache_folder), "key": parts.cache_key.digest}
 
 
 def _train(
@@ -222,6 +215,7 @@ def _train(
     resumed: bool = False,
     snapshot: Snapshot | None = None,
 ) -> RunSummary:
+    """Trains to the end, with all that hangs on a training."""
     accelerator = make_accelerator()
     writes = accelerator.is_main_process
     with (
@@ -229,31 +223,29 @@ def _train(
         Heartbeat(run.heartbeat, writes=writes) as heartbeat,
         _logged(logger, writes=writes),
         run.writing(room_only=True),
+        warnings.catch_warnings(),
     ):
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # which nothing changes
+        # Views to train on, the starting values of the front, and the state that a run goes on from.
         cache = prepare_cache(parts, accelerator, console)
         if parts.settings.network.start == "fitted" and snapshot is None:
             logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
+        random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
+        # What was written after that state is measured again.
+        record = HeldOutRecord(run.held_out)
         if resumed and writes:
             reached = None if snapshot is None else trainer.state.samples
             run.rewind_metrics(reached)
-            HeldOutRecord(run.held_out).rewind(reached)
+            record.rewind(reached)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
-        random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
+        # The training itself, and what is told of it.
         callbacks: list[Callback] = []
         if writes:
-            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console)]
-            callbacks += [RecordHeldOut(HeldOutRecord(run.held_out)), Pictures(run), Card(run), ReportPage(run, console)]
+            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), RecordHeldOut(record)]
+            callbacks += [Pictures(run), Card(run), ReportPage(run, console)]
         with attached(callbacks):
-            with (
-                warnings.catch_warnings(),
-                StopSignals(speaks=writes) as signals,
-                random_state_of(random_state, accelerator.device),
-                trainer.checkpointer,
-            ):
-                warnings.filterwarnings(
-                    "ignore", message="FSDP2-wrapped module .* returned a view"
-                )  # nothing is changed in place
+            with StopSignals(speaks=writes) as signals, random_state_of(random_state, accelerator.device), trainer.checkpointer:
                 alignment = trainer.train(callbacks, signals)
             parts = unsharded(parts)
             summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))

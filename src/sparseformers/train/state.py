@@ -7,9 +7,10 @@ a module may.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from sparseformers.train.setup import Parts
 
 @dataclass
 class TrainingState:
-    """Where a training is. The schedule, the order of the images and their views are functions of the seed and ``samples``."""
+    """The place of a training; schedule, order of the images and their views are functions of the seed and ``samples``."""
 
     samples: int = 0
     """Images seen, those that could not be read counted in."""
@@ -45,7 +46,7 @@ class TrainingState:
     """Highest held-out centred cosine so far."""
     evaluations: int = 0
     alignment: Alignment | None = None
-    """Of the last measurement."""
+    """The last measurement."""
 
     @property
     def place(self) -> Place:
@@ -53,35 +54,8 @@ class TrainingState:
         return Place(self.samples, self.seconds)
 
 
-@dataclass(frozen=True)
-class StudentState:
-    """A student's weights, whole ones, also where it is sharded."""
-
-    student: SparseFormer
-
-    def state_dict(self) -> Mapping[str, Any]:
-        return weights_of(self.student)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        load_weights(self.student, state)
-
-
-@dataclass(frozen=True)
-class OptimiserState:
-    """An optimiser's moments and rates, whole ones, also where the student is sharded."""
-
-    student: SparseFormer
-    optimiser: torch.optim.Optimizer
-
-    def state_dict(self) -> Mapping[str, Any]:
-        return moments_of(self.student, self.optimiser)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        load_moments(self.student, self.optimiser, state)
-
-
 def identity_of(parts: Parts) -> dict[str, Any]:
-    """What tells a training from others, as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
+    """The identity of a training as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
     return {
         "settings": to_dict(parts.settings),
         "teacher": {
@@ -99,7 +73,9 @@ def identity_of(parts: Parts) -> dict[str, Any]:
 
 def collect(
     state: TrainingState,
-    stateful: Mapping[str, Stateful],
+    student: SparseFormer,
+    optimiser: torch.optim.Optimizer,
+    others: Mapping[str, Stateful],
     skipped: SkippedImages,
     *,
     identity: Mapping[str, Any],
@@ -109,7 +85,9 @@ def collect(
 
     Args:
         state: where the training is.
-        stateful: what has a state, by name: student, optimiser and the like; each name makes a file of its tensors.
+        student: weights are whole ones, also where it is sharded.
+        optimiser: of the student.
+        others: what else has a state, by name; each name makes a file of its tensors.
         skipped: images that could not be read.
         identity: of the training, see :func:`identity_of`.
         accelerator: of the process.
@@ -117,20 +95,24 @@ def collect(
     Returns:
         The whole snapshot in the main process; its tensors are those that the training goes on changing.
     """
-    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in stateful}
+    states: dict[str, Any] = {"student": weights_of(student), "optimiser": moments_of(student, optimiser)}
+    states |= {name: part.state_dict() for name, part in others.items()}
+    tensors: dict[str, dict[str, Tensor]] = {name: {} for name in states}
     content = {
         **identity,
         "training": to_dict(state),
         "skipped": skipped.state_dict(),
         "random": gather_object([random_state(accelerator.device)]),
-        "parts": {name: pack(part.state_dict(), tensors[name]) for name, part in stateful.items()},
+        "parts": {name: pack(part, tensors[name]) for name, part in states.items()},
     }
     return Snapshot(content, {name: named for name, named in tensors.items() if named})
 
 
 def restore(
     snapshot: Snapshot,
-    stateful: Mapping[str, Stateful],
+    student: SparseFormer,
+    optimiser: torch.optim.Optimizer,
+    others: Mapping[str, Stateful],
     skipped: SkippedImages,
     *,
     parts: Parts,
@@ -148,9 +130,14 @@ def restore(
     refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
     parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
     _require_same_data(content["data"], identity["data"])
-    for name, part in stateful.items():
+    loading: dict[str, Callable[[Any], object]] = {
+        "student": partial(load_weights, student),
+        "optimiser": partial(load_moments, student, optimiser),
+        **{name: part.load_state_dict for name, part in others.items()},
+    }
+    for name, load in loading.items():
         try:
-            part.load_state_dict(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
+            load(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__}).",

@@ -24,7 +24,7 @@ from sparseformers.train.optimiser import set_rates
 from sparseformers.train.setup import Parts
 
 Outcome = Literal["made", "overflow", "non_finite"]
-"""What became of a step, in all processes alike. Only ``made`` ones change weights. An ``overflow`` is float16's scaler looking
+"""The outcome of a step, in all processes alike. Only ``made`` ones change weights. An ``overflow`` is float16's scaler looking
 for its scale; ``non_finite`` means that the loss or the gradient is not a finite number, which no scale would mend."""
 OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
 SMALLEST_SCALE = 1.0
@@ -44,7 +44,7 @@ class StepFigures(NamedTuple):
     norms: dict[str, Tensor]
     """The same by group of parameters."""
     images: int
-    """How many could be read, over all processes."""
+    """Images that could be read, over all processes."""
 
 
 class TrainingStep:
@@ -105,7 +105,7 @@ class TrainingStep:
         return self.learn(loss, images)
 
     def learn(self, loss: Tensor, images: int) -> StepFigures:
-        """What follows the backward pass: clips the gradient, makes the step of the optimiser, and drops the gradient.
+        """Follows the backward pass: clips the gradient, makes the step of the optimiser, and drops the gradient.
 
         Args:
             loss: mean over the images of the batch, over all processes, as a scalar on the device.
@@ -166,7 +166,7 @@ class TrainingStep:
         )
 
     def _tokens(self, samples: int) -> int | None:
-        """How many tokens the step has: drawn from the seed and the samples seen, so that a resumed run agrees."""
+        """The number of tokens of the step: drawn from the seed and the samples seen, so that a resumed run agrees."""
         if not self.settings.network.elastic:
             return None
         own = self.parts.inheritance.student.config.focusing.tokens

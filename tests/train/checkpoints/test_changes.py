@@ -37,7 +37,7 @@ def test_refuse_changes__names_each_of_them(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path)
     with pytest.raises(ConfigError) as caught:
         refuse_changes(settings, changed(settings, lr=0.5, samples=48, workers=3))
-    assert "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.001, 0.5 asked)" in caught.value.problem
+    assert "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.0001, 0.5 asked)" in caught.value.problem
     assert f"start a new run; these may change: {', '.join(BootstrapConfig.marked(Mark.WITHOUT_EFFECT))}." in caught.value.remedy
 
 
@@ -57,8 +57,8 @@ def test_resume__keeps_a_change_without_effect_and_refuses_others(tmp_path: Path
         resume(run, lr=0.5)
     with pytest.raises(ConfigError, match=r"--set of this resume does not fit: .*keep must be at least 1"):
         resume(run, keep=0)
-    assert RunFolder(run).settings().optimisation.lr == 1e-3
-    resume(run, keep=1, lr=1e-3)
+    assert RunFolder(run).settings().optimisation.lr == 1e-4
+    resume(run, keep=1, lr=1e-4)
     assert RunFolder(run).settings().run.keep == 1
     assert "changed: keep is 3, 1 asked" in (run / "train.log").read_text()
 
