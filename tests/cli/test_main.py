@@ -147,22 +147,11 @@ def test_profile__of_a_run_names_the_parameter_groups(run: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "parameters", "multiply_adds"),
-    [
-        ("sf_base_augreg", 64.2, 3.75),
-        ("sf_large_augreg", 212.4, 11.27),
-        ("sf_base_clip", 63.8, 3.75),
-        ("sf_large_clip", 212.2, 14.69),
-    ],
-)
-def test_profile__named_sizes_give_the_papers_figures(
-    name: str, parameters: float, multiply_adds: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["profile", name, "--repeats", "1", "--batch", "1", "--json"]) == 0
+def test_profile__a_named_size_gives_the_papers_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "sf_base_augreg", "--repeats", "1", "--batch", "1", "--json"]) == 0
     student = json.loads(capsys.readouterr().out)["student"]
-    assert student["parameters"] / 1e6 == pytest.approx(parameters, rel=0.01)
-    assert student["multiply_adds"] / 1e9 == pytest.approx(multiply_adds, rel=0.01)
+    assert student["parameters"] / 1e6 == pytest.approx(64.2, rel=0.01)
+    assert student["multiply_adds"] / 1e9 == pytest.approx(3.75, rel=0.01)
 
 
 def test_bad_input__of_bootstrap(tmp_path: Path, teacher: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
