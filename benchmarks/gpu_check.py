@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.util
 import io
 import json
@@ -32,6 +31,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import sparseformers  # noqa: F401  # lets timm be imported beside any build of PyTorch
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("apple", "bird")
 NOT_DETERMINISTIC = re.compile(r"(\w+) does not have a deterministic implementation")
@@ -49,7 +50,7 @@ class Sizes:
     steps: int
     batches: tuple[int, ...]
     compiler: str
-    """The backend of ``torch.compile`` for the speed table; training is compiled where it is inductor."""
+    """The backend of ``torch.compile``."""
     seconds: float
     """No step begins after them."""
 
@@ -63,12 +64,7 @@ class CheckError(Exception):
 
 
 class Check:
-    """The steps, which share a folder; each returns its figures or raises.
-
-    Args:
-        folder: to work in.
-        sizes: of everything.
-    """
+    """The steps, which share a folder; each returns its figures or raises."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.folder, self.sizes = folder, sizes
@@ -91,7 +87,6 @@ class Check:
 
     def prepare(self) -> str:
         """Writes a teacher with random weights, and photographs of two kinds of stripes with noise."""
-        importlib.import_module("sparseformers")  # lets timm be imported beside any build of PyTorch
         import timm
 
         torch.manual_seed(0)
@@ -102,9 +97,8 @@ class Check:
         place = np.arange(sizes.side + 32) / (sizes.side + 32)
         for number in range(sizes.images):
             kind, part = number % 2, "test" if number % 4 > 1 else "train"
-            stripes = np.sin(
-                place[:, None] * (8 + 12 * kind) + place[None] * generator.uniform(2, 30) + generator.uniform(0, 6.3)
-            )
+            turn, phase = generator.uniform(2, 30), generator.uniform(0, 6.3)
+            stripes = np.sin(place[:, None] * (8 + 12 * kind) + place[None] * turn + phase)
             colours = 127 + 90 * stripes[..., None] * generator.uniform(0.3, 1, 3)
             noisy = (colours + generator.normal(0, 12, colours.shape)).clip(0, 255).astype(np.uint8)
             path = self.folder / "photographs" / part / CLASSES[kind] / f"{number:04}.jpg"
@@ -113,14 +107,14 @@ class Check:
         return f"{sizes.architecture} with random weights, {sizes.images} photographs"
 
     def bootstrap(self) -> str:
-        """Trains without a break."""
+        """Trains without a break, compiled where the compiler is inductor."""
         self._finish(*self._bootstrap(self.whole), log=self.whole.with_suffix(".log"))
         entries = [json.loads(line) for line in (self.whole / "metrics.jsonl").read_text().splitlines()]
         steps = [entry for entry in entries if "images_per_second" in entry]
         cosines = [entry["centred_cosine"] for entry in entries if entry["kind"] == "held_out"]
         peak = max((entry.get("peak_memory_gib") or 0 for entry in steps), default=0)
         told = f"{statistics.median(entry['images_per_second'] for entry in steps):,.0f} images/s, peak {peak:.2f} GiB"
-        return f"bf16{', compiled' * self._compiles}, {told}, held-out centred cosine {cosines[0]:.3f} to {cosines[-1]:.3f}"
+        return f"bf16, {told}, held-out centred cosine {cosines[0]:.3f} to {cosines[-1]:.3f}"
 
     def kill(self) -> str:
         """Starts the same training and kills it by SIGKILL after its first checkpoint."""
@@ -178,51 +172,46 @@ class Check:
                 for name, network in networks.items():
                     if time.monotonic() < self.end:
                         found[name, mode, batch] = self._timed(network, batch, compiled=mode == "compiled")
-        lines = [f"{'bf16':20}{'batch':>6}{'ms':>10}{'images/s':>11}{'x teacher':>11}{'peak GiB':>10}"]
+        rows = [f"{'bf16':20}{'batch':>6}{'ms':>10}{'images/s':>11}{'x teacher':>11}{'peak GiB':>10}"]
         for (name, mode, batch), (seconds, gibibytes) in sorted(found.items(), key=lambda each: (each[0][1], each[0][2])):
             beside = found.get(("teacher", mode, batch))
             ratio = f"{beside[0] / seconds:.2f}" if beside else ""
             row = f"{name + ', ' + mode:20}{batch:>6}{1000 * seconds:>10.2f}{batch / seconds:>11,.0f}{ratio:>11}"
-            lines.append(row + (f"{gibibytes:>10.2f}" if gibibytes else ""))
-        table = "\n".join(f"        {line}" for line in lines)
+            rows.append(row + (f"{gibibytes:>10.2f}" if gibibytes else ""))
+        table = "\n".join(f"        {row}" for row in rows)
         if len(found) < 4 * len(self.sizes.batches):
             raise CheckError(f"there was no time for all of it\n{table}")
         return f"inherited student beside its teacher\n{table}"
 
     def _timed(self, network: nn.Module, batch: int, *, compiled: bool) -> tuple[float, float]:
         """Median seconds of a pass, and GiB at its peak."""
-        device = torch.device(self.sizes.device)
+        device, on_cuda = torch.device(self.sizes.device), self.sizes.device == "cuda"
+        held = torch.cuda.memory_allocated() if on_cuda else 0
         network = network.to(device).eval().requires_grad_(False)
         run = torch.compile(network, backend=self.sizes.compiler, dynamic=False) if compiled else network
         images = torch.rand(batch, 3, self.sizes.side, self.sizes.side, device=device)
         taken: list[float] = []
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
             for turn in range(13):
-                if turn == 3 and device.type == "cuda":  # the first passes compile and warm up
+                if turn == 3 and on_cuda:  # the first passes compile and warm up
                     torch.cuda.reset_peak_memory_stats()
                 start = time.perf_counter()
                 run(images)
-                if device.type == "cuda":
+                if on_cuda:
                     torch.cuda.synchronize()
                 taken.append(time.perf_counter() - start)
         torch.compiler.reset()
-        network.cpu()  # so that the peak of the next one is its own
-        peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        network.cpu()
+        peak = torch.cuda.max_memory_allocated() - held if on_cuda else 0
         return statistics.median(taken[3:]), peak / 2**30
-
-    @property
-    def _compiles(self) -> bool:
-        return self.sizes.compiler == "inductor"
 
     def _bootstrap(self, out: Path) -> list[str]:
         """The command line of a training."""
-        sizes = self.sizes
-        asked = (
-            f"bootstrap --teacher {self.teacher} --data {self.folder}/photographs/train --out {out} --image-size {sizes.side} "
-        )
-        asked += f"--batch-size {sizes.batch_size} --samples {sizes.batch_size * sizes.steps} --precision bf16 --evaluations 2 "
-        asked += f"--checkpoint-every {sizes.steps // 4}steps --log-every {sizes.steps // 8} --trackers none"
-        return [*asked.split(), *(["--compile"] if self._compiles else [])]
+        sizes, source = self.sizes, f"--teacher {self.teacher} --data {self.folder}/photographs/train"
+        length = f"--batch-size {sizes.batch_size} --samples {sizes.batch_size * sizes.steps} --precision bf16 --evaluations 2"
+        saved = f"--checkpoint-every {sizes.steps // 4}steps --log-every {sizes.steps // 8} --trackers none"
+        asked = f"bootstrap {source} --out {out} --image-size {sizes.side} {length} {saved}"
+        return [*asked.split(), *(["--compile"] if sizes.compiler == "inductor" else [])]
 
     def _start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         """Runs a command of the package in a process of its own, by deterministic algorithms as far as PyTorch has them."""
@@ -277,14 +266,6 @@ def _last_line(log: Path) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
-def _machine(device: str) -> str:
-    """What the page is about."""
-    if device == "cpu":
-        return f"{platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}"
-    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, torch {torch.__version__}, CUDA {torch.version.cuda}"
-
-
 def run(sizes: Sizes, folder: Path) -> Iterator[tuple[bool, str]]:
     """Runs every step, whatever becomes of those before it; gives whether it went well, and its line."""
     check = Check(folder, sizes)
@@ -312,7 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sizes = ON_CPU if cpu else ON_CUDA
     start, failed = time.monotonic(), 0
-    print(f"gpu-check on {_machine(sizes.device)}", flush=True)
+    machine = platform.machine() if cpu else f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    print(f"gpu-check on {machine}, torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sparseformers-gpu-check-") as folder:
         for well, line in run(sizes, Path(folder)):
             failed += not well
