@@ -250,3 +250,8 @@ def test_module__is_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sparseformers", "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == f"sparseformers {sparseformers.__version__}\n"
+
+
+def test_commands__that_are_none_or_moved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'evaluate'?" in refusal(capsys, "evalute")
+    assert "From a clone of the repository: make bench-speed." in refusal(capsys, "benchmark", "sf_base_augreg")

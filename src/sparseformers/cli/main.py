@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
 }
 """A line on each command, by group; ``sparseformers.cli.NAME`` has a class ``Name`` with its options."""
 
+MOVED = {"bench-recipe": "make bench-recipes", "ablate": "make bench-table1", "benchmark": "make bench-speed"}
+"""Commands of earlier versions, and where they went."""
 BAD_USAGE = 2
 """Exit code for what the user can mend."""
 INTERRUPTED = 130
@@ -104,6 +106,8 @@ def _run(name: str, options: Sequence[str], *, speaks: bool) -> None:
     """Imports a command and runs it with these options; raises ConfigError if there is none of that name."""
     known = [each for commands in COMMANDS.values() for each in commands]
     if name not in known:
+        if name in MOVED:
+            raise ConfigError(f"There is no command '{name}' any more.", f"From a clone of the repository: {MOVED[name]}.")
         near = suggest(name, known) or f"Commands are: {', '.join(known)}."
         raise ConfigError(f"There is no command '{name}'.", near)
     from sparseformers.cli.help import parse
