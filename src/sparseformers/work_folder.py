@@ -54,7 +54,7 @@ class WorkFolder:
     path: Path
 
     KIND: ClassVar[str]
-    """What the folder holds, as in: is not empty and holds no ..."""
+    """The content in a word or two, as in: is not empty and holds no ..."""
     MANIFEST: ClassVar[str]
     """The file whose presence makes the folder begun; a JSON object."""
     OPTION: ClassVar[str] = "--out"
@@ -65,12 +65,12 @@ class WorkFolder:
 
     @property
     def title(self) -> str:
-        """What to call the folder in the middle of a sentence."""
+        """The folder as a part of a sentence."""
         return f"the folder '{self.path}'"
 
     @property
     def going_on(self) -> str:
-        """How to go on after a stop, as the end of a sentence."""
+        """The end of a sentence on going on after a stop."""
         return "give the same command again: it goes on where it stopped."
 
     @property
@@ -146,7 +146,7 @@ class WorkFolder:
             raise self.write_error(error) from error
 
     def write_error(self, error: OSError) -> RunError:
-        """What to say when a file of the work cannot be written."""
+        """The error for a file of the work that cannot be written."""
         reason = error.strerror or error
         if error.errno in NO_ROOM:
             return RunError(

@@ -70,7 +70,7 @@ class Evaluate:
     """Latent tokens, if not those that the student was configured with; an elastic student serves several numbers. With --focus
     it may be given several times."""
     teacher: str | None = None
-    """Where to load the teacher from, if not from where it was."""
+    """Teacher to load, if it is not where it was."""
     batch_size: int = 32
     """Images at a time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -34,7 +34,7 @@ class Profile:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the matrix products, for both."""
     teacher: str | None = None
-    """Where to load the teacher from, if not from where it was."""
+    """Teacher to load, if it is not where it was."""
     json: bool = False
     """Print the figures as JSON."""
 

@@ -44,14 +44,14 @@ class Visualize:
     beside: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="RUN|FILE|NAME")] = ()
     """Another model to draw beside the first (figure models); may be repeated."""
     view: Literal["whole", "own"] = "whole"
-    """What a student is given of a photograph: all of it in its own shape, at as many pixels as it was made for; or its own
-    view, as when it embeds, which is often a central crop: what lies outside is drawn dark."""
+    """The part of a photograph that a student is given: all of it in its own shape, with as many pixels as it is made for; or its
+    own view, as when it embeds, which is often a central crop: what lies outside is drawn dark."""
     stages: tuple[int, ...] | None = None
-    """Of which to draw the RoIs (figure models): 0 is the start, i comes after the i-th iteration, -1 is the last."""
+    """Stages to draw the RoIs of (figure models): 0 is the start, i comes after the i-th iteration, -1 is the last."""
     count: int = 8
-    """How many tokens to show (figure tokens)."""
+    """Number of tokens to show (figure tokens)."""
     teacher: str | None = None
-    """Where to load the teacher from, if not from where it was (figures density and pca)."""
+    """Teacher to load, if it is not where it was (figures density and pca)."""
     columns: int | None = None
     """Photographs side by side; by default as many as make the sheet about square."""
     size: int | None = None

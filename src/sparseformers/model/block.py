@@ -74,7 +74,7 @@ class Attention(nn.Module):
         return self.q_norm(query), self.k_norm(key), value
 
     def weights(self, x: Tensor) -> Tensor:
-        """Who attends to whom in :meth:`forward`, whose kernel keeps it to itself: B x T x D -> B x heads x T x T, float32.
+        """Attention weights of :meth:`forward`, whose kernel keeps it to itself: B x T x D -> B x heads x T x T, float32.
 
         The row of a token that attends sums to one over those attended to.
         """

@@ -97,7 +97,7 @@ class Interval:
         return self.amount * steps * step
 
     def _done(self, samples: int, *, batch_size: int, images: int) -> int:
-        """How often it has ended since the beginning of the training."""
+        """Number of times that it has ended since the beginning of the training."""
         if self.unit == "steps":
             return math.ceil(samples / batch_size) // int(self.amount)
         return int(samples // (self.amount * (images if self.unit == "epochs" else 1)))

@@ -197,7 +197,7 @@ class RunSettings:
     log_every: Annotated[int, AtLeast(1), EXPERT, WITHOUT_EFFECT] = 10
     """Steps between two lines of figures in ``metrics.jsonl``."""
     trackers: Annotated[tuple[Literal["auto", "tensorboard", "wandb", "trackio", "none"], ...], WITHOUT_EFFECT] = ("auto",)
-    """Where figures go: tensorboard, wandb, trackio, none. By default TensorBoard if it is installed."""
+    """Places that figures go to: tensorboard, wandb, trackio, none. By default TensorBoard if it is installed."""
     tracker_project: Annotated[str, EXPERT, WITHOUT_EFFECT] = "sparseformers"
     """Project of the run at Weights & Biases or trackio."""
     checkpoint_every: Annotated[str, WITHOUT_EFFECT] = "10m"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from sparseformers.data import SkippedImages
 from sparseformers.errors import DataError, RunError
-from sparseformers.evaluation import Alignment
+from sparseformers.evaluation import Alignment, Cost
+from sparseformers.inheritance import InheritReport
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.checkpoint import Snapshot, Stateful, pack, unpack
@@ -52,6 +54,32 @@ class TrainingState:
     def place(self) -> Place:
         """Images and time, which the intervals between checkpoints go by."""
         return Place(self.samples, self.seconds)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The figures that a run ends with."""
+
+    path: Path
+    alignment: Alignment
+    """At the end, on the held-out images."""
+    samples: int
+    """Images seen."""
+    seconds: float
+    images_per_second: float
+    """Mean over the training."""
+    data_wait: float
+    """Share of the time spent waiting for images, in [0, 1]."""
+    peak_memory_gib: float
+    skipped: int
+    """Unreadable images."""
+    non_finite_steps: int
+    """Skipped steps, whose loss or gradient was not a finite number."""
+    student_cost: Cost
+    teacher_cost: Cost
+    report: InheritReport
+    view_cache: Path | None
+    """The cache of views that was trained on."""
 
 
 def identity_of(parts: Parts) -> dict[str, Any]:

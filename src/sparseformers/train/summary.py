@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,43 +11,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.files import write_text
-from sparseformers.inheritance import InheritReport
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.metrics import Meters, peak_memory
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.state import TrainingState
+from sparseformers.train.state import RunSummary, TrainingState
 
 if TYPE_CHECKING:
     from sparseformers.train.held_out import HeldOut, Measurement
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """The figures that a run ends with."""
-
-    path: Path
-    alignment: Alignment
-    """At the end, on the held-out images."""
-    samples: int
-    """Images seen."""
-    seconds: float
-    images_per_second: float
-    """Mean over the training."""
-    data_wait: float
-    """Share of the time spent waiting for images, in [0, 1]."""
-    peak_memory_gib: float
-    skipped: int
-    """Unreadable images."""
-    non_finite_steps: int
-    """Skipped steps, whose loss or gradient was not a finite number."""
-    student_cost: Cost
-    teacher_cost: Cost
-    report: InheritReport
-    view_cache: Path | None
-    """The cache of views that was trained on."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from sparseformers.train.setup import Parts
-    from sparseformers.train.summary import RunSummary
+    from sparseformers.train.state import RunSummary
 
 LOGGER = logging.getLogger("sparseformers")
 PICTURED_IMAGES = 6  # held-out images in the picture of RoIs
