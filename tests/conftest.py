@@ -50,11 +50,13 @@ def _fixed_seed() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Runs of a test draw no pictures and write no report, but where it is marked ``draws``; shared runs always do."""
-    if request.node.get_closest_marker("draws") is None:
-        for callback in ("Pictures", "ReportPage"):
-            monkeypatch.setattr(f"sparseformers.train.report.{callback}.on_end", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which it may undo
+        if request.node.get_closest_marker("draws") is None:
+            for callback in ("Pictures", "ReportPage"):
+                patch.setattr(f"sparseformers.train.report.{callback}.on_end", lambda *_: None)
+        yield
 
 
 class _FailedReports(logging.Handler):

@@ -12,7 +12,7 @@ import tyro
 
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig
-from sparseformers.train.recipe import Recipe, changed, parse_pairs, setting_names
+from sparseformers.train.recipe import Recipe, changed, parse_pairs
 from sparseformers.train.settings import Sources
 
 CONTROLLED = {
@@ -114,4 +114,4 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key = pair.partition("=")[0].strip().replace("-", "_")
         if key in CONTROLLED:
             raise ConfigError(f"--set {pair} sets what all rows share.", f"Use {CONTROLLED[key]}.")
-    return parse_pairs(pairs, [name for name in setting_names() if name not in CONTROLLED])
+    return parse_pairs(pairs, [name for name in BootstrapConfig.groups() if name not in CONTROLLED])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparseformers.train import RunFolder, bootstrap
 from tests.tiny import write_images
-from tests.train.runs import changed, focusing, tiny_settings
+from tests.train.runs import focusing, tiny_settings
 
 HOSTILE = "<script>alert(1)<!--.jpg"
 QUOTED = "\" onerror='alert(1)' $x$ & {{ 7 * 7 }}.jpg"
@@ -21,6 +21,6 @@ def finish_run(folder: Path) -> RunFolder:
         path.rename(evaluation / name)
     (evaluation / os.fsdecode(b"caf\xe9.jpg")).write_bytes((evaluation / QUOTED).read_bytes())
     (evaluation / "broken <b>.jpg").write_bytes(b"no photograph")
-    settings = changed(focusing(tiny_settings(folder)), eval_data=(evaluation,), log_every=1, evaluations=4, lr=3e-3)
+    settings = focusing(tiny_settings(folder)).with_(eval_data=(evaluation,), log_every=1, evaluations=4, lr=3e-3)
     bootstrap(settings, folder / "run")
     return RunFolder(folder / "run")

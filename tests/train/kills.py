@@ -17,6 +17,7 @@ from pathlib import Path
 from sparseformers.cli.main import main
 from sparseformers.train import RunFolder
 from sparseformers.train.checkpoint import fault_of
+from tests.train import ranks_work  # noqa: F401  # imports what every attempt needs
 
 PATIENCE = 120.0
 """Seconds after which an attempt that nothing happens in is given up."""

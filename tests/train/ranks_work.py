@@ -1,7 +1,8 @@
-"""What processes of a group do in tests; importing it imports all that they need."""
+"""Work for processes of a group in tests; importing this imports all that a training needs, before they are forked."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from sparseformers.data import Batch
 from sparseformers.errors import DataError
 from sparseformers.train.loop import Trainer
 from sparseformers.train.report import Pictures, ReportPage
+
+for late in ("timm", "torchvision", "sparseformers.train.run", "sparseformers.cli.bootstrap", "sparseformers.cli.resume"):
+    importlib.import_module(late)  # which the command line loads where it is used
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,6 @@ def command(arguments: Sequence[str], seen: Path | None = None, accidents: Seque
         accidents: that happen on the way.
     """
     torch.set_num_threads(1)
-    Pictures.on_end = ReportPage.on_end = lambda *_: None  # type: ignore[assignment,method-assign]
     rank, count = int(os.environ.get("RANK", "0")), Trainer._count
 
     def counted(trainer: Trainer, batch: Batch) -> None:
@@ -73,6 +76,7 @@ def command(arguments: Sequence[str], seen: Path | None = None, accidents: Seque
                 accident.happen()
 
     Trainer._count = counted  # type: ignore[method-assign]
+    Pictures.on_end = ReportPage.on_end = lambda *_given: None  # type: ignore[method-assign]
     return main(arguments)
 
 

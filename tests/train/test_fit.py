@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseformers.data import Batch, SampleStream, batch_loader, images_on
+from sparseformers.data import SampleStream, batch_loader, images_on
 from sparseformers.errors import ConfigError, DataError, RunStopped
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, loop, resume
 from sparseformers.train.objective import unexplained_variance
 from sparseformers.train.setup import fit_front, gather_parts
-from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
+from tests.train.runs import at_each_step
 
 
 @pytest.fixture
@@ -48,14 +48,7 @@ def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: Boo
 
 
 def test_resume__does_not_fit_again(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = TrainingStep.__call__
-
-    def stop_in_the_second(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-        if samples == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", stop_in_the_second)
+    at_each_step(monkeypatch, lambda _step, _batch, samples: samples == 4 and os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RunStopped):
         bootstrap(settings.with_(samples=12), tmp_path / "run")
     monkeypatch.undo()

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 
 import sparseformers
-from sparseformers.data import Batch, evaluation_view, fixed_views, read_image
+from sparseformers.data import evaluation_view, fixed_views, read_image
 from sparseformers.evaluation import Drift
 from sparseformers.train import RunFolder, bootstrap, resume
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
-from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images
-from tests.train.runs import changed, entries, focusing, tiny_settings
+from tests.train.runs import at_each_step, entries, focusing, tiny_settings
 
 
 def record_of(run: Path) -> HeldOutRecord:
@@ -28,7 +27,7 @@ def test_cosines__are_those_of_the_images_they_name_among_unreadable_ones(tmp_pa
     paths = write_images(tmp_path / "evaluation", 7, seed=5)
     for place in (0, 3, 4):
         paths[place].write_bytes(b"no photograph")
-    settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), evaluations=1, batch_size=3)
+    settings = tiny_settings(tmp_path).with_(eval_data=(tmp_path / "evaluation",), evaluations=1, batch_size=3)
     bootstrap(settings, tmp_path / "run")
     cosines = record_of(tmp_path / "run").cosines()
     assert [each.name for each in cosines] == [str(paths[place]) for place in (1, 2, 5, 6)]
@@ -51,7 +50,7 @@ def test_cosines__are_those_of_the_images_they_name_among_unreadable_ones(tmp_pa
 def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path) -> None:
     paths = write_images(tmp_path / "evaluation", 4, seed=5)
     paths[1].write_bytes(b"no photograph")
-    settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), eval_views=5, evaluations=1)
+    settings = tiny_settings(tmp_path).with_(eval_data=(tmp_path / "evaluation",), eval_views=5, evaluations=1)
     bootstrap(settings, tmp_path / "run")
     record = record_of(tmp_path / "run")
     cosines = record.cosines()
@@ -67,14 +66,8 @@ def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path
 
 def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_images(tmp_path / "evaluation", 5, seed=5)
-    settings = changed(tiny_settings(tmp_path), eval_data=(tmp_path / "evaluation",), evaluations=1)
-    original = TrainingStep.__call__
-
-    def remove(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-        paths[1].unlink(missing_ok=True)
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", remove)
+    settings = tiny_settings(tmp_path).with_(eval_data=(tmp_path / "evaluation",), evaluations=1)
+    at_each_step(monkeypatch, lambda *_: paths[1].unlink(missing_ok=True))
     bootstrap(settings, tmp_path / "run")
     assert [each.name for each in record_of(tmp_path / "run").cosines()] == [str(paths[place]) for place in (0, 2, 3, 4)]
     assert [entry["images"] for entry in entries(tmp_path / "run", "held_out")] == [5, 4]
@@ -82,7 +75,7 @@ def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkey
 
 @pytest.mark.draws
 def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
-    settings = changed(focusing(tiny_settings(tmp_path)), lr=1e-2, evaluations=2)
+    settings = focusing(tiny_settings(tmp_path)).with_(lr=1e-2, evaluations=2)
     bootstrap(settings, tmp_path / "run")
     record = record_of(tmp_path / "run")
     first, middle, last = record.moments()
@@ -142,7 +135,7 @@ def test_rewind__drops_cosines_that_are_too_new(tmp_path: Path) -> None:
 
 @pytest.mark.draws
 def test_resume__of_a_run_of_an_earlier_version_keeps_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = changed(focusing(tiny_settings(tmp_path)), checkpoint_every="1steps")
+    settings = focusing(tiny_settings(tmp_path)).with_(checkpoint_every="1steps")
     original = HeldOut.measure
 
     def stop_at_the_end(self: HeldOut, student: sparseformers.SparseFormer) -> Measurement:

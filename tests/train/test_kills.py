@@ -11,24 +11,17 @@ from pathlib import Path
 import pytest
 
 from sparseformers.train import RunFolder
-from tests.tiny import SIDE, write_images, write_teacher
+from tests.train.runs import FOCUSING, command_line, without_times
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
-"""Keys of metrics.jsonl that are times, rates, or of the machine."""
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
     """A run of 20 steps, 6 passes over ten photographs, of which one cannot be read."""
-    write_images(tmp_path / "photos", 12)
+    given = command_line(tmp_path, *FOCUSING, "--batch-size", "3", "--samples", "60", "--evaluations", "5")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
-    return [
-        *("bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")),
-        *("--image-size", str(SIDE), "--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4"),
-        *("--lr", "1e-3", "--batch-size", "3", "--samples", "60", "--holdout", "0.25", "--evaluations", "5"),
-        *("--precision", "fp32", "--log-every", "7", "--max-bad", "0.2"),
-    ]
+    return [*given, "--log-every", "7", "--max-bad", "0.2"]
 
 
 def driven(command: list[str], whole: Path, killed: Path, *, kills: int, seed: int = 0) -> dict[str, int]:
@@ -45,11 +38,6 @@ def driven(command: list[str], whole: Path, killed: Path, *, kills: int, seed: i
     return dict(happened)
 
 
-def metrics(out: Path) -> list[dict[str, object]]:
-    """The lines without what is different each time."""
-    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in RunFolder(out).read_metrics()]
-
-
 def same_end(whole: Path, killed: Path) -> None:
     """Asserts that two runs ended alike, to the byte."""
     last = RunFolder(whole).checkpoint_folders()[-1].name
@@ -58,7 +46,7 @@ def same_end(whole: Path, killed: Path) -> None:
         *(f"checkpoints/{last}/{part}.safetensors" for part in ("student", "optimiser")),
     ):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
-    assert metrics(whole) == metrics(killed)
+    assert without_times(whole) == without_times(killed)
     kept = [{path.name: path.read_bytes() for path in (out / "held_out").iterdir()} for out in (whole, killed)]
     assert len(kept[0]) == 9  # six measurements, cosines, pictures of the first and of the worst images
     assert kept[0] == kept[1]

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from sparseformers.train import RunFolder, bootstrap
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
 from sparseformers.train.metrics import Meters, peak_memory
-from tests.tiny import SIDE, write_images, write_teacher
 from tests.train import ranks
 from tests.train.ranks_work import command
-from tests.train.runs import changed, tiny_settings
+from tests.train.runs import TIMES, command_line, focusing, without_times
 
-TIMES = {"seconds", "images_per_second", "data_wait", "peak_memory_gib"}
 CPU = torch.device("cpu")
 
 
@@ -46,12 +44,12 @@ def test_peak_memory__is_that_of_a_process_with_torch() -> None:
     assert 2**26 < peak_memory(CPU) < 2**37
 
 
-@pytest.mark.parametrize(("steps", "due"), [(0, False), (2, False), (3, True)])
-def test_due__after_so_many_steps(steps: int, due: bool) -> None:
-    meters = Meters(CPU, every=3)
-    for _ in range(steps):
+def test_due__after_so_many_steps() -> None:
+    meters, due = Meters(CPU, every=3), []
+    for _ in range(3):
         meters.step(torch.tensor(1.0), None, 1)
-    assert meters.due() == due
+        due.append(meters.due())
+    assert due == [False, False, True]
 
 
 def test_load_state_dict__goes_on_summing() -> None:
@@ -67,12 +65,8 @@ def test_load_state_dict__goes_on_summing() -> None:
     assert [(each["loss"], each["gradient_norm"]) for each in figures] == [(figures[0]["loss"], figures[0]["gradient_norm"])] * 2
 
 
-def without_times(run: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in RunFolder(run).read_metrics()]
-
-
-def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(tmp_path: Path) -> None:
-    settings = changed(tiny_settings(tmp_path), front="focusing", lr=1e-4, log_every=2, samples=16)
+def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
+    settings = focusing(shared_settings).with_(lr=1e-4, log_every=2, samples=16)
     for name in ("one", "two"):
         bootstrap(settings, tmp_path / name)
     lines = RunFolder(tmp_path / "one").read_metrics()
@@ -89,10 +83,8 @@ def test_metrics__tell_all_that_is_asked_for_and_repeat_but_for_times(tmp_path: 
 
 @pytest.mark.slow
 def test_metrics__a_loss_that_is_not_finite_in_one_process_is_skipped_in_all(tmp_path: Path) -> None:
-    write_images(tmp_path / "photos", 12)
-    arguments = ["bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")]
-    arguments += ["--image-size", str(SIDE), "--batch-size", "4", "--samples", "24", "--holdout", "0.25", "--evaluations", "1"]
-    arguments += ["--precision", "fp32", "--workers", "0", "--log-every", "1", "--trackers", "none", "--out"]
+    arguments = command_line(tmp_path, "--batch-size", "4", "--samples", "24", "--evaluations", "1", "--workers", "0")
+    arguments += ["--log-every", "1", "--trackers", "none", "--out"]
     group = ranks.start(2, spoiled, (*arguments, str(tmp_path / "run")), 8, 12, output=tmp_path / "one")
     assert group.join() == [0, 0], group.said(0)
     lines = [line for line in RunFolder(tmp_path / "run").read_metrics() if line["kind"] == "train"]

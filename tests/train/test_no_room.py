@@ -13,23 +13,12 @@ from pathlib import Path
 import pytest
 
 from sparseformers.cli.main import main
-from sparseformers.data import Batch
 from sparseformers.errors import RunError
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.checkpoint import fault_of
-from sparseformers.train.step import StepFigures, TrainingStep
-from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
+from tests.train.runs import FOCUSING, at_each_step, command_line, each_checkpoint_awaited
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[BootstrapConfig, Path]:
-    """Settings, and an uninterrupted run of them."""
-    folder = tmp_path_factory.mktemp("room")
-    settings = changed(tiny_settings(folder), checkpoint_every="1step", log_every=1)
-    bootstrap(settings, folder / "whole")
-    return settings, folder / "whole"
 
 
 @pytest.fixture
@@ -43,14 +32,12 @@ def quota(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def limit_files_at(samples_seen: int, size: int, patch: pytest.MonkeyPatch) -> None:
     """From the step after so many images on no file of this process may have more than ``size`` bytes."""
-    original = TrainingStep.__call__
 
-    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
+    def before(_step: object, _batch: object, samples: int) -> None:
         if samples == samples_seen:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
 
-    patch.setattr(TrainingStep, "__call__", step)
+    at_each_step(patch, before)
 
 
 @pytest.mark.parametrize(
@@ -59,20 +46,20 @@ def limit_files_at(samples_seen: int, size: int, patch: pytest.MonkeyPatch) -> N
     ids=["metrics", "model", "checkpoint"],
 )
 def test_bootstrap__no_room_is_a_sentence_and_the_run_goes_on_later(
-    whole: tuple[BootstrapConfig, Path],
+    shared_settings: BootstrapConfig,
+    whole_run: Path,
     tmp_path: Path,
     quota: pytest.MonkeyPatch,
     size: int,
     what: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings, uninterrupted = whole
-    sizes = {path.name: path.stat().st_size for path in uninterrupted.rglob("*.safetensors")}
+    sizes = {path.name: path.stat().st_size for path in whole_run.rglob("*.safetensors")}
     assert 600_000 < sizes["model.safetensors"] < 1_500_000 < sizes["optimiser.safetensors"]
     run = tmp_path / "run"
     limit_files_at(12, size, quota)
     with pytest.raises(RunError) as caught, each_checkpoint_awaited():
-        bootstrap(settings, run)
+        bootstrap(shared_settings.with_(checkpoint_every="1step", log_every=1), run)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     quota.undo()
     assert caught.value.problem.startswith(f"There is no room left to write the run '{run}' (File too large)"), what
@@ -82,13 +69,13 @@ def test_bootstrap__no_room_is_a_sentence_and_the_run_goes_on_later(
     assert folders
     assert [fault_of(folder) for folder in folders] == [None] * len(folders)
     resume(run)
-    assert (run / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+    assert (run / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
 INSIDE = """
 mount -t tmpfs -o size={size}k tmpfs {disk} || exit 77
 cd {root}
-"{python}" -m sparseformers bootstrap {arguments} --out {disk}/run > {out}/printed 2>&1
+"{python}" -m sparseformers {arguments} --out {disk}/run > {out}/printed 2>&1
 echo $? > {out}/code
 df --output=avail {disk} | tail -1 > {out}/left
 cp -r {disk}/run {out}/run
@@ -96,16 +83,13 @@ cp -r {disk}/run {out}/run
 
 
 def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path)
     if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("this kernel lets nobody mount a small disk in a namespace of his own")
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir(), out.mkdir()
-    given = f"--teacher {settings.network.teacher} --data {settings.data.data[0]} --image-size {settings.network.image_size}"
-    given += " --front focusing"
-    given += " --focusing-width 64 --channels 8 --points 4 --batch-size 4 --samples 80 --holdout 0.25 --evaluations 1"
-    given += " --precision fp32 --workers 0 --checkpoint-every 5steps --keep 9"
-    script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=given, out=out)
+    given = command_line(tmp_path, *FOCUSING, "--batch-size", "4", "--samples", "80", "--evaluations", "1", "--workers", "0")
+    given += ["--checkpoint-every", "2steps", "--keep", "9"]
+    script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=" ".join(given), out=out)
     subprocess.run(["unshare", "-rm", "sh", "-c", script], check=True, capture_output=True)
     printed = " ".join((out / "printed").read_text().split())
     assert (out / "code").read_text().strip() == "2", printed

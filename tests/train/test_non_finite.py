@@ -10,19 +10,18 @@ import pytest
 import torch
 
 import sparseformers
-from sparseformers.data import Batch
 from sparseformers.errors import NonFiniteLossError
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.guards import NonFiniteSteps
 from sparseformers.train.objective import alignment_loss
 from sparseformers.train.step import StepFigures, TrainingStep
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import at_each_step, entries
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), log_every=1, warm_up=0.0)
+def settings(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(log_every=1, warm_up=0.0)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: Iterable[int], how: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -68,15 +67,12 @@ def test_step__that_is_not_finite_is_skipped_and_changes_nothing(
 ) -> None:
     spoil(monkeypatch, {2, 4}, how)
     states: list[tuple[StepFigures, dict[str, torch.Tensor]]] = []
-    original = TrainingStep.__call__
 
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
-        figures = original(self, batch, rate=rate, samples=samples, progress=progress)
-        states.append((figures, everything(self)))
-        assert all(parameter.grad is None for parameter in self.model.parameters())
-        return figures
+    def record(step: TrainingStep, figures: StepFigures) -> None:
+        states.append((figures, everything(step)))
+        assert all(parameter.grad is None for parameter in step.model.parameters())
 
-    monkeypatch.setattr(TrainingStep, "__call__", record)
+    at_each_step(monkeypatch, after=record)
     summary = bootstrap(settings, tmp_path / "run")
     assert [figures.outcome for figures, _ in states] == ["made", "made", "non_finite", "made", "non_finite", "made"]
     for number in range(1, 6):
@@ -95,13 +91,9 @@ def test_bootstrap__three_steps_in_a_row_stop_it_and_name_the_files_of_all_three
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    original = TrainingStep.__call__
-
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
-        seen.append([self.parts.train.name(int(index)) for index in batch.indices])
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", record)
+    at_each_step(
+        monkeypatch, lambda step, batch, _samples: seen.append([step.parts.train.name(int(index)) for index in batch.indices])
+    )
     spoil(monkeypatch, {0, 1, 3, 4, 5}, not_a_number)
     with pytest.raises(NonFiniteLossError) as caught:
         bootstrap(settings, tmp_path / "run")

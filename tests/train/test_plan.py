@@ -16,15 +16,9 @@ from sparseformers.train.lengths import Budget
 from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, checkpoint_sizes, forecast
 from sparseformers.train.rehearsal import write_photographs
 from tests.tiny import SIDE
-from tests.train.runs import tiny_settings
 
 CPU = torch.device("cpu")
 WITHOUT_IMAGES: dict[str, Any] = {"data": (), "samples": None}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> BootstrapConfig:
-    return tiny_settings(tmp_path_factory.mktemp("plan"))
 
 
 def planned(settings: BootstrapConfig, **options: Any) -> TrainingPlan:
@@ -33,13 +27,8 @@ def planned(settings: BootstrapConfig, **options: Any) -> TrainingPlan:
     return make_plan(config, Scale(**{"measure_seconds": 0.01, **scale}), device=CPU)
 
 
-@pytest.fixture(scope="module")
-def without_images(settings: BootstrapConfig) -> TrainingPlan:
-    return planned(settings, images=1.3e9, devices=64, batch_size=256, **WITHOUT_IMAGES)
-
-
-def test_plan__without_images_is_of_as_many_as_are_named(without_images: TrainingPlan) -> None:
-    plan = without_images
+def test_plan__without_images_is_of_as_many_as_are_named_and_states_what_it_assumes(shared_settings: BootstrapConfig) -> None:
+    plan = planned(shared_settings, images=1.3e9, devices=64, batch_size=256, **WITHOUT_IMAGES)
     assert (plan.train_images, plan.samples, plan.held_out_images) == (1_300_000_000, 1_300_000_000, 1000)  # each of them once
     assert (plan.batch_size, plan.steps) == (256, 5_078_125)
     assert plan.seconds_per_step == plan.rehearsal.step  # with 4 images on each device
@@ -47,59 +36,56 @@ def test_plan__without_images_is_of_as_many_as_are_named(without_images: Trainin
     assert plan.images_per_second == pytest.approx(256 / plan.rehearsal.step)
     assert plan.bytes_per_second == pytest.approx(ASSUMED_BYTES_PER_IMAGE * plan.images_per_second)
     assert min(plan.rehearsal.measuring_image, plan.rehearsal.saving, plan.rehearsal.memory_gib) > 0
-
-
-def test_plan__states_what_it_assumes(without_images: TrainingPlan) -> None:
-    assumed = " ".join(without_images.assumptions)
+    assumed = " ".join(plan.assumptions)
     for part in ("like this one", "64 devices, perfect scaling: 4 images a step on each", "110 kB", "Not counted"):
         assert part in assumed, part
 
 
-def test_plan__reads_the_images_that_are_there(settings: BootstrapConfig) -> None:
-    plan = planned(settings)
+def test_plan__reads_the_images_that_are_there(shared_settings: BootstrapConfig) -> None:
+    plan = planned(shared_settings)
     assert (plan.train_images, plan.held_out_images, plan.samples, plan.steps) == (10, 2, 24, 6)
-    sizes = [path.stat().st_size for path in Path(settings.data.data[0]).iterdir()]
+    sizes = [path.stat().st_size for path in Path(shared_settings.data.data[0]).iterdir()]
     assert min(sizes) <= plan.bytes_per_image <= max(sizes)
     assert 0 < plan.rehearsal.data_wait < 1  # no reading process: all of the reading is waited for
     assert "kB" not in " ".join(plan.assumptions)
 
 
-def test_plan__a_cached_teacher_costs_no_step_and_fewer_bytes(settings: BootstrapConfig, tmp_path: Path) -> None:
-    plan = planned(settings, images=1e6, cache_teacher=str(tmp_path / "cache"), cached_views=2, **WITHOUT_IMAGES)
+def test_plan__a_cached_teacher_costs_no_step_and_fewer_bytes(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
+    plan = planned(shared_settings, images=1e6, cache_teacher=str(tmp_path / "cache"), cached_views=2, **WITHOUT_IMAGES)
     assert plan.multiply_adds.teacher_forward == 0
     assert plan.bytes_per_image == 3 * SIDE * SIDE + 4 * 64
     assert plan.cache_gib == pytest.approx(2e6 * plan.bytes_per_image / 2**30)
     assert not (tmp_path / "cache").exists()
 
 
-def test_plan__minutes_are_kept(settings: BootstrapConfig) -> None:
-    plan = planned(settings, images=1e9, minutes=90.0, holdout_limit=10, **WITHOUT_IMAGES)
+def test_plan__minutes_are_kept(shared_settings: BootstrapConfig) -> None:
+    plan = planned(shared_settings, images=1e9, minutes=90.0, holdout_limit=10, **WITHOUT_IMAGES)
     assert plan.seconds == pytest.approx(5400)
     assert 0 < plan.samples < 5400 * plan.images_per_second
 
 
-def test_plan__for_another_device_follows_from_multiply_adds(settings: BootstrapConfig) -> None:
+def test_plan__for_another_device_follows_from_multiply_adds(shared_settings: BootstrapConfig) -> None:
     options = {"device_tflops": 400.0, "utilisation": 0.5, "devices": 2, "efficiency": 0.9}
-    plan = planned(settings, images=1e9, **options, **WITHOUT_IMAGES)
+    plan = planned(shared_settings, images=1e9, **options, **WITHOUT_IMAGES)
     assert plan.seconds_per_step == pytest.approx(2 * plan.multiply_adds.total * 4 / (2 * 0.9 * 200e12))
     assert "Not measured: a device of 400 TFLOP/s" in plan.assumptions[0]
     assert "90% of perfect scaling" in plan.assumptions[1]
 
 
-def test_plan__elastic_tokens_cost_their_mean(settings: BootstrapConfig) -> None:
+def test_plan__elastic_tokens_cost_their_mean(shared_settings: BootstrapConfig) -> None:
     options: dict[str, Any] = {"images": 100, "front": "grid", "tokens": 16, **WITHOUT_IMAGES}
-    alone, elastic = planned(settings, **options), planned(settings, elastic=(4,), **options)
+    alone, elastic = planned(shared_settings, **options), planned(shared_settings, elastic=(4,), **options)
     assert elastic.multiply_adds.student_forward < 0.9 * alone.multiply_adds.student_forward
 
 
-def test_plan__refuses_what_cannot_be_planned(settings: BootstrapConfig) -> None:
+def test_plan__refuses_what_cannot_be_planned(shared_settings: BootstrapConfig) -> None:
     with pytest.raises(ConfigError, match="Neither images nor their number") as caught:
-        planned(settings, data=())
+        planned(shared_settings, data=())
     assert "--images" in caught.value.remedy
     with pytest.raises(DataError, match="does not exist"):
-        planned(settings, data=("nowhere",))
+        planned(shared_settings, data=("nowhere",))
     with pytest.raises(ConfigError, match="3 devices cannot share a batch of 4 images evenly") as caught:
-        planned(settings, devices=3)
+        planned(shared_settings, devices=3)
     assert "--batch-size 6" in caught.value.remedy
 
 
@@ -145,9 +131,9 @@ def test_write_photographs__are_about_as_large_as_assumed(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_plan__foretells_a_real_run(settings: BootstrapConfig, tmp_path: Path) -> None:
+def test_plan__foretells_a_real_run(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     """Within a factor of two, for the machine may do something else meanwhile."""
-    longer = settings.with_(samples=None, minutes=1 / 3, evaluations=5)
+    longer = shared_settings.with_(samples=None, minutes=1 / 3, evaluations=5)
     before = make_plan(longer, Scale(measure_seconds=4), device=CPU)
     summary = bootstrap(longer, tmp_path / "run")
     after = make_plan(longer, Scale(measure_seconds=4), device=CPU)

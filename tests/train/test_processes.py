@@ -17,13 +17,10 @@ import torch
 import sparseformers
 from sparseformers.train import RunFolder
 from sparseformers.train.held_out_record import HeldOutRecord
-from tests.tiny import SIDE, write_images, write_teacher
 from tests.train.ranks import Group, start
 from tests.train.ranks_work import Accident, command
-from tests.train.runs import entries
+from tests.train.runs import command_line, entries
 
-PHOTOGRAPHS = 13
-HELD_OUT = 4
 SAMPLES = 34
 """Of batches of six: five whole ones, and one of four images."""
 
@@ -31,13 +28,12 @@ SAMPLES = 34
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     """A run of six steps on photographs of which two cannot be read; where to write is to be added."""
-    paths = write_images(tmp_path / "photos", PHOTOGRAPHS)
+    options = ["--batch-size", "6", "--samples", str(SAMPLES), "--holdout", "0.3", "--evaluations", "2", "--workers", "0"]
+    given = command_line(tmp_path, *options, "--log-every", "1", photographs=13)
+    paths = sorted((tmp_path / "photos").iterdir())
     paths[3].write_bytes(paths[3].read_bytes()[:200])
     paths[7].write_bytes(b"no photograph")
-    teacher = write_teacher(tmp_path / "teacher.safetensors")
-    options = ["--teacher", teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE), "--batch-size", "6"]
-    options += ["--samples", str(SAMPLES), "--holdout", "0.3", "--evaluations", "2", "--precision", "fp32", "--workers", "0"]
-    return ["bootstrap", *options, "--log-every", "1"]
+    return given
 
 
 def begin(folder: Path, name: str, count: int, arguments: list[str], *accidents: Accident, **environment: str) -> Group:
@@ -74,10 +70,10 @@ def assert_same(one: Path, other: Path, *, weights: float = 1e-5) -> None:
     kept = [HeldOutRecord(RunFolder(run).held_out) for run in (one, other)]
     cosines = [{each.name: each.cosine for each in record.cosines()} for record in kept]
     assert cosines[0] == pytest.approx(cosines[1], abs=1e-5)
-    looks = [[(moment.samples, moment.rois) for moment in record.moments()] for record in kept]
-    assert [samples for samples, _ in looks[0]] == [samples for samples, _ in looks[1]]
-    for (_, rois), (_, others) in zip(*looks, strict=True):
-        torch.testing.assert_close(rois, others, rtol=0, atol=1e-4)
+    rois = [[(moment.samples, moment.rois) for moment in record.moments()] for record in kept]
+    assert [samples for samples, _ in rois[0]] == [samples for samples, _ in rois[1]]
+    for (_, mine_of), (_, theirs_of) in zip(*rois, strict=True):
+        torch.testing.assert_close(mine_of, theirs_of, rtol=0, atol=1e-4)
     assert RunFolder(one).skipped.read_text(encoding="utf-8") == RunFolder(other).skipped.read_text(encoding="utf-8")
 
 

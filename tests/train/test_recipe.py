@@ -50,12 +50,9 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     assert applied.flat().items() >= {**expected, **thirds, "token_weight": 0.0, "whiten": False}.items()
 
 
-def test_fitted__is_the_papers_network_from_the_fit(settings: BootstrapConfig) -> None:
+def test_fitted_is_the_papers_network_from_the_fit_and_grid_the_default(settings: BootstrapConfig) -> None:
     applied = load_recipe("fitted").apply(settings)
     assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
-
-
-def test_grid__is_the_default() -> None:
     plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))
     assert load_recipe("grid").apply(plain) == plain.with_(whiten=True)
     assert plain.whitens
@@ -68,11 +65,10 @@ def test_apply__changes_what_the_recipe_sets_and_nothing_else(settings: Bootstra
     assert Recipe("empty", "", {}).apply(settings) == settings
 
 
-@pytest.mark.parametrize("name", list_recipes())
-def test_list_recipes__each_of_them_loads(name: str, settings: BootstrapConfig) -> None:
-    recipe = load_recipe(name)
-    assert recipe.description.endswith(".")
-    recipe.apply(settings)
+def test_list_recipes__each_of_them_loads(settings: BootstrapConfig) -> None:
+    for recipe in map(load_recipe, list_recipes()):
+        assert recipe.description.endswith("."), recipe.name
+        recipe.apply(settings)
 
 
 def test_load_recipe__by_name_and_by_path(tmp_path: Path) -> None:
@@ -83,17 +79,12 @@ def test_load_recipe__by_name_and_by_path(tmp_path: Path) -> None:
     assert load_recipe(recipes_folder() / "paper.toml") == load_recipe("paper")
 
 
-def test_load_recipe__unknown_name_suggests_and_lists() -> None:
-    with pytest.raises(ConfigError, match="There is no recipe 'papper'") as caught:
-        load_recipe("papper")
-    assert "Did you mean 'paper'?" in caught.value.remedy
+@pytest.mark.parametrize(("name", "near"), [("papper", "paper"), ("inherited", "grid")], ids=["misspelt", "former name"])
+def test_load_recipe__unknown_name_suggests_and_lists(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no recipe '{name}'") as caught:
+        load_recipe(name)
+    assert f"Did you mean '{near}'?" in caught.value.remedy
     assert f"Known are: {', '.join(list_recipes())}" in caught.value.remedy
-
-
-def test_load_recipe__former_names_suggest_those_of_today() -> None:
-    with pytest.raises(ConfigError, match="There is no recipe 'inherited'") as caught:
-        load_recipe("inherited")
-    assert "Did you mean 'grid'?" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -117,23 +108,17 @@ def test_load_recipe__settings_that_do_not_fit(tmp_path: Path, settings: str, pr
     assert remedy in caught.value.remedy
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_load_recipe__a_file_of_another_form(tmp_path: Path) -> None:
+    for text in (
         "[settings]\nlr = 1e-3\n",
         'description = "Mine."\n',
         "description = 3\n[settings]\n",
         'description = "Mine."\nlr = 1e-3\n[settings]\n',
         'description = "Mine."\nsettings = 3\n',
-    ],
-)
-def test_load_recipe__a_file_of_another_form(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="is no recipe") as caught:
-        load_recipe(written(tmp_path, text))
-    assert "[settings]" in caught.value.remedy
-
-
-def test_load_recipe__a_file_that_is_not_toml(tmp_path: Path) -> None:
+    ):
+        with pytest.raises(ConfigError, match="is no recipe") as caught:
+            load_recipe(written(tmp_path, text))
+        assert "[settings]" in caught.value.remedy
     with pytest.raises(ConfigError, match="cannot be read as TOML"):
         load_recipe(written(tmp_path, "description = "))
 

@@ -30,12 +30,22 @@ def settings(**options: object) -> BootstrapConfig:
         ({"crop_scale": 1.01}, r"--crop-scale must be in \(0, 1\], not 1\.01"),
         ({"image_size": 8}, "--image-size must be at least 32"),
         ({"data": ()}, "No folder with images was given"),
+        ({"weight": (1.0, 2.0)}, "--weight was given 2 times and --data 1 times"),
+        ({"weight": (0.0,)}, "--weight must be in"),
+        ({"max_bad": 1.5}, r"--max-bad must be in \[0, 1\], not 1.5"),
+        ({"max_pixels": 10**9}, "--max-pixels must be at most 178956970, not 1000000000"),
+        ({"max_pixels": 0}, "--max-pixels must be at least 1"),
+        ({"shuffle_shards": 0}, "--shuffle-shards must be at least 1"),
+        ({"shard_cache_gb": 0.0}, "--shard-cache-gb must be above 0"),
+        ({"checkpoint_every": "soon"}, "--checkpoint-every soon cannot be understood"),
+        ({"keep": 0}, "--keep must be at least 1, not 0"),
         ({"epochs": 1.0, "minutes": 2.0}, "given 2 times"),
     ],
 )
 def test_settings__out_of_range_is_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         settings(**options)
+    assert caught.value.remedy
 
 
 def test_settings__bounds_that_are_values() -> None:

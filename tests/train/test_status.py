@@ -21,14 +21,9 @@ from sparseformers.train import status as status_module
 from sparseformers.train.state import TrainingState
 from sparseformers.train.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.step import TrainingStep
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import entries
 
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), log_every=1)
 
 
 def made_up(folder: Path, beat: Beat | None, *, lines: int = 12) -> Path:
@@ -74,7 +69,7 @@ def test_status__of_a_finished_run(finished: RunFolder) -> None:
 
 
 def test_status__while_it_runs_and_when_it_was_interrupted(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
     run, seen = tmp_path / "my run", []
@@ -86,7 +81,7 @@ def test_status__while_it_runs_and_when_it_was_interrupted(
 
     monkeypatch.setattr(TrainingStep, "__call__", look_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        bootstrap(settings, run)
+        bootstrap(shared_settings.with_(log_every=1), run)
     assert (seen[0].state, seen[0].samples, seen[0].resume) == ("running", 0, None)
     status = read_status(run)
     assert status.state == "stopped"

@@ -18,14 +18,14 @@ from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.step import CompiledForBatches, TrainingStep, compile_errors, group_norms, total_norm
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import entries
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), front="grid", lr=1e-4)
+def settings(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(front="grid", lr=1e-4)
 
 
 def parts_of(settings: BootstrapConfig) -> Parts:
@@ -46,9 +46,7 @@ def batch_of(images: int = 4) -> Batch:
 
 
 def test_norms__are_those_before_clipping_by_group(settings: BootstrapConfig) -> None:
-    figures = {
-        clip: step_of(parts_of(changed(settings, clip_norm=clip)))(batch_of(), rate=1.0, samples=0) for clip in (1e-6, 1e6)
-    }
+    figures = {clip: step_of(parts_of(settings.with_(clip_norm=clip)))(batch_of(), rate=1.0, samples=0) for clip in (1e-6, 1e6)}
     assert set(figures[1e6].norms) == {"tuned"}
     for name, norm in figures[1e6].norms.items():
         assert norm > 0, name
@@ -70,7 +68,7 @@ def test_group_norms__join_groups_of_a_name_and_tell_what_is_not_finite() -> Non
 
 
 def test_fp16__scales_the_loss_and_not_the_step(settings: BootstrapConfig) -> None:
-    steps = {precision: step_of(parts_of(changed(settings, precision=precision))) for precision in ("fp32", "fp16")}
+    steps = {precision: step_of(parts_of(settings.with_(precision=precision))) for precision in ("fp32", "fp16")}
     figures = {precision: step(batch_of(), rate=1.0, samples=0) for precision, step in steps.items()}
     assert steps["fp16"].scaler.get_scale() == 2**16
     assert not steps["fp32"].scaler.is_enabled()
@@ -82,7 +80,7 @@ def test_fp16__scales_the_loss_and_not_the_step(settings: BootstrapConfig) -> No
 def test_fp16__overflows_lower_the_scale_and_do_not_count_until_it_is_one(
     settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = parts_of(changed(settings, precision="fp16"))
+    parts = parts_of(settings.with_(precision="fp16"))
     step = step_of(parts)
     before = {name: value.clone() for name, value in parts.inheritance.student.state_dict().items()}
     original = step_module.alignment_loss
@@ -97,7 +95,7 @@ def test_fp16__overflows_lower_the_scale_and_do_not_count_until_it_is_one(
 
 
 def test_fp16__a_whole_run(settings: BootstrapConfig, tmp_path: Path) -> None:
-    summary = bootstrap(changed(settings, precision="fp16", log_every=1, samples=8, lr=1e-5), tmp_path / "run")
+    summary = bootstrap(settings.with_(precision="fp16", log_every=1, samples=8, lr=1e-5), tmp_path / "run")
     assert (summary.non_finite_steps, entries(tmp_path / "run", "train")[-1]["overflow_steps"]) == (0, 0)
     measured = [line["cosine_mean"] for line in entries(tmp_path / "run", "held_out")]
     assert measured[-1] > measured[0] > 0.5
@@ -107,7 +105,7 @@ def test_gradient_checkpointing__gives_the_same_step_and_keeps_less(settings: Bo
     kept: dict[bool, int] = {}
     weights: dict[bool, dict[str, torch.Tensor]] = {}
     for on in (False, True):
-        step = step_of(parts := parts_of(changed(settings, gradient_checkpointing=on)))
+        step = step_of(parts := parts_of(settings.with_(gradient_checkpointing=on)))
         sizes: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
@@ -151,7 +149,7 @@ def test_compile__is_for_the_teacher_and_the_student(settings: BootstrapConfig, 
         return lambda *given: (calls.append(type(network).__name__), network(*given))[1]
 
     monkeypatch.setattr(torch, "compile", compile_)
-    step_of(parts_of(changed(settings, compile=True)))(batch_of(), rate=1.0, samples=0)
+    step_of(parts_of(settings.with_(compile=True)))(batch_of(), rate=1.0, samples=0)
     assert calls == ["TimmTeacher", "SparseFormer"]
 
 
@@ -162,7 +160,7 @@ def test_compile__a_failure_is_one_sentence(settings: BootstrapConfig, tmp_path:
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, **named: original(network, backend=no_compiler, **named))
     with pytest.raises(ConfigError) as caught:
-        bootstrap(changed(settings, compile=True), tmp_path / "run")
+        bootstrap(settings.with_(compile=True), tmp_path / "run")
     assert "cannot be compiled on this machine (BackendCompilerFailed)" in caught.value.problem
     assert caught.value.remedy == "Leave out --compile."
 
@@ -181,10 +179,10 @@ def test_compile__learns_as_without(
     monkeypatch.setattr(
         torch, "compile", lambda network, **named: original(network, backend="aot_eager", fullgraph=True, **named)
     )
-    settings = changed(settings, **options)
+    settings = settings.with_(**options)
     losses: dict[bool, list[float]] = {}
     for on in (False, True):
-        step = step_of(parts_of(changed(settings, compile=on)))
+        step = step_of(parts_of(settings.with_(compile=on)))
         batches = [batch_of(), batch_of(), batch_of(3), batch_of()]
         losses[on] = [float(step(batch, rate=1.0, samples=4 * n).loss) for n, batch in enumerate(batches)]
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)

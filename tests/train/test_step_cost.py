@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -18,7 +17,6 @@ from sparseformers.train import BootstrapConfig
 from sparseformers.train import step as step_module
 from sparseformers.train.objective import alignment_loss
 from sparseformers.train.step import TrainingStep, group_norms
-from tests.train.runs import changed, tiny_settings
 from tests.train.test_step import batch_of, parts_of, step_of
 
 WIDTH, TOKENS, IMAGES = 64, 5, 4
@@ -36,8 +34,8 @@ SMALL = 0.2
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), tokens=4, lr=1e-5)
+def settings(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(tokens=4, lr=1e-5)
 
 
 class Operators(TorchDispatchMode):
@@ -149,7 +147,7 @@ def test_what_stands_before_all_that_learns__has_no_graph(settings: BootstrapCon
 
 @pytest.mark.parametrize("front", ["grid", "focusing"])
 def test_the_graph__ends_at_what_learns_and_not_at_images_or_frozen_weights(settings: BootstrapConfig, front: str) -> None:
-    parts = parts_of(changed(settings, front=front))
+    parts = parts_of(settings.with_(front=front))
     student = parts.inheritance.student
     names = {id(parameter): name for name, parameter in student.named_parameters()}
     reached = {names[leaf] for leaf in leaves_of(forward(step_of(parts)))}
@@ -160,7 +158,7 @@ def test_the_graph__ends_at_what_learns_and_not_at_images_or_frozen_weights(sett
 
 @pytest.mark.parametrize("front", ["grid", "focusing"])
 def test_a_backward_pass__multiplies_for_no_frozen_weight(settings: BootstrapConfig, front: str) -> None:
-    parts = parts_of(changed(settings, front=front))
+    parts = parts_of(settings.with_(front=front))
     student = parts.inheritance.student
     step = step_of(parts)
     counted = multiply_adds_of_backward(step)
@@ -180,7 +178,7 @@ def test_learning__waits_for_the_device_once_and_reads_each_gradient_once_for_it
 
     monkeypatch.setattr(step_module, "group_norms", as_on_device)
     monkeypatch.setattr(OnDevice, "reads", [])
-    step = step_of(parts_of(changed(settings, clip_norm=1e-3)))
+    step = step_of(parts_of(settings.with_(clip_norm=1e-3)))
     loss = forward(step)
     loss.backward()
     with Operators() as operators:

@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 
 from sparseformers.cli.main import main
-from sparseformers.data import Batch
 from sparseformers.errors import RunStopped
-from sparseformers.train import RunFolder, bootstrap, resume
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.checkpoint import read_checkpoint
 from sparseformers.train.processes import StopSignals
-from sparseformers.train.step import StepFigures, TrainingStep
-from tests.tiny import SIDE, write_images, write_teacher
 from tests.train.ranks import start
 from tests.train.ranks_work import command
-from tests.train.runs import changed, tiny_settings
+from tests.train.runs import at_each_step, command_line, tiny_settings
 
 
 @pytest.fixture
@@ -29,14 +26,7 @@ def at_third_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Non
     """Has something done in the midst of the third step."""
 
     def patch(act: Callable[[], None]) -> None:
-        original = TrainingStep.__call__
-
-        def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-            if samples == 8:
-                act()
-            return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-        monkeypatch.setattr(TrainingStep, "__call__", step)
+        at_each_step(monkeypatch, lambda _step, _batch, samples: samples == 8 and act())
 
     return patch
 
@@ -51,6 +41,8 @@ def send(*numbers: signal.Signals) -> Callable[[], None]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    shared_settings: BootstrapConfig,
+    whole_run: Path,
     tmp_path: Path,
     at_third_step: Callable[[Callable[[], None]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -58,51 +50,27 @@ def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     number: signal.Signals,
     code: int,
 ) -> None:
-    settings, run = tiny_settings(tmp_path), tmp_path / "run one"
-    bootstrap(settings, tmp_path / "whole")
-    with monkeypatch.context():
-        at_third_step(send(number))
-        handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-        with pytest.raises(RunStopped) as stopped:
-            bootstrap(settings, run)
+    run = tmp_path / "run one"
+    at_third_step(send(number))
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(RunStopped) as stopped:
+        bootstrap(shared_settings, run)
     assert handlers == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     assert (stopped.value.exit_code, stopped.value.samples) == (code, 12)
     assert stopped.value.resume_command == f"sparseformers resume '{run}'"
     assert [folder.name for folder in RunFolder(run).checkpoint_folders()] == ["step-00000003"]
     assert "Ctrl-C once more stops at once" in capfd.readouterr().err
     assert f"stopped by {number.name} after 12 images" in (run / "train.log").read_text()
+    # The command line says so, too, when it happens again.
+    monkeypatch.undo()
+    at_each_step(monkeypatch, lambda *_: send(number)())
+    assert main(["resume", str(run)]) == code
+    printed = " ".join(capfd.readouterr().err.split())
+    assert f"stopped by {number.name} after 16 images; go on with it by: sparseformers resume '{run}'" in printed
+    assert "Traceback" not in printed
     monkeypatch.undo()
     resume(run)
-    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_main__exit_code_and_the_command_to_go_on(
-    tmp_path: Path,
-    at_third_step: Callable[[Callable[[], None]], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: signal.Signals,
-    code: int,
-) -> None:
-    settings, run = tiny_settings(tmp_path), tmp_path / "run"
-    at_third_step(send(number))
-    with pytest.raises(RunStopped):
-        bootstrap(settings, run)
-    monkeypatch.undo()
-    original = TrainingStep.__call__
-
-    def step(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-        os.kill(os.getpid(), number)
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", step)
-    assert main(["resume", str(run)]) == code
-    printed = capsys.readouterr()
-    assert f"stopped by {number.name} after 16 images; go on with it by: sparseformers resume {run}" in " ".join(
-        printed.err.split()
-    )
-    assert "Traceback" not in printed.err
+    assert (run / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
 def test_bootstrap__a_second_interrupt_stops_at_once(tmp_path: Path, at_third_step: Callable[[Callable[[], None]], None]) -> None:
@@ -117,7 +85,7 @@ def test_bootstrap__a_signal_in_the_last_step_is_a_finished_run(
     tmp_path: Path, at_third_step: Callable[[Callable[[], None]], None]
 ) -> None:
     at_third_step(send(signal.SIGTERM))
-    summary = bootstrap(changed(tiny_settings(tmp_path), samples=12), tmp_path / "run")
+    summary = bootstrap(tiny_settings(tmp_path).with_(samples=12), tmp_path / "run")
     assert summary.samples == 12
     assert RunFolder(tmp_path / "run").is_finished
 
@@ -144,11 +112,9 @@ def test_stop_signals__the_first_one_counts() -> None:
 
 
 def test_several_processes__one_of_them_asked_all_stop_after_the_same_step_and_one_goes_on(tmp_path: Path) -> None:
-    write_images(tmp_path / "photos", 12)
-    run, teacher = RunFolder(tmp_path / "run"), write_teacher(tmp_path / "teacher.safetensors")
-    options = ["--teacher", teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE), "--batch-size", "4"]
-    options += ["--samples", "200", "--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0"]
-    arguments = ["bootstrap", *options, "--checkpoint-every", "2steps", "--out", str(run.path)]
+    run = RunFolder(tmp_path / "run")
+    arguments = command_line(tmp_path, "--batch-size", "4", "--samples", "200", "--evaluations", "1", "--workers", "0")
+    arguments += ["--checkpoint-every", "2steps", "--out", str(run.path)]
     group = start(2, command, arguments, output=tmp_path / "two")
     patience = time.monotonic() + 60
     while not run.checkpoint_folders() and time.monotonic() < patience:

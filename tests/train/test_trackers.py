@@ -13,12 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, metrics, resume
 from sparseformers.train.metrics import Trackers, chosen_trackers
-from tests.train.runs import changed, entries, tiny_settings
+from tests.train.runs import entries
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> BootstrapConfig:
-    return changed(tiny_settings(tmp_path), samples=8, log_every=1, evaluations=1)
+def settings(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(samples=8, log_every=1, evaluations=1)
 
 
 class _Broken:
@@ -57,13 +57,13 @@ def test_bootstrap__refuses_a_tracker_that_is_not_installed_before_it_writes(
 ) -> None:
     monkeypatch.setattr(metrics, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError):
-        bootstrap(changed(settings, trackers=("trackio",)), tmp_path / "run")
+        bootstrap(settings.with_(trackers=("trackio",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard__has_the_figures_of_the_metrics_and_goes_on_when_resumed(settings: BootstrapConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    bootstrap(changed(settings, trackers=("auto",)), run)
+    bootstrap(settings.with_(trackers=("auto",)), run)
     resume(run)
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
@@ -77,7 +77,7 @@ def test_tensorboard__has_the_figures_of_the_metrics_and_goes_on_when_resumed(se
 
 
 def test_tensorboard__forgets_what_a_stopped_run_wrote_after_its_checkpoint(settings: BootstrapConfig, tmp_path: Path) -> None:
-    settings, run = changed(settings, trackers=("tensorboard",)), RunFolder(tmp_path)
+    settings, run = settings.with_(trackers=("tensorboard",)), RunFolder(tmp_path)
     for samples, logged in ((0, {4: 1.0, 8: 2.0, 12: 3.0}), (8, {12: 5.0})):
         opened = Trackers(settings, run, samples=samples)
         for step, loss in logged.items():
@@ -93,7 +93,7 @@ def test_trackers__one_that_fails_stops_nothing_and_is_left_out(
 ) -> None:
     broken = _Broken()
     monkeypatch.setattr(tracking, "WandBTracker", lambda *_given, **_named: broken)
-    summary = bootstrap(changed(settings, trackers=("wandb",)), tmp_path / "run")
+    summary = bootstrap(settings.with_(trackers=("wandb",)), tmp_path / "run")
     assert summary.samples == 8
     assert broken.logged == 1
     assert "goes on without wandb: ConnectionError: no route to the tracker at step 0" in (tmp_path / "run/train.log").read_text()
@@ -105,7 +105,7 @@ def test_wandb__offline_keeps_one_run_over_resumptions(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
-    bootstrap(changed(settings, trackers=("wandb",)), run)
+    bootstrap(settings.with_(trackers=("wandb",)), run)
     resume(run)
     identity = json.loads((run / "tracker.json").read_text())["id"]
     files = list((run / "wandb").glob("offline-run-*/run-*.wandb"))

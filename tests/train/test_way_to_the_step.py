@@ -13,7 +13,7 @@ import torch
 
 import sparseformers
 from sparseformers.cli.main import main
-from tests.tiny import SIDE, write_images, write_teacher
+from tests.train.runs import command_line
 
 ROOM = Path(sparseformers.__file__).parent
 THE_MODEL = ("model/", "teachers/", "inference/")
@@ -31,9 +31,7 @@ def callers(frame: FrameType | None) -> Iterator[str]:
 def test_way_from_the_command_to_the_step__at_most_ten_files_before_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_images(tmp_path / "photos", 12)
-    arguments = ["bootstrap", "--teacher", write_teacher(tmp_path / "teacher.safetensors"), "--data", str(tmp_path / "photos")]
-    arguments += ["--image-size", str(SIDE), "--batch-size", "2", "--samples", "8", "--evaluations", "1", "--workers", "1"]
+    arguments = command_line(tmp_path, "--batch-size", "2", "--samples", "8", "--evaluations", "1", "--workers", "1")
     entered: set[str] = set()
     ways: list[set[str]] = []
     step = torch.optim.AdamW.step

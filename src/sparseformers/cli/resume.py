@@ -30,8 +30,8 @@ class Resume:
     def run(self) -> None:
         """Runs the command."""
         from sparseformers.train import resume
-        from sparseformers.train.recipe import parse_pairs, setting_names
+        from sparseformers.train.recipe import parse_pairs
 
         console = console_for(as_json=self.json)
-        changes = parse_pairs(self.overrides, setting_names())
+        changes = parse_pairs(self.overrides)
         report_summary(resume(self.run_path, console=console, **changes), console, as_json=self.json)

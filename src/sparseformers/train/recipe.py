@@ -90,7 +90,7 @@ def settings_of(
     return BootstrapConfig.from_flat({**values, **options}, where="call of bootstrap")
 
 
-def parse_pairs(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConfig.groups())) -> dict[str, Any]:
     """Turns the ``KEY=VALUE`` pairs of ``--set`` into settings; values are as in TOML, bare words are text.
 
     Names may have hyphens. Raises ConfigError for what is no pair, or not one of the ``known`` names.
@@ -110,11 +110,6 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             settings[key] = value
     return settings
-
-
-def setting_names() -> list[str]:
-    """Names of all settings of a run."""
-    return list(BootstrapConfig.groups())
 
 
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:

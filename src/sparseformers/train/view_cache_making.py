@@ -26,17 +26,7 @@ from sparseformers.modes import autocast_dtype
 from sparseformers.progress import ImageProgress
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.setup import Parts
-from sparseformers.train.view_cache import (
-    EMBEDDINGS,
-    IMAGES,
-    KEY,
-    LOGGER,
-    UNREADABLE,
-    CacheKey,
-    DamagedCacheError,
-    ViewCache,
-    open_cache,
-)
+from sparseformers.train.view_cache import KEY, LOGGER, UNREADABLE, CacheKey, DamagedCacheError, ViewCache, open_cache
 from sparseformers.work_folder import WorkFolder
 
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # while the other processes wait for the main one to finish the cache
@@ -168,10 +158,10 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
 def _write(temporary: Path, cache: ViewCacheFolder, key: CacheKey, computed: Iterator[_Rows]) -> None:
     """Writes all files of a cache; not through a memory map, by which a disk that fills up kills the process."""
     unreadable: list[tuple[int, int, str]] = []
-    with (temporary / IMAGES).open("wb") as images, (temporary / EMBEDDINGS).open("wb") as embeddings:
-        files = (images, embeddings)
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context((temporary / name).open("wb")) for name in key.arrays]
         with cache.writing():
-            for file, (kind, shape) in zip(files, (key.arrays[IMAGES], key.arrays[EMBEDDINGS]), strict=True):
+            for file, (kind, shape) in zip(files, key.arrays.values(), strict=True):
                 header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
         for *arrays, missing in computed:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
 
 from sparseformers.data import Batch, SampleStream
 from sparseformers.processes import make_accelerator
@@ -16,10 +15,6 @@ from sparseformers.train.view_cache import ViewCache
 from sparseformers.train.view_cache_making import prepare_cache
 
 FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
-
-
-def changed(settings: BootstrapConfig, **options: object) -> BootstrapConfig:
-    return settings.with_(**options)
 
 
 def gathered(settings: BootstrapConfig) -> Parts:
@@ -44,12 +39,6 @@ def key_of(settings: BootstrapConfig) -> str:
 
 def folders_in(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
-
-
-def weights_and_metadata(run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """All that ``model.safetensors`` says; the library writes its metadata in any order."""
-    with safe_open(run / "model.safetensors", framework="np") as file:
-        return {name: file.get_tensor(name).tobytes() for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def assert_same_samples(cached: Batch, made: Batch) -> None:

@@ -24,46 +24,29 @@ from tests.train.cache.caches import (
     prepared,
 )
 
-
-def tamper_with_the_key(folder: Path) -> None:
-    content = json.loads((folder / "key.json").read_text())
-    (folder / "key.json").write_text(json.dumps(content | {"seed": 7}))
-
-
-def cut_the_images(folder: Path) -> None:
-    with (folder / "images.npy").open("r+b") as file:
-        file.truncate((folder / "images.npy").stat().st_size - 1)
-
-
-def empty_the_embeddings(folder: Path) -> None:
-    (folder / "embeddings.npy").write_bytes(b"")
-
-
-def exchange_the_embeddings(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.zeros((2, 3), dtype=np.float32))
-
-
-def lose_the_reasons(folder: Path) -> None:
-    (folder / "unreadable.json").unlink()
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "another key": lambda folder: (folder / "key.json").write_text(json.dumps({"seed": 7})),
+    "cut images": lambda folder: os.truncate(folder / "images.npy", (folder / "images.npy").stat().st_size - 1),
+    "empty embeddings": lambda folder: (folder / "embeddings.npy").write_bytes(b""),
+    "other embeddings": lambda folder: np.save(folder / "embeddings.npy", np.zeros((2, 3), dtype=np.float32)),
+    "lost reasons": lambda folder: (folder / "unreadable.json").unlink(),
+}
 
 
 class TestDamage:
-    @pytest.mark.parametrize(
-        "damage", [tamper_with_the_key, cut_the_images, empty_the_embeddings, exchange_the_embeddings, lose_the_reasons]
-    )
-    def test_a_damaged_cache_is_made_again(
-        self, settings: BootstrapConfig, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_damaged_cache_is_made_again(self, settings: BootstrapConfig, caplog: pytest.LogCaptureFixture) -> None:
         parts = gathered(settings)
         first = prepared(parts)
         images, embeddings = np.array(first.images), np.array(first.embeddings)
-        damage(first.folder)
-        again = prepared(parts)
-        assert "is damaged" in caplog.text
-        assert np.array_equal(again.images, images)
-        assert np.array_equal(again.embeddings, embeddings)
-        assert folders_in(first.folder.parent) == [first.folder.name]
-        assert set(folders_in(first.folder)) == FILES
+        for name, damage in DAMAGE.items():
+            caplog.clear()
+            damage(first.folder)
+            again = prepared(parts)
+            assert "is damaged" in caplog.text, name
+            assert np.array_equal(again.images, images), name
+            assert np.array_equal(again.embeddings, embeddings), name
+            assert folders_in(first.folder.parent) == [first.folder.name]
+            assert set(folders_in(first.folder)) == FILES
 
     def test_of_two_that_make_the_same_at_once_the_first_one_counts(
         self, settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch

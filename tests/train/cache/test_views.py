@@ -14,29 +14,27 @@ import pytest
 import torch
 
 import sparseformers
-from sparseformers.data import Batch, ViewKey, batch_loader, images_on
-from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, make_plan, resume
+from sparseformers.data import ViewKey, batch_loader, images_on
+from sparseformers.train import BootstrapConfig, RunFolder, Scale, bootstrap, make_plan, resume
 from sparseformers.train.objective import teacher_targets
-from sparseformers.train.step import StepFigures, TrainingStep
 from sparseformers.train.view_cache import make_cache_key
-from tests.tiny import SIDE, write_teacher
+from tests.tiny import write_teacher
 from tests.train.cache.caches import (
     FILES,
     assert_same_samples,
-    changed,
     folders_in,
     gathered,
     key_of,
     prepared,
     stream_of,
-    weights_and_metadata,
 )
+from tests.train.runs import at_each_step, command_line, weights, write_broken
 
 
 class TestSamples:
     @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=["default", "strong", "crop-scale"])
     def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
-        parts = gathered(changed(settings, **options))
+        parts = gathered(settings.with_(**options))
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
         cached = list(prepared(parts).batches(stream_of(parts, total)))
@@ -67,8 +65,7 @@ class TestSamples:
         assert shares[1][-1] == []
 
     def test_unreadable_images_are_missing_with_their_reasons(self, settings: BootstrapConfig, tmp_path: Path) -> None:
-        for number in range(3):
-            (tmp_path / "photos" / f"broken_{number}.jpg").write_bytes(b"not an image")
+        write_broken(tmp_path / "photos")
         parts = gathered(settings)
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
@@ -84,7 +81,7 @@ class TestSamples:
 
     def test_do_not_depend_on_workers(self, settings: BootstrapConfig, tmp_path: Path) -> None:
         alone = prepared(gathered(settings))
-        helped = prepared(gathered(changed(settings, workers=2, cache_teacher=tmp_path / "other")))
+        helped = prepared(gathered(settings.with_(workers=2, cache_teacher=tmp_path / "other")))
         assert helped.folder.name == alone.folder.name
         assert np.array_equal(helped.images, alone.images)
 
@@ -95,44 +92,26 @@ class TestReuse:
         teacher_calls.clear()  # inheriting runs it, too
         first = prepared(parts)
         assert sum(teacher_calls) == 2 * len(first.images[0])
-        again = gathered(changed(settings, lr=0.1, samples=100, tokens=2, batch_size=3))
+        again = gathered(settings.with_(lr=0.1, samples=100, tokens=2, batch_size=3))
         teacher_calls.clear()
         assert prepared(again).folder == first.folder
         assert teacher_calls == []
 
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"seed": 1},
-            {"image_size": 48},
-            {"crop": 0.5},
-            {"augment": "strong"},
-            {"crop_scale": 0.5},
-            {"cached_views": 3},
-            {"precision": "bf16"},
-            {"holdout": 0.5},
-        ],
-        ids=lambda options: next(iter(options)),
-    )
-    def test_another_setting_is_another_cache(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
-        assert key_of(changed(settings, **options)) != key_of(settings)
+    def test_another_setting_is_another_cache(self, settings: BootstrapConfig) -> None:
+        others = {"seed": 1, "image_size": 48, "crop": 0.5, "augment": "strong", "crop_scale": 0.5, "cached_views": 3}
+        others |= {"precision": "bf16", "holdout": 0.5}
+        keys = [key_of(settings), *(key_of(settings.with_(**{name: value})) for name, value in others.items())]
+        assert len(set(keys)) == 1 + len(others)
 
-    @pytest.mark.parametrize(("augment", "own"), [("default", 0.25), ("strong", 0.02)])
-    def test_the_augmentations_own_crop_scale_is_the_same_cache(
-        self, settings: BootstrapConfig, augment: str, own: float
-    ) -> None:
-        keys = [gathered(changed(settings, augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
-        assert keys[0] is not None
-        assert keys[0] == keys[1]
+    def test_the_augmentations_own_crop_scale_is_the_same_cache(self, settings: BootstrapConfig) -> None:
         # Nothing else: caches that were made before crops had a scale of their own have to be found.
         expected = {"format", "teacher", "augment", "seed", "cached_views", "precision", "libraries", "images"}
-        assert set(keys[0].content) == expected
-        assert keys[0].content["augment"] == augment
-
-    def test_other_weights_are_another_cache(self, settings: BootstrapConfig, tmp_path: Path) -> None:
-        before = key_of(settings)
-        write_teacher(tmp_path / "teacher.safetensors", classes=4)
-        assert key_of(settings) != before
+        for augment, own in (("default", 0.25), ("strong", 0.02)):
+            keys = [gathered(settings.with_(augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
+            assert keys[0] is not None
+            assert keys[0] == keys[1]
+            assert set(keys[0].content) == expected
+            assert keys[0].content["augment"] == augment
 
     def test_the_same_weights_with_another_activation_are_another_cache(self, settings: BootstrapConfig) -> None:
         parts = gathered(settings)
@@ -145,40 +124,37 @@ class TestReuse:
         parts.teacher.anatomy = dataclasses.replace(anatomy, block=block)
         assert digest() != before
 
-    def test_other_images_are_another_cache(self, settings: BootstrapConfig) -> None:
-        before, path = key_of(settings), gathered(settings).train.name(0)
-        os.utime(path, ns=(0, 0))
-        assert key_of(settings) != before
-
-    def test_images_may_move_as_a_whole(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+    def test_other_images_or_weights_are_another_cache_but_images_may_move_as_a_whole(
+        self, settings: BootstrapConfig, tmp_path: Path
+    ) -> None:
         before = key_of(settings)
         (tmp_path / "photos").rename(tmp_path / "moved")
-        assert key_of(changed(settings, data=(tmp_path / "moved",))) == before
+        settings = settings.with_(data=(tmp_path / "moved",))
+        assert key_of(settings) == before
+        os.utime(gathered(settings).train.name(0), ns=(0, 0))
+        touched = key_of(settings)
+        write_teacher(tmp_path / "teacher.safetensors", classes=4)
+        assert len({before, touched, key_of(settings)}) == 3
 
 
 def test_plan__tells_the_size_of_the_cache(settings: BootstrapConfig) -> None:
     size = sum(path.stat().st_size for path in prepared(gathered(settings)).folder.iterdir())
-    assert make_plan(settings, device=torch.device("cpu")).cache_gib == pytest.approx(size / 2**30, rel=0.02)
+    assert make_plan(settings, Scale(measure_seconds=0.01), device=torch.device("cpu")).cache_gib == pytest.approx(
+        size / 2**30, rel=0.02
+    )
 
 
 def test_bootstrap__with_a_cache_learns_what_it_learns_without(
     settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []
-    original = TrainingStep.__call__
-
-    def record(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures:
-        figures = original(self, batch, rate=rate, samples=samples, progress=progress)
-        losses.append(figures.loss.item())
-        return figures
-
-    monkeypatch.setattr(TrainingStep, "__call__", record)
+    at_each_step(monkeypatch, after=lambda _step, figures: losses.append(figures.loss.item()))
     first = bootstrap(settings, tmp_path / "first")
     bootstrap(settings, tmp_path / "second")
-    without = bootstrap(changed(settings, cache_teacher=None), tmp_path / "without")
+    without = bootstrap(settings.with_(cache_teacher=None), tmp_path / "without")
     assert losses[:3] == losses[3:6]
     assert losses[:3] == pytest.approx(losses[6:], abs=1e-5)
-    assert weights_and_metadata(tmp_path / "first") == weights_and_metadata(tmp_path / "second")
+    assert weights(tmp_path / "first") == weights(tmp_path / "second")
     assert first.view_cache is not None
     assert set(folders_in(first.view_cache)) == FILES
     assert without.view_cache is None
@@ -190,10 +166,9 @@ def test_bootstrap__with_a_cache_learns_what_it_learns_without(
 
 
 def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(settings: BootstrapConfig, tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / "photos" / f"broken_{number}.jpg").write_bytes(b"not an image")
+    write_broken(tmp_path / "photos")
     cached = bootstrap(settings, tmp_path / "with")
-    made = bootstrap(changed(settings, cache_teacher=None), tmp_path / "without")
+    made = bootstrap(settings.with_(cache_teacher=None), tmp_path / "without")
     assert cached.skipped == made.skipped >= 1
     listed = [(tmp_path / name / "skipped_images.txt").read_text() for name in ("with", "without")]
     assert listed[0] == listed[1]
@@ -202,10 +177,8 @@ def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(settings: Boot
 @pytest.mark.slow
 def test_torchrun__the_other_processes_wait_for_the_cache(settings: BootstrapConfig, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparseformers"]
-    command += ["bootstrap", "--teacher", settings.network.teacher, "--data", str(tmp_path / "photos"), "--image-size", str(SIDE)]
-    command += ["--front", "focusing", "--lr", "1e-3", "--tuned-lr-ratio", "0.1"]
-    command += ["--focusing-width", "64", "--channels", "8", "--points", "4", "--batch-size", "4", "--samples", "12"]
-    command += ["--holdout", "0.25", "--evaluations", "1", "--precision", "fp32", "--workers", "0", "--cached-views", "2"]
+    command += command_line(tmp_path, "--lr", "1e-4", "--batch-size", "4", "--samples", "12", photographs=9)
+    command += ["--evaluations", "1", "--workers", "0", "--cached-views", "2"]
     command += ["--cache-teacher", str(tmp_path / "cache"), "--out", str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ import torch
 from sparseformers.errors import RunError
 from sparseformers.train import checkpoint
 from sparseformers.train.checkpoint import Snapshot, fault_of, read_checkpoint, step_name, write_checkpoint
+from tests.train.runs import flip
 
 
 def snapshot(value: float = 1.0) -> Snapshot:
@@ -31,12 +32,6 @@ def test_read_checkpoint__gives_back_what_was_written(folder: Path) -> None:
     assert tensors["student"]["weight"].tolist() == [1.0] * 50
     assert fault_of(folder) is None
     assert {path.name for path in folder.parent.iterdir()} == {"step-00000003"}
-
-
-def flip(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(

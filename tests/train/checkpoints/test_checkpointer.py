@@ -21,16 +21,16 @@ from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train import checkpointer as module
 from sparseformers.train.checkpoint import Snapshot, fault_of, write_checkpoint
 from sparseformers.train.checkpointer import Checkpointer, Writing
-from tests.train.runs import changed, each_checkpoint_awaited, entries, tiny_settings
+from tests.train.runs import each_checkpoint_awaited, entries, flip
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(shared_settings: BootstrapConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps with its last three checkpoints."""
-    place = tmp_path_factory.mktemp("finished")
+    run = tmp_path_factory.mktemp("finished") / "run"
     with each_checkpoint_awaited():
-        bootstrap(changed(tiny_settings(place), checkpoint_every="1step"), place / "run")
-    return place / "run"
+        bootstrap(shared_settings.with_(checkpoint_every="1step"), run)
+    return run
 
 
 @pytest.fixture
@@ -47,12 +47,6 @@ def names(run: Path) -> list[str]:
     return [folder.name for folder in RunFolder(run).checkpoint_folders()]
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def same_end(finished: Path, run: Path) -> None:
     for name in ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/step-00000006/optimiser.safetensors"):
         assert (finished / name).read_bytes() == (run / name).read_bytes(), name
@@ -67,20 +61,27 @@ def test_bootstrap__keeps_the_newest_checkpoints_all_whole(finished: Path) -> No
     assert (finished / "checkpoints" / "best.safetensors").is_file()
 
 
+def checkpointer_of(run: RunFolder, settings: BootstrapConfig) -> Checkpointer:
+    return Checkpointer(run, settings, images=10, accelerator=make_accelerator(), start=module.Place(0, 0.0))
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
-def test_save__keeps_so_many_and_removes_what_is_after_them(tmp_path: Path, keep: int, kept: list[int]) -> None:
-    settings, run = changed(tiny_settings(tmp_path), keep=keep), RunFolder(tmp_path / "run")
+def test_save__keeps_so_many_and_removes_what_is_after_them(
+    shared_settings: BootstrapConfig, tmp_path: Path, keep: int, kept: list[int]
+) -> None:
+    run = RunFolder(tmp_path / "run")
     write_checkpoint(run.checkpoints / "step-00000007", Snapshot({}, {}))  # one that was found damaged
-    start = module.Place(0, 0.0)
-    checkpointer = Checkpointer(run, settings, images=10, accelerator=make_accelerator(), start=start)
+    checkpointer = checkpointer_of(run, shared_settings.with_(keep=keep))
     for step in range(1, 5):
         checkpointer.save(Snapshot({}, {}), module.Place(4 * step, 0.0))
     checkpointer.wait()
     assert names(run.path) == [f"step-{step:08}" for step in kept]
 
 
-def test_is_due__not_while_one_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, run = changed(tiny_settings(tmp_path), checkpoint_every="1step"), RunFolder(tmp_path / "run")
+def test_is_due__not_while_one_is_being_written(
+    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
     go_on = threading.Event()
 
     def write(folder: Path, _snapshot: Snapshot) -> int:
@@ -89,7 +90,7 @@ def test_is_due__not_while_one_is_being_written(tmp_path: Path, monkeypatch: pyt
         return 0
 
     monkeypatch.setattr(module, "write_checkpoint", write)
-    checkpointer = Checkpointer(run, settings, images=10, accelerator=make_accelerator(), start=module.Place(0, 0.0))
+    checkpointer = checkpointer_of(run, shared_settings.with_(checkpoint_every="1step"))
     assert checkpointer.is_due(module.Place(4, 0.0))
     checkpointer.save(Snapshot({}, {}), module.Place(4, 0.0))  # comes back at once
     assert not checkpointer.is_due(module.Place(8, 0.0))
@@ -99,13 +100,15 @@ def test_is_due__not_while_one_is_being_written(tmp_path: Path, monkeypatch: pyt
     assert names(run.path) == ["step-00000001"]
 
 
-def test_wait__raises_what_came_up_in_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait__raises_what_came_up_in_the_thread(
+    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_folder: Path, _snapshot: Snapshot) -> int:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(module, "write_checkpoint", fail)
-    settings, run = tiny_settings(tmp_path), RunFolder(tmp_path / "run")
-    checkpointer = Checkpointer(run, settings, images=10, accelerator=make_accelerator(), start=module.Place(0, 0.0))
+    run = RunFolder(tmp_path / "run")
+    checkpointer = checkpointer_of(run, shared_settings)
     checkpointer.save(Snapshot({}, {}), module.Place(4, 0.0))
     with pytest.raises(RunError, match=r"cannot be written \(Input/output error\)") as caught:
         checkpointer.wait()
@@ -125,7 +128,7 @@ def test_writing__goes_on_beside() -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: flip(folder / "student.safetensors"), "student.safetensors holds other bytes than were written"),
+        (lambda folder: flip(folder / "student.safetensors", -7), "student.safetensors holds other bytes than were written"),
         (lambda folder: (folder / "optimiser.safetensors").write_bytes(b""), "optimiser.safetensors has 0 bytes instead of"),
         (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), "it has no manifest.json"),
@@ -149,7 +152,7 @@ def test_resume__newest_checkpoint_damaged_falls_back_and_ends_at_the_same_bytes
 
 def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(stopped: Path) -> None:
     for folder in RunFolder(stopped).checkpoint_folders():
-        flip(folder / "optimiser.safetensors")
+        flip(folder / "optimiser.safetensors", -7)
     before = (stopped / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match=r"None of the checkpoints in '.*' is whole \(step-\d+: optimiser") as caught:
         resume(stopped)
@@ -157,23 +160,27 @@ def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(sto
     assert (stopped / "metrics.jsonl").read_bytes() == before
 
 
-def test_resume__before_the_first_checkpoint_starts_at_the_beginning(finished: Path, stopped: Path) -> None:
+def test_resume__before_the_first_checkpoint_starts_at_the_beginning_and_makes_another_best_model(
+    finished: Path, stopped: Path
+) -> None:
     shutil.rmtree(stopped / "checkpoints")
     (stopped / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
     resume(stopped)
+    assert (stopped / "checkpoints" / "best.safetensors").is_file()
     assert "removed what was left unfinished: .step-00000001.part" in (stopped / "train.log").read_text()
     assert not list(stopped.rglob(".*"))
     same_end(finished, stopped)
 
 
+def best_score(run: Path) -> float:
+    return float(json.loads((RunFolder(run).checkpoint_folders()[-1] / "state.json").read_text())["training"]["best"])
+
+
 def test_resume__best_model_of_after_the_checkpoint_agrees_with_its_score(finished: Path, stopped: Path) -> None:
-    state = stopped / "checkpoints" / names(stopped)[-1] / "state.json"
     best = max(entry["centred_cosine"] for entry in entries(finished, "held_out"))
-    assert json.loads(state.read_text())["training"]["best"] <= best
+    assert best_score(stopped) <= best
     resume(stopped)
-    for out in (finished, stopped):
-        last = out / "checkpoints" / "step-00000006" / "state.json"
-        assert json.loads(last.read_text())["training"]["best"] == best
+    assert best_score(finished) == best_score(stopped) == best
 
 
 def test_resume__a_best_model_from_after_the_checkpoint_is_not_replaced_by_a_lesser_one(stopped: Path) -> None:
@@ -182,19 +189,11 @@ def test_resume__a_best_model_from_after_the_checkpoint_is_not_replaced_by_a_les
     before = best.read_bytes()
     resume(stopped)
     assert best.read_bytes() == before
-    state = json.loads((stopped / "checkpoints" / "step-00000006" / "state.json").read_text())
-    assert state["training"]["best"] == 0.99
+    assert best_score(stopped) == 0.99
 
 
-def test_resume__of_a_run_with_a_lost_best_model_makes_another(stopped: Path) -> None:
-    (stopped / "checkpoints" / "best.safetensors").unlink()
-    resume(stopped)
-    assert (stopped / "checkpoints" / "best.safetensors").is_file()
-
-
-def test_resume__other_images_are_refused(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path)
-    bootstrap(changed(settings, samples=4), tmp_path / "run")
+def test_resume__other_images_are_refused(settings: BootstrapConfig, tmp_path: Path) -> None:
+    bootstrap(settings.with_(samples=4), tmp_path / "run")
     (tmp_path / "run" / "README.md").unlink()
     first = min((tmp_path / "photos").iterdir())
     first.rename(first.with_name("photograph_000b.jpg"))
@@ -219,22 +218,17 @@ def test_resume__of_a_run_from_before_there_were_such_checkpoints(stopped: Path)
     assert "--overwrite" in caught.value.remedy
 
 
-def test_resume__of_a_run_that_is_being_trained_is_refused(tmp_path: Path) -> None:
-    settings, run = tiny_settings(tmp_path), tmp_path / "run"
-    bootstrap(settings, run)
+def test_resume__of_a_run_that_is_being_trained_is_refused(shared_settings: BootstrapConfig, copied_run: Path) -> None:
+    run = copied_run
     hold = "import sys, time; from pathlib import Path; from sparseformers.train import RunFolder\n"
     hold += "with RunFolder(Path(sys.argv[1])).held(): print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", hold, str(run)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        refusals = []
-        with pytest.raises(RunError, match="is being trained by another process") as refused:
-            resume(run)
-        refusals.append(refused.value.remedy)
-        with pytest.raises(RunError, match="is being trained by another process") as refused:
-            bootstrap(settings, run, overwrite=True)
-        refusals.append(refused.value.remedy)
-        assert all(remedy.endswith(f"sparseformers status {run}") for remedy in refusals)
+        for begin in (lambda: resume(run), lambda: bootstrap(shared_settings, run, overwrite=True)):
+            with pytest.raises(RunError, match="is being trained by another process") as refused:
+                begin()
+            assert refused.value.remedy.endswith(f"sparseformers status {run}")
         other.kill()
     assert resume(run).samples == 24
     assert not (run / ".lock").exists()

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sparseformers.data import Batch
-from sparseformers.train import bootstrap, resume
+from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.state import random_state, random_state_in, random_state_of
-from sparseformers.train.step import StepFigures, TrainingStep
-from tests.train.runs import changed, each_checkpoint_awaited, tiny_settings
+from tests.train.runs import at_each_step, each_checkpoint_awaited
 
 CPU = torch.device("cpu")
 
@@ -35,35 +33,25 @@ def test_random_state_of__goes_on_from_there_and_leaves_no_trace() -> None:
         assert random_state(CPU) == outside
 
 
-def test_bootstrap__nothing_depends_on_the_global_generators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = tiny_settings(tmp_path)
-    bootstrap(settings, tmp_path / "run")
-    original = TrainingStep.__call__
-
-    def disturbed(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-        draw()
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", disturbed)
+def test_bootstrap__nothing_depends_on_the_global_generators(
+    shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_each_step(monkeypatch, lambda *_: draw())
     draw()
-    bootstrap(settings, tmp_path / "disturbed")
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "disturbed"))
-    assert first == second
+    bootstrap(shared_settings, tmp_path / "disturbed")
+    assert (tmp_path / "disturbed" / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
-def test_resume__goes_on_with_the_generators_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume__goes_on_with_the_generators_of_the_checkpoint(
+    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with each_checkpoint_awaited():
-        bootstrap(changed(tiny_settings(tmp_path), checkpoint_every="1step"), tmp_path / "run")
+        bootstrap(shared_settings.with_(checkpoint_every="1step"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
     (tmp_path / "run" / "README.md").unlink()
     saved = json.loads((tmp_path / "run" / "checkpoints" / "step-00000005" / "state.json").read_text())["random"]
-    original, met = TrainingStep.__call__, []
-
-    def noting(self: TrainingStep, batch: Batch, *, rate: float, samples: int, progress: float) -> StepFigures | None:
-        met.append(random_state(CPU))
-        return original(self, batch, rate=rate, samples=samples, progress=progress)
-
-    monkeypatch.setattr(TrainingStep, "__call__", noting)
+    met: list[object] = []
+    at_each_step(monkeypatch, lambda *_: met.append(random_state(CPU)))
     draw()
     resume(tmp_path / "run")
     assert json.loads(json.dumps(met)) == saved

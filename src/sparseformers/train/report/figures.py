@@ -38,14 +38,6 @@ class Detail:
     quality: int  # of the compression, in [0, 100]
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the drawing of RoIs: the last ones of a moment of the training."""
-
-    title: str
-    moment: Moment
-
-
 def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and held-out centred cosine over the images seen; the same records give the same bytes."""
     import matplotlib as mpl
@@ -59,17 +51,17 @@ def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[st
     return target.getvalue()
 
 
-def rois_webp(images: Sequence[Picture], columns: Sequence[Column], detail: Detail) -> bytes:
-    """A row for each of B images or fewer: the image, its last RoIs at each moment, the newest moment's sampling points."""
+def rois_webp(images: Sequence[Picture], moments: Mapping[str, Moment], detail: Detail) -> bytes:
+    """A row for each of B images or fewer: the image, its last RoIs at each moment by its title, and the last moment's points."""
     from sparseformers.figures import RoIPicture
 
-    rois = torch.stack([column.moment.rois[:, -1] for column in columns], dim=1)  # B x T x N x 4
-    points = columns[-1].moment.points  # B x N x P x 2
+    rois = torch.stack([moment.rois[:, -1] for moment in moments.values()], dim=1)  # B x T x N x 4
+    points = list(moments.values())[-1].points  # B x N x P x 2
     pictures = [
         RoIPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
         for place, picture in enumerate(images[: detail.images])
     ]
-    titles = ["Held-out image", *(column.title for column in columns), "Sampling points"]
+    titles = ["Held-out image", *moments, "Sampling points"]
     target = io.BytesIO()
     sheet = _draw_sheet(pictures, titles)
     sheet.savefig(target, format="webp", dpi=detail.dots_per_inch, pil_kwargs={"quality": detail.quality, "method": 2})

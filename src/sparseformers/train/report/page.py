@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 
 from sparseformers.files import printable
-from sparseformers.train.held_out_record import ViewCosine, worst_of
+from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
 from sparseformers.train.report.collect import RunContent
-from sparseformers.train.report.figures import Column, Detail, curves_svg, picture_webp, rois_webp
+from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
 from sparseformers.train.report.tables import Cell, Table, cut
 
 STATES = {
@@ -71,7 +71,7 @@ class PageContent:
 
 def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
     """The page, with ``curves`` from :func:`draw_curves`, which are the same for all details."""
-    columns, rois_note = _moments(content)
+    moments, rois_note = _moments(content)
     costs, groups = content.costs, content.resolved.get("parameters", {})
     network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
     return PageContent(
@@ -85,7 +85,7 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
         measurements=tables.measurements(content) if content.held_out else None,
         cost=None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
         moves_rois=content.moves_rois,
-        rois=_address("image/webp", rois_webp(content.images, columns, detail)) if columns and detail.images else None,
+        rois=_address("image/webp", rois_webp(content.images, moments, detail)) if moments and detail.images else None,
         rois_note=rois_note,
         worst=tuple(
             _worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst_of(content.cosines))
@@ -152,11 +152,11 @@ def _tiles(content: RunContent) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _moments(content: RunContent) -> tuple[list[Column], str]:
-    """The start, the middle and the end of the training, as far as they were kept, and a sentence on them."""
+def _moments(content: RunContent) -> tuple[dict[str, Moment], str]:
+    """The start, the middle and the end of the training, as far as they were kept, by their titles, and a sentence on them."""
     moments = content.moments
     if not content.moves_rois or not moments:
-        return [], ""
+        return {}, ""
     first, last = moments[0], moments[-1]
     named = [("Start" if first.samples == 0 else "Earliest", first)]
     if len(moments) > 2:
@@ -164,13 +164,13 @@ def _moments(content: RunContent) -> tuple[list[Column], str]:
         named.append(("Middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - half))))
     if len(moments) > 1:
         named.append(("End" if last.progress >= 1 else "Newest", last))
-    columns = [Column(f"{name}: {moment.samples:,} images", moment) for name, moment in named]
+    titled = {f"{name}: {moment.samples:,} images": moment for name, moment in named}
     notes = [] if first.samples == 0 else [f"The start was not kept; the earliest is after {first.samples:,} images."]
-    if len(columns) > 1 and all(torch.equal(column.moment.rois[:, -1], last.rois[:, -1]) for column in columns):
-        columns = columns[-1:]
+    if len(named) > 1 and all(torch.equal(moment.rois[:, -1], last.rois[:, -1]) for _, moment in named):
+        titled = dict(list(titled.items())[-1:])
         notes.append("The RoIs did not move: they are the same at the start, in the middle and at the end.")
     notes.append("Boxes are RoIs after the last focusing iteration, points those of the newest moment; a token keeps its colour.")
-    return columns, " ".join(notes)
+    return titled, " ".join(notes)
 
 
 def _worst_note(content: RunContent) -> str:

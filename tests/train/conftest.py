@@ -1,0 +1,57 @@
+"""Runs that several tests read are made once, and costs are counted once for each kind of student."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparseformers.train import BootstrapConfig, bootstrap, run
+from sparseformers.train.setup import Parts
+from sparseformers.train.summary import Costs, measure_costs
+from tests.train.runs import tiny_settings
+
+_COSTS: dict[object, Costs] = {}
+
+
+def _remembered_costs(parts: Parts) -> Costs:
+    """The costs of a run, counted once for each kind of student."""
+    key = (str(parts.inheritance.student.config), str(parts.teacher.anatomy), parts.size)
+    if key not in _COSTS:
+        _COSTS[key] = measure_costs(parts)
+    return _COSTS[key]
+
+
+@pytest.fixture(autouse=True)
+def _costs_are_counted_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "measure_costs", _remembered_costs)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> BootstrapConfig:
+    """A run of six steps, whose photographs and teacher are not to be changed."""
+    return tiny_settings(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def whole_run(shared_settings: BootstrapConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run, finished, with all its files; not to be changed."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    bootstrap(shared_settings, path)
+    return path
+
+
+@pytest.fixture
+def copied_run(whole_run: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(whole_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    """A run of six steps, with photographs and a teacher of its own in ``tmp_path``."""
+    return tiny_settings(tmp_path)
