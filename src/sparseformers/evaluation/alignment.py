@@ -18,16 +18,14 @@ from torch import Tensor
 
 from sparseformers.errors import DataError
 
-SIMILARITIES_AT_ONCE = 1 << 24
-"""Similarities that are held at once: 64 MiB of float32."""
+SIMILARITIES_AT_ONCE = 1 << 24  # similarities that are held at once: 64 MiB of float32
 
 
 class Neighbours(NamedTuple):
     """The k nearest rows of an index to each of Q queries, nearest first."""
 
     similarities: Tensor
-    indices: Tensor
-    """Q x k, int64: rows of the index."""
+    indices: Tensor  # Q x k, int64: rows of the index
 
 
 def nearest_neighbours(
@@ -118,20 +116,16 @@ class Alignment:
 
     centred_cosine: float
     """Mean cosine after the teacher's mean embedding on these images is subtracted from both; about 0 for a constant student."""
-    cosine_mean: float
-    """Mean cosine of the student's embedding to the teacher's, in [-1, 1]."""
+    cosine_mean: float  # mean cosine of the student's embedding to the teacher's, in [-1, 1]
     cosine_median: float
-    cosine_p05: float
-    """Its 5th percentile: 1 image in 20 is further from the teacher than that."""
+    cosine_p05: float  # its 5th percentile: 1 image in 20 is further from the teacher than that
     constant_baseline: float
     """Mean cosine of the teacher's mean embedding to each of the teacher's embeddings: what a constant output scores."""
     neighbour_agreement: float
     """Mean share of an image's nearest neighbours (by cosine, itself excluded) that are the same in the teacher's and in the
     student's space, in [0, 1]."""
-    neighbour_chance: float
-    """The score of random neighbours: k / (M - 1)."""
-    neighbours: int
-    """k, how many neighbours are compared."""
+    neighbour_chance: float  # the score of random neighbours: k / (M - 1)
+    neighbours: int  # k, how many neighbours are compared
     images: int
 
 

@@ -22,15 +22,13 @@ from sparseformers.model.sparseformer import SparseFormer, check_images
 from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
 
-IMAGES_AT_ONCE = 4
-"""A teacher's images: the attention of a block is heads x T x T numbers for each."""
+IMAGES_AT_ONCE = 4  # a teacher's images: the attention of a block is heads x T x T numbers for each
 
 
 class AttentionMaps(NamedTuple):
     """Which patches a teacher's embedding comes from. Each map sums to one: it shares out the attention to patches alone."""
 
-    last: Tensor
-    """B x h x w, float32: what the class token attends to in the last block, the mean over heads."""
+    last: Tensor  # B x h x w, float32: what the class token attends to in the last block, the mean over heads
     rollout: Tensor
     """B x h x w, float32: attention rollout through all blocks (Abnar and Zuidema, "Quantifying Attention Flow in
     Transformers", ACL 2020)."""

@@ -21,14 +21,11 @@ from torch import Tensor
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import UnreadableImageError, derived_seed, evaluation_view, read_image
 
-SIZES = (160, 192, 288, 448)
-"""Sides in pixels of the square images that a student is tried on beside the teacher's own size."""
+SIZES = (160, 192, 288, 448)  # sides in pixels of the square images that a student is tried on beside the teacher's own size
 GREY = 0.5
-BACKGROUND_BLUR = 0.05
-"""Blur of a background, as a share of the side: its colours stay, its objects do not."""
+BACKGROUND_BLUR = 0.05  # blur of a background, as a share of the side: its colours stay, its objects do not
 
-ImageView = Callable[[Image.Image], Tensor]
-"""A picklable, hashable function of an RGB image that gives 3 x H x W in [0, 1]."""
+ImageView = Callable[[Image.Image], Tensor]  # a picklable, hashable function of an RGB image that gives 3 x H x W in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,7 @@ class Condition:
 
     name: str
     student: ImageView
-    teacher: ImageView
-    """The teacher's, always at its own size: mostly the same one."""
+    teacher: ImageView  # the teacher's, always at its own size: mostly the same one
 
     @classmethod
     def of_both(cls, name: str, view: ImageView) -> Condition:
@@ -62,10 +58,8 @@ class SmallView:
     """The teacher's view shrunk and set at a random place of a larger image: a small object."""
 
     preprocessing: PreprocessingConfig
-    parts: int
-    """The photograph takes 1 / parts of the side."""
-    backgrounds: tuple[Path, ...] = ()
-    """Photographs to draw a background from, which is blurred; none for plain grey."""
+    parts: int  # the photograph takes 1 / parts of the side
+    backgrounds: tuple[Path, ...] = ()  # photographs to draw a background from, which is blurred; none for plain grey
 
     def __call__(self, image: Image.Image) -> Tensor:
         top, left = self._place(torch.rand(2))

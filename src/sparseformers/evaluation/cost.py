@@ -24,8 +24,7 @@ class Cost:
 
     parameters: int
     multiply_adds: int
-    size: tuple[int, int]
-    """Height and width of that image in pixels."""
+    size: tuple[int, int]  # height and width of that image in pixels
     published_multiply_adds: int | None = None
     """As the papers count, see :func:`published_multiply_adds`; None in records from before this was noted down."""
 
@@ -88,11 +87,9 @@ def _on_meta(value: Tensor, *, requires_grad: bool = False) -> Tensor:
 class TrainingCost:
     """Multiply-adds for one image of a training."""
 
-    teacher_forward: int
-    """0 where the teacher's embedding was computed before."""
+    teacher_forward: int  # 0 where the teacher's embedding was computed before
     student_forward: int
-    student_backward: int
-    """The gradients of what learns."""
+    student_backward: int  # the gradients of what learns
 
     @property
     def total(self) -> int:

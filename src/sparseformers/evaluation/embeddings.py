@@ -30,8 +30,7 @@ from sparseformers.modes import autocast_dtype, evaluation_mode, inference, reso
 
 Item = TypeVar("Item")
 
-Advance = Callable[[int], None]
-"""Told how many images (or texts) were done since the last call."""
+Advance = Callable[[int], None]  # told how many images (or texts) were done since the last call
 
 
 class Progress(Protocol):
@@ -53,13 +52,11 @@ class ImageFolder:
     """A folder of images to measure on, and how networks are run on them."""
 
     path: Path
-    limit: int = 0
-    """Images to measure on, drawn evenly from all; 0 takes all."""
+    limit: int = 0  # images to measure on, drawn evenly from all; 0 takes all
     batch_size: int = 32
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     progress: Progress = silent
-    skipped: SkippedImages = field(default_factory=SkippedImages)
-    """Those that could not be read so far."""
+    skipped: SkippedImages = field(default_factory=SkippedImages)  # those that could not be read so far
 
     @property
     def workers(self) -> int:
@@ -111,23 +108,17 @@ class Output(Protocol):
         """B x classes; None without a classifier."""
 
 
-Network = Callable[[Tensor], Output]
-"""Images B x 3 x H x W in [0, 1] to an output."""
+Network = Callable[[Tensor], Output]  # images B x 3 x H x W in [0, 1] to an output
 
 
 class Embedded(NamedTuple):
     """Student's and teacher's embeddings of the same images, row by row; float32 on the CPU."""
 
-    student: Tensor
-    """M x D."""
-    teacher: Tensor
-    """M x D."""
-    student_logits: Tensor | None
-    """M x classes; None without a classifier, or where logits were not kept."""
-    teacher_logits: Tensor | None
-    """M x classes; None without a classifier, or where logits were not kept."""
-    indices: Tensor
-    """M, int64: which image (or view) of the data each row is of. Unreadable ones have no row."""
+    student: Tensor  # M x D
+    teacher: Tensor  # M x D
+    student_logits: Tensor | None  # M x classes; None without a classifier, or where logits were not kept
+    teacher_logits: Tensor | None  # M x classes; None without a classifier, or where logits were not kept
+    indices: Tensor  # M, int64: which image (or view) of the data each row is of. Unreadable ones have no row
 
 
 def embed(

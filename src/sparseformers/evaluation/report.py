@@ -20,22 +20,15 @@ class Evaluation:
     """A student beside its teacher on one set of images; accuracies are shares in [0, 1], None where they cannot be had."""
 
     alignment: Alignment
-    knn_teacher: float | None = None
-    """Weighted k-nearest-neighbour top-1 (k = 20, temperature 0.07) of the teacher."""
-    knn_student: float | None = None
-    """The same of the student, in its own index."""
-    knn_drop_in: float | None = None
-    """The same of the student's queries against the teacher's index: the drop-in case."""
-    classifier_teacher: float | None = None
-    """Top-1 of the teacher's own classifier."""
-    classifier_student: float | None = None
-    """Top-1 of that classifier on the student's embeddings."""
+    knn_teacher: float | None = None  # weighted k-nearest-neighbour top-1 (k = 20, temperature 0.07) of the teacher
+    knn_student: float | None = None  # the same of the student, in its own index
+    knn_drop_in: float | None = None  # the same of the student's queries against the teacher's index: the drop-in case
+    classifier_teacher: float | None = None  # top-1 of the teacher's own classifier
+    classifier_student: float | None = None  # top-1 of that classifier on the student's embeddings
     classifier_agreement: float | None = None
     """Share of images to which student and teacher give the same top-1 class; needs no labels."""
-    skipped: int = 0
-    """Images that could not be read; no figure counts them."""
-    skipped_images: tuple[str, ...] = ()
-    """Their names and what was wrong with them."""
+    skipped: int = 0  # images that could not be read; no figure counts them
+    skipped_images: tuple[str, ...] = ()  # their names and what was wrong with them
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

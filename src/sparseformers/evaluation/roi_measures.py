@@ -13,24 +13,18 @@ from torch import Tensor
 
 from sparseformers.rois import centre_and_size, neighbourhoods
 
-COVERAGE_SIDE = 64
-"""Coverage is counted on a grid of so many points a side."""
+COVERAGE_SIDE = 64  # coverage is counted on a grid of so many points a side
 
 
 @dataclass(frozen=True)
 class Drift:
     """Change of RoIs from the first stage to the last; means over images and tokens."""
 
-    movement: float
-    """Distance of a RoI's centre at the end from its place at the start, in units of the image's sides."""
-    step: float
-    """Distance that a centre moves from one stage to the next; 0 where there is only one."""
-    size: float
-    """Side of a RoI at the end: the root of its area."""
-    size_change: float
-    """Ratio of that side at the end to the one at the start, in the sense of the geometric mean."""
-    coverage: float
-    """Share of the image that at least one RoI covers at the end, in [0, 1]."""
+    movement: float  # distance of a RoI's centre at the end from its place at the start, in units of the image's sides
+    step: float  # distance that a centre moves from one stage to the next; 0 where there is only one
+    size: float  # side of a RoI at the end: the root of its area
+    size_change: float  # ratio of that side at the end to the one at the start, in the sense of the geometric mean
+    coverage: float  # share of the image that at least one RoI covers at the end, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -38,8 +32,7 @@ class Spread:
     """A figure over images, each counted once."""
 
     mean: float
-    std: float
-    """Standard deviation between images (not of the mean); 0 for a single one."""
+    std: float  # standard deviation between images (not of the mean); 0 for a single one
 
     @classmethod
     def of(cls, values: Tensor) -> Spread:
@@ -52,10 +45,8 @@ class Spread:
 class ForegroundFigures:
     """Sampling points of one stage, and the foreground."""
 
-    points: Spread
-    """Share of the sampling points that fall on the foreground."""
-    ratio: Spread
-    """That share over the foreground's share of the area: 1 as with points that are spread evenly."""
+    points: Spread  # share of the sampling points that fall on the foreground
+    ratio: Spread  # that share over the foreground's share of the area: 1 as with points that are spread evenly
     elsewhere: float | None
     """Share of the points that fall on the foregrounds of the other images, on average: what places that know nothing of the
     image score where objects lie in the middle; None for a single image."""
@@ -65,22 +56,15 @@ class ForegroundFigures:
 class StageFigures:
     """The RoIs of one stage, and the sampling points in them."""
 
-    stage: int
-    """0 for the start, i for after the i-th focusing iteration."""
-    moved: Spread | None
-    """Distance of the centres of RoIs from those of the stage before; None at the start."""
-    from_start: Spread
-    """Their distance from those at the start."""
-    size: Spread
-    """Side of a RoI: the root of its area."""
-    rois_cover: Spread
-    """Share of the image that lies in at least one RoI."""
-    overlap: Spread
-    """Share of the RoIs' area that is not new: 1 - union / sum of areas; 0 where they share nothing."""
+    stage: int  # 0 for the start, i for after the i-th focusing iteration
+    moved: Spread | None  # distance of the centres of RoIs from those of the stage before; None at the start
+    from_start: Spread  # their distance from those at the start
+    size: Spread  # side of a RoI: the root of its area
+    rois_cover: Spread  # share of the image that lies in at least one RoI
+    overlap: Spread  # share of the RoIs' area that is not new: 1 - union / sum of areas; 0 where they share nothing
     points_cover: Spread | None
     """Share of the image in the neighbourhood of at least one sampling point; None where nothing reads in these RoIs."""
-    foreground: ForegroundFigures | None
-    """None where nothing is known of foregrounds, or nothing reads in these RoIs."""
+    foreground: ForegroundFigures | None  # None where nothing is known of foregrounds, or nothing reads in these RoIs
 
 
 def measure_drift(rois: Tensor, start: Tensor | None = None) -> Drift:

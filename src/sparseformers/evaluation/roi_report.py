@@ -39,8 +39,7 @@ from sparseformers.opening import Model, model_name, open_student, with_tokens
 from sparseformers.processes import process_state
 from sparseformers.settings import to_dict
 
-LEAST_FOREGROUND = 0.5
-"""Pixels of the view: of less, a share of sampling points over a share of the area would be noise."""
+LEAST_FOREGROUND = 0.5  # pixels of the view: of less, a share of sampling points over a share of the area would be noise
 
 KnownForeground = Callable[[int], Tensor | None]
 """From the place of an image to its foreground in the view, H x W in [0, 1]; None where nothing is known of it."""
@@ -51,18 +50,13 @@ class RoIReport:
     """RoIs of a student at one number of tokens, stage by stage."""
 
     tokens: int
-    points: int
-    """P, sampling points of each token; 0 if there are none."""
+    points: int  # P, sampling points of each token; 0 if there are none
     stages: tuple[StageFigures, ...]
     images: int
-    skipped: int
-    """Images that could not be read; no figure counts them."""
-    area: Spread | None
-    """Share of the view that is foreground; None where nothing is known of it."""
-    annotated: int
-    """Images that the figures of the foreground are of."""
-    not_annotated: tuple[str, ...]
-    """Readable images of which no foreground is known; other figures count them."""
+    skipped: int  # images that could not be read; no figure counts them
+    area: Spread | None  # share of the view that is foreground; None where nothing is known of it
+    annotated: int  # images that the figures of the foreground are of
+    not_annotated: tuple[str, ...]  # readable images of which no foreground is known; other figures count them
     out_of_view: tuple[str, ...]
     """Images with a known foreground of which the network's view holds nothing; figures of the foreground leave them out."""
 
@@ -235,12 +229,9 @@ class _Measured:
 
     def __init__(self) -> None:
         self.tokens = self.points = 0
-        self.rois: list[Tensor] = []
-        """B x S x 5 each: moved, from start, size, coverage, overlap."""
-        self.sampled: list[Tensor] = []
-        """B x R each, of the R last stages, those with sampling points."""
-        self.on_foreground: list[Tensor] = []
-        """B x R each, of images with a foreground in view."""
+        self.rois: list[Tensor] = []  # B x S x 5 each: moved, from start, size, coverage, overlap
+        self.sampled: list[Tensor] = []  # B x R each, of the R last stages, those with sampling points
+        self.on_foreground: list[Tensor] = []  # B x R each, of images with a foreground in view
         self.areas: list[Tensor] = []  # B each, of the same ones
         self.elsewhere: list[Elsewhere] = []  # one for each stage with sampling points
         self.not_annotated: list[str] = []

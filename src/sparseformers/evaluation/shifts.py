@@ -38,22 +38,17 @@ class ShiftFigures:
     """Mean centred cosine of its embedding to the teacher's of the same (changed) image, in [-1, 1]; 1 for the teacher."""
     clean_image: float
     """Mean centred cosine of its embedding to the teacher's of the clean image: how little the change matters to it."""
-    top1: float | None
-    """Top-1 through the teacher's classifier, in [0, 1]; None where there are no labels for it."""
+    top1: float | None  # top-1 through the teacher's classifier, in [0, 1]; None where there are no labels for it
 
 
 @dataclass(frozen=True)
 class RoIFigures:
     """Movement of RoIs in one condition, from the first stage to the last; means over tokens and images."""
 
-    movement: float
-    """Distance that their centres move, in sizes of the first RoI (per axis)."""
-    size_ratio: float
-    """Side of the last RoI over that of the first; the geometric mean of the two axes."""
-    on_object_first: float | None
-    """Share of the first RoIs' centres that lie on the small object; None where none was made."""
-    on_object_last: float | None
-    """The same of the last RoIs; above that of the first where the student finds the object."""
+    movement: float  # distance that their centres move, in sizes of the first RoI (per axis)
+    size_ratio: float  # side of the last RoI over that of the first; the geometric mean of the two axes
+    on_object_first: float | None  # share of the first RoIs' centres that lie on the small object; None where none was made
+    on_object_last: float | None  # the same of the last RoIs; above that of the first where the student finds the object
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,12 @@ class ShiftRow:
     """One condition."""
 
     condition: str
-    loss: float
-    """The student's ``same_image`` in the clean condition, minus that in this one: how much of the alignment is lost."""
+    loss: float  # the student's ``same_image`` in the clean condition, minus that in this one: how much of the alignment is lost
     student: ShiftFigures
     teacher: ShiftFigures
     low_resolution: ShiftFigures | None
     """The teacher at a lower resolution, on the student's images; None if it was not asked for."""
-    rois: RoIFigures | None
-    """None of a student whose RoIs cannot move."""
+    rois: RoIFigures | None  # None of a student whose RoIs cannot move
 
 
 @dataclass(frozen=True)
@@ -76,23 +69,18 @@ class PoorImage:
     """An image on which the student is far from its teacher, without any change to it."""
 
     path: str
-    cosine: float
-    """Centred cosine of the student's embedding to the teacher's."""
-    movement: float | None
-    """Distance that the RoIs move on it, as in :class:`RoIFigures`."""
+    cosine: float  # centred cosine of the student's embedding to the teacher's
+    movement: float | None  # distance that the RoIs move on it, as in :class:`RoIFigures`
 
 
 @dataclass(frozen=True)
 class ShiftReport:
     """Loss of alignment by condition."""
 
-    rows: tuple[ShiftRow, ...]
-    """The clean condition, then the others by falling loss."""
-    worst: tuple[PoorImage, ...]
-    """The images that are aligned worst in the clean condition, the worst first."""
+    rows: tuple[ShiftRow, ...]  # the clean condition, then the others by falling loss
+    worst: tuple[PoorImage, ...]  # the images that are aligned worst in the clean condition, the worst first
     images: int
-    skipped: int
-    """Images that could not be read; no figure counts them."""
+    skipped: int  # images that could not be read; no figure counts them
     skipped_images: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,14 +95,10 @@ class ShiftReport:
 class Answers(NamedTuple):
     """Outputs of a network for M images; float32 on the CPU."""
 
-    indices: Tensor
-    """M, int64: which image each row is of."""
-    embedding: Tensor
-    """M x D."""
-    logits: Tensor | None
-    """M x classes; None without a classifier."""
-    rois: Tensor | None
-    """M x 2 x N x 4, the RoIs of the first and of the last stage; None of a network whose RoIs do not move."""
+    indices: Tensor  # M, int64: which image each row is of
+    embedding: Tensor  # M x D
+    logits: Tensor | None  # M x classes; None without a classifier
+    rois: Tensor | None  # M x 2 x N x 4, the RoIs of the first and of the last stage; None of a network whose RoIs do not move
 
     @classmethod
     def of(cls, indices: Tensor, output: SparseFormerOutput | TeacherOutput) -> Answers:
@@ -139,8 +123,7 @@ class Answers(NamedTuple):
         return Answers(self.indices[kept], self.embedding[kept], logits, rois)
 
 
-AllAnswers = Mapping[tuple[str, ImageView], Answers]
-"""By network and by what it saw of the images; all of the same images."""
+AllAnswers = Mapping[tuple[str, ImageView], Answers]  # by network and by what it saw of the images; all of the same images
 
 
 def views_of(conditions: Iterable[Condition]) -> dict[ImageView, set[str]]:

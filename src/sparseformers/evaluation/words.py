@@ -25,8 +25,7 @@ from sparseformers.opening import Pair
 from sparseformers.settings import to_dict
 from sparseformers.teachers.registry import load_text_tower, named_templates
 
-TEXTS_AT_ONCE = 256
-"""Sentences that go through the text tower together."""
+TEXTS_AT_ONCE = 256  # sentences that go through the text tower together
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,10 @@ class LowResolution:
 class Words(NamedTuple):
     """All that is read from files before a model is loaded, so that a mistake in them shows at once."""
 
-    images: LabelledImages | None
-    """To classify by the names of their classes; None for no zero-shot classification."""
+    images: LabelledImages | None  # to classify by the names of their classes; None for no zero-shot classification
     names: tuple[str, ...]
     templates: tuple[str, ...]
-    captioned: CaptionedImages | None
-    """To measure retrieval by; None for no retrieval."""
+    captioned: CaptionedImages | None  # to measure retrieval by; None for no retrieval
 
     @classmethod
     def read(

@@ -16,8 +16,7 @@ from torch import Tensor
 from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import nearest_neighbours
 
-RANKS = (1, 5, 10)
-"""Numbers of nearest ones that count in retrieval."""
+RANKS = (1, 5, 10)  # numbers of nearest ones that count in retrieval
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,7 @@ class Accuracy:
     """Share of images whose right class is among the nearest ones, in [0, 1]."""
 
     top1: float
-    top5: float
-    """With fewer than five classes, all count."""
+    top5: float  # with fewer than five classes, all count
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,13 @@ class ZeroShot:
 
     teacher: Accuracy
     student: Accuracy
-    low_resolution: Accuracy
-    """The teacher on images so small that it has as many tokens as the student; no training."""
-    kept: float
-    """The student's top-1 over the teacher's; 0 where that is 0."""
-    agreement: float
-    """Share of images that student and teacher give the same class, right or wrong."""
-    chance: float
-    """Top-1 of a guess."""
+    low_resolution: Accuracy  # the teacher on images so small that it has as many tokens as the student; no training
+    kept: float  # the student's top-1 over the teacher's; 0 where that is 0
+    agreement: float  # share of images that student and teacher give the same class, right or wrong
+    chance: float  # top-1 of a guess
     images: int
     classes: int
-    templates: int
-    """Sentences that each class name was put in."""
+    templates: int  # sentences that each class name was put in
 
     def table(self, title: str, *, low_resolution: str, skipped: int = 0) -> Table:
         """The figures; ``low_resolution`` names the teacher at its lower resolution, ``skipped`` images could not be read."""
@@ -78,10 +71,8 @@ class Recall:
 class RetrievalFigures:
     """One image tower's recall in both directions."""
 
-    image_to_text: Recall
-    """Queries are images; any of an image's captions counts."""
-    text_to_image: Recall
-    """Queries are captions; the one image counts."""
+    image_to_text: Recall  # queries are images; any of an image's captions counts
+    text_to_image: Recall  # queries are captions; the one image counts
 
 
 @dataclass(frozen=True)
@@ -90,8 +81,7 @@ class Retrieval:
 
     teacher: RetrievalFigures
     student: RetrievalFigures
-    low_resolution: RetrievalFigures
-    """The teacher on images so small that it has as many tokens as the student; no training."""
+    low_resolution: RetrievalFigures  # the teacher on images so small that it has as many tokens as the student; no training
     images: int
     captions: int
 

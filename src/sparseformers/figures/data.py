@@ -23,22 +23,16 @@ from sparseformers.model.sparseformer import SMALLEST_SIDE, SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.rois import centre_and_size, neighbourhoods
 
-Box = tuple[float, float, float, float]
-"""(x1, y1, x2, y2) in [0, 1] of an image."""
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-"""All of an image."""
+Box = tuple[float, float, float, float]  # (x1, y1, x2, y2) in [0, 1] of an image
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)  # all of an image
 ViewKind = Literal["whole", "own"]
 """``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
 sees when it embeds or is evaluated, often a central crop; what lies outside of it is drawn dark."""
-TitledImage = tuple[str, Image.Image]
-"""A title and a decoded RGB image of any size."""
+TitledImage = tuple[str, Image.Image]  # a title and a decoded RGB image of any size
 
-LONGEST_DRAWN = 640
-"""Pixels along the longer side of a photograph as it is drawn, at most: more than a panel has."""
-EDGE = 1e-6
-"""A share of an image, next to nothing."""
-COVERED_AT_A_POINT = 0.95
-"""Coverage right at a lone sampling point."""
+LONGEST_DRAWN = 640  # pixels along the longer side of a photograph as it is drawn, at most: more than a panel has
+EDGE = 1e-6  # a share of an image, next to nothing
+COVERED_AT_A_POINT = 0.95  # coverage right at a lone sampling point
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +43,11 @@ class RoIPicture:
         ValueError: if the shapes are other than said here.
     """
 
-    image: Tensor
-    """3 x H x W in [0, 1], red-green-blue, float32 on the processor: the picture as it is drawn."""
-    rois: Tensor
-    """S x N x 4, the RoIs at the start and after each focusing iteration."""
-    points: tuple[Tensor, ...]
-    """N x P x 2 for each of the last stages, in their order; the last is that of the final RoIs."""
+    image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the processor: the picture as it is drawn
+    rois: Tensor  # S x N x 4, the RoIs at the start and after each focusing iteration
+    points: tuple[Tensor, ...]  # N x P x 2 for each of the last stages, in their order; the last is that of the final RoIs
     title: str
-    frame: Box = WHOLE
-    """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of the image."""
+    frame: Box = WHOLE  # the part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of the image
 
     def __post_init__(self) -> None:
         check_picture(self.image)
@@ -137,10 +127,8 @@ def trace_photograph(student: SparseFormer, photograph: Image.Image, drawn: Tens
 class NetworkInput(NamedTuple):
     """A photograph as a network is given it."""
 
-    pixels: Tensor
-    """3 x H x W in [0, 1]."""
-    frame: Box
-    """Its place in the photograph."""
+    pixels: Tensor  # 3 x H x W in [0, 1]
+    frame: Box  # its place in the photograph
 
 
 def network_input(photograph: Image.Image, preprocessing: PreprocessingConfig, kind: ViewKind) -> NetworkInput:

@@ -40,14 +40,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SMALLEST_BOX = 1e-3
-"""A sampling point's box, as a share of the image, in a RoI that has no size."""
+SMALLEST_BOX = 1e-3  # a sampling point's box, as a share of the image, in a RoI that has no size
 RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
-CAPTION = 0.3
-"""Room for what stands under a panel, in inches: two lines."""
+CAPTION = 0.3  # room for what stands under a panel, in inches: two lines
 
-COLOURS = "cividis"
-"""matplotlib's map for all kinds of colour vision (Nuñez et al., 2018): dark blue, grey, yellow, ever lighter."""
+COLOURS = "cividis"  # matplotlib's map for all kinds of colour vision (Nuñez et al., 2018): dark blue, grey, yellow, ever lighter
 TIMES = "\N{MULTIPLICATION SIGN}"
 LIGHTEST = 3.0
 """The value of the lightest colour, in units of an even spread; the same for all maps, so that they can be compared."""
@@ -61,18 +58,15 @@ class DensityPicture:
         ValueError: if the shapes are other than said here.
     """
 
-    image: Tensor
-    """3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn."""
+    image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
     points: Tensor
     """S x h x w: the share of each stage's sampling points that falls on each patch; the last is that of the final RoIs."""
     last: Tensor
     """h x w: the share of each patch in the attention of the teacher's last block, see
     :class:`~sparseformers.evaluation.AttentionMaps`."""
-    rollout: Tensor
-    """h x w: the share of each patch by attention rollout through all blocks of the teacher."""
+    rollout: Tensor  # h x w: the share of each patch by attention rollout through all blocks of the teacher
     title: str
-    frame: Box = WHOLE
-    """The part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it."""
+    frame: Box = WHOLE  # the part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it
 
     def __post_init__(self) -> None:
         check_picture(self.image)

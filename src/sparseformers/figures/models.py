@@ -38,11 +38,9 @@ class ModelsPicture:
         ValueError: if there is no model.
     """
 
-    image: Tensor
-    """3 x H x W in [0, 1]: the photograph as it is drawn."""
+    image: Tensor  # 3 x H x W in [0, 1]: the photograph as it is drawn
     title: str
-    models: Mapping[str, RoIPicture]
-    """By the model's name, all in the coordinates of ``image``."""
+    models: Mapping[str, RoIPicture]  # by the model's name, all in the coordinates of ``image``
 
     def __post_init__(self) -> None:
         if not self.models:

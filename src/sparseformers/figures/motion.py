@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-FRAMES_PER_MOVE = 10
-"""From one stage to the next."""
-MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0
-"""Seconds that a frame is shown: on the way, at a stage, at the last one."""
-SMALLEST_SIZE = 1e-6
-"""The smallest size of a RoI whose logarithm is taken."""
+FRAMES_PER_MOVE = 10  # from one stage to the next
+MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0  # seconds that a frame is shown: on the way, at a stage, at the last one
+SMALLEST_SIZE = 1e-6  # the smallest size of a RoI whose logarithm is taken
 
 
 def iteration_name(stage: int) -> str:
@@ -70,12 +67,9 @@ def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = Non
 class Glide:
     """RoIs in each frame of an animation."""
 
-    rois: Tensor
-    """T x N x 4; at each stage exactly the student's."""
-    stages: tuple[int, ...]
-    """For each frame, the stage that it shows or is on the way to."""
-    seconds: tuple[float, ...]
-    """For each frame, how long it is shown."""
+    rois: Tensor  # T x N x 4; at each stage exactly the student's
+    stages: tuple[int, ...]  # for each frame, the stage that it shows or is on the way to
+    seconds: tuple[float, ...]  # for each frame, how long it is shown
 
 
 def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:

@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """Formats of figures by the suffix of their file."""
 
-Frame = npt.NDArray[np.uint8]
-"""H x W x 3, red-green-blue."""
-FRAME_RATE = 25
-"""Frames a second of an .mp4, in which a frame that stays longer is repeated."""
-WEBP_QUALITY = 70
-"""From 0 to 100."""
+Frame = npt.NDArray[np.uint8]  # H x W x 3, red-green-blue
+FRAME_RATE = 25  # frames a second of an .mp4, in which a frame that stays longer is repeated
+WEBP_QUALITY = 70  # from 0 to 100
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
@@ -159,8 +156,7 @@ WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] 
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".mp4": _write_mp4,
-}
-"""Functions that write an animation, by the suffix of its file."""
+}  # functions that write an animation, by the suffix of its file
 
 
 def curves_figure(

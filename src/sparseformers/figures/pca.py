@@ -32,8 +32,7 @@ from sparseformers.teachers import Teacher
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-AXES = 3
-"""Principal axes: one each for red, green and blue."""
+AXES = 3  # principal axes: one each for red, green and blue
 TAILS = 0.02
 """Share of the teacher's patches that saturate at either end of an axis, so that a single odd patch does not grey the rest."""
 HEADINGS = ("Input", "Teacher's patches", "Student's tokens")
@@ -43,12 +42,9 @@ HEADINGS = ("Input", "Teacher's patches", "Student's tokens")
 class PCAPicture:
     """An image with the features of teacher and student in the same colours, on the same grid."""
 
-    image: Tensor
-    """3 x H x W in [0, 1], red-green-blue."""
-    teacher: Tensor
-    """3 x h x w in [0, 1]: where each cell's teacher features lie on the three axes."""
-    student: Tensor
-    """3 x h x w in [0, 1]: the same of the student's tokens, splatted onto the grid."""
+    image: Tensor  # 3 x H x W in [0, 1], red-green-blue
+    teacher: Tensor  # 3 x h x w in [0, 1]: where each cell's teacher features lie on the three axes
+    student: Tensor  # 3 x h x w in [0, 1]: the same of the student's tokens, splatted onto the grid
     cosine: float
     """Mean over the cells of the cosine between the two, in all D channels and the teacher's mean subtracted; in [-1, 1]."""
     title: str
@@ -58,16 +54,11 @@ class PCAPicture:
 class PrincipalColours:
     """A map from features to colours, fitted once and used for all."""
 
-    mean: Tensor
-    """D."""
-    axes: Tensor
-    """D x 3, orthonormal, the axis of the greatest variance first; float64."""
-    low: Tensor
-    """3: what is black (or 0 of a colour) on each axis."""
-    high: Tensor
-    """3: what is full colour."""
-    explained: float
-    """Share of the variance that lies on the three axes, in [0, 1]."""
+    mean: Tensor  # D
+    axes: Tensor  # D x 3, orthonormal, the axis of the greatest variance first; float64
+    low: Tensor  # 3: what is black (or 0 of a colour) on each axis
+    high: Tensor  # 3: what is full colour
+    explained: float  # share of the variance that lies on the three axes, in [0, 1]
 
     @classmethod
     def of(cls, features: Tensor) -> PrincipalColours:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
-WITH_TEACHER: frozenset[FigureName] = frozenset({"density", "pca"})
-"""Figures that show the teacher beside the student."""
+WITH_TEACHER: frozenset[FigureName] = frozenset({"density", "pca"})  # figures that show the teacher beside the student
 ANIMATED_SIDE, DRAWN_SIDE = 320, 375
 """Pixels along the longer side of a photograph in an animation and in a figure, unless told otherwise."""
 
@@ -39,11 +38,9 @@ ANIMATED_SIDE, DRAWN_SIDE = 320, 375
 class Visualization:
     """Result of :func:`visualize`."""
 
-    drawn: int
-    """Number of images on the figure."""
+    drawn: int  # number of images on the figure
     written: tuple[str, ...]
-    skipped: dict[str, str]
-    """Images that could not be read, with the reason of each."""
+    skipped: dict[str, str]  # images that could not be read, with the reason of each
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -82,16 +79,14 @@ class ReadablePhotographs:
 class _Request:
     """All that a figure is drawn from."""
 
-    models: Mapping[str, SavedModel]
-    """By the names that stand on the sheet; the first is the one that all figures are of."""
+    models: Mapping[str, SavedModel]  # by the names that stand on the sheet; the first is the one that all figures are of
     photographs: ReadablePhotographs
     view: ViewKind
     teacher: Teacher | None
     stages: Sequence[int] | None
     count: int
     columns: int | None
-    longest: int
-    """Pixels along the longer side of a photograph as it is drawn, at most."""
+    longest: int  # pixels along the longer side of a photograph as it is drawn, at most
 
 
 def visualize(
@@ -250,5 +245,4 @@ FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
     "density": _of_one(trace_density_on_photographs, draw_density),
     "tokens": _of_one(trace_tokens_on_photographs, draw_tokens, "count"),
     "pca": _of_one(trace_pca_on_photographs, draw_pca),
-}
-"""Functions that draw a figure, by its name."""
+}  # functions that draw a figure, by its name

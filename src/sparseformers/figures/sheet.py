@@ -18,33 +18,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_SHEET = 64
-"""Pictures on a sheet, at most."""
+LARGEST_SHEET = 64  # pictures on a sheet, at most
 INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"
 """Colours of headings, of the names of pictures, and of the line below the name of a group."""
-LETTER = 0.08
-"""Width of a letter of a picture's title, in inches."""
+LETTER = 0.08  # width of a letter of a picture's title, in inches
 
 # All of these are in inches.
-LONGEST_SIDE = 2.5
-"""The longer side of a panel."""
-NARROWEST_CELL = 2.0
-"""Room for the title of a column."""
+LONGEST_SIDE = 2.5  # the longer side of a panel
+NARROWEST_CELL = 2.0  # room for the title of a column
 GAP, BLOCK_GAP, CELL_GAP, ROW_GAP = 0.05, 0.4, 0.09, 0.05
 """Between the panels of a picture, pictures side by side, the cells of a divided place, pictures one below the other."""
 ROW_TITLE, COLUMN_TITLE, GROUP_TITLE = 0.2, 0.3, 0.25
 """Heights of a picture's title, of the titles at the top, of the names of groups of columns."""
-BORDER = 0.12
-"""Around the sheet."""
+BORDER = 0.12  # around the sheet
 
 
 class Sheet(NamedTuple):
     """A figure whose titles are written and whose panels are still empty."""
 
-    figure: Figure
-    """White, bound to the Agg canvas: no display, no pyplot, no global state."""
-    panels: list[list[Axes]]
-    """For each picture, its panels from left to right; each has the shape of the picture with its margin."""
+    figure: Figure  # white, bound to the Agg canvas: no display, no pyplot, no global state
+    panels: list[list[Axes]]  # for each picture, its panels from left to right; each has the shape of the picture with its margin
 
 
 def open_sheet(
@@ -180,12 +173,9 @@ class Layout:
 
     width: float
     height: float
-    panels: tuple[tuple[PanelPlace, ...], ...]
-    """For each picture, its panels from left to right."""
-    row_titles: tuple[PanelPlace, ...]
-    """For each picture, the strip above its panels."""
-    column_titles: tuple[tuple[PanelPlace, ...], ...]
-    """For each block of panels side by side, the strips above its columns."""
+    panels: tuple[tuple[PanelPlace, ...], ...]  # for each picture, its panels from left to right
+    row_titles: tuple[PanelPlace, ...]  # for each picture, the strip above its panels
+    column_titles: tuple[tuple[PanelPlace, ...], ...]  # for each block of panels side by side, the strips above its columns
     group_titles: tuple[tuple[PanelPlace, ...], ...]
     """For each block, the strips above groups of its columns; empty ones without groups."""
 

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_CUT = 512
-"""Pixels along the longer side of what is cut out, at most."""
+LARGEST_CUT = 512  # pixels along the longer side of what is cut out, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +49,14 @@ class TokensPicture:
         ValueError: if the shapes are other than said here.
     """
 
-    image: Tensor
-    """3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn."""
-    tokens: Tensor
-    """K, int64: which of the N tokens, the most influential one first."""
+    image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
+    tokens: Tensor  # K, int64: which of the N tokens, the most influential one first
     influence: Tensor
     """K: their shares of the embedding, see :func:`~sparseformers.evaluation.token_influence`; those of all N sum to one."""
-    rois: Tensor
-    """K x 4, the final ones."""
-    of: int
-    """N, how many tokens the student has."""
+    rois: Tensor  # K x 4, the final ones
+    of: int  # N, how many tokens the student has
     title: str
-    frame: Box = WHOLE
-    """The part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of it."""
+    frame: Box = WHOLE  # the part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of it
 
     def __post_init__(self) -> None:
         check_picture(self.image)
@@ -173,16 +167,11 @@ def _border(span: tuple[float, ...], pixels: int) -> tuple[float, float]:
     return min(near, far), max(near, far)
 
 
-CAPTION = 0.17
-"""Room for what stands under a panel, in inches: one line."""
-CELLS_IN_PANEL = 4
-"""Contents in the room of a panel, about."""
-MOST_PANELS = 4
-"""Room for contents beside a picture, in panels; with more tokens, contents get smaller."""
-BESIDE = 0.4
-"""Brightness of a photograph outside of all RoIs: the few of them stand out, and it can still be made out."""
-SMALLEST_CONTENT = 0.04
-"""A side of what is drawn of a content, in inches: a RoI may be a line."""
+CAPTION = 0.17  # room for what stands under a panel, in inches: one line
+CELLS_IN_PANEL = 4  # contents in the room of a panel, about
+MOST_PANELS = 4  # room for contents beside a picture, in panels; with more tokens, contents get smaller
+BESIDE = 0.4  # brightness of a photograph outside of all RoIs: the few of them stand out, and it can still be made out
+SMALLEST_CONTENT = 0.04  # a side of what is drawn of a content, in inches: a RoI may be a line
 
 
 def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None) -> Figure:

@@ -28,25 +28,20 @@ from sparseformers.teachers import Teacher, untrained_teacher
 
 Key = TypeVar("Key", bound=Hashable)
 
-FEWEST_TURNS = 3
-"""With so many there is a median that is none of the extremes."""
-PAUSE = 0.005
-"""Seconds before each pass, in which waiting threads of the library that ran before fall asleep."""
-WARM_UP = 3
-"""Turns that are not counted."""
+FEWEST_TURNS = 3  # with so many there is a median that is none of the extremes
+PAUSE = 0.005  # seconds before each pass, in which waiting threads of the library that ran before fall asleep
+WARM_UP = 3  # turns that are not counted
 
 
 @dataclass(frozen=True)
 class Latency:
     """Time of one forward pass on this machine."""
 
-    batch: int
-    """Images per pass."""
+    batch: int  # images per pass
     milliseconds_median: float
     milliseconds_p05: float
     milliseconds_p95: float
-    images_per_second: float
-    """Batch over median time."""
+    images_per_second: float  # batch over median time
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,7 @@ class Timing:
     batch: int
     student: Latency
     teacher: Latency | None
-    ratio: float | None
-    """Median over the turns of how many times as long the teacher took as the student."""
+    ratio: float | None  # median over the turns of how many times as long the teacher took as the student
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,7 @@ class ProfileReport:
     parameter_groups: Mapping[str, int] = field(default_factory=dict)
     """Parameters of the student by what bootstrapping does with them: new, tuned, frozen; empty where not known."""
     timings: tuple[Timing, ...] = ()
-    remarks: tuple[str, ...] = ()
-    """Why there is no teacher."""
+    remarks: tuple[str, ...] = ()  # why there is no teacher
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -28,10 +28,8 @@ from sparseformers.viewer.session import Session
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Media types of the page's files."""
-LONGEST_NAME = 120
-"""Characters of a dropped file's name that are shown."""
-LISTED_AT_ONCE = 200
-"""Images in one answer, at most."""
+LONGEST_NAME = 120  # characters of a dropped file's name that are shown
+LISTED_AT_ONCE = 200  # images in one answer, at most
 
 
 class TooLargeError(DataError):
@@ -155,8 +153,7 @@ LOCAL_FRAMES = "'self' http://localhost:* http://127.0.0.1:* vscode-webview:"
 CONTENT = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors "
-)
-"""The Content-Security-Policy: nothing from elsewhere, and no script or style inside of the page."""
+)  # the Content-Security-Policy: nothing from elsewhere, and no script or style inside of the page
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -28,13 +28,10 @@ from sparseformers.viewer.run import ViewConfig
 
 DISPLAY_SIDE, THUMBNAIL_SIDE = 1600, 160
 """Longer side of what the page shows of a photograph, and of a thumbnail, in pixels, at most."""
-PREPARED = 24
-"""Images of folders that are kept decoded; others are decoded again when they are asked for."""
-THUMBNAILS = 2000
-"""Thumbnails that are kept, at a few kilobytes each."""
+PREPARED = 24  # images of folders that are kept decoded; others are decoded again when they are asked for
+THUMBNAILS = 2000  # thumbnails that are kept, at a few kilobytes each
 
-Region = tuple[float, float, float, float]
-"""(x1, y1, x2, y2) in [0, 1] of a photograph."""
+Region = tuple[float, float, float, float]  # (x1, y1, x2, y2) in [0, 1] of a photograph
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -43,10 +40,8 @@ Value = TypeVar("Value")
 class KeptInput:
     """A photograph as a network is given it."""
 
-    pixels: Tensor
-    """3 x H x W bytes."""
-    seen: Region
-    """Which part of the photograph that is."""
+    pixels: Tensor  # 3 x H x W bytes
+    seen: Region  # which part of the photograph that is
 
     def image(self) -> Tensor:
         """3 x H x W in [0, 1]."""
@@ -58,11 +53,9 @@ class Photograph:
     """A photograph as it is kept: a megabyte at most, however large its file is."""
 
     name: str
-    width: int
-    """In pixels, of the whole photograph, upright."""
+    width: int  # in pixels, of the whole photograph, upright
     height: int
-    display: bytes
-    """A JPEG for the page."""
+    display: bytes  # a JPEG for the page
     inputs: Mapping[PreprocessingConfig, KeptInput]
 
 
@@ -142,8 +135,7 @@ class Gallery:
         self._roots = [os.path.realpath(place) for place in places]
         found = sorted(find_images(places), key=lambda path: _place_of(path, places)) if places else []
         self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
-        self.led_out = len(found) - len(self.paths)
-        """Number of links that lead out of the folders."""
+        self.led_out = len(found) - len(self.paths)  # number of links that lead out of the folders
         if found and not self.paths:
             raise DataError(
                 f"All {len(found)} images are links that lead out of their folder.", "Name the folder that holds the images."
@@ -211,10 +203,8 @@ class Library:
     """
 
     def __init__(self, config: ViewConfig) -> None:
-        self.images = Gallery(config.images)
-        """Those named at the start."""
-        self.neighbours = Gallery(() if config.neighbours is None else (config.neighbours,))
-        """Those of the folder of neighbours."""
+        self.images = Gallery(config.images)  # those named at the start
+        self.neighbours = Gallery(() if config.neighbours is None else (config.neighbours,))  # those of the folder of neighbours
         self.most_pixels = config.most_pixels
         self.uploads_kept = config.uploads_kept
         self._galleries = {"g": self.images, "n": self.neighbours}

@@ -24,18 +24,15 @@ from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher
 from sparseformers.viewer.images import Gallery, Photograph
 
-DIGITS = 5
-"""Decimals of a coordinate: a hundredth of a pixel of what the page shows."""
-BATCH = 8
-"""Images of a folder embedded at a time: a question of the page waits for no more than that."""
+DIGITS = 5  # decimals of a coordinate: a hundredth of a pixel of what the page shows
+BATCH = 8  # images of a folder embedded at a time: a question of the page waits for no more than that
 
 
 @dataclass(frozen=True, eq=False)
 class ShownModel:
     """A student on its device, in evaluation mode."""
 
-    name: str
-    """As the user named it."""
+    name: str  # As the user named it
     student: SparseFormer
 
     @property
@@ -81,10 +78,8 @@ class Networks:
     """One or two students, and the teacher of the first where it can be had."""
 
     models: tuple[ShownModel, ...]
-    teacher: Teacher | None
-    """In evaluation mode."""
-    teacher_problem: str | None
-    """Why there is no teacher."""
+    teacher: Teacher | None  # in evaluation mode
+    teacher_problem: str | None  # why there is no teacher
     device: torch.device
 
     @property
@@ -177,12 +172,9 @@ class FolderIndex:
         self.device = device
         self.turn = turn
         self.most_pixels = most_pixels
-        self.done = 0
-        """Images embedded or left out so far."""
-        self.skipped: list[UnreadableImageError] = []
-        """Images that cannot be read."""
-        self.problem: SparseFormersError | None = None
-        """Why there will be no embeddings."""
+        self.done = 0  # images embedded or left out so far
+        self.skipped: list[UnreadableImageError] = []  # images that cannot be read
+        self.problem: SparseFormersError | None = None  # why there will be no embeddings
         self._rows: tuple[Tensor, Tensor] | None = None  # embeddings M x D, numbers M
         self._stopping = threading.Event()
         self._starting = threading.Lock()

@@ -13,14 +13,10 @@ from types import TracebackType
 from sparseformers.errors import ConfigError, MissingExtraError, RunError
 from sparseformers.viewer.session import Session
 
-ADDRESS = "127.0.0.1"
-"""This machine, and nobody else."""
-PORTS_TRIED = 50
-"""From the one asked for on."""
-FRAME_HEIGHT = 860
-"""Height of the page in a notebook, in pixels."""
-LONGEST_START = 20.0
-"""Seconds."""
+ADDRESS = "127.0.0.1"  # this machine, and nobody else
+PORTS_TRIED = 50  # from the one asked for on
+FRAME_HEIGHT = 860  # height of the page in a notebook, in pixels
+LONGEST_START = 20.0  # seconds
 
 
 class Page:

@@ -15,10 +15,8 @@ from sparseformers.viewer.images import GoneError, Library, Photograph, Recent
 from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, attend, embed, load_networks
 from sparseformers.viewer.run import ViewConfig
 
-ANSWERS = 96
-"""Answers of networks that are kept."""
-NEIGHBOURS = 8
-"""Neighbours that are shown."""
+ANSWERS = 96  # answers of networks that are kept
+NEIGHBOURS = 8  # neighbours that are shown
 
 
 class Session:
