@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from sparseformers.cli.output import console_for, embedding_progress, say
-from sparseformers.viewer.run import ViewConfig
+from sparseformers.viewer.config import ViewConfig
 
 if TYPE_CHECKING:
     from sparseformers.viewer import Page

@@ -1,7 +1,6 @@
-"""A student beside its teacher, in nearness and in cost: alignment, classification, retrieval, cost and time.
+"""A student beside its teacher, in nearness and in cost: alignment, classification, retrieval, cost.
 
-``run`` has :func:`evaluate` and ``profile`` has :func:`profile.profile`, which the commands call; the other files measure.
-Legend: M images (rows), D embedding width, Q queries, k neighbours. Centred cosine comes before plain cosine everywhere.
+``run`` has :func:`evaluate`; the other files measure. Legend: M images (rows), D embedding width, Q queries, k neighbours.
 """
 
 import lazy_loader

@@ -1,8 +1,7 @@
 """Alignment of a student's embeddings with its teacher's, and nearest neighbours: pure functions of tensors, no model.
 
-Plain cosine flatters: the embeddings of many foundation models lie in a narrow cone, so that a constant output already
-scores high. Centred cosine, which takes the common direction away, therefore comes first, and plain cosine stands beside
-what a constant output would score.
+Plain cosine flatters: many foundation models embed into a narrow cone, so that a constant output already scores high. Centred
+cosine takes the common direction away and therefore comes first.
 
 Legend: M images (rows), D embedding width, Q queries, k neighbours.
 """
@@ -31,17 +30,10 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(
     queries: Tensor, index: Tensor, k: int, *, exclude_self: bool = False, at_once: int = SIMILARITIES_AT_ONCE
 ) -> Neighbours:
-    """Finds the k nearest rows of an index by cosine, exactly; in chunks, so that memory stays bounded.
+    """Finds the k nearest rows of an index (M x D) to each query (Q x D) by cosine, exactly.
 
-    Args:
-        queries: Q x D.
-        index: M x D.
-        k: from 1 to M (to M - 1 with ``exclude_self``).
-        exclude_self: query i stands for the same image as row i of the index, which is no neighbour of its own.
-        at_once: how many similarities to hold at once; the result does not depend on it.
-
-    Raises:
-        ValueError: for widths that differ, a k out of range, or Q other than M with ``exclude_self``.
+    With ``exclude_self`` query i is row i of the index, which is no neighbour of its own. At most ``at_once`` similarities are
+    held at a time. Raises ValueError for widths that differ, a k out of range, or Q other than M with ``exclude_self``.
     """
     if queries.ndim != 2 or index.ndim != 2 or queries.shape[1] != index.shape[1]:
         raise ValueError(f"queries and index must be Q x D and M x D, not {tuple(queries.shape)} and {tuple(index.shape)}")
@@ -78,19 +70,8 @@ def knn_accuracy(
     """Top-1 accuracy of weighted k-nearest-neighbour classification (Wu et al., CVPR 2018, section 3.4; as in DINO).
 
     Each of the k nearest neighbours (fewer where the index holds fewer) votes for its class with exp(cosine / temperature).
-
-    Args:
-        queries: Q x D, Q >= 1.
-        query_labels: Q, integers in [0, classes).
-        index: M x D.
-        index_labels: M, integers in [0, classes).
-        classes: how many there are.
-        k: how many neighbours vote.
-        temperature: above 0; the lower, the more the nearest ones decide.
-        exclude_self: leave-one-out: query i stands for the same image as row i of the index.
-
-    Raises:
-        ValueError: for labels that do not go with the rows, or no queries.
+    Queries are Q x D, the index is M x D, labels are integers in [0, classes). ``exclude_self`` leaves one out: query i is row i
+    of the index. Raises ValueError for labels that do not go with the rows, or no queries.
     """
     if len(queries) == 0 or len(query_labels) != len(queries) or len(index_labels) != len(index):
         raise ValueError(
@@ -106,7 +87,6 @@ def knn_accuracy(
 
 
 def _unit_rows(embeddings: Tensor) -> Tensor:
-    """Rows of length 1, in float32 at least."""
     return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 
@@ -132,8 +112,8 @@ class Alignment:
 def centred_cosine(student: Tensor, teacher: Tensor, centre: Tensor | None = None) -> Tensor:
     """Cosine of each student embedding (M x D) to its teacher embedding (M x D), as seen from a common centre.
 
-    The centre (D) is the teacher's mean over these rows by default; for few rows, such as a training batch, give the mean over
-    more data. Returns M cosines in [-1, 1], 0 where an embedding is the centre itself; raises ValueError for different shapes.
+    The centre (D) is by default the teacher's mean over these rows; for a few rows, give the mean over more data. Returns M
+    cosines in [-1, 1], 0 where an embedding is the centre itself; raises ValueError for different shapes.
     """
     student, teacher = _same_shape(student, teacher)
     centre = mean_embedding(teacher) if centre is None else centre.to(teacher)
@@ -152,10 +132,9 @@ def mean_embedding(embeddings: Tensor) -> Tensor:
 
 
 def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10) -> Alignment:
-    """Compares a student's embeddings with its teacher's (M x D each, row by row of the same images).
+    """Compares a student's embeddings with its teacher's (M x D each, of the same images) by up to ``neighbours`` neighbours.
 
-    ``neighbours`` is how many nearest neighbours to compare, fewer where there are fewer images. Raises ValueError for different
-    shapes, and DataError for fewer than two images, on which neither a mean nor a neighbour says anything.
+    Raises ValueError for different shapes, and DataError for fewer than two images.
     """
     student, teacher = _same_shape(student, teacher)
     images = len(teacher)

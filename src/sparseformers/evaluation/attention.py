@@ -1,7 +1,6 @@
 """Attention maps: which of a student's tokens make its embedding, and which patches a teacher attends to.
 
-Both are read through this package's own blocks, from the weights that their attention would use; the networks' forward
-has no part in it. Legend: B batch, N latent tokens, T tokens with the prefix, h x w the teacher's grid of patches.
+Read through this package's own blocks. Legend: B batch, N latent tokens, T tokens with the prefix, h x w the teacher's patches.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ IMAGES_AT_ONCE = 4  # a teacher's images: the attention of a block is heads x T 
 
 
 class AttentionMaps(NamedTuple):
-    """Which patches a teacher's embedding comes from. Each map sums to one: it shares out the attention to patches alone."""
+    """Patches that a teacher's embedding comes from; each map is of patches alone and sums to one."""
 
     last: Tensor  # B x h x w, float32: what the class token attends to in the last block, the mean over heads
     rollout: Tensor
@@ -37,18 +36,10 @@ class AttentionMaps(NamedTuple):
 def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
     """The share of each latent token in what the embedding is pooled from: B x N, float32 on the CPU; rows sum to one.
 
-    With a class token: what it attends to in the cortex's last block, the mean over heads. With attention pooling
-    (SigLIP): what the pooling's query attends to. With average pooling (v1): what the pooled tokens attend to in the last
-    block, on average. What goes to the class token itself and to registers is left out and the rest scaled up, so that 1/N is
-    the same "no more than others" in every student. The student runs in evaluation mode (restored afterwards).
-
-    Args:
-        student: any SparseFormer, on any device.
-        images: B x 3 x H x W in [0, 1], red-green-blue.
-
-    Raises:
-        ConfigError: for a cortex without blocks, unless it pools by attention.
-        ValueError: if the images are none that a SparseFormer takes.
+    With a class token: what it attends to in the cortex's last block, the mean over heads. With attention pooling (SigLIP): what
+    its query attends to. With average pooling (v1): what the pooled tokens attend to in the last block, on average. Prefix tokens
+    are left out and the rest is scaled up, so that 1/N means "no more than others" in every student. Images are B x 3 x H x W in
+    [0, 1]. Raises ConfigError for a cortex without blocks, unless it pools by attention.
     """
     check_images(images)
     device = next(student.parameters()).device
@@ -59,10 +50,10 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
 
 
 class TeacherAttention:
-    """Maps of what a teacher of any host library attends to, on its own grid of patches.
+    """Maps of what a teacher of any host library attends to, on its own grid of patches; its weights are copied once.
 
-    A teacher without a class token is read as :func:`token_influence` says; its rollout starts from the tokens that are
-    pooled, each by its share. Registers and the class token itself are left out of the maps. The weights are copied once, here.
+    A teacher without a class token is read as :func:`token_influence` says; its rollout starts from the tokens that are pooled,
+    each by its share. Prefix tokens are left out of the maps.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -74,10 +65,7 @@ class TeacherAttention:
         self.prefix_tokens = teacher.anatomy.prefix_tokens
 
     def __call__(self, images: Tensor) -> AttentionMaps:
-        """Maps of images B x 3 x H x W in [0, 1]; any H and W from 32 up, resized to the teacher's size (bilinear, antialiased).
-
-        Returns them on the CPU; raises ValueError for another number of dimensions or channels, or a smaller image.
-        """
+        """Maps, on the CPU, of images B x 3 x H x W in [0, 1] of 32 pixels a side or more, resized to the teacher's size."""
         check_images(images)
         parts = [self._look(part) for part in images.split(IMAGES_AT_ONCE)]
         last, rollout = (torch.cat(maps).unflatten(-1, self.grid) for maps in zip(*parts, strict=True))
@@ -85,7 +73,7 @@ class TeacherAttention:
 
     @torch.no_grad()
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The shares of patches in the last block and by rollout, B x hw twice."""
+        """Shares of the patches in the last block and by rollout, B x hw twice."""
         images = images.to(next(self.teacher.parameters()).device)
         if tuple(images.shape[-2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
@@ -102,13 +90,10 @@ class TeacherAttention:
 
 
 def rollout(blocks: Sequence[Tensor]) -> Tensor:
-    """Attention rollout: attention of one block after the other, with half of a token's information staying in its place.
+    """Attention rollout: attention plus the identity (the residual path), rows normalised, multiplied through the blocks.
 
-    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: attention plus the identity (the residual
-    path), rows normalised, multiplied through the blocks.
-
-    Takes the attention of each block from first to last, B x T x T, rows sum to one. Returns B x T x T: how much of each token of
-    the input (last dimension) is in each one of the output; rows sum to one. Raises ValueError for no block.
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. Takes B x T x T of each block from first to last;
+    returns B x T x T, how much of each input token (last dimension) is in each output token. Raises ValueError for no block.
     """
     if not blocks:
         raise ValueError("rollout needs the attention of at least one block")
@@ -145,10 +130,7 @@ def _block_attention(block: TransformerBlock, tokens: Tensor) -> Tensor:
 
 
 def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
-    """The share of each token in the pooled one: tokens after the last block B x T x D -> B x T, rows sum to one.
-
-    Only attention pooling reads the tokens themselves.
-    """
+    """The share of each token in the pooled one: tokens after the last block B x T x D -> B x T, rows sum to one."""
     pooling = cortex.pooling
     shares = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
     if isinstance(pooling, AttentionPooling):
@@ -172,10 +154,9 @@ def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's correlation of two maps of one shape: the linear correlation of their ranks, equal values sharing their mean.
+    """Spearman's rank correlation of two maps of one shape, in [-1, 1]; equal values share their mean rank.
 
-    In [-1, 1]: 1 where both order all places alike. Not a number where one of them is the same everywhere, or holds what is not
-    finite: there is no order to compare. Raises ValueError for different shapes, or no values.
+    Not a number where a map is constant or not finite. Raises ValueError for different shapes, or no values.
     """
     if first.shape != second.shape or not first.numel():
         raise ValueError(f"a correlation is of two maps of one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
@@ -188,7 +169,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """The places of M values in ascending order, from 1; equal values share the mean of their places: M -> M, float64."""
+    """Ranks of M values in ascending order from 1, float64; equal values share their mean rank."""
     _, group, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()  # the last place in each group of equal values
     return (last - (counts - 1) / 2)[group]

@@ -1,7 +1,6 @@
 """Conditions that a student was not trained in: how a photograph is changed before student and teacher see it.
 
-Everything random comes from torch's global generator, which :class:`~sparseformers.data.ImageViews` seeds for each image, so
-a condition changes a photograph in the same way every time.
+All randomness comes from torch's global generator, which :class:`~sparseformers.data.ImageViews` seeds for each image.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ImageView = Callable[[Image.Image], Tensor]  # a picklable, hashable function of
 
 @dataclass(frozen=True)
 class Condition:
-    """The views of one photograph that student and teacher are shown."""
+    """Views of one photograph that student and teacher are shown."""
 
     name: str
     student: ImageView
@@ -119,18 +118,11 @@ def compressed(image: Tensor, quality: int) -> Tensor:
 def shift_conditions(preprocessing: PreprocessingConfig, backgrounds: Sequence[Path]) -> list[Condition]:
     """The clean condition, and the others that a student is tried in, each in two strengths.
 
-    - Blur (standard deviation in shares of the side), noise (standard deviation in [0, 1]), JPEG quality, brightness and
-      contrast (what is left of them), all of the teacher's own view.
+    - Blur (in shares of the side), noise (in [0, 1]), JPEG quality, brightness and contrast, all of the teacher's own view.
     - A tighter central crop, in shares of the side of the teacher's own.
-    - Small objects: the teacher's view shrunk to a half and to a third of the side, at a random place on grey, or on
-      a blurred photograph of ``backgrounds``.
-    - The student at other sizes, of what the teacher sees at its own: the teacher's answer to the clean image is asked for.
-    - The student on images of 4:3 and 3:4 of the same area, undistorted: the largest central part of that shape. The teacher
-      sees that part squashed to its own square.
-
-    Args:
-        preprocessing: the teacher's.
-        backgrounds: photographs to draw backgrounds from; with none, the conditions that need them are left out.
+    - Small objects: the teacher's view at 1/2 and 1/3 of the side, on grey or on a blurred photograph of ``backgrounds``.
+    - The student at other sizes, compared with the teacher's answer to the clean image.
+    - The student on images of 4:3 and 3:4 of the same area; the teacher sees that part squashed to its own square.
     """
     clean = evaluation_view(preprocessing)
     conditions = [Condition.of_both("clean", clean)]

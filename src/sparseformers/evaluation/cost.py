@@ -1,8 +1,7 @@
 """Cost of a network on any machine: parameters, and multiply-adds of its forward pass and of a training step.
 
-Multiply-adds are those of all matrix products: convolutions, linear layers, batched products and the two products inside
-attention. What works element by element is not counted: bilinear sampling, normalisation, activations, softmax. Only shapes are
-computed (on PyTorch's meta device), so that a large network costs neither time nor memory.
+Counted are all matrix products: convolutions, linear layers, batched products, attention. Element-wise work is not: bilinear
+sampling, normalisation, activations, softmax. Everything runs on PyTorch's meta device, in neither time nor memory.
 """
 
 from __future__ import annotations
@@ -48,12 +47,9 @@ def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
 def published_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-adds of convolutions and linear layers alone, which is what the papers' figures amount to.
 
-    The products of two activations are left out. The papers' authors counted with fvcore. It does not see into fused
-    attention, nor into v1's adaptive mixing, whose products add a bias in the same operation; it does count the mixing of the
-    bootstrapped networks (0.2% to 0.6%), and normalisation and bilinear sampling as four or five operations per element (0.1%
-    to 0.4%). Without these last two the figure follows from the layers alone, and is at most 0.9% below what was published, on
-    all seven named sizes. The count of :func:`multiply_adds` is up to 0.9% above it on the bootstrapped ones, and 4% to 6% on
-    those of v1.
+    The products of two activations are left out. The authors counted with fvcore, which sees neither fused attention nor v1's
+    adaptive mixing, but counts normalisation and bilinear sampling. The figure is at most 0.9% below what was published on all
+    seven named sizes; :func:`multiply_adds` is up to 0.9% above it on the bootstrapped ones, and 4% to 6% on those of v1.
     """
     return _products_of_layers(_count_products(module, inputs))
 
@@ -100,13 +96,10 @@ class TrainingCost:
 def measure_training_cost(
     student: nn.Module, teacher: nn.Module | None, size: tuple[int, int], *, tokens: Sequence[int | None] = (None,)
 ) -> TrainingCost:
-    """Multiply-adds for one image of a training.
+    """Multiply-adds for one image (of that height and width) of a training.
 
-    Args:
-        student: a SparseFormer with ``requires_grad`` set by inheritance.
-        teacher: its teacher; None where its embeddings were computed before.
-        size: height and width of the image in pixels.
-        tokens: numbers of tokens that steps take in turn, None for the student's own; the mean over them counts.
+    ``teacher`` is None where its embeddings were computed before. The mean over ``tokens`` counts, the numbers of tokens that
+    steps take in turn (None for the student's own).
     """
     image = torch.empty(1, 3, *size, device="meta")
     passes = [training_multiply_adds(student, image, number, result=lambda output: output.embedding) for number in tokens]
@@ -117,16 +110,10 @@ def measure_training_cost(
 def training_multiply_adds(
     module: nn.Module, *inputs: Any, result: Callable[[Any], Tensor] = lambda output: output
 ) -> tuple[int, int]:
-    """Multiply-adds of a forward pass and of the backward pass that follows, as autograd does them.
+    """Multiply-adds of a forward pass and of the backward pass that follows, counted as autograd does them.
 
-    A layer that learns costs twice its forward pass on the way back (a gradient for its input, one for its weight), a frozen
-    one once (the gradient passes through it), and what stands before all that learns costs nothing. None of this is assumed,
-    it comes out of counting a backward pass.
-
-    Args:
-        module: unchanged by it; ``requires_grad`` of its parameters says what learns.
-        inputs: its positional arguments; a batch of one for the cost of one image.
-        result: takes from what it returns the tensor that the loss is made of.
+    A layer that learns (``requires_grad``) costs twice its forward pass on the way back, a frozen one once, and all before the
+    first that learns nothing. ``result`` takes from the output the tensor that the loss is made of.
     """
     network = _WithBackward(module, result)
     named = [*network.named_parameters(), *network.named_buffers()]
@@ -146,7 +133,7 @@ class _WithBackward(nn.Module):
         self.result = result
 
     def forward(self, counter: FlopCounterMode, *inputs: Any) -> int:
-        """Runs both, and returns what ``counter`` has counted in between."""
+        """Runs both passes, and returns the multiply-adds of the first."""
         value = self.result(self.network(*inputs))
         forward = _counted(counter)
         if value.requires_grad:

@@ -1,7 +1,4 @@
-"""Runs student and teacher over images and gathers their embeddings.
-
-Legend: B images of a batch, M of all, D embedding width.
-"""
+"""Runs student and teacher over images and gathers their embeddings. Legend: B images of a batch, M of all, D embedding width."""
 
 from __future__ import annotations
 
@@ -134,18 +131,9 @@ def embed(
 ) -> Embedded:
     """Embeds the same batches by student and teacher, under inference mode and in evaluation mode (restored afterwards).
 
-    Args:
-        student: a SparseFormer on ``device``.
-        teacher: its teacher on ``device``; both see the same images, so these have the teacher's size.
-        batches: images B x 3 x H x W in [0, 1] with their indices, and the images that could not be read.
-        device: where both networks are.
-        autocast: precision to run both in, for example ``torch.bfloat16``; None for their own.
-        progress: told after each batch how many images it stood for, unreadable ones included.
-        on_unreadable: told the index of each unreadable image, and what was wrong with it.
-        keep_logits: False saves memory where nothing is made of the logits.
-
-    Raises:
-        DataError: if there was no image to embed.
+    ``progress`` is told after each batch how many images it stood for, unreadable ones included; ``on_unreadable`` the index of
+    each unreadable image and its fault. ``autocast`` is None for the networks' own precision. ``keep_logits=False`` saves memory.
+    Raises DataError if there was no image to embed.
     """
     indices, embeddings, logits = _embed(
         (student, teacher), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits
@@ -176,7 +164,7 @@ def _embed(
     on_unreadable: Callable[[int, str], None] | None,
     keep_logits: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-    """Which M images could be read, and for each network their embeddings and logits."""
+    """Indices of the M readable images, and for each network their embeddings and logits."""
     indices: list[Tensor] = []
     embeddings: list[list[Tensor]] = [[] for _ in networks]
     logits: list[list[Tensor]] = [[] for _ in networks]

@@ -1,4 +1,4 @@
-"""The teacher itself, built of this package's own parts: what a baseline takes it apart from."""
+"""The teacher itself, built of this package's own parts, for attention maps and for baselines at a lower resolution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ class TeacherPatchTokens(nn.Module):
 
 
 def _fill(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """The module with copies of these values."""
     values = {"weight": weight} | ({} if bias is None else {"bias": bias})
     module.load_state_dict({name: value.detach().float().clone() for name, value in values.items()}, assign=True)
     return module

@@ -86,19 +86,14 @@ def evaluate_labelled(
 
     Args:
         embedded_test: the images that are classified.
-        test_labels: the class of *every* image of that split in [0, class_count), unreadable ones included: rows find theirs
-            through ``embedded_test.indices``.
+        test_labels: the class of *every* image of that split in [0, class_count), unreadable ones included.
         embedded_index: the images that vote; the same rows as ``embedded_test`` if ``same_split``.
         index_labels: the class of every image of that split.
-        class_count: how many classes there are.
+        class_count: number of classes.
         same_split: there is one split only, so an image does not vote for itself (leave-one-out).
         class_names: names of the labels, in their order (class folders).
-        teacher_class_names: names of the classifier's outputs in their order, where known; classifier top-1 is None unless these
-            are the classes.
-        skipped: how many images could not be read, for the record.
-
-    Raises:
-        DataError: for fewer than two images.
+        teacher_class_names: names of the classifier's outputs in their order, where known; without a match there is no top-1.
+        skipped: number of unreadable images, for the record.
     """
     unlabelled = evaluate_unlabelled(embedded_test, skipped=skipped)
     labels, voters = _labels_of(embedded_test, test_labels), _labels_of(embedded_index, index_labels)
@@ -123,9 +118,9 @@ def evaluate_labelled(
 
 
 def align_labels(class_names: Sequence[str], teacher_class_names: Sequence[str] | None) -> list[int] | None:
-    """Which output of the teacher's classifier stands for each class folder; None if a name is no output's, or that of several.
+    """The output of the teacher's classifier for each class folder; None if a name is no output's, or that of several.
 
-    Without the names of the outputs the classifier is taken to have been trained on folders of the same order.
+    Without names of the outputs they are taken to be in the order of the folders.
     """
     if teacher_class_names is None:
         return list(range(len(class_names)))

@@ -1,7 +1,7 @@
-"""Measures of regions of interest and of sampling points: where they are, how much they cover, whether they fall on objects.
+"""Measures of regions of interest and of sampling points: their places, coverage, and share on objects.
 
-Pure functions of RoIs B x S x N x 4: B images, S stages (the first one is the start), N latent tokens; a RoI is
-(x1, y1, x2, y2) in [0, 1] of the image. Lengths are in units of the image's sides. H x W are pixels of the network's view.
+Pure functions of RoIs B x S x N x 4: B images, S stages (the first one is the start), N latent tokens; a RoI is (x1, y1, x2, y2)
+in [0, 1] of the image. Lengths are in units of the image's sides. H x W are pixels of the network's view.
 """
 
 from __future__ import annotations
@@ -68,14 +68,10 @@ class StageFigures:
 
 
 def measure_drift(rois: Tensor, start: Tensor | None = None) -> Drift:
-    """All figures at once.
+    """Movement, size and coverage of RoIs (B x S x N x 4).
 
-    Args:
-        rois: B x S x N x 4.
-        start: N x 4, where RoIs were when the training began; the first stage by default, which a front may have learnt.
-
-    Raises:
-        ValueError: for another form, or no image, stage or token.
+    ``start`` (N x 4) is where RoIs were when the training began; the first stage by default, which a front may have learnt.
+    Raises ValueError for another form, or no image, stage or token.
     """
     if rois.ndim != 4 or rois.shape[-1] != 4 or not rois.numel():
         raise ValueError(f"rois must be B x S x N x 4 and not empty, not {tuple(rois.shape)}")
@@ -102,15 +98,12 @@ def side(rois: Tensor) -> Tensor:
 
 
 def coverage(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
-    """The share of the image that at least one RoI of a stage covers, on a grid of ``points`` a side: B x N x 4 -> B."""
+    """Share of the image that at least one RoI (B x N x 4) of a stage covers, on a grid of ``points`` a side: B."""
     return (depth(rois, points) > 0).float().mean(dim=(1, 2))
 
 
 def overlap(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
-    """The share of the RoIs' area inside the image that is not new: B x N x 4 -> B in [0, 1).
-
-    It is 1 - (area of their union) / (sum of their areas): 0 where no two RoIs share a place, near 1 where all are the same.
-    """
+    """1 - (area of the union of RoIs B x N x 4) / (sum of their areas), inside the image: B in [0, 1), 0 without overlap."""
     counts = depth(rois, points)
     return 1 - (counts > 0).float().sum(dim=(1, 2)).clamp_min(1) / counts.sum(dim=(1, 2)).clamp_min(1)
 
@@ -122,18 +115,11 @@ def depth(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
 
 
 def sampled(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:
-    """The share of the image that lies in the neighbourhood of at least one sampling point.
+    """Share (B, in [0, 1]) of the image in the neighbourhood of at least one sampling point of a stage.
 
-    A neighbourhood is a box around the point, of the part of its RoI that falls to it: P points that fill a RoI evenly sample
-    all of it. A point outside of the image samples the border, as in the network.
-
-    Args:
-        points: B x N x P x 2, of one stage.
-        rois: B x N x 4, of the same stage.
-        side: of the grid that is counted on.
-
-    Returns:
-        B in [0, 1].
+    A neighbourhood is a box around the point, of the part of its RoI that falls to it: P points that fill a RoI evenly sample all
+    of it. A point outside of the image samples the border, as in the network. Points are B x N x P x 2, RoIs B x N x 4; ``side``
+    is that of the grid that is counted on.
     """
     reach = neighbourhoods(rois, points.shape[-2]).unsqueeze(-2).expand_as(points)
     counts = _boxes_over_grid(points.float().clamp(0, 1).flatten(1, 2), reach.flatten(1, 2), side)
@@ -149,15 +135,9 @@ def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
 
 
 def point_density(points: Tensor, height: int, width: int) -> Tensor:
-    """Density of sampling points: the share of them in each pixel.
+    """Share of sampling points (B x N x P x 2, in [0, 1] of the image) in each pixel: B x H x W, sum 1, float32.
 
-    Args:
-        points: B x N x P x 2, (x, y) in [0, 1] of the image; those outside of it count at its border, which is what they read.
-        height: H.
-        width: W.
-
-    Returns:
-        B x H x W, at least 0, of sum 1; float32.
+    Points outside of the image count at its border, which is what they read.
     """
     places = points.float().flatten(1, 2)  # B x NP x 2
     column = (places[..., 0] * width).floor().clamp(0, width - 1).long()
@@ -168,22 +148,16 @@ def point_density(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def foreground_share(density: Tensor, masks: Tensor) -> Tensor:
-    """The share of sampling points that fall on the foreground: B x H x W twice -> B in [0, 1].
-
-    Args:
-        density: from :func:`point_density`.
-        masks: the share of each pixel that is foreground, in [0, 1].
-    """
+    """Share of the sampling points (density from :func:`point_density`) on foreground masks: B x H x W twice -> B in [0, 1]."""
     return (density * masks).sum(dim=(1, 2))
 
 
 class Elsewhere:
     """Sampling points of one image on the foregrounds of the others: the mean share over all pairs of two images.
 
-    Photographers put objects in the middle, and grids of RoIs may be denser there: points that know nothing of the image score
-    more than the foreground's share of the area then. This is what they score; what is above it is due to the image.
-
-    Sums are kept and not images: the sum over i != j of d_i m_j is (sum of d)(sum of m) - sum of d_i m_i.
+    Objects tend to lie in the middle, so that points that know nothing of the image score more than the foreground's share of the
+    area; a figure above this baseline is due to the image. Sums are kept and not images: the sum over i != j of d_i m_j is (sum
+    of d)(sum of m) - sum of d_i m_i.
     """
 
     def __init__(self) -> None:

@@ -121,10 +121,9 @@ def _share(spread: Spread | None) -> str:
 def report_rois(
     model: Model, folder: ImageFolder, *, tokens: Sequence[int] = (), masks: Path | None = None, boxes: Path | None = None
 ) -> RoIReports:
-    """Measures where the RoIs of a student go on the images of a folder, at these numbers of tokens or its own; needs no teacher.
+    """Measures where the RoIs of a student go on the images of a folder, at each number of tokens; needs no teacher.
 
-    Raises ConfigError if the RoIs of the model cannot move, or it cannot have that number of tokens; DataError for images, masks
-    or boxes that are missing or do not fit.
+    Raises ConfigError if the RoIs cannot move or the tokens cannot be had, DataError for images, masks or boxes that do not fit.
     """
     paths = find_images([folder.path])
     if masks is not None:  # which may lie inside of the folder of images
@@ -183,21 +182,11 @@ def measure_rois(
     progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
 ) -> RoIReport:
-    """Measures RoIs and sampling points, under inference mode and in evaluation mode (restored afterwards). Only the front runs.
+    """Measures RoIs and sampling points by the front alone, under inference mode and in evaluation mode (restored afterwards).
 
-    Args:
-        student: any SparseFormer, on ``device``.
-        batches: of images in the student's own view.
-        names: of the images; the indices of batches are places in it.
-        tokens: N, if other than configured.
-        foreground: what is known of the images' objects; None if nothing is known of any.
-        device: where the student is.
-        autocast: precision to run it in; None for its own.
-        progress: told after each batch how many images it was.
-        on_unreadable: told the place of an unreadable image, and what was wrong with it.
-
-    Raises:
-        DataError: if no image can be read, or nothing of any known foreground is in the view.
+    ``batches`` are in the student's own view, their indices places in ``names``. ``foreground`` gives what is known of each
+    image's objects; the rest is as for :func:`~sparseformers.evaluation.embed`. Raises DataError if no image can be read, or
+    nothing of any known foreground is in the view.
     """
     device, measured, unreadable = torch.device(device), _Measured(), 0
 

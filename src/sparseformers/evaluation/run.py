@@ -44,7 +44,7 @@ def evaluate(
 ) -> EvaluationReport:
     """Measures how near a student is to its teacher on a folder of images, as the command ``evaluate`` does.
 
-    With class folders in ``data`` (train/CLASS and test/CLASS, or CLASS), nearest-neighbour and classifier accuracy are measured
+    With class folders in ``data`` (train/CLASS and test/CLASS, or CLASS), nearest-neighbour and classifier accuracy are measured,
     too.
 
     Args:
@@ -65,10 +65,6 @@ def evaluate(
         batch_size: images at a time.
         precision: of the matrix products.
         progress: shows how far it has come; nothing by default.
-
-    Returns:
-        An :class:`Evaluation`; a :class:`ShiftReport` with ``shifts``, :class:`RoIReports` with ``focus``, and a
-        :class:`WordReport` with ``zero_shot`` or ``captions``.
 
     Raises:
         SparseFormersError: for options that do not go together, files that are missing, or a model or teacher that cannot be had.

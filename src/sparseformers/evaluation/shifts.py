@@ -1,7 +1,7 @@
 """``evaluate --shifts``: how much of the alignment holds on images unlike those of the training, and where RoIs go there.
 
-Legend: M images, D embedding width, N latent tokens. A cosine here is a centred one: the teacher's mean embedding of the images
-that it is compared on is subtracted first, so what all images of a condition have in common counts for nothing.
+Legend: M images, D embedding width, N latent tokens. All cosines are centred: the teacher's mean embedding of the images compared
+is subtracted first.
 """
 
 from __future__ import annotations
@@ -155,23 +155,23 @@ def measure_shifts(
     """Measures a student beside its teacher in conditions, under inference mode and in evaluation mode (restored afterwards).
 
     Args:
-        student: any SparseFormer, on ``device``; it sees every condition.
-        teacher: its teacher, on ``device``; it sees images of its own size only.
+        student: sees every condition.
+        teacher: sees images of its own size only.
         paths: the images.
         conditions: from :func:`~sparseformers.evaluation.conditions.shift_conditions`; the first one is the clean one.
-        labels: the output of the teacher's classifier that is right for each image; None if unknown.
-        low_resolution: the teacher at a lower resolution, on ``device``; it sees what the student sees.
+        labels: the right output of the teacher's classifier for each image; None if unknown.
+        low_resolution: the teacher at a lower resolution; sees what the student sees.
         seed: of what is random in conditions; each image has its own draw, the same one every time.
-        worst: how many of the worst aligned images to name.
+        worst: number of worst aligned images to name.
         batch_size: images at a time.
         workers: processes to read with; 0 reads in this one.
-        device: where the networks are.
-        autocast: precision to run all of them in; None for their own.
-        progress: told after each batch of each pass how many images it was.
-        on_unreadable: told in each pass the place in ``paths`` of an unreadable image, and what was wrong with it.
+        device: of all networks.
+        autocast: their precision; None for their own.
+        progress: told after each batch of each pass its number of images.
+        on_unreadable: told in each pass the place in ``paths`` of an unreadable image, and its fault.
 
     Raises:
-        DataError: if fewer than two images can be read: their mean, which is subtracted, would say nothing.
+        DataError: if fewer than two images can be read.
     """
     networks: dict[str, nn.Module] = {STUDENT: student, TEACHER: teacher}
     if low_resolution is not None:

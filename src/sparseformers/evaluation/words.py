@@ -57,7 +57,7 @@ class LowResolution:
 
 
 class Words(NamedTuple):
-    """All that is read from files before a model is loaded, so that a mistake in them shows at once."""
+    """Contents of files, read before a model is loaded so that a mistake in them shows at once."""
 
     images: LabelledImages | None  # to classify by the names of their classes; None for no zero-shot classification
     names: tuple[str, ...]
@@ -106,7 +106,7 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
     autocast = folder.autocast(pair.device)
 
     def images(paths: Sequence[Path]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Which of the images could be read, and their embeddings by teacher, student and the teacher at a low resolution."""
+        """Indices of the readable images, and their embeddings by teacher, student and the teacher at a low resolution."""
         with folder.progress("images", 2 * len(paths)) as advance:
             both = embed(
                 student,
@@ -196,16 +196,11 @@ def pretty_name(folder: str) -> str:
 
 
 def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes in a sentence, one for each of the sorted class folders.
+    """Names of classes in a sentence, one for each of the sorted class folders; by default those of the folders.
 
-    Args:
-        path: None for the names of the folders themselves. A ``.json`` file with a name for each folder (an object), or with
-            a list of names; or a text file with a line for each folder: its name, or FOLDER, a tab, and its name. Names
-            without folders go by the sorted order of the folders, unless they are those of the folders in another order.
-        folders: names of the class folders, sorted.
-
-    Raises:
-        DataError: for a file that is missing or cannot be read, or names that do not match the folders.
+    A ``.json`` file has a name for each folder (an object) or a list of names; a text file a line for each folder: its name, or
+    FOLDER, a tab, and its name. A list goes by the sorted order of the folders, unless it names them in another order. Raises
+    DataError for a file that is missing or cannot be read, or names that do not match the folders.
     """
     if path is None:
         return tuple(pretty_name(folder) for folder in folders)

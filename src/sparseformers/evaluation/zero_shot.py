@@ -1,4 +1,4 @@
-"""Images and words: zero-shot classification by the names of classes, and image-text retrieval. Tensors only, no model.
+"""Zero-shot classification by the names of classes, and image-text retrieval. Tensors only, no model.
 
 Legend: M images, C classes, T captions (one or several an image), D embedding width.
 """
@@ -112,19 +112,9 @@ def evaluate_zero_shot(
     *,
     templates: int,
 ) -> ZeroShot:
-    """Compares the image embeddings of three towers, M x D each of the same images, by the same class embeddings.
+    """Compares the image embeddings of three towers (M x D each) by the same class embeddings (C x D); ``labels`` are M classes.
 
-    Args:
-        teacher: M x D.
-        student: M x D.
-        low_resolution: M x D, by the teacher at the lower resolution.
-        classes: C x D, the classes' embeddings in words.
-        labels: M, each image's class in [0, C).
-        templates: how many sentences each class name was put in, for the record.
-
-    Raises:
-        DataError: for no image.
-        ValueError: for shapes that do not go together.
+    ``templates`` is the number of sentences for each name, for the record. Raises DataError for no image, ValueError for shapes.
     """
     labels = torch.as_tensor(labels, dtype=torch.int64)
     ranked = [nearest_classes(embeddings, classes) for embeddings in (teacher, student, low_resolution)]
@@ -151,7 +141,7 @@ def nearest_classes(embeddings: Tensor, classes: Tensor, k: int = 5) -> Tensor:
 
 
 def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
-    """Share of images whose label (M) is the first of the nearest classes (M x k), and of those where it is among them.
+    """Shares of images whose label (M) is the first of the nearest classes (M x k), and among them.
 
     Raises DataError for no image, and ValueError for another number of labels than of images.
     """
@@ -166,29 +156,16 @@ def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
 def evaluate_retrieval(
     teacher: Tensor, student: Tensor, low_resolution: Tensor, texts: Tensor, image_of: Sequence[int] | Tensor
 ) -> Retrieval:
-    """Compares what three image towers find by the same captions.
-
-    Args:
-        teacher: M x D image embeddings.
-        student: M x D.
-        low_resolution: M x D, by the teacher at the lower resolution.
-        texts: T x D, the captions' embeddings.
-        image_of: T, the row of each caption's image in [0, M).
-
-    Raises:
-        DataError: for no image or no caption.
-        ValueError: for shapes that do not go together.
-    """
+    """Compares what three image towers (M x D each) find by the same captions (T x D); as :func:`recalls`."""
     image_of = torch.as_tensor(image_of, dtype=torch.int64)
     of_teacher, of_student, of_low = (recalls(rows, texts, image_of) for rows in (teacher, student, low_resolution))
     return Retrieval(of_teacher, of_student, of_low, images=len(teacher), captions=len(texts))
 
 
 def recalls(images: Tensor, texts: Tensor, image_of: Tensor) -> RetrievalFigures:
-    """Recall at 1, 5 and 10 in both directions, of M x D images and T x D captions; ``image_of`` T has each caption's image.
+    """Recall at 1, 5 and 10 in both directions, of M x D images and T x D captions; ``image_of`` (T) has each caption's image.
 
-    Raises DataError for no image or no caption; ValueError for another number of captions in ``image_of``, widths that differ, or
-    an image without a caption.
+    Raises DataError for no image or no caption; ValueError for shapes that do not fit, or an image without a caption.
     """
     if len(images) == 0 or len(texts) == 0:
         raise DataError("There is no image with a caption to look for.", "Give a captions file whose images can be read.")
@@ -202,5 +179,5 @@ def recalls(images: Tensor, texts: Tensor, image_of: Tensor) -> RetrievalFigures
 
 
 def _recall(found: Tensor) -> Recall:
-    """Whether each of the nearest, queries x k and nearest first, belongs to the query."""
+    """Recall by whether each of the nearest (queries x k, nearest first) belongs to the query."""
     return Recall(*(found[:, :rank].any(dim=1).double().mean().item() for rank in RANKS))

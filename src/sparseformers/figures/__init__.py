@@ -1,8 +1,7 @@
 """RoIs and sampling points of a SparseFormer, drawn on the image; and how its training went.
 
-``run`` has :func:`visualize`, which the command calls. ``data`` gives a student its photographs and says what there is to draw,
-``sheet`` where panels go, ``panels`` what is in them, ``output`` writes files. Each figure has a file: ``trace_X`` gives its
-data, ``draw_X`` draws.
+``run`` has :func:`visualize`; ``data`` gives a student its photographs, ``sheet`` places panels, ``panels`` fills them,
+``output`` writes files. Each figure has a file: ``trace_X`` gives its data, ``draw_X`` draws.
 """
 
 from sparseformers.figures.data import RoIPicture, coverage, trace_photographs, trace_rois

@@ -37,11 +37,7 @@ COVERED_AT_A_POINT = 0.95  # coverage right at a lone sampling point
 
 @dataclass(frozen=True, eq=False)
 class RoIPicture:
-    """An image with the RoIs and sampling points of each token at each stage.
-
-    Raises:
-        ValueError: if the shapes are other than said here.
-    """
+    """An image with the RoIs and sampling points of each token at each stage; raises ValueError for other shapes."""
 
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the processor: the picture as it is drawn
     rois: Tensor  # S x N x 4, the RoIs at the start and after each focusing iteration
@@ -74,20 +70,11 @@ def check_picture(image: Tensor) -> None:
 
 
 def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> list[RoIPicture]:
-    """Runs a student on images and notes its RoIs and sampling points.
+    """Runs a student on images (B x 3 x H x W in [0, 1]), one title each, and notes its RoIs and sampling points.
 
-    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards.
-
-    Args:
-        student: any SparseFormer, on any device.
-        images: B x 3 x H x W in [0, 1], red-green-blue.
-        titles: one per image.
-
-    Returns:
-        One picture per image. To draw on a finer version of an image, ``dataclasses.replace(picture, image=finer)``.
-
-    Raises:
-        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards. To draw on a
+    finer version of an image: ``dataclasses.replace(picture, image=finer)``. Raises ValueError if titles and images differ in
+    number, or the images are none that a SparseFormer takes.
     """
     if len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
@@ -105,14 +92,7 @@ def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> 
 def trace_photographs(
     student: SparseFormer, photographs: Iterable[TitledImage], *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[RoIPicture]:
-    """As :func:`trace_rois`, for photographs of any shapes, drawn in their own.
-
-    Args:
-        student: any SparseFormer, on any device.
-        photographs: taken one after the other, so that a generator need not hold them all.
-        view: what the student is given of them.
-        longest: pixels along the longer side of a photograph as it is drawn, at most.
-    """
+    """As :func:`trace_rois`, for photographs of any shapes, taken one after the other and drawn in their own shape."""
     # Each has its own shape: there is no batch.
     return [trace_photograph(student, image, drawn_pixels(image, longest), title, view=view) for title, image in photographs]
 
@@ -161,10 +141,9 @@ def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tenso
 def coverage(picture: RoIPicture, *, height: int, width: int) -> Tensor:
     """Coverage of each pixel by the final sampling points: H x W in [0, 1], float32.
 
-    Every point covers a Gaussian neighbourhood whose radius is half the spacing of its token's points (the RoI's side over
-    the square root of P, per axis); neighbourhoods add up and saturate: 0.95 right at a lone point, nearly 1 where there are
-    several. A point outside of what the student was given covers its border, as in the network. Points that are not finite
-    cover nothing.
+    Every point covers a Gaussian neighbourhood whose radius is half the spacing of its token's points; neighbourhoods add up and
+    saturate: 0.95 right at a lone point. A point outside of what the student was given covers its border, as in the network; one
+    that is not finite covers nothing.
     """
     points = picture.points[-1].float()
     radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2
@@ -177,12 +156,12 @@ def coverage(picture: RoIPicture, *, height: int, width: int) -> Tensor:
 
 
 def inside_frame(picture: RoIPicture, *, height: int, width: int) -> Tensor:
-    """Which of H x W pixels the student was given: 1.0 there and 0.0 elsewhere, float32."""
+    """Mask of the H x W pixels that the student was given: 1.0 there and 0.0 elsewhere, float32."""
     return inside_rois(torch.tensor([picture.frame]), height=height, width=width)
 
 
 def inside_rois(rois: Tensor, *, height: int, width: int) -> Tensor:
-    """Which of H x W pixels lie inside at least one RoI (N x 4): 1.0 inside and 0.0 outside, float32."""
+    """Mask of the H x W pixels inside at least one RoI (N x 4): 1.0 inside and 0.0 outside, float32."""
     centre, size = centre_and_size(rois)
     across = (_pixel_centres(width) - centre[:, :1]).abs() <= size[:, :1] / 2  # N x W
     down = (_pixel_centres(height) - centre[:, 1:]).abs() <= size[:, 1:] / 2  # N x H

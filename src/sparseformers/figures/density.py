@@ -1,7 +1,7 @@
 """Density of sampling points, stage by stage, beside the attention of the teacher.
 
 Legend: S stages with sampling points, N latent tokens, P sampling points per token, h x w the teacher's grid of patches. Maps are
-of what the networks were given, from its top left to its bottom right, and sum to one.
+of what the networks were given, and sum to one.
 """
 
 from __future__ import annotations
@@ -52,11 +52,7 @@ LIGHTEST = 3.0
 
 @dataclass(frozen=True, eq=False)
 class DensityPicture:
-    """An image with where a student's sampling points fall and what its teacher attends to, on the teacher's grid of patches.
-
-    Raises:
-        ValueError: if the shapes are other than said here.
-    """
+    """An image with a student's sampling points and its teacher's attention on its patches; ValueError for other shapes."""
 
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
     points: Tensor
@@ -77,10 +73,7 @@ class DensityPicture:
 
     @property
     def with_last(self) -> tuple[float, ...]:
-        """Spearman's rank correlation of each density with the attention of the teacher's last block, over patches.
-
-        In [-1, 1]; not a number for a density that is the same everywhere.
-        """
+        """Spearman's rank correlation of each density with the last attention, in [-1, 1]; NaN for a constant density."""
         return tuple(rank_correlation(density, self.last) for density in self.points)
 
     @property
@@ -92,17 +85,10 @@ class DensityPicture:
 def trace_density(
     student: SparseFormer, teacher: Teacher | TeacherAttention, images: Tensor, titles: Sequence[str]
 ) -> list[DensityPicture]:
-    """Runs a student and its teacher on images and notes where sampling points fall and what the teacher attends to.
+    """Runs a student and its teacher on images (B x 3 x H x W in [0, 1]): sampling points beside attention, one title each.
 
-    Args:
-        student: any SparseFormer, on any device.
-        teacher: its teacher, or any other; for several calls, hand over one :class:`~sparseformers.evaluation.TeacherAttention`
-            of it, which is made once.
-        images: B x 3 x H x W in [0, 1], red-green-blue; resized to the teacher's size for the teacher.
-        titles: one per image.
-
-    Raises:
-        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    For several calls, hand over one :class:`~sparseformers.evaluation.TeacherAttention`, which is made once. Raises ValueError as
+    :func:`~sparseformers.figures.data.trace_rois`.
     """
     attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
     return _pictures(trace_rois(student, images, titles), attention(images), attention.grid)
@@ -116,10 +102,7 @@ def trace_density_on_photographs(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[DensityPicture]:
-    """As :func:`trace_density`, for photographs of any shapes, taken one after the other and drawn in their own.
-
-    Student and teacher see the same part of a photograph, each at its own resolution; the teacher in its own shape.
-    """
+    """As :func:`trace_density`, for photographs of any shapes; both see the same part of each, at their own resolutions."""
     attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
     own = student.config.preprocessing
     pictures = []
@@ -149,17 +132,10 @@ def _densities(picture: RoIPicture, grid: tuple[int, int]) -> Tensor:
 def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
     """The share of a stage's sampling points that falls on each cell of a grid (rows x columns) over the image, float32.
 
-    A point counts in a box around it that is its own part of its RoI: the RoI's sides over the square root of P. So RoIs that
-    tile the image evenly give an even density, whatever the grid. A point outside of the image counts at the border, which is
-    what the network reads there; one that is not finite, or whose RoI is not, does not count. Shares sum to one, or are zero
-    without any point that counts; in steps of a ten-thousandth of an even spread, so that what differs by rounding alone is
-    equal.
-
-    Args:
-        rois: N x 4, those that the points lie in.
-        points: N x P x 2, (x, y) in [0, 1] of the image, or outside of it.
-        rows: of cells from top to bottom.
-        columns: of cells from left to right.
+    A point (of N x P x 2) counts in a box of its own part of its RoI (of N x 4), so that RoIs that tile the image evenly give an
+    even density on any grid. A point outside of the image counts at the border; one that is not finite does not count. Shares sum
+    to one (or are zero without any point), in steps of a ten-thousandth of an even spread, so that what differs by rounding alone
+    is equal.
     """
     _, size = centre_and_size(rois)
     boxes = (size / math.sqrt(points.shape[-2])).unsqueeze(-2).expand_as(points)
@@ -170,10 +146,7 @@ def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
-    """The share of intervals around M positions in each cell of an axis: M and M -> M x cells; rows sum to one.
-
-    What reaches over the border is in the first or the last cell.
-    """
+    """The share of intervals around M positions in each cell of an axis: M and M -> M x cells; rows sum to one, ends included."""
     edges = torch.arange(1, cells, dtype=position.dtype) / cells  # between the cells
     length = length.clamp_min(SMALLEST_BOX).unsqueeze(-1)
     below = ((edges - position.clamp(0, 1).unsqueeze(-1)) / length + 0.5).clamp(0, 1)  # M x (cells-1): what is before each edge
@@ -183,10 +156,9 @@ def _shares(position: Tensor, length: Tensor, cells: int) -> Tensor:
 def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the density of sampling points at each stage, the teacher's attention.
 
-    All maps have the same colours for the same shares, in units of an even spread over the image. Under each one stands its
-    largest value, and under each density its rank correlations with the teacher's two maps: of a density that is nearly even,
-    its order and so these say little. Raises ConfigError for no picture, more than 64 or less than one column,
-    and ValueError if the pictures differ in their number of stages.
+    Colours are in units of an even spread, the same in all maps. Under each map stands its largest value, and under each density
+    its rank correlations with the teacher's maps. Raises ConfigError for no picture, more than 64 or less than one column, and
+    ValueError if the pictures differ in their number of stages.
     """
     check_count(len(pictures))
     stages = len(pictures[0].points)
@@ -222,14 +194,9 @@ def signed(correlation: float) -> str:
 
 
 def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
-    """A photograph, grey, under the colours of a coarse map that is smoothed between the centres of its cells.
+    """A grey photograph (3 x H x W in [0, 1]) under the colours of a coarse map (h x w of ``frame``, sums to one), smoothed.
 
-    The photograph darkens the colours and never hides them: what is dark blue or yellow can be told on black, too.
-
-    Args:
-        image: 3 x H x W in [0, 1].
-        heat: h x w from the top left to the bottom right of ``frame``, sums to one; ``LIGHTEST`` / hw has the lightest colour.
-        frame: the part of the image that the map is of; what is outside of it is dark.
+    The photograph darkens the colours and never hides them; what is outside of the frame is dark.
     """
     from matplotlib import colormaps
 

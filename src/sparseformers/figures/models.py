@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ModelsPicture:
-    """A photograph with the RoIs and sampling points of each of several models.
-
-    Raises:
-        ValueError: if there is no model.
-    """
+    """A photograph with the RoIs and sampling points of each of several models; raises ValueError for none."""
 
     image: Tensor  # 3 x H x W in [0, 1]: the photograph as it is drawn
     title: str
@@ -48,7 +44,7 @@ class ModelsPicture:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """S x N x 4 of each model: what pictures on one sheet have in common."""
+        """S x N x 4 of each model, in which pictures on one sheet agree."""
         return {name: tuple(of_model.rois.shape) for name, of_model in self.models.items()}
 
 
@@ -59,16 +55,7 @@ def trace_models(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[ModelsPicture]:
-    """Runs several models on photographs, each on its own view of them, at its own size.
-
-    All RoIs and points are given in the coordinates of the photograph, so models of different preprocessing are aligned.
-
-    Args:
-        models: by name.
-        photographs: taken one after the other, so that a generator need not hold them all.
-        view: what a model is given of a photograph.
-        longest: pixels along the longer side of a photograph as it is drawn, at most.
-    """
+    """Runs several models on photographs, each on its own view of them, at its own size; all in the photograph's coordinates."""
     pictures = []
     for title, image in photographs:
         drawn = drawn_pixels(image, longest)
@@ -80,18 +67,10 @@ def trace_models(
 def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, then for each model the RoIs at some stages and the last sampling points.
 
-    A token keeps its colour in all panels of its model. A picture is dark and grey where no RoI (or no sampling point) is, and
-    where it is not given to the model at all.
-
-    Args:
-        pictures: 1 to 64, all of the same models.
-        stages: of which to draw the RoIs: 0 for the start, i for after the i-th iteration, -1 for the last; by default
-            the first, third and last of them (each once, if there are fewer).
-        columns: pictures side by side; by default as many as make the sheet about square.
-
-    Raises:
-        ConfigError: for no picture or more than 64, a stage that a model does not have, or less than one column.
-        ValueError: if the pictures differ in their models, or in a model's numbers of stages or tokens.
+    A token keeps its colour in all panels of its model. A picture is dark and grey where no RoI (or sampling point) is, and where
+    it is not given to the model. ``stages`` are 0 for the start, i for after the i-th iteration, -1 for the last; by default the
+    first, third and last. Raises ConfigError for no picture or more than 64, a stage that a model does not have, or less than one
+    column, and ValueError if the pictures differ in their models, or a model's numbers of stages or tokens.
     """
     check_count(len(pictures))
     shapes = pictures[0].shapes
@@ -133,7 +112,7 @@ def _draw_model(panels: Sequence[Axes], picture: RoIPicture, stages: Sequence[in
 
 
 def _given(picture: ModelsPicture) -> Tensor:
-    """H x W: 1.0 where at least one model was given the photograph."""
+    """Mask (H x W) of the part of the photograph that at least one model was given."""
     height, width = picture.image.shape[-2:]
     frames = torch.tensor([of_model.frame for of_model in picture.models.values()])
     return inside_rois(frames, height=height, width=width)
@@ -143,11 +122,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 
 
 def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
-    """Which of ``count`` stages to draw, each once: those asked for, or the first, third and last.
-
-    Raises:
-        ConfigError: for a stage that there is not.
-    """
+    """Stages to draw, of ``count``, each once: those asked for, or the first, third and last; raises ConfigError for others."""
     wanted = [0, min(2, count - 1), count - 1] if stages is None else list(stages)
     for stage in wanted:
         if not -count <= stage < count:
@@ -165,8 +140,3 @@ def stage_name(stage: int, count: int) -> str:
     if stage == count - 1:
         return "last stage"
     return f"{ORDINALS[stage]} stage" if stage < len(ORDINALS) else f"stage {stage + 1}"
-
-
-def iteration_name(stage: int) -> str:
-    """``Start`` for the RoIs before any adjustment, then ``Iteration 1`` ..."""
-    return f"Iteration {stage}" if stage else "Start"

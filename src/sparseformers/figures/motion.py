@@ -40,8 +40,8 @@ def centre_paths(rois: Tensor) -> Tensor:
 def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = None) -> Figure:
     """A panel for the start and one for each focusing iteration: the RoIs, and faintly the path of each centre since the last.
 
-    A token keeps its colour in all panels. A picture is dark and grey where no RoI is. Raises ConfigError for no picture, more
-    than 64 or less than one column, and ValueError if the pictures differ in their numbers of stages or tokens.
+    A token keeps its colour in all panels. Raises ConfigError for no picture, more than 64 or less than one column, and
+    ValueError if the pictures differ in their numbers of stages or tokens.
     """
     check_count(len(pictures))
     stages, tokens, _ = pictures[0].rois.shape
@@ -75,8 +75,8 @@ class Glide:
 def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
     """Interpolates RoIs (S x N x 4) from stage to stage, starting and ending each move slowly, with a pause at each stage.
 
-    Centres move on straight lines, and sizes change by equal factors in equal steps, as the network's adjustments scale them.
-    Gives 1 + (S-1) * frames_per_move frames. Raises ConfigError if there is one stage only: then nothing moves.
+    Centres move on straight lines, sizes change by equal factors. Gives 1 + (S-1) * frames_per_move frames. Raises ConfigError if
+    there is one stage only.
     """
     if frames_per_move < 1:
         raise ValueError(f"a move needs at least one frame, not {frames_per_move}")
@@ -112,16 +112,8 @@ def draw_frames(
 ) -> Iterator[Frame]:
     """Draws the frames of an animation one after the other, with the name of the stage above the photographs.
 
-    Args:
-        pictures: 1 to 64, all of the same student.
-        side: pixels along the longer side of a photograph.
-        columns: photographs side by side; by default as many as make the frame about square.
-        frames_per_move: as for :func:`glide`.
-        on_frame: told of each frame that is taken.
-
-    Raises:
-        ConfigError: for no picture or more than 64, or if nothing moves.
-        ValueError: if the pictures differ in their numbers of stages or tokens.
+    ``side`` is pixels along the longer side of a photograph; ``on_frame`` is told of each frame that is taken. Raises ConfigError
+    for no picture or more than 64, or if nothing moves, and ValueError for different numbers of stages or tokens.
     """
     check_count(len(pictures))
     if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):

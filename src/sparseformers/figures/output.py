@@ -36,8 +36,7 @@ WEBP_QUALITY = 70  # from 0 to 100
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
     """Writes a figure whole or not at all, in the place of an old file; missing folders are made.
 
-    ``path`` has the suffix .png, .pdf, .svg, .jpg, .jpeg or .webp. Raises ConfigError for another suffix, and RunError if the
-    file cannot be written.
+    Raises ConfigError for a suffix other than .png, .pdf, .svg, .jpg, .jpeg or .webp, and RunError if it cannot be written.
     """
     path = Path(path)
     check_suffix(path, FORMATS)
@@ -85,17 +84,10 @@ def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
 
 
 def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    """Writes an animation that runs again and again, whole or not at all, in the place of an old file.
+    """Writes an endless animation of frames of one size with even sides, each shown for its ``seconds``, whole or not at all.
 
-    Args:
-        frames: H x W x 3, all of one size with even sides.
-        seconds: how long each of them is shown.
-        path: with the suffix .gif, .webp or .mp4; missing folders are made.
-
-    Raises:
-        ConfigError: for another suffix.
-        MissingExtraError: for .mp4 where PyAV is not installed.
-        RunError: if the file cannot be written.
+    Raises ConfigError for a suffix other than .gif, .webp or .mp4, MissingExtraError for .mp4 without PyAV, RunError if it cannot
+    be written.
     """
     path = Path(path)
     check_animation(path)
@@ -168,12 +160,8 @@ def curves_figure(
 ) -> Figure:
     """The loss and the held-out centred cosine over the training images seen, in two panels.
 
-    Args:
-        history: records in their order, such as the lines of ``metrics.jsonl``; a record may lack either figure (or hold
-            None) and may have other keys, and what is not finite is left out.
-        samples: the key of the number of training images seen so far; records without it are left out.
-        loss: the key of the loss.
-        held_out: the key of the held-out centred cosine.
+    ``history`` has records such as the lines of ``metrics.jsonl``; a record may lack either figure, and what is not finite is
+    left out.
     """
     figure = empty_figure(8.4, 3.0)
     left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))

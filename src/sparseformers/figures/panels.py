@@ -26,14 +26,7 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in brightness (IT
 
 
 def token_colours(tokens: int) -> Array:
-    """Colours of N tokens: all different, light, safe for colour blindness, and unlike those of the grid's neighbours.
-
-    Args:
-        tokens: N, at least 1.
-
-    Returns:
-        N x 3, red-green-blue in [0, 1]; always the same for the same N.
-    """
+    """Colours of N tokens (N x 3 in [0, 1]): all different, light, safe for colour blindness, unlike the grid's neighbours'."""
     from matplotlib.colors import LinearSegmentedColormap
 
     if tokens < 1:
@@ -62,13 +55,7 @@ def margin(width: int, height: int) -> float:
 
 
 def draw_photograph(axes: Axes, image: Tensor, bright: Tensor | None = None) -> None:
-    """The photograph in pixel coordinates, with a margin around it.
-
-    Args:
-        axes: empty ones.
-        image: 3 x H x W in [0, 1].
-        bright: H x W in [0, 1], where the photograph keeps its colours; where it is 0 the photograph is dark and grey.
-    """
+    """The photograph (3 x H x W in [0, 1]) in pixel coordinates, with a margin; dark and grey where ``bright`` (H x W) is 0."""
     from matplotlib.patches import Rectangle
 
     pixels = image.clamp(0, 1).permute(1, 2, 0)

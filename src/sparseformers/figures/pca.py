@@ -62,10 +62,7 @@ class PrincipalColours:
 
     @classmethod
     def of(cls, features: Tensor) -> PrincipalColours:
-        """The principal axes of B x D x h x w features, and the range that they span there.
-
-        An axis has two directions; the one with its greatest entry positive is taken, so that the colours are the same each time.
-        """
+        """The principal axes of B x D x h x w features and their range; each axis has its greatest entry positive."""
         rows = features.double().transpose(0, 1).flatten(1).T  # M x D
         mean = rows.mean(dim=0)
         centred = rows - mean
@@ -95,19 +92,10 @@ def trace_pca(
 ) -> list[PCAPicture]:
     """Features of both on one grid, on the three principal axes of the teacher's patches of all these images together.
 
-    Both run in evaluation mode without gradients; each of their modules is back in its own mode afterwards.
-
-    Args:
-        student: on any device.
-        teacher: the one that it was made from, on the same device; its patches are taken after its final norm.
-        images: B x 3 x H x W in [0, 1] at the teacher's size.
-        titles: one per image.
-        size: rows and columns of the grid, or one number for both; by default the grid of the teacher's patches. On another
-            grid the teacher's features are interpolated, or averaged.
-
-    Raises:
-        ConfigError: if the student's tokens are not as wide as the teacher's, so that they have no axes in common.
-        ValueError: if titles and images differ in number, for images of another size, or a size below 1.
+    Both run in evaluation mode without gradients; each of their modules is back in its own mode afterwards. Images are B x 3 x H
+    x W in [0, 1] at the teacher's size; the patches are taken after its final norm. ``size`` is rows and columns of the grid, by
+    default the teacher's, onto which its features are otherwise interpolated. Raises ConfigError if the student's tokens are not
+    as wide as the teacher's, and ValueError for other numbers of titles, another size of images, or a size below 1.
     """
     if len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
@@ -145,8 +133,7 @@ def trace_pca_on_photographs(
 ) -> list[PCAPicture]:
     """As :func:`trace_pca`, for photographs of any shapes, drawn in their own.
 
-    A teacher takes images of one size, so both are given a whole photograph squashed to it; the grid of features is stretched
-    back over the photograph. In their own view it is the part that they see, without distortion for most teachers.
+    A teacher takes images of one size: a whole photograph is squashed to it, and the grid of features stretched back.
     """
     own = teacher.preprocessing
     given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
@@ -163,8 +150,7 @@ def trace_pca_on_photographs(
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the teacher's patches, the student's tokens on the same grid.
 
-    The same colour means the same features in all panels of the sheet, if it was traced in one call. Raises ConfigError for no
-    picture, more than 64 or less than one column.
+    One colour means the same features in all panels that were traced in one call. Raises ConfigError as all sheets.
     """
     images = [picture.image for picture in pictures]
     titles = [f"{picture.title} (cosine {picture.cosine:.2f})" for picture in pictures]

@@ -48,7 +48,7 @@ class Visualization:
 
 
 class ReadablePhotographs:
-    """ReadablePhotographs, read one after the other; those that cannot be read are noted and left out."""
+    """Photographs, read one after the other; those that cannot be read are noted and left out."""
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self.paths = paths
@@ -77,8 +77,6 @@ class ReadablePhotographs:
 
 @dataclass(frozen=True)
 class _Request:
-    """All that a figure is drawn from."""
-
     models: Mapping[str, SavedModel]  # by the names that stand on the sheet; the first is the one that all figures are of
     photographs: ReadablePhotographs
     view: ViewKind
@@ -114,7 +112,7 @@ def visualize(
         figure: models, iterations, density, tokens or pca.
         animate: write RoIs gliding through the iterations, too: .gif, .webp or .mp4.
         beside: other models to draw beside the first (figure models).
-        view: what a student is given of a photograph: all of it in its own shape, or its own view as when it embeds.
+        view: all of a photograph in its own shape (whole), or the student's view as when it embeds (own).
         stages: of which to draw the RoIs (figure models): 0 is the start, -1 the last.
         count: how many tokens to show (figure tokens).
         teacher: a teacher, or where to load it from if not from where it was (figures density and pca).
@@ -122,12 +120,9 @@ def visualize(
         size: pixels along the longer side of a panel: by default 375, and 320 in an animation.
         progress: shows how far it has come; nothing by default.
 
-    Returns:
-        What was drawn and written, and the images that could not be read.
-
     Raises:
-        SparseFormersError: for options that do not go together, a file that cannot be written, a model or a teacher that
-            cannot be had, or if not one image can be read.
+        SparseFormersError: for options that do not go together, a file that cannot be written, a model or
+            a teacher that cannot be had, or if not one image can be read.
     """
     out, animate = (None if path is None else Path(path) for path in (out, animate))
     _check_options(out, animate, figure, beside=beside, stages=stages, teacher=teacher, size=size)

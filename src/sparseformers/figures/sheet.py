@@ -49,15 +49,15 @@ def open_sheet(
     groups: Sequence[tuple[str, int]] = (),
     caption: float = 0.0,
 ) -> Sheet:
-    """Lays out a row of panels for each picture and writes the titles.
+    """Lays out a row of panels for each picture (3 x H x W of any shapes) and writes the titles.
 
     Args:
-        images: 1 to 64 of 3 x H x W, of any shapes.
-        titles: of the pictures, one each; written above their rows.
+        images: 1 to 64 pictures.
+        titles: one each, written above their rows.
         headings: one per panel of a row; written once at the top of each block of rows.
         columns: pictures side by side; by default as many as make the sheet about square.
         groups: names of neighbouring panels, each with how many they are; written above their headings.
-        caption: room under each panel, in inches, left empty.
+        caption: empty room under each panel, in inches.
 
     Raises:
         ConfigError: for no picture, more than 64, or less than one column.
@@ -188,14 +188,9 @@ def block_columns(pictures: int, panels: int) -> int:
 def lay_out(
     sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
 ) -> Layout:
-    """Places rows of ``panels`` panels on a sheet, each panel in the aspect ratio of its picture.
+    """Places a row of ``panels`` for each picture (width, height in any unit) on a sheet, ``columns`` pictures side by side.
 
-    Args:
-        sizes: width and height of each picture, in any unit.
-        panels: in the row of each picture.
-        columns: pictures side by side.
-        groups: how many panels each named group has; those before the groups belong to none.
-        caption: room under each row of panels, in inches.
+    ``groups`` has how many panels each named group has, counted from the right. ``caption`` is room under each row, in inches.
     """
     scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
     columns = min(columns, len(sizes))
@@ -243,9 +238,9 @@ def lay_out(
 
 
 def divide(place: PanelPlace, count: int, *, width: float, height: float, caption: float) -> list[PanelPlace]:
-    """Divides a place into ``count`` equal cells, row by row, with gaps between them, in as many rows as make them largest.
+    """Divides a place on a sheet of ``width`` x ``height`` inches into ``count`` equal cells, row by row, as large as possible.
 
-    The sheet is ``width`` x ``height`` inches. ``caption`` is room under each cell; that under the last row is below the place.
+    ``caption`` is room under each cell; that under the last row is below the place.
     """
     wide, high = place.width * width, place.height * height
 

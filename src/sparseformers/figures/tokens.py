@@ -1,4 +1,4 @@
-"""The tokens that an embedding is made of: the most influential ones, their RoIs and what these hold.
+"""The most influential tokens of an embedding, their RoIs and their contents.
 
 Legend: N latent tokens of a student, K of them shown; RoIs are (x1, y1, x2, y2) in [0, 1] of the image.
 """
@@ -43,11 +43,7 @@ LARGEST_CUT = 512  # pixels along the longer side of what is cut out, at most
 
 @dataclass(frozen=True, eq=False)
 class TokensPicture:
-    """An image with a student's most influential tokens on it.
-
-    Raises:
-        ValueError: if the shapes are other than said here.
-    """
+    """An image with a student's most influential tokens on it; raises ValueError for other shapes."""
 
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
     tokens: Tensor  # K, int64: which of the N tokens, the most influential one first
@@ -68,26 +64,15 @@ class TokensPicture:
 
     @property
     def contents(self) -> tuple[Tensor, ...]:
-        """The contents of the K RoIs, 3 x h x w in [0, 1], each as large as it is on ``image``; see :func:`cut_out`."""
+        """The contents of the K RoIs, 3 x h x w in [0, 1]; see :func:`cut_out`."""
         return tuple(cut_out(self.image, roi, self.frame) for roi in self.rois)
 
 
 def trace_tokens(student: SparseFormer, images: Tensor, titles: Sequence[str], *, count: int = 8) -> list[TokensPicture]:
-    """Runs a student on images and finds the tokens that its embedding is made of.
+    """Runs a student on images (B x 3 x H x W in [0, 1]) and finds the ``count`` tokens that make most of its embedding.
 
-    Args:
-        student: any SparseFormer, on any device.
-        images: B x 3 x H x W in [0, 1], red-green-blue.
-        titles: one per image.
-        count: K, how many tokens to show; all of a student that has fewer.
-
-    Returns:
-        One picture per image. To draw on (and cut out of) a finer version of an image,
-        ``dataclasses.replace(picture, image=finer)``.
-
-    Raises:
-        ConfigError: for a count below 1, or a student without attention to read.
-        ValueError: if titles and images differ in number, or the images are none that a SparseFormer takes.
+    Raises ConfigError for a count below 1 or a student without attention, ValueError as
+    :func:`~sparseformers.figures.data.trace_rois`.
     """
     _check_tokens(count)
     influences = token_influence(student, images)
@@ -140,8 +125,7 @@ def _most_influential(picture: RoIPicture, influence: Tensor, count: int) -> Tok
 def cut_out(image: Tensor, roi: Tensor, frame: Box = WHOLE) -> Tensor:
     """The pixels of a RoI (4), in the RoI's own aspect ratio: 3 x h x w, at least one pixel and at most ``LARGEST_CUT`` a side.
 
-    What is outside of the frame, which the network was given, shows the frame's border repeated: that is what the network reads
-    there. A RoI that is not finite is black.
+    Outside of the frame its border is repeated, which is what the network reads. A RoI that is not finite is black.
     """
     if not roi.isfinite().all():
         return image.new_zeros(3, 1, 1)
@@ -177,9 +161,8 @@ SMALLEST_CONTENT = 0.04  # a side of what is drawn of a content, in inches: a Ro
 def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None) -> Figure:
     """For each picture, the most influential tokens: their RoIs on the image, and what is in each, with its influence.
 
-    Tokens are numbered from the most influential one, and have the colours that they have in all other figures. The picture
-    is dark and grey where none of their RoIs is. Raises ConfigError for no picture, more than 64 or less than one column,
-    and ValueError if the pictures differ in their numbers of tokens.
+    Tokens are numbered from the most influential one, in the colours of all other figures. Raises ConfigError as all sheets, and
+    ValueError if the pictures differ in their numbers of tokens.
     """
     check_count(len(pictures))
     shown, of = len(pictures[0].tokens), pictures[0].of

@@ -1,1 +1,1 @@
-"""What a student costs and how fast it is, beside its teacher on this machine."""
+"""Cost and speed of a student beside its teacher, on this machine."""

@@ -43,22 +43,10 @@ class Embedding(nn.Module):
 def prepare(
     network: nn.Module, backend: Backend, *, size: tuple[int, int], precision: str, device: torch.device, folder: Path
 ) -> Callable[[int], Runner]:
-    """Makes a network ready for a backend.
+    """Makes a network in evaluation mode (which stays as it is) ready for a backend: a function that opens it for a batch size.
 
-    Args:
-        network: a student or a teacher in evaluation mode, which stays as it is.
-        backend: eager runs it as it is; all others fold a student for its embedding first, which is the same function.
-        size: height and width of its images in pixels.
-        precision: fp32 or bf16.
-        device: to run it on.
-        folder: for exported files, which lasts as long as what is returned is used.
-
-    Returns:
-        A function that opens the network for batches of one size.
-
-    Raises:
-        ConfigError: if the backend does not run on this device or in this precision.
-        MissingExtraError: if a library that it needs is not installed.
+    All backends but eager fold a student for its embedding first, which is the same function. Exported files go to ``folder``,
+    which has to last as long as the runners. Raises ConfigError or MissingExtraError as :func:`check_backend`.
     """
     check_backend(backend, precision=precision, device=device)
     if backend in ("onnxruntime", "openvino"):
@@ -102,8 +90,8 @@ def in_inference(run: Callable[[Tensor], Any], device: torch.device, autocast: t
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """A network compiled for one shape, as one graph; on CUDA with CUDA graphs.
 
-    PyTorch keeps what it compiled with the code of a function, and after eight variants of one it runs further ones uncompiled,
-    with no more than a warning. All networks here have one class, so that each gets a function with code of its own.
+    PyTorch keeps compiled code with a function's code, and runs further variants uncompiled after eight. All networks here have
+    one class, so that each gets a function with code of its own.
     """
 
     def forward(images: Tensor) -> Any:

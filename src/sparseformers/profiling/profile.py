@@ -92,14 +92,13 @@ def profile(
     Args:
         model: a student, run folder, model file, or a named size, which gets random weights (sizes of v1 have no teacher).
         teacher: a teacher, or where to load it from if not from where it was.
-        backend: what runs both: eager, compile, packed, onnxruntime, openvino.
+        backend: eager, compile, packed, onnxruntime, openvino; runs both.
         batch: batch sizes to time.
         repeats: timed passes of each network at each batch size.
         precision: of the matrix products, for both; ``auto`` is float32 where a backend runs in nothing else.
 
     Raises:
-        ConfigError: for a backend that does not run here, or a model that is none.
-        SparseFormersError: another one, if the model or a teacher that was asked for cannot be loaded.
+        SparseFormersError: for a backend that does not run here, or a model or teacher that cannot be loaded.
     """
     if repeats < 1 or min(batch, default=1) < 1:
         raise ConfigError("Batch sizes and repeats must be at least 1.", "Use --batch 1 16 and --repeats 10, for example.")
@@ -205,17 +204,8 @@ def interleave(
 ) -> dict[Key, tuple[float, ...]]:
     """Times passes in turn (A B C, A B C, ...), so that whatever else the machine does slows all of them alike.
 
-    Args:
-        passes: one pass of each, which ends when its work is done.
-        turns: how often, at the most.
-        seconds: no turn begins after so many, once there are :data:`FEWEST_TURNS`.
-        warm_up: turns before these, which are not counted.
-        clock: gives seconds.
-        pause: waits for so many seconds.
-        on_turn: is told of the end of each turn that counts.
-
-    Returns:
-        Seconds of each pass, turn by turn; as many for each.
+    After ``warm_up`` uncounted turns come up to ``turns``; none begins after so many ``seconds``, once there are
+    :data:`FEWEST_TURNS`. ``on_turn`` is told of the end of each. Returns the seconds of each pass, turn by turn.
     """
     taken: dict[Key, list[float]] = {key: [] for key in passes}
     for _ in range(warm_up):

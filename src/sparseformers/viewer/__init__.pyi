@@ -1,4 +1,4 @@
-from .run import ViewConfig as ViewConfig
+from .config import ViewConfig as ViewConfig
 from .run import serve as serve
 from .run import view as view
 from .server import Page as Page

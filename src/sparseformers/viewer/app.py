@@ -1,8 +1,7 @@
-"""The page's addresses: files of the page itself, images by key, and what networks make of them as JSON; and who may ask.
+"""The page's addresses: its files, images by key, and answers of networks as JSON; and a guard on who may ask.
 
-The server listens on this machine only, but any page that a browser has open can send requests to it. So it answers only under
-its own name (a foreign name that was made to point here is refused: DNS rebinding), and not to requests that another site
-sends. The page itself may load nothing but what comes from here.
+The server listens on this machine only, but any page in a browser can send requests to it. So it answers only under its own name
+(against DNS rebinding), and not to requests that another site sends. The page may load nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -37,13 +36,7 @@ class TooLargeError(DataError):
 
 
 def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
-    """The web application.
-
-    Args:
-        session: answers the questions.
-        port: that it will be served on; requests under another address are refused.
-        framed: whether notebooks on this machine may show the page in a frame.
-    """
+    """The web application on ``port``; ``framed`` lets notebooks on this machine show it in a frame."""
     image = "/api/images/{key}"
     return Starlette(
         routes=[
@@ -70,7 +63,7 @@ def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
 
 
 def page_files() -> Mapping[str, tuple[bytes, str]]:
-    """Content and type of the page's files, by name. Read as a whole, so that no address can name another file."""
+    """Content and type of the page's files by name, read as a whole, so that no address can name another file."""
     folder = importlib.resources.files("sparseformers.viewer") / "page"
     named = {entry.name: entry for entry in folder.iterdir()}
     endings = {name: name[name.rfind(".") :] for name in named}
@@ -165,13 +158,7 @@ HEADERS = {
 
 
 class Guard:
-    """Middleware that refuses what does not come from the page, and adds headers to every answer.
-
-    Args:
-        app: what it guards.
-        port: of the server.
-        framed: whether notebooks on this machine may show the page in a frame.
-    """
+    """Middleware that refuses requests from anywhere but the page, and adds headers to every answer."""
 
     def __init__(self, app: ASGIApp, *, port: int, framed: bool) -> None:
         self.app = app

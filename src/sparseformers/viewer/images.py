@@ -1,7 +1,7 @@
 """The images behind the page, by key, and nothing else: no key is a path.
 
-``g3`` is the fourth of the images named at the start, ``n3`` the fourth of the folder of neighbours, ``u3`` the fourth that was
-dropped on the page. Files are not kept; of each image in use the page has a JPEG, and the networks their inputs.
+``g3`` is the fourth of the images named at the start, ``n3`` of the folder of neighbours, ``u3`` of those dropped on the page.
+Files are not kept; of each image in use the page has a JPEG, and the networks their inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data import UnreadableImageError, evaluation_view, find_images, from_bytes
 from sparseformers.data.images import decode
 from sparseformers.errors import DataError
-from sparseformers.viewer.run import ViewConfig
+from sparseformers.viewer.config import ViewConfig
 
 DISPLAY_SIDE, THUMBNAIL_SIDE = 1600, 160
 """Longer side of what the page shows of a photograph, and of a thumbnail, in pixels, at most."""
@@ -60,10 +60,7 @@ class Photograph:
 
 
 def prepare(source: Path | BinaryIO, name: str, preprocessings: Iterable[PreprocessingConfig], *, most_pixels: int) -> Photograph:
-    """Decodes a photograph (a file, or its content in memory) once; raises UnreadableImageError if that fails or it is too large.
-
-    Kept are a JPEG and the inputs of networks with these preprocessings.
-    """
+    """Decodes a photograph once, into a JPEG and the inputs of networks; raises UnreadableImageError if it cannot."""
     image = decode(source, Path(name), most_pixels=most_pixels)
     inputs = {}
     for preprocessing in preprocessings:
@@ -92,7 +89,7 @@ def jpeg(image: Image.Image, longest: int) -> bytes:
 
 
 class Recent(Generic[Key, Value]):
-    """A mapping of at most ``most`` entries that forgets what was not used for longest; safe to use from several threads."""
+    """A mapping of at most ``most`` entries that forgets the one unused for longest; safe to use from several threads."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -120,15 +117,10 @@ class Recent(Generic[Key, Value]):
 
 
 class Gallery:
-    """Images of folders, in the order in which these were named. The page names an image by its number, never by a path.
+    """Images of folders (or single ones), in the order in which these were named; an image goes by its number, not by a path.
 
-    A symbolic link is followed as long as it stays under one of the folders; it is looked at again whenever an image is read.
-
-    Args:
-        places: folders, or single images; one that is a link is allowed wherever it leads, because it was named itself.
-
-    Raises:
-        DataError: for a place that is missing, or if there is no image in all of them.
+    A symbolic link is followed as long as it stays under one of the places; it is checked again whenever an image is read. Raises
+    DataError for a place that is missing, or without any image.
     """
 
     def __init__(self, places: Sequence[Path]) -> None:
@@ -151,9 +143,7 @@ class Gallery:
     def file(self, number: int) -> Path:
         """The file of an image as it is now, all links resolved.
 
-        Raises:
-            IndexError: for a number that there is not.
-            UnreadableImageError: if it is gone, or has become a link that leads elsewhere.
+        Raises IndexError for an unknown number, UnreadableImageError if it is gone or has become a link that leads elsewhere.
         """
         path = self._path(number)
         real = os.path.realpath(path)
@@ -175,7 +165,6 @@ class Gallery:
 
 
 def _place_of(path: Path, places: Sequence[Path]) -> int:
-    """Which of the places an image that was found there is of."""
     return next(number for number, place in enumerate(places) if path == place or place in path.parents)
 
 
@@ -195,11 +184,7 @@ class UnreadableError(DataError):
 class Library:
     """Gives out images by key, to any number of threads; one is decoded at a time, so that memory stays bounded.
 
-    Args:
-        config: which images, and how large they may be.
-
-    Raises:
-        DataError: for a folder that is missing or holds no images, or if none of the images named one by one can be read.
+    Raises DataError for a folder without images, or if none of the images named one by one can be read.
     """
 
     def __init__(self, config: ViewConfig) -> None:
@@ -222,23 +207,14 @@ class Library:
         return [{"key": f"g{number}", "name": self.images.name(number)} for number in numbers]
 
     def upload(self, content: bytes, name: str, preprocessings: Set[PreprocessingConfig]) -> str:
-        """Takes in a dropped image, which lives in memory only, and returns its key.
-
-        Raises:
-            UnreadableError: if it cannot be decoded.
-        """
+        """Takes in a dropped image, which lives in memory only, and returns its key; raises UnreadableError."""
         photograph = self._prepare(io.BytesIO(content), name, preprocessings)
         key = f"u{next(self._numbers)}"
         self._uploads.put(key, photograph)
         return key
 
     def photograph(self, key: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
-        """An image, decoded, as networks with these preprocessings are given it.
-
-        Raises:
-            GoneError: if there is none of that key.
-            UnreadableError: if it cannot be decoded.
-        """
+        """An image, decoded, with the inputs of networks; raises GoneError for an unknown key, UnreadableError for a bad file."""
         if key.startswith("u"):
             return self._upload(key)
         photograph = self._prepared.get(key)
@@ -263,7 +239,7 @@ class Library:
         return small
 
     def neighbour_number(self, key: str) -> int | None:
-        """Which image of the folder of neighbours an image is; None if it is none of them, or was dropped on the page."""
+        """The number of an image in the folder of neighbours; None if it is none of them, or was dropped on the page."""
         if key.startswith("u"):
             return None
         file, _ = self._file(key)
@@ -291,7 +267,6 @@ class Library:
         return photograph
 
     def _file(self, key: str) -> tuple[Path, str]:
-        """The file of an image of a folder, and its name."""
         found = re.fullmatch(r"([gn])([0-9]{1,9})", key)
         try:
             if found is None:

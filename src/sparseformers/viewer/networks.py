@@ -1,7 +1,7 @@
-"""The networks behind the page, what they make of one image as plain JSON values, and the nearest images of a folder.
+"""The networks behind the page, their answers on one image as plain JSON values, and the nearest images of a folder.
 
-Legend: S stages, N latent tokens, P sampling points. Coordinates are x to the right and y down, in [0, 1] of what the network
-was given (or outside of it); ``seen`` says which part of the photograph that is.
+Legend: S stages, N latent tokens, P sampling points. Coordinates are x to the right and y down, in [0, 1] of the network's input;
+``seen`` is its part of the photograph.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ class ShownModel:
         return [to_hex(colour) for colour in token_colours(self.student.config.focusing.tokens)]
 
     def trace(self, photograph: Photograph) -> dict[str, Any]:
-        """RoIs and sampling points on a photograph, and how much each token counts.
+        """RoIs and sampling points on a photograph, and the share of each token.
 
-        Returns:
-            ``rois`` S x N x 4 as (x1, y1, x2, y2); ``points``, for each stage N x P x 2 as (x, y), or None for a stage at which
-            nothing was read; ``influence``, N shares that sum to one, or None and ``influence_problem``; ``seen``.
+        ``rois`` is S x N x 4; ``points`` for each stage N x P x 2, or None where nothing was read; ``influence`` N shares that
+        sum to one, or None and ``influence_problem``; ``seen``.
         """
         given = photograph.inputs[self.preprocessing]
         images = given.image()[None]
@@ -90,16 +89,7 @@ class Networks:
 
 
 def load_networks(run: str, beside: str | None = None, teacher: str | None = None) -> Networks:
-    """Loads one or two models and the teacher of the first.
-
-    Args:
-        run: a run folder, a model file, a released file (.pth) or a released model's name.
-        beside: a second one.
-        teacher: where to load the teacher from, if not from where it was.
-
-    Raises:
-        SparseFormersError: if a model, or a teacher that was asked for, cannot be loaded.
-    """
+    """Loads one or two models and the teacher of the first, which may be missing unless asked for."""
     device = process_state().device
     names = [name for name in (run, beside) if name is not None]
     saved = [open_student(name) for name in names]
@@ -125,12 +115,11 @@ def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph
 def embed(network: ShownModel | Teacher, photograph: Photograph, device: torch.device) -> Tensor:
     """The embedding of a photograph, D values on the CPU."""
     image = photograph.inputs[network.preprocessing].image()[None].to(device)
-    embedding: Tensor = module_of(network)(image).embedding
+    embedding: Tensor = _module_of(network)(image).embedding
     return embedding[0].float().cpu().clone()
 
 
-def module_of(network: ShownModel | Teacher) -> torch.nn.Module:
-    """The module that embeds."""
+def _module_of(network: ShownModel | Teacher) -> torch.nn.Module:
     return network.student if isinstance(network, ShownModel) else network
 
 
@@ -149,12 +138,7 @@ class NearImage(NamedTuple):
 class FolderIndex:
     """Embeddings of a folder by one network: made once, in a thread, and kept in memory.
 
-    Args:
-        network: in evaluation mode, on ``device``.
-        gallery: the folder's images.
-        device: where the network is.
-        turn: held while the network runs, so that one network runs at a time.
-        most_pixels: larger images are left out.
+    ``turn`` is held while the network runs, so that one network runs at a time.
     """
 
     def __init__(
@@ -166,7 +150,7 @@ class FolderIndex:
         turn: threading.Lock,
         most_pixels: int,
     ) -> None:
-        self.network = module_of(network)
+        self.network = _module_of(network)
         self.view = evaluation_view(network.preprocessing)
         self.gallery = gallery
         self.device = device
@@ -198,16 +182,7 @@ class FolderIndex:
             self._thread.join()
 
     def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[NearImage]:
-        """The images nearest to an embedding (D values), nearest first.
-
-        Args:
-            embedding: D values.
-            count: how many; fewer where the folder holds fewer.
-            without: the number of the image itself, which is no neighbour of its own.
-
-        Raises:
-            ValueError: before :attr:`ready`.
-        """
+        """The images nearest to an embedding (D values), nearest first, ``without`` the image itself; ValueError until ready."""
         if self._rows is None:
             raise ValueError("the folder is not embedded yet")
         rows, numbers = self._rows

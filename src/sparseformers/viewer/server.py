@@ -20,16 +20,10 @@ LONGEST_START = 20.0  # seconds
 
 
 class Page:
-    """A page that is being served, until it is closed; a context manager. In a notebook it shows itself.
+    """A page that is served until it is closed; a context manager. In a notebook it shows itself.
 
-    Args:
-        session: what is behind it; closed with the page.
-        port: to serve on; the next free one if it is in use, any free one for 0.
-        framed: whether notebooks on this machine may show it.
-
-    Raises:
-        MissingExtraError: if starlette or uvicorn is not installed.
-        ConfigError: if there is no free port, or this one may not be used.
+    The port is the next free one if ``port`` is in use, any free one for 0; ``framed`` lets notebooks on this machine show it.
+    Raises MissingExtraError without starlette or uvicorn, ConfigError if there is no free port, or this one may not be used.
     """
 
     def __init__(self, session: Session, *, port: int, framed: bool) -> None:
@@ -116,8 +110,7 @@ def require_extra() -> None:
 def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
     """A socket bound to ``port`` on this machine, or to the next of ``tried`` ports that is not in use; to any for 0.
 
-    Raises:
-        ConfigError: if the port may not be used, or all of the next ones are in use.
+    Raises ConfigError if the port may not be used, or all of the next ones are in use.
     """
     last = min(port + tried, 65536)
     for candidate in range(port, last):

@@ -11,23 +11,18 @@ from torch import Tensor
 
 from sparseformers.evaluation import TeacherAttention
 from sparseformers.teachers import Teacher
+from sparseformers.viewer.config import ViewConfig
 from sparseformers.viewer.images import GoneError, Library, Photograph, Recent
 from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, attend, embed, load_networks
-from sparseformers.viewer.run import ViewConfig
 
 ANSWERS = 96  # answers of networks that are kept
 NEIGHBOURS = 8  # neighbours that are shown
 
 
 class Session:
-    """Answers what the page asks, in plain JSON values and to any number of threads; networks run one at a time.
+    """Answers the page's questions, in plain JSON values and to any number of threads; networks run one at a time.
 
-    Args:
-        config: what to show.
-        networks: already loaded ones; those that the configuration names by default.
-
-    Raises:
-        SparseFormersError: if a model cannot be loaded, or a folder holds no images.
+    ``networks`` are loaded as the configuration says, unless given. Raises SparseFormersError as :func:`load_networks`.
     """
 
     def __init__(self, config: ViewConfig, networks: Networks | None = None) -> None:
@@ -104,18 +99,10 @@ class Session:
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
-        """Neighbours of an image in the folder.
+        """Neighbours of an image in the folder, by the embedding of a model (its number) or of the ``teacher``.
 
-        Args:
-            key: of the image.
-            by: whose embedding: a model's number, or ``teacher``.
-
-        Returns:
-            ``state``: ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine) and
-            ``skipped``.
-
-        Raises:
-            SparseFormersError: if the folder cannot be embedded.
+        ``state`` is ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine) and
+        ``skipped``. Raises SparseFormersError if the folder cannot be embedded.
         """
         self._network(by)
         if by not in self.indices:
