@@ -87,6 +87,12 @@ def test_options__of_bootstrap_are_those_of_the_settings() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_architecture__names_files_that_there_are() -> None:
+    named = set(re.findall(r"[\w/]+\.py\b", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")))
+    there = [path.as_posix() for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in there)} == set()
+
+
 @pytest.mark.parametrize(("page", "most"), [("README.md", 150), ("docs/results.md", 250)])
 def test_pages__stay_short(page: str, most: int) -> None:
     assert len((ROOT / page).read_text(encoding="utf-8").splitlines()) <= most
