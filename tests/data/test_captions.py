@@ -38,8 +38,9 @@ def test_jsonl__one_or_several_captions(folder: Path) -> None:
     assert found.image_of == (0, 1, 1, 0)
 
 
-def test_jsonl__in_the_words_of_other_data_sets(folder: Path) -> None:
-    found = read_captions(write(folder, "metadata.jsonl", '{"file_name": "deeper/c.jpg", "text": "far", "id": 7}'), folder)
+def test_jsonl__in_the_words_of_other_data_sets_and_with_absolute_names(folder: Path) -> None:
+    content = json.dumps({"file_name": str(folder / "deeper/c.jpg"), "text": "far", "id": 7})
+    found = read_captions(write(folder, "metadata.jsonl", content), folder / "elsewhere")
     assert (found.paths, found.captions) == ((folder / "deeper/c.jpg",), ("far",))
 
 
@@ -57,12 +58,6 @@ def test_tables(folder: Path, name: str, content: str) -> None:
     assert found.paths == (folder / "a.jpg", folder / "b.jpg")
     assert found.captions == ("one, two", "three\nfour", "five")
     assert found.image_of == (0, 1, 0)
-
-
-def test_absolute_names(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    content = json.dumps({"image": str(folder / "a.jpg"), "caption": "x"})
-    found = read_captions(write(folder, "c.jsonl", content), tmp_path_factory.mktemp("elsewhere"))
-    assert found.paths == (folder / "a.jpg",)
 
 
 def test_only__some_images_in_another_order(folder: Path) -> None:
@@ -113,13 +108,10 @@ def test_files_that_will_not_do(folder: Path, name: str, content: str | None, pr
     assert error.value.remedy.startswith(remedy)
 
 
-def test_a_file_that_is_no_text(folder: Path) -> None:
+def test_no_text_and_many_missing_images(folder: Path) -> None:
     (folder / "c.csv").write_bytes(b"image,caption\n\xff\xfe\xff")
     with pytest.raises(DataError, match=r"cannot be read as text \(UnicodeDecodeError\)\. Save it as UTF-8\."):
         read_captions(folder / "c.csv", folder)
-
-
-def test_many_missing_images__are_not_all_listed(folder: Path) -> None:
     rows = "".join(f"missing_{number:03}.jpg,x\n" for number in range(40))
     with pytest.raises(DataError, match=r"names 40 images that are not there: .*missing_009\.jpg and 30 more"):
         read_captions(write(folder, "c.csv", "image,caption\n" + rows), folder)

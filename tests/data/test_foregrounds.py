@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import UnreadableImageError, evaluation_view, find_images, read_image
-from sparseformers.data.foregrounds import BoxFile, MaskFolder
+from sparseformers.data.foregrounds import BoxedImage, BoxFile, MaskFolder, read_boxes
 from sparseformers.data.images import upright_size
 from sparseformers.errors import DataError
 
@@ -46,10 +46,14 @@ def masks_of(folder: Path) -> MaskFolder:
     return MaskFolder(find_images([data]), data, folder / "masks")
 
 
+def written(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
 def boxes_of(folder: Path, content: object) -> BoxFile:
     data = folder / "photos"
-    (folder / "boxes.json").write_text(json.dumps(content), encoding="utf-8")
-    return BoxFile(find_images([data]), data, folder / "boxes.json")
+    return BoxFile(find_images([data]), data, written(folder / "boxes.json", content))
 
 
 def coco(name: str, *boxes: list[float], **size: int) -> dict[str, list[dict[str, object]]]:
@@ -147,25 +151,16 @@ class TestBoxFile:
         assert np.array_equal(np.asarray(boxes.mask(1)), expected)
 
     def test_boxes_go_through_the_view(self, folder: Path) -> None:
-        # A squashed view shows all of the image: the box keeps its share.
-        seen = boxes_of(folder, coco("b.png", [0, 0, 30, 20])).seen(
-            0, PreprocessingConfig(size=(20, 20), crop=1.0, resize="squash")
-        )
-        assert seen is not None
-        expected = torch.zeros(20, 20, dtype=torch.bool)
-        expected[:10, :10] = True
-        assert torch.equal(seen > 0.5, expected)
-        assert seen.mean() == pytest.approx(0.25, abs=0.01)
-        # A small object is as large in the view as it is.
-        small = boxes_of(folder, coco("b.png", [31, 21, 2, 2])).seen(
-            0, PreprocessingConfig(size=(20, 20), crop=1.0, resize="squash")
-        )
-        assert small is not None
-        assert small.mean() == pytest.approx(4 / (WIDTH * HEIGHT), rel=0.02)
-        # A central crop of a wide image shows nothing of its left end.
-        outside = boxes_of(folder, coco("b.png", [0, 0, 5, 40])).seen(0, PreprocessingConfig(size=(32, 32)))
-        assert outside is not None
-        assert not outside.any()
+        squashed, cropped = PreprocessingConfig(size=(20, 20), crop=1.0, resize="squash"), PreprocessingConfig(size=(32, 32))
+        for box, view, share in (
+            ([0, 0, 30, 20], squashed, 0.25),  # all of the image is seen: the box keeps its share
+            ([31, 21, 2, 2], squashed, 4 / (WIDTH * HEIGHT)),  # a small object is as large in the view as it is
+            ([0, 0, 5, 40], cropped, 0.0),  # a central crop of a wide image shows nothing of its left end
+        ):
+            seen = boxes_of(folder, coco("b.png", box)).seen(0, view)
+            assert seen is not None
+            assert seen.mean() == pytest.approx(share, rel=0.04)
+            assert share != 0.25 or (seen[:10, :10] > 0.5).sum() == (seen > 0.5).sum() == 100
 
     def test_files_that_lay_elsewhere_are_found_by_their_last_names(self, folder: Path) -> None:
         assert boxes_of(folder, coco("train2017/a.jpg", [0, 0, 5, 5])).known == (False, True)
@@ -173,11 +168,62 @@ class TestBoxFile:
         with pytest.raises(DataError, match="has no boxes of any of the 3 images"):
             boxes_of(folder, coco("train2017/a.jpg", [0, 0, 5, 5]))
 
-    def test_an_image_without_annotation(self, folder: Path) -> None:
-        content = coco("b.png", [0, 0, 5, 5])
-        content["images"].append({"id": 2, "file_name": "cats/a.jpg"})
-        assert boxes_of(folder, content).known == (True, False)
-
     def test_boxes_of_another_size(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"images of another size: .*b\.png' has 60 x 40 pixels and not 30 x 20"):
             boxes_of(folder, coco("b.png", [0, 0, 5, 5], width=30, height=20))
+
+
+GOOD: dict[str, Any] = {
+    "images": [
+        {"id": 3, "file_name": "cats\\a.jpg", "width": 100, "height": 80},
+        {"id": "x", "file_name": "./b.jpg"},
+        {"id": 5, "file_name": "c.jpg"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 3, "bbox": [1, 2.5, 30, 40], "category_id": 1},
+        {"id": 2, "image_id": "x", "bbox": [0, 0, 0, 0]},
+        {"id": 3, "image_id": 3, "bbox": [-5, 0, 10, 10]},
+    ],
+}
+
+
+def test_boxes_by_the_name_of_the_image(tmp_path: Path) -> None:
+    assert read_boxes(written(tmp_path / "boxes.json", GOOD)) == {
+        "cats/a.jpg": BoxedImage((100, 80), ((1, 2.5, 30, 40), (-5, 0, 10, 10))),
+        "b.jpg": BoxedImage(None, ((0, 0, 0, 0),)),
+        "c.jpg": BoxedImage(None, ()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ([], "does not hold a JSON object"),
+        ({"images": []}, "has no list of annotations"),
+        ({"images": {}, "annotations": []}, "has no list of images"),
+        ({"images": [{"id": 1}], "annotations": []}, "Entry 0 of the images in"),
+        ({"images": [{"file_name": "a.jpg"}], "annotations": []}, "has no file_name or no id"),
+        ({"images": [GOOD["images"][2]] * 2, "annotations": []}, "Two images in .* have the id 5"),
+        (
+            GOOD | {"annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]},
+            "Annotation 0 in .* is of an image 9 that is not listed",
+        ),
+        (GOOD | {"annotations": [{"image_id": [3], "bbox": [0, 0, 1, 1]}]}, "that is not listed"),
+        (GOOD | {"annotations": [{"image_id": 3}]}, "Annotation 0 in .* has no box of four numbers"),
+        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, 1]}]}, "has no box of four numbers"),
+        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, -1, 4]}]}, "has no box of four numbers"),
+        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, "1", 4]}]}, "has no box of four numbers"),
+        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, float("nan"), 4]}]}, "has no box of four numbers"),
+    ],
+)
+def test_another_form(tmp_path: Path, content: object, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        read_boxes(written(tmp_path / "boxes.json", content))
+
+
+def test_no_file_and_no_json(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no boxes file .* Check the path after --boxes\."):
+        read_boxes(tmp_path / "boxes.json")
+    (tmp_path / "boxes.json").write_bytes(b"\xff\x00{")
+    with pytest.raises(DataError, match="is not JSON"):
+        read_boxes(tmp_path / "boxes.json")

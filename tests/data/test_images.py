@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sparseformers.data import IMAGE_SUFFIXES, find_images, read_image
 from sparseformers.errors import DataError
 from tests.data.photographs import photograph, pixels
 
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+RED, GREEN, BLUE, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
 
 
 class TestFindImages:
@@ -27,16 +27,12 @@ class TestFindImages:
         assert find_images([tmp_path]) == sorted(tmp_path / name for name in names)
         assert {Path(name).suffix.lower() for name in names} == set(IMAGE_SUFFIXES)
 
-    def test_leaves_out_hidden_files_and_folders(self, tmp_path: Path) -> None:
+    def test_leaves_out_what_is_hidden_unless_it_is_asked_for(self, tmp_path: Path) -> None:
         (tmp_path / ".cache").mkdir()
         for name in ("seen.png", "._seen.png", ".cache/thumbnail.png"):
             (tmp_path / name).touch()
         assert find_images([tmp_path]) == [tmp_path / "seen.png"]
-
-    def test_a_hidden_folder_that_was_asked_for_is_read(self, tmp_path: Path) -> None:
-        (tmp_path / ".hidden").mkdir()
-        (tmp_path / ".hidden" / "a.png").touch()
-        assert find_images([tmp_path / ".hidden"]) == [tmp_path / ".hidden" / "a.png"]
+        assert find_images([tmp_path / ".cache"]) == [tmp_path / ".cache" / "thumbnail.png"]
 
     def test_counts_each_file_once_over_overlapping_folders_and_links(self, tmp_path: Path) -> None:
         (tmp_path / "part").mkdir()
@@ -54,10 +50,11 @@ class TestFindImages:
         (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
         assert find_images([tmp_path / "data"]) == [tmp_path / "data" / "link" / "a.png"]
 
-    def test_takes_a_single_file(self, tmp_path: Path) -> None:
+    def test_takes_a_single_file_and_an_empty_folder_beside_it(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
         (tmp_path / "a.png").touch()
         (tmp_path / "b.png").touch()
-        assert find_images([tmp_path / "a.png"]) == [tmp_path / "a.png"]
+        assert find_images([tmp_path / "empty", tmp_path / "a.png"]) == [tmp_path / "a.png"]
 
     def test_what_holds_no_images_is_told_with_what_to_do(self, tmp_path: Path) -> None:
         for name in ("photographs", "empty"):
@@ -77,12 +74,6 @@ class TestFindImages:
             assert caught.value.problem == problem
             assert remedy is None or caught.value.remedy == remedy
 
-    def test_one_empty_folder_beside_a_full_one_is_fine(self, tmp_path: Path) -> None:
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "full").mkdir()
-        (tmp_path / "full" / "a.png").touch()
-        assert find_images([tmp_path / "empty", tmp_path / "full"]) == [tmp_path / "full" / "a.png"]
-
 
 class TestFormats:
     def test_every_format(self, tmp_path: Path) -> None:
@@ -96,16 +87,11 @@ class TestFormats:
         photograph().save(tmp_path / "a.png", format="BMP")
         assert np.array_equal(pixels(read_image(tmp_path / "a.png")), pixels(photograph()))
 
-    def test_first_frame_of_an_animated_gif(self, tmp_path: Path) -> None:
-        frames = [Image.new("RGB", (10, 10), colour) for colour in (RED, GREEN, BLUE)]
-        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-        assert read_image(tmp_path / "a.gif").getpixel((5, 5)) == RED
-
-    def test_first_page_of_a_tiff(self, tmp_path: Path) -> None:
-        pages = [Image.new("RGB", (10, 10), GREEN), Image.new("RGB", (20, 20), BLUE)]
-        pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-        image = read_image(tmp_path / "a.tif")
-        assert (image.size, image.getpixel((5, 5))) == ((10, 10), GREEN)
+    def test_first_frame_or_page(self, tmp_path: Path) -> None:
+        for name in ("a.gif", "a.tif"):
+            frames = [Image.new("RGB", (10, 10), colour) for colour in (RED, GREEN, BLUE)]
+            frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+            assert read_image(tmp_path / name).getpixel((5, 5)) == RED
 
     def test_tiny_images(self, tmp_path: Path) -> None:
         for size in ((1, 1), (1, 40), (7, 3)):
@@ -145,65 +131,43 @@ class TestOrientation:
             assert read_image(tmp_path / "a.jpg").size == (48, 32)
 
 
+def with_pixels(mode: str, *values: object, palette: Sequence[int] = ()) -> Image.Image:
+    """An image of one row."""
+    image = Image.new(mode, (len(values), 1))
+    if palette:
+        image.putpalette(palette)
+    image.putdata(values)
+    return image
+
+
 class TestModes:
     def test_cmyk_jpeg(self, tmp_path: Path) -> None:
         Image.new("RGB", (16, 16), RED).convert("CMYK").save(tmp_path / "a.jpg")
         assert np.abs(pixels(read_image(tmp_path / "a.jpg"))[8, 8] - RED).max() <= 4
 
-    def test_greyscale(self, tmp_path: Path) -> None:
-        Image.new("L", (4, 4), 77).save(tmp_path / "a.png")
-        assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (77, 77, 77)
-
-    def test_one_bit(self, tmp_path: Path) -> None:
-        stripes = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8)).convert("1")
-        stripes.save(tmp_path / "a.png")
-        assert pixels(read_image(tmp_path / "a.png"))[..., 0].tolist() == [[0, 255], [255, 0]]
-
-    def test_palette(self, tmp_path: Path) -> None:
-        image = Image.new("P", (4, 4), 1)
-        image.putpalette([*BLUE, *GREEN])
-        image.save(tmp_path / "a.png")
-        assert read_image(tmp_path / "a.png").getpixel((0, 0)) == GREEN
-
-    def test_alpha_is_laid_on_white(self, tmp_path: Path) -> None:
-        image = Image.new("RGBA", (3, 1))
-        for x, alpha in enumerate((0, 128, 255)):
-            image.putpixel((x, 0), (*RED, alpha))
-        image.save(tmp_path / "a.png")
-        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [list(WHITE), [255, 127, 127], list(RED)]
-
-    def test_grey_with_alpha(self, tmp_path: Path) -> None:
-        image = Image.new("LA", (2, 1))
-        image.putpixel((0, 0), (0, 0))
-        image.putpixel((1, 0), (50, 255))
-        image.save(tmp_path / "a.png")
-        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [[255, 255, 255], [50, 50, 50]]
-
-    @pytest.mark.parametrize("name", ["a.png", "a.gif"])
-    def test_transparent_colour_of_a_palette(self, tmp_path: Path, name: str) -> None:
-        image = Image.new("P", (2, 1))
-        image.putpalette([*BLUE, *GREEN])
-        image.putpixel((1, 0), 1)
-        image.save(tmp_path / name, transparency=0)
-        assert pixels(read_image(tmp_path / name))[0].tolist() == [list(WHITE), list(GREEN)]
-
-    def test_transparent_colour_without_a_palette(self, tmp_path: Path) -> None:
-        image = Image.new("RGB", (2, 1), RED)
-        image.putpixel((1, 0), GREEN)
-        image.save(tmp_path / "a.png", transparency=RED)
-        assert pixels(read_image(tmp_path / "a.png"))[0].tolist() == [list(WHITE), list(GREEN)]
+    def test_become_rgb_on_white(self, tmp_path: Path) -> None:
+        colours = [*BLUE, *GREEN]
+        for name, image, expected, options in (
+            ("grey.png", with_pixels("L", 77), [(77, 77, 77)], {}),
+            ("one_bit.png", with_pixels("1", 0, 255), [BLACK, WHITE], {}),
+            ("palette.png", with_pixels("P", 1, 0, palette=colours), [GREEN, BLUE], {}),
+            ("alpha.png", with_pixels("RGBA", (*RED, 0), (*RED, 128), (*RED, 255)), [WHITE, (255, 127, 127), RED], {}),
+            ("grey_alpha.png", with_pixels("LA", (0, 0), (50, 255)), [WHITE, (50, 50, 50)], {}),
+            ("transparent.png", with_pixels("P", 0, 1, palette=colours), [WHITE, GREEN], {"transparency": 0}),
+            ("transparent.gif", with_pixels("P", 0, 1, palette=colours), [WHITE, GREEN], {"transparency": 0}),
+            ("transparent_rgb.png", with_pixels("RGB", RED, GREEN), [WHITE, GREEN], {"transparency": RED}),
+        ):
+            image.save(tmp_path / name, **options)
+            assert pixels(read_image(tmp_path / name))[0].tolist() == list(map(list, expected)), name
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif"])
     def test_16_bits_are_scaled_and_not_clipped(self, tmp_path: Path, name: str) -> None:
         Image.fromarray(np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / name)
         assert pixels(read_image(tmp_path / name))[0, :, 0].tolist() == [0, 1, 100, 255]
 
-    def test_dark_16_bit_images_stay_dark(self, tmp_path: Path) -> None:
-        Image.fromarray(np.full((2, 2), 200, dtype=np.uint16)).save(tmp_path / "a.png")
-        assert pixels(read_image(tmp_path / "a.png")).max() == 1
-
-    def test_32_bit_integers_and_floats(self, tmp_path: Path) -> None:
+    def test_other_depths(self, tmp_path: Path) -> None:
         for kind, values, expected in (
+            (np.uint16, [200, 200, 200], [1, 1, 1]),
             (np.int32, [0, 257 * 9, 65535], [0, 9, 255]),
             (np.int32, [0, 500_000, 2_000_000], [0, 64, 255]),
             (np.int32, [-100, 20, 100], [0, 153, 255]),

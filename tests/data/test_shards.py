@@ -47,13 +47,9 @@ class TestPatterns:
             write_shard(tmp_path / f"{number:05}.tar", {})
         assert names(expand_shards(f"{tmp_path}/{{00008..00011}}.tar")) == ["00008.tar", "00009.tar", "00010.tar", "00011.tar"]
         assert names(expand_shards(f"{tmp_path}/{{00011,00009}}.tar")) == ["00011.tar", "00009.tar"]
-
-    def test_a_file_whose_name_has_braces_is_that_file(self, tmp_path: Path) -> None:
-        shard = write_shard(tmp_path / "{a,b}.tar", {})
-        assert expand_shards(str(shard)) == [str(shard)]
-
-    def test_addresses_are_left_to_be_opened_later(self) -> None:
         assert expand_shards("https://host/{0..1}.tar") == ["https://host/0.tar", "https://host/1.tar"]
+        shard = write_shard(tmp_path / "{a,b}.tar", {})  # a file whose name has braces
+        assert expand_shards(str(shard)) == [str(shard)]
 
     def test_missing_shards_are_counted_and_named(self, tmp_path: Path) -> None:
         write_shard(tmp_path / "0.tar", {})
@@ -63,12 +59,8 @@ class TestPatterns:
         assert "5 are missing: '" in refusal.value.problem
         assert refusal.value.problem.endswith("3.tar' and 2 more.")
         assert refusal.value.remedy == "Did you mean '0.tar'? Fetch what is missing, or narrow the pattern."
-
-    def test_a_single_missing_shard(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"The shard '.*nowhere/0\.tar' is missing\. Fetch what is missing"):
             expand_shards(f"{tmp_path}/nowhere/0.tar")
-
-    def test_a_pattern_that_is_none(self) -> None:
         with pytest.raises(ConfigError, match=r"cannot be expanded .*\. Write 'shards/\{00000\.\.00127\}\.tar', for example\."):
             expand_shards("shards/{0..2.tar")
 
@@ -92,11 +84,8 @@ class TestMembers:
         assert told(shard) == [("b.jpg", None), ("a/c.JPEG", None)]
         content = {member.name: member.read() for member in shard_members(str(shard))}
         assert content == {"b.jpg": pictures[0], "a/c.JPEG": pictures[1]}
-
-    def test_compressed_shards(self, tmp_path: Path, pictures: list[bytes]) -> None:
-        shard = write_shard(tmp_path / "s.tar", {"a.jpg": pictures[0], "b.jpg": pictures[1]})
         (tmp_path / "s.tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
-        assert told(tmp_path / "s.tar.gz") == [("a.jpg", None), ("b.jpg", None)]
+        assert told(tmp_path / "s.tar.gz") == told(shard)
 
     def test_bad_members_are_told_and_the_others_go_on(
         self, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
@@ -133,13 +122,6 @@ class TestMembers:
         ]
         assert sorted(tmp_path.rglob("*")) == [*before, shard]
 
-    def test_links_are_not_followed(self, tmp_path: Path) -> None:
-        with tarfile.open(tmp_path / "s.tar", "w") as archive:
-            link = tarfile.TarInfo("link.jpg")
-            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(link)
-        assert told(tmp_path / "s.tar") == [("link.jpg", "a link or device, not a file")]
-
 
 class TestDamagedShards:
     """What lies before the damage is read, and the damage is told; nothing ends without a word."""
@@ -161,15 +143,11 @@ class TestDamagedShards:
             ("", "cut short, or damaged, after 3 images"),
         ]
 
-    @pytest.mark.parametrize("more", [0, 100])
-    def test_cut_short_between_images_or_inside_of_a_header(self, tmp_path: Path, whole: bytes, more: int) -> None:
-        (tmp_path / "s.tar").write_bytes(whole[: self.offsets(whole)[1] + more])
-        assert told(tmp_path / "s.tar") == [("0.jpg", None), ("", "cut short, or damaged, after 1 image")]
-
-    def test_a_damaged_header(self, tmp_path: Path, whole: bytes) -> None:
+    def test_cut_short_between_images_or_with_a_damaged_header(self, tmp_path: Path, whole: bytes) -> None:
         second = self.offsets(whole)[1]
-        (tmp_path / "s.tar").write_bytes(whole[:second] + b"x" * 512 + whole[second + 512 :])
-        assert told(tmp_path / "s.tar") == [("0.jpg", None), ("", "cut short, or damaged, after 1 image")]
+        for content in (whole[:second], whole[: second + 100], whole[:second] + b"x" * 512 + whole[second + 512 :]):
+            (tmp_path / "s.tar").write_bytes(content)
+            assert told(tmp_path / "s.tar") == [("0.jpg", None), ("", "cut short, or damaged, after 1 image")]
 
     def test_a_compressed_one_that_is_cut_short(self, tmp_path: Path, whole: bytes) -> None:
         compressed = gzip.compress(whole)
@@ -179,10 +157,10 @@ class TestDamagedShards:
         assert found[-1][0] == ""
         assert "cut short, or damaged, after" in str(found[-1][1])
 
-    @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
-    def test_no_archive_at_all(self, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "s.tar").write_bytes(content)
-        assert told(tmp_path / "s.tar") == [("", "not a tar file, or damaged from the beginning")]
+    def test_no_archive_at_all(self, tmp_path: Path) -> None:
+        for content in (b"", b"no archive" * 100):
+            (tmp_path / "s.tar").write_bytes(content)
+            assert told(tmp_path / "s.tar") == [("", "not a tar file, or damaged from the beginning")]
 
     def test_passing_over_images_finds_the_same(self, tmp_path: Path, whole: bytes) -> None:
         """Workers that do not read an image count as those that do."""
@@ -197,11 +175,9 @@ class TestAddresses:
         shard = write_shard(tmp_path / "s.tar", {f"{n}.jpg": picture for n, picture in enumerate(pictures)})
         assert told(f"pipe:cat {shard}") == told(shard)
 
-    def test_one_that_fails_is_no_damaged_shard(self, tmp_path: Path) -> None:
+    def test_one_that_fails_or_breaks_off_is_no_damaged_shard(self, tmp_path: Path, pictures: list[bytes]) -> None:
         with pytest.raises(DataError, match=r"The shard 'pipe:cat .*nowhere\.tar.* cannot be read .* start again\."):
             told(f"pipe:cat {tmp_path}/nowhere.tar 2>&-")
-
-    def test_one_that_breaks_off_is_no_damaged_shard(self, tmp_path: Path, pictures: list[bytes]) -> None:
         shard = write_shard(tmp_path / "s.tar", {f"{n}.jpg": picture for n, picture in enumerate(pictures)})
         with pytest.raises(DataError, match=r"cannot be read \(fetching it ended with code 1\)\."):
             told(f"pipe:head -c 4000 {shard}; exit 1")

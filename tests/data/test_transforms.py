@@ -81,15 +81,10 @@ class TestTrainingView:
             assert view.min() >= 0
             assert view.max() <= 1
 
-    def test_same_seed_same_view(self, augmentation: Augmentation) -> None:
+    def test_same_seed_same_view_also_after_pickling(self, augmentation: Augmentation) -> None:
         view, image = training_view((32, 32), augmentation), noise(90, 60)
-        assert torch.equal(seeded(view, image, 1), seeded(view, image, 1))
+        assert torch.equal(seeded(view, image, 1), seeded(pickle.loads(pickle.dumps(view)), image, 1))
         assert not torch.equal(seeded(view, image, 1), seeded(view, image, 2))
-
-    def test_survives_pickling(self, augmentation: Augmentation) -> None:
-        view, image = training_view((32, 32), augmentation), noise(90, 60)
-        before = seeded(view, image, 1)
-        assert torch.equal(seeded(pickle.loads(pickle.dumps(view)), image, 1), before)
 
     def test_leaves_the_image_alone(self, augmentation: Augmentation) -> None:
         image = noise(90, 60)
@@ -121,6 +116,7 @@ def test_crop_scale__is_the_smallest_share_of_the_area(crop_scale: float | None,
     shares = [share_of_the_area(view._crop) for _ in range(60)]
     assert least - 0.03 < min(shares) < below
     assert max(shares) > 0.9
+    assert all(0.085 < share_of_the_area(CropView((64, 64), (0.1, 0.6))._crop) < 0.63 for _ in range(30))
 
 
 def test_crop_scale__of_strong_views() -> None:
@@ -129,7 +125,9 @@ def test_crop_scale__of_strong_views() -> None:
     plain = StrongView(view.size, view.scale, degrees=0.0, shear=0.0)
     torch.manual_seed(0)
     assert min(share_of_the_area(plain._turned_crop) for _ in range(60)) > 0.4
-    assert min(share_of_the_area(StrongView((32, 32), degrees=0.0, shear=0.0)._turned_crop) for _ in range(60)) < 0.2
+    shares = [share_of_the_area(StrongView((32, 32), degrees=0.0, shear=0.0)._turned_crop) for _ in range(60)]
+    assert min(shares) < 0.2
+    assert max(shares) > 0.7
 
 
 def share_of_the_area(crop: Callable[[Image.Image], Image.Image]) -> float:
@@ -146,15 +144,6 @@ class TestStrongView:
         for size, seed in product([(300, 200), (64, 64), (40, 300)], range(60)):
             torch.manual_seed(seed)
             assert np.asarray(views._turned_crop(Image.new("RGB", size, "white"))).min() == 255
-
-    def test_crops_reach_from_small_ones_to_the_whole(self) -> None:
-        """On a ramp along x, the range of a view's values is the share of the width that it shows."""
-        ramp = Image.fromarray(np.tile(np.linspace(0, 255, 400).round().astype(np.uint8)[None, :, None], (400, 1, 3)))
-        view = StrongView((32, 32), degrees=0.0, shear=0.0)
-        torch.manual_seed(0)
-        spans = [np.ptp(np.asarray(view._turned_crop(ramp)).astype(int)) / 255 for _ in range(300)]
-        assert min(spans) < 0.2
-        assert max(spans) > 0.85
 
     def test_geometry(self) -> None:
         """A view of a linear image is linear: its gradient is that of the rotation, so an angle can be read off it."""
@@ -182,13 +171,6 @@ class TestStrongView:
         views = [StrongView((16, 16))(noise(60, 60)) for _ in range(200)]
         grey = sum(bool((view.amax(0) - view.amin(0)).max() < 1e-6) for view in views)
         assert 5 < grey < 50
-
-
-class TestCropView:
-    def test_shares_of_the_area(self) -> None:
-        torch.manual_seed(0)
-        for _ in range(50):
-            assert 0.085 < share_of_the_area(CropView((64, 64), (0.1, 0.6))._crop) < 0.63
 
 
 def test_unknown_augmentation() -> None:

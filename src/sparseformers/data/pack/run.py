@@ -214,25 +214,26 @@ def _packed(
 
     threads = default_workers() if config.workers is None else config.workers
     shrinking = Shrinking(config.resize, config.quality, config.max_pixels)
-    ready = prepared(images.names()[packing.done :], images.paths[packing.done :], shrinking, threads=threads)
+    names, paths = images.names()[packing.done :], images.paths[packing.done :]
     skipped = list(packing.skipped)
-    good = _good(ready, packing.done, skipped, bar)
-    upcoming = next(good, None)
-    while upcoming is not None:
-        path = folder.path / f"{len(packing.shards):06}.tar"
-        with replacing(path) as unfinished:
-            with closing(OpenShard(unfinished, config.shard_bytes)) as shard:
-                while upcoming is not None and shard.has_room(upcoming[1]):
-                    shard.add(upcoming[1])
-                    upcoming = next(good, None)
-                finished, index = shard.finish(path.name)
-            write_index(Path(f"{path}{SIDECAR}"), index)
-        # All images before the one that had no room are in a shard or were skipped.
-        done = len(images) if upcoming is None else upcoming[0]
-        packing = replace(packing, shards=(*packing.shards, finished), done=done, skipped=tuple(skipped))
-        yield packing
-    if packing.done < len(images):
-        yield replace(packing, done=len(images), skipped=tuple(skipped))
+    with closing(prepared(names, paths, shrinking, threads=threads)) as ready:
+        good = _good(ready, packing.done, skipped, bar)
+        upcoming = next(good, None)
+        while upcoming is not None:
+            path = folder.path / f"{len(packing.shards):06}.tar"
+            with replacing(path) as unfinished:
+                with closing(OpenShard(unfinished, config.shard_bytes)) as shard:
+                    while upcoming is not None and shard.has_room(upcoming[1]):
+                        shard.add(upcoming[1])
+                        upcoming = next(good, None)
+                    finished, index = shard.finish(path.name)
+                write_index(Path(f"{path}{SIDECAR}"), index)
+            # All images before the one that had no room are in a shard or were skipped.
+            done = len(images) if upcoming is None else upcoming[0]
+            packing = replace(packing, shards=(*packing.shards, finished), done=done, skipped=tuple(skipped))
+            yield packing
+        if packing.done < len(images):
+            yield replace(packing, done=len(images), skipped=tuple(skipped))
 
 
 def _good(

@@ -11,7 +11,7 @@ import os
 import posixpath
 import tarfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -86,7 +86,9 @@ class Shrinking:
     most_pixels: int  # larger images have a problem
 
 
-def prepared(names: Sequence[str], paths: Sequence[Path], shrinking: Shrinking, *, threads: int) -> Iterator[PackedImage]:
+def prepared(
+    names: Sequence[str], paths: Sequence[Path], shrinking: Shrinking, *, threads: int
+) -> Generator[PackedImage, None, None]:
     """Reads, checks and shrinks images in their order, by so many threads."""
     pairs = iter(zip(names, paths, strict=True))
     with ThreadPoolExecutor(threads) as pool:
