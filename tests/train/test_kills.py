@@ -64,9 +64,9 @@ def same_end(whole: Path, killed: Path) -> None:
 
 def test_resume__after_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: Path, command: list[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=4)
+    happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=3)
     assert happened["code"] == 0
-    assert happened["killed"] >= 3  # a busy machine is late at times
+    assert happened["killed"] >= 2  # a busy machine is late at times
     assert happened["while_saving"] >= 1
     same_end(whole, killed)
 
