@@ -7,9 +7,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from sparseformers.config import BlockConfig, CortexConfig, FocusingConfig, SparseFormerConfig
 from sparseformers.figures import RoIPicture
+from sparseformers.figures.data import TitledImage
 from sparseformers.model import SparseFormer
 from sparseformers.rois import initial_grid
 
@@ -37,6 +40,16 @@ def picture(
     rois = torch.stack([0.5 + (initial_grid(tokens) - 0.5) / (1 + stage) for stage in range(stages)])
     looks = tuple(torch.rand(tokens, points, 2, generator=generator) for _ in range(stages))
     return RoIPicture(image=torch.full((3, height, width), 0.5), rois=rois, points=looks, title=title)
+
+
+def photographs_of(images: Tensor) -> list[TitledImage]:
+    """Images B x 3 x H x W in [0, 1] as decoded photographs, named a, b, c ..."""
+    return [("abcdefgh"[index], functional.to_pil_image(image)) for index, image in enumerate(images)]
+
+
+def in_bytes(images: Tensor) -> Tensor:
+    """The images in steps of 1/255, which photographs of them keep."""
+    return (images * 255).round() / 255
 
 
 def looking_at(points: list[tuple[float, float]], *, side: float = 0.1) -> RoIPicture:

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from sparseformers.evaluation import TeacherAttention, rank_correlation
-from sparseformers.figures import DensityPicture, draw_density, trace_density, trace_density_on_photographs
+from sparseformers.figures import DensityPicture, draw_density, trace_density
 from sparseformers.figures.density import LIGHTEST, density, heat_over
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.rois import cells, regular_points
 from sparseformers.teachers import Teacher, load_teacher
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import tiny_student
+from tests.figures.pictures import in_bytes, photographs_of, tiny_student
 from tests.model.small import scattered
 from tests.model.test_original import original_model
 from tests.teachers import test_timm as timm
@@ -106,8 +106,8 @@ class TestTrace:
 
     def test_maps_are_of_the_same_images(self) -> None:
         teacher = load_teacher(timm.tiny())
-        student, images = self.student(teacher), images_for(teacher, 3)
-        pictures = trace_density(student, teacher, images, ["a", "b", "c"])
+        student, images = self.student(teacher), in_bytes(images_for(teacher, 3).clamp(0, 1))
+        pictures = trace_density(student, teacher, photographs_of(images))
         maps = TeacherAttention(teacher)(images)
         assert [one.title for one in pictures] == ["a", "b", "c"]
         for index, one in enumerate(pictures):
@@ -119,18 +119,10 @@ class TestTrace:
             rois, points = student(images).rois[1], student.sampling_points(images)[2][1]
         torch.testing.assert_close(pictures[1].points[2], density(rois[2], points, 4, 4))
 
-    def test_one_attention_serves_several_calls(self) -> None:
-        teacher = load_teacher(timm.tiny())
-        student, images = self.student(teacher), images_for(teacher)
-        (one, _), (other, _) = (
-            trace_density(student, given, images, ["a", "b"]) for given in (teacher, TeacherAttention(teacher))
-        )
-        torch.testing.assert_close(one.rollout, other.rollout)
-
     @pytest.mark.parametrize(("student", "stages"), [(tiny_student(iterations=3), 4), (original_model(), 3)])
     def test_students_of_other_kinds(self, student: SparseFormer, stages: int) -> None:
         teacher = load_teacher(timm.tiny(img_size=(40, 56)))
-        (one,) = trace_density(student, teacher, torch.rand(1, 3, 40, 56), ["a"])
+        (one,) = trace_density(student, teacher, photographs_of(torch.rand(1, 3, 40, 56)))
         assert one.points.shape == (stages, 5, 7)
         torch.testing.assert_close(one.points.sum(dim=(1, 2)), torch.ones(stages), atol=1e-3, rtol=0)
 
@@ -138,8 +130,8 @@ class TestTrace:
         teacher = load_teacher(timm.tiny(), crop=0.5)
         student = inherit(teacher, front="grid", tokens=4).student
         photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8))
-        (own,) = trace_density_on_photographs(student, teacher, [("a", photograph)], view="own")
-        (whole,) = trace_density_on_photographs(student, teacher, [("a", photograph)])
+        (own,) = trace_density(student, teacher, [("a", photograph)], view="own")
+        (whole,) = trace_density(student, teacher, [("a", photograph)])
         assert own.image.shape == whole.image.shape == (3, 60, 120)
         np.testing.assert_allclose(own.frame, (3 / 8, 1 / 4, 5 / 8, 3 / 4), atol=0.01)
         assert whole.frame == (0, 0, 1, 1)

@@ -87,10 +87,6 @@ class TestCurvesFigure:
         assert np.ptp(mean.get_ydata()) < 0.2
         assert np.mean(mean.get_xdata()) == pytest.approx(np.mean(raw.get_xdata()))
 
-    def test_other_keys(self) -> None:
-        figure = curves_figure([{"seen": 1, "cost": 2.0, "fit": 3.0}], samples="seen", loss="cost", held_out="fit")
-        assert [axes.lines[0].get_xydata().tolist() for axes in figure.axes] == [[[1.0, 2.0]], [[1.0, 3.0]]]
-
     def test_an_empty_history_says_so(self) -> None:
         for axes in curves_figure([]).axes:
             assert [text.get_text() for text in axes.texts] == ["nothing recorded"]

@@ -13,11 +13,12 @@ from PIL import Image
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import token_influence
-from sparseformers.figures import TokensPicture, draw_tokens, token_colours, trace_tokens, trace_tokens_on_photographs
+from sparseformers.figures import TokensPicture, draw_tokens, token_colours, trace_tokens
+from sparseformers.figures.data import network_input
 from sparseformers.figures.sheet import PanelPlace, divide
 from sparseformers.figures.tokens import LARGEST_CUT, cut_out
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import tiny_student
+from tests.figures.pictures import photographs_of, tiny_student
 from tests.model.small import small_model
 
 
@@ -40,8 +41,9 @@ def picture(*, height: int = 30, width: int = 45, count: int = 3, of: int = 7, t
 class TestTrace:
     def test_the_most_influential_come_first_with_their_last_rois(self) -> None:
         student = small_model(tokens=6)
-        images = torch.rand(2, 3, 40, 48)
-        pictures = trace_tokens(student, images, ["a", "b"], count=4)
+        photographs = photographs_of(torch.rand(2, 3, 40, 48))
+        images = torch.stack([network_input(image, student.config.preprocessing, "whole").pixels for _, image in photographs])
+        pictures = trace_tokens(student, photographs, count=4)
         with torch.no_grad():
             rois = student(images).rois[:, -1]
         for index, one in enumerate(pictures):
@@ -52,16 +54,15 @@ class TestTrace:
             torch.testing.assert_close(one.rois, rois[index, one.tokens])
 
     def test_all_of_a_student_that_has_fewer(self) -> None:
-        (one,) = trace_tokens(tiny_student(tokens=5), torch.rand(1, 3, 32, 32), ["a"])
+        (one,) = trace_tokens(tiny_student(tokens=5), photographs_of(torch.rand(1, 3, 32, 32)))
         assert sorted(one.tokens.tolist()) == [0, 1, 2, 3, 4]
         assert one.influence.sum() == pytest.approx(1)
         assert one.influence.diff().max() <= 0
 
     def test_a_count_below_one(self) -> None:
-        with pytest.raises(ConfigError, match=r"There cannot be 0 tokens on a picture\. Ask for one or more"):
-            trace_tokens(tiny_student(), torch.rand(1, 3, 32, 32), ["a"], count=0)
-        with pytest.raises(ConfigError, match="There cannot be -1 tokens"):
-            trace_tokens_on_photographs(tiny_student(), [], count=-1)
+        for count in (0, -1):
+            with pytest.raises(ConfigError, match=rf"There cannot be {count} tokens on a picture\. Ask for one or more"):
+                trace_tokens(tiny_student(), [], count=count)
 
     def test_rois_on_a_photograph_are_in_its_own_coordinates(self) -> None:
         student = tiny_student()
@@ -71,9 +72,8 @@ class TestTrace:
             )
         )
         photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8))
-        (one,) = trace_tokens_on_photographs(student, [("a", photograph)], view="own", count=5)
-        middle = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[:, :, 32:96].float() / 255
-        (seen,) = trace_tokens(student, middle[None], ["a"], count=5)
+        (one,) = trace_tokens(student, [("a", photograph)], view="own", count=5)
+        (seen,) = trace_tokens(student, [("a", photograph.crop((32, 0, 96, 64)))], count=5)
         assert one.image.shape == (3, 64, 128)
         assert one.frame == pytest.approx((0.25, 0, 0.75, 1))
         torch.testing.assert_close(one.influence, seen.influence, atol=1e-4, rtol=1e-3)

@@ -94,16 +94,12 @@ def _unit_rows(embeddings: Tensor) -> Tensor:
 class Alignment:
     """Distances between the embeddings of a student and of its teacher on the same images."""
 
-    centred_cosine: float
-    """Mean cosine after the teacher's mean embedding on these images is subtracted from both; about 0 for a constant student."""
+    centred_cosine: float  # mean cosine, the teacher's mean subtracted from both; about 0 for a constant student
     cosine_mean: float  # mean cosine of the student's embedding to the teacher's, in [-1, 1]
     cosine_median: float
     cosine_p05: float  # its 5th percentile: 1 image in 20 is further from the teacher than that
-    constant_baseline: float
-    """Mean cosine of the teacher's mean embedding to each of the teacher's embeddings: what a constant output scores."""
-    neighbour_agreement: float
-    """Mean share of an image's nearest neighbours (by cosine, itself excluded) that are the same in the teacher's and in the
-    student's space, in [0, 1]."""
+    constant_baseline: float  # mean cosine of the teacher's mean to its embeddings: a constant output's score
+    neighbour_agreement: float  # mean share of an image's nearest neighbours that both spaces have, in [0, 1]
     neighbour_chance: float  # the score of random neighbours: k / (M - 1)
     neighbours: int  # k, how many neighbours are compared
     images: int

@@ -58,10 +58,8 @@ class TeacherAttention:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
-        self.size = self.teacher.size
-        """Height and width in pixels that the teacher takes; images of other sizes are resized to it."""
-        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)
-        """Rows and columns of the teacher's patches, h and w."""
+        self.size = self.teacher.size  # height and width in pixels; other images are resized to it
+        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)  # rows and columns of patches
         self.prefix_tokens = teacher.anatomy.prefix_tokens
 
     def __call__(self, images: Tensor) -> AttentionMaps:

@@ -24,8 +24,7 @@ class Cost:
     parameters: int
     multiply_adds: int
     size: tuple[int, int]  # height and width of that image in pixels
-    published_multiply_adds: int | None = None
-    """As the papers count, see :func:`published_multiply_adds`; None in records from before this was noted down."""
+    published_multiply_adds: int | None = None  # as the papers count; None in old records
 
 
 def measure_cost(module: nn.Module, size: tuple[int, int]) -> Cost:

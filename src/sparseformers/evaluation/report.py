@@ -25,8 +25,7 @@ class Evaluation:
     knn_drop_in: float | None = None  # the same of the student's queries against the teacher's index: the drop-in case
     classifier_teacher: float | None = None  # top-1 of the teacher's own classifier
     classifier_student: float | None = None  # top-1 of that classifier on the student's embeddings
-    classifier_agreement: float | None = None
-    """Share of images to which student and teacher give the same top-1 class; needs no labels."""
+    classifier_agreement: float | None = None  # share of images with the same top-1 class; needs no labels
     skipped: int = 0  # images that could not be read; no figure counts them
     skipped_images: tuple[str, ...] = ()  # their names and what was wrong with them
 

@@ -47,9 +47,7 @@ class ForegroundFigures:
 
     points: Spread  # share of the sampling points that fall on the foreground
     ratio: Spread  # that share over the foreground's share of the area: 1 as with points that are spread evenly
-    elsewhere: float | None
-    """Share of the points that fall on the foregrounds of the other images, on average: what places that know nothing of the
-    image score where objects lie in the middle; None for a single image."""
+    elsewhere: float | None  # share on the other images' foregrounds: the score of blind points; None for a single image
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ class StageFigures:
     size: Spread  # side of a RoI: the root of its area
     rois_cover: Spread  # share of the image that lies in at least one RoI
     overlap: Spread  # share of the RoIs' area that is not new: 1 - union / sum of areas; 0 where they share nothing
-    points_cover: Spread | None
-    """Share of the image in the neighbourhood of at least one sampling point; None where nothing reads in these RoIs."""
+    points_cover: Spread | None  # share of the image near at least one sampling point; None where nothing reads in these RoIs
     foreground: ForegroundFigures | None  # None where nothing is known of foregrounds, or nothing reads in these RoIs
 
 
@@ -112,6 +109,14 @@ def depth(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
     """The number of RoIs of a stage that cover each point of a regular grid: B x N x 4 -> B x G x G, G = ``points``."""
     centre, size = centre_and_size(rois)
     return _boxes_over_grid(centre, size / 2, points)
+
+
+def stage_means(rois: Tensor) -> Tensor:
+    """Means over tokens of RoIs B x S x N x 4: B x S x 5, moved, from start, size, coverage, overlap."""
+    before = torch.cat([rois[:, :1], rois[:, :-1]], dim=1)
+    moved, from_start = distance(before, rois).mean(dim=-1), distance(rois[:, :1].expand_as(rois), rois).mean(dim=-1)
+    covered, overlapping = (torch.stack([of_stage(own) for own in rois.unbind(dim=1)], dim=1) for of_stage in (coverage, overlap))
+    return torch.stack([moved, from_start, side(rois).mean(dim=-1), covered, overlapping], dim=-1)
 
 
 def sampled(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:

@@ -25,13 +25,10 @@ from sparseformers.evaluation.roi_measures import (
     ForegroundFigures,
     Spread,
     StageFigures,
-    coverage,
-    distance,
     foreground_share,
-    overlap,
     point_density,
     sampled,
-    side,
+    stage_means,
 )
 from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.modes import evaluation_mode, inference
@@ -41,8 +38,7 @@ from sparseformers.settings import to_dict
 
 LEAST_FOREGROUND = 0.5  # pixels of the view: of less, a share of sampling points over a share of the area would be noise
 
-KnownForeground = Callable[[int], Tensor | None]
-"""From the place of an image to its foreground in the view, H x W in [0, 1]; None where nothing is known of it."""
+KnownForeground = Callable[[int], Tensor | None]  # an image's place to its foreground, H x W in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,7 @@ class RoIReport:
     area: Spread | None  # share of the view that is foreground; None where nothing is known of it
     annotated: int  # images that the figures of the foreground are of
     not_annotated: tuple[str, ...]  # readable images of which no foreground is known; other figures count them
-    out_of_view: tuple[str, ...]
-    """Images with a known foreground of which the network's view holds nothing; figures of the foreground leave them out."""
+    out_of_view: tuple[str, ...]  # images whose known foreground is not in view; figures of it leave them out
 
     def table(self, title: str) -> Table:
         """A line for each stage; each figure with its standard deviation between images."""
@@ -230,7 +225,7 @@ class _Measured:
         """Takes in a batch; ``masks`` are those of its images, or None if nothing is known of any image."""
         rois, points = front.rois.float(), [each.float() for each in front.points]
         self.tokens, self.points = rois.shape[2], points[0].shape[2] if points else 0
-        self.rois.append(_roi_figures(rois).cpu())
+        self.rois.append(stage_means(rois).cpu())
         if points:
             # The last points lie in the last RoIs, and so on backwards: v1 moves its RoIs before it first reads in them.
             read = rois[:, rois.shape[1] - len(points) :].unbind(dim=1)
@@ -302,11 +297,3 @@ class _Measured:
             ForegroundFigures(Spread.of(share), Spread.of(share / areas), elsewhere.share())
             for share, elsewhere in zip(shares.T, self.elsewhere, strict=True)
         ]
-
-
-def _roi_figures(rois: Tensor) -> Tensor:
-    """RoIs B x S x N x 4 -> B x S x 5, means over tokens: moved, from start, size, coverage, overlap."""
-    before = torch.cat([rois[:, :1], rois[:, :-1]], dim=1)
-    moved, from_start = distance(before, rois).mean(dim=-1), distance(rois[:, :1].expand_as(rois), rois).mean(dim=-1)
-    covered, overlapping = (torch.stack([of_stage(own) for own in rois.unbind(dim=1)], dim=1) for of_stage in (coverage, overlap))
-    return torch.stack([moved, from_start, side(rois).mean(dim=-1), covered, overlapping], dim=-1)

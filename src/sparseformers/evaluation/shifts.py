@@ -34,10 +34,8 @@ STUDENT, TEACHER, LOW_RESOLUTION = "student", "teacher", "low_resolution"
 class ShiftFigures:
     """One network in one condition."""
 
-    same_image: float
-    """Mean centred cosine of its embedding to the teacher's of the same (changed) image, in [-1, 1]; 1 for the teacher."""
-    clean_image: float
-    """Mean centred cosine of its embedding to the teacher's of the clean image: how little the change matters to it."""
+    same_image: float  # mean centred cosine to the teacher's of the same (changed) image; 1 for the teacher
+    clean_image: float  # mean centred cosine to the teacher's of the clean image
     top1: float | None  # top-1 through the teacher's classifier, in [0, 1]; None where there are no labels for it
 
 
@@ -59,8 +57,7 @@ class ShiftRow:
     loss: float  # the student's ``same_image`` in the clean condition, minus that in this one: how much of the alignment is lost
     student: ShiftFigures
     teacher: ShiftFigures
-    low_resolution: ShiftFigures | None
-    """The teacher at a lower resolution, on the student's images; None if it was not asked for."""
+    low_resolution: ShiftFigures | None  # the teacher at a lower resolution; None if not asked for
     rois: RoIFigures | None  # None of a student whose RoIs cannot move
 
 

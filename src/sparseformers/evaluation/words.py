@@ -162,7 +162,6 @@ def _embed_texts(
 
 
 NAMED_TEMPLATES = ("openai", "simple")
-"""Lists of sentences that go by name, see :func:`~sparseformers.teachers.registry.named_templates`."""
 
 
 def read_templates(templates: str) -> tuple[str, ...]:

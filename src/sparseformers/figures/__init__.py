@@ -5,14 +5,14 @@
 """
 
 from sparseformers.figures.data import RoIPicture, coverage, trace_photographs, trace_rois
-from sparseformers.figures.density import DensityPicture, draw_density, trace_density, trace_density_on_photographs
+from sparseformers.figures.density import DensityPicture, draw_density, trace_density
 from sparseformers.figures.models import ModelsPicture, draw_models, draw_student, trace_models
 from sparseformers.figures.motion import Glide, centre_paths, draw_frames, draw_iterations, glide
 from sparseformers.figures.output import curves_figure, save_animation, save_figure
 from sparseformers.figures.panels import token_colours
-from sparseformers.figures.pca import PCAPicture, draw_pca, trace_pca, trace_pca_on_photographs
+from sparseformers.figures.pca import PCAPicture, draw_pca, trace_pca
 from sparseformers.figures.run import Visualization, visualize
-from sparseformers.figures.tokens import TokensPicture, draw_tokens, trace_tokens, trace_tokens_on_photographs
+from sparseformers.figures.tokens import TokensPicture, draw_tokens, trace_tokens
 
 __all__ = [
     "DensityPicture",
@@ -37,13 +37,10 @@ __all__ = [
     "save_figure",
     "token_colours",
     "trace_density",
-    "trace_density_on_photographs",
     "trace_models",
     "trace_pca",
-    "trace_pca_on_photographs",
     "trace_photographs",
     "trace_rois",
     "trace_tokens",
-    "trace_tokens_on_photographs",
     "visualize",
 ]

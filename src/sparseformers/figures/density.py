@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseformers.evaluation.attention import AttentionMaps, TeacherAttention, rank_correlation
+from sparseformers.evaluation.attention import TeacherAttention, rank_correlation
 from sparseformers.figures.data import (
     LONGEST_DRAWN,
     WHOLE,
     Box,
-    RoIPicture,
     TitledImage,
     ViewKind,
     check_picture,
@@ -46,8 +45,7 @@ CAPTION = 0.3  # room for what stands under a panel, in inches: two lines
 
 COLOURS = "cividis"  # matplotlib's map for all kinds of colour vision (Nuñez et al., 2018): dark blue, grey, yellow, ever lighter
 TIMES = "\N{MULTIPLICATION SIGN}"
-LIGHTEST = 3.0
-"""The value of the lightest colour, in units of an even spread; the same for all maps, so that they can be compared."""
+LIGHTEST = 3.0  # value of the lightest colour, in units of an even spread, in all maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +53,8 @@ class DensityPicture:
     """An image with a student's sampling points and its teacher's attention on its patches; ValueError for other shapes."""
 
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
-    points: Tensor
-    """S x h x w: the share of each stage's sampling points that falls on each patch; the last is that of the final RoIs."""
-    last: Tensor
-    """h x w: the share of each patch in the attention of the teacher's last block, see
-    :class:`~sparseformers.evaluation.AttentionMaps`."""
+    points: Tensor  # S x h x w: the share of each stage's sampling points on each patch, the last that of the final RoIs
+    last: Tensor  # h x w: the share of each patch in the attention of the teacher's last block
     rollout: Tensor  # h x w: the share of each patch by attention rollout through all blocks of the teacher
     title: str
     frame: Box = WHOLE  # the part of ``image`` that the networks were given, (x1, y1, x2, y2) in [0, 1] of it
@@ -83,50 +78,29 @@ class DensityPicture:
 
 
 def trace_density(
-    student: SparseFormer, teacher: Teacher | TeacherAttention, images: Tensor, titles: Sequence[str]
-) -> list[DensityPicture]:
-    """Runs a student and its teacher on images (B x 3 x H x W in [0, 1]): sampling points beside attention, one title each.
-
-    For several calls, hand over one :class:`~sparseformers.evaluation.TeacherAttention`, which is made once. Raises ValueError as
-    :func:`~sparseformers.figures.data.trace_rois`.
-    """
-    attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
-    return _pictures(trace_rois(student, images, titles), attention(images), attention.grid)
-
-
-def trace_density_on_photographs(
     student: SparseFormer,
-    teacher: Teacher | TeacherAttention,
+    teacher: Teacher,
     photographs: Iterable[TitledImage],
     *,
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[DensityPicture]:
-    """As :func:`trace_density`, for photographs of any shapes; both see the same part of each, at their own resolutions."""
-    attention = teacher if isinstance(teacher, TeacherAttention) else TeacherAttention(teacher)
-    own = student.config.preprocessing
+    """Runs a student and its teacher on photographs of any shapes: sampling points beside attention.
+
+    Both see the same part of a photograph, each at its own resolution.
+    """
+    attention, own = TeacherAttention(teacher), student.config.preprocessing
     pictures = []
     for title, photograph in photographs:
         seen = network_input(photograph, own, view)
         finer = network_input(photograph, dataclasses.replace(own, size=attention.size), view)
-        maps = attention(finer.pixels.unsqueeze(0))
-        (picture,) = _pictures(trace_rois(student, seen.pixels.unsqueeze(0), [title]), maps, attention.grid)
-        pictures.append(dataclasses.replace(picture, image=drawn_pixels(photograph, longest), frame=seen.frame))
+        (traced,) = trace_rois(student, seen.pixels.unsqueeze(0), [title])
+        stages = traced.rois[-len(traced.points) :]  # the last ones: v1 moves its RoIs once before the first points
+        densities = [density(rois, points, *attention.grid) for rois, points in zip(stages, traced.points, strict=True)]
+        (last,), (rollout,) = attention(finer.pixels.unsqueeze(0))
+        drawn = drawn_pixels(photograph, longest)
+        pictures.append(DensityPicture(drawn, torch.stack(densities), last, rollout, title, seen.frame))
     return pictures
-
-
-def _pictures(traced: Sequence[RoIPicture], maps: AttentionMaps, grid: tuple[int, int]) -> list[DensityPicture]:
-    """One for each image."""
-    return [
-        DensityPicture(picture.image, _densities(picture, grid), last, rollout, picture.title)
-        for picture, last, rollout in zip(traced, *maps, strict=True)
-    ]
-
-
-def _densities(picture: RoIPicture, grid: tuple[int, int]) -> Tensor:
-    """The density of each stage with points, S x h x w; these are the last stages: v1 moves its RoIs once before the first."""
-    stages = picture.rois[-len(picture.points) :]
-    return torch.stack([density(rois, points, *grid) for rois, points in zip(stages, picture.points, strict=True)])
 
 
 def density(rois: Tensor, points: Tensor, rows: int, columns: int) -> Tensor:

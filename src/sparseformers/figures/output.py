@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
-"""Formats of figures by the suffix of their file."""
 
 Frame = npt.NDArray[np.uint8]  # H x W x 3, red-green-blue
 FRAME_RATE = 25  # frames a second of an .mp4, in which a frame that stays longer is repeated
@@ -151,13 +150,7 @@ WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] 
 }  # functions that write an animation, by the suffix of its file
 
 
-def curves_figure(
-    history: Sequence[Mapping[str, Any]],
-    *,
-    samples: str = "samples",
-    loss: str = "loss",
-    held_out: str = "centred_cosine",
-) -> Figure:
+def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     """The loss and the held-out centred cosine over the training images seen, in two panels.
 
     ``history`` has records such as the lines of ``metrics.jsonl``; a record may lack either figure, and what is not finite is
@@ -165,15 +158,15 @@ def curves_figure(
     """
     figure = empty_figure(8.4, 3.0)
     left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))
-    _draw_curve(left, *_series(history, samples, loss), title="Loss", colour="#0072b2", smooth=True)
-    _draw_curve(right, *_series(history, samples, held_out), title="Held-out centred cosine", colour="#d55e00", smooth=False)
+    _draw_curve(left, *_series(history, "loss"), title="Loss", colour="#0072b2", smooth=True)
+    _draw_curve(right, *_series(history, "centred_cosine"), title="Held-out centred cosine", colour="#d55e00", smooth=False)
     right.axhline(0, color="#909090", linewidth=0.8, linestyle=":")
     return figure
 
 
-def _series(history: Sequence[Mapping[str, Any]], samples: str, key: str) -> tuple[list[float], list[float]]:
-    """The records that have both numbers, as two lists."""
-    pairs = [(record.get(samples), record.get(key)) for record in history]
+def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Images seen and a figure, of the records that have both."""
+    pairs = [(record.get("samples"), record.get(key)) for record in history]
     finite = [(float(seen), float(value)) for seen, value in pairs if seen is not None and value is not None]
     finite = [pair for pair in finite if all(map(math.isfinite, pair))]
     return [seen for seen, _ in finite], [value for _, value in finite]

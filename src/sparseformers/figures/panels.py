@@ -18,8 +18,7 @@ Array = npt.NDArray[np.float64]
 
 # Okabe and Ito's colours for all kinds of colour vision, without those too dark for a dark photograph.
 ANCHORS = ("#56b4e9", "#00b488", "#f0e442", "#ffa51f", "#e8631c", "#dd7fb4")
-HALO = "#101014"
-"""Drawn around every line and dot: with it, the colours (all of them light) stand out on white and on busy pictures."""
+HALO = "#101014"  # around every line and dot, so that the light colours stand out on white and on busy pictures
 MARGIN = 0.04  # room around the photograph for what lies outside of it, as a share of its longer side
 DIM = 0.3  # brightness of the (grey) photograph where no RoI or point is
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in brightness (ITU-R BT.601)

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES = 3  # principal axes: one each for red, green and blue
-TAILS = 0.02
-"""Share of the teacher's patches that saturate at either end of an axis, so that a single odd patch does not grey the rest."""
+TAILS = 0.02  # share of the teacher's patches that saturate at either end of an axis, against odd ones
 HEADINGS = ("Input", "Teacher's patches", "Student's tokens")
 
 
@@ -45,8 +44,7 @@ class PCAPicture:
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue
     teacher: Tensor  # 3 x h x w in [0, 1]: where each cell's teacher features lie on the three axes
     student: Tensor  # 3 x h x w in [0, 1]: the same of the student's tokens, splatted onto the grid
-    cosine: float
-    """Mean over the cells of the cosine between the two, in all D channels and the teacher's mean subtracted; in [-1, 1]."""
+    cosine: float  # mean over the cells of the centred cosine between the two, in all D channels; in [-1, 1]
     title: str
 
 
@@ -85,66 +83,40 @@ class PrincipalColours:
 def trace_pca(
     student: SparseFormer,
     teacher: Teacher,
-    images: Tensor,
-    titles: Sequence[str],
-    *,
-    size: int | tuple[int, int] | None = None,
-) -> list[PCAPicture]:
-    """Features of both on one grid, on the three principal axes of the teacher's patches of all these images together.
-
-    Both run in evaluation mode without gradients; each of their modules is back in its own mode afterwards. Images are B x 3 x H
-    x W in [0, 1] at the teacher's size; the patches are taken after its final norm. ``size`` is rows and columns of the grid, by
-    default the teacher's, onto which its features are otherwise interpolated. Raises ConfigError if the student's tokens are not
-    as wide as the teacher's, and ValueError for other numbers of titles, another size of images, or a size below 1.
-    """
-    if len(titles) != len(images):
-        raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
-    device = next(student.parameters()).device
-    with evaluation_mode(student, teacher), torch.inference_mode():
-        _, patches = teacher.embedding_and_tokens(images.to(device))
-        rows, columns = patches.shape[-2:]
-        grid = (rows, columns) if size is None else (size, size) if isinstance(size, int) else size
-        splatted = student(images.to(device)).to_grid(grid)
-        of_teacher = _on_grid(patches.float(), grid)
-    if splatted.shape[1] != of_teacher.shape[1]:
-        raise ConfigError(
-            f"The student's tokens have {splatted.shape[1]} channels and the teacher's {of_teacher.shape[1]}.",
-            "Features can only share colours with those of the teacher that the student was made from.",
-        )
-    of_teacher, of_student, drawn = (tensor.float().cpu().clone() for tensor in (of_teacher, splatted, images))
-    colours = PrincipalColours.of(of_teacher)
-    centre = colours.mean.float()[:, None, None]
-    cosine = F.cosine_similarity(of_student - centre, of_teacher - centre, dim=1).mean(dim=(1, 2))
-    teachers, students = colours(of_teacher), colours(of_student)
-    return [
-        PCAPicture(drawn[index], teachers[index], students[index], float(cosine[index]), title)
-        for index, title in enumerate(titles)
-    ]
-
-
-def trace_pca_on_photographs(
-    student: SparseFormer,
-    teacher: Teacher,
     photographs: Iterable[TitledImage],
     *,
-    size: int | tuple[int, int] | None = None,
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[PCAPicture]:
-    """As :func:`trace_pca`, for photographs of any shapes, drawn in their own.
+    """Features of both on the teacher's grid, on the three principal axes of its patches (normed) of all photographs together.
 
-    A teacher takes images of one size: a whole photograph is squashed to it, and the grid of features stretched back.
+    A teacher takes images of one size: a whole photograph is squashed to it, and the grid of features stretched back. Student and
+    teacher are on one device and run in evaluation mode (restored afterwards). Raises ConfigError if the student's tokens are
+    not as wide as the teacher's.
     """
     own = teacher.preprocessing
     given = own if view == "own" else dataclasses.replace(own, crop=1.0, resize="squash")
-    images, titles, drawn = [], [], []
+    inputs, titles, drawn = [], [], []
     for title, photograph in photographs:
         seen = network_input(photograph, given, "own")
-        images.append(seen.pixels)
+        inputs.append(seen.pixels)
         titles.append(title)
         drawn.append(_part(drawn_pixels(photograph, longest), seen.frame))
-    pictures = trace_pca(student, teacher, torch.stack(images), titles, size=size)
-    return [dataclasses.replace(picture, image=image) for picture, image in zip(pictures, drawn, strict=True)]
+    images = torch.stack(inputs).to(next(student.parameters()).device)
+    with evaluation_mode(student, teacher), torch.inference_mode():
+        _, patches = teacher.embedding_and_tokens(images)
+        splatted = student(images).to_grid((patches.shape[-2], patches.shape[-1]))
+    if splatted.shape[1] != patches.shape[1]:
+        raise ConfigError(
+            f"The student's tokens have {splatted.shape[1]} channels and the teacher's {patches.shape[1]}.",
+            "Features can only share colours with those of the teacher that the student was made from.",
+        )
+    of_teacher, of_student = (tensor.float().cpu().clone() for tensor in (patches, splatted))
+    colours = PrincipalColours.of(of_teacher)
+    centre = colours.mean.float()[:, None, None]
+    cosines = F.cosine_similarity(of_student - centre, of_teacher - centre, dim=1).mean(dim=(1, 2)).tolist()
+    columns = (drawn, colours(of_teacher), colours(of_student), cosines, titles)
+    return [PCAPicture(*row) for row in zip(*columns, strict=True)]
 
 
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
@@ -160,13 +132,6 @@ def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> F
         for axes, cells in ((second, picture.teacher), (third, picture.student)):
             draw_photograph(axes, F.interpolate(cells[None], picture.image.shape[-2:], mode="nearest-exact")[0])
     return figure
-
-
-def _on_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """B x D x rows x columns on another grid."""
-    if tuple(features.shape[-2:]) == grid:
-        return features
-    return F.interpolate(features, grid, mode="bilinear", antialias=True, align_corners=False)
 
 
 def _part(image: Tensor, frame: Box) -> Tensor:

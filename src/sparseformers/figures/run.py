@@ -12,13 +12,13 @@ from sparseformers.data import SkippedImages, UnreadableImageError, find_images,
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
 from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
-from sparseformers.figures.density import draw_density, trace_density_on_photographs
+from sparseformers.figures.density import draw_density, trace_density
 from sparseformers.figures.models import draw_models, trace_models
 from sparseformers.figures.motion import draw_frames, draw_iterations, glide
 from sparseformers.figures.output import FORMATS, WRITERS, check_animation, check_target, save_animation, save_figure
-from sparseformers.figures.pca import draw_pca, trace_pca_on_photographs
+from sparseformers.figures.pca import draw_pca, trace_pca
 from sparseformers.figures.sheet import LARGEST_SHEET, LONGEST_SIDE
-from sparseformers.figures.tokens import draw_tokens, trace_tokens_on_photographs
+from sparseformers.figures.tokens import draw_tokens, trace_tokens
 from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
 WITH_TEACHER: frozenset[FigureName] = frozenset({"density", "pca"})  # figures that show the teacher beside the student
-ANIMATED_SIDE, DRAWN_SIDE = 320, 375
-"""Pixels along the longer side of a photograph in an animation and in a figure, unless told otherwise."""
+ANIMATED_SIDE, DRAWN_SIDE = 320, 375  # pixels along the longer side of a photograph, by default
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ def _of_one(trace: Callable[..., Any], draw: Callable[..., Figure], *options: st
 FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
     "models": _draw_models,
     "iterations": _of_one(trace_photographs, draw_iterations),
-    "density": _of_one(trace_density_on_photographs, draw_density),
-    "tokens": _of_one(trace_tokens_on_photographs, draw_tokens, "count"),
-    "pca": _of_one(trace_pca_on_photographs, draw_pca),
+    "density": _of_one(trace_density, draw_density),
+    "tokens": _of_one(trace_tokens, draw_tokens, "count"),
+    "pca": _of_one(trace_pca, draw_pca),
 }  # functions that draw a figure, by its name

@@ -19,17 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST_SHEET = 64  # pictures on a sheet, at most
-INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"
-"""Colours of headings, of the names of pictures, and of the line below the name of a group."""
+INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"  # colours of headings, of pictures' names, of rules under groups
 LETTER = 0.08  # width of a letter of a picture's title, in inches
 
 # All of these are in inches.
 LONGEST_SIDE = 2.5  # the longer side of a panel
 NARROWEST_CELL = 2.0  # room for the title of a column
-GAP, BLOCK_GAP, CELL_GAP, ROW_GAP = 0.05, 0.4, 0.09, 0.05
-"""Between the panels of a picture, pictures side by side, the cells of a divided place, pictures one below the other."""
-ROW_TITLE, COLUMN_TITLE, GROUP_TITLE = 0.2, 0.3, 0.25
-"""Heights of a picture's title, of the titles at the top, of the names of groups of columns."""
+GAP, BLOCK_GAP, CELL_GAP, ROW_GAP = 0.05, 0.4, 0.09, 0.05  # between panels, pictures, cells of a divided place, rows
+ROW_TITLE, COLUMN_TITLE, GROUP_TITLE = 0.2, 0.3, 0.25  # heights of the titles of pictures, columns, groups
 BORDER = 0.12  # around the sheet
 
 
@@ -176,8 +173,7 @@ class Layout:
     panels: tuple[tuple[PanelPlace, ...], ...]  # for each picture, its panels from left to right
     row_titles: tuple[PanelPlace, ...]  # for each picture, the strip above its panels
     column_titles: tuple[tuple[PanelPlace, ...], ...]  # for each block of panels side by side, the strips above its columns
-    group_titles: tuple[tuple[PanelPlace, ...], ...]
-    """For each block, the strips above groups of its columns; empty ones without groups."""
+    group_titles: tuple[tuple[PanelPlace, ...], ...]  # as column_titles, above groups of columns
 
 
 def block_columns(pictures: int, panels: int) -> int:

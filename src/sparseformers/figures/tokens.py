@@ -20,7 +20,6 @@ from sparseformers.figures.data import (
     LONGEST_DRAWN,
     WHOLE,
     Box,
-    RoIPicture,
     TitledImage,
     ViewKind,
     check_picture,
@@ -47,8 +46,7 @@ class TokensPicture:
 
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue, float32 on the CPU: the picture as it is drawn
     tokens: Tensor  # K, int64: which of the N tokens, the most influential one first
-    influence: Tensor
-    """K: their shares of the embedding, see :func:`~sparseformers.evaluation.token_influence`; those of all N sum to one."""
+    influence: Tensor  # K: their shares of the embedding; those of all N sum to one
     rois: Tensor  # K x 4, the final ones
     of: int  # N, how many tokens the student has
     title: str
@@ -68,21 +66,7 @@ class TokensPicture:
         return tuple(cut_out(self.image, roi, self.frame) for roi in self.rois)
 
 
-def trace_tokens(student: SparseFormer, images: Tensor, titles: Sequence[str], *, count: int = 8) -> list[TokensPicture]:
-    """Runs a student on images (B x 3 x H x W in [0, 1]) and finds the ``count`` tokens that make most of its embedding.
-
-    Raises ConfigError for a count below 1 or a student without attention, ValueError as
-    :func:`~sparseformers.figures.data.trace_rois`.
-    """
-    _check_tokens(count)
-    influences = token_influence(student, images)
-    return [
-        _most_influential(picture, influence, count)
-        for picture, influence in zip(trace_rois(student, images, titles), influences, strict=True)
-    ]
-
-
-def trace_tokens_on_photographs(
+def trace_tokens(
     student: SparseFormer,
     photographs: Iterable[TitledImage],
     *,
@@ -90,36 +74,23 @@ def trace_tokens_on_photographs(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[TokensPicture]:
-    """As :func:`trace_tokens`, for photographs of any shapes, drawn in their own and cut out of their own pixels."""
-    _check_tokens(count)
+    """Runs a student on photographs of any shapes and finds the ``count`` tokens that make most of each embedding.
+
+    Of tokens of equal influence the first is taken. Raises ConfigError for a count below 1 or a student without attention.
+    """
+    if count < 1:
+        raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
     pictures = []
     for title, photograph in photographs:
         seen = network_input(photograph, student.config.preprocessing, view)
         given = seen.pixels.unsqueeze(0)
         (picture,) = trace_rois(student, given, [title])
         whole = picture.placed(drawn_pixels(photograph, longest), seen.frame)
-        pictures.append(_most_influential(whole, token_influence(student, given)[0], count))
+        influence, order = token_influence(student, given)[0].sort(descending=True, stable=True)
+        tokens = order[:count]
+        rois = whole.rois[-1, tokens]
+        pictures.append(TokensPicture(whole.image, tokens, influence[:count], rois, len(order), title, seen.frame))
     return pictures
-
-
-def _check_tokens(count: int) -> None:
-    if count < 1:
-        raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
-
-
-def _most_influential(picture: RoIPicture, influence: Tensor, count: int) -> TokensPicture:
-    """The ``count`` tokens of most influence; of equal ones, the first."""
-    sorted_influence, order = influence.sort(descending=True, stable=True)
-    tokens = order[:count]
-    return TokensPicture(
-        image=picture.image,
-        tokens=tokens,
-        influence=sorted_influence[:count],
-        rois=picture.rois[-1, tokens],
-        of=len(influence),
-        title=picture.title,
-        frame=picture.frame,
-    )
 
 
 def cut_out(image: Tensor, roi: Tensor, frame: Box = WHOLE) -> Tensor:

@@ -21,11 +21,9 @@ from sparseformers.teachers import Teacher
 
 Backend = Literal["eager", "compile", "packed", "onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-IN_FLOAT32: frozenset[Backend] = frozenset({"packed", "onnxruntime", "openvino"})
-"""Those that run on processors and in float32 only."""
+IN_FLOAT32: frozenset[Backend] = frozenset({"packed", "onnxruntime", "openvino"})  # on processors only
 
-Runner = Callable[[Tensor], Tensor]
-"""Images B x 3 x H x W in [0, 1] to embeddings B x D; returns when the device has been given the work."""
+Runner = Callable[[Tensor], Tensor]  # images B x 3 x H x W in [0, 1] to embeddings B x D; may return before the device has done
 
 
 class Embedding(nn.Module):

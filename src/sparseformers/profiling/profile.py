@@ -64,8 +64,7 @@ class ProfileReport:
     device: str
     student: Cost
     teacher: Cost | None = None
-    parameter_groups: Mapping[str, int] = field(default_factory=dict)
-    """Parameters of the student by what bootstrapping does with them: new, tuned, frozen; empty where not known."""
+    parameter_groups: Mapping[str, int] = field(default_factory=dict)  # of the student: new, tuned, frozen; empty if unknown
     timings: tuple[Timing, ...] = ()
     remarks: tuple[str, ...] = ()  # why there is no teacher
 

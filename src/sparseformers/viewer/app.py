@@ -26,7 +26,6 @@ from sparseformers.viewer.images import GoneError
 from sparseformers.viewer.session import Session
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-"""Media types of the page's files."""
 LONGEST_NAME = 120  # characters of a dropped file's name that are shown
 LISTED_AT_ONCE = 200  # images in one answer, at most
 
@@ -141,7 +140,6 @@ def _fail(_: Request, error: Exception) -> Response:
 
 
 LOCAL_FRAMES = "'self' http://localhost:* http://127.0.0.1:* vscode-webview:"
-"""Pages that may show this one in a frame, where it is for a notebook: notebooks on this machine."""
 
 CONTENT = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

@@ -26,8 +26,7 @@ from sparseformers.data.images import decode
 from sparseformers.errors import DataError
 from sparseformers.viewer.config import ViewConfig
 
-DISPLAY_SIDE, THUMBNAIL_SIDE = 1600, 160
-"""Longer side of what the page shows of a photograph, and of a thumbnail, in pixels, at most."""
+DISPLAY_SIDE, THUMBNAIL_SIDE = 1600, 160  # longest side of photographs and thumbnails, in pixels
 PREPARED = 24  # images of folders that are kept decoded; others are decoded again when they are asked for
 THUMBNAILS = 2000  # thumbnails that are kept, at a few kilobytes each
 
@@ -198,8 +197,7 @@ class Library:
         self._thumbnails: Recent[str, bytes] = Recent(THUMBNAILS)
         self._numbers = itertools.count()
         self._decoding = threading.Lock()
-        self.unreadable = self._unreadable(set(config.images))
-        """Those of the images named one by one that cannot be read; what folders hold is read when it is asked for."""
+        self.unreadable = self._unreadable(set(config.images))  # of images named one by one
 
     def listing(self, start: int, count: int) -> list[dict[str, str]]:
         """Keys and names of images named at the start, ``count`` of them from ``start`` on."""

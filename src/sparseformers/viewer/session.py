@@ -32,8 +32,7 @@ class Session:
         self._turn = threading.Lock()
         self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS)
         self._attention: TeacherAttention | None = None
-        self.indices = self._folder_indices()
-        """Embeddings of the folder of neighbours, by the network's number, or ``teacher``; empty without a folder."""
+        self.indices = self._folder_indices()  # by the network's number, or ``teacher``; empty without a folder
 
     def start(self) -> None:
         """Begins to embed the folder of neighbours by the first model; another network's turn comes when it is asked."""
