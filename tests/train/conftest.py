@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, bootstrap, run
 from sparseformers.train.setup import Parts
 from sparseformers.train.summary import Costs, measure_costs
@@ -55,3 +57,28 @@ def copied_run(whole_run: Path, tmp_path: Path) -> Path:
 def settings(tmp_path: Path) -> BootstrapConfig:
     """A run of six steps, with photographs and a teacher of its own in ``tmp_path``."""
     return tiny_settings(tmp_path)
+
+
+@pytest.fixture
+def cached_settings(tmp_path: Path) -> BootstrapConfig:
+    """A run of three steps on a cache of two views of each photograph."""
+    return tiny_settings(tmp_path, photographs=9).with_(
+        samples=12,
+        evaluations=1,
+        cache_teacher=tmp_path / "cache",
+        cached_views=2,
+    )
+
+
+@pytest.fixture
+def teacher_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of a teacher had."""
+    calls: list[int] = []
+    original = Teacher.forward
+
+    def counting(self: Teacher, images: torch.Tensor) -> object:
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(Teacher, "forward", counting)
+    return calls

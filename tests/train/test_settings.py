@@ -107,9 +107,3 @@ def test_budget__samples_epochs_or_minutes() -> None:
     assert settings(epochs=2.5).optimisation.budget(10) == Budget(samples=25, seconds=None)
     assert settings(minutes=2.0).optimisation.budget(10) == Budget(samples=None, seconds=120.0)
     assert settings().optimisation.budget(10) == Budget(samples=100, seconds=None)
-
-
-def test_budget__progress_is_of_samples_or_of_the_clock() -> None:
-    assert Budget(samples=100, seconds=None).progress(samples=25, seconds=9e9) == 0.25
-    assert Budget(samples=None, seconds=50.0).progress(samples=10**9, seconds=25.0) == 0.5
-    assert Budget(samples=None, seconds=50.0).progress(samples=0, seconds=60.0) == 1.0

@@ -17,7 +17,7 @@ from sparseformers.train import step as step_module
 from sparseformers.train.objective import Objective
 from sparseformers.train.optimiser import build_optimiser
 from sparseformers.train.setup import Parts, gather_parts
-from sparseformers.train.step import CompiledForBatches, TrainingStep, compile_errors, group_norms, total_norm
+from sparseformers.train.step import CompiledForBatches, TrainingStep, clip, compile_errors, group_norms, total_norm
 from tests.train.runs import entries
 
 CPU = torch.device("cpu")
@@ -65,6 +65,20 @@ def test_group_norms__join_groups_of_a_name_and_tell_what_is_not_finite() -> Non
     assert float(total_norm(norms)) == 13.0
     vectors[1].grad = torch.tensor([float("nan"), 0.0])
     assert not torch.isfinite(total_norm(group_norms(optimiser)))
+
+
+@pytest.mark.parametrize("largest", [0.5, 100.0])
+def test_clip__is_what_pytorch_makes_of_it_to_the_bit(largest: float) -> None:
+    gradients = [torch.randn(3, 4), torch.randn(5)]
+    ours, theirs = ([nn.Parameter(torch.zeros_like(each)) for each in gradients] for _ in range(2))
+    for parameters in (ours, theirs):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+    optimiser = torch.optim.SGD([{"params": [each], "name": str(number)} for number, each in enumerate(ours)], lr=1.0)
+    clip(optimiser, total_norm(group_norms(optimiser)), largest)
+    torch.nn.utils.clip_grad_norm_(theirs, largest)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-6, atol=0)
 
 
 def test_fp16__scales_the_loss_and_not_the_step(settings: BootstrapConfig) -> None:

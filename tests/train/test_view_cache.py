@@ -19,7 +19,7 @@ from sparseformers.train import BootstrapConfig, RunFolder, Scale, bootstrap, ma
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.view_cache import make_cache_key
 from tests.tiny import write_teacher
-from tests.train.cache.caches import (
+from tests.train.caches import (
     FILES,
     assert_same_samples,
     folders_in,
@@ -32,9 +32,11 @@ from tests.train.runs import at_each_step, command_line, weights, write_broken
 
 
 class TestSamples:
-    @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=["default", "strong", "crop-scale"])
-    def test_are_those_of_a_run_without_cache_to_the_bit(self, settings: BootstrapConfig, options: dict[str, object]) -> None:
-        parts = gathered(settings.with_(**options))
+    @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=str)
+    def test_are_those_of_a_run_without_cache_to_the_bit(
+        self, cached_settings: BootstrapConfig, options: dict[str, object]
+    ) -> None:
+        parts = gathered(cached_settings.with_(**options))
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
         cached = list(prepared(parts).batches(stream_of(parts, total)))
@@ -46,15 +48,15 @@ class TestSamples:
             assert one.targets.dtype == torch.float32
             torch.testing.assert_close(one.targets, expected, rtol=0, atol=1e-5)
 
-    def test_repeat_after_the_cached_epochs(self, settings: BootstrapConfig) -> None:
-        cache = prepared(gathered(settings))
+    def test_repeat_after_the_cached_epochs(self, cached_settings: BootstrapConfig) -> None:
+        cache = prepared(gathered(cached_settings))
         first, second, third = (cache.batch([ViewKey(epoch, 3), ViewKey(epoch, 5)]) for epoch in (0, 1, 2))
         assert not torch.equal(first.images, second.images)
         assert torch.equal(first.images, third.images)
         assert torch.equal(first.targets, third.targets)  # type: ignore[arg-type]
 
-    def test_processes_share_what_one_would_see(self, settings: BootstrapConfig) -> None:
-        parts = gathered(settings)
+    def test_processes_share_what_one_would_see(self, cached_settings: BootstrapConfig) -> None:
+        parts = gathered(cached_settings)
         cache = prepared(parts)
         alone = [batch.indices.tolist() for batch in cache.batches(stream_of(parts, 13))]
         shares = [
@@ -64,9 +66,9 @@ class TestSamples:
         assert [sorted(chain(*parts_of)) for parts_of in zip(*shares, strict=True)] == [sorted(batch) for batch in alone]
         assert shares[1][-1] == []
 
-    def test_unreadable_images_are_missing_with_their_reasons(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+    def test_unreadable_images_are_missing_with_their_reasons(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         write_broken(tmp_path / "photos")
-        parts = gathered(settings)
+        parts = gathered(cached_settings)
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
         assert any(batch.unreadable for batch in made)
@@ -79,45 +81,45 @@ class TestSamples:
         assert nothing.images.shape == (0, 3, 0, 0)
         assert nothing.unreadable == ((broken, "not an image of a known format"),)
 
-    def test_do_not_depend_on_workers(self, settings: BootstrapConfig, tmp_path: Path) -> None:
-        alone = prepared(gathered(settings))
-        helped = prepared(gathered(settings.with_(workers=2, cache_teacher=tmp_path / "other")))
+    def test_do_not_depend_on_workers(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
+        alone = prepared(gathered(cached_settings))
+        helped = prepared(gathered(cached_settings.with_(workers=2, cache_teacher=tmp_path / "other")))
         assert helped.folder.name == alone.folder.name
         assert np.array_equal(helped.images, alone.images)
 
 
 class TestReuse:
-    def test_runs_the_teacher_once(self, settings: BootstrapConfig, teacher_calls: list[int]) -> None:
-        parts = gathered(settings)
+    def test_runs_the_teacher_once(self, cached_settings: BootstrapConfig, teacher_calls: list[int]) -> None:
+        parts = gathered(cached_settings)
         teacher_calls.clear()  # inheriting runs it, too
         first = prepared(parts)
         assert sum(teacher_calls) == 2 * len(first.images[0])
-        again = gathered(settings.with_(lr=0.1, samples=100, tokens=2, batch_size=3))
+        again = gathered(cached_settings.with_(lr=0.1, samples=100, tokens=2, batch_size=3))
         teacher_calls.clear()
         assert prepared(again).folder == first.folder
         assert teacher_calls == []
 
-    def test_another_setting_is_another_cache(self, settings: BootstrapConfig) -> None:
+    def test_another_setting_is_another_cache(self, cached_settings: BootstrapConfig) -> None:
         others = {"seed": 1, "image_size": 48, "crop": 0.5, "augment": "strong", "crop_scale": 0.5, "cached_views": 3}
         others |= {"precision": "bf16", "holdout": 0.5}
-        keys = [key_of(settings), *(key_of(settings.with_(**{name: value})) for name, value in others.items())]
+        keys = [key_of(cached_settings), *(key_of(cached_settings.with_(**{name: value})) for name, value in others.items())]
         assert len(set(keys)) == 1 + len(others)
 
-    def test_the_augmentations_own_crop_scale_is_the_same_cache(self, settings: BootstrapConfig) -> None:
+    def test_the_augmentations_own_crop_scale_is_the_same_cache(self, cached_settings: BootstrapConfig) -> None:
         # Nothing else: caches that were made before crops had a scale of their own have to be found.
         expected = {"format", "teacher", "augment", "seed", "cached_views", "precision", "libraries", "images"}
         for augment, own in (("default", 0.25), ("strong", 0.02)):
-            keys = [gathered(settings.with_(augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
+            keys = [gathered(cached_settings.with_(augment=augment, crop_scale=scale)).cache_key for scale in (None, own)]
             assert keys[0] is not None
             assert keys[0] == keys[1]
             assert set(keys[0].content) == expected
             assert keys[0].content["augment"] == augment
 
-    def test_the_same_weights_with_another_activation_are_another_cache(self, settings: BootstrapConfig) -> None:
-        parts = gathered(settings)
+    def test_the_same_weights_with_another_activation_are_another_cache(self, cached_settings: BootstrapConfig) -> None:
+        parts = gathered(cached_settings)
 
         def digest() -> str:
-            return make_cache_key(settings, parts.teacher, fingerprint="", precision="fp32", images=parts.train).digest
+            return make_cache_key(cached_settings, parts.teacher, fingerprint="", precision="fp32", images=parts.train).digest
 
         before, anatomy = digest(), parts.teacher.anatomy
         block = dataclasses.replace(anatomy.block, activation="quick_gelu")
@@ -125,33 +127,33 @@ class TestReuse:
         assert digest() != before
 
     def test_other_images_or_weights_are_another_cache_but_images_may_move_as_a_whole(
-        self, settings: BootstrapConfig, tmp_path: Path
+        self, cached_settings: BootstrapConfig, tmp_path: Path
     ) -> None:
-        before = key_of(settings)
+        before = key_of(cached_settings)
         (tmp_path / "photos").rename(tmp_path / "moved")
-        settings = settings.with_(data=(tmp_path / "moved",))
-        assert key_of(settings) == before
-        os.utime(gathered(settings).train.name(0), ns=(0, 0))
-        touched = key_of(settings)
+        cached_settings = cached_settings.with_(data=(tmp_path / "moved",))
+        assert key_of(cached_settings) == before
+        os.utime(gathered(cached_settings).train.name(0), ns=(0, 0))
+        touched = key_of(cached_settings)
         write_teacher(tmp_path / "teacher.safetensors", classes=4)
-        assert len({before, touched, key_of(settings)}) == 3
+        assert len({before, touched, key_of(cached_settings)}) == 3
 
 
-def test_plan__tells_the_size_of_the_cache(settings: BootstrapConfig) -> None:
-    size = sum(path.stat().st_size for path in prepared(gathered(settings)).folder.iterdir())
-    assert make_plan(settings, Scale(measure_seconds=0.01), device=torch.device("cpu")).cache_gib == pytest.approx(
+def test_plan__tells_the_size_of_the_cache(cached_settings: BootstrapConfig) -> None:
+    size = sum(path.stat().st_size for path in prepared(gathered(cached_settings)).folder.iterdir())
+    assert make_plan(cached_settings, Scale(measure_seconds=0.01), device=torch.device("cpu")).cache_gib == pytest.approx(
         size / 2**30, rel=0.02
     )
 
 
 def test_bootstrap__with_a_cache_learns_what_it_learns_without(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []
     at_each_step(monkeypatch, after=lambda _step, figures: losses.append(figures.loss.item()))
-    first = bootstrap(settings, tmp_path / "first")
-    bootstrap(settings, tmp_path / "second")
-    without = bootstrap(settings.with_(cache_teacher=None), tmp_path / "without")
+    first = bootstrap(cached_settings, tmp_path / "first")
+    bootstrap(cached_settings, tmp_path / "second")
+    without = bootstrap(cached_settings.with_(cache_teacher=None), tmp_path / "without")
     assert losses[:3] == losses[3:6]
     assert losses[:3] == pytest.approx(losses[6:], abs=1e-5)
     assert weights(tmp_path / "first") == weights(tmp_path / "second")
@@ -165,17 +167,17 @@ def test_bootstrap__with_a_cache_learns_what_it_learns_without(
     assert resume(tmp_path / "second").view_cache == first.view_cache
 
 
-def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(settings: BootstrapConfig, tmp_path: Path) -> None:
+def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(cached_settings: BootstrapConfig, tmp_path: Path) -> None:
     write_broken(tmp_path / "photos")
-    cached = bootstrap(settings, tmp_path / "with")
-    made = bootstrap(settings.with_(cache_teacher=None), tmp_path / "without")
+    cached = bootstrap(cached_settings, tmp_path / "with")
+    made = bootstrap(cached_settings.with_(cache_teacher=None), tmp_path / "without")
     assert cached.skipped == made.skipped >= 1
     listed = [(tmp_path / name / "skipped_images.txt").read_text() for name in ("with", "without")]
     assert listed[0] == listed[1]
 
 
 @pytest.mark.slow
-def test_torchrun__the_other_processes_wait_for_the_cache(settings: BootstrapConfig, tmp_path: Path) -> None:
+def test_torchrun__the_other_processes_wait_for_the_cache(cached_settings: BootstrapConfig, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparseformers"]
     command += command_line(tmp_path, "--lr", "1e-4", "--batch-size", "4", "--samples", "12", photographs=9)
     command += ["--evaluations", "1", "--workers", "0", "--cached-views", "2"]
@@ -183,8 +185,8 @@ def test_torchrun__the_other_processes_wait_for_the_cache(settings: BootstrapCon
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    bootstrap(settings, tmp_path / "one")
-    assert folders_in(tmp_path / "cache") == [key_of(settings)]
+    bootstrap(cached_settings, tmp_path / "one")
+    assert folders_in(tmp_path / "cache") == [key_of(cached_settings)]
     one, two = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4, msg=name)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sparseformers.errors import ConfigError
-from sparseformers.train.lengths import Interval, Place
+from sparseformers.train.lengths import Budget, Interval, Place
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,9 @@ def test_has_passed__counts_from_the_beginning_of_the_training(text: str) -> Non
 @pytest.mark.parametrize(("text", "seconds"), [("2m", 120.0), ("3steps", 6.0), ("20samples", 10.0), ("1epoch", 50.0)])
 def test_in_seconds__by_the_time_of_a_step(text: str, seconds: float) -> None:
     assert Interval.parse(text, flag="--checkpoint-every").in_seconds(step=2.0, batch_size=4, images=100) == seconds
+
+
+def test_budget__progress_is_of_samples_or_of_the_clock() -> None:
+    assert Budget(samples=100, seconds=None).progress(samples=25, seconds=9e9) == 0.25
+    assert Budget(samples=None, seconds=50.0).progress(samples=10**9, seconds=25.0) == 0.5
+    assert Budget(samples=None, seconds=50.0).progress(samples=0, seconds=60.0) == 1.0

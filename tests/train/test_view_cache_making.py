@@ -17,7 +17,7 @@ import torch
 from sparseformers.errors import RunError
 from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, bootstrap
-from tests.train.cache.caches import (
+from tests.train.caches import (
     FILES,
     folders_in,
     gathered,
@@ -34,8 +34,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 class TestDamage:
-    def test_a_damaged_cache_is_made_again(self, settings: BootstrapConfig, caplog: pytest.LogCaptureFixture) -> None:
-        parts = gathered(settings)
+    def test_a_damaged_cache_is_made_again(self, cached_settings: BootstrapConfig, caplog: pytest.LogCaptureFixture) -> None:
+        parts = gathered(cached_settings)
         first = prepared(parts)
         images, embeddings = np.array(first.images), np.array(first.embeddings)
         for name, damage in DAMAGE.items():
@@ -49,9 +49,9 @@ class TestDamage:
             assert set(folders_in(first.folder)) == FILES
 
     def test_of_two_that_make_the_same_at_once_the_first_one_counts(
-        self, settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
+        self, cached_settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        parts, others = gathered(settings), []
+        parts, others = gathered(cached_settings), []
         original = Teacher.forward
 
         def overtaken(self: Teacher, images: torch.Tensor) -> object:
@@ -67,30 +67,30 @@ class TestDamage:
         assert cache.images.filename == others[0].images.filename  # type: ignore[attr-defined]
 
     def test_too_little_room_is_refused_before_anything_is_made(
-        self, settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
         with pytest.raises(RunError, match=r"needs 0\.0 GiB, but '.*' has 0\.0 GiB left") as caught:
-            bootstrap(settings, tmp_path / "run")
+            bootstrap(cached_settings, tmp_path / "run")
         assert "--cached-views" in caught.value.remedy
         assert not (tmp_path / "run").exists()
 
     def test_a_disk_that_fills_up_leaves_nothing_behind(
-        self, settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(_handle: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        parts = gathered(settings)
+        parts = gathered(cached_settings)
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"no room left to write the cache of views .*No space left on device") as caught:
             prepared(parts)
         assert "Free some space" in caught.value.remedy
         assert folders_in(tmp_path / "cache") == []
 
-    def test_a_folder_that_is_a_file(self, settings: BootstrapConfig, tmp_path: Path) -> None:
+    def test_a_folder_that_is_a_file(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("")
         with pytest.raises(RunError, match="cannot be written") as caught:
-            bootstrap(settings, tmp_path / "run")
+            bootstrap(cached_settings, tmp_path / "run")
         assert "--cache-teacher" in caught.value.remedy
         assert not (tmp_path / "run").exists()
