@@ -35,19 +35,15 @@ class Sampling(nn.Module):
         return F.layer_norm(F.grid_sample(features, grid, align_corners=False), (4,))
 
 
-def test_linear_layers_by_hand() -> None:
+def test_layers_by_hand() -> None:
     assert multiply_adds(nn.Linear(7, 5), torch.ones(2, 3, 7)) == 2 * 3 * 7 * 5
     assert multiply_adds(nn.Linear(7, 5, bias=False), torch.ones(7).view(1, 7)) == 7 * 5
-
-
-def test_convolutions_by_hand() -> None:
     convolution = nn.Conv2d(3, 8, 7, stride=2, padding=3)
     assert multiply_adds(convolution, torch.ones(1, 3, 32, 20)) == (16 * 10) * 8 * (3 * 7 * 7)
-
-
-def test_both_products_of_fused_attention_count() -> None:
     query, key, value = torch.ones(2, 3, 5, 8), torch.ones(2, 3, 9, 8), torch.ones(2, 3, 9, 8)
-    assert multiply_adds(Attention(), query, key, value) == 2 * (2 * 3) * (5 * 9 * 8)
+    assert multiply_adds(Attention(), query, key, value) == 2 * (2 * 3) * (5 * 9 * 8)  # both products of fused attention
+    # Sampling and normalisation do not count.
+    assert multiply_adds(Sampling(), torch.ones(1, 4, 8, 8), torch.zeros(1, 3, 4, 2)) == 0
 
 
 def test_a_transformer_block_by_hand() -> None:
@@ -55,10 +51,6 @@ def test_a_transformer_block_by_hand() -> None:
     block = TransformerBlock(BlockConfig(width=width, heads=4, feed_forward_width=64))
     linear = tokens * (width * 3 * width + width * width + 2 * width * 64)
     assert multiply_adds(block, torch.ones(1, tokens, width)) == linear + 2 * tokens * tokens * width
-
-
-def test_sampling_and_normalisation_do_not_count() -> None:
-    assert multiply_adds(Sampling(), torch.ones(1, 4, 8, 8), torch.zeros(1, 3, 4, 2)) == 0
 
 
 def test_counting_grows_with_the_batch_and_leaves_the_network_alone() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,17 +33,11 @@ def check_rebuilt(teacher: Teacher) -> None:
         check_same(ours.logits, own.logits, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("variant", timm.VARIANTS)
-def test_timm(variant: str) -> None:
-    check_rebuilt(load_teacher(timm.tiny(**timm.VARIANTS[variant])))
-
-
-@pytest.mark.parametrize("options", [{"img_size": (24, 40)}, {"pos_embed": "none"}, {"pre_norm": True, "reg_tokens": 2}])
-def test_timm_with_other_patches(options: dict[str, Any]) -> None:
-    check_rebuilt(load_teacher(timm.tiny(**options)))
-
-
-def test_timm_at_another_size() -> None:
+def test_timm() -> None:
+    for variant in timm.VARIANTS.values():
+        check_rebuilt(load_teacher(timm.tiny(**variant)))
+    for options in ({"img_size": (24, 40)}, {"pos_embed": "none"}, {"pre_norm": True, "reg_tokens": 2}):
+        check_rebuilt(load_teacher(timm.tiny(**options)))
     check_rebuilt(load_teacher(timm.tiny(reg_tokens=2), image_size=48))
 
 
@@ -55,18 +47,11 @@ def test_an_image_that_is_no_whole_number_of_patches() -> None:
     check_rebuilt(teacher)
 
 
-@pytest.mark.parametrize("variant", open_clip.VARIANTS)
-def test_open_clip(variant: str) -> None:
-    check_rebuilt(open_clip_adapter.from_module(open_clip.tiny(**open_clip.VARIANTS[variant])))
-
-
-def test_open_clip_with_quick_gelu_at_another_size() -> None:
+def test_open_clip() -> None:
+    towers = [open_clip.tiny(**variant) for variant in open_clip.VARIANTS.values()]
+    for tower in (*towers, open_clip.siglip(proj="linear"), open_clip.siglip()):
+        check_rebuilt(open_clip_adapter.from_module(tower))
     check_rebuilt(open_clip_adapter.from_module(open_clip.tiny(quick_gelu=True), image_size=48))
-
-
-@pytest.mark.parametrize("tower", [lambda: open_clip.siglip(proj="linear"), open_clip.siglip])
-def test_open_clip_with_a_timm_tower(tower: Any) -> None:
-    check_rebuilt(open_clip_adapter.from_module(tower()))
 
 
 @pytest.mark.parametrize("variant", huggingface.VARIANTS)
@@ -74,15 +59,12 @@ def test_huggingface(variant: str) -> None:
     check_rebuilt(huggingface_adapter.from_module(huggingface.VARIANTS[variant](), image_size=32))
 
 
-@pytest.mark.parametrize("build", [huggingface.vit, huggingface.dinov2_with_registers, huggingface.siglip_vision])
-@pytest.mark.parametrize("image_size", [24, 48])
-def test_huggingface_at_another_size(build: Any, image_size: int) -> None:
-    check_rebuilt(huggingface_adapter.from_module(build(), image_size=image_size))
-
-
-@pytest.mark.parametrize("build", [huggingface.clip_vision, huggingface.siglip_vision])
-def test_huggingface_with_another_epsilon(build: Any) -> None:
-    check_rebuilt(huggingface_adapter.from_module(build(layer_norm_eps=1e-3), image_size=32))
+def test_huggingface_at_another_size_and_with_another_epsilon() -> None:
+    for build in (huggingface.vit, huggingface.dinov2_with_registers, huggingface.siglip_vision):
+        for image_size in (24, 48):
+            check_rebuilt(huggingface_adapter.from_module(build(), image_size=image_size))
+    for with_epsilon in (huggingface.clip_vision, huggingface.siglip_vision):
+        check_rebuilt(huggingface_adapter.from_module(with_epsilon(layer_norm_eps=1e-3), image_size=32))
 
 
 def test_it_is_a_frozen_copy_in_evaluation_mode() -> None:
@@ -105,14 +87,17 @@ def test_building_it_leaves_the_global_random_numbers_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_other_images_and_grids_are_refused() -> None:
+    teacher = load_teacher(timm.tiny())
     with pytest.raises(ValueError, match=r"images of \(32, 32\), not \(40, 32\)"):
-        RebuiltTeacher(load_teacher(timm.tiny()))(torch.zeros(1, 3, 40, 32))
-
-
-def test_a_grid_without_patches_is_refused() -> None:
+        RebuiltTeacher(teacher)(torch.zeros(1, 3, 40, 32))
     with pytest.raises(ConfigError, match=r"A grid of 3 x 0 patches holds none\. Use 1 or more a side\."):
-        RebuiltTeacher(load_teacher(timm.tiny()), grid=(3, 0))
+        RebuiltTeacher(teacher, grid=(3, 0))
+    with pytest.raises(ConfigError, match=r"A grid of 0 x 0 patches holds none"):
+        LowResolutionTeacher(teacher, 0)
+    for images, message in (((1, 3, 31, 32), "at least 32 pixels"), ((3, 32, 32), "must be B x 3 x H x W")):
+        with pytest.raises(ValueError, match=message):
+            LowResolutionTeacher(teacher, 2)(torch.zeros(images))
 
 
 @torch.no_grad()
@@ -174,14 +159,3 @@ def test_it_is_evaluated_and_measured_like_a_student() -> None:
     own = {"pos_embed", "cls_token"}  # positions of 4 patches and a class token, for those of 16 and of the class token
     parameters = sum(value.numel() for name, value in teacher.network.named_parameters() if name not in own)
     assert cost.parameters == parameters + (4 + 1) * width
-
-
-@pytest.mark.parametrize(("images", "message"), [((1, 3, 31, 32), "at least 32 pixels"), ((3, 32, 32), "must be B x 3 x H x W")])
-def test_what_is_no_image_is_refused(images: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        LowResolutionTeacher(load_teacher(timm.tiny()), 2)(torch.zeros(images))
-
-
-def test_a_side_without_patches_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"A grid of 0 x 0 patches holds none"):
-        LowResolutionTeacher(load_teacher(timm.tiny()), 0)

@@ -41,11 +41,10 @@ class TestPanels:
         names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
         assert names == [[], *[["rois", "centres"]] * 3, ["points"]]
 
-    @pytest.mark.parametrize(("stages", "panels"), [(1, 3), (2, 4), (3, 4), (4, 5)])
-    def test_no_stage_is_drawn_twice(self, stages: int, panels: int) -> None:
-        titles = headings(draw_student([picture(stages=stages)]))[:-1]
-        assert len(titles) == panels
-        assert len(set(titles)) == panels
+    def test_no_stage_is_drawn_twice(self) -> None:
+        for stages, panels in ((1, 3), (2, 4), (3, 4), (4, 5)):
+            titles = headings(draw_student([picture(stages=stages)]))[:-1]
+            assert len(titles) == len(set(titles)) == panels
 
     def test_stages_can_be_chosen(self) -> None:
         titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
@@ -195,11 +194,9 @@ class TestDraw:
             seen = [pixels[place] > 0.5 for place in ((5, 5), (5, 35), (35, 5), (35, 35))]
             assert seen == [bool(part) for part in bright]
 
-    def test_a_stage_that_one_of_them_lacks(self) -> None:
+    def test_wrong_requests(self) -> None:
         with pytest.raises(ConfigError, match="There is no stage 3: the student has 2"):
             draw_models([of_models(one=(5, 3), two=(2, 3))], stages=[3])
-
-    def test_sheets_of_different_models(self) -> None:
         with pytest.raises(ValueError, match="same models"):
             draw_models([of_models(one=(5, 3)), of_models(two=(5, 3))])
 

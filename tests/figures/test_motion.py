@@ -53,12 +53,9 @@ def test_boxes_and_paths_lie_where_the_rois_are() -> None:
         np.testing.assert_allclose([to_rgb(colour) for colour in paths.get_colors()], token_colours(6), atol=1e-6)
 
 
-def test_paths_are_fainter_than_boxes() -> None:
+def test_paths_are_fainter_than_boxes_and_one_stage_is_one_panel() -> None:
     axes = draw_iterations([picture(tokens=4)]).axes[1]
     assert part(axes, "paths").get_alpha() < part(axes, "rois").get_alpha()
-
-
-def test_one_stage_is_one_panel() -> None:
     assert headings(draw_iterations([picture(stages=1)]))[:-1] == ["Start"]
 
 
@@ -179,11 +176,9 @@ class TestSaveAnimation:
             check_animation(tmp_path / "a.mp4")
         check_animation(tmp_path / "a.gif")
 
-    def test_an_unknown_suffix(self, tmp_path: Path) -> None:
+    def test_an_unknown_suffix_and_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"cannot be written as '\.avi'\. Use one of: \.gif, \.webp, \.mp4"):
             save_animation(FRAMES, [1, 1, 1], tmp_path / "a.avi")
-
-    def test_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("something")
         with pytest.raises(RunError, match=r"a\.gif' cannot be written"):
             save_animation(FRAMES, [1, 1, 1], tmp_path / "file" / "a.gif")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures import draw_student, save_figure
+from sparseformers.figures import RoIPicture, draw_student, save_figure
 from sparseformers.figures.sheet import PanelPlace, block_columns, lay_out, shorten_title
 from tests.figures.pictures import headings, picture
 
@@ -62,27 +63,19 @@ class TestSheet:
         assert pyplot.get_fignums() == []
 
 
-class TestWrongRequests:
-    def test_no_picture(self) -> None:
-        with pytest.raises(ConfigError, match=r"There is no picture to draw\. Give at least one image\."):
-            draw_student([])
-
-    def test_too_many_pictures(self) -> None:
-        with pytest.raises(ConfigError, match=r"65 pictures are too many for one sheet\. Draw at most 64 at a time\."):
-            draw_student([picture()] * 65)
-
-    @pytest.mark.parametrize("stage", [5, -6])
-    def test_a_stage_that_there_is_not(self, stage: int) -> None:
-        with pytest.raises(ConfigError, match=rf"There is no stage {stage}: the student has 5\. Choose from 0 .* to 4"):
-            draw_student([picture(stages=5)], stages=[0, stage])
-
-    def test_no_columns(self) -> None:
-        with pytest.raises(ConfigError, match=r"A sheet cannot have 0 columns\. Ask for one column or more\."):
-            draw_student([picture()], columns=0)
-
-    def test_pictures_of_different_students(self) -> None:
-        with pytest.raises(ValueError, match="same numbers of stages and tokens"):
-            draw_student([picture(tokens=6), picture(tokens=7)])
+def test_wrong_requests() -> None:
+    requests: list[tuple[list[RoIPicture], dict[str, Any], str]] = [
+        ([], {}, r"There is no picture to draw\. Give at least one image\."),
+        ([picture()] * 65, {}, r"65 pictures are too many for one sheet\. Draw at most 64 at a time\."),
+        ([picture(stages=5)], {"stages": [0, 5]}, r"There is no stage 5: the student has 5\. Choose from 0 .* to 4"),
+        ([picture(stages=5)], {"stages": [0, -6]}, r"There is no stage -6: the student has 5\. Choose from 0 .* to 4"),
+        ([picture()], {"columns": 0}, r"A sheet cannot have 0 columns\. Ask for one column or more\."),
+    ]
+    for pictures, options, message in requests:
+        with pytest.raises(ConfigError, match=message):
+            draw_student(pictures, **options)
+    with pytest.raises(ValueError, match="same numbers of stages and tokens"):
+        draw_student([picture(tokens=6), picture(tokens=7)])
 
 
 SIZES = [(40, 60), (60, 40), (40, 200), (200, 40), (50, 50)]

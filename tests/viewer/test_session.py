@@ -106,10 +106,10 @@ class TestTrace:
         assert traced["influence"] is None
         assert traced["influence_problem"] == "The student's cortex has no blocks, so there is no attention to read."
 
-    @pytest.mark.parametrize("model", ["1", "2", "-1", "teacher", "0/../0"])
-    def test_a_model_that_there_is_not(self, session: Session, model: str) -> None:
-        with pytest.raises(GoneError):
-            session.trace("g1", model)
+    def test_a_model_that_there_is_not(self, session: Session) -> None:
+        for model in ("1", "2", "-1", "teacher", "0/../0"):
+            with pytest.raises(GoneError):
+                session.trace("g1", model)
 
 
 class TestAttention:
