@@ -60,9 +60,6 @@ def save(
     """Writes a student with its configuration to one .safetensors file, whole or not at all; the same student, the same bytes.
 
     Args:
-        student: whose weights to save; those on another device are copied.
-        path: the file; its folder is made if need be.
-        provenance: where the student comes from.
         weights: the student's state dict, where it does not hold all of it itself.
         score: how near it is to its teacher, for :func:`saved_score`.
         metadata: further texts by name; what loading needs comes before them.

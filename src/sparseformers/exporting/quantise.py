@@ -48,10 +48,6 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
 
     What a product gives is not quantised: it is summed in 32 bits, and its way to float is part of the product. What was tried
     beside it, such as weights without a sign, is in docs/lab/inference-tried.md.
-
-    Args:
-        path: the file, in float32.
-        calibration: batches of images as the file takes them.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -115,14 +111,6 @@ def quantise_openvino(model: Any, program: ExportedProgram, calibration: Sequenc
     Large activations are shared with the weights first (Xiao et al., "SmoothQuant", ICML 2023, with its alpha of 0.5). On a
     student of a DINOv2 that brings the mean cosine from 0.9966 to 0.9980; quantising the patch embedding, too, would cost more
     than that.
-
-    Args:
-        model: in float32.
-        program: what it was converted from.
-        calibration: batches of images as the model takes them.
-
-    Returns:
-        The quantised model.
     """
     import nncf
     from nncf.quantization import advanced_parameters as advanced

@@ -64,11 +64,6 @@ def cell_weights(rois: Tensor, rows: int, columns: int) -> Tensor:
     On a grid with fewer rows or columns than the tokens would have, a cell is the mean of several points in it, so that no
     token falls between the points.
 
-    Args:
-        rois: B x N x 4, finite.
-        rows: h.
-        columns: w.
-
     Returns:
         B x N x h x w, at least 0, of sum 1 over the tokens; float32.
 

@@ -63,9 +63,7 @@ class Teacher(nn.Module, ABC):
 
     Args:
         network: the host library's module, never changed.
-        identity: its name and origin.
         anatomy: its blocks and everything after them, at full depth.
-        preprocessing: how images are prepared for it.
         patch_size: side of a patch in pixels.
 
     Raises:

@@ -111,17 +111,8 @@ def collect(
 ) -> Snapshot:
     """All that going on needs; all processes call it together, and have to be in the same place.
 
-    Args:
-        state: where the training is.
-        student: weights are whole ones, also where it is sharded.
-        optimiser: of the student.
-        others: what else has a state, by name; each name makes a file of its tensors.
-        skipped: images that could not be read.
-        identity: of the training, see :func:`identity_of`.
-        accelerator: of the process.
-
-    Returns:
-        The whole snapshot in the main process; its tensors are those that the training goes on changing.
+    Each name of ``others`` makes a file of its tensors. The snapshot is whole in the main process, also where the student is
+    sharded; its tensors are those that the training goes on changing.
     """
     states: dict[str, Any] = {"student": weights_of(student), "optimiser": moments_of(student, optimiser)}
     states |= {name: part.state_dict() for name, part in others.items()}

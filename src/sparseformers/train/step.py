@@ -51,11 +51,7 @@ class TrainingStep:
     """Makes the student learn from batches, one at a time.
 
     Args:
-        parts: of the training.
         model: the student, or the wrapper that synchronises its gradients between processes.
-        optimiser: of the student.
-        accelerator: of the process.
-        objective: how far the student is from its teacher.
         scaler: of the loss, see :func:`~sparseformers.modes.gradient_scaler`; whoever gives it keeps its state.
         coarse: gives the dense targets, if there are any.
     """
