@@ -20,8 +20,19 @@ Choice = TypeVar("Choice")
 
 def process_state() -> PartialState:
     """Accelerate's state of this process; joins the others where there are any."""
+    if is_restarted() and not torch.distributed.is_initialized():
+        _join_again()
     # Without being told, accelerate does not join processes of a machine without an accelerator.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+
+
+def _join_again() -> None:
+    """Joins processes that a launcher has started again: the addresses that they left in its store before lead nowhere."""
+    accelerator = torch.accelerator.current_accelerator()
+    backend = torch.distributed.get_default_backend_for_device(accelerator or torch.device("cpu"))
+    store, rank, processes = next(torch.distributed.rendezvous("env://", timeout=LONGEST_WAIT))
+    attempt = torch.distributed.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    torch.distributed.init_process_group(backend, store=attempt, rank=rank, world_size=processes, timeout=LONGEST_WAIT)
 
 
 def make_accelerator() -> Accelerator:

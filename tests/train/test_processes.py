@@ -201,7 +201,8 @@ def under_torchrun(folder: Path, accident: str, arguments: list[str], *options: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("accident", "told"), [("killed", "Signal 9 (SIGKILL)"), ("error", "The photographs are gone."), ("bug", "no such thing")]
+    ("accident", "told"),
+    [("killed", r"rank\s+: 1 .*\n\s+exitcode\s+: -9"), ("error", "The photographs are gone."), ("bug", "no such thing")],
 )
 def test_torchrun__when_one_ends_the_others_do_and_the_run_goes_on(
     tmp_path: Path, arguments: list[str], accident: str, told: str
@@ -211,10 +212,9 @@ def test_torchrun__when_one_ends_the_others_do_and_the_run_goes_on(
     failed = under_torchrun(tmp_path, accident, [*arguments, "--checkpoint-every", "1steps", "--out", str(run)])
     assert failed.returncode == 1
     assert time.monotonic() - began < 60
-    assert "Root Cause" in failed.stderr
-    root_cause = failed.stderr.split("Root Cause")[1]
-    assert told in root_cause
-    assert "rank      : 1" in root_cause
+    assert re.search(told, failed.stderr)
+    if accident != "killed":  # which nobody can note as soon as the other notes that it has lost its peer
+        assert re.search(r"Root Cause.*\n(.*\n)+?\s+rank\s+: 1 ", failed.stderr)
     finish(begin(tmp_path, "run", 1, ["resume", str(run)]))
     assert len(entries(run, "train")) == -(-SAMPLES // 6)
 
