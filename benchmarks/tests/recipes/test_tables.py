@@ -59,13 +59,9 @@ def test_spread__is_the_sample_standard_deviation() -> None:
     assert spread([0.5, None]) is None
 
 
-def test_figures__without_a_training() -> None:
+def test_figures_and_texts__with_and_without_training_and_spread() -> None:
     found = figures([measurement(0.5)])
-    assert (found.samples, found.minutes) == (None, None)
-    assert found.top1 == (0.5, None, 1)
-
-
-def test_texts__with_and_without_spread() -> None:
+    assert (found.samples, found.minutes, found.top1) == (None, None, (0.5, None, 1))
     assert percent(Spread(0.735, 0.004, 3)) == "73.5 ± 0.4%"
     assert percent(Spread(0.735, None, 1)) == "73.5%"
     assert decimal(Spread(0.8123, 0.0121, 3)) == "0.812 ± 0.012"

@@ -84,19 +84,6 @@ def test_measure_speed__leaves_out_what_fails(tiny_student: Path, monkeypatch: p
         measure_speed(str(tiny_student), replace(SHORT, precision=("fp32",)))
 
 
-def test_measure_speed__traces_each_route_at_each_batch_size(tiny_student: Path, tmp_path: Path) -> None:
-    settings = replace(SHORT, precision=("fp32",), backend=("eager", "packed"), trace=tmp_path / "new" / "traces")
-    report = measure_speed(str(tiny_student), settings)
-    assert len(report.rows) == 8
-    traces = []
-    for row in report.rows:
-        assert row.profile is not None
-        assert row.profile.seconds > 0
-        traces.append(row.profile.trace)
-    assert sorted(traces) == sorted((tmp_path / "new" / "traces").iterdir())  # type: ignore[type-var]
-    assert traces[0] == tmp_path / "new" / "traces" / "batch1-01-student-fp32-eager.json"
-
-
 def test_measure_speed__keeps_what_was_timed_where_a_profiler_fails(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
