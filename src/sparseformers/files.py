@@ -106,7 +106,6 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
     Args:
         path: the file; it may be removed while the lock is held.
-        wait: whether to wait for the lock instead.
 
     Raises:
         OSError: if the file cannot be made, or its file system has no locks.

@@ -59,6 +59,8 @@ class WorkFolder:
     """The file whose presence makes the folder begun; a JSON object."""
     OPTION: ClassVar[str] = "--out"
     """The option of the command that names the folder."""
+    UNREADABLE: ClassVar[str] = ""
+    """The remedy for a file of the folder that cannot be read, where it is not to remove it."""
 
     lock = InFolder(".lock")
     """The file that is locked, and there only as long as it is."""
@@ -167,9 +169,8 @@ class WorkFolder:
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise RunError(
-                f"The file '{file}' cannot be read ({error}).", f"Remove it, or choose another {self.OPTION}."
-            ) from None
+            remedy = self.UNREADABLE or f"Remove it, or choose another {self.OPTION}."
+            raise RunError(f"The file '{file}' cannot be read ({error}).", remedy) from None
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Writes the manifest, plain JSON values, whole or not at all."""

@@ -56,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     name, *options = (sys.argv[1:] if arguments is None else arguments) or [""]
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes one prints
-    if name in ("", "-h", "--help"):
-        print(overview())
-        return 0 if name else BAD_USAGE
-    if name == "--version":
-        print(f"sparseformers {__version__}")
-        return 0
     try:
+        if name in ("", "-h", "--help"):
+            print(overview(), flush=True)
+            return 0 if name else BAD_USAGE
+        if name == "--version":
+            print(f"sparseformers {__version__}", flush=True)
+            return 0
         _run(name, options, speaks=speaks)
         _leave_processes()
     except SparseFormersError as error:

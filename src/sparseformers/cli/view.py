@@ -37,7 +37,7 @@ class View:
 
     settings: Annotated[ViewConfig, tyro.conf.arg(name="")]
     browser: bool = True
-    """Open the page in a browser, where there is a display."""
+    """Open the page in a browser, if there is a display; --no-browser prints its address alone."""
 
     def run(self) -> None:
         """Runs the command until Ctrl-C."""

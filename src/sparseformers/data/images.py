@@ -114,7 +114,6 @@ def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MO
     several frames or pages is taken.
 
     Args:
-        path: the file.
         at_least: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep so many pixels.
         most_pixels: height times width; a larger image is not decoded.
 

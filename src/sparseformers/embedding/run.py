@@ -59,7 +59,7 @@ class _Job:
 
 
 def embed(
-    settings: EmbedConfig | None = None,
+    settings: EmbedConfig | str | Path | SparseFormer | Teacher | None = None,
     out: str | Path | None = None,
     *,
     model: str | Path | SparseFormer | Teacher | None = None,
@@ -69,11 +69,11 @@ def embed(
 ) -> EmbedSummary:
     """Embeds images of folders and tar shards into an index on the disk, as the command ``embed`` does; goes on after a stop.
 
-    ``embed(model="runs/first", data=["photos"], out="photos.parquet")``, or with a settings object. Memory does not grow with the
+    ``embed("runs/first", data=["photos"], out="photos.parquet")``, or with a settings object. Memory does not grow with the
     number of images. The work under way lies in ``OUT.partial``; the output appears whole.
 
     Args:
-        settings: to begin with; what else is given counts more.
+        settings: to begin with, what else is given counts more; or the model.
         out: a ``.parquet`` or ``.npy`` file, or a folder of Parquet files (a name without an ending).
         model: a run folder, a model file, a name, or a student or teacher itself.
         overwrite: whether to replace an output that is there, and what another command has begun of it.
@@ -84,6 +84,8 @@ def embed(
         SparseFormersError: one of its kinds, with what to do. In particular a :class:`RunError` if the output is there
             already, is in use by another process, or was begun with another model, other images or other settings.
     """
+    if settings is not None and not isinstance(settings, EmbedConfig):
+        settings, model = None, settings
     if isinstance(model, (str, Path)):
         options["model"], model = str(model), None
     elif model is not None and settings is None:

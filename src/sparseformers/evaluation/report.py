@@ -87,12 +87,9 @@ def evaluate_labelled(
         embedded_test: the images that are classified.
         test_labels: the class of *every* image of that split in [0, class_count), unreadable ones included.
         embedded_index: the images that vote; the same rows as ``embedded_test`` if ``same_split``.
-        index_labels: the class of every image of that split.
-        class_count: number of classes.
         same_split: there is one split only, so an image does not vote for itself (leave-one-out).
         class_names: names of the labels, in their order (class folders).
         teacher_class_names: names of the classifier's outputs in their order, where known; without a match there is no top-1.
-        skipped: number of unreadable images, for the record.
     """
     unlabelled = evaluate_unlabelled(embedded_test, skipped=skipped)
     labels, voters = _labels_of(embedded_test, test_labels), _labels_of(embedded_index, index_labels)

@@ -113,11 +113,9 @@ def visualize(
         beside: other models to draw beside the first (figure models).
         view: all of a photograph in its own shape (whole), or the student's view as when it embeds (own).
         stages: of which to draw the RoIs (figure models): 0 is the start, -1 the last.
-        count: how many tokens to show (figure tokens).
         teacher: a teacher, or where to load it from if not from where it was (figures density and pca).
         columns: photographs side by side; by default as many as make the sheet about square.
         size: pixels along the longer side of a panel: by default 375, and 320 in an animation.
-        progress: shows how far it has come; nothing by default.
 
     Raises:
         SparseFormersError: for options that do not go together, a file that cannot be written, a model or

@@ -49,8 +49,6 @@ def open_sheet(
     """Lays out a row of panels for each picture (3 x H x W of any shapes) and writes the titles.
 
     Args:
-        images: 1 to 64 pictures.
-        titles: one each, written above their rows.
         headings: one per panel of a row; written once at the top of each block of rows.
         columns: pictures side by side; by default as many as make the sheet about square.
         groups: names of neighbouring panels, each with how many they are; written above their headings.

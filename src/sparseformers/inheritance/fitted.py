@@ -80,10 +80,8 @@ def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, trunca
 
     Args:
         student: new, with the paper's front; on the device of the teacher.
-        teacher: that it was made from.
         images: M x 3 x H x W in [0, 1] at the teacher's size, some hundreds of those to learn from.
         truncated: blocks of the teacher that the student leaves behind.
-        seed: of the places that the position projection is fitted at.
 
     Returns:
         The share of the variance of the teacher's tokens that is left on ``images``, in [0, 1] but for rounding.

@@ -166,11 +166,8 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
 
         Args:
             repo_id: OWNER/NAME, or NAME under the account that was logged in with.
-            commit_message: the message of the commit.
             private: whether a repository made by this is private; as the account has it by default.
             token: that may write; the one that was logged in with by default.
-            branch: to push to; the main one by default.
-            create_pr: whether to propose the commit as a pull request.
 
         Returns:
             The address of the commit.

@@ -39,7 +39,6 @@ def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Features on a grid, a weighted mean of the tokens in each cell; differentiable in tokens and RoIs.
 
     Args:
-        tokens: B x N x D.
         rois: B x N x 4, finite; they may overlap, leave parts of the image out, or reach outside of it.
         size: rows and columns (h, w) of the grid, or one number for both.
 

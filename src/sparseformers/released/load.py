@@ -106,8 +106,7 @@ def create_model(
     the teacher's.
 
     Args:
-        name: ``sf_base_augreg``, ``sf_large_augreg``, ``sf_base_clip``, ``sf_large_clip``, ``sf_v1_tiny``, ``sf_v1_small`` or
-            ``sf_v1_base``.
+        name: one of :data:`sparseformers.named.NAMED_CONFIGS`.
         pretrained: with the weights that the authors released, fetched once and kept in a cache.
         source: the released file, where it was fetched by hand; implies ``pretrained``.
         cache: the folder that fetched files are kept in, if not the one in ``SPARSEFORMERS_CACHE`` or PyTorch Hub's.

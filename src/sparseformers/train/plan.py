@@ -31,6 +31,8 @@ ASSUMED_BYTES_PER_IMAGE = 110_000  # the mean of ImageNet-1k's training images
 
 @dataclass(frozen=True, kw_only=True)
 class _PlannedData(DataSettings):
+    """Data."""
+
     data: Sources = ()
     """Images, as for bootstrap; without them steps are timed on made-up photographs."""
 

@@ -46,7 +46,7 @@ LOGGER = logging.getLogger("sparseformers")
 
 
 def bootstrap(
-    settings: BootstrapConfig | None = None,
+    settings: BootstrapConfig | str | nn.Module | None = None,
     out: str | Path | None = None,
     *,
     teacher: str | nn.Module | None = None,
@@ -60,7 +60,7 @@ def bootstrap(
     ``bootstrap(teacher="bundled", data=["photos"], out="runs/first", minutes=60)``, or with a settings object.
 
     Args:
-        settings: to begin with; what else is given counts more.
+        settings: to begin with, what else is given counts more; or the teacher.
         out: the run folder to make.
         teacher: a name, or a module (a network of timm, OpenCLIP or transformers, or a
             :class:`~sparseformers.teachers.Teacher`); a run of a module is resumed with it.
@@ -73,6 +73,8 @@ def bootstrap(
         SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
+    if settings is not None and not isinstance(settings, BootstrapConfig):
+        settings, teacher = None, settings
     module = None if isinstance(teacher, str) else teacher
     settings = settings_of(settings, teacher=teacher, recipe=recipe, options=options).absolute()
     if out is None:

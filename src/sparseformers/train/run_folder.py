@@ -31,6 +31,7 @@ class RunFolder(WorkFolder):
 
     KIND: ClassVar[str] = "run"
     MANIFEST: ClassVar[str] = "config.json"
+    UNREADABLE: ClassVar[str] = "Put it back from a copy, or start a new run."
 
     config = InFolder(MANIFEST)
     metrics = InFolder("metrics.jsonl")  # a JSON object a line: training steps and held-out measurements

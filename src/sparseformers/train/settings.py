@@ -147,7 +147,7 @@ class OptimisationSettings:
     shard_weights: Annotated[bool, EXPERT, WITHOUT_EFFECT] = False
     """Several processes: each keeps a part of the student's weights, gradients and optimiser (FSDP); slower."""
     lr: Annotated[float, Above(0)] = 3e-5
-    """Peak learning rate of the new parts."""
+    """Peak learning rate, of the new parts where there are any."""
     tuned_lr_ratio: Annotated[float, NOT_NEGATIVE] = 1.0
     """Rate of tuned blocks as a share of it. The paper has a tenth (appendix A.2)."""
     whiten: Annotated[bool | None, EXPERT] = None

@@ -59,7 +59,6 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
     Needs the run folder alone, and shows what there is of a run that is not at its end, or of an earlier version.
 
     Args:
-        run: finished or not.
         out: the file to write or replace; ``report.html`` in the run folder by default.
         finished: whether the run is at its end, before its folder says so.
         most_bytes: size of the file, at most: pictures become coarser and fewer until it fits.
