@@ -18,7 +18,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow docs lint format types imports check clean
+.PHONY: help demo test test-slow docs notebook lint format types imports check clean
 .PHONY: bench-recipes bench-table1 bench-speed bench-targets gpu-check
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
@@ -38,6 +38,9 @@ test-slow: $(VENV)/.dev $(VENV)/.teacher ## Run the slow tests
 docs: $(VENV)/.dev ## Build the documentation site into build/site; a broken link is an error
 	$(BIN)/python docs/options.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+notebook: $(VENV)/.dev $(VENV)/.teacher ## Run the notebook, with a training of some seconds
+	NOTEBOOK_MINUTES=0.1 $(BIN)/jupyter-execute --timeout=300 notebooks/first_student.ipynb
 
 lint: $(VENV)/.dev ## Check style and formatting
 	$(BIN)/ruff check

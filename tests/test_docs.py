@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ast
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -102,20 +101,3 @@ def test_site__has_every_page() -> None:
     listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in ROOT.glob("docs/**/*.md"):
         assert page.relative_to(ROOT / "docs").as_posix() in listed, page.name
-
-
-@pytest.mark.slow
-def test_notebook__runs(tmp_path: Path) -> None:
-    # In a process of its own: what a kernel does to its parent is not to end the tests beside it.
-    ran = tmp_path / "ran.ipynb"
-    code = (
-        "import sys, nbformat, nbclient; notebook = nbformat.read(sys.argv[1], as_version=4);"
-        "nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3').execute(); nbformat.write(notebook, sys.argv[2])"
-    )
-    environment = os.environ | {"NOTEBOOK_MINUTES": "0.1", "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, str(ROOT / "notebooks/first_student.ipynb"), str(ran)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, start_new_session=True)
-    assert done.returncode == 0, done.stderr
-    shown = ran.read_text(encoding="utf-8")
-    assert "image/png" in shown
-    assert "centred_cosine" in shown
