@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from sparseformers.errors import DataError
-from sparseformers.evaluation import Alignment, centred_cosine, knn_accuracy, measure_alignment, nearest_neighbours
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.evaluation import centred_cosine, knn_accuracy, measure_alignment, nearest_neighbours
+from sparseformers.settings import to_dict
 
 
 def cone(rows: int = 40, width: int = 8) -> torch.Tensor:
@@ -47,35 +47,14 @@ def test_an_unrelated_student_agrees_by_chance() -> None:
     assert alignment.centred_cosine == pytest.approx(0.0, abs=0.05)
 
 
-def test_figures_do_not_depend_on_the_order_of_the_images() -> None:
-    teacher = cone()
-    student = teacher + torch.randn(40, 8)
-    order = torch.randperm(40)
-    first, second = measure_alignment(student, teacher), measure_alignment(student[order], teacher[order])
-    assert to_dict(first) == pytest.approx(to_dict(second), abs=1e-6)
-
-
-def test_shuffling_the_student_alone_destroys_the_alignment() -> None:
-    teacher = torch.randn(200, 16)
-    assert measure_alignment(teacher[torch.randperm(200)], teacher).centred_cosine < 0.2
-
-
 @given(scale=st.floats(min_value=1e-2, max_value=1e2))
-def test_figures_do_not_depend_on_the_scale_of_the_space(scale: float) -> None:
+def test_figures_do_not_depend_on_the_scale_of_the_space_nor_plain_ones_on_the_student_s_own(scale: float) -> None:
     generator = torch.Generator().manual_seed(1)
     teacher = torch.randn(30, 6, generator=generator) + 1
     student = teacher + torch.randn(30, 6, generator=generator)
-    assert to_dict(measure_alignment(scale * student, scale * teacher)) == pytest.approx(
-        to_dict(measure_alignment(student, teacher)), abs=1e-4
-    )
-
-
-@given(scale=st.floats(min_value=1e-2, max_value=1e2))
-def test_plain_cosine_and_neighbours_do_not_depend_on_the_student_s_own_scale(scale: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    teacher = torch.randn(30, 6, generator=generator) + 1
-    student = teacher + torch.randn(30, 6, generator=generator)
-    scaled, plain = measure_alignment(scale * student, teacher), measure_alignment(student, teacher)
+    plain = measure_alignment(student, teacher)
+    assert to_dict(measure_alignment(scale * student, scale * teacher)) == pytest.approx(to_dict(plain), abs=1e-4)
+    scaled = measure_alignment(scale * student, teacher)
     assert scaled.cosine_mean == pytest.approx(plain.cosine_mean, abs=1e-5)
     assert scaled.neighbour_agreement == pytest.approx(plain.neighbour_agreement, abs=1e-3)
 
@@ -124,21 +103,12 @@ def test_half_precision_is_measured_in_float32() -> None:
     assert measure_alignment(student.bfloat16(), teacher.bfloat16()) == rounded
 
 
-def test_centred_cosine_comes_first_and_figures_survive_json() -> None:
-    alignment = measure_alignment(cone(), cone())
-    assert next(iter(to_dict(alignment))) == "centred_cosine"
-    assert from_dict(Alignment, to_dict(alignment)) == alignment
-
-
-def test_one_image_is_too_few() -> None:
+def test_one_image_and_other_shapes_are_refused() -> None:
     with pytest.raises(DataError, match=r"on two images or more, not on 1\. Evaluate on a folder with more readable images\."):
         measure_alignment(torch.ones(1, 3), torch.ones(1, 3))
-
-
-@pytest.mark.parametrize("shape", [(5, 4), (4, 3), (5,)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"must both be M x D, not .* and \(5, 3\)"):
-        measure_alignment(torch.ones(shape), torch.ones(5, 3))
+    for shape in ((5, 4), (4, 3), (5,)):
+        with pytest.raises(ValueError, match=r"must both be M x D, not .* and \(5, 3\)"):
+            measure_alignment(torch.ones(shape), torch.ones(5, 3))
 
 
 def at_degrees(*degrees: float) -> torch.Tensor:
@@ -157,6 +127,7 @@ def test_nothing_is_its_own_neighbour() -> None:
     points = at_degrees(0, 10, 30)
     assert nearest_neighbours(points, points, 1).indices.tolist() == [[0], [1], [2]]
     assert nearest_neighbours(points, points, 1, exclude_self=True).indices.tolist() == [[1], [0], [1]]
+    assert torch.equal(points, at_degrees(0, 10, 30))
 
 
 @given(at_once=st.integers(min_value=1, max_value=2000), exclude_self=st.booleans())
@@ -166,13 +137,6 @@ def test_chunks_do_not_change_the_result(at_once: int, exclude_self: bool) -> No
     chunked = nearest_neighbours(index, index, 6, exclude_self=exclude_self, at_once=at_once)
     assert torch.equal(chunked.indices, whole.indices)
     torch.testing.assert_close(chunked.similarities, whole.similarities)
-
-
-def test_embeddings_themselves_are_left_alone() -> None:
-    index = torch.randn(6, 4)
-    before = index.clone()
-    nearest_neighbours(index, index, 2, exclude_self=True)
-    assert torch.equal(index, before)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +165,8 @@ def test_votes_by_hand() -> None:
     assert math.exp(math.cos(math.radians(10))) < 2 * math.exp(math.cos(math.radians(40)))
     assert knn_accuracy(query, truth, index, labels, classes=2, k=3, temperature=1.0) == 0.0
     assert knn_accuracy(query, truth, index, labels, classes=2, k=1, temperature=1.0) == 1.0
-
-
-def test_accuracy_is_a_share_of_the_queries() -> None:
-    index, labels = at_degrees(0, 90), torch.tensor([0, 1])
-    accuracy = knn_accuracy(at_degrees(5, 85, 2, 80), torch.tensor([0, 1, 1, 0]), index, labels, classes=2, k=1)
-    assert accuracy == 0.5
+    # At a very low temperature nothing overflows, where the near one has the higher label, and a small index lets all vote.
+    assert knn_accuracy(query, 1 - truth, index, 1 - labels, classes=2, k=20, temperature=1e-3) == 1.0
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])
@@ -222,23 +182,6 @@ def test_accuracy_is_that_of_a_brute_force_classifier(exclude_self: bool) -> Non
         right += classifier.predict(index.numpy()[i : i + 1])[0] == labels[i].item()
     accuracy = knn_accuracy(index, labels, index, labels, classes=4, exclude_self=exclude_self)
     assert accuracy == pytest.approx(right / 80)
-
-
-def test_itself_among_the_voters_flatters() -> None:
-    points, labels = torch.randn(50, 3), torch.randint(5, (50,))
-    with_self = knn_accuracy(points, labels, points, labels, classes=5, k=1)
-    assert with_self == 1.0
-    assert knn_accuracy(points, labels, points, labels, classes=5, k=1, exclude_self=True) < 0.6
-
-
-def test_a_low_temperature_does_not_overflow() -> None:
-    index, labels = at_degrees(10, 20), torch.tensor([1, 0])
-    assert knn_accuracy(at_degrees(0), torch.tensor([1]), index, labels, classes=2, k=2, temperature=1e-3) == 1.0
-
-
-def test_a_small_index_lets_all_vote() -> None:
-    index, labels = at_degrees(0, 90), torch.tensor([0, 1])
-    assert knn_accuracy(at_degrees(5), torch.tensor([0]), index, labels, classes=2, k=20) == 1.0
 
 
 def test_labels_must_go_with_the_rows() -> None:

@@ -13,6 +13,7 @@ IMAGES = torch.rand(7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 def test_rows_are_the_networks_outputs() -> None:
     student, teacher = Network(classes=6).eval(), Network(width=8).eval()
     embedded = embed(student, teacher, batches_of(IMAGES, size=3), device="cpu", autocast=None)
+    assert (student.batches, teacher.batches) == (3, 3)
     torch.testing.assert_close(embedded.student, student(IMAGES).embedding)
     torch.testing.assert_close(embedded.teacher, teacher(IMAGES).embedding)
     torch.testing.assert_close(embedded.student_logits, student(IMAGES).logits)
@@ -32,15 +33,9 @@ def test_unreadable_images_have_no_row_and_are_reported() -> None:
     student, teacher = Network().eval(), Network().eval()
     told: list[tuple[int, str]] = []
     done: list[int] = []
-    embedded = embed(
-        student,
-        teacher,
-        batches_of(IMAGES, size=2, unreadable=(1, 4, 5)),  # the third batch has no image at all
-        device="cpu",
-        autocast=None,
-        progress=done.append,
-        on_unreadable=lambda index, reason: told.append((index, reason)),
-    )
+    some = batches_of(IMAGES, size=2, unreadable=(1, 4, 5))  # the third batch has no image at all
+    note = {"progress": done.append, "on_unreadable": lambda *image: told.append(image)}
+    embedded = embed(student, teacher, some, device="cpu", autocast=None, **note)
     assert embedded.indices.tolist() == [0, 2, 3, 6]
     torch.testing.assert_close(embedded.student, student(IMAGES[[0, 2, 3, 6]]).embedding)
     assert told == [(1, "truncated"), (4, "truncated"), (5, "truncated")]
@@ -60,23 +55,14 @@ def test_networks_are_evaluated_in_evaluation_mode_and_come_back_in_their_own() 
     assert not any(part.training for part in teacher.modules())
     torch.testing.assert_close(embedded.student, student.eval()(IMAGES).embedding)
 
-
-def test_the_mode_comes_back_after_an_error_too() -> None:
-    student = Network().train()
-
     def failing():  # type: ignore[no-untyped-def]
         yield batches_of(IMAGES, size=7)[0]
         raise OSError("the disk is gone")
 
+    student.dropout.train()
     with pytest.raises(OSError, match="the disk is gone"):
-        embed(student, Network(), failing(), device="cpu", autocast=None)
+        embed(student, teacher, failing(), device="cpu", autocast=None)
     assert student.dropout.training
-
-
-def test_each_network_sees_each_batch_once() -> None:
-    student, teacher = Network(), Network()
-    embed(student, teacher, batches_of(IMAGES, size=2), device="cpu", autocast=None)
-    assert (student.batches, teacher.batches) == (4, 4)
 
 
 def test_rows_are_ordinary_float32_tensors_in_any_precision() -> None:

@@ -11,7 +11,7 @@ from benchmarks.baselines import RebuiltTeacher
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import embed, measure_cost
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
-from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers import Teacher, TeacherOutput, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from sparseformers.teachers import open_clip as open_clip_adapter
 from tests.evaluation.networks import batches_of
@@ -20,12 +20,11 @@ from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import check_same, images_for
 
+SEVERAL = ("class token", "layer scale", "registers", "registers without positions", "average pooling", "attention pooling")
+"""Variants of timm's for the lower resolutions."""
 
-@torch.no_grad()
-def check_rebuilt(teacher: Teacher) -> None:
-    rebuilt = RebuiltTeacher(teacher)
-    images = images_for(teacher)
-    own, ours = teacher(images), rebuilt(images)
+
+def check_same_output(ours: TeacherOutput, own: TeacherOutput) -> None:
     assert own.embedding.std() > 1e-2
     check_same(ours.embedding, own.embedding, tolerance=1e-5)
     assert (ours.logits is None) == (own.logits is None)
@@ -33,18 +32,18 @@ def check_rebuilt(teacher: Teacher) -> None:
         check_same(ours.logits, own.logits, tolerance=1e-5)
 
 
+@torch.no_grad()
+def check_rebuilt(teacher: Teacher) -> None:
+    images = images_for(teacher)
+    check_same_output(RebuiltTeacher(teacher)(images), teacher(images))
+
+
 def test_timm() -> None:
     for variant in timm.VARIANTS.values():
         check_rebuilt(load_teacher(timm.tiny(**variant)))
-    for options in ({"img_size": (24, 40)}, {"pos_embed": "none"}, {"pre_norm": True, "reg_tokens": 2}):
-        check_rebuilt(load_teacher(timm.tiny(**options)))
+    for options in ({"img_size": (24, 40)}, {"pos_embed": "none"}, {"pre_norm": True, "reg_tokens": 2}, {"img_size": 36}):
+        check_rebuilt(load_teacher(timm.tiny(**options)))  # the last of which is no whole number of patches
     check_rebuilt(load_teacher(timm.tiny(reg_tokens=2), image_size=48))
-
-
-def test_an_image_that_is_no_whole_number_of_patches() -> None:
-    teacher = load_teacher(timm.tiny(img_size=36))
-    assert teacher.patch_tokens == 16
-    check_rebuilt(teacher)
 
 
 def test_open_clip() -> None:
@@ -70,7 +69,9 @@ def test_huggingface_at_another_size_and_with_another_epsilon() -> None:
 def test_it_is_a_frozen_copy_in_evaluation_mode() -> None:
     teacher = load_teacher(timm.tiny())
     fingerprint = teacher.fingerprint()
+    random_state = torch.get_rng_state()
     rebuilt = RebuiltTeacher(teacher)
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert not any(weight.requires_grad for weight in rebuilt.parameters())
     assert not any(part.training for part in rebuilt.modules())
     assert not any(isinstance(part, type(teacher.network)) for part in rebuilt.modules())
@@ -78,13 +79,6 @@ def test_it_is_a_frozen_copy_in_evaluation_mode() -> None:
         for weight in rebuilt.parameters():
             nn.init.zeros_(weight)
     assert teacher.fingerprint() == fingerprint
-
-
-def test_building_it_leaves_the_global_random_numbers_alone() -> None:
-    teacher = load_teacher(timm.tiny())
-    before = torch.get_rng_state()
-    RebuiltTeacher(teacher)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_other_images_and_grids_are_refused() -> None:
@@ -101,37 +95,14 @@ def test_other_images_and_grids_are_refused() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "variant", ["class token", "layer scale", "registers", "registers without positions", "average pooling", "attention pooling"]
-)
-@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize("variant", ["CLIP", *SEVERAL])
+@pytest.mark.parametrize("side", [1, 3, 4])  # 4 is the teacher's own
 def test_it_is_the_teacher_loaded_at_that_size(variant: str, side: int) -> None:
-    network = timm.tiny(**timm.VARIANTS[variant])
-    images = images_for(load_teacher(network))
-    shrunk = F.interpolate(images, (8 * side, 8 * side), mode="bilinear", antialias=True)
-    expected = load_teacher(network, image_size=8 * side)(shrunk)
-    actual = LowResolutionTeacher(load_teacher(network), side)(images)
-    check_same(actual.embedding, expected.embedding, tolerance=1e-5)
-    assert (actual.logits is None) == (expected.logits is None)
-    if expected.logits is not None:
-        check_same(actual.logits, expected.logits, tolerance=1e-5)
-
-
-@torch.no_grad()
-def test_it_is_the_clip_loaded_at_that_size() -> None:
-    network = open_clip.tiny(quick_gelu=True)
-    images = images_for(open_clip_adapter.from_module(network))
-    shrunk = F.interpolate(images, (16, 16), mode="bilinear", antialias=True)
-    expected = open_clip_adapter.from_module(network, image_size=16)(shrunk)
-    actual = LowResolutionTeacher(open_clip_adapter.from_module(network), 2)(images)
-    check_same(actual.embedding, expected.embedding, tolerance=1e-5)
-
-
-@torch.no_grad()
-def test_at_the_teachers_own_resolution_it_is_the_teacher() -> None:
-    teacher = load_teacher(timm.tiny())
+    network = open_clip.tiny(quick_gelu=True) if variant == "CLIP" else timm.tiny(**timm.VARIANTS[variant])
+    teacher = load_teacher(network)
     images = images_for(teacher)
-    check_same(LowResolutionTeacher(teacher, 4)(images).embedding, teacher(images).embedding, tolerance=1e-5)
+    shrunk = F.interpolate(images, (8 * side, 8 * side), mode="bilinear", antialias=True)
+    check_same_output(LowResolutionTeacher(teacher, side)(images), load_teacher(network, image_size=8 * side)(shrunk))
 
 
 @torch.no_grad()

@@ -38,12 +38,6 @@ def test_measure_drift__from_where_the_training_began() -> None:
     assert measure_drift(rois, initial_grid(9)).movement == pytest.approx(0.1 * 2**0.5)
 
 
-def test_coverage__counts_what_overlaps_once_and_nothing_outside() -> None:
-    left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
-    boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
-    assert coverage(boxes).tolist() == pytest.approx([0.5, 0.75, 0.0])
-
-
 def test_coverage__is_that_of_the_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 5, 2, 2, generator=generator).sort(dim=2).values.flatten(2)  # B x N x (x1, y1, x2, y2)
@@ -60,9 +54,10 @@ def test_measure_drift__refuses_another_form() -> None:
         measure_drift(torch.rand(2, 4, 4))
 
 
-def test_overlap__is_what_is_counted_twice() -> None:
+def test_coverage__counts_once_and_overlap__what_is_counted_twice() -> None:
     left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
     boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
+    assert coverage(boxes).tolist() == pytest.approx([0.5, 0.75, 0.0])
     assert overlap(boxes).tolist() == pytest.approx([0.5, 0.25, 0.0])
     assert overlap(cells(16)[None]).tolist() == [0.0]
     assert overlap(initial_grid(16)[None]).item() > 0.7
@@ -83,10 +78,7 @@ def test_sampled__counts_neighbourhoods_once_and_the_border_for_what_is_outside(
     assert sampled(apart, rois).item() == pytest.approx(0.16, abs=0.02)
     outside = torch.tensor([[[[-4.0, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]]])
     assert sampled(outside, rois).item() == pytest.approx(0.04 + 0.02, abs=0.01)
-
-
-def test_sampled__even_a_roi_of_no_size_samples_something() -> None:
-    assert sampled(torch.full((1, 1, 4, 2), 0.5), torch.full((1, 1, 4), 0.5)).item() > 0
+    assert sampled(together, torch.full((1, 1, 4), 0.5)).item() > 0  # even a RoI of no size samples something
 
 
 def test_point_density__counts_the_points_of_each_pixel() -> None:
@@ -120,18 +112,14 @@ def test_foreground_share__of_points_on_and_off_the_object() -> None:
     assert foreground_share(point_density(points, 10, 10), mask).tolist() == [1.0, 0.5]
 
 
-def test_elsewhere__is_the_mean_over_all_pairs_of_images() -> None:
+def test_elsewhere__is_the_mean_over_all_pairs_of_images_and_none_before_there_is_a_pair() -> None:
     densities, masks = torch.rand(5, 4, 6), torch.rand(5, 4, 6)
     densities /= densities.sum(dim=(1, 2), keepdim=True)
     elsewhere = Elsewhere()
-    elsewhere.add(densities[:3], masks[:3])
+    assert elsewhere.share() is None
+    elsewhere.add(densities[:1], masks[:1])
+    assert elsewhere.share() is None
+    elsewhere.add(densities[1:3], masks[1:3])
     elsewhere.add(densities[3:], masks[3:])
     pairs = [float((densities[i] * masks[j]).sum()) for i in range(5) for j in range(5) if i != j]
     assert elsewhere.share() == pytest.approx(sum(pairs) / len(pairs))
-
-
-def test_elsewhere__of_one_image_says_nothing() -> None:
-    elsewhere = Elsewhere()
-    assert elsewhere.share() is None
-    elsewhere.add(torch.ones(1, 2, 2) / 4, torch.ones(1, 2, 2))
-    assert elsewhere.share() is None

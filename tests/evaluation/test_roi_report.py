@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, CortexConfig, GridConfig, OriginalFocusingConfig, SparseFormerConfig
-from sparseformers.data import Batch
 from sparseformers.errors import DataError
 from sparseformers.evaluation import RoIReport, measure_rois
 from sparseformers.evaluation.roi_measures import overlap
 from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.rois import cells, initial_grid, regular_points
+from tests.evaluation.networks import Batch, batches_of
 from tests.evaluation.printed import printed
+from tests.exporting.students import FRONTS, student_of
 from tests.model.small import small_config, small_model
 
 SIDE = 32
@@ -40,13 +40,7 @@ def told(*stages: Tensor, read: int | None = None) -> SparseFormer:
 
 
 def batches(count: int, *, size: int = 2, unreadable: tuple[int, ...] = ()) -> list[Batch]:
-    images = torch.rand(count, 3, SIDE, SIDE)
-    groups = torch.arange(count).split(size)
-    good = [torch.tensor([i for i in group.tolist() if i not in unreadable], dtype=torch.int64) for group in groups]
-    bad = [tuple((i, "truncated") for i in group.tolist() if i in unreadable) for group in groups]
-    return [
-        Batch(images[kept] if len(kept) else torch.empty(0, 3, 0, 0), kept, gone) for kept, gone in zip(good, bad, strict=True)
-    ]
+    return batches_of(torch.rand(count, 3, SIDE, SIDE), size=size, unreadable=unreadable)
 
 
 def measured(student: SparseFormer, count: int = 3, **options: object) -> RoIReport:
@@ -71,14 +65,10 @@ def test_stages__of_rois_that_move_and_shrink() -> None:
     assert [figures.stage for figures in (first, second, last)] == [0, 1, 2]
     assert first.moved is None
     assert first.from_start.mean == 0
-    assert second.moved is not None
-    assert second.moved.mean == pytest.approx(0.05)
-    assert last.moved is not None
-    assert last.moved.mean == pytest.approx(0.05)
+    assert (second.moved.mean, last.moved.mean) == (pytest.approx(0.05), pytest.approx(0.05))
     assert last.from_start.mean == pytest.approx(0, abs=1e-6)
     assert (first.size.mean, last.size.mean) == (pytest.approx(0.4), pytest.approx(0.2))
     assert first.rois_cover.mean == pytest.approx(0.32, abs=0.02)
-    assert first.points_cover is not None
     assert first.points_cover.mean == pytest.approx(0.32, abs=0.02)  # four points fill their RoI
     assert first.overlap.mean == 0
     assert first.size.std == pytest.approx(0)
@@ -103,12 +93,10 @@ def test_foreground__points_on_it_score_more_than_its_area() -> None:
     # RoIs go from the whole image into the left upper quarter.
     whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
     report = measured(told(whole, corner), 4, foreground=lambda _: quarter(0))
-    assert report.area is not None
     assert report.area.mean == 0.25
     assert report.annotated == 4
     start, end = (figures.foreground for figures in report.stages)
-    assert start is not None
-    assert end is not None
+
     assert (start.points.mean, start.ratio.mean) == (0.25, 1.0)
     assert (end.points.mean, end.ratio.mean) == (1.0, 4.0)
     assert end.elsewhere == 1.0  # in the other images the object is at the same place: points there are no merit
@@ -118,7 +106,6 @@ def test_foreground__elsewhere_tells_the_image_from_the_place() -> None:
     corner = torch.tensor([[0.0, 0.0, 0.4, 0.4]])
     report = measured(told(corner), 4, foreground=quarter)
     figures = report.stages[0].foreground
-    assert figures is not None
     # One image of four has its object there, whatever is in the image.
     assert figures.points.mean == 0.25
     assert figures.points.std == pytest.approx(0.433, abs=1e-3)
@@ -138,25 +125,17 @@ def test_foreground__what_is_not_known_or_not_in_view_is_named() -> None:
 
 
 def test_cells_that_stay_give_their_figures() -> None:
-    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
-    cortex = CortexConfig(block=block, depth=1, prefix_from_front=True)
-    student = SparseFormer(SparseFormerConfig(focusing=GridConfig(tokens=16, patch_size=4), cortex=cortex))
-    (only,) = measured(student, foreground=quarter).stages
+    student = student_of(FRONTS["grid"])
+    (only,) = measured(student, foreground=quarter, tokens=16).stages
     assert only.moved is None
-    assert (only.size.mean, only.overlap.mean, only.rois_cover.mean) == (0.25, 0.0, 1.0)
-    assert only.points_cover is not None
-    assert only.points_cover.mean == 1.0
-    assert only.foreground is not None
+    assert (only.size.mean, only.overlap.mean, only.rois_cover.mean, only.points_cover.mean) == (0.25, 0.0, 1.0, 1.0)
     assert only.foreground.ratio.mean == pytest.approx(1.0)
-    fewer = measured(student, tokens=4)
+    fewer = measured(student)
     assert (fewer.tokens, fewer.stages[0].size.mean) == (4, 0.5)
 
 
 def test_v1_moves_its_rois_before_it_reads() -> None:
-    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
-    focusing = OriginalFocusingConfig(tokens=4, width=32, iterations=2, channels=8, points=4, heads=4)
-    cortex = CortexConfig(block=block, depth=1, prefix_tokens=0, pooling="average", pool_first=True)
-    report = measured(SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex)), foreground=quarter)
+    report = measured(student_of(FRONTS["original"]), foreground=quarter)
     assert [figures.points_cover is None for figures in report.stages] == [True, False, False, False]
     assert [figures.foreground is None for figures in report.stages] == [True, False, False, False]
     assert "start" in printed(report.table("v1"))
@@ -166,7 +145,6 @@ def test_the_last_points_lie_in_the_last_rois() -> None:
     whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
     start, end = measured(told(whole, corner, read=1)).stages
     assert start.points_cover is None
-    assert end.points_cover is not None
     assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
 
 
@@ -182,13 +160,8 @@ def test_modes_progress_and_no_image_at_all() -> None:
     student = small_model().train()
     told_of: list[int] = []
     bad: list[tuple[int, str]] = []
-    measured(
-        student,
-        5,
-        batches=batches(5, unreadable=(1, 2, 3)),
-        progress=told_of.append,
-        on_unreadable=lambda index, reason: bad.append((index, reason)),
-    )
+    some = batches(5, unreadable=(1, 2, 3))
+    measured(student, 5, batches=some, progress=told_of.append, on_unreadable=lambda *image: bad.append(image))
     assert told_of == [2, 2, 1]
     assert bad == [(1, "truncated"), (2, "truncated"), (3, "truncated")]
     assert all(module.training for module in student.modules())

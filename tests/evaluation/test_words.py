@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.words import pretty_name, read_class_names, read_templates
+from tests.refusals import refused
 
-CLASSES = torch.eye(8)[:7]
-"""Seven classes along seven of eight axes."""
 FOLDERS = ("ant", "sea_horse", "yin_yang")
 
 
 def test_pretty_name() -> None:
-    assert [pretty_name(name) for name in ("sea_horse", "Faces_easy", "great-white__shark ", "ant")] == [
-        "sea horse",
-        "Faces easy",
-        "great white shark",
-        "ant",
-    ]
+    names = {"sea_horse": "sea horse", "Faces_easy": "Faces easy", "great-white__shark ": "great white shark", "ant": "ant"}
+    assert {name: pretty_name(name) for name in names} == names
 
 
 @pytest.mark.parametrize(
@@ -66,10 +60,8 @@ def test_read_class_names__without_a_file_are_the_folders_own() -> None:
 def test_class_names_that_will_not_do(tmp_path: Path, file: str, content: str | None, problem: str, remedy: str) -> None:
     if content is not None:
         (tmp_path / file).write_text(content)
-    with pytest.raises(DataError) as error:
+    with refused(DataError, problem, remedy):
         read_class_names(tmp_path / file, FOLDERS)
-    assert problem in error.value.problem
-    assert error.value.remedy.startswith(remedy)
 
 
 def test_read_templates(tmp_path: Path) -> None:
@@ -93,10 +85,8 @@ def test_read_templates(tmp_path: Path) -> None:
 def test_templates_that_will_not_do(tmp_path: Path, content: str | None, problem: str, remedy: str) -> None:
     if content is not None:
         (tmp_path / "own.txt").write_text(content)
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, problem, remedy):
         read_templates(str(tmp_path / "own.txt"))
-    assert problem in error.value.problem
-    assert error.value.remedy.startswith(remedy)
 
 
 def test_a_misspelt_list_of_templates() -> None:
