@@ -16,6 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import hypothesis
 import pytest
 import torch
+from huggingface_hub import constants
 
 import sparseformers  # noqa: F401  # lets tests import torchvision beside any build of PyTorch
 
@@ -90,6 +91,15 @@ FAILED_REPORTS = pytest.StashKey[list[str]]()
 def reports_may_fail(request: pytest.FixtureRequest) -> list[str]:
     """The reports that could not be made, in a test that wants it so."""
     return request.node.stash[FAILED_REPORTS]
+
+
+@pytest.fixture
+def dead_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Hugging Face hub on a port that nothing listens on; gives the folder of its cache, which is empty."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")

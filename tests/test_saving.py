@@ -13,8 +13,7 @@ from sparseformers.inheritance import Provenance, Shares
 from sparseformers.model import SparseFormer
 from sparseformers.saving import CONFIGURATION, load, load_saved, save, saved_score
 from sparseformers.settings import to_dict
-from tests.exporting.students import inherited_config
-from tests.model.small import small_config, small_model
+from tests.model.small import grid_config, small_config, small_model
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_load__takes_a_file_that_names_positions_before_blocks_if_it_had_none(
 
 def test_load__takes_the_fronts_of_version_0_1_by_their_old_names(tmp_path: Path) -> None:
     images = torch.rand(1, 3, 48, 64)
-    for old, config in (("inherited", inherited_config()), ("bootstrapped", small_config())):
+    for old, config in (("inherited", grid_config()), ("bootstrapped", small_config())):
         path = tmp_path / f"{old}.safetensors"
         student = SparseFormer(config).eval()
         save(student, path)
@@ -114,7 +113,7 @@ def test_load__takes_the_fronts_of_version_0_1_by_their_old_names(tmp_path: Path
         loaded = load(path)
         assert loaded.config == config
         assert torch.equal(loaded(images).embedding, student(images).embedding)
-    values["focusing"] = to_dict(inherited_config().focusing) | {"kind": "inherited", "looks": 3, "bound": 0.4}
+    values["focusing"] = to_dict(grid_config().focusing) | {"kind": "inherited", "looks": 3, "bound": 0.4}
     rewrite(path, metadata={"config": json.dumps(values)})
     with pytest.raises(WeightsError, match=r"front whose RoIs move \(3 looks\).* Use version 0\.1 for it, or bootstrap anew"):
         load(path)

@@ -43,11 +43,7 @@ def test_recall_of_turned_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lines[3].split() == ["student.parquet", "35.0%", "50.0%"]  # 7 of 10 and none; the second finds only "near"
 
     more = printed(monkeypatch, capsys, index, "--teacher", teacher, "--student", student, "--among", "14")
-    assert more[3].split() == [
-        "student.parquet",
-        "45.0%",
-        "100.0%",
-    ]  # rows 1 to 14 have 9 of 0 to 9
+    assert more[3].split() == ["student.parquet", "45.0%", "100.0%"]  # rows 1 to 14 have 9 of 0 to 9
 
 
 def test_queries_of_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

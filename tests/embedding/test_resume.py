@@ -22,6 +22,7 @@ import sparseformers
 from sparseformers.embedding import EmbedConfig, embed, parts, run
 from sparseformers.errors import RunError
 from tests.embedding.small import contents, files_of, settings, student, write_shard
+from tests.refusals import refused
 from tests.tiny import write_images
 
 OUTPUTS = ("index.parquet", "index.npy", "index")
@@ -154,10 +155,9 @@ def test_other_settings__are_refused_by_name_and_other_workers_are_not(tmp_path:
         ({"part_images": 5, "rois": True}, "--part-images (4 then, 5 now), --rois (False then, True now)"),
     ]
     for changes, said in others:
-        with pytest.raises(RunError) as refusal:
+        remedy = "Give the same command as then to go on with it, or add --overwrite to begin anew."
+        with refused(RunError, f"differs from this command in: {said}.", remedy):
             embed(dataclasses.replace(settings(*data), **changes), out, model=student())
-        assert f"differs from this command in: {said}." in refusal.value.problem
-        assert refusal.value.remedy == "Give the same command as then to go on with it, or add --overwrite to begin anew."
     summary = embed(dataclasses.replace(settings(*data), workers=1), out, model=student())
     assert summary.went_on_from >= 4
     assert summary.rows + summary.skipped == 14
@@ -190,9 +190,8 @@ def test_other_data__are_refused_by_name(tmp_path: Path, data: tuple[Path, ...],
         said = "the shards"
     else:
         data, said = data[1:], "the folders"
-    with pytest.raises(RunError) as refusal:
+    with refused(RunError, said):
         embed(settings(*data), out, model=student())
-    assert said in refusal.value.problem
 
 
 def test_the_precision_that_was_chosen__stays(tmp_path: Path, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +228,8 @@ def test_an_output_that_another_process_writes__is_in_use(tmp_path: Path, data: 
     process = context.Process(target=embed, args=(settings(*data), out), kwargs={"model": model})
     process.start()
     assert holds.wait(30)
-    with pytest.raises(RunError) as refusal:
+    with refused(RunError, f"The output '{out}' is in use by another process."):
         embed(settings(*data), out, model=student(), overwrite=True)
-    assert refusal.value.problem == f"The output '{out}' is in use by another process."
     finished.set()
     process.join()
     assert process.exitcode == 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig
-from sparseformers.model import SparseFormer
-from sparseformers.model.sparseformer import SparseFormerOutput
+from sparseformers.model import SparseFormer, SparseFormerOutput
 from sparseformers.teachers import Teacher
+from tests.model.small import original_config
 from tests.tiny import SIDE
 
 
@@ -29,7 +28,5 @@ class Mover(nn.Module):
 
 def original(teacher: Teacher) -> SparseFormer:
     """A network of the first paper with an embedding as wide as the teacher's."""
-    block = BlockConfig(width=teacher.anatomy.embedding_width, heads=4, feed_forward_width=48)
-    focusing = OriginalFocusingConfig(tokens=4, width=32, iterations=2, channels=8, points=4, heads=4)
-    cortex = CortexConfig(block=block, depth=1, prefix_tokens=0, pooling="average", pool_first=True, classes=3)
-    return SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex))
+    block, cortex = {"width": teacher.anatomy.embedding_width}, {"depth": 1, "classes": 3}
+    return SparseFormer(original_config(tokens=4, width=32, block=block, cortex=cortex))

@@ -7,47 +7,18 @@ from typing import cast
 
 import torch
 
-from sparseformers.config import (
-    BlockConfig,
-    CortexConfig,
-    GridConfig,
-    OriginalFocusingConfig,
-    PreprocessingConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import PreprocessingConfig, SparseFormerConfig
 from sparseformers.model import SparseFormer
-from tests.model.small import scattered, small_config
+from tests.model.small import grid_config, original_config, scattered, small_config
 
 SIDE = 48
 """Pixels a side of what they are made for."""
 
 
-def inherited_config(*, depth: int = 1) -> SparseFormerConfig:
-    return SparseFormerConfig(
-        focusing=GridConfig(tokens=4, patch_size=8),
-        cortex=CortexConfig(
-            block=BlockConfig(width=32, heads=2, feed_forward_width=48), depth=depth, prefix_tokens=1, prefix_from_front=True
-        ),
-    )
-
-
-def original_config() -> SparseFormerConfig:
-    return SparseFormerConfig(
-        focusing=OriginalFocusingConfig(tokens=5, width=64, iterations=2, channels=8, points=9, heads=4),
-        cortex=CortexConfig(
-            block=BlockConfig(width=32, heads=4, feed_forward_width=48),
-            depth=1,
-            prefix_tokens=0,
-            pooling="average",
-            pool_first=True,
-        ),
-    )
-
-
 FRONTS = {
-    "grid": inherited_config(),
+    "grid": grid_config(),
     "focusing": small_config(tokens=4),
-    "original": original_config(),
+    "original": original_config(tokens=5, width=64, points=9, cortex={"depth": 1, "classes": None}),
 }
 """A configuration for each kind of front."""
 

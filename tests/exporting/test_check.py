@@ -7,12 +7,13 @@ from torch import Tensor
 from sparseformers.exporting.check import ExportCheckError, compare, require
 from sparseformers.exporting.images import Probe
 from sparseformers.model import SparseFormer
-from tests.exporting.students import inherited_config, student_of
+from tests.exporting.students import student_of
+from tests.model.small import grid_config
 
 
 @pytest.fixture(scope="module")
 def student() -> SparseFormer:
-    return student_of(inherited_config())
+    return student_of(grid_config())
 
 
 @pytest.fixture

@@ -25,14 +25,6 @@ def test_reads_what_pytorch_reads(outside: Literal["border", "zeros"], size: tup
     torch.testing.assert_close(GatheredSampling(outside)(features, points), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("outside", ["border", "zeros"])
-def test_on_the_middles_of_pixels__gives_the_pixels(outside: Literal["border", "zeros"]) -> None:
-    features = torch.randn(2, 3, 4, 6)
-    y, x = torch.meshgrid((torch.arange(4) + 0.5) / 4, (torch.arange(6) + 0.5) / 6, indexing="ij")
-    points = torch.stack([x, y], dim=-1).expand(2, -1, -1, -1)  # B x rows x columns x 2
-    torch.testing.assert_close(GatheredSampling(outside)(features, points), features.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
-
-
 def test_keeps_the_precision_of_the_map() -> None:
     features, points = torch.randn(1, 2, 4, 4).bfloat16(), torch.rand(1, 3, 2, 2)
     given = GatheredSampling()(features, points)

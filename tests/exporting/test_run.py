@@ -19,13 +19,14 @@ from sparseformers.inheritance import Provenance, Shares
 from sparseformers.model import SparseFormer
 from sparseformers.settings import to_dict
 from sparseformers.train.run_folder import RunFolder
-from tests.exporting.students import FRONTS, inherited_config, student_of
+from tests.exporting.students import FRONTS, student_of
+from tests.model.small import grid_config
 from tests.tiny import write_images
 
 
 @pytest.fixture(scope="module")
 def student() -> SparseFormer:
-    return student_of(inherited_config())
+    return student_of(grid_config())
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_export__refuses_tokens_that_the_student_cannot_have(photographs: Path, 
 
 
 def test_export__leaves_the_student_as_it_is(photographs: Path, tmp_path: Path) -> None:
-    student = student_of(inherited_config()).train().double()
+    student = student_of(grid_config()).train().double()
     export(student, tmp_path / "out.safetensors", settings_for(photographs))
     assert student.training
     assert student.cortex.norm.weight.dtype == torch.float64

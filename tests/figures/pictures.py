@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -10,23 +13,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from sparseformers.config import BlockConfig, CortexConfig, FocusingConfig, SparseFormerConfig
+from sparseformers.config import PreprocessingConfig
 from sparseformers.figures import RoIPicture
 from sparseformers.figures.data import TitledImage
 from sparseformers.model import SparseFormer
 from sparseformers.rois import initial_grid
+from tests.model.small import small_config
 
 
-def tiny_student(*, tokens: int = 5, iterations: int = 3) -> SparseFormer:
+def tiny_student(*, tokens: int = 5, iterations: int = 3, **preprocessing: Any) -> SparseFormer:
     """Random weights, also in the branches that start at zero, so that RoIs and points depend on the image."""
+    config = small_config(tokens=tokens, iterations=iterations, depth=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        student = SparseFormer(
-            SparseFormerConfig(
-                focusing=FocusingConfig(tokens=tokens, width=64, iterations=iterations, channels=8, points=4, mixing_hidden=8),
-                cortex=CortexConfig(block=BlockConfig(width=64, heads=1, feed_forward_width=64), depth=1),
-            )
-        )
+        student = SparseFormer(replace(config, preprocessing=PreprocessingConfig(**preprocessing)))
         for parameter in student.focusing.layer.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
     return student

@@ -10,7 +10,6 @@ from PIL import Image
 from sparseformers.config import PreprocessingConfig
 from sparseformers.figures import RoIPicture, coverage, trace_photographs, trace_rois
 from sparseformers.figures.data import WHOLE, drawn_pixels, inside_frame, inside_rois, network_input, whole_size
-from sparseformers.model import SparseFormer
 from tests.figures.pictures import looking_at, picture, tiny_student
 
 
@@ -31,20 +30,17 @@ class TestTraceFocus:
                 assert torch.equal(traced_look, look[index])
         assert not torch.equal(pictures[0].rois[-1], pictures[1].rois[-1])
 
-    def test_restores_the_mode_of_each_module(self) -> None:
+    def test_restores_the_mode_of_each_module_after_an_error_too(self) -> None:
         student = tiny_student().train()
         student.cortex.eval()
         modes = [module.training for module in student.modules()]
         trace_rois(student, torch.rand(1, 3, 32, 32), ["a"])
         assert [module.training for module in student.modules()] == modes
-        assert True in modes
-        assert False in modes
-
-    def test_restores_the_mode_after_an_error(self) -> None:
-        student = tiny_student().train()
         with pytest.raises(ValueError, match="at least 32 pixels"):
             trace_rois(student, torch.rand(1, 3, 16, 16), ["a"])
-        assert all(module.training for module in student.modules())
+        assert [module.training for module in student.modules()] == modes
+        with pytest.raises(ValueError, match="there are 2 images, but 1 titles"):
+            trace_rois(student, torch.rand(2, 3, 32, 32), ["a"])
 
     def test_gives_ordinary_tensors_of_their_own(self) -> None:
         images = torch.rand(1, 3, 32, 32)
@@ -55,10 +51,6 @@ class TestTraceFocus:
             assert not tensor.requires_grad
         traced.image.zero_()
         assert images.sum() > 0
-
-    def test_wants_a_title_for_each_image(self) -> None:
-        with pytest.raises(ValueError, match="there are 2 images, but 1 titles"):
-            trace_rois(tiny_student(), torch.rand(2, 3, 32, 32), ["a"])
 
 
 class TestRoIPicture:
@@ -87,6 +79,7 @@ class TestCoverage:
         assert seen.max() <= 1
         assert seen.min() == pytest.approx(0, abs=1e-6)
         assert seen[20, 30] < 1e-6
+        assert seen[0, 0] < 1e-6  # where the look before was
 
     def test_is_higher_where_more_points_look(self) -> None:
         once = coverage(looking_at([(0.5, 0.5), (0.1, 0.1)]), height=32, width=32)
@@ -100,23 +93,14 @@ class TestCoverage:
         assert large > 4 * small
 
     def test_the_neighbourhood_is_as_wide_and_high_as_the_roi(self) -> None:
-        wide = RoIPicture(
-            torch.zeros(3, 8, 8),
-            torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]),
-            (torch.full((1, 4, 2), 0.5),),
-            "wide",
-        )
-        seen = coverage(wide, height=65, width=65)
+        rois, points = torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]), torch.full((1, 4, 2), 0.5)
+        seen = coverage(RoIPicture(torch.zeros(3, 8, 8), rois, (points,), "wide"), height=65, width=65)
         assert (seen[32] > 0.5).sum() > 3 * (seen[:, 32] > 0.5).sum()
 
     def test_a_point_outside_sees_the_border(self) -> None:
         seen = coverage(looking_at([(1.7, 0.5), (0.5, -3.0)]), height=32, width=32)
         assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
         assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
-
-    def test_is_of_the_last_points_only(self) -> None:
-        seen = coverage(looking_at([(0.5, 0.5), (0.9, 0.9)]), height=32, width=32)
-        assert seen[0, 0] < 1e-6  # where the look before was
 
     def test_survives_points_that_are_not_finite(self) -> None:
         seen = coverage(looking_at([(float("nan"), 0.5), (0.5, 0.5)]), height=32, width=32)
@@ -142,16 +126,6 @@ def chart(width: int, height: int) -> Image.Image:
     return Image.fromarray((255 * np.stack([across, down, 0 * down], axis=-1)).round().astype(np.uint8))
 
 
-def student_of(**preprocessing: object) -> SparseFormer:
-    student = tiny_student()
-    student.config = student.config.__class__(
-        focusing=student.config.focusing,
-        cortex=student.config.cortex,
-        preprocessing=PreprocessingConfig(**preprocessing),  # type: ignore[arg-type]
-    )
-    return student
-
-
 class TestOwnView:
     @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (61, 333), (40, 1600), (1600, 40)])
     @pytest.mark.parametrize("resize", ["shorter", "squash"])
@@ -173,7 +147,7 @@ class TestOwnView:
         torch.testing.assert_close(view.pixels[1, :, 0], y1 + down * (y2 - y1), atol=tolerance, rtol=0)
 
     def test_what_was_seen_of_a_crop_lies_in_it(self) -> None:
-        student = student_of(size=(64, 64), crop=0.8, interpolation="bicubic")
+        student = tiny_student(size=(64, 64), crop=0.8, interpolation="bicubic")
         photograph = chart(300, 200)
         (traced,) = trace_photographs(student, [("a", photograph)], view="own")
         assert traced.image.shape == (3, 200, 300)
@@ -201,7 +175,7 @@ class TestWholeView:
         assert whole_size(4000, 10, (32, 32)) == (640, 32)
 
     def test_gives_the_students_rois_on_the_finer_picture(self) -> None:
-        student = student_of(size=(64, 64), interpolation="bilinear")
+        student = tiny_student(size=(64, 64), interpolation="bilinear")
         photograph = chart(384, 96)
         (traced,) = trace_photographs(student, [("a", photograph)])
         (expected,) = trace_rois(student, network_input(photograph, student.config.preprocessing, "whole").pixels[None], ["a"])
@@ -212,7 +186,7 @@ class TestWholeView:
 
     def test_photographs_of_all_shapes_one_after_the_other(self) -> None:
         sizes = [(30, 90), (90, 30), (50, 50)]
-        traced = trace_photographs(student_of(size=(48, 48)), ((f"{size}", chart(*size)) for size in sizes))
+        traced = trace_photographs(tiny_student(size=(48, 48)), ((f"{size}", chart(*size)) for size in sizes))
         assert [tuple(reversed(picture.image.shape[-2:])) for picture in traced] == sizes
 
 

@@ -10,19 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError
-from sparseformers.figures import (
-    ModelsPicture,
-    RoIPicture,
-    draw_models,
-    draw_student,
-    save_figure,
-    token_colours,
-    trace_models,
-    trace_photographs,
-    trace_rois,
-)
+from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, draw_student, save_figure, token_colours
+from sparseformers.figures.data import trace_photographs
+from sparseformers.figures.models import trace_models
+from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import boxes_by_colour, headings, part, picture, tiny_student
 
 
@@ -92,7 +84,7 @@ class TestPanels:
         bottom, top = figure.axes[1].get_ylim()
         assert left < 0 < 100 < right < 110
         assert top < 0 < 50 < bottom < 60
-        for corners in (*boxes_by_colour(figure.axes[1]).values(),):
+        for corners in boxes_by_colour(figure.axes[1]).values():
             assert left < corners[0] <= corners[2] < right
             assert top < corners[1] <= corners[3] < bottom
         points = part(figure.axes[2], "points").get_offsets()
@@ -109,12 +101,6 @@ class TestPanels:
             np.testing.assert_allclose(pixels[8, 8], [0.9, 0.5, 0.1], atol=0.01)
             assert np.ptp(pixels[60, 60]) < 1e-5
             assert pixels[60, 60].max() < 0.25
-
-    def test_draws_what_a_student_sees(self) -> None:
-        images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-        figure = draw_student(trace_rois(tiny_student(), images, ["a", "b"]))
-        assert len(figure.axes) == 10
-        assert len(boxes_by_colour(figure.axes[3])) == 5
 
     def test_rois_that_are_not_finite_are_left_out(self, tmp_path: Path) -> None:
         good = picture()
@@ -136,9 +122,7 @@ def photograph(width: int = 90, height: int = 60) -> Image.Image:
 
 class TestTrace:
     def test_gives_what_each_model_saw_on_the_same_photograph(self) -> None:
-        first, second = tiny_student(tokens=5), tiny_student(tokens=7, iterations=2)
-        preprocessing = PreprocessingConfig(size=(48, 48), crop=0.5)
-        second.config = dataclasses.replace(second.config, preprocessing=preprocessing)
+        first, second = tiny_student(tokens=5), tiny_student(tokens=7, iterations=2, size=(48, 48), crop=0.5)
         images = [("a", photograph()), ("b", photograph(40, 80))]
         traced = trace_models({"one": first, "two": second}, iter(images), view="own")
         assert [row.title for row in traced] == ["a", "b"]
@@ -203,13 +187,5 @@ class TestDraw:
     @pytest.mark.parametrize("count", [1, 3])
     def test_no_panel_and_no_name_overlaps_another(self, count: int) -> None:
         figure = draw_models([of_models(one=(2, 3), two=(1, 2))] * count)
-        boxes = np.array([axes.get_position(original=True).extents for axes in figure.axes])
-        assert len(boxes) == 6 * count
-        near, far = boxes[:, None, :2], boxes[:, None, 2:]
-        overlap = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(near, near.swapaxes(0, 1))
-        assert (overlap.min(axis=-1) > 1e-9).sum() == len(boxes)  # each with itself only
-        figure.canvas.draw()
-        names = [text.get_window_extent() for text in figure.texts]
-        panels = [axes.get_window_extent() for axes in figure.axes]
-        for index, name in enumerate(names):
-            assert not any(name.overlaps(other) for other in names[:index] + panels)
+        assert len(figure.axes) == 6 * count
+        check_no_overlap(figure)

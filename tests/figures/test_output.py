@@ -41,17 +41,14 @@ class TestSaveFigure:
             save_figure(curves_figure([]), tmp_path / "png")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
+    def test_a_parent_that_is_a_file_and_a_place_that_is_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("something")
-        with pytest.raises(RunError, match=r"a\.png' cannot be written \(.+\)\. Choose a place where you may write"):
-            save_figure(curves_figure([]), tmp_path / "file" / "a.png")
-        assert (tmp_path / "file").read_text() == "something"
-
-    def test_a_place_that_is_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").mkdir()
-        with pytest.raises(RunError, match=r"a\.png' cannot be written"):
-            save_figure(curves_figure([]), tmp_path / "a.png", dpi=30)
-        assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+        for path in (tmp_path / "file" / "a.png", tmp_path / "a.png"):
+            with pytest.raises(RunError, match=r"a\.png' cannot be written \(.+\)\. Choose a place where you may write"):
+                save_figure(curves_figure([]), path, dpi=30)
+        assert (tmp_path / "file").read_text() == "something"
+        assert {entry.name for entry in tmp_path.iterdir()} == {"a.png", "file"}
 
     def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
         path = tmp_path / "a.webp"

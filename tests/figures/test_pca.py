@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.figures import PCAPicture, draw_pca, save_figure, trace_pca
@@ -15,7 +14,7 @@ from sparseformers.figures.pca import PrincipalColours
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
-from tests.figures.pictures import photographs_of, tiny_student
+from tests.figures.pictures import headings, photographs_of, tiny_student
 from tests.tiny import SIDE, write_teacher
 
 
@@ -101,34 +100,15 @@ class TestTracePCA:
             assert not tensor.is_inference()
 
     def test_a_student_of_another_width(self, teacher: Teacher) -> None:
-        with pytest.raises(ConfigError, match="64 channels and the teacher's 32"):
-            trace_pca(tiny_student(), _narrower(teacher), photographs(1))
-
-
-def _narrower(teacher: Teacher) -> Teacher:
-    """The same teacher with half of its channels."""
-
-    class Narrower:
-        training = False
-        preprocessing = teacher.preprocessing
-
-        def embedding_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            embedding, tokens = teacher.embedding_and_tokens(images)
-            return embedding, tokens[:, : tokens.shape[1] // 2]
-
-    return Narrower()  # type: ignore[return-value]
+        with pytest.raises(ConfigError, match="32 channels and the teacher's 64"):
+            trace_pca(tiny_student(), teacher, photographs(1))
 
 
 class TestDrawPCA:
     def test_a_row_has_the_input_the_teacher_and_the_student(self) -> None:
         drawn = picture(height=40, width=60)
         figure = draw_pca([drawn])
-        assert [text.get_text() for text in figure.texts] == [
-            "Input",
-            "Teacher's patches",
-            "Student's tokens",
-            "cat.png (cosine 0.25)",
-        ]
+        assert headings(figure) == ["Input", "Teacher's patches", "Student's tokens", "cat.png (cosine 0.25)"]
         assert len(figure.axes) == 3
         entry, of_teacher, of_student = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
         assert entry.shape == of_teacher.shape == of_student.shape == (40, 60, 3)

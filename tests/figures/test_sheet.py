@@ -13,6 +13,7 @@ import pytest
 from sparseformers.errors import ConfigError
 from sparseformers.figures import RoIPicture, draw_student, save_figure
 from sparseformers.figures.sheet import PanelPlace, block_columns, lay_out, shorten_title
+from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import headings, picture
 
 
@@ -30,14 +31,7 @@ class TestSheet:
 
     def test_titles_overlap_neither_panels_nor_each_other(self) -> None:
         pictures = [picture(height=200, width=40, title="a long name " * 40), picture(), picture()]
-        figure = draw_student(pictures, columns=2)
-        figure.canvas.draw()
-        boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
-        texts = len(figure.texts)
-        for index, text in enumerate(boxes[:texts]):
-            assert not any(text.overlaps(other) for other in boxes[:index] + boxes[texts:])
-            assert figure.bbox.x0 <= text.x0
-            assert text.x1 <= figure.bbox.x1
+        check_no_overlap(draw_student(pictures, columns=2))
 
     def test_columns_titles_stand_once_at_the_top_of_each_block(self) -> None:
         assert headings(draw_student([picture()] * 4, columns=1)).count("Input") == 1
@@ -94,11 +88,8 @@ def test_nothing_overlaps_and_all_lies_on_the_sheet(count: int, groups: tuple[in
     sizes = [SIZES[index % len(SIZES)] for index in range(count)]
     sheet = lay_out(sizes, panels=7, columns=block_columns(count, 7), groups=groups)
     assert len(sheet.panels) == len(sheet.row_titles) == count
-    places = [place for row in sheet.panels for place in row]
-    places += [
-        *sheet.row_titles,
-        *(place for titles in (sheet.column_titles, sheet.group_titles) for row in titles for place in row),
-    ]
+    rows = (*sheet.panels, *sheet.column_titles, *sheet.group_titles)
+    places = [*sheet.row_titles, *(place for row in rows for place in row)]
     assert overlapping(places) == 0
     for left, bottom, width, height in places:
         assert min(left, bottom, width, height) >= 0

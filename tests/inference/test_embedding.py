@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
 
 from sparseformers.evaluation import multiply_adds
 from sparseformers.inference import fold, fold_embedding, pack_weights
@@ -115,33 +113,6 @@ def test_needs_no_more_kernels_than_all_tokens(front: str) -> None:
     assert recorded(fold_embedding(student), images).kernels <= recorded(fold(student), images).kernels + 2
 
 
-def test_the_student_stays_as_it_was() -> None:
-    student = student_of(small_config(classes=3, block={"layer_scale": True}))
-    student.train()
-    before = copy.deepcopy(student.state_dict())
-    network = fold_embedding(student)
-    assert student.training
-    assert not network.training
-    assert not any(value.requires_grad for value in network.parameters())
-    assert student.cortex.classifier is not None
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    mine = {value.data_ptr() for value in student.parameters()}
-    assert not mine & {value.data_ptr() for value in network.parameters()}
-
-
 def test_refuses_what_is_no_image() -> None:
     with pytest.raises(ValueError, match="at least 32 pixels a side"):
         fold_embedding(student_of(FRONTS["grid"]))(torch.rand(1, 3, 16, 48))
-
-
-@pytest.mark.slow
-def test_compiles_as_one_graph_and_exports_for_any_batch_and_size() -> None:
-    network = fold_embedding(student_of(FRONTS["focusing"]))
-    shapes = {"images": {0: Dim("batch", min=1), 2: Dim("height", min=32, max=4096), 3: Dim("width", min=32, max=4096)}}
-    program = torch.export.export(network, (torch.rand(2, 3, 48, 64),), dynamic_shapes=shapes).module()
-    images = torch.rand(5, 3, 70, 40)
-    with torch.no_grad():
-        expected = network(images)
-        torch.testing.assert_close(program(images), expected, rtol=0, atol=1e-5)
-        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")(images)
-        torch.testing.assert_close(compiled, expected, rtol=0, atol=1e-5)

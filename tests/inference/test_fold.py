@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError
-from sparseformers.inference import FoldedSparseFormer, fold, pack_weights
+from sparseformers.inference import FoldedSparseFormer, fold, fold_embedding, pack_weights
 from sparseformers.inference.fronts import FoldedGrid
 from sparseformers.inference.packing import KEPT
 from sparseformers.model import SparseFormer
@@ -19,8 +20,8 @@ from sparseformers.model.layers import LayerScale
 from sparseformers.model.sampling import Stem
 from sparseformers.model.sparseformer import Normalise
 from sparseformers.named import NAMED_CONFIGS
-from tests.exporting.students import FRONTS, inherited_config, student_of
-from tests.model.small import scattered, small_config
+from tests.exporting.students import FRONTS, student_of
+from tests.model.small import grid_config, scattered, small_config
 from tests.model.test_forward_guard import recorded
 
 MOST_KERNELS = {"grid": 15, "focusing": 167, "original": 150}
@@ -31,14 +32,11 @@ def require_same(student: SparseFormer, folded: FoldedSparseFormer, images: Tens
     """All that a student gives, to 1e-5 of its length."""
     with torch.no_grad():
         expected, given = student(images, tokens), folded(images)
-        looked_at, seen = (
-            student.focusing(student.normalise(images), tokens),
-            folded.focusing(folded.normalise(images), folded.tokens),
-        )
+        looked_at = student.focusing(student.normalise(images), tokens)
+        seen = folded.focusing(folded.normalise(images), folded.tokens)
     pairs = [*zip(expected, given, strict=True), *zip(looked_at.points, seen.points, strict=True)]
     for one, other in pairs:
         if one is not None:
-            assert other is not None
             assert one.shape == other.shape
             assert (one - other).norm() <= 1e-5 * one.norm()
 
@@ -75,7 +73,7 @@ def test_inherited_front__is_folded_at_any_number_of_tokens(tokens: int) -> None
 
 @pytest.mark.parametrize("options", [{"pre_norm": True}, {"patch_bias": False}])
 def test_inherited_front__in_other_forms(options: dict[str, bool]) -> None:
-    config = inherited_config()
+    config = grid_config()
     student = student_of(replace(config, focusing=replace(config.focusing, **options)))
     require_same(student, fold(student), torch.rand(2, 3, 48, 48))
 
@@ -88,14 +86,15 @@ def test_layer_scales__become_part_of_linear_layers() -> None:
     require_same(student, folded, torch.rand(2, 3, 48, 48))
 
 
-@pytest.mark.parametrize("front", FRONTS)
-def test_the_student_stays_as_it_was(front: str) -> None:
-    student = student_of(FRONTS[front])
-    student.train()
+@pytest.mark.parametrize("make", [fold, fold_embedding])
+@pytest.mark.parametrize("config", [*FRONTS.values(), small_config(classes=3, block={"layer_scale": True})])
+def test_the_student_stays_as_it_was(config: SparseFormerConfig, make: Callable[[SparseFormer], nn.Module]) -> None:
+    student = student_of(config).train()
     before = copy.deepcopy(student.state_dict())
-    folded = fold(student)
+    folded = make(student)
     assert student.training
     assert not folded.training
+    assert not any(value.requires_grad for value in folded.parameters())
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     mine = {value.data_ptr() for value in student.parameters()}
     assert not mine & {value.data_ptr() for value in folded.parameters()}
@@ -107,7 +106,7 @@ def test_needs_fewer_kernels(front: str) -> None:
     assert recorded(fold(student_of(FRONTS[front])), images).kernels <= MOST_KERNELS[front]
 
 
-@pytest.mark.parametrize("front", [front if front == "grid" else pytest.param(front, marks=pytest.mark.slow) for front in FRONTS])
+@pytest.mark.parametrize("front", ["grid", pytest.param("original", marks=pytest.mark.slow)])
 def test_compiles_as_one_graph(front: str) -> None:
     folded = fold(student_of(FRONTS[front]))
     images = torch.rand(2, 3, 48, 48)
@@ -117,12 +116,18 @@ def test_compiles_as_one_graph(front: str) -> None:
 
 
 @pytest.mark.slow
-def test_exports_for_any_batch_and_size() -> None:
-    folded = fold(student_of(FRONTS["focusing"]))
+@pytest.mark.parametrize("make", [fold, fold_embedding])
+def test_compiles_and_exports_for_any_batch_and_size(make: Callable[[SparseFormer], nn.Module]) -> None:
+    network = make(student_of(FRONTS["focusing"]))
     shapes = {"images": {0: Dim("batch", min=1), 2: Dim("height", min=32, max=4096), 3: Dim("width", min=32, max=4096)}}
-    program = torch.export.export(folded, (torch.rand(2, 3, 48, 64),), dynamic_shapes=shapes).module()
+    program = torch.export.export(network, (torch.rand(2, 3, 48, 64),), dynamic_shapes=shapes).module()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     images = torch.rand(5, 3, 70, 40)
-    torch.testing.assert_close(program(images).embedding, folded(images).embedding, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        given = [each(images) for each in (network, program, compiled)]
+    expected, *others = (each if isinstance(each, Tensor) else each.embedding for each in given)
+    for other in others:
+        torch.testing.assert_close(other, expected, rtol=0, atol=1e-5)
 
 
 def test_refuses_tokens_that_a_front_does_not_have() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
@@ -17,16 +16,8 @@ bootstrapped = partial(inherit, front="focusing")
 
 
 def vit(**options: object) -> Teacher:
-    settings = {
-        "img_size": 64,
-        "patch_size": 8,
-        "embed_dim": 64,
-        "depth": 6,
-        "num_heads": 2,
-        "num_classes": 5,
-        "init_values": 0.1,
-    }
-    network = VisionTransformer(**{**settings, **options})
+    sizes = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 2, "num_classes": 5, "init_values": 0.1}
+    network = VisionTransformer(**sizes | options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -65,12 +56,7 @@ def test_split_depth__refuses() -> None:
 def test_default_tokens__are_a_quarter_with_the_class_token() -> None:
     assert default_tokens(vit(), "focusing") == 15  # 64 patches -> 4 x 4 with the class token
     assert default_tokens(vit(class_token=False, global_pool="avg"), "focusing") == 16
-
-
-def test_default_tokens__of_the_papers_base_model() -> None:
-    with torch.device("meta"):
-        network = timm.create_model("vit_base_patch16_224", pretrained=False)
-    assert round((network.patch_embed.num_patches / 4) ** 0.5) ** 2 - 1 == 48
+    assert default_tokens(vit(), "grid") == 16
 
 
 def test_inherit__takes_the_later_blocks_and_the_head_of_the_teacher() -> None:

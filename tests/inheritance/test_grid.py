@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers.errors import ConfigError
-from sparseformers.inheritance import Shares, count_parameters, default_tokens, inherit, parameter_groups
+from sparseformers.inheritance import Shares, count_parameters, inherit, parameter_groups
 from sparseformers.model.grid import GridFront
 from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
@@ -45,6 +45,10 @@ def test_shares__nothing_is_truncated_and_two_thirds_are_tuned() -> None:
     assert "cortex.blocks.3.norm1.weight" in learning
     assert "cortex.blocks.4.norm1.weight" not in learning
     assert "cortex.norm.weight" not in learning
+    with pytest.raises(ConfigError, match="--truncate 2 is impossible with a grid front"):
+        inherit(teacher, front="grid", truncate=2)
+    with pytest.raises(ConfigError, match="do not add up"):
+        inherit(teacher, front="grid", tune=5, freeze=5)
 
 
 def test_parameter_groups() -> None:
@@ -62,22 +66,6 @@ def test_a_name_or_a_module_is_a_teacher_too(tmp_path: Path) -> None:
     assert inherit(name).provenance.teacher == name
     for one, other in zip(inherit(teacher).student.parameters(), inherit(teacher.network).student.parameters(), strict=True):
         assert torch.equal(one, other)
-
-
-def test_default_tokens__are_a_quarter_of_the_patches() -> None:
-    assert default_tokens(vit(), "grid") == 16
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"truncate": 2}, "--truncate 2 is impossible with a grid front"),
-        ({"tune": 5, "freeze": 5}, "do not add up"),
-    ],
-)
-def test_refuses(options: dict[str, int], problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        inherit(vit(), front="grid", **options)  # type: ignore[arg-type]
 
 
 def test_saved_and_loaded__gives_the_same(tmp_path: Path) -> None:

@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
 
-from sparseformers.config import (
-    BlockConfig,
-    CortexConfig,
-    GridConfig,
-    OriginalFocusingConfig,
-    PreprocessingConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import PreprocessingConfig, SparseFormerConfig
 from sparseformers.model import SparseFormer
-from tests.model.small import scattered, small_config
+from tests.model.small import grid_config, original_config, scattered, small_config
 
-BLOCK = BlockConfig(width=32, heads=4, feed_forward_width=48)
+CELLS: dict[str, Any] = {"patch_size": 4, "block": {"layer_scale": True}, "depth": 3, "prefix_tokens": 2}
 PREPROCESSING = PreprocessingConfig(
     size=(48, 56), crop=0.9, interpolation="bilinear", resize="squash", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
 )
-
-
-def original() -> SparseFormerConfig:
-    """v1: no prefix tokens, and pooled before the norm."""
-    return SparseFormerConfig(
-        focusing=OriginalFocusingConfig(tokens=6, width=16, iterations=2, channels=8, points=4, heads=4),
-        cortex=CortexConfig(block=BLOCK, depth=3, prefix_tokens=0, pooling="average", pool_first=True, classes=5),
-    )
-
-
-def inherited(*, tokens: int = 6, pre_norm: bool = False) -> SparseFormerConfig:
-    """A grid front."""
-    focusing = GridConfig(tokens=tokens, patch_size=4, pre_norm=pre_norm)
-    cortex = CortexConfig(
-        block=dataclasses.replace(BLOCK, layer_scale=True),
-        depth=3,
-        prefix_tokens=2,
-        prefix_from_front=True,
-    )
-    return SparseFormerConfig(focusing=focusing, cortex=cortex)
 
 
 KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
@@ -52,9 +25,9 @@ KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
     "siglip": lambda: small_config(depth=3, pooling="attention", prefix_tokens=0),
     "average": lambda: small_config(depth=3, pooling="average", pooled_norm=True, final_norm=False, classes=5),
     "clip_classifier": lambda: small_config(depth=3, projection=24, classes=5),
-    "v1": original,
-    "cells": inherited,
-    "uneven": lambda: inherited(tokens=7, pre_norm=True),
+    "v1": lambda: original_config(cortex={"depth": 3}),
+    "cells": lambda: grid_config(tokens=6, **CELLS),
+    "uneven": lambda: grid_config(tokens=7, pre_norm=True, **CELLS),
 }
 """By what they stand for."""
 

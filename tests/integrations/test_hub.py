@@ -19,6 +19,7 @@ from sparseformers.integrations.card import repository_of, without_folders
 from sparseformers.saving import load_saved, save
 from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, edit, student
 from tests.model.small import small_model
+from tests.refusals import refused
 from tests.released.reference import small_weights
 from tests.tiny import SIDE, write_teacher
 
@@ -90,7 +91,6 @@ def test_the_card_of_a_model_that_no_run_has_measured(tmp_path: Path) -> None:
 
 def test_a_run_brings_its_figures_along(run: Run, tmp_path: Path) -> None:
     model = sparseformers.SparseFormer.from_pretrained(run.path)
-    assert model.figures is not None
     assert model.figures.alignment == run.summary.alignment
     assert model.figures.student_cost == run.summary.student_cost
     assert model.figures.patch_tokens == 16
@@ -152,10 +152,8 @@ def test_figures_are_left_out_for_weights_that_they_are_not_of(
 
 def test_a_run_is_not_written_over(run: Run, tmp_path: Path) -> None:
     before = (run.path / "config.json").read_bytes()
-    with pytest.raises(RunError) as error:
+    with refused(RunError, f"The folder '{run.path}' is a run, whose settings would be lost.", "Save to another folder."):
         student().save_pretrained(run.path)
-    assert error.value.problem == f"The folder '{run.path}' is a run, whose settings would be lost."
-    assert error.value.remedy == "Save to another folder."
     assert (run.path / "config.json").read_bytes() == before
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file' is a file\. Save to a folder\."):
@@ -190,18 +188,15 @@ def test_a_configuration_that_does_not_fit(saved: Path) -> None:
         sparseformers.SparseFormer.from_pretrained(saved)
     for content in ("{", "[]", '{"resolved": 3}'):
         (saved / "config.json").write_text(content)
-        with pytest.raises(SparseFormersError, match=r"config\.json' (cannot be read as JSON|is not a mapping)") as caught:
+        said = r"config\.json' (cannot be read as JSON|is not a mapping).* Fetch or save the model again\."
+        with pytest.raises(SparseFormersError, match=said):
             sparseformers.SparseFormer.from_pretrained(saved)
-        assert caught.value.remedy == "Fetch or save the model again."
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(RunError) as error:
-        sparseformers.SparseFormer.from_pretrained(tmp_path / "nothing")
-    assert error.value.problem == f"There is no folder or file '{tmp_path / 'nothing'}'."
-    assert error.value.remedy == "Give an existing one, or a repository as OWNER/NAME."
-    for name in ("nothing", "./runs/first", "runs/model.safetensors", "a/b/c"):
-        with pytest.raises(RunError, match="There is no folder or file"):
+    for name in (tmp_path / "nothing", "nothing", "./runs/first", "runs/model.safetensors", "a/b/c"):
+        remedy = "Give an existing one, or a repository as OWNER/NAME."
+        with refused(RunError, f"There is no folder or file '{name}'.", remedy):
             sparseformers.SparseFormer.from_pretrained(name)
     with pytest.raises(RunError, match="is not a run of sparseformers"):
         sparseformers.SparseFormer.from_pretrained(tmp_path)

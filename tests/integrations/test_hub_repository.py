@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 from safetensors import safe_open
 
 import sparseformers
 from sparseformers.integrations import hub
 from sparseformers.integrations.hub import HubError
 from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, student
+from tests.refusals import refused
 
 
 class FakeHub:
@@ -45,14 +45,6 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     return fake
 
 
-@pytest.fixture
-def dead_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A hub on a port that nothing listens on, and an empty cache."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
 def cached(cache: Path, folder: Path, *, revision: str = "main", commit: str = "a" * 40) -> None:
     """Puts a folder into a cache as the hub's client does with a repository owner/name."""
     repository = cache / "models--owner--name"
@@ -69,10 +61,9 @@ def test_a_repository_in_the_cache_by_revision(tmp_path: Path) -> None:
     for model, revision, commit in ((first, "main", "a" * 40), (second, "v2", "b" * 40)):
         model.save_pretrained(tmp_path / revision)
         cached(tmp_path / "cache", tmp_path / revision, revision=revision, commit=commit)
-    options = {"cache_dir": tmp_path / "cache", "local_files_only": True}
-    check_same_function(sparseformers.SparseFormer.from_pretrained("owner/name", **options), first)
-    check_same_function(sparseformers.SparseFormer.from_pretrained("owner/name", revision="v2", **options), second)
-    check_same_function(sparseformers.SparseFormer.from_pretrained("owner/name", revision="b" * 40, **options), second)
+    for revision, expected in ((None, first), ("v2", second), ("b" * 40, second)):
+        options = {"revision": revision, "cache_dir": tmp_path / "cache", "local_files_only": True}
+        check_same_function(sparseformers.SparseFormer.from_pretrained("owner/name", **options), expected)
 
 
 def test_what_the_client_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,63 +75,39 @@ def test_what_the_client_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
         return str(tmp_path / "fetched")
 
     monkeypatch.setattr(hub, "snapshot_download", fetch)
-    model = sparseformers.SparseFormer.from_pretrained(
-        "owner/name", revision="v1", token="secret", cache_dir=tmp_path, force_download=True
-    )
-    assert model.provenance == PROVENANCE
-    assert asked == {
-        "repository": "owner/name",
-        "allow_patterns": ["model.safetensors", "config.json"],
-        "revision": "v1",
-        "token": "secret",
-        "cache_dir": tmp_path,
-        "local_files_only": False,
-        "force_download": True,
-    }
+    given = {"revision": "v1", "token": "secret", "cache_dir": tmp_path, "force_download": True}
+    assert sparseformers.SparseFormer.from_pretrained("owner/name", **given).provenance == PROVENANCE
+    files = {"repository": "owner/name", "allow_patterns": ["model.safetensors", "config.json"]}
+    assert asked == {**files, **given, "local_files_only": False}
 
 
-def test_a_hub_that_cannot_be_reached(dead_hub: None) -> None:
-    with pytest.raises(HubError) as error:
-        sparseformers.SparseFormer.from_pretrained("owner/name")
+@pytest.mark.usefixtures("dead_hub")
+def test_a_hub_that_cannot_be_reached() -> None:
     problem = "There is no folder 'owner/name', and it could not be fetched as a repository of the Hugging Face hub ("
-    assert error.value.problem.startswith(problem)
-    assert error.value.problem.endswith(").")
-    assert error.value.remedy == (
-        "Check the name and the network, or fetch its model.safetensors and config.json elsewhere and give their folder."
-    )
-    with pytest.raises(HubError, match="could not be fetched"):
-        sparseformers.SparseFormer.from_pretrained("owner/name", local_files_only=True)
-
-
-def test_pushing_to_a_hub_that_cannot_be_reached(dead_hub: None) -> None:
-    with pytest.raises(HubError) as error:
+    remedy = "Check the name and the network, or fetch its model.safetensors and config.json elsewhere and give their folder."
+    for options in ({}, {"local_files_only": True}):
+        with refused(HubError, problem, remedy):
+            sparseformers.SparseFormer.from_pretrained("owner/name", **options)
+    remedy = "log in by 'hf auth login' or give a token that may write; or use save_pretrained."
+    with refused(HubError, "The model could not be pushed to 'owner/name' (", remedy):
         student().push_to_hub("owner/name")
-    assert error.value.problem.startswith("The model could not be pushed to 'owner/name' (")
-    assert "log in by 'hf auth login' or give a token that may write; or use save_pretrained." in error.value.remedy
 
 
 def test_a_repository_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(HubError) as error:
+    problem, remedy = "The repository 'owner/name' holds no model.safetensors.", "sparseformers.load_teacher('hf:owner/name')"
+    with refused(HubError, problem, remedy):
         sparseformers.SparseFormer.from_pretrained("owner/name")
-    assert error.value.problem == "The repository 'owner/name' holds no model.safetensors."
-    assert "sparseformers.load_teacher('hf:owner/name')" in error.value.remedy
 
 
 def test_pushing(run: Run, fake_hub: FakeHub) -> None:
     model = sparseformers.load(run.path)
-    address = model.push_to_hub(
-        "owner/name", private=True, token="secret", branch="next", create_pr=True, commit_message="A first one"
-    )
+    commit = {"create_pr": True, "commit_message": "A first one"}
+    address = model.push_to_hub("owner/name", private=True, token="secret", branch="next", **commit)
     assert address == "the commit to owner/name"
     assert fake_hub.token == "secret"
     assert fake_hub.created == {"repo_id": "owner/name", "private": True, "exist_ok": True}
-    assert fake_hub.commit == {
-        "repo_id": "owner/name",
-        "commit_message": "A first one",
-        "revision": "next",
-        "create_pr": True,
-    }
+    assert fake_hub.commit == {"repo_id": "owner/name", "revision": "next", **commit}
     assert {path.name for path in fake_hub.folder.iterdir()} == FILES
     text = (fake_hub.folder / "README.md").read_text()
     assert 'sparseformers.SparseFormer.from_pretrained("owner/name")' in text

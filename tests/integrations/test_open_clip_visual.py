@@ -22,9 +22,9 @@ from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher
 from sparseformers.teachers import open_clip as adapter
 from tests.model.small import scattered
+from tests.refusals import refused
 from tests.tiny_clip import PREPROCESSING, SIDE, build_clip, clip_config
 
-FRONTS: tuple[FrontKind, ...] = ("grid", "focusing")
 NAMES = ["sea horse", "yin yang", "lamp"]
 
 
@@ -48,7 +48,7 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures - torch.tensor(PREPROCESSING["mean"]).view(3, 1, 1)) / torch.tensor(PREPROCESSING["std"]).view(3, 1, 1)
 
 
-@pytest.fixture(params=FRONTS)
+@pytest.fixture(params=["grid", "focusing"])
 def guest(request: pytest.FixtureRequest) -> tuple[open_clip.CLIP, SparseFormer]:
     """A CLIP with a student as its image tower, and that student."""
     clip, teacher = clip_and_teacher()
@@ -81,10 +81,7 @@ def test_the_zero_shot_classifier_of_open_clip_runs_unchanged(guest: tuple[open_
     clip, student = guest
     tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
     classes = open_clip.build_zero_shot_classifier(clip, tokenizer, NAMES, open_clip.SIMPLE_IMAGENET_TEMPLATES)
-    before = open_clip.build_zero_shot_classifier(
-        build_clip(clip_config()), tokenizer, NAMES, open_clip.SIMPLE_IMAGENET_TEMPLATES
-    )
-    assert torch.equal(classes, before)
+
     logits = clip.encode_image(normalised(images()), normalize=True) @ classes
     assert_close(logits, F.normalize(student(images()).embedding, dim=-1) @ classes, rtol=0, atol=1e-4)
 
@@ -108,10 +105,9 @@ def test_what_open_clip_reads_off_an_image_tower(guest: tuple[open_clip.CLIP, Sp
     assert described.keys() == dataclasses.asdict(PreprocessCfg()).keys()
     assert PreprocessCfg(**described).size == (SIDE, SIDE)
     assert described["resize_mode"] == "shortest"
-    assert "visual.student.focusing.prefix.tokens" in clip.no_weight_decay() or "visual.student.cortex.prefix.tokens" in (
-        clip.no_weight_decay()
-    )
-    assert "visual.student.cortex.blocks.0.attn.qkv.weight" not in clip.no_weight_decay()
+    undecayed = clip.no_weight_decay()
+    assert undecayed & {"visual.student.focusing.prefix.tokens", "visual.student.cortex.prefix.tokens"}
+    assert "visual.student.cortex.blocks.0.attn.qkv.weight" not in undecayed
 
 
 def test_preprocess_cfg__of_a_squashed_image() -> None:
@@ -196,9 +192,6 @@ def test_half_precision_images__get_half_precision_embeddings() -> None:
 
 def test_weights_that_were_cast_are_refused_with_what_to_do() -> None:
     visual = OpenClipVisual(student_of(clip_and_teacher()[1], "grid")).half()
-    with pytest.raises(ConfigError) as error:
+    problem = "A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to torch.float16."
+    with refused(ConfigError, problem, "Cast the CLIP before its image tower is replaced"):
         visual(normalised(images()).half())
-    assert error.value.problem == (
-        "A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to torch.float16."
-    )
-    assert error.value.remedy.startswith("Cast the CLIP before its image tower is replaced")

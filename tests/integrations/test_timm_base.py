@@ -11,18 +11,12 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from sparseformers.errors import ConfigError, WeightsError
-from sparseformers.integrations.timm_network import TimmSparseFormer
 from sparseformers.model import SparseFormer
 from sparseformers.saving import CONFIGURATION
 from sparseformers.settings import to_dict
 from tests.integrations.kinds import every_kind, student_of
 from tests.integrations.timm_small import images, network_of, released
-
-
-def failure(network: TimmSparseFormer, state: dict[str, torch.Tensor]) -> WeightsError:
-    with pytest.raises(WeightsError) as caught:
-        network.load_state_dict(state)
-    return caught.value
+from tests.refusals import refused
 
 
 @every_kind
@@ -51,8 +45,7 @@ def test_back_to_a_sparseformer(kind: str) -> None:
 
 
 def test_weights_bring_the_function_that_they_are_for() -> None:
-    network, other = network_of("augreg"), network_of("augreg")
-    trained = TimmSparseFormer(SparseFormer(released(network.config))).eval()
+    network, other, trained = network_of("augreg"), network_of("augreg"), released("augreg")
     trained.load_state_dict({name: value for name, value in network.state_dict().items() if name != CONFIGURATION})
     assert not torch.allclose(trained(images()), network(images()))
     before = dict(other.named_parameters())
@@ -66,9 +59,8 @@ def test_weights_bring_the_function_that_they_are_for() -> None:
 
 
 def test_what_the_user_chose_stays() -> None:
-    source = TimmSparseFormer(SparseFormer(released(student_of("augreg").config)))
-    network = network_of("augreg", drop_path_rate=0.4, drop_rate=0.1).train()
-    network.reset_classifier(5, "avg")
+    source, network = released("augreg"), network_of("augreg", drop_path_rate=0.4, drop_rate=0.1)
+    network.train().reset_classifier(5, "avg")
     network.set_grad_checkpointing()
     network.load_state_dict(source.state_dict())
     assert network.config.focusing == source.config.focusing
@@ -80,7 +72,7 @@ def test_what_the_user_chose_stays() -> None:
 
 
 def test_preprocessing_comes_along() -> None:
-    source, network = network_of("augreg"), TimmSparseFormer(SparseFormer(dataclasses.replace(network_of("augreg").config)))
+    source, network = network_of("augreg"), network_of("augreg")
     preprocessing = dataclasses.replace(source.config.preprocessing, mean=(0.7, 0.7, 0.7))
     source.config = dataclasses.replace(source.config, preprocessing=preprocessing)
     network.pretrained_cfg = {"mean": (0.0, 0.0, 0.0), "url": "somewhere"}
@@ -95,16 +87,15 @@ def test_an_open_shape_is_filled_once() -> None:
     assert torch.equal(network(images()), network_of("uneven")(images()))
     assert network.num_classes == 0
     for kind in ("cells", "v1"):
-        assert "The weights of the checkpoint do not fit" in failure(network, network_of(kind).state_dict()).problem
+        with pytest.raises(WeightsError, match="The weights of the checkpoint do not fit"):
+            network.load_state_dict(network_of(kind).state_dict())
 
 
 def test_an_open_shape_may_keep_its_head() -> None:
     network = network_of("augreg", open_shape=True)  # five classes
-    error = failure(network, network_of("cells").state_dict())
-    assert error.problem.startswith(
-        "The weights of the checkpoint do not fit (missing: cortex.classifier.bias, cortex.classifier.w"
-    )
-    assert "num_classes=0" in error.remedy
+    problem = "The weights of the checkpoint do not fit (missing: cortex.classifier.bias, cortex.classifier.w"
+    with refused(WeightsError, problem, "num_classes=0"):
+        network.load_state_dict(network_of("cells").state_dict())
     loose = {name: value for name, value in network_of("cells").state_dict().items() if "classifier" not in name}
     network.load_state_dict(loose, strict=False)
     assert network(images()).shape == (2, 5)
@@ -113,49 +104,48 @@ def test_an_open_shape_may_keep_its_head() -> None:
 
 def test_weights_of_another_network() -> None:
     another_run = "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
-    error = failure(network_of("augreg"), network_of("uneven").state_dict())
-    assert error.problem.startswith("The weights of the checkpoint do not fit (missing: ")
-    assert error.remedy == another_run
-    # An open shape needs the configuration.
-    error = failure(network_of("v1", open_shape=True, own_head=False), student_of("uneven").state_dict())
-    assert "unexpected: " in error.problem
-    assert error.remedy == another_run
-    error = failure(network_of("augreg"), {"initial_roi.weight": torch.zeros(6, 4)})
-    assert "ask for pretrained=True, or convert the file by sparseformers convert" in error.remedy
+    released = "ask for pretrained=True, or convert the file by sparseformers convert"
+    for network, state, problem, remedy in (
+        (network_of("augreg"), network_of("uneven").state_dict(), "do not fit (missing: ", another_run),
+        # An open shape needs the configuration.
+        (network_of("v1", open_shape=True, own_head=False), student_of("uneven").state_dict(), "unexpected: ", another_run),
+        (network_of("augreg"), {"initial_roi.weight": torch.zeros(6, 4)}, "", released),
+    ):
+        with refused(WeightsError, problem, remedy):
+            network.load_state_dict(state)
 
 
 @pytest.mark.parametrize("kind", ["augreg", "clip"])
 def test_weights_with_another_head(kind: str) -> None:
     network = network_of(kind)
     network.reset_classifier(9)
-    error = failure(network, network_of(kind).state_dict())
     classes = 5 if kind == "augreg" else 24
-    assert f"weight [{classes}, 32] instead of [9, 32]" in error.problem
     remedy = f"Make the network with num_classes={classes}, as the checkpoint has, and call reset_classifier afterwards."
-    assert error.remedy == remedy
+    with refused(WeightsError, f"weight [{classes}, 32] instead of [9, 32]", remedy):
+        network.load_state_dict(network_of(kind).state_dict())
 
 
 def test_one_weight_missing_one_too_many_and_one_of_another_shape() -> None:
-    state = network_of("augreg").state_dict()
-    del state["cortex.norm.bias"]
-    assert "(missing: cortex.norm.bias)" in failure(network_of("augreg"), state).problem
-    state = network_of("augreg").state_dict() | {"cortex.stray": torch.ones(1)}
-    assert "(unexpected: cortex.stray)" in failure(network_of("augreg"), state).problem
-    state = network_of("augreg").state_dict() | {"focusing.token": torch.ones(1, 63)}
-    assert "(other shape: focusing.token [1, 63] instead of [1, 64])" in failure(network_of("augreg"), state).problem
+    whole = network_of("augreg").state_dict()
+    for state, problem in (
+        ({name: value for name, value in whole.items() if name != "cortex.norm.bias"}, "(missing: cortex.norm.bias)"),
+        (whole | {"cortex.stray": torch.ones(1)}, "(unexpected: cortex.stray)"),
+        (whole | {"focusing.token": torch.ones(1, 63)}, "(other shape: focusing.token [1, 63] instead of [1, 64])"),
+    ):
+        with refused(WeightsError, problem):
+            network_of("augreg").load_state_dict(state)
 
 
 def test_a_configuration_that_cannot_be_used() -> None:
     state = network_of("augreg").state_dict()
     for broken in (b"{", b"[]", b'{"focusing": {"kind": "grid"}, "cortexx": 3}'):
-        error = failure(network_of("augreg"), state | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
-        assert "The configuration beside the weights cannot be used" in error.problem
-        assert error.remedy == "Save them again."
+        with refused(WeightsError, "The configuration beside the weights cannot be used", "Save them again."):
+            network_of("augreg").load_state_dict(state | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
 
 
 def test_within_another_module() -> None:
     source, target = nn.Sequential(network_of("augreg")), nn.Sequential(network_of("augreg", trained=False))
-    source[0].load_state_dict(TimmSparseFormer(SparseFormer(released(source[0].config))).state_dict())
+    source[0].load_state_dict(released("augreg").state_dict())
     target.load_state_dict(source.state_dict())
     assert target[0].config == source[0].config
     assert torch.equal(target.eval()(images()), source.eval()(images()))
@@ -245,6 +235,5 @@ def test_a_pooling_that_cannot_be_had() -> None:
         ("augreg", "map", "Pooling by 'map' needs a teacher that pools so. Use token, avg, or '' for all tokens."),
         ("v1", "token", "Pooling by 'token' needs a class token, but there are no prefix tokens."),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError, match=message):
             network_of(kind).reset_classifier(0, pool)
-        assert message in str(caught.value)

@@ -18,10 +18,13 @@ from sparseformers.model import SparseFormer
 from sparseformers.teachers import files
 from sparseformers.teachers import huggingface as adapter
 from tests.model.small import small_model
+from tests.refusals import refused
 from tests.teachers.huggingface_models import clip_vision, dinov2, dinov2_with_registers, siglip_vision, vit
 from tests.teachers.identity import check_same
 
 PATCHES = 16
+LABELS = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)
+"""Of two prompts with four visual tokens."""
 
 
 def student_of(network: nn.Module, tokens: int = PATCHES, **options: Any) -> SparseFormer:
@@ -50,6 +53,12 @@ def place(tower: nn.Module, model: Any) -> Any:
     model.model.vision_tower = tower
     model.config.vision_config = tower.config
     return model
+
+
+def sparse_llava(tokens: int = 4) -> Any:
+    """LLaVA with a student of its own tower in the place of that."""
+    model = llava()
+    return place(sparseformers.as_vision_tower(student_of(model.model.vision_tower, tokens=tokens)), model)
 
 
 def say(model: Any, visual_tokens: int, *, images: Tensor | None = None, **options: Any) -> Any:
@@ -128,10 +137,8 @@ def test_llava_says_the_same_at_all_tokens(strategy: str, layer: int | list[int]
 
 
 def test_the_prompt_of_llava_shrinks_to_the_latent_tokens() -> None:
-    model = llava()
-    tower = sparseformers.as_vision_tower(student_of(model.model.vision_tower, tokens=4))
-    place(tower, model)
-    output = say(model, 4, labels=torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1))
+    model = sparse_llava()
+    output = say(model, 4, labels=LABELS)
     assert output.logits.shape == (2, 7, 20)
     assert output.loss.isfinite()
     with pytest.raises(ValueError, match="tokens"):
@@ -150,8 +157,7 @@ def test_the_example() -> None:
 
 @pytest.mark.parametrize("tokens", [4, 3])
 def test_generating_goes_on_from_the_visual_tokens(tokens: int) -> None:
-    model = llava()
-    place(sparseformers.as_vision_tower(student_of(model.model.vision_tower, tokens=tokens)), model)
+    model = sparse_llava(tokens)
     ids = torch.tensor([[1, *[19] * tokens, 4]])
     said = model.generate(
         input_ids=ids, pixel_values=pixels(1), attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False
@@ -168,15 +174,13 @@ def test_a_student_without_class_token_gives_latent_tokens_alone() -> None:
 
 
 def test_gradients_reach_a_tower_that_learns_and_leave_a_frozen_one_alone() -> None:
-    model = llava()
-    tower = place(sparseformers.as_vision_tower(student_of(model.model.vision_tower, tokens=4)), model).model.vision_tower
-    labels = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)
-    tower.requires_grad_(False)
-    say(model, 4, labels=labels).loss.backward()
+    model = sparse_llava()
+    tower = model.model.vision_tower.requires_grad_(False)
+    say(model, 4, labels=LABELS).loss.backward()
     assert all(weight.grad is None for weight in tower.parameters())
     assert model.model.multi_modal_projector.linear_1.weight.grad.any()
     tower.requires_grad_(True)
-    say(model, 4, labels=labels).loss.backward()
+    say(model, 4, labels=LABELS).loss.backward()
     assert tower.student.focusing.embedding.weight.grad.any()
     # Layer -2 is selected, so that the last of the three blocks has no part in it.
     used = [bool(block.mlp.fc1.weight.grad is not None) for block in tower.student.cortex.blocks]
@@ -184,10 +188,8 @@ def test_gradients_reach_a_tower_that_learns_and_leave_a_frozen_one_alone() -> N
 
 
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
-    labels = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)
-    model = llava().train()
-    place(sparseformers.as_vision_tower(student_of(model.model.vision_tower, tokens=4)), model)
-    model.model.vision_tower.train().requires_grad_(True)
+    model = sparse_llava().train()
+    model.model.vision_tower.requires_grad_(True)
     block = model.model.vision_tower.student.cortex.blocks[0]
     calls = []
     block.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -196,7 +198,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         if enable:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         model.zero_grad()
-        say(model, 4, labels=labels).loss.backward()
+        say(model, 4, labels=LABELS).loss.backward()
         gradients.append(block.mlp.fc1.weight.grad.clone())
     assert len(calls) == 3  # once, then once and again in the backward pass
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -232,9 +234,8 @@ def test_the_configuration_tells_processors_the_number_of_visual_tokens() -> Non
 def test_other_numbers_of_tokens() -> None:
     student = student_of(clip_vision(), tokens=4)
     tower = sparseformers.as_vision_tower(student, tokens=9)
-    torch.testing.assert_close(
-        tower(pixels()).last_hidden_state, student(pixels() * student.normalise.std + student.normalise.mean, 9).tokens
-    )
+    images = pixels() * student.normalise.std + student.normalise.mean
+    torch.testing.assert_close(tower(pixels()).last_hidden_state, student(images, 9).tokens)
     assert tower.config.image_seq_length == 9
     with pytest.raises(ConfigError, match=r"The student has 6 latent tokens and no other number\. Leave out tokens\."):
         sparseformers.as_vision_tower(small_model(), tokens=5)
@@ -274,7 +275,5 @@ def test_without_transformers_or_with_an_old_one(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TeacherError, match=r"transformers 4\.9\.2 is too old; versions 4\.52 to 5\.23 are tested"):
         sparseformers.as_vision_tower(small_model())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError) as error:
+    with refused(MissingExtraError, "'transformers' is not installed.", "pip install 'sparseformers[huggingface]'."):
         sparseformers.as_vision_tower(small_model())
-    assert error.value.problem == "The package 'transformers' is not installed."
-    assert error.value.remedy == "Install it with: pip install 'sparseformers[huggingface]'."

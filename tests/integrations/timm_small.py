@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseformers.config import FocusingConfig, SparseFormerConfig
 from sparseformers.integrations.timm_network import TimmSparseFormer
+from sparseformers.model import SparseFormer
 from tests.integrations.kinds import student_of
 
 
@@ -24,7 +24,8 @@ def images(batch: int = 2, size: Sequence[int] = (40, 56)) -> Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-def released(config: SparseFormerConfig) -> SparseFormerConfig:
-    """The same shapes but another function: the position encoding of the released weights in the place of the appendix's."""
-    assert isinstance(config.focusing, FocusingConfig)
-    return dataclasses.replace(config, focusing=dataclasses.replace(config.focusing, position_encoding="released"))
+def released(kind: str) -> TimmSparseFormer:
+    """Of the same shapes but another function: the position encoding of the released weights in the place of the appendix's."""
+    config = student_of(kind).config
+    focusing = dataclasses.replace(config.focusing, position_encoding="released")  # type: ignore[call-arg]
+    return TimmSparseFormer(SparseFormer(dataclasses.replace(config, focusing=focusing))).eval()

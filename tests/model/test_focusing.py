@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.model.block import TransformerBlock
+from sparseformers.model import SparseFormer
 from sparseformers.model.mixing import AdaptiveMixing
 from sparseformers.model.sampling import SamplingPoints
-from tests.model.small import small_config, small_model
+from tests.model.small import original_model, small_model
 
 
 @pytest.fixture
@@ -82,7 +83,6 @@ def test_linear_layers_start_narrow_and_without_bias() -> None:
             assert module.weight.detach().eq(0).all()
         elif isinstance(module, nn.Linear):
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.15)
-            assert module.bias is not None
             assert module.bias.detach().eq(0).all()
 
 
@@ -92,29 +92,22 @@ def test_norms_of_the_new_parts_have_an_epsilon_of_their_own() -> None:
     assert {norm.eps for norm in model.cortex.modules() if isinstance(norm, nn.LayerNorm)} == {1e-3}
 
 
-def test_blocks_are_pre_norm_with_two_residual_branches() -> None:
-    block = TransformerBlock(small_config(block={"layer_scale": True}).cortex.block)
-    with torch.no_grad():
-        block.ls1.gamma.zero_()
-        block.ls2.gamma.zero_()
-    tokens = torch.randn(2, 5, 32)
-    assert torch.equal(block(tokens), tokens)
-
-
-def test_rois_begin_with_the_learnt_ones_and_move() -> None:
-    model = small_model(tokens=6)
+@pytest.mark.parametrize("make", [small_model, original_model])
+def test_rois_begin_with_the_learnt_ones_and_move(make: Callable[[], SparseFormer]) -> None:
+    model = make()
     rois = model(torch.rand(2, 3, 32, 32)).rois
     torch.testing.assert_close(rois[:, 0], model.focusing.initial_rois.detach().expand(2, -1, -1))
-    assert not torch.equal(rois[:, 1], rois[:, 0])
-    assert not torch.equal(rois[:, 2], rois[:, 1])
+    for stage in range(1, rois.shape[1]):
+        assert not torch.equal(rois[:, stage], rois[:, stage - 1])
     assert rois.dtype == torch.float32
 
 
-def test_points_of_every_sampling_are_set_into_the_rois_of_its_stage() -> None:
-    model, images = small_model(tokens=7, points=5, iterations=3), torch.rand(2, 3, 40, 56)
+@pytest.mark.parametrize(("make", "first"), [(small_model, 0), (original_model, 1)])  # v1 adjusts RoIs before it samples
+def test_points_of_every_sampling_are_set_into_the_rois_of_its_stage(make: Callable[..., SparseFormer], first: int) -> None:
+    model, images = make(tokens=7, points=5, iterations=3), torch.rand(2, 3, 40, 56)
     rois, points = model(images).rois, model.sampling_points(images)
     assert [each.shape for each in points] == [(2, 7, 5, 2)] * 4
-    for stage, sampled in enumerate(points):
+    for stage, sampled in enumerate(points, start=first):
         centre, size = roi_arithmetic.centre_and_size(rois[:, stage])
         torch.testing.assert_close(sampled.mean(dim=-2), centre, atol=1e-5, rtol=0)
         torch.testing.assert_close(sampled.std(dim=-2), size / 3, atol=1e-3, rtol=1e-3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -7,25 +8,20 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import BlockConfig, CortexConfig, GridConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront, read_map
-from tests.model.small import scattered
-
-CORTEX = CortexConfig(
-    block=BlockConfig(width=32, heads=2, feed_forward_width=48), depth=2, prefix_tokens=2, prefix_from_front=True
-)
+from tests.model.small import grid_config, scattered, small_config
 
 
 def grid_model(*, tokens: int = 6) -> SparseFormer:
-    torch.manual_seed(0)
-    config = SparseFormerConfig(focusing=GridConfig(tokens=tokens, patch_size=4), cortex=CORTEX)
+    config = grid_config(tokens=tokens, patch_size=4, depth=2, prefix_tokens=2)
     return cast(SparseFormer, scattered(SparseFormer(config).eval(), scale=0.2))
 
 
 def grid_front(*, patch_size: int) -> GridFront:
-    return GridFront(GridConfig(tokens=4, patch_size=patch_size), CORTEX)
+    config = grid_config(patch_size=patch_size)
+    return GridFront(config.focusing, config.cortex)
 
 
 def random_images(height: int = 40, width: int = 40) -> torch.Tensor:
@@ -104,6 +100,5 @@ def test_compiles_whole() -> None:
 
 
 def test_config__prefix_tokens_have_one_home() -> None:
-    block = BlockConfig(width=32, heads=2, feed_forward_width=48)
     with pytest.raises(ConfigError, match="prefix tokens are the front's"):
-        SparseFormerConfig(focusing=GridConfig(tokens=4), cortex=CortexConfig(block=block, depth=1))
+        replace(small_config(), focusing=grid_config().focusing)

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import BlockConfig, CortexConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.model import SparseFormer
-from sparseformers.model.block import TransformerBlock
 from sparseformers.model.layers import StochasticDepth
 from sparseformers.model.mixing import OriginalMixing
 from sparseformers.model.original import ClampGradient, OriginalLayer, OriginalSampling
 from sparseformers.model.sampling import BilinearSampling
-from tests.model.small import scattered
-
-
-def original_model(*, trained: bool = True, stochastic_depth: float = 0.0, **focusing: Any) -> SparseFormer:
-    """A small v1 as after some training (or as before it)."""
-    config = SparseFormerConfig(
-        focusing=OriginalFocusingConfig(
-            **{
-                "tokens": 6,
-                "width": 16,
-                "iterations": 2,
-                "channels": 8,
-                "points": 4,
-                "heads": 4,
-                "stochastic_depth": stochastic_depth,
-                **focusing,
-            }
-        ),
-        cortex=CortexConfig(
-            block=BlockConfig(width=32, heads=4, feed_forward_width=48),
-            depth=2,
-            prefix_tokens=0,
-            pooling="average",
-            pool_first=True,
-            classes=5,
-            stochastic_depth=stochastic_depth,
-        ),
-    )
-    model = SparseFormer(config).eval()
-    if trained:
-        scattered(model)
-    return model
+from tests.model.small import original_config, original_model, scattered
 
 
 def test_every_token_has_its_own_embedding_and_all_norms_their_epsilon() -> None:
@@ -58,28 +23,8 @@ def test_every_token_has_its_own_embedding_and_all_norms_their_epsilon() -> None
     assert {value for name, value in eps.items() if "mixing.generator" not in name} == {1e-3}
 
 
-def test_rois_begin_with_the_learnt_ones_and_move_at_every_stage() -> None:
-    model = original_model()
-    rois = model(torch.rand(2, 3, 32, 32)).rois
-    torch.testing.assert_close(rois[:, 0], model.focusing.initial_rois.detach().expand(2, -1, -1))
-    for stage in range(1, rois.shape[1]):
-        assert not torch.equal(rois[:, stage], rois[:, stage - 1])
-    assert rois.dtype == torch.float32
-
-
-def test_each_sampling_is_in_the_roi_that_was_adjusted_right_before_it() -> None:
-    model, images = original_model(points=5), torch.rand(2, 3, 40, 56)
-    rois, points = model(images).rois, model.sampling_points(images)
-    for stage, sampled in enumerate(points, start=1):
-        centre, size = roi_arithmetic.centre_and_size(rois[:, stage])
-        torch.testing.assert_close(sampled.mean(dim=-2), centre, atol=1e-5, rtol=0)
-        torch.testing.assert_close(sampled.std(dim=-2), size / 3, atol=1e-3, rtol=1e-3)
-
-
 def test_a_layer_attends_adjusts_samples_and_feeds_forward_in_this_order() -> None:
-    config = original_model().config.focusing
-    assert isinstance(config, OriginalFocusingConfig)
-    layer = OriginalLayer(16, config)
+    layer = OriginalLayer(16, original_config().focusing)
     layer.start()
     scattered(layer)
     features, tokens = torch.randn(2, 8, 10, 12), torch.randn(2, 6, 16)
@@ -117,9 +62,7 @@ def test_nothing_lies_outside_the_image() -> None:
 
 
 def test_the_front_sees_nothing_outside_the_image() -> None:
-    config = original_model().config.focusing
-    assert isinstance(config, OriginalFocusingConfig)
-    sampling = OriginalSampling(16, config)
+    sampling = OriginalSampling(16, original_config().focusing)
     sampling.start()
     scattered(sampling)
     tokens, rois = torch.randn(1, 2, 16), torch.tensor([[[3.0, 3.0, 4.0, 4.0], [-9.0, 0.0, -8.0, 1.0]]])
@@ -149,25 +92,17 @@ def test_the_gradient_to_the_points_is_clamped_to_one_over_the_height_of_the_map
     torch.testing.assert_close(large, (small * 1e9).clamp(-limit, limit), atol=1e-3, rtol=1e-3)
 
 
-def test_clamping_the_gradient_leaves_the_values_alone() -> None:
-    x = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
-    y = ClampGradient.apply(x, 0.5)
-    assert torch.equal(y, x)
-    (y * torch.tensor([0.1, -7.0, 7.0])).sum().backward()
-    assert x.grad is not None
-    assert x.grad.tolist() == pytest.approx([0.1, -0.5, 0.5])
+def test_clamping_the_gradient_leaves_the_values_alone_and_compiles() -> None:
+    def clamped(x: Tensor) -> Tensor:
+        return ClampGradient.apply(x, 0.5)
 
-
-def test_compiled_training_clamps_the_gradient_too() -> None:
     torch._dynamo.reset()
-    points = torch.tensor([2.0, 3.0], requires_grad=True)
-
-    def loss(x: Tensor) -> Tensor:
-        return (ClampGradient.apply(x, 0.25) * torch.tensor([0.1, 4.0])).sum()
-
-    torch.compile(loss, fullgraph=True, backend="aot_eager")(points).backward()
-    assert points.grad is not None
-    assert points.grad.tolist() == pytest.approx([0.1, 0.25])
+    for function in (clamped, torch.compile(clamped, fullgraph=True, backend="aot_eager")):
+        x = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+        y = function(x)
+        assert torch.equal(y, x)
+        (y * torch.tensor([0.1, -7.0, 7.0])).sum().backward()
+        assert x.grad.tolist() == pytest.approx([0.1, -0.5, 0.5])
 
 
 def test_stochastic_depth_leaves_out_whole_images_in_training_only() -> None:
@@ -188,8 +123,3 @@ def test_stochastic_depth_grows_towards_the_last_block() -> None:
     images = torch.rand(4, 3, 32, 32)
     assert torch.equal(model(images).embedding, model(images).embedding)
     assert not torch.equal(model.train()(images).embedding, model(images).embedding)
-
-
-def test_without_stochastic_depth_there_is_no_such_module() -> None:
-    block = TransformerBlock(BlockConfig(width=32, heads=2, feed_forward_width=48))
-    assert not any(isinstance(module, StochasticDepth) for module in block.modules())

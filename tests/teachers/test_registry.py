@@ -12,6 +12,7 @@ from torch import nn
 from sparseformers.errors import MissingExtraError, TeacherError
 from sparseformers.teachers import absolute_name, files, load_teacher, registry, untrained_teacher
 from sparseformers.teachers import timm as timm_adapter
+from tests.refusals import refused
 from tests.teachers.huggingface_models import clip_vision
 from tests.tiny_clip import build_clip, clip_config
 
@@ -22,11 +23,6 @@ def small_vit() -> nn.Module:
     return timm_adapter.VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2)
 
 
-def test_a_teacher_is_returned_as_it_is() -> None:
-    teacher = load_teacher(small_vit())
-    assert load_teacher(teacher) is teacher
-
-
 def test_what_names_no_teacher() -> None:
     for name, remedy in (
         ("tim:vit_tiny_patch16_224", f"Did you mean 'timm'? {FORMS}"),
@@ -35,10 +31,8 @@ def test_what_names_no_teacher() -> None:
         ("bundle", f"Did you mean 'bundled'? {FORMS}"),
         *((name, FORMS) for name in ("timm", "timm:", "hf:", "timm:vit_tiny@", "open_clip:ViT-B-32@", "bundled:224", "")),
     ):
-        with pytest.raises(TeacherError) as error:
+        with refused(TeacherError, f"'{name}' names no teacher.", remedy):
             load_teacher(name)
-        assert error.value.problem == f"'{name}' names no teacher."
-        assert error.value.remedy == remedy
 
 
 @pytest.mark.parametrize(
@@ -64,18 +58,14 @@ def test_each_form_reaches_its_adapter(
 
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
-    [
-        ("open_clip:ViT-B-32/openai", "open_clip", "open-clip"),
-        ("hf:owner/name", "transformers", "huggingface"),
-    ],
+    [("open_clip:ViT-B-32/openai", "open_clip", "open-clip"), ("hf:owner/name", "transformers", "huggingface")],
 )
 def test_a_library_that_is_not_installed(name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda wanted: None if wanted == package else find(wanted))
-    with pytest.raises(MissingExtraError) as error:
+    remedy = f"Install it with: pip install 'sparseformers[{extra}]'."
+    with refused(MissingExtraError, f"The package '{package}' is not installed.", remedy):
         load_teacher(name)
-    assert error.value.problem == f"The package '{package}' is not installed."
-    assert error.value.remedy == f"Install it with: pip install 'sparseformers[{extra}]'."
 
 
 @pytest.mark.parametrize(
@@ -89,33 +79,29 @@ def test_a_library_that_is_not_installed(name: str, package: str, extra: str, mo
 def test_a_library_that_is_too_old(name: str, package: str, oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for installed in ("0.9.16", "1.0.9"):
         monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
-        with pytest.raises(TeacherError) as error:
+        problem = f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
+        with refused(TeacherError, problem, f"Upgrade it with: pip install '{package}>={oldest}'."):
             load_teacher(name)
-        assert error.value.problem == f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
-        assert error.value.remedy == f"Upgrade it with: pip install '{package}>={oldest}'."
     for installed in (oldest, f"{oldest}.0", "9.0rc1"):
         monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
         files.check_version(package)
 
 
 def test_modules_of_every_host_library() -> None:
-    network = clip_vision()
-    assert type(load_teacher(network)).__name__ == "HuggingFaceTeacher"
+    assert type(load_teacher(clip_vision())).__name__ == "HuggingFaceTeacher"
     assert type(load_teacher(build_clip(clip_config()))).__name__ == "OpenClipTeacher"
-    assert type(load_teacher(small_vit(), image_size=64)).__name__ == "TimmTeacher"
+    teacher = load_teacher(small_vit(), image_size=64)
+    assert type(teacher).__name__ == "TimmTeacher"
+    assert load_teacher(teacher) is teacher
     with pytest.raises(TeacherError, match="Linear is windowed, convolutional or otherwise not a plain vision transformer"):
         load_teacher(nn.Linear(2, 2))
 
 
 def test_what_is_neither_a_name_nor_a_network(tmp_path: Path) -> None:
     for wrong in (None, 3, tmp_path):
-        with pytest.raises(TeacherError) as error:
+        problem = f"A teacher is a name or a network (a torch.nn.Module), not {type(wrong).__name__}."
+        with refused(TeacherError, problem, FORMS.replace("Write", "Names are")):
             load_teacher(wrong)  # type: ignore[arg-type]
-        assert error.value.problem == f"A teacher is a name or a network (a torch.nn.Module), not {type(wrong).__name__}."
-        assert (
-            error.value.remedy
-            == "Names are timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled."
-        )
 
 
 def test_an_untrained_teacher_has_the_anatomy_of_the_trained_one() -> None:

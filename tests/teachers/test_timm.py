@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from sparseformers.errors import ConfigError, TeacherError, WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import timm as adapter
+from tests.refusals import refused
 from tests.teachers.identity import check_identity, images_for, randomise
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -88,31 +89,11 @@ def test_a_clip_tuned_to_classify_has_a_classifier() -> None:
     assert anatomy.projection is None
 
 
-def test_the_module_passed_in_stays_as_it_is() -> None:
-    network = tiny().train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    load_teacher(network, image_size=48)
-    assert network.training
-    assert all(weight.requires_grad for weight in network.parameters())
-    assert network.patch_embed.img_size == (32, 32)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": True}, {"reg_tokens": 2, "no_embed_class": True}])
-def test_image_size_resamples_positions(options: dict[str, Any]) -> None:
-    teacher = load_teacher(tiny(**options), image_size=48)
-    assert teacher.preprocessing.size == (48, 48)
-    assert teacher.patch_tokens == 36
-    check_identity(teacher)
-
-
 def test_sizes_and_crops_that_are_refused() -> None:
     with pytest.raises(ValueError, match=r"images of \(32, 32\), not \(40, 32\)"):
         load_teacher(tiny())(torch.zeros(1, 3, 40, 32))
-    with pytest.raises(TeacherError, match=r"image size of 7 does not hold a single patch of 8 x 8 pixels. Use a multiple of 8"):
-        load_teacher(tiny(), image_size=7)
-    assert load_teacher(tiny(), crop=0.5).preprocessing.crop == 0.5
-    assert load_teacher(tiny()).preprocessing.crop == 0.875
+
+    assert [load_teacher(tiny(), crop=crop).preprocessing.crop for crop in (0.5, None)] == [0.5, 0.875]
     with pytest.raises(ConfigError, match=r"crop must be in \(0, 1\], not 0"):
         load_teacher(tiny(), crop=0.0)
 
@@ -150,9 +131,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_modules(case: str) -> None:
     build, reason = REFUSED[case]
-    with pytest.raises(TeacherError, match=reason) as error:
+    with pytest.raises(TeacherError, match=rf"{reason}.* timm:vit_base_patch16_224\.augreg_in21k_ft_in1k"):
         load_teacher(build())
-    assert "timm:vit_base_patch16_224.augreg_in21k_ft_in1k" in error.value.remedy
 
 
 def test_refused_names_are_refused_before_anything_is_fetched() -> None:
@@ -171,34 +151,16 @@ def test_unknown_names() -> None:
     for name, suggestion in (
         ("vit_tinny_patch16_224", "Did you mean 'vit_tiny_patch16_224'"),
         ("vit_tiny_patch16_224.augreg_in21", "Did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
-        ("qqqqqqqq", "list_pretrained"),
+        ("qqqqqqqq", ".*list_pretrained"),
     ):
-        with pytest.raises(TeacherError, match=r"timm has no (model|weights) of the name") as error:
+        with pytest.raises(TeacherError, match=rf"timm has no (model|weights) of the name .*\. {suggestion}"):
             load_teacher(f"timm:{name}")
-        assert suggestion in error.value.remedy
 
 
 def test_an_architecture_without_weights() -> None:
-    with pytest.raises(TeacherError) as error:
+    problem, remedy = "timm has no weights for 'vit_base_patch16_plus_240'.", "Give them as timm:vit_base_patch16_plus_240@FILE."
+    with refused(TeacherError, problem, remedy):
         load_teacher("timm:vit_base_patch16_plus_240")
-    assert error.value.problem == "timm has no weights for 'vit_base_patch16_plus_240'."
-    assert error.value.remedy == "Give them as timm:vit_base_patch16_plus_240@FILE."
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(repository: str | None) -> None:
-        raise ConnectionError(f"no route to {repository}\nand a second line")
-
-    monkeypatch.setattr(adapter, "expect_hub", unreachable)
-    name = "timm:vit_tiny_patch16_224.augreg_in21k"
-    with pytest.raises(TeacherError) as error:
-        load_teacher(name)
-    assert error.value.problem.startswith(
-        f"The weights of '{name}' could not be fetched (ConnectionError: no route to timm/vit_tiny"
-    )
-    assert error.value.remedy == (
-        f"Check the network, or fetch the file elsewhere and give it as {name}@FILE; 'bundled' needs no hub."
-    )
 
 
 def test_from_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +224,6 @@ def test_missing_and_unexpected_weights_are_listed(saved: Path, tmp_path: Path) 
 def test_the_labelled_teacher(shared: Path) -> None:
     path = shared / "teacher" / "vit_s14_caltech101.safetensors"
     teacher = load_teacher(f"timm:vit_small_patch14_dinov2@{path}", crop=0.875)
-    assert teacher.identity.class_names is not None
     assert len(set(teacher.identity.class_names)) == teacher.anatomy.classes == 101
     assert teacher.preprocessing.size == (224, 224)
     assert teacher.preprocessing.crop == 0.875

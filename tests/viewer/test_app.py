@@ -26,10 +26,14 @@ PORT = 7007
 HOME = f"http://127.0.0.1:{PORT}"
 
 
+def client_of(session: Session, *, framed: bool = False) -> TestClient:
+    return TestClient(make_app(session, port=PORT, framed=framed), base_url=HOME)
+
+
 @pytest.fixture(scope="module")
 def client(small: Small) -> Iterator[TestClient]:
     session = Session(config_of(small, neighbours=small.photos, upload_megabytes=0.05), small.networks)
-    yield TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+    yield client_of(session)
     session.close()
 
 
@@ -111,8 +115,7 @@ class TestUpload:
         assert client.post("/api/images", content=iter([bytes(10_000)] * 20)).status_code == 413
 
     def test_too_many_pixels(self, small: Small) -> None:
-        session = Session(config_of(small, megapixels=0.005), small.networks)
-        client = TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+        client = client_of(Session(config_of(small, megapixels=0.005), small.networks))
         response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "a.jpg"})
         assert response.json()["problem"] == "'a.jpg' cannot be read: too large: 96 x 72 pixels, at most 5,000."
 
@@ -144,8 +147,7 @@ class TestPaths:
         (secret,) = write_images(tmp_path / "secret", 1)
         write_images(tmp_path / "photos", 1, seed=1)
         (tmp_path / "photos" / "link.jpg").symlink_to(secret)
-        session = Session(config_of(small, images=(tmp_path / "photos",)), small.networks)
-        client = TestClient(make_app(session, port=PORT, framed=False), base_url=HOME)
+        client = client_of(Session(config_of(small, images=(tmp_path / "photos",)), small.networks))
         assert [image["name"] for image in client.get("/api/images").json()] == ["photograph_000.jpg"]
         assert client.get("/api/images/g1/display.jpg").status_code == 404
         (tmp_path / "photos" / "photograph_000.jpg").unlink()
@@ -180,14 +182,12 @@ class TestGuard:
             assert response.status_code == 403
             assert response.json()["problem"] == "This server answers only to its own page."
 
-    def test_its_own_page(self, small: Small, client: TestClient) -> None:
+    def test_its_own_page_and_a_link_to_it(self, small: Small, client: TestClient) -> None:
         headers = {"Origin": HOME, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
         assert client.post("/api/images", content=photo(small), headers=headers).status_code == 200
-
-    def test_following_a_link_to_the_page(self, client: TestClient) -> None:
-        headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-        assert client.get("/", headers=headers).status_code == 200
-        assert client.get("/api/state", headers=headers).status_code == 403
+        link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        assert client.get("/", headers=link).status_code == 200
+        assert client.get("/api/state", headers=link).status_code == 403
 
     def test_every_answer_tells_browsers_what_to_allow(self, client: TestClient) -> None:
         for path in ("/", "/page/page.js", "/api/state", "/api/images/g1/display.jpg", "/api/images/g0", "/nothing"):
@@ -202,8 +202,7 @@ class TestGuard:
         assert "default-src 'self'" in refused["content-security-policy"]
 
     def test_notebooks_on_this_machine_may_frame_it_where_it_is_for_them(self, small: Small) -> None:
-        session = Session(config_of(small), small.networks)
-        framed = TestClient(make_app(session, port=PORT, framed=True), base_url=HOME)
+        framed = client_of(Session(config_of(small), small.networks), framed=True)
         policy = framed.get("/").headers["content-security-policy"]
         assert "frame-ancestors 'self' http://localhost:* http://127.0.0.1:* vscode-webview:" in policy
 

@@ -20,22 +20,16 @@ SQUASHED = PreprocessingConfig(size=(48, 48), crop=1.0, resize="squash")
 
 def test_networks_are_given_what_they_are_evaluated_with(tmp_path: Path) -> None:
     (path,) = write_images(tmp_path, 1)
-    prepared = prepare(path, "a name", {SQUARE, SQUASHED}, most_pixels=10**6)
-    assert (prepared.name, prepared.width, prepared.height) == ("a name", 96, 72)
-    for preprocessing in (SQUARE, SQUASHED):
-        expected = evaluation_view(preprocessing)(Image.open(path))
-        assert torch.equal(prepared.inputs[preprocessing].image(), expected)
+    for source in (path, io.BytesIO(path.read_bytes())):
+        prepared = prepare(source, "a name", {SQUARE, SQUASHED}, most_pixels=10**6)
+        assert (prepared.name, prepared.width, prepared.height) == ("a name", 96, 72)
+        for preprocessing in (SQUARE, SQUASHED):
+            expected = evaluation_view(preprocessing)(Image.open(path))
+            assert torch.equal(prepared.inputs[preprocessing].image(), expected)
     assert prepared.inputs[SQUASHED].seen == (0.0, 0.0, 1.0, 1.0)
     x1, y1, x2, y2 = prepared.inputs[SQUARE].seen
     assert (x2 - x1) * 96 == pytest.approx((y2 - y1) * 72, rel=0.02)  # a square of the photograph
     assert (y2 - y1) == pytest.approx(0.875, abs=0.02)
-
-
-def test_from_memory_it_is_the_same(tmp_path: Path) -> None:
-    (path,) = write_images(tmp_path, 1)
-    ours, theirs = (prepare(source, "a", {SQUARE}, most_pixels=10**6) for source in (path, io.BytesIO(path.read_bytes())))
-    assert torch.equal(ours.inputs[SQUARE].pixels, theirs.inputs[SQUARE].pixels)
-    assert ours.display == theirs.display
 
 
 def test_what_is_shown_of_a_large_photograph_is_small(tmp_path: Path) -> None:
@@ -91,34 +85,16 @@ def test_links_that_lead_out_of_the_folder_are_left_out(tmp_path: Path) -> None:
     gallery = Gallery([tmp_path / "photos"])
     assert {gallery.file(number) for number in range(len(gallery))} == {path.resolve() for path in inside}
     assert gallery.led_out == 1
-
-
-def test_a_file_that_becomes_a_link_later_is_not_followed(tmp_path: Path) -> None:
-    (secret,) = write_images(tmp_path / "secret", 1)
-    path, _ = write_images(tmp_path / "photos", 2)
-    gallery = Gallery([tmp_path / "photos"])
-    path.unlink()
-    path.symlink_to(secret)
-    with pytest.raises(UnreadableImageError, match="it is a link that leads out of its folder"):
-        gallery.file(0)
+    for path in inside:
+        path.unlink()
+    with pytest.raises(DataError, match="All 1 images are links that lead out of their folder"):
+        Gallery([tmp_path / "photos"])
 
 
 def test_a_link_that_was_named_itself_is_followed(tmp_path: Path) -> None:
     (target,) = write_images(tmp_path / "elsewhere", 1)
     (tmp_path / "link.jpg").symlink_to(target)
     assert Gallery([tmp_path / "link.jpg"]).file(0) == target.resolve()
-
-
-def test_a_folder_of_nothing_but_links_out_of_it(tmp_path: Path) -> None:
-    (secret,) = write_images(tmp_path / "secret", 1)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "link.jpg").symlink_to(secret)
-    with pytest.raises(DataError, match="All 1 images are links that lead out of their folder"):
-        Gallery([tmp_path / "photos"])
-
-
-def test_no_places_are_an_empty_gallery() -> None:
-    assert len(Gallery([])) == 0
 
 
 def test_forgets_what_was_not_used_for_longest() -> None:

@@ -34,11 +34,14 @@ def read(url: str) -> bytes:
 
 class TestPage:
     def test_is_served_until_it_is_closed(self, small: Small) -> None:
-        with Page(Session(config_of(small), small.networks), port=0, framed=False) as page:
+        with Page(Session(config_of(small, neighbours=small.photos), small.networks), port=0, framed=False) as page:
             assert page.url == f"http://127.0.0.1:{page.port}/"
+            assert page._socket.getsockname()[0] == "127.0.0.1"  # on this machine only
             assert b"<!doctype html>" in read(page.url)
             assert json.loads(read(f"{page.url}api/state"))["images"] == 13
             assert page.open
+            page.session.indices["0"]._thread.join(60)
+            assert page.session.indices["0"].ready  # which nobody has asked for yet
         assert not page.open
         with pytest.raises(urllib.error.URLError):
             read(page.url)
@@ -52,15 +55,6 @@ class TestPage:
                 assert port < page.port <= port + 50
                 assert page.asked_port == port
                 assert json.loads(read(f"{page.url}api/state"))["images"] == 13
-
-    def test_listens_on_this_machine_only(self, small: Small) -> None:
-        with Page(Session(config_of(small), small.networks), port=0, framed=False) as page:
-            assert page._socket.getsockname()[0] == "127.0.0.1"
-
-    def test_embeds_the_neighbours_from_the_start(self, small: Small) -> None:
-        with Page(Session(config_of(small, neighbours=small.photos), small.networks), port=0, framed=False) as page:
-            page.session.indices["0"]._thread.join(60)
-            assert page.session.indices["0"].ready
 
 
 class TestView:

@@ -17,7 +17,8 @@ from sparseformers.data import evaluation_view
 from sparseformers.errors import ConfigError, DataError, RunError, WeightsError
 from sparseformers.evaluation import TeacherAttention, token_influence
 from sparseformers.figures import trace_rois
-from sparseformers.saving import load
+from sparseformers.inheritance import inherit
+from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import Session
 from sparseformers.viewer.images import GoneError, UnreadableError
@@ -33,6 +34,11 @@ def session(small: Small) -> Iterator[Session]:
     session = Session(config_of(small, neighbours=small.photos), small.networks)
     yield session
     session.close()
+
+
+def photographs(small: Small) -> list[Path]:
+    """Those that can be read: g1, g2 ... of a session, whose g0 is the file that is no image."""
+    return sorted(small.photos.glob("photograph_*.jpg"))
 
 
 def view_of(path: Path, preprocessing: PreprocessingConfig) -> torch.Tensor:
@@ -52,11 +58,10 @@ def nearest(session: Session, key: str, by: str) -> dict[str, Any]:
 
 class TestTrace:
     def test_is_what_trace_rois_says(self, small: Small, session: Session) -> None:
-        student = load(small.model)
-        path = sorted(small.photos.glob("photograph_*.jpg"))[0]
+        student, path = load(small.model), photographs(small)[0]
         images = view_of(path, student.config.preprocessing)
         (picture,) = trace_rois(student, images, ["a"])
-        traced = session.trace("g1", "0")  # g0 is the file that is no image
+        traced = session.trace("g1", "0")
         assert session.describe("g1")["name"] == path.name
         torch.testing.assert_close(torch.tensor(traced["rois"]), picture.rois, atol=1e-5, rtol=0)
         assert len(traced["points"]) == len(picture.points) == len(picture.rois)
@@ -68,9 +73,7 @@ class TestTrace:
 
     def test_cosine_is_that_of_the_two_embeddings(self, small: Small, session: Session) -> None:
         student, teacher = load(small.model), session.networks.teacher
-        assert teacher is not None
-        path = sorted(small.photos.glob("photograph_*.jpg"))[2]
-        images = view_of(path, student.config.preprocessing)
+        images = view_of(photographs(small)[2], student.config.preprocessing)
         with torch.no_grad():
             expected = F.cosine_similarity(student(images).embedding, teacher(images).embedding)
         assert session.trace("g3", "0")["cosine"] == pytest.approx(expected.item(), abs=1e-4)
@@ -94,7 +97,6 @@ class TestTrace:
         assert all(traced == traces[0] for traced in traces)
 
     def test_the_first_papers_network_reads_nothing_at_its_start(self, small: Small) -> None:
-        assert small.networks.teacher is not None
         session = Session(config_of(small), networks_of(original(small.networks.teacher)))
         traced = session.trace("g1", "0")
         assert len(traced["rois"]) == len(traced["points"]) == 4  # the start, two iterations, and the layer of the cortex
@@ -115,9 +117,7 @@ class TestTrace:
 class TestAttention:
     def test_is_the_teachers(self, small: Small, session: Session) -> None:
         teacher = session.networks.teacher
-        assert teacher is not None
-        path = sorted(small.photos.glob("photograph_*.jpg"))[0]
-        maps = TeacherAttention(teacher)(view_of(path, teacher.preprocessing))
+        maps = TeacherAttention(teacher)(view_of(photographs(small)[0], teacher.preprocessing))
         said = session.attention("g1")
         torch.testing.assert_close(torch.tensor(said["last"]), maps.last[0], atol=1e-6, rtol=0)
         torch.testing.assert_close(torch.tensor(said["rollout"]), maps.rollout[0], atol=1e-6, rtol=0)
@@ -136,8 +136,7 @@ class TestNearest:
     @pytest.mark.parametrize("by", ["0", "teacher"])
     def test_are_those_of_the_embeddings(self, small: Small, session: Session, by: str) -> None:
         network = session.networks.teacher if by == "teacher" else session.networks.models[0].student
-        assert network is not None
-        paths = sorted(small.photos.glob("photograph_*.jpg"))
+        paths = photographs(small)
         preprocessing = session.networks.models[0].preprocessing
         with torch.inference_mode():
             rows = F.normalize(torch.cat([network(view_of(path, preprocessing)).embedding for path in paths]), dim=1)
@@ -151,7 +150,7 @@ class TestNearest:
         assert session.describe(found["results"][0]["key"])["name"] == found["results"][0]["name"]
 
     def test_a_dropped_image_may_find_its_own_file(self, small: Small, session: Session) -> None:
-        path = sorted(small.photos.glob("photograph_*.jpg"))[3]
+        path = photographs(small)[3]
         key = session.upload(path.read_bytes(), "dropped.jpg")["key"]
         first = nearest(session, key, "0")["results"][0]
         assert first["name"] == path.name
@@ -208,16 +207,12 @@ class TestImages:
 
 class TestNetworks:
     def test_a_teacher_that_is_gone_is_told(self, small: Small, tmp_path: Path) -> None:
-        from sparseformers.inheritance import inherit
-        from sparseformers.saving import save
-
         name = write_teacher(tmp_path / "teacher.safetensors")
         student, _, provenance = inherit(load_teacher(name, image_size=SIDE), tokens=4)
         save(student, tmp_path / "model.safetensors", provenance=provenance)
         (tmp_path / "teacher.safetensors").unlink()
         networks = load_networks(str(tmp_path / "model.safetensors"))
         assert networks.teacher is None
-        assert networks.teacher_problem is not None
         assert networks.teacher_problem.startswith("Without the teacher: ")
 
     def test_a_teacher_that_was_asked_for_and_is_another_one(self, small: Small, tmp_path: Path) -> None:
@@ -225,11 +220,9 @@ class TestNetworks:
         with pytest.raises(WeightsError, match="not those that the student was made from"):
             load_networks(str(small.model), teacher=other)
 
-    def test_a_model_without_regions(self) -> None:
+    def test_what_is_no_student(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="'timm:vit_base' is a teacher, and has no regions of interest"):
             load_networks("timm:vit_base")
-
-    def test_a_model_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="There is no run folder, model file or released model"):
             load_networks(str(tmp_path / "nothing"))
 
