@@ -22,6 +22,7 @@ from sparseformers.model import SparseFormer
 from tests.model.small import scattered, small_config
 
 SIDE = 32
+OUTPUTS = ("index.parquet", "index.npy", "index")
 
 
 def student(seed: int = 0, *, tokens: int = 6) -> SparseFormer:

@@ -21,11 +21,10 @@ import torch
 import sparseformers
 from sparseformers.embedding import EmbedConfig, embed, parts, run
 from sparseformers.errors import RunError
-from tests.embedding.small import contents, files_of, settings, student, write_shard
+from tests.embedding.small import OUTPUTS, contents, files_of, settings, student, write_shard
 from tests.refusals import refused
 from tests.tiny import write_images
 
-OUTPUTS = ("index.parquet", "index.npy", "index")
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open"}
 """What Python tells of before it changes something on the disk."""
 

@@ -18,10 +18,8 @@ from sparseformers.errors import ConfigError, DataError, MissingExtraError, RunE
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import load_teacher
-from tests.embedding.small import contents, files_of, giant_png, info_of, read, settings, student, write_shard
+from tests.embedding.small import OUTPUTS, contents, files_of, giant_png, info_of, read, settings, student, write_shard
 from tests.tiny import SIDE, write_images, write_teacher
-
-OUTPUTS = ("index.parquet", "index.npy", "index")
 
 
 @pytest.fixture

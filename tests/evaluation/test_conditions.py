@@ -67,17 +67,11 @@ def test_making_a_view_leaves_the_global_random_numbers_alone(paths: list[Path],
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(
-    ("weak", "strong"),
-    [
-        ("blur 1%", "blur 2%"),
-        ("noise 0.1", "noise 0.25"),
-        ("JPEG 30", "JPEG 10"),
-        ("brightness 60%", "brightness 30%"),
-        ("contrast 50%", "contrast 25%"),
-        ("central 70%", "central 50%"),
-    ],
-)
+STRONGER = {"blur 1%": "blur 2%", "noise 0.1": "noise 0.25", "JPEG 30": "JPEG 10"}
+STRONGER |= {"brightness 60%": "brightness 30%", "contrast 50%": "contrast 25%", "central 70%": "central 50%"}
+
+
+@pytest.mark.parametrize(("weak", "strong"), STRONGER.items())
 def test_the_stronger_condition_is_further_from_the_clean_image(
     paths: list[Path], conditions: dict[str, Condition], weak: str, strong: str
 ) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 import sparseformers
 from sparseformers.cli.main import main
@@ -70,16 +69,7 @@ def test_export__leaves_nothing_behind_when_the_file_differs(
 ) -> None:
     out = tmp_path / "out.safetensors"
     right = SafetensorsFile.open
-
-    def wrong(self: SafetensorsFile, path: Path) -> object:
-        run = right(self, path)
-
-        def shifted(images: Tensor) -> Tensor:
-            return run(images) + 0.01
-
-        return shifted
-
-    monkeypatch.setattr(SafetensorsFile, "open", wrong)
+    monkeypatch.setattr(SafetensorsFile, "open", lambda self, path: lambda images: right(self, path)(images) + 0.01)
     with pytest.raises(ExportCheckError, match="safetensors file in fp32 differs from the student"):
         export(student, out, settings_for(photographs))
     assert list(tmp_path.iterdir()) == []

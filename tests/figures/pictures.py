@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.figures import RoIPicture
+from sparseformers.figures import RoIPicture, token_colours
 from sparseformers.figures.data import TitledImage
 from sparseformers.model import SparseFormer
 from sparseformers.rois import initial_grid
@@ -72,6 +72,15 @@ def boxes_by_colour(axes: Axes) -> dict[tuple[float, ...], np.ndarray]:
         tuple(colour[:3].round(6)): np.concatenate([corner.min(axis=0), corner.max(axis=0)])
         for colour, corner in zip(boxes.get_edgecolor(), corners, strict=True)
     }
+
+
+def check_boxes(axes: Axes, rois: Tensor, *, width: int = 60, height: int = 40) -> None:
+    """Each RoI of N x 4 has its box in a panel, in the colour of its token."""
+    expected = {tuple(colour.round(6)): roi for colour, roi in zip(token_colours(len(rois)), rois, strict=True)}
+    boxes = boxes_by_colour(axes)
+    assert boxes.keys() == expected.keys()
+    for colour, roi in expected.items():
+        np.testing.assert_allclose(boxes[colour], roi.numpy() * [width, height, width, height], atol=1e-4)
 
 
 def headings(figure: Figure) -> list[str]:

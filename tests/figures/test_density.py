@@ -19,7 +19,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.rois import cells, regular_points
 from sparseformers.teachers import Teacher, load_teacher
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import in_bytes, photographs_of, tiny_student
+from tests.figures.pictures import headings, in_bytes, photographs_of, tiny_student
 from tests.model.small import original_model, scattered
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import images_for
@@ -166,16 +166,8 @@ class TestFigure:
         even = torch.full((2, 2), 0.25)
         first, last = torch.tensor([[0.1, 0.2], [0.3, 0.4]]), torch.tensor([[0.4, 0.3], [0.2, 0.1]])
         figure = draw_density([picture(points=torch.stack([even, first]), last=last, rollout=first)])
-        assert [text.get_text() for text in figure.texts] == [
-            "Input",
-            "Points 1",
-            "Last points",
-            "Attention, last block",
-            "Attention rollout",
-            "Where sampling points fall",
-            "What the teacher attends to",
-            "cat.png",
-        ]
+        panels = ["Input", "Points 1", "Last points", "Attention, last block", "Attention rollout"]
+        assert headings(figure) == [*panels, "Where sampling points fall", "What the teacher attends to", "cat.png"]
         assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
             [],
             ["at most 1 × even", "ρ – last block, – rollout"],  # noqa: RUF001

@@ -15,21 +15,15 @@ from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, draw_s
 from sparseformers.figures.data import trace_photographs
 from sparseformers.figures.models import trace_models
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import boxes_by_colour, headings, part, picture, tiny_student
+from tests.figures.pictures import boxes_by_colour, check_boxes, headings, part, picture, tiny_student
 
 
 class TestPanels:
     def test_a_row_has_the_input_three_stages_and_the_points(self) -> None:
         figure = draw_student([picture(stages=5)])
         assert len(figure.axes) == 5
-        assert headings(figure) == [
-            "Input",
-            "RoIs, first stage",
-            "RoIs, third stage",
-            "RoIs, last stage",
-            "Sampling points, last stage",
-            "cat.png",
-        ]
+        stages = ["RoIs, first stage", "RoIs, third stage", "RoIs, last stage"]
+        assert headings(figure) == ["Input", *stages, "Sampling points, last stage", "cat.png"]
         names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
         assert names == [[], *[["rois", "centres"]] * 3, ["points"]]
 
@@ -44,12 +38,7 @@ class TestPanels:
 
     def test_boxes_lie_at_the_rois_in_pixels(self) -> None:
         drawn = picture(height=40, width=60, tokens=6)
-        figure = draw_student([drawn], stages=[1])
-        boxes = boxes_by_colour(figure.axes[1])
-        assert len(boxes) == 6
-        for colour, roi in zip(token_colours(6), drawn.rois[1], strict=True):
-            expected = roi.numpy() * np.array([60, 40, 60, 40])
-            np.testing.assert_allclose(boxes[tuple(colour.round(6))], expected, atol=1e-4)
+        check_boxes(draw_student([drawn], stages=[1]).axes[1], drawn.rois[1])
 
     def test_centres_and_points_lie_where_they_should(self) -> None:
         drawn = picture(height=40, width=60, tokens=6, points=4)
@@ -160,10 +149,8 @@ class TestDraw:
     def test_each_model_has_its_rois_and_colours(self) -> None:
         row = of_models(one=(5, 3), two=(5, 6))
         figure = draw_models([row], stages=[1])
-        for axes, look, tokens in ((figure.axes[1], row.models["one"], 3), (figure.axes[3], row.models["two"], 6)):
-            boxes = boxes_by_colour(axes)
-            for colour, roi in zip(token_colours(tokens), look.rois[1], strict=True):
-                np.testing.assert_allclose(boxes[tuple(colour.round(6))], roi.numpy() * [60, 40, 60, 40], atol=1e-4)
+        for axes, name in ((figure.axes[1], "one"), (figure.axes[3], "two")):
+            check_boxes(axes, row.models[name].rois[1])
 
     def test_what_no_model_was_given_is_dark_in_the_input(self) -> None:
         image = torch.full((3, 40, 40), 0.9)

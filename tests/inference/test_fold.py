@@ -130,11 +130,6 @@ def test_compiles_and_exports_for_any_batch_and_size(make: Callable[[SparseForme
         torch.testing.assert_close(other, expected, rtol=0, atol=1e-5)
 
 
-def test_refuses_tokens_that_a_front_does_not_have() -> None:
-    with pytest.raises(ValueError, match="4 tokens and no other number, not 5"):
-        fold(student_of(FRONTS["focusing"]), tokens=5)
-
-
 @pytest.mark.parametrize(
     "block", [{}, {"activation": "relu"}, {"activation": "quick_gelu"}, {"activation": "gelu_tanh"}, {"gated": True}]
 )

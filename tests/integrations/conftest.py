@@ -1,15 +1,16 @@
-"""A finished run, for all tests of hosts that want one."""
-
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tests.integrations.hub_models import Run
+from sparseformers.train import RunSummary, bootstrap
+from tests.train.runs import tiny_settings
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+    """A finished run of a tiny student."""
+    folder = tmp_path_factory.mktemp("run")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Run(tmp_path_factory.mktemp("run"))
+        return bootstrap(tiny_settings(folder), folder / "run")

@@ -1,4 +1,4 @@
-"""What the tests of folders and repositories share: a student with a provenance, and a finished run."""
+"""What the tests of folders and repositories share: a student with a provenance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 
 import sparseformers
 from sparseformers.inheritance import Provenance, Shares
-from sparseformers.train import RunSummary, bootstrap
 from tests.model.small import small_model
-from tests.train.runs import tiny_settings
 
 FILES = {"model.safetensors", "config.json", "README.md"}
 PROVENANCE = Provenance(
@@ -38,11 +36,3 @@ def edit(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-
-
-class Run:
-    """A finished run of a tiny student."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "run"
-        self.summary: RunSummary = bootstrap(tiny_settings(folder), self.path)

@@ -17,7 +17,8 @@ from sparseformers.inheritance import Provenance
 from sparseformers.integrations import hub
 from sparseformers.integrations.card import repository_of, without_folders
 from sparseformers.saving import load_saved, save
-from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, edit, student
+from sparseformers.train import RunSummary
+from tests.integrations.hub_models import FILES, PROVENANCE, check_same_function, edit, student
 from tests.model.small import small_model
 from tests.refusals import refused
 from tests.released.reference import small_weights
@@ -89,10 +90,10 @@ def test_the_card_of_a_model_that_no_run_has_measured(tmp_path: Path) -> None:
     assert "teacher" not in (tmp_path / "new" / "README.md").read_text()
 
 
-def test_a_run_brings_its_figures_along(run: Run, tmp_path: Path) -> None:
+def test_a_run_brings_its_figures_along(run: RunSummary, tmp_path: Path) -> None:
     model = sparseformers.SparseFormer.from_pretrained(run.path)
-    assert model.figures.alignment == run.summary.alignment
-    assert model.figures.student_cost == run.summary.student_cost
+    assert model.figures.alignment == run.alignment
+    assert model.figures.student_cost == run.student_cost
     assert model.figures.patch_tokens == 16
     model.save_pretrained(tmp_path / "saved")
     again = sparseformers.SparseFormer.from_pretrained(tmp_path / "saved")
@@ -102,18 +103,17 @@ def test_a_run_brings_its_figures_along(run: Run, tmp_path: Path) -> None:
     of_run, card = (run.path / "README.md").read_text(), ModelCard.load(tmp_path / "saved" / "README.md")
     told = of_run.replace('sparseformers.load("run")', 'sparseformers.SparseFormer.from_pretrained("saved")')
     assert card.text.strip() == told.strip()
-    assert f"| centred cosine to the teacher | {run.summary.alignment.centred_cosine:.3f} |" in card.text
+    assert f"| centred cosine to the teacher | {run.alignment.centred_cosine:.3f} |" in card.text
     assert f"| latent tokens / patch tokens | {model.config.focusing.tokens} | 16 |" in card.text
 
 
-def test_the_card_tells_the_hub_what_it_shows_and_searches_by(run: Run) -> None:
+def test_the_card_tells_the_hub_what_it_shows_and_searches_by(run: RunSummary) -> None:
     model = sparseformers.load(run.path)
     data = model.generate_model_card(name="owner/name").data
     assert (data.library_name, data.pipeline_tag) == ("sparseformers", "image-feature-extraction")
     assert "sparseformer" in data.tags
     results = {result.metric_type: result.metric_value for result in data.eval_results}
-    alignment = run.summary.alignment
-    assert results == {"centred_cosine": alignment.centred_cosine, "neighbour_agreement": alignment.neighbour_agreement}
+    assert results == {name: getattr(run.alignment, name) for name in ("centred_cosine", "neighbour_agreement")}
     assert data.base_model is None  # a local file
 
 
@@ -135,7 +135,7 @@ def test_the_teachers_name() -> None:
 
 
 def test_figures_are_left_out_for_weights_that_they_are_not_of(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: RunSummary, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = sparseformers.load(run.path)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_figures_are_left_out_for_weights_that_they_are_not_of(
     assert model.figures is not None
 
 
-def test_a_run_is_not_written_over(run: Run, tmp_path: Path) -> None:
+def test_a_run_is_not_written_over(run: RunSummary, tmp_path: Path) -> None:
     before = (run.path / "config.json").read_bytes()
     with refused(RunError, f"The folder '{run.path}' is a run, whose settings would be lost.", "Save to another folder."):
         student().save_pretrained(run.path)

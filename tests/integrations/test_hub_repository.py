@@ -14,7 +14,8 @@ from safetensors import safe_open
 import sparseformers
 from sparseformers.integrations import hub
 from sparseformers.integrations.hub import HubError
-from tests.integrations.hub_models import FILES, PROVENANCE, Run, check_same_function, student
+from sparseformers.train import RunSummary
+from tests.integrations.hub_models import FILES, PROVENANCE, check_same_function, student
 from tests.refusals import refused
 
 
@@ -100,7 +101,7 @@ def test_a_repository_of_something_else(tmp_path: Path, monkeypatch: pytest.Monk
         sparseformers.SparseFormer.from_pretrained("owner/name")
 
 
-def test_pushing(run: Run, fake_hub: FakeHub) -> None:
+def test_pushing(run: RunSummary, fake_hub: FakeHub) -> None:
     model = sparseformers.load(run.path)
     commit = {"create_pr": True, "commit_message": "A first one"}
     address = model.push_to_hub("owner/name", private=True, token="secret", branch="next", **commit)
@@ -111,7 +112,7 @@ def test_pushing(run: Run, fake_hub: FakeHub) -> None:
     assert {path.name for path in fake_hub.folder.iterdir()} == FILES
     text = (fake_hub.folder / "README.md").read_text()
     assert 'sparseformers.SparseFormer.from_pretrained("owner/name")' in text
-    assert f"{run.summary.alignment.centred_cosine:.3f}" in text
+    assert f"{run.alignment.centred_cosine:.3f}" in text
     again = sparseformers.SparseFormer.from_pretrained(fake_hub.folder)
     assert again.figures == model.figures
     check_same_function(again, model)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
-from sparseformers.errors import ConfigError, DataError, RunError, WeightsError
+from sparseformers.errors import DataError, WeightsError
 from sparseformers.evaluation import TeacherAttention, token_influence
 from sparseformers.figures import trace_rois
 from sparseformers.inheritance import inherit
@@ -219,12 +219,6 @@ class TestNetworks:
         other = write_teacher(tmp_path / "other.safetensors", classes=5)
         with pytest.raises(WeightsError, match="not those that the student was made from"):
             load_networks(str(small.model), teacher=other)
-
-    def test_what_is_no_student(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="'timm:vit_base' is a teacher, and has no regions of interest"):
-            load_networks("timm:vit_base")
-        with pytest.raises(RunError, match="There is no run folder, model file or released model"):
-            load_networks(str(tmp_path / "nothing"))
 
 
 def test_folders_are_checked_before_models_are_loaded(small: Small, tmp_path: Path) -> None:
