@@ -61,11 +61,16 @@ def test_unknown_name_suggests_near_ones_and_lists_all() -> None:
     assert all(name in error.remedy for name in NAMED_CONFIGS)
 
 
-def test_misspelt_key_in_a_saved_config() -> None:
+def test_saved_configs__of_before_there_were_two_fronts_and_with_wrong_names() -> None:
     values = to_dict(named_config("sf_base_clip"))
+    assert values["focusing"].pop("kind") == "focusing"
+    assert from_dict(SparseFormerConfig, values) == named_config("sf_base_clip")
     values["focusing"]["token"] = values["focusing"].pop("tokens")
     error = failure(from_dict, kind=SparseFormerConfig, values=values)
     assert "unknown key 'focusing.token'. Did you mean 'tokens'?" in error.problem
+    values["focusing"]["kind"] = "orignal"
+    error = failure(from_dict, kind=SparseFormerConfig, values=values)
+    assert "key 'focusing.kind': 'orignal' is none of 'focusing', 'original'" in error.problem
 
 
 def test_configs_are_frozen() -> None:
@@ -111,26 +116,13 @@ def test_values_out_of_range() -> None:
         assert problem in str(failure(kind, **{**given, **values})), values
 
 
-def test_cortex_width_must_suit_the_position_encoding() -> None:
-    cortex = CortexConfig(block=BlockConfig(width=60, heads=2, feed_forward_width=128), depth=1)
-    error = failure(SparseFormerConfig, cortex=cortex, focusing=FocusingConfig())
-    assert error.problem == "The cortex width must be a multiple of 8 for the position encoding, not 60."
-
-
-def test_a_config_saved_before_there_were_two_fronts_is_focusing() -> None:
-    values = to_dict(named_config("sf_base_clip"))
-    assert values["focusing"].pop("kind") == "focusing"
-    assert from_dict(SparseFormerConfig, values) == named_config("sf_base_clip")
-
-
-def test_unknown_kind_of_front_in_a_saved_config() -> None:
-    values = to_dict(named_config("sf_v1_tiny"))
-    values["focusing"]["kind"] = "orignal"
-    error = failure(from_dict, kind=SparseFormerConfig, values=values)
-    assert "key 'focusing.kind': 'orignal' is none of 'focusing', 'original'" in error.problem
-
-
-def test_the_cortex_of_v1_must_suit_its_heads() -> None:
-    cortex = CortexConfig(block=BlockConfig(width=96, heads=2, feed_forward_width=128), depth=1)
-    error = failure(SparseFormerConfig, cortex=cortex, focusing=OriginalFocusingConfig())
-    assert error.problem == "A cortex width of 96 cannot be split over 64 attention heads."
+@pytest.mark.parametrize(
+    ("width", "focusing", "problem"),
+    [
+        (60, FocusingConfig(), "The cortex width must be a multiple of 8 for the position encoding, not 60."),
+        (96, OriginalFocusingConfig(), "A cortex width of 96 cannot be split over 64 attention heads."),
+    ],
+)
+def test_the_cortex_must_suit_the_front(width: int, focusing: FocusingConfig | OriginalFocusingConfig, problem: str) -> None:
+    cortex = CortexConfig(block=BlockConfig(width=width, heads=2, feed_forward_width=128), depth=1)
+    assert failure(SparseFormerConfig, cortex=cortex, focusing=focusing).problem == problem

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import sparseformers
+from sparseformers.train.recipe import list_recipes
 from tests.tiny import SIDE, write_images, write_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,25 @@ def test_the_core_needs_no_host_library(tmp_path: Path) -> None:
         "print(sorted({'timm', 'open_clip', 'transformers', 'onnx'} & sys.modules.keys()))"
     )
     assert run_python(code, folder=tmp_path) == "[]"
+
+
+WITH_TIMM = """
+import sys
+import sparseformers
+import timm
+assert len(timm.list_models("sf_*")) == 8
+assert "Loader" in type(timm.__spec__.loader).__name__ and "import_hooks" not in type(timm.__loader__).__module__
+from torchvision.transforms import v2
+v2.Resize(8)
+import sparseformers.import_hooks as hooks
+before = list(sys.meta_path)
+hooks.install()
+assert sys.meta_path == before
+"""
+
+
+def test_timm_knows_our_models_and_torchvision_can_be_imported(tmp_path: Path) -> None:
+    run_python(WITH_TIMM, folder=tmp_path)
 
 
 OF_THE_TERMINAL = {"json", "dry_run", "browser", "set"}
@@ -86,8 +106,8 @@ def test_bootstrap_and_embed_and_export__by_words_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_is_complete_and_runs_outside_the_checkout(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+def test_the_wheel_of_the_sources_is_complete_and_runs_outside_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]  # the sources, and it of them
     subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -101,6 +121,9 @@ def test_the_wheel_is_complete_and_runs_outside_the_checkout(tmp_path: Path) -> 
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r});"
         "from sparseformers.model import SparseFormer; from sparseformers.named import named_config;"
         "import sparseformers, torch; torch.set_default_device('meta'); SparseFormer(named_config('sf_base_clip'));"
-        "print(sparseformers.__file__)"
+        "from sparseformers.train.recipe import list_recipes, load_recipe, recipes_folder;"
+        "print(sparseformers.__file__, recipes_folder(), *[load_recipe(name).name for name in list_recipes()])"
     )
-    assert Path(run_python(code, folder=tmp_path)).is_relative_to(tmp_path / "installed")
+    module, folder, *recipes = run_python(code, folder=tmp_path).split()
+    assert all(Path(path).is_relative_to(tmp_path / "installed") for path in (module, folder))
+    assert recipes == list_recipes()

@@ -14,10 +14,23 @@ from sparseformers.cli.help import documented, parse
 from sparseformers.cli.main import COMMANDS, main, overview
 from sparseformers.settings import Mark, flag
 from sparseformers.train.settings import BootstrapConfig, DataSettings, NetworkSettings, OptimisationSettings, RunSettings
+from tests.cli.command import Command
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]
 HEAVY = {"torch", "torchvision", "timm", "accelerate", "matplotlib", "jinja2", "transformers", "open_clip", "huggingface_hub"}
 NEEDED = ["--teacher", "bundled", "--data", "photos", "--out", "run"]
+SAID = {
+    "embed": ("RUN_OR_MODEL DATA...", "FILE.names.txt", "_skipped.txt", "shard.tar/key.jpg"),
+    "evaluate": (
+        "Example: sparseformers evaluate runs/first --data photos/validation --shifts",
+        "Example: sparseformers evaluate runs/first --data photos/validation --focus --masks photos/masks",
+        "Example: sparseformers evaluate runs/clip --data photos --zero-shot --templates simple",
+        "Example: sparseformers evaluate runs/clip --data photos --captions photos/captions.jsonl",
+    ),
+    "pack": ("Example: sparseformers pack photos shards --shard-size 256MB --resize 256",),
+    "plan": ("--batch-size counts the images of all devices together",),
+}
+"""What the help of a command says besides an example."""
 
 
 def loaded_by(*commands: list[str]) -> list[set[str]]:
@@ -40,6 +53,13 @@ for arguments in json.loads({json.dumps(json.dumps(commands))}):
 def test_help__of_the_program_and_of_each_command_loads_no_heavy_library() -> None:
     asked = [["--help"], ["--version"], ["wrong"], ["bootstrap", "--lrr", "3"], *([name, "--help"] for name in NAMES)]
     assert [found for found in zip(asked, loaded_by(*asked), strict=True) if found[1]] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help__of_each_command_shows_an_example(name: str, command: Command) -> None:
+    said = command(name, "--help")
+    for part in (f"Example: sparseformers {name}", *SAID.get(name, ())):
+        assert part in said, part
 
 
 def test_import__loads_no_heavy_library_until_a_name_asks_for_it() -> None:
@@ -70,9 +90,8 @@ def test_main__without_a_command_says_which_there_are(capsys: pytest.CaptureFixt
 
 
 def test_bootstrap_help__one_line_for_each_common_option_and_the_names_of_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit):
         main(["bootstrap", "--help"])
-    assert stop.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("expert"))
     options = [line for line in lines[:place] if line.startswith("  --")]
@@ -89,13 +108,10 @@ def test_bootstrap_help__one_line_for_each_common_option_and_the_names_of_the_re
     }
 
 
-def test_bootstrap_help_expert__explains_the_rare_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["bootstrap", "--help-expert"])
-    assert stop.value.code == 0
-    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for sentence in ("AdamW's weight decay", "Sampling points of each token", "network options", "optimisation options"):
-        assert sentence in printed
+def test_bootstrap_help_expert__explains_the_rare_ones(command: Command) -> None:
+    printed = command("bootstrap", "--help-expert")
+    for part in ("AdamW's weight decay", "Sampling points of each token", "network options", "optimisation options"):
+        assert part in printed
     assert "--start" not in printed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import json
-import os
 import re
 import signal
 import socket
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.cli import view as command
-from sparseformers.cli.main import main
+from sparseformers.cli import view
 from sparseformers.viewer.server import free_port
+from tests.cli.command import Command
 from tests.tiny import write_images
 from tests.viewer.small import Small, make_small
 
@@ -43,105 +42,79 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         threading.Timer(0.2, _thread.interrupt_main).start()
         return True
 
-    monkeypatch.setattr(command, "has_display", lambda: True)
-    monkeypatch.setattr(command.webbrowser, "open", read_and_interrupt)
+    monkeypatch.setattr(view, "has_display", lambda: True)
+    monkeypatch.setattr(view.webbrowser, "open", read_and_interrupt)
     return states
 
 
-def test_serves_until_ctrl_c(small: Small, opened: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["view", str(small.model), str(small.photos), "--beside", str(small.other), "--neighbours", str(small.photos)]
-    assert main([*arguments, "--port", "0"]) == 0
+def test_serves_until_ctrl_c(small: Small, opened: list[str], command: Command) -> None:
+    printed = command("view", small.model, small.photos, "--beside", small.other, "--neighbours", small.photos, "--port", 0)
     state = json.loads(opened[0])
     assert [model["tokens"] for model in state["models"]] == [6, 4]
     assert state["neighbours"]["images"] == 13
-    printed = capsys.readouterr().out
-    url = re.search(r"http://127\.0\.0\.1:(\d+)/  \(Ctrl-C ends it\)", printed)
+    url = re.search(r"http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)", printed)
     assert url is not None
-    assert printed.rstrip().endswith("closed")
+    assert printed.endswith("closed")
     free_port(int(url[1]), tried=1).close()
 
 
-def test_says_which_port_it_took(small: Small, opened: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_says_which_port_it_took(small: Small, opened: list[str], command: Command) -> None:
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert main(["view", str(small.model), "--port", str(port)]) == 0
-    assert f"port {port} is in use, so it is " in capsys.readouterr().out
+        assert f"port {port} is in use, so it is " in command("view", small.model, "--port", port)
 
 
-def test_names_what_it_does_without(small: Small, opened: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_names_what_it_does_without(small: Small, opened: list[str], command: Command, tmp_path: Path) -> None:
     (good,) = write_images(tmp_path, 1)
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
-    assert main(["view", str(small.orphan), str(good), str(tmp_path / "bad.jpg"), "--port", "0"]) == 0
-    printed = capsys.readouterr().out
+    printed = command("view", small.orphan, good, tmp_path / "bad.jpg", "--port", 0)
     assert "Without the teacher: The model" in printed
     assert "'bad.jpg' cannot be read: not an image of a known format." in printed
 
 
-def test_no_browser(small: Small, opened: list[str]) -> None:
+def test_no_browser(small: Small, opened: list[str], command: Command) -> None:
     threading.Timer(1.5, _thread.interrupt_main).start()
-    assert main(["view", str(small.model), "--port", "0", "--no-browser"]) == 0
+    command("view", small.model, "--port", 0, "--no-browser")
     assert opened == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_input(small: Small, tmp_path: Path, command: Command) -> None:
+    empty, bad = tmp_path / "empty", tmp_path / "bad.jpg"
+    empty.mkdir()
+    bad.write_bytes(b"nothing")
+    for words, message in (
         (["nothing"], "There is no run folder, model file or released model 'nothing'"),
         (["timm:vit_base_patch16_224"], "is a teacher, and has no regions of interest"),
-        (["{model}", "{empty}"], "holds no images"),
-        (["{model}", "{bad}"], "None of the 1 images can be read. 'bad.jpg' cannot be read: not an image of a known format."),
-        (["{model}", "--neighbours", "{empty}"], "holds no images"),
-        (["{model}", "--beside", "nothing"], "There is no run folder, model file or released model 'nothing'"),
-        (["{model}", "--teacher", "timm:test_vit@nothing.safetensors"], "nothing.safetensors"),
-        (["{model}", "--port", "70000"], "--port must be from 0 to 65535, not 70000"),
-        (["{model}", "--upload-megabytes", "0"], "--upload-megabytes must be above 0"),
-    ],
-)
-def test_bad_input_is_a_sentence(
-    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.jpg").write_bytes(b"nothing")
-    places = {"{model}": str(small.model), "{empty}": str(tmp_path / "empty"), "{bad}": str(tmp_path / "bad.jpg")}
-    try:
-        code = main(["view", *(places.get(argument, argument) for argument in arguments), "--no-browser"])
-    except SystemExit as stop:  # of the parser
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    assert code == 2
-    assert message in " ".join((captured.out + captured.err).replace("│", " ").split())
-    assert "Traceback" not in captured.out + captured.err
+        ([small.model, empty], "holds no images"),
+        ([small.model, bad], "None of the 1 images can be read. 'bad.jpg' cannot be read: not an image of a known format."),
+        ([small.model, "--neighbours", empty], "holds no images"),
+        ([small.model, "--beside", "nothing"], "There is no run folder, model file or released model 'nothing'"),
+        ([small.model, "--teacher", "timm:test_vit@nothing.safetensors"], "nothing.safetensors"),
+        ([small.model, "--port", 70000], "--port must be from 0 to 65535, not 70000"),
+        ([small.model, "--upload-megabytes", 0], "--upload-megabytes must be above 0"),
+    ):
+        assert message in command.refused("view", *words, "--no-browser")
 
 
 def test_without_a_display_no_browser_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert not command.has_display()
+    assert not view.has_display()
     monkeypatch.setenv("DISPLAY", ":0")
-    assert command.has_display()
+    assert view.has_display()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 def test_ctrl_c_ends_the_process_cleanly(small: Small) -> None:
-    arguments = [
-        sys.executable,
-        "-m",
-        "sparseformers",
-        "view",
-        str(small.model),
-        str(small.photos),
-        "--port",
-        "0",
-        "--no-browser",
-    ]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    words = ["view", str(small.model), str(small.photos), "--port", "0", "--no-browser"]
+    command_line = [sys.executable, "-m", "sparseformers", *words]
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
-    url = line.split()[0]
+    url = process.stdout.readline().split()[0]
     with urllib.request.urlopen(url, timeout=20) as response:
         assert response.status == 200
     process.send_signal(signal.SIGINT)

@@ -12,21 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sparseformers
-from sparseformers.cli.main import main
 from sparseformers.data import LabelledImages, evaluation_batches, images_on, labelled_splits
 from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
-from tests.cli.test_main import FAST, refusal
-from tests.tiny import write_images, write_teacher
+from tests.cli.command import FAST, Command, save_student
+from tests.tiny import write_images
 from tests.tiny_clip import build_clip, clip_config, write_clip
 
 CLASSES = ("ant", "sea_horse", "yin_yang")
+SIMPLE = ("--templates", "simple", "--precision", "fp32")
 
-
-@pytest.fixture(autouse=True)
-def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handful of images are no work for other processes."""
-    monkeypatch.setattr("sparseformers.evaluation.embeddings.default_workers", lambda: 0)
+pytestmark = pytest.mark.usefixtures("read_here")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +52,6 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def run(capsys: pytest.CaptureFixture[str], model: str, data: Path, *options: str) -> str:
-    assert main(["evaluate", model, "--data", str(data), "--precision", "fp32", *options]) == 0
-    return capsys.readouterr().out
-
-
 @torch.no_grad()
 def expected_accuracy(teacher: str, images: LabelledImages, names: list[str]) -> tuple[float, Tensor]:
     """OpenCLIP's own zero-shot top-1 on the test images, and the embeddings behind it."""
@@ -73,18 +64,8 @@ def expected_accuracy(teacher: str, images: LabelledImages, names: list[str]) ->
     return ((embedded @ classes).argmax(dim=1) == torch.tensor(images.labels)).double().mean().item(), embedded
 
 
-def test_help__shows_how_to_ask_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Example: sparseformers evaluate runs/clip --data photos --zero-shot --templates simple" in said
-    assert "Example: sparseformers evaluate runs/clip --data photos --captions photos/captions.jsonl" in said
-
-
-def test_zero_shot__the_teacher_scores_what_open_clip_says(
-    teacher: str, model: str, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figures = json.loads(run(capsys, model, photos, "--zero-shot", "--templates", "simple", "--json"))
+def test_zero_shot__the_teacher_scores_what_open_clip_says(teacher: str, model: str, photos: Path, command: Command) -> None:
+    figures = command.json("evaluate", model, "--data", photos, "--zero-shot", *SIMPLE)
     splits = labelled_splits(photos)
     assert splits is not None
     top1, _ = expected_accuracy(teacher, splits["test"], ["ant", "sea horse", "yin yang"])
@@ -99,36 +80,32 @@ def test_zero_shot__the_teacher_scores_what_open_clip_says(
     assert figures["skipped_images"] == []
 
 
-def test_zero_shot__a_table(model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_shot__a_table(model: str, photos: Path, tmp_path: Path, command: Command) -> None:
     (photos / "test" / "ant" / "broken.png").write_bytes(b"nothing")
     (tmp_path / "names.txt").write_text("emmet\nhippocampus\ntaijitu")
     (tmp_path / "templates.txt").write_text("a drawing of a {}.")
-    options = ["--classnames", str(tmp_path / "names.txt"), "--templates", str(tmp_path / "templates.txt"), "--limit", "7"]
-    printed = run(capsys, model, photos, "--zero-shot", *options)
+    words = ["evaluate", model, "--data", photos, "--precision", "fp32", "--zero-shot"]
+    printed = command(*words, "--classnames", tmp_path / "names.txt", "--templates", tmp_path / "templates.txt", "--limit", 7)
     for part in ("teacher at 32 px, 4 tokens", "top-5", "33.3%", "3 classes, 1 sentence for each"):
         assert part in printed, part
     assert "…" not in printed
-    printed = run(capsys, model, photos, "--zero-shot", "--templates", "simple")
+    printed = command(*words, "--templates", "simple")
     assert "12 images, 1 unreadable skipped" in printed
     assert "skipped: " in printed
 
 
-def test_class_names__change_what_is_found(model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = json.loads(run(capsys, model, photos, "--zero-shot", "--templates", "simple", "--json"))["zero_shot"]
+def test_class_names__change_what_is_found(model: str, photos: Path, tmp_path: Path, command: Command) -> None:
+    words = ["evaluate", model, "--data", photos, "--zero-shot", *SIMPLE]
     (tmp_path / "names.json").write_text(json.dumps(dict(zip(CLASSES, ("yin yang", "ant", "sea horse"), strict=True))))
-    turned = json.loads(
-        run(capsys, model, photos, "--zero-shot", "--templates", "simple", "--json", "--classnames", str(tmp_path / "names.json"))
-    )["zero_shot"]
+    own, turned = (command.json(*words, *names)["zero_shot"] for names in ([], ["--classnames", tmp_path / "names.json"]))
     assert turned["teacher"]["top1"] != own["teacher"]["top1"]
     assert turned["agreement"] == own["agreement"]  # the classes are the same ones under each other's labels
 
 
 @pytest.mark.parametrize("limit", [0, 5])
-def test_captions__recall_in_both_directions(
-    teacher: str, model: str, photos: Path, limit: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    captions = ["--captions", str(photos / "captions.jsonl"), "--limit", str(limit)]
-    figures = json.loads(run(capsys, model, photos, *captions, "--json"))
+def test_captions__recall_in_both_directions(teacher: str, model: str, photos: Path, limit: int, command: Command) -> None:
+    captions = ["--captions", photos / "captions.jsonl", "--limit", limit, "--precision", "fp32"]
+    figures = command.json("evaluate", model, "--data", photos, *captions)
     assert figures["zero_shot"] is None
     retrieval = figures["retrieval"]
     images = limit or 12
@@ -145,61 +122,45 @@ def test_captions__recall_in_both_directions(
         with torch.no_grad():
             similarity = embedded @ F.normalize(clip.encode_text(texts), dim=-1).T  # 12 x 24
         of_image = torch.arange(12).repeat_interleave(2)
-        assert retrieval["teacher"]["text_to_image"]["at_1"] == pytest.approx(
-            (similarity.argmax(dim=0) == of_image).double().mean().item()
-        )
-        assert retrieval["teacher"]["image_to_text"]["at_1"] == pytest.approx(
-            (of_image[similarity.argmax(dim=1)] == torch.arange(12)).double().mean().item()
-        )
+        image_found, text_found = similarity.argmax(dim=0) == of_image, of_image[similarity.argmax(dim=1)] == torch.arange(12)
+        assert retrieval["teacher"]["text_to_image"]["at_1"] == pytest.approx(image_found.double().mean().item())
+        assert retrieval["teacher"]["image_to_text"]["at_1"] == pytest.approx(text_found.double().mean().item())
 
 
-def test_captions__a_table_beside_that_of_zero_shot(model: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captions__a_table_beside_that_of_zero_shot(model: str, photos: Path, command: Command) -> None:
     (photos / "test" / "ant" / "photograph_000.jpg").write_bytes(b"nothing")
-    printed = run(
-        capsys,
-        model,
-        photos,
-        "--captions",
-        str(photos / "captions.jsonl"),
-        "--zero-shot",
-        "--templates",
-        "simple",
-        "--tokens",
-        "4",
-    )
-    assert "Zero-shot: " in printed
-    assert "Retrieval: " in printed
-    assert "22 captions" in printed
+    options = ["--captions", photos / "captions.jsonl", "--zero-shot", *SIMPLE, "--tokens", 4]
+    printed = command("evaluate", model, "--data", photos, *options)
+    for part in ("Zero-shot: ", "Retrieval: ", "22 captions"):
+        assert part in printed
     assert printed.count("skipped: ") == 1
 
 
-def test_bootstrap__from_a_configuration_file(
-    teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    arguments = ["--teacher", teacher, "--data", str(photos), "--out", str(out), "--tokens", "5", *FAST]
-    assert main(["bootstrap", *arguments]) == 0
-    capsys.readouterr()
-    figures = json.loads(run(capsys, str(out), photos, "--zero-shot", "--templates", "simple", "--json"))
+def test_bootstrap__from_a_configuration_file(teacher: str, photos: Path, tmp_path: Path, command: Command) -> None:
+    run = tmp_path / "run"
+    command("bootstrap", "--teacher", teacher, "--data", photos, "--out", run, *FAST, "--tokens", 5)
+    figures = command.json("evaluate", run, "--data", photos, "--zero-shot", *SIMPLE)
     assert figures["low_resolution"]["tokens"] == 4
     assert 0 <= figures["zero_shot"]["student"]["top1"] <= 1
 
 
-def test_bad_input(model: str, teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refused(*options: str, run: str = model, data: Path = photos) -> str:
-        return refusal(capsys, "evaluate", run, "--data", str(data), *options)
+def test_bad_input(model: str, photos: Path, tmp_path: Path, command: Command) -> None:
+    names, captions = tmp_path / "names.txt", tmp_path / "captions.csv"
 
-    assert "--classnames is for zero-shot classification only. Add --zero-shot" in refused("--classnames", "x.txt")
+    def refused(*options: object, data: Path = photos) -> str:
+        return command.refused("evaluate", model, "--data", data, *options)
+
+    assert "--classnames is for zero-shot classification only. Add --zero-shot" in refused("--classnames", names)
     assert "--templates is for zero-shot classification only." in refused("--templates", "simple")
     assert "without --shifts and --views. Measure them in another run." in refused("--zero-shot", "--shifts")
-    assert "without --shifts and --views." in refused("--captions", "x.jsonl", "--views", "2")
+    assert "without --shifts and --views." in refused("--captions", captions, "--views", 2)
     assert "has no class folders to judge zero-shot classification by." in refused("--zero-shot", data=photos / "test" / "ant")
-    (tmp_path / "names.txt").write_text("ant\nbee")
-    said = refused("--zero-shot", "--classnames", str(tmp_path / "names.txt"))
+    names.write_text("ant\nbee")
+    said = refused("--zero-shot", "--classnames", names)
     assert "has 2 class names, but there are 3 class folders. Give one name for each folder in their sorted order" in said
     assert "There is no file of templates 'opena'. Did you mean 'openai'?" in refused("--zero-shot", "--templates", "opena")
-    (tmp_path / "captions.csv").write_text("image,caption\ntest/ant/missing.jpg,an ant\n")
-    said = refused("--captions", str(tmp_path / "captions.csv"))
+    captions.write_text("image,caption\ntest/ant/missing.jpg,an ant\n")
+    said = refused("--captions", captions)
     assert "names an image that is not there: " in said
     assert "(--data); mend them, or leave out these lines." in said
     for path in photos.rglob("*.jpg"):
@@ -207,19 +168,14 @@ def test_bad_input(model: str, teacher: str, photos: Path, tmp_path: Path, capsy
     assert "There was no image that could be read." in refused("--zero-shot")
 
 
-def test_teachers_without_a_text_tower(
-    model: str, teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain = write_teacher(tmp_path / "teacher.safetensors")
-    student, _, provenance = inherit(load_teacher(plain, image_size=64), tokens=4)
-    sparseformers.save(student, tmp_path / "timm.safetensors", provenance=provenance)
-    said = refusal(capsys, "evaluate", str(tmp_path / "timm.safetensors"), "--data", str(photos), "--zero-shot")
-    assert f"The teacher '{plain}' has no text tower that could be asked for words." in said
+def test_teachers_without_a_text_tower(model: str, teacher: str, photos: Path, tmp_path: Path, command: Command) -> None:
+    said = command.refused("evaluate", save_student(tmp_path), "--data", photos, "--zero-shot")
+    assert f"The teacher 'timm:test_vit@{tmp_path}/teacher.safetensors' has no text tower that could be asked for words." in said
     assert "need a student of an OpenCLIP teacher (open_clip:ARCH/TAG)." in said
     # The same image tower, in a file that holds nothing else.
     config = teacher.removeprefix("open_clip:").partition("@")[0]
     tower = {name: value.contiguous() for name, value in build_clip(clip_config()).visual.state_dict().items()}
     torch.save(tower, tmp_path / "tower.pth")
     alone = f"open_clip:{config}@{tmp_path / 'tower.pth'}"
-    said = refusal(capsys, "evaluate", model, "--data", str(photos), "--zero-shot", "--teacher", alone)
+    said = command.refused("evaluate", model, "--data", photos, "--zero-shot", "--teacher", alone)
     assert "holds an image tower without a text tower. Give the file of the whole CLIP" in said

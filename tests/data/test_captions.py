@@ -84,12 +84,7 @@ def test_only__some_images_in_another_order(folder: Path) -> None:
         ("c.jsonl", '{"image": "a.jpg", "caption": "x"}\n{', "Line 2 of", "Write one object on each line."),
         ("c.jsonl", "[1]", "is not a JSON object.", 'Write {"image": ..., "caption": ...}.'),
         ("c.jsonl", '{"image": 1, "caption": "x"}', "holds something else than text.", "Image and captions are text."),
-        (
-            "c.jsonl",
-            '{"imag": "a.jpg", "caption": "x"}',
-            "has no 'image'.",
-            "Did you mean 'image'? It may also be called",
-        ),
+        ("c.jsonl", '{"imag": "a.jpg", "caption": "x"}', "has no 'image'.", "Did you mean 'image'? It may also be called"),
         ("c.csv", "image,words\na.jpg,x\n", "has no 'caption'.", "It may also be called captions, text, title."),
         ("c.csv", "image,caption\na.jpg,one, two\n", "Line 2 of", "Put a caption that holds a ',' in double quotes."),
         ("c.csv", 'image,caption\na.jpg,"one\n', "cannot be read", "Check its double quotes."),

@@ -82,10 +82,6 @@ class TestImageViews:
             assert image.dtype == torch.float32
             assert torch.equal(image, expected)
 
-    def test_the_index_changes_the_view_of_the_same_file(self, photographs: list[Path]) -> None:
-        views = training_views([photographs[0], photographs[0]])
-        assert not torch.equal(image_of(views, 0, 0), image_of(views, 0, 1))
-
     def test_the_global_generator_is_left_alone(self, photographs: list[Path]) -> None:
         torch.manual_seed(5)
         expected = torch.rand(3)
@@ -93,12 +89,6 @@ class TestImageViews:
         image_of(training_views(photographs), 0, 0)
         list(batch_loader(training_views(photographs), SampleStream(7, batch_size=4, seed=0, total=7), workers=0))
         assert torch.equal(torch.rand(3), expected)
-
-    def test_unreadable_files_are_reported_and_not_raised(self, with_broken: list[Path]) -> None:
-        views = training_views(with_broken)
-        assert views[ViewKey(0, 1)] == LoadedView(None, 1, "the file is empty")
-        assert views[ViewKey(0, 4)] == LoadedView(None, 4, "not an image of a known format")
-        assert views[ViewKey(0, 5)].problem is None
 
     def test_several_views_of_an_image(self, photographs: list[Path]) -> None:
         views = ImageViews(photographs, training_view((16, 16), "default"), seed=0, views_per_image=3)
@@ -157,18 +147,6 @@ class TestSampleStream:
         with pytest.raises(TypeError, match="no length"):
             len(stream)
 
-    def test_processes_share_each_batch_of_one(self) -> None:
-        for processes, start in product((2, 4), (0, 12, 13)):
-            alone = list(SampleStream(10, batch_size=6, seed=0, total=33, start=start))
-            parts = [
-                list(SampleStream(10, batch_size=6, seed=0, total=33, start=start, process=process, processes=processes))
-                for process in range(processes)
-            ]
-            assert {len(part) for part in parts} == {len(alone)}
-            for slices, batch in zip(zip(*parts, strict=True), alone, strict=True):
-                assert sorted(chain.from_iterable(slices)) == sorted(batch)
-                assert max(map(len, slices)) - min(map(len, slices)) <= 1
-
     def test_goes_on_where_it_stopped(self) -> None:
         for done, (process, processes) in product((1, 2, 3, 5), [(0, 1), (0, 2), (1, 2), (3, 4)]):
             whole = SampleStream(7, batch_size=4, seed=0, total=30, process=process, processes=processes)
@@ -204,12 +182,6 @@ class TestBatchLoader:
         assert len(restarted) == 12
         assert all(torch.equal(restarted[key], expected[key]) for key in restarted)
 
-    def test_order_of_batches(self, photographs: list[Path]) -> None:
-        stream = SampleStream(7, batch_size=4, seed=0, total=10)
-        loader = batch_loader(training_views(photographs), stream, workers=2)
-        assert [batch.indices.tolist() for batch in loader] == [[key.index for key in keys] for keys in stream]
-        assert len(loader) == 3
-
     @pytest.mark.parametrize("workers", [0, 2])
     def test_unreadable_images_are_dropped_and_reported(self, with_broken: list[Path], workers: int) -> None:
         stream = SampleStream(6, batch_size=3, seed=0, total=6)
@@ -232,11 +204,6 @@ class TestEvaluationBatches:
         expected = torch.stack([view(read_image(path)) for path in photographs])
         assert all(batch.images.dtype == torch.uint8 for batch in batches)
         assert torch.equal(torch.cat([images_on("cpu", batch.images) for batch in batches]), expected)
-
-    def test_unreadable_images(self, with_broken: list[Path]) -> None:
-        (batch,) = evaluation_batches(with_broken, self.preprocessing, batch_size=8, workers=0)
-        assert batch.indices.tolist() == [0, 2, 3, 5]
-        assert [index for index, _ in batch.unreadable] == [1, 4]
 
 
 class TestFixedViews:

@@ -10,13 +10,7 @@ import datasets
 import pytest
 
 from sparseformers.data import UnreadableImageError, read_image
-from sparseformers.data.mixture import (
-    MixedSource,
-    absolute_source,
-    open_source,
-    split_source,
-    without_images_of,
-)
+from sparseformers.data.mixture import MixedSource, absolute_source, open_source, split_source, without_images_of
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.sources import FolderSource, ImageSource, Selection
 from sparseformers.errors import ConfigError, DataError, MissingExtraError

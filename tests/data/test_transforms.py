@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,32 +34,32 @@ def seeded(view: Callable[[Image.Image], Tensor], image: Image.Image, seed: int)
 
 class TestEvaluationView:
     @pytest.mark.parametrize(
-        ("side", "crop", "interpolation"),
-        [(224, 0.875, "bicubic"), (224, 1.0, "bicubic"), (112, 0.95, "bicubic"), (98, 0.9, "bilinear"), (64, 0.9, "lanczos")],
+        ("size", "options"),
+        [
+            ((224, 224), {"crop": 0.875}),
+            ((224, 224), {"crop": 1.0}),
+            ((112, 112), {"crop": 0.95}),
+            ((98, 98), {"crop": 0.9, "interpolation": "bilinear"}),
+            ((64, 64), {"crop": 0.9, "interpolation": "lanczos"}),
+            ((96, 160), {"crop": 0.9}),
+            ((112, 112), {"crop": 1.0, "resize": "squash"}),
+            ((112, 112), {"crop": 0.95, "resize": "squash"}),
+            ((96, 160), {"crop": 0.9, "resize": "squash"}),
+        ],
     )
-    def test_is_timms(self, side: int, crop: float, interpolation: str) -> None:
-        config = PreprocessingConfig(size=(side, side), crop=crop, interpolation=interpolation)  # type: ignore[arg-type]
-        for size in ((300, 200), (200, 300), (224, 224), (61, 333), (97, 80), (1, 1), (640, 37), (701, 503)):
-            self.check(noise(*size), config, "center")
-
-    def test_squash_and_oblong_inputs_are_timms(self) -> None:
-        for size in ((300, 200), (200, 300), (80, 333)):
-            for crop in (1.0, 0.95):
-                self.check(noise(*size), PreprocessingConfig(size=(112, 112), crop=crop, resize="squash"), "squash")
-            self.check(noise(*size), PreprocessingConfig(size=(96, 160), crop=0.9, resize="squash"), "squash")
-            self.check(noise(*size), PreprocessingConfig(size=(96, 160), crop=0.9), "center")
-
-    def check(self, image: Image.Image, config: PreprocessingConfig, mode: str) -> None:
+    def test_is_timms(self, size: tuple[int, int], options: dict[str, Any]) -> None:
+        config = PreprocessingConfig(size=size, **options)
         reference = create_transform(
-            (3, *config.size),
+            (3, *size),
             is_training=False,
             interpolation=config.interpolation,
             crop_pct=config.crop,
-            crop_mode=mode,
+            crop_mode="squash" if config.resize == "squash" else "center",
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),
         )
-        torch.testing.assert_close(evaluation_view(config)(image), reference(image), rtol=0, atol=1e-6)
+        for image in (noise(*size) for size in (*SIZES, (80, 333), (701, 503)) if size != (3, 200)):
+            torch.testing.assert_close(evaluation_view(config)(image), reference(image), rtol=0, atol=1e-6)
 
     def test_survives_pickling(self) -> None:
         view = evaluation_view(PreprocessingConfig(size=(32, 32)))

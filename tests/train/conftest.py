@@ -62,12 +62,8 @@ def settings(tmp_path: Path) -> BootstrapConfig:
 @pytest.fixture
 def cached_settings(tmp_path: Path) -> BootstrapConfig:
     """A run of three steps on a cache of two views of each photograph."""
-    return tiny_settings(tmp_path, photographs=9).with_(
-        samples=12,
-        evaluations=1,
-        cache_teacher=tmp_path / "cache",
-        cached_views=2,
-    )
+    cache: dict[str, object] = {"cache_teacher": tmp_path / "cache", "cached_views": 2}
+    return tiny_settings(tmp_path, photographs=9).with_(samples=12, evaluations=1, **cache)
 
 
 @pytest.fixture

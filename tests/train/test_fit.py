@@ -10,34 +10,19 @@ import pytest
 import torch
 
 from sparseformers.data import SampleStream, batch_loader, images_on
-from sparseformers.errors import ConfigError, DataError, RunStopped
+from sparseformers.errors import DataError, RunStopped
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, loop, resume
 from sparseformers.train.objective import unexplained_variance
 from sparseformers.train.setup import fit_front, gather_parts
-from tests.tiny import SIDE, write_images, write_teacher
-from tests.train.runs import at_each_step
+from tests.train.runs import at_each_step, tiny_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    write_images(tmp_path / "photos", 24)
-    return BootstrapConfig.of(
-        teacher=write_teacher(tmp_path / "teacher.safetensors"),
-        data=(tmp_path / "photos",),
-        front="focusing",
-        start="fitted",
-        image_size=SIDE,
-        tokens=4,
-        batch_size=4,
-        samples=1,
-        lr=1e-12,
-        holdout=0.25,
-        evaluations=1,
-        precision="fp32",
-        workers=0,
-    )
+    fitted: dict[str, object] = {"front": "focusing", "start": "fitted"}
+    return tiny_settings(tmp_path, photographs=24).with_(tokens=4, samples=1, lr=1e-12, evaluations=1, **fitted)
 
 
 def test_bootstrap__begins_nearer_to_the_teacher_and_says_how_near(settings: BootstrapConfig, tmp_path: Path) -> None:
@@ -65,12 +50,6 @@ def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, t
     with pytest.raises(DataError, match=r"Fewer than two of the 20 images that the start was to be fitted on") as caught:
         fit_front(parts, None)
     assert "--data" in caught.value.remedy
-
-
-def test_config__fitted_is_for_the_papers_front(settings: BootstrapConfig) -> None:
-    with pytest.raises(ConfigError, match="The fitted start is for the paper's front") as caught:
-        settings.with_(front="grid")
-    assert "--recipe fitted" in caught.value.remedy
 
 
 def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(

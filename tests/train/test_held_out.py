@@ -54,14 +54,6 @@ def test_measure__an_image_that_is_gone_is_left_out_and_the_last_one_is_missed(
         held_out.measure(student)
 
 
-def test_name__of_one_of_several_views(measured_on: BootstrapConfig) -> None:
-    held_out = held_out_of(measured_on.with_(eval_views=3))
-    assert [(Path(name).name, view) for name, view in map(held_out.name, (0, 4))] == [
-        *(("photograph_000.jpg", 0), ("photograph_001.jpg", 1)),
-    ]
-    assert held_out_of(measured_on).name(1)[1] is None
-
-
 def test_followed_rois__only_where_they_can_move(measured_on: BootstrapConfig) -> None:
     followed = []
     for settings in (measured_on, focusing(measured_on)):

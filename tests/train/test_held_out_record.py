@@ -16,7 +16,7 @@ from sparseformers.train import RunFolder, bootstrap, resume
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from tests.tiny import SIDE, write_images
-from tests.train.runs import at_each_step, entries, focusing, tiny_settings
+from tests.train.runs import entries, focusing, tiny_settings
 
 
 def record_of(run: Path) -> HeldOutRecord:
@@ -62,15 +62,6 @@ def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path
     assert list(pictures) == [each.index for each in worst_of(cosines)]
     for index, picture in pictures.items():
         assert torch.equal(picture, views[index].images[0])
-
-
-def test_cosines__of_an_image_that_goes_away_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = write_images(tmp_path / "evaluation", 5, seed=5)
-    settings = tiny_settings(tmp_path).with_(eval_data=(tmp_path / "evaluation",), evaluations=1)
-    at_each_step(monkeypatch, lambda *_: paths[1].unlink(missing_ok=True))
-    bootstrap(settings, tmp_path / "run")
-    assert [each.name for each in record_of(tmp_path / "run").cosines()] == [str(paths[place]) for place in (0, 2, 3, 4)]
-    assert [entry["images"] for entry in entries(tmp_path / "run", "held_out")] == [5, 4]
 
 
 @pytest.mark.draws

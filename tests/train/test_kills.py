@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sparseformers.train import RunFolder
+from tests.train.kills import Happened, run_with_kills
 from tests.train.runs import FOCUSING, command_line, without_times
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -24,18 +20,17 @@ def command(tmp_path: Path) -> list[str]:
     return [*given, "--log-every", "7", "--max-bad", "0.2"]
 
 
-def driven(command: list[str], whole: Path, killed: Path, *, kills: int, seed: int = 0) -> dict[str, int]:
+def driven(command: list[str], whole: Path, killed: Path, *, kills: int, seed: int = 0) -> Happened:
     """Runs the command twice, once with so many kills; what happened to that one."""
-    program = [sys.executable, "-m", "tests.train.kills", str(whole), str(killed), str(kills), str(seed), *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    printed = "".join(out.with_suffix(".out").read_text() for out in (whole, killed) if out.with_suffix(".out").is_file())
-    assert done.returncode == 0, done.stderr + printed
+    runs = ((RunFolder(whole), 0), (RunFolder(killed), kills))
+    uninterrupted, happened = (
+        run_with_kills(run, [*command, "--out", str(run.path)], kills=count, seed=seed) for run, count in runs
+    )
+    assert uninterrupted[:3] == (0, 0, 0), uninterrupted.printed
+    assert happened.code == 0, happened.printed
     if command[command.index("--workers") + 1] == "0":  # orphaned reading processes have a last word of PyTorch's own
-        assert "Traceback" not in printed
-    uninterrupted, happened = json.loads(done.stdout)
-    assert uninterrupted == {"killed": 0, "while_saving": 0, "code": 0}
-    return dict(happened)
+        assert "Traceback" not in uninterrupted.printed + happened.printed
+    return happened
 
 
 def same_end(whole: Path, killed: Path) -> None:
@@ -65,9 +60,8 @@ def same_end(whole: Path, killed: Path) -> None:
 def test_resume__after_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: Path, command: list[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=3)
-    assert happened["code"] == 0
-    assert happened["killed"] >= 2  # a busy machine is late at times
-    assert happened["while_saving"] >= 1
+    assert happened.killed >= 2  # a busy machine is late at times
+    assert happened.while_saving >= 1
     same_end(whole, killed)
 
 
@@ -76,6 +70,5 @@ def test_resume__after_up_to_twenty_kills_with_reading_processes(tmp_path: Path,
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = ["--samples", "300", "--workers", "2", "--checkpoint-every", "0.3s"]
     happened = driven([*command, *options], whole, killed, kills=20, seed=2)
-    assert happened["code"] == 0
-    assert happened["killed"] >= 5  # with rarer checkpoints the run is at its end before all twenty
+    assert happened.killed >= 5  # with rarer checkpoints the run is at its end before all twenty
     same_end(whole, killed)

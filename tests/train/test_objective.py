@@ -25,6 +25,8 @@ from sparseformers.train.objective import (
 )
 from tests.tiny import SIDE, write_teacher
 
+IMAGES = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
 
 def output(embedding: torch.Tensor, tokens: torch.Tensor) -> SparseFormerOutput:
     return SparseFormerOutput(embedding, None, tokens, cells(4).expand(len(embedding), 1, -1, -1), tokens[:, 1:])
@@ -110,11 +112,10 @@ def test_dense_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades
 
 def test_teacher_targets__tokens_are_those_of_a_student_with_as_many(tmp_path: Path) -> None:
     teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
-    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    answer = teacher_targets(teacher, images, None, with_tokens=True)
+    answer = teacher_targets(teacher, IMAGES, None, with_tokens=True)
     student = inherit(teacher, tokens=teacher.patch_tokens).student.eval()
     with torch.inference_mode():
-        theirs = student(images)
+        theirs = student(IMAGES)
     assert answer.tokens is not None
     latent = theirs.tokens[:, teacher.anatomy.prefix_tokens :]
     torch.testing.assert_close(answer.tokens.flatten(2).transpose(1, 2), latent, rtol=0, atol=1e-4)
@@ -133,11 +134,10 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
 
 
 def test_bootstrap__each_option_changes_what_is_learnt(settings: BootstrapConfig, tmp_path: Path) -> None:
-    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     learnt: list[torch.Tensor] = []
     for number, options in enumerate([{}, {"whiten": False}, {"token_weight": 1.0}, {"tune": 0}]):
         bootstrap(settings.with_(lr=1e-3, **options), tmp_path / str(number))
-        learnt.append(load(tmp_path / str(number))(images).embedding)
+        learnt.append(load(tmp_path / str(number))(IMAGES).embedding)
         assert learnt[number].isfinite().all()
         assert not number or not torch.allclose(learnt[0], learnt[number], atol=1e-4), options
 
@@ -153,11 +153,10 @@ def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings:
     bootstrap(elastic, tmp_path / "one")
     bootstrap(elastic, tmp_path / "two")
     bootstrap(settings.with_(lr=1e-3), tmp_path / "plain")
-    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     one, two, plain = (load(tmp_path / name) for name in ("one", "two", "plain"))
-    assert one(images, tokens=9).tokens.shape[1] == 9 + one.config.cortex.prefix_tokens
-    torch.testing.assert_close(one(images, 9).embedding, two(images, 9).embedding, rtol=0, atol=0)
-    assert not torch.allclose(one(images).embedding, plain(images).embedding, atol=1e-5)
+    assert one(IMAGES, tokens=9).tokens.shape[1] == 9 + one.config.cortex.prefix_tokens
+    torch.testing.assert_close(one(IMAGES, 9).embedding, two(IMAGES, 9).embedding, rtol=0, atol=0)
+    assert not torch.allclose(one(IMAGES).embedding, plain(IMAGES).embedding, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_bootstrap__elastic_repeats_and_serves_other_numbers_of_tokens(settings:
         ({"elastic": (0,)}, "--elastic must be at least 1, not 0"),
         ({"token_weight": 1.0, "cache_teacher": Path("cache")}, "--token-weight 1.0 needs the teacher's tokens"),
         ({"token_weight": -1.0}, "--token-weight must be in"),
-        ({"start": "fitted"}, "The fitted start is for the paper's front"),
+        ({"start": "fitted"}, "The fitted start is for the paper's front.*--recipe fitted"),
     ],
 )
 def test_config__refuses(settings: BootstrapConfig, options: dict[str, object], problem: str) -> None:

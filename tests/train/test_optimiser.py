@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from sparseformers.inheritance import Shares, freeze_inherited
 from sparseformers.train.objective import cosine_distance
@@ -40,10 +39,8 @@ def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not()
 def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
     student = small_model()
     freeze_inherited(student, Shares(truncate=0, tune=0, freeze=2))
-    names = {
-        group["name"] for group in build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05).param_groups
-    }
-    assert names == {"new"}
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
+    assert {group["name"] for group in optimiser.param_groups} == {"new"}
 
 
 def test_rate_factor__rises_then_falls_to_zero() -> None:
@@ -60,7 +57,4 @@ def test_cosine_distance__is_zero_for_equal_directions_and_two_for_opposite_ones
     embedding = torch.randn(4, 8)
     assert cosine_distance(3 * embedding, embedding).item() == pytest.approx(0, abs=1e-6)
     assert cosine_distance(-embedding, embedding).item() == pytest.approx(2, abs=1e-6)
-    other = torch.randn(4, 8)
-    expected = (1 - (F.normalize(other, dim=-1) * F.normalize(embedding, dim=-1)).sum(-1)).mean()
-    torch.testing.assert_close(cosine_distance(other, embedding), expected)
-    assert cosine_distance(other.bfloat16(), embedding.bfloat16()).dtype == torch.float32
+    assert cosine_distance(torch.randn(4, 8).bfloat16(), embedding.bfloat16()).dtype == torch.float32

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseformers.errors import ConfigError, DataError
+from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig, PlanConfig, Scale, TrainingPlan, bootstrap, make_plan
 from sparseformers.train.lengths import Budget
 from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, checkpoint_sizes, forecast
@@ -76,17 +76,6 @@ def test_plan__elastic_tokens_cost_their_mean(shared_settings: BootstrapConfig) 
     options: dict[str, Any] = {"images": 100, "front": "grid", "tokens": 16, **WITHOUT_IMAGES}
     alone, elastic = planned(shared_settings, **options), planned(shared_settings, elastic=(4,), **options)
     assert elastic.multiply_adds.student_forward < 0.9 * alone.multiply_adds.student_forward
-
-
-def test_plan__refuses_what_cannot_be_planned(shared_settings: BootstrapConfig) -> None:
-    with pytest.raises(ConfigError, match="Neither images nor their number") as caught:
-        planned(shared_settings, data=())
-    assert "--images" in caught.value.remedy
-    with pytest.raises(DataError, match="does not exist"):
-        planned(shared_settings, data=("nowhere",))
-    with pytest.raises(ConfigError, match="3 devices cannot share a batch of 4 images evenly") as caught:
-        planned(shared_settings, devices=3)
-    assert "--batch-size 6" in caught.value.remedy
 
 
 def test_scale__refuses_what_makes_no_sense() -> None:

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +8,6 @@ from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.recipe import RECIPE_KEYS, Recipe, list_recipes, load_recipe, recipes_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 NO_METHOD = {
     *("teacher", "data", "weight", "tokens", "elastic", "image_size", "crop"),
     *("shuffle_shards", "max_pixels", "max_bad", "shard_cache", "shard_cache_gb"),
@@ -126,25 +121,3 @@ def test_load_recipe__a_file_of_another_form(tmp_path: Path) -> None:
 def test_flags__are_those_of_bootstrap() -> None:
     recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "whiten": False})
     assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--whiten", "False"]
-
-
-@pytest.mark.slow
-def test_recipes__come_with_the_wheel_and_the_sources(tmp_path: Path) -> None:
-    for target in ("wheel", "sdist"):
-        command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path)]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-    names = list_recipes()
-    assert packed >= {f"recipes/{name}.toml" for name in names}
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
-        archive.extractall(tmp_path / "installed")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r});"
-        "from sparseformers.train.recipe import list_recipes, load_recipe, recipes_folder;"
-        "print(recipes_folder(), *[load_recipe(name).name for name in list_recipes()])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    folder, *loaded = done.stdout.split()
-    assert Path(folder).is_relative_to(tmp_path / "installed")
-    assert loaded == names

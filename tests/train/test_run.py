@@ -18,28 +18,14 @@ from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.optimiser import rate_factor
 from sparseformers.train.step import TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
-from tests.train.runs import at_each_step, entries, interrupt_at, last_checkpoint, write_broken
+from tests.train.runs import at_each_step, entries, interrupt_at, last_checkpoint, weights, write_broken
 
 RUN_FILES = {
-    "README.md",
-    "checkpoints",
-    "checkpoints/best.safetensors",
-    "checkpoints/step-00000006",
-    "checkpoints/step-00000006/manifest.json",
-    "checkpoints/step-00000006/optimiser.safetensors",
-    "checkpoints/step-00000006/state.json",
-    "checkpoints/step-00000006/student.safetensors",
-    "config.json",
-    "curves.png",
-    "heartbeat.json",
-    "held_out",
-    "held_out/cosines.jsonl",
-    "held_out/worst.safetensors",
-    "metrics.jsonl",
-    "model.safetensors",
-    "report.html",
-    "skipped_images.txt",
-    "train.log",
+    *("README.md", "config.json", "curves.png", "heartbeat.json", "metrics.jsonl", "model.safetensors", "report.html"),
+    *("skipped_images.txt", "train.log", "held_out", "held_out/cosines.jsonl", "held_out/worst.safetensors"),
+    *("checkpoints", "checkpoints/best.safetensors", "checkpoints/step-00000006"),
+    *(f"checkpoints/step-00000006/{name}" for name in ("manifest.json", "state.json")),
+    *(f"checkpoints/step-00000006/{name}.safetensors" for name in ("optimiser", "student")),
 }
 
 
@@ -59,13 +45,6 @@ def test_bootstrap__writes_the_run_folder(whole_run: Path) -> None:
     assert "finished" in (out / "train.log").read_text()
 
 
-def test_bootstrap__learns_to_point_where_the_teacher_points(settings: BootstrapConfig, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    bootstrap(settings.with_(samples=800, batch_size=16, evaluations=4), out)
-    measured = [entry["centred_cosine"] for entry in entries(out, "held_out")]
-    assert measured[-1] > measured[0] + 0.07
-
-
 def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others_from_the_first_step_on(
     shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -77,15 +56,6 @@ def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others_fro
         moved = not torch.equal(trained[name], parameter)
         assert moved == parameter.requires_grad, name
         assert not (moved and torch.equal(after_a_step[name], parameter)), name
-
-
-def test_bootstrap__model_needs_no_teacher(settings: BootstrapConfig, tmp_path: Path) -> None:
-    bootstrap(settings, tmp_path / "run")
-    (tmp_path / "teacher.safetensors").unlink()
-    output = sparseformers.load(tmp_path / "run")(torch.rand(1, 3, 48, 80))
-    assert output.embedding.shape == (1, 64)
-    assert output.logits is not None
-    assert output.logits.shape == (1, 3)
 
 
 def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
@@ -102,9 +72,7 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(
 ) -> None:
     bootstrap(shared_settings.with_(workers=2), tmp_path / "again")
     bootstrap(shared_settings.with_(seed=1), tmp_path / "other")
-    first, again, other = (
-        (run / "model.safetensors").read_bytes() for run in (whole_run, tmp_path / "again", tmp_path / "other")
-    )
+    first, again, other = map(weights, (whole_run, tmp_path / "again", tmp_path / "other"))
     assert first == again
     assert first != other
 
@@ -118,8 +86,7 @@ def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
         bootstrap(shared_settings.with_(checkpoint_every="1steps"), runs[1])
     monkeypatch.undo()
     resume(runs[1])
-    whole, stopped = (sparseformers.load(run).state_dict() for run in runs)
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert weights(runs[0]) == weights(runs[1])
     figures = [[(e["samples"], e["centred_cosine"]) for e in entries(run, "held_out")] for run in runs]
     assert figures[0] == figures[1]
     kept = [{path.name: path.read_bytes() for path in (run / "held_out").iterdir()} for run in runs]
@@ -213,13 +180,6 @@ def test_bootstrap__evaluation_folder_is_taken_out_of_the_training_images(settin
     assert entries(tmp_path / "run", "held_out")[0]["images"] == 12  # 3 images x 4 views
 
 
-def test_bootstrap__minutes_decay_to_zero_on_the_clock(settings: BootstrapConfig, tmp_path: Path) -> None:
-    summary = bootstrap(settings.with_(samples=None, minutes=0.02), tmp_path / "run")
-    assert summary.samples >= 4
-    assert summary.seconds >= 1.2
-    assert entries(tmp_path / "run", "held_out")[-1]["samples"] == summary.samples
-
-
 def test_bootstrap__takes_names_and_modules(shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path) -> None:
     network = sparseformers.load_teacher(shared_settings.network.teacher, image_size=SIDE).network
     by_module = bootstrap(shared_settings, tmp_path / "module", teacher=network)
@@ -236,9 +196,6 @@ def test_bootstrap__crop_scale_changes_what_is_learnt_from_and_not_what_is_measu
     bootstrap(settings.with_(samples=4), tmp_path / "run")
     bootstrap(settings.with_(samples=4, crop_scale=0.25), tmp_path / "same")
     bootstrap(settings.with_(samples=4, crop_scale=0.9), tmp_path / "other")
-    run, same, other = (sparseformers.load(tmp_path / name).state_dict() for name in ("run", "same", "other"))
-    assert all(torch.equal(run[name], same[name]) for name in run)
-    assert not all(torch.equal(run[name], other[name]) for name in run)
-    assert (
-        entries(tmp_path / "run", "held_out")[0]["centred_cosine"] == entries(tmp_path / "other", "held_out")[0]["centred_cosine"]
-    )
+    run, same, other = (tmp_path / name for name in ("run", "same", "other"))
+    assert weights(run) == weights(same) != weights(other)
+    assert entries(run, "held_out")[0]["centred_cosine"] == entries(other, "held_out")[0]["centred_cosine"]

@@ -129,17 +129,6 @@ def test_a_run_on_packed_shards_goes_on_in_the_middle_of_one(
     assert weights(tmp_path / "parted") == weights(tmp_path / "whole")
 
 
-@pytest.mark.slow
-def test_addresses_give_the_run_of_local_shards_with_any_number_of_workers(settings: BootstrapConfig, tmp_path: Path) -> None:
-    good = photographs(tmp_path, 9)
-    for number in range(3):
-        write_shard(tmp_path / f"{number}.tar", good[3 * number : 3 * number + 3])
-    bootstrap(settings.with_(data=(f"{tmp_path}/{{0..2}}.tar",)), tmp_path / "local")
-    addresses = tuple(f"pipe:cat {tmp_path}/{number}.tar" for number in range(3))
-    bootstrap(settings.with_(data=addresses, workers=2), tmp_path / "remote")
-    assert weights(tmp_path / "remote") == weights(tmp_path / "local")
-
-
 def test_a_shard_that_is_lost_while_training_is_told_in_a_sentence(settings: BootstrapConfig, tmp_path: Path) -> None:
     write_shard(tmp_path / "0.tar", photographs(tmp_path, 6))
 

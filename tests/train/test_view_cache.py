@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +16,9 @@ from sparseformers.train import BootstrapConfig, RunFolder, Scale, bootstrap, ma
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.view_cache import make_cache_key
 from tests.tiny import write_teacher
-from tests.train.caches import (
-    FILES,
-    assert_same_samples,
-    folders_in,
-    gathered,
-    key_of,
-    prepared,
-    stream_of,
-)
+from tests.train.caches import FILES, assert_same_samples, folders_in, gathered, key_of, prepared, stream_of
+from tests.train.ranks import start
+from tests.train.ranks_work import command
 from tests.train.runs import at_each_step, command_line, weights, write_broken
 
 
@@ -55,17 +46,6 @@ class TestSamples:
         assert torch.equal(first.images, third.images)
         assert torch.equal(first.targets, third.targets)  # type: ignore[arg-type]
 
-    def test_processes_share_what_one_would_see(self, cached_settings: BootstrapConfig) -> None:
-        parts = gathered(cached_settings)
-        cache = prepared(parts)
-        alone = [batch.indices.tolist() for batch in cache.batches(stream_of(parts, 13))]
-        shares = [
-            [batch.indices.tolist() for batch in cache.batches(stream_of(parts, 13, process=process, processes=2))]
-            for process in (0, 1)
-        ]
-        assert [sorted(chain(*parts_of)) for parts_of in zip(*shares, strict=True)] == [sorted(batch) for batch in alone]
-        assert shares[1][-1] == []
-
     def test_unreadable_images_are_missing_with_their_reasons(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         write_broken(tmp_path / "photos")
         parts = gathered(cached_settings)
@@ -77,9 +57,10 @@ class TestSamples:
             assert one.targets is not None
             assert one.targets.abs().sum(dim=1).gt(0).all()
         broken = next(index for index in range(len(parts.train)) if "broken" in parts.train.name(index))
-        nothing = prepared(parts).batch([ViewKey(0, broken)])
-        assert nothing.images.shape == (0, 3, 0, 0)
-        assert nothing.unreadable == ((broken, "not an image of a known format"),)
+        for keys, reasons in (([ViewKey(0, broken)], ((broken, "not an image of a known format"),)), ([], ())):
+            nothing = prepared(parts).batch(keys)
+            assert (nothing.images.shape, nothing.indices.tolist()) == ((0, 3, 0, 0), [])
+            assert nothing.unreadable == reasons
 
     def test_do_not_depend_on_workers(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         alone = prepared(gathered(cached_settings))
@@ -141,9 +122,8 @@ class TestReuse:
 
 def test_plan__tells_the_size_of_the_cache(cached_settings: BootstrapConfig) -> None:
     size = sum(path.stat().st_size for path in prepared(gathered(cached_settings)).folder.iterdir())
-    assert make_plan(cached_settings, Scale(measure_seconds=0.01), device=torch.device("cpu")).cache_gib == pytest.approx(
-        size / 2**30, rel=0.02
-    )
+    plan = make_plan(cached_settings, Scale(measure_seconds=0.01), device=torch.device("cpu"))
+    assert plan.cache_gib == pytest.approx(size / 2**30, rel=0.02)
 
 
 def test_bootstrap__with_a_cache_learns_what_it_learns_without(
@@ -177,16 +157,12 @@ def test_bootstrap__lists_unreadable_images_of_a_cache_as_skipped(cached_setting
 
 
 @pytest.mark.slow
-def test_torchrun__the_other_processes_wait_for_the_cache(cached_settings: BootstrapConfig, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparseformers"]
-    command += command_line(tmp_path, "--lr", "1e-4", "--batch-size", "4", "--samples", "12", photographs=9)
-    command += ["--evaluations", "1", "--workers", "0", "--cached-views", "2"]
-    command += ["--cache-teacher", str(tmp_path / "cache"), "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+def test_bootstrap__the_other_processes_wait_for_the_cache(cached_settings: BootstrapConfig, tmp_path: Path) -> None:
+    options = ["--lr", "1e-4", "--batch-size", "4", "--samples", "12", "--evaluations", "1", "--workers", "0"]
+    options += ["--cached-views", "2", "--cache-teacher", str(tmp_path / "cache"), "--out", str(tmp_path / "two")]
+    group = start(2, command, command_line(tmp_path, *options, photographs=9), output=tmp_path / "output")
+    assert group.join() == [0, 0], group.said(0)
     bootstrap(cached_settings, tmp_path / "one")
     assert folders_in(tmp_path / "cache") == [key_of(cached_settings)]
     one, two = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4, msg=name)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-4)

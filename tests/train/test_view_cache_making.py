@@ -17,12 +17,7 @@ import torch
 from sparseformers.errors import RunError
 from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, bootstrap
-from tests.train.caches import (
-    FILES,
-    folders_in,
-    gathered,
-    prepared,
-)
+from tests.train.caches import FILES, folders_in, gathered, prepared
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "another key": lambda folder: (folder / "key.json").write_text(json.dumps({"seed": 7})),

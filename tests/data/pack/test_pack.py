@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,13 +16,13 @@ import pytest
 import webdataset
 from PIL import Image
 
-from sparseformers.cli.main import main
 from sparseformers.data.pack import PackConfig, pack
 from sparseformers.data.pack.shard import OpenShard
 from sparseformers.data.shard_files import SIDECAR, read_index
 from sparseformers.data.shards import scan
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing
+from tests.cli.command import Command
 from tests.tiny import write_images
 
 
@@ -247,17 +246,10 @@ class TestRefusals:
 
 
 def test_command_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["pack", str(photos), str(tmp_path / "out"), "--shard-size", "1MB"]
-    assert main([*command, "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
+    command, words = Command(capsys), ["pack", photos, tmp_path / "out", "--shard-size", "1MB"]
+    summary = command.json(*words)
     assert (summary["shards"], summary["images"], summary["skipped"]) == (1, 14, 3)
-    assert main(command) == 2
-    assert "holds shards already" in capsys.readouterr().err
-    assert main([*command, "--overwrite"]) == 0
-    said = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "images │ 14 │" in said
-    assert "images skipped │ 3, listed in" in said
-    with pytest.raises(SystemExit) as caught:
-        main(["pack", "--help"])
-    assert caught.value.code == 0
-    assert "Example: sparseformers pack photos shards --shard-size 256MB --resize 256" in capsys.readouterr().out
+    assert "holds shards already" in command.refused(*words)
+    said = command(*words, "--overwrite")
+    assert "images 14" in said
+    assert "images skipped 3, listed in" in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import itertools
 import json
 import re
 import shutil
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from sparseformers.errors import RunError
 from sparseformers.train import RunFolder, resume, write_report
 from sparseformers.train.held_out_record import HeldOutRecord
-from sparseformers.train.report import DETAILS, ReportPage
+from sparseformers.train.report import ReportPage
 from sparseformers.train.report.page import draw_curves
 from tests.train.finished import HOSTILE, QUOTED
 from tests.train.report.parsed import Element, decoded, parse
@@ -40,6 +39,12 @@ def copy(finished: RunFolder, tmp_path: Path) -> RunFolder:
     """The same run, to be changed."""
     shutil.copytree(finished.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+def size_of(image: Element) -> tuple[int, int]:
+    """Width and height of a picture in pixels."""
+    with Image.open(io.BytesIO(decoded(image))) as picture:
+        return picture.size
 
 
 def test_report__has_a_table_of_contents_that_leads_to_its_sections(page: Element) -> None:
@@ -97,8 +102,7 @@ def test_report__the_worst_images_come_first_with_their_cosines(finished: RunFol
     assert [card.values() for card in cards] == [[each.centred_cosine, each.cosine] for each in cosines]
     assert len(cards) == 6
     for card in cards:
-        with Image.open(io.BytesIO(decoded(card.all("img")[0]))) as picture:
-            assert picture.size == (64, 64)
+        assert size_of(card.all("img")[0]) == (64, 64)
     names = {card.all("bdi")[0].text for card in cards}
     assert {HOSTILE, QUOTED, "photo\\u202egpj.exe.jpg", "caf\\udce9.jpg"} < names
 
@@ -138,11 +142,10 @@ def test_report__curves_are_drawn_without_anything_from_outside(page: Element) -
 
 
 def test_report__shows_rois_of_the_start_the_middle_and_the_end(finished: RunFolder, page: Element) -> None:
-    moments = HeldOutRecord(finished.held_out).moments()
-    assert [moment.progress for moment in moments] == [0, 1 / 3, 2 / 3, 1] or len(moments) == 5
+    assert [moment.samples for moment in HeldOutRecord(finished.held_out).moments()] == [0, 8, 12, 20, 24]
     (drawing,) = page.by_id("rois").all("img")
-    with Image.open(io.BytesIO(decoded(drawing))) as picture:
-        assert picture.width > picture.height  # five panels side by side, four rows
+    width, height = size_of(drawing)
+    assert width > height  # five panels side by side, four rows
 
 
 def test_report__has_the_whole_configuration(finished: RunFolder, page: Element) -> None:
@@ -241,8 +244,8 @@ def test_write_report__rois_that_did_not_move_are_drawn_once(copy: RunFolder) ->
     write_report(copy)
     section = parse(copy.report).by_id("rois")
     assert "The RoIs did not move" in section.text
-    with Image.open(io.BytesIO(decoded(section.all("img")[0]))) as picture:
-        assert picture.height > picture.width  # three panels side by side, four rows
+    width, height = size_of(section.all("img")[0])
+    assert height > width  # three panels side by side, four rows
 
 
 def test_write_report__stays_below_its_size_whatever_there_is_to_show(copy: RunFolder, tmp_path: Path) -> None:
@@ -269,14 +272,6 @@ def test_write_report__stays_below_its_size_whatever_there_is_to_show(copy: RunF
     with pytest.raises(RunError, match="bytes without any picture"):
         write_report(copy, tmp_path / "none.html", most_bytes=1000)
     assert not (tmp_path / "none.html").exists()
-
-
-def test_details__go_from_fine_to_none() -> None:
-    for finer, coarser in itertools.pairwise(DETAILS):
-        assert finer.side > coarser.side
-        assert finer.quality > coarser.quality
-        assert finer.images >= coarser.images
-    assert (DETAILS[-1].images, DETAILS[-1].worst) == (0, 0)
 
 
 @pytest.mark.draws
