@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from sparseformers.data import Batch
 from sparseformers.train import BootstrapConfig, RunFolder
-from sparseformers.train.checkpoint import read_checkpoint, unpack
 from sparseformers.train.checkpointer import Writing
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
@@ -75,16 +74,6 @@ def at_each_step(
     patch.setattr(TrainingStep, "__call__", step)
 
 
-def interrupt_at(samples: int, patch: pytest.MonkeyPatch) -> None:
-    """Interrupts a training before the step after so many images."""
-
-    def before(_step: TrainingStep, _batch: Batch, seen: int) -> None:
-        if seen == samples:
-            raise KeyboardInterrupt
-
-    at_each_step(patch, before)
-
-
 def command_line(folder: Path, *options: str, photographs: int = 12) -> list[str]:
     """``bootstrap`` on photographs in ``folder`` with a tiny teacher; where to write is to be added."""
     write_images(folder / "photos", photographs)
@@ -122,9 +111,3 @@ def flip(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-
-
-def last_checkpoint(folder: Path) -> dict[str, Any]:
-    """The states of the parts of a run's newest checkpoint, by name."""
-    snapshot = read_checkpoint(RunFolder(folder).checkpoint_folders()[-1])
-    return {name: unpack(state, snapshot.tensors.get(name, {})) for name, state in snapshot.state["parts"].items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.optimiser import rate_factor
 from sparseformers.train.step import TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
-from tests.train.runs import at_each_step, entries, interrupt_at, last_checkpoint, weights, write_broken
+from tests.train.runs import at_each_step, entries, weights, write_broken
 
 RUN_FILES = {
     *("README.md", "config.json", "curves.png", "heartbeat.json", "metrics.jsonl", "model.safetensors", "report.html"),
@@ -75,35 +74,6 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(
     first, again, other = map(weights, (whole_run, tmp_path / "again", tmp_path / "other"))
     assert first == again
     assert first != other
-
-
-def test_resume__after_a_stop_ends_where_the_uninterrupted_run_ends(
-    shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = (whole_run, tmp_path / "stopped")
-    interrupt_at(12, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        bootstrap(shared_settings.with_(checkpoint_every="1steps"), runs[1])
-    monkeypatch.undo()
-    resume(runs[1])
-    assert weights(runs[0]) == weights(runs[1])
-    figures = [[(e["samples"], e["centred_cosine"]) for e in entries(run, "held_out")] for run in runs]
-    assert figures[0] == figures[1]
-    kept = [{path.name: path.read_bytes() for path in (run / "held_out").iterdir()} for run in runs]
-    assert kept[0] == kept[1]
-    ends = [last_checkpoint(run) for run in runs]
-    for part in ("student", "optimiser"):
-        first, second = (flat(end[part]) for end in ends)
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[name], second[name]) for name in first), part
-
-
-def flat(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
-    """All tensors and numbers of nested dictionaries and lists."""
-    if isinstance(state, (dict, list, tuple)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {key: value for name, item in items for key, value in flat(item, f"{prefix}{name}.").items()}
-    return {prefix: torch.as_tensor(state)} if isinstance(state, (torch.Tensor, int, float)) else {}
 
 
 def test_resume__of_a_finished_run_changes_nothing(copied_run: Path) -> None:
