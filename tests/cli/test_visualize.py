@@ -161,7 +161,7 @@ def test_models_that_will_not_do(place: Path, tmp_path: Path, command: Command) 
         ([tmp_path / "none.safetensors"], "There is no run folder, model file or released model"),
         (["sf_v1_tinny"], "Did you mean 'sf_v1_tiny'"),
         ([place / "photos"], "is not a run of sparseformers"),
-        ([tiny, "--beside", tiny], "is named twice"),
+        ([tiny, "--beside", tiny, "--beside", tiny], "is named twice"),
     ):
         model, *beside = models
         assert problem in command.refused("visualize", model, place / "photos", *beside, "--out", tmp_path / "a.png")
