@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import signal
 import time
@@ -30,6 +31,8 @@ class Happened(NamedTuple):
 
 
 def command(arguments: Sequence[str]) -> int:
+    """The command line as in a process that a shell has started: reading processes are its own, and end with it."""
+    multiprocessing.set_start_method(None, force=True)
     torch.set_num_threads(1)
     return main(arguments)
 
