@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow docs notebook lint format types imports check clean
-.PHONY: bench-recipes bench-table1 bench-speed bench-targets gpu-check
+.PHONY: bench-recipes bench-table1 bench-speed bench-targets bench-looking gpu-check
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
 
@@ -69,6 +69,9 @@ bench-speed: $(VENV)/.dev ## Time a student beside its teacher and what else cou
 
 bench-targets: $(VENV)/.dev ## Tell whether a student is as fast as it is meant to be
 	$(BIN)/python -m benchmarks speed --targets $(ARGS)
+
+bench-looking: $(VENV)/.dev $(VENV)/.teacher ## Compare maps that RoIs may be split by: make bench-looking ARGS="--data ... --eval-data ... --out ..."
+	$(BIN)/python -m benchmarks looking $(ARGS)
 
 gpu-check: ## Check training, resuming, exporting and speed on a CUDA device, on one page: make gpu-check GPU_PYTHON=python3
 	PYTHONPATH=src $(GPU_PYTHON) -m benchmarks.gpu_check $(ARGS)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks COMMAND``: recipes side by side, the paper's Table 1, and speed."""
+"""``python -m benchmarks COMMAND``: recipes side by side, the paper's Table 1, speed, and where to look."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.looking import LookingConfig, compare_maps, looking_table
 from benchmarks.recipes import (
     TABLE_1,
     ComparisonConfig,
@@ -161,10 +162,29 @@ class Speed(_Printing):
             self.console.print(summary(report), highlight=False, markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looking(_Printing):
+    """Compare maps that the mixed-resolution front may split its cells by: learnt, mean, random, of another image, the teacher's.
+
+    Example: python -m benchmarks looking --data photos/train --eval-data photos/test --out runs/looking
+    """
+
+    settings: Annotated[LookingConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Runs the command."""
+        figures = compare_maps(self.settings, self.console)
+        if self.json:
+            print_json({"rows": [to_dict(each) for each in figures]})
+        else:
+            print_tables([looking_table(self.settings, figures)], self.console, as_markdown=self.markdown)
+
+
 Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Recipes, tyro.conf.subcommand("recipes")],
     Annotated[Table1, tyro.conf.subcommand("table1")],
     Annotated[Speed, tyro.conf.subcommand("speed")],
+    Annotated[Looking, tyro.conf.subcommand("looking")],
 ]
 
 

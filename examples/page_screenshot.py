@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--neighbours", type=Path)
     parser.add_argument("--out", type=Path, default=Path("view.jpg"))
     parser.add_argument("--at", type=float, nargs=2, default=(0.5, 0.5), help="where to hover the first picture, in [0, 1] of it")
-    parser.add_argument("--attention", choices=("", "last", "rollout"), default="")
+    parser.add_argument("--attention", choices=("", "map", "last", "rollout"), default="")
     parser.add_argument("--size", type=int, nargs=2, default=(1440, 900), help="of the window, in pixels")
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from sparseformers.errors import ConfigError
 from sparseformers.rois import grid_of
@@ -79,8 +79,19 @@ class BlockConfig(_Checked):
         _require_heads("A width", self.width, self.heads)
 
 
+class _Front(_Checked):
+    """The configuration of a front, which has N = ``tokens`` latent tokens."""
+
+    tokens: int
+
+    def check_tokens(self, tokens: int) -> None:
+        """Raises ValueError with the reason if a student with this front cannot have so many tokens."""
+        if tokens != self.tokens:
+            raise ValueError(f"this front has {self.tokens} tokens and no other number, not {tokens}")
+
+
 @dataclass(frozen=True, kw_only=True)
-class FocusingConfig(_Checked):
+class FocusingConfig(_Front):
     """The focusing transformer of Gao et al., CVPR 2024, for networks that are bootstrapped from a teacher."""
 
     kind: Literal["focusing"] = "focusing"
@@ -109,7 +120,7 @@ class FocusingConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OriginalFocusingConfig(_Checked):
+class OriginalFocusingConfig(_Front):
     """The focusing transformer of the original SparseFormer (v1): Gao et al., ICLR 2024, trained without a teacher."""
 
     kind: Literal["original"] = "original"
@@ -143,7 +154,7 @@ class OriginalFocusingConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridConfig(_Checked):
+class GridConfig(_Front):
     """A front that starts as the teacher at a lower resolution, with its patch and position embedding; beyond the papers."""
 
     kind: Literal["grid"] = "grid"
@@ -160,6 +171,59 @@ class GridConfig(_Checked):
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the coarse grid; where rows differ in length, columns of the longest."""
         return grid_of(self.tokens)
+
+    def check_tokens(self, tokens: int) -> None:
+        if tokens < 1:
+            raise ValueError(f"a grid needs at least one token, not {tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedResolutionConfig(_Front):
+    """A front that splits large cells into smaller ones where a learnt map says so; beyond the papers."""
+
+    kind: Literal["mixed"] = "mixed"
+    tokens: Count = 64
+    """Latent tokens, N: start cells, and three more for each split."""
+    start: Annotated[tuple[int, int], AtLeast(1)] = (2, 2)
+    """Rows and columns of the cells that splitting starts from."""
+    levels: Count = 3
+    """How often a cell can be split, L."""
+    glance: Number = 1
+    """The level of the cells that the map is told from: 0 for the start cells, 1 for their quarters, 2 for theirs."""
+    channels: Count = 64
+    """Channels of the selector, C."""
+    sharpness: Annotated[float, Between(0, 1)] = 0.0
+    """Cells are split by their share of the map over their area to this power: 0 is the share alone, 1 its density."""
+    perturbation: Annotated[float, Between(0, 1)] = 0.25
+    """Share of the images that are split by a perturbed map in training."""
+    patch_size: Count = 16
+    """Side in pixels of the patches that the teacher's embedding takes, P."""
+    patch_bias: bool = True
+    """Whether the teacher's patch embedding has a bias."""
+    pre_norm: bool = False
+    """Whether the teacher norms its tokens before the first block (CLIP)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.glance < self.levels, f"A glance at level {self.glance} needs more levels than {self.levels}.", "Lower it.")
+        try:
+            self.splits_for(self.tokens)
+        except ValueError as error:
+            raise ConfigError(f"Mixed resolution: {error}.", "Choose one of these.") from None
+
+    def check_tokens(self, tokens: int) -> None:
+        self.splits_for(tokens)
+
+    def splits_for(self, tokens: int | None) -> int:
+        """The number of splits that gives so many tokens, by default the configured ones; raises ValueError if none does."""
+        count = self.tokens if tokens is None else tokens
+        first, least = math.prod(self.start), math.prod(self.start) + 3
+        splits, rest = divmod(count - first, 3)
+        if rest or not 1 <= splits <= first * (4**self.levels - 1) // 3:
+            most = first * 4**self.levels
+            nearest = min(max(first + 3 * round((count - first) / 3), least), most)
+            raise ValueError(f"this front has {least}, {least + 3}, ... {most} tokens, not {count}; the nearest is {nearest}")
+        return splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,11 +297,15 @@ class PreprocessingConfig(_Checked):
     """Divides each channel after that."""
 
 
+FrontConfig: TypeAlias = FocusingConfig | OriginalFocusingConfig | GridConfig | MixedResolutionConfig
+"""The configuration of any front."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SparseFormerConfig:
     """A whole SparseFormer."""
 
-    focusing: FocusingConfig | OriginalFocusingConfig | GridConfig
+    focusing: FrontConfig
     """The part in front, its ``kind`` says which."""
     cortex: CortexConfig
     """The part that is inherited (in v1: the blocks after the one that samples)."""
@@ -247,8 +315,8 @@ class SparseFormerConfig:
     def __post_init__(self) -> None:
         width = self.cortex.block.width
         _require(
-            self.cortex.prefix_from_front == isinstance(self.focusing, GridConfig),
-            "The prefix tokens are the front's where it is a grid, and the cortex's where it is not.",
+            self.cortex.prefix_from_front == isinstance(self.focusing, GridConfig | MixedResolutionConfig),
+            "The prefix tokens are the front's where it starts as the teacher, and the cortex's in the papers' fronts.",
             "Set prefix_from_front accordingly.",
         )
         if isinstance(self.focusing, OriginalFocusingConfig):

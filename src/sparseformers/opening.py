@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from sparseformers import released
-from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError, RunError, SparseFormersError, TeacherError, WeightsError, suggest
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.named import NAMED_CONFIGS
@@ -119,8 +118,10 @@ def with_tokens(student: SparseFormer, tokens: int | None, name: str) -> SparseF
     own = student.config.focusing
     if tokens is None or tokens == own.tokens:
         return student
-    if not isinstance(own, GridConfig):
-        raise ConfigError(f"The model '{name}' has {own.tokens} tokens and no other number.", "Leave out --tokens.")
+    try:
+        own.check_tokens(tokens)
+    except ValueError as error:
+        raise ConfigError(f"The model '{name}' cannot have {tokens} tokens: {error}.", "Leave out --tokens.") from None
     return WithTokens(student, tokens)
 
 

@@ -57,10 +57,23 @@ def test_focus__masks_and_boxes_of_the_same_objects(model: str, pasted: Path, co
     assert focus_of(command, model, pasted, "--masks", masks) == by_masks
 
 
+def test_focus__of_leaves_that_tile_the_image(tmp_path: Path, pasted: Path, command: Command) -> None:
+    report = focus_of(command, save_student(tmp_path, front="mixed"), pasted, "--masks", pasted / "masks")
+    first, *_, last = report["stages"]
+    assert (report["tokens"], report["annotated"]) == (7, 3)
+    assert (last["rois_cover"]["mean"], last["overlap"]["mean"]) == (1, 0)
+    assert first["overlap"]["mean"] > 0  # seven leaves of four cells
+    assert (first["foreground"], first["points_cover"]) == (None, None)
+    # A new student splits the first cell of every image, so what falls on the object is what falls on others'.
+    foreground = last["foreground"]
+    assert 0 < foreground["points"]["mean"] < 1
+    assert foreground["elsewhere"] == pytest.approx(foreground["points"]["mean"], abs=0.1)
+
+
 def test_focus__is_refused_where_rois_cannot_move(tmp_path: Path, pasted: Path, command: Command) -> None:
     said = command.refused("evaluate", save_student(tmp_path, front="grid"), "--data", pasted / "images", "--focus")
     assert "are the cells of a grid and do not move, so there is no focus to measure." in said
-    assert "Give a student with the front focusing, or leave out --focus." in said
+    assert "Give a student with the front mixed or focusing, or leave out --focus." in said
 
 
 def test_focus__names_what_was_left_out(model: str, pasted: Path, command: Command) -> None:
@@ -71,7 +84,7 @@ def test_focus__names_what_was_left_out(model: str, pasted: Path, command: Comma
     options = ["--focus", "--masks", pasted / "masks", "--precision", "fp32"]
     printed = command("evaluate", model, "--data", pasted / "images", *options)
     assert "…" not in printed
-    parts = ["3 images, 1 unreadable skipped", "2 without annotation: ", f"{first.stem}.jpg", "iteration 1"]
+    parts = ["3 images, 1 unreadable skipped", "2 without annotation: ", f"{first.stem}.jpg", "stage 1"]
     for part in (*parts, "broken.png not an image", f"{second} not an image"):
         assert part in printed, part
 
@@ -90,7 +103,8 @@ def test_bad_input(model: str, pasted: Path, tmp_path: Path, command: Command) -
     assert "--focus runs the student alone, without --teacher." in refused("--focus", "--teacher", "bundled")
     assert "Several numbers of --tokens go with --focus only." in refused("--tokens", 4, "--tokens", 9)
     assert "--tokens must be at least 1, not 0." in refused("--focus", "--tokens", 4, "--tokens", 0)
-    assert "has 4 tokens and no other number. Leave out --tokens." in refused("--focus", "--tokens", 9)
+    said = refused("--focus", "--tokens", 9)
+    assert "cannot have 9 tokens: this front has 4 tokens and no other number, not 9. Leave out --tokens." in said
     assert "There is no boxes file" in refused("--focus", "--boxes", tmp_path / "none.json")
     assert "does not exist" in refused("--focus", "--masks", tmp_path / "none")
     mask = next(masks.iterdir())

@@ -61,6 +61,23 @@ def test_each_figure_is_drawn_from_a_run(place: Path, photograph: Path, tmp_path
         assert min(image.size) > 64
 
 
+def test_each_figure_is_drawn_of_a_front_with_a_map(
+    place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command
+) -> None:
+    made = inherit(load_teacher(f"timm:test_vit@{place / 'teacher.safetensors'}", image_size=SIDE), front="mixed", tokens=10)
+    model = tmp_path / "mixed.safetensors"
+    sparseformers.save(made.student, model, provenance=made.provenance)
+    for figure in ("models", "iterations", "map", "density", "tokens", "pca"):
+        command("visualize", model, photograph, "--figure", figure, "--out", tmp_path / "a.png")
+    assert len(drawn) == 6
+    assert "The glance" in headings(drawn[2])
+    command("visualize", model, photograph, "--animate", tmp_path / "glide.webp", "--size", 64)
+    assert (tmp_path / "glide.webp").is_file()
+    words = ["visualize", place / "runs" / "first", photograph, "--figure", "map", "--out", tmp_path / "a.png"]
+    said = command.refused(*words, "--teacher", "no:such")
+    assert "This student has no map of where to look: its front is 'focusing'." in said
+
+
 def test_models_of_all_kinds_stand_side_by_side(
     place: Path, photograph: Path, tmp_path: Path, fixtures: Path, drawn: list[Figure], command: Command
 ) -> None:
@@ -209,7 +226,7 @@ def test_targets_are_refused_before_the_model_is_even_opened(
     for options, problem in (
         (["--figure", "iterations", "--beside", "x"], "--beside goes with --figure models, not with iterations"),
         (["--figure", "pca", "--stages", "1"], "--stages goes with --figure models, not with pca"),
-        (["--teacher", "bundled"], "--teacher goes with --figure density or pca, not with models"),
+        (["--teacher", "bundled"], "--teacher goes with --figure density or map or pca, not with models"),
         (["--size", "3"], "cannot have a --size of 3 pixels"),
         (["--figure", "photo"], "photo"),
     ):

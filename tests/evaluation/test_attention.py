@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import TeacherAttention, token_influence
-from sparseformers.evaluation.attention import rank_correlation, rollout
+from sparseformers.evaluation.attention import AttendingTeacher, measure_map, rank_correlation, rollout
 from sparseformers.inheritance import inherit
+from sparseformers.model.selector import shares_on
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from tests.evaluation.students import original
 from tests.model.small import Pooling, small_model
+from tests.model.test_mixed_resolution import mixed_model
 from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import images_for
@@ -172,6 +174,14 @@ class TestTokenInfluence:
         expected = pooling.weights(student(images).tokens).mean(dim=1)
         torch.testing.assert_close(token_influence(student, images), expected)
 
+    @torch.no_grad()
+    def test_of_leaves_is_that_of_the_tokens_after_the_fronts_own_prefix(self) -> None:
+        student, images = mixed_model(), torch.rand(2, 3, 40, 48)
+        row = by_hand(student, images)[-1][:, 0, student.config.cortex.prefix_tokens :]
+        influence = token_influence(student, images)
+        assert influence.shape == (2, student.config.focusing.tokens)
+        torch.testing.assert_close(influence, row / row.sum(dim=1, keepdim=True))
+
     def test_of_v1_needs_no_class_token(self) -> None:
         student = original(load_teacher(timm.tiny()))
         influence = token_influence(student, torch.rand(2, 3, 32, 32))
@@ -225,3 +235,33 @@ def test_other_shapes_and_no_values_are_refused() -> None:
     for first, second in ((4, (5,)), (4, (2, 2)), (0, (0,))):
         with pytest.raises(ValueError, match="two maps of one shape"):
             rank_correlation(torch.zeros(first), torch.zeros(second))
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_an_attending_teacher__gives_its_answer_and_the_mean_attention_of_its_last_third(name: str) -> None:
+    options, _, prefix = TEACHERS[name]
+    teacher = load_teacher(timm.tiny(**{"depth": 6, **options}))
+    images = images_for(teacher, 5)
+    answer = AttendingTeacher(teacher)(images)
+    last_third = attention_of_timm(teacher, images)[-round(teacher.depth / 3) :]
+    rows = torch.stack([block[:, 0] if prefix else block.mean(dim=1) for block in last_third])
+    torch.testing.assert_close(answer.attention_map, shares(rows.mean(dim=0), prefix), atol=1e-6, rtol=1e-4)
+    embedding, tokens = teacher.embedding_and_tokens(images)
+    torch.testing.assert_close(answer.embedding, embedding, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(answer.tokens, tokens, atol=1e-5, rtol=1e-4)
+
+
+def test_an_attending_teacher__with_an_attention_pool_is_read_there() -> None:
+    teacher = load_teacher(timm.tiny(class_token=False, global_pool="map"))
+    images = images_for(teacher, 5)
+    torch.testing.assert_close(AttendingTeacher(teacher)(images).attention_map, TeacherAttention(teacher)(images).last)
+
+
+def test_measure_map__of_the_teachers_own_map_and_of_another() -> None:
+    theirs = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)).flatten(1).softmax(1).unflatten(1, (8, 8))
+    own = measure_map(shares_on(theirs, (4, 4)), theirs)
+    assert own.divergence == pytest.approx(0, abs=1e-6)
+    assert own.overlap == 1
+    other = measure_map(shares_on(theirs.flip(-1), (4, 4)), theirs)
+    assert other.divergence > 1e-3
+    assert 0 <= other.overlap < 1

@@ -172,6 +172,6 @@ def test_modes_progress_and_no_image_at_all() -> None:
 def test_table__has_a_line_for_each_stage() -> None:
     student = told(initial_grid(4), initial_grid(4) * 0.5)
     text = printed(measured(student, foreground=lambda index: quarter(index) if index else None).table("title"))
-    for part in ("start", "iteration 1", "over its", "4 tokens, 4 points each; 3 images", "25.0% ± 0.0 of the view, 2 images"):
+    for part in ("start", "stage 1", "over its", "4 tokens, 4 points each; 3 images", "25.0% ± 0.0 of the view, 2 images"):
         assert part in text, part
     assert "foreground" not in printed(measured(student).table("title"))

@@ -114,7 +114,7 @@ def test_export__of_a_run_is_checked_on_the_images_that_it_was_trained_on(
 
 def test_export__refuses_tokens_that_the_student_cannot_have(photographs: Path, tmp_path: Path) -> None:
     settings = ExportConfig(format="torch-export", data=(photographs,), tokens=9)
-    with pytest.raises(ConfigError, match=r"the model' has 4 tokens and no other number\. Leave out --tokens"):
+    with pytest.raises(ConfigError, match=r"cannot have 9 tokens: this front has 4 tokens and no other number"):
         export(student_of(FRONTS["focusing"]), tmp_path / "out.pt2", settings)
 
 

@@ -77,6 +77,12 @@ class TestCurvesFigure:
         np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 0.9], [32, 0.5]])
         np.testing.assert_allclose(cosine.lines[0].get_xydata(), [[0, 0.01], [64, 0.6]])
 
+    def test_two_more_of_a_map(self) -> None:
+        history = [{"samples": seen, "map_divergence": 0.5 - seen / 100, "map_overlap": seen / 10} for seen in (0, 5)]
+        *_, divergence, overlap = curves_figure(history).axes
+        np.testing.assert_allclose(divergence.lines[0].get_xydata(), [[0, 0.5], [5, 0.45]])
+        np.testing.assert_allclose(overlap.lines[0].get_xydata(), [[0, 0], [5, 0.5]])
+
     def test_a_noisy_loss_gets_its_running_mean(self) -> None:
         history = [{"samples": step, "loss": step % 2} for step in range(200)]
         raw, mean, _ = curves_figure(history).axes[0].lines

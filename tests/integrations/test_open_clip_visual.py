@@ -16,7 +16,7 @@ import sparseformers
 from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError
 from sparseformers.inheritance import inherit
-from sparseformers.inheritance.inherit import FrontKind
+from sparseformers.inheritance.inheriting import FrontKind
 from sparseformers.integrations.open_clip_visual import OpenClipVisual, preprocess_cfg
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher

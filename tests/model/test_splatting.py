@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from sparseformers.model import SparseFormerOutput
+from sparseformers.model.quadtree import Quadtree
 from sparseformers.model.splatting import cell_weights, splat
 from sparseformers.rois import cells, grid_of, initial_grid
 from tests.exporting.students import FRONTS, student_of
@@ -72,6 +73,21 @@ def test_a_small_roi_counts_for_more_than_a_large_one_around_it() -> None:
     weights = cell_weights(rois, 16, 16)[0]
     assert weights[1, 9, 9] > 0.8
     assert weights[0, 2, 2] > 0.9
+
+
+def test_places_in_leaves_of_mixed_sizes_get_their_own_leafs_token() -> None:
+    tree = Quadtree((2, 2), 3)
+    shares = (2 * torch.randn(4, 8, 8)).flatten(1).softmax(dim=1).unflatten(1, (8, 8))
+    rois = tree.stages(tree.leaves(tree.claims(shares, 0.0), splits=20))[:, -1]
+    assert len({round(side, 4) for side in (rois[..., 2] - rois[..., 0]).flatten().tolist()}) == 3
+    middles = (torch.arange(16) + 0.5) / 16
+    across = (rois[..., :1] <= middles) & (middles < rois[..., 2:3])  # B x N x 16
+    down = (rois[..., 1:2] <= middles) & (middles < rois[..., 3:])
+    inside = down.unsqueeze(3) & across.unsqueeze(2)
+    assert torch.equal(inside.sum(dim=1), torch.ones(4, 16, 16, dtype=torch.int64))  # they tile the image
+    weights = cell_weights(rois, 16, 16)
+    assert (weights * inside).sum(dim=1).mean() > 0.9
+    assert (weights.argmax(dim=1) == inside.int().argmax(dim=1)).float().mean() > 0.95
 
 
 def test_tokens_far_away_leave_a_cell_alone() -> None:

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from sparseformers.config import CortexConfig
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.inheritance import default_tokens, inherit
-from sparseformers.inheritance.inherit import FrontKind
+from sparseformers.inheritance.inheriting import FrontKind
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
 from sparseformers.teachers import open_clip as adapter

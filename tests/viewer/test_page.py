@@ -47,10 +47,10 @@ def test_the_slider_moves_the_regions(page: Page, browser: Browser) -> None:
     until_stage(browser, page.session, "g0", 3)
     browser.find("#stage").send_keys(Keys.HOME)
     until_stage(browser, page.session, "g0", 0)
-    assert browser.text("#stage-name") == "1 of 4, the start"
+    assert browser.text("#stage-name") == "1 of 4, start"
     browser.find("#stage").send_keys(Keys.ARROW_RIGHT)
     until_stage(browser, page.session, "g0", 1)
-    assert browser.run("return document.querySelector('#stage').getAttribute('aria-valuetext')") == "2 of 4"
+    assert browser.run("return document.querySelector('#stage').getAttribute('aria-valuetext')") == "2 of 4, iteration 1"
 
 
 def test_the_regions_glide(page: Page, browser: Browser) -> None:
@@ -87,7 +87,7 @@ def test_playing_goes_through_all_stages(page: Page, browser: Browser) -> None:
 
     browser.until(ended, "the end of playing")
     seen.add(browser.text("#stage-name"))
-    assert {"1 of 4, the start", "4 of 4, the last"} <= seen
+    assert {"1 of 4, start", "4 of 4, iteration 3"} <= seen
     until_stage(browser, page.session, "g0", 3)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sparseformers.inheritance import inherit
 from sparseformers.viewer import Page, Session
 from tests.evaluation.students import original
 from tests.tiny import write_images
 from tests.viewer.browser import Browser
-from tests.viewer.seen import SHOWN, shown_key, until_stage
+from tests.viewer.seen import SHOWN, painted, shown_key, until_stage
 from tests.viewer.small import TOKENS, Small, config_of, networks_of
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,20 @@ def test_a_photograph_of_twenty_megapixels(page: Page, browser: Browser, tmp_pat
     key = shown_key(browser)
     assert page.session.describe(key) == {"key": key, "name": "large.jpg", "width": 5472, "height": 3648}
     until_stage(browser, page.session, key, 3)
+
+
+def test_a_map_is_laid_over_the_picture_without_a_teacher(small: Small, browser: Browser) -> None:
+    assert small.networks.teacher is not None
+    student = inherit(small.networks.teacher, front="mixed", tokens=10).student
+    session = Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), networks_of(student))
+    with Page(session, port=0, framed=False) as page:
+        browser.open(page.url)
+        browser.wait(SHOWN)
+        shown = "return [...document.querySelectorAll('#attention-kind label:not([hidden])')].map((one) => one.innerText)"
+        assert browser.run(shown) == ["Off", "Map"]
+        assert browser.text("#stage-name").endswith(", leaves")
+        browser.run("document.querySelector('input[name=attention][value=map]').click()")
+        browser.until(lambda: painted(browser, ".heat") > 0.2, "the map")
 
 
 def test_a_file_that_is_too_large_is_not_sent(page: Page, browser: Browser, tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ class TestTrace:
         assert [points is None for points in traced["points"]] == [True, False, False, False]
         assert traced["cosine"] is None
 
+    def test_a_front_with_a_map_shows_it(self, small: Small, session: Session) -> None:
+        assert small.networks.teacher is not None
+        student = inherit(small.networks.teacher, front="mixed", tokens=10).student
+        traced = Session(config_of(small), networks_of(student)).trace("g1", "0")
+        assert torch.tensor(traced["map"]).sum().item() == pytest.approx(1, abs=1e-4)
+        assert [traced["stages"][0], traced["stages"][-1]] == ["start", "leaves"]
+        assert len(traced["stages"]) == len(traced["rois"]) == len(traced["points"])
+        assert session.trace("g1", "0")["map"] is None
+        assert session.trace("g1", "0")["stages"] == ("start", "iteration 1", "iteration 2", "iteration 3")
+
     def test_where_no_influence_can_be_read_the_look_says_why(self, small: Small) -> None:
         traced = Session(config_of(small), networks_of(small_model(depth=0))).trace("g1", "0")
         assert traced["influence"] is None

@@ -32,9 +32,10 @@ class Visualize:
     """Images, or folders of them; at most 64 in all."""
     out: Path | None = None
     """The figure to write: .png, .pdf, .svg, .jpg or .webp."""
-    figure: Literal["models", "iterations", "density", "tokens", "pca"] = "models"
+    figure: Literal["models", "iterations", "map", "density", "tokens", "pca"] = "models"
     """models: the input, RoIs at the first, third and last stage, and the last sampling points, of one or several models.
     iterations: the RoIs after every iteration, with the paths of their centres.
+    map: where the student expects its teacher to look, beside the teacher's attention, and the leaves (front mixed).
     density: where sampling points fall, as a heat map, beside what the teacher attends to, with their rank correlation.
     tokens: the most influential tokens, with what they see cut out.
     pca: the teacher's patch features beside the student's tokens on the same grid, in the same colours."""
@@ -51,7 +52,7 @@ class Visualize:
     count: int = 8
     """Number of tokens to show (figure tokens)."""
     teacher: str | None = None
-    """Teacher to load, if it is not where it was (figures density and pca)."""
+    """Teacher to load, if it is not where it was (figures map, density and pca)."""
     columns: int | None = None
     """Photographs side by side; by default as many as make the sheet about square."""
     size: int | None = None

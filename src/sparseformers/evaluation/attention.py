@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import AttentionPooling, AveragePooling, CortexTransformer
+from sparseformers.model.selector import map_divergence, shares_on
 from sparseformers.model.sparseformer import SparseFormer, check_images
 from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
@@ -31,6 +33,69 @@ class AttentionMaps(NamedTuple):
     rollout: Tensor
     """B x h x w, float32: attention rollout through all blocks (Abnar and Zuidema, "Quantifying Attention Flow in
     Transformers", ACL 2020)."""
+
+
+class TeacherAnswer(NamedTuple):
+    """A teacher's embeddings of B images, with what they were made of."""
+
+    embedding: Tensor  # B x D_out
+    tokens: Tensor  # B x D x h x w, its patch tokens after the final norm
+    attention_map: Tensor  # B x h x w, float32, of sum 1: the share of its attention in each patch
+
+
+class AttendingTeacher(nn.Module):
+    """A teacher that also tells where it looks, in one forward pass.
+
+    The map is the mean over the heads of the last third of its blocks of what the class token attends to, or all patches in a
+    teacher without one; where an attention pool makes the embedding, it is what its query attends to.
+
+    Args:
+        teacher: on the device where it is to stay; its weights are copied.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
+        self.size = self.teacher.size
+        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)  # h, w
+        self.prefix_tokens = teacher.anatomy.prefix_tokens
+        self.asks_from = teacher.depth - max(1, round(teacher.depth / 3))
+
+    def forward(self, images: Tensor) -> TeacherAnswer:
+        """Images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
+        cortex = self.teacher.cortex
+        tokens, attended = cortex.prefix(self.teacher.tokens(images)), []
+        for index, block in enumerate(_blocks(cortex)):
+            if index >= self.asks_from and not isinstance(cortex.pooling, AttentionPooling):
+                queries = 1 if self.prefix_tokens else None
+                weights = block.attn.weights(block.norm1(tokens), queries)  # B x heads x queries x T
+                attended.append(weights.mean(dim=(1, 2)))
+            tokens = block(tokens)
+        if isinstance(cortex.pooling, AttentionPooling):
+            attended.append(_pooling_shares(cortex, tokens))
+        pooled, tokens = cortex.read(tokens)
+        patches = tokens[:, self.prefix_tokens :].transpose(1, 2).unflatten(-1, self.grid)
+        shares = torch.stack(attended).mean(dim=0)[:, self.prefix_tokens :].float()
+        shares = shares / shares.sum(dim=1, keepdim=True)
+        return TeacherAnswer(cortex.projection(pooled), patches, shares.unflatten(-1, self.grid))
+
+
+@dataclass(frozen=True)
+class MapAgreement:
+    """Maps of where a student expects its teacher to look, beside the teacher's own; means over images."""
+
+    divergence: float  # Kullback-Leibler, in nats, at the student's grid
+    overlap: float  # share of the heaviest third of the cells in both, in [0, 1]
+
+
+def measure_map(shares: Tensor, attention_map: Tensor) -> MapAgreement:
+    """Compares a student's maps M x h x w with the teacher's M x rows x columns, both of sum 1."""
+    grid = (shares.shape[1], shares.shape[2])
+    ours, theirs = shares.flatten(1), shares_on(attention_map, grid).flatten(1)
+    count = max(1, round(ours.shape[1] / 3))
+    heaviest = [torch.zeros_like(each).scatter(1, each.topk(count).indices, 1) for each in (ours, theirs)]
+    overlap = (heaviest[0] * heaviest[1]).sum(dim=1).mean().item() / count
+    return MapAgreement(map_divergence(shares, attention_map).item(), overlap)
 
 
 def token_influence(student: SparseFormer, images: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class RoIReport:
             cells += [_share(figures.rois_cover), _share(figures.overlap), _share(figures.points_cover)]
             if self.area is not None:
                 cells += _foreground_cells(figures.foreground)
-            table.add_row("start" if figures.stage == 0 else f"iteration {figures.stage}", *cells)
+            table.add_row("start" if figures.stage == 0 else f"stage {figures.stage}", *cells)
         return table
 
 
@@ -133,7 +133,7 @@ def report_rois(
     if isinstance(student.config.focusing, GridConfig):
         raise ConfigError(
             f"The RoIs of '{model_name(model)}' are the cells of a grid and do not move, so there is no focus to measure.",
-            "Give a student with the front focusing, or leave out --focus.",
+            "Give a student with the front mixed or focusing, or leave out --focus.",
         )
     for asked in tokens:
         with_tokens(student, asked, model_name(model))

@@ -17,6 +17,7 @@ from sparseformers.inference import fold_embedding
 from sparseformers.inference.fronts import FoldedGrid
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront, Resize
+from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.sampling import BilinearSampling
 
 
@@ -110,7 +111,7 @@ class EmbeddingNetwork(nn.Module):
         self.student = fold_embedding(student, tokens=tokens).cpu()
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         front = self.student.focusing
-        if isinstance(front, GridFront | FoldedGrid):
+        if isinstance(front, GridFront | FoldedGrid | MixedResolutionFront):
             front.resize = PortableResize()
         if gathers:
             gather_samples(self.student)

@@ -6,6 +6,7 @@
 
 from sparseformers.figures.data import RoIPicture, coverage, trace_photographs, trace_rois
 from sparseformers.figures.density import DensityPicture, draw_density, trace_density
+from sparseformers.figures.map import MapPicture, draw_map, trace_map
 from sparseformers.figures.models import ModelsPicture, draw_models, draw_student, trace_models
 from sparseformers.figures.motion import Glide, centre_paths, draw_frames, draw_iterations, glide
 from sparseformers.figures.output import curves_figure, save_animation, save_figure
@@ -17,6 +18,7 @@ from sparseformers.figures.tokens import TokensPicture, draw_tokens, trace_token
 __all__ = [
     "DensityPicture",
     "Glide",
+    "MapPicture",
     "ModelsPicture",
     "PCAPicture",
     "RoIPicture",
@@ -28,6 +30,7 @@ __all__ = [
     "draw_density",
     "draw_frames",
     "draw_iterations",
+    "draw_map",
     "draw_models",
     "draw_pca",
     "draw_student",
@@ -37,6 +40,7 @@ __all__ = [
     "save_figure",
     "token_colours",
     "trace_density",
+    "trace_map",
     "trace_models",
     "trace_pca",
     "trace_photographs",

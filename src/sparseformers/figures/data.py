@@ -44,6 +44,7 @@ class RoIPicture:
     points: tuple[Tensor, ...]  # N x P x 2 for each of the last stages, in their order; the last is that of the final RoIs
     title: str
     frame: Box = WHOLE  # the part of ``image`` that the student was given, (x1, y1, x2, y2) in [0, 1] of the image
+    attention_map: Tensor | None = None  # h x w of the frame, of sum 1: the map that RoIs were split by, where they are split
 
     def __post_init__(self) -> None:
         check_picture(self.image)
@@ -55,12 +56,21 @@ class RoIPicture:
         if not self.points:
             raise ValueError("a picture needs the sampling points of at least one stage")
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """``start`` for the RoIs before any change, then ``iteration 1`` ..., or ``split 1`` ... and ``leaves``."""
+        last = len(self.rois) - 1
+        if self.attention_map is None:
+            return ("start", *(f"iteration {stage}" for stage in range(1, last + 1)))
+        return ("start", *(f"split {stage}" for stage in range(1, last)), "leaves")
+
     def placed(self, image: Tensor, frame: Box) -> RoIPicture:
         """The same RoIs and points on the whole of an image (3 x H x W in [0, 1]), of which this one shows the part ``frame``."""
         x1, y1, x2, y2 = frame
         corner, sides = torch.tensor([x1, y1]), torch.tensor([x2 - x1, y2 - y1])
         points = tuple(corner + each * sides for each in self.points)
-        return RoIPicture(image, corner.repeat(2) + self.rois * sides.repeat(2), points, self.title, frame)
+        rois = corner.repeat(2) + self.rois * sides.repeat(2)
+        return dataclasses.replace(self, image=image, rois=rois, points=points, frame=frame)
 
 
 def check_picture(image: Tensor) -> None:
@@ -80,12 +90,17 @@ def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> 
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
     device = next(student.parameters()).device
     with evaluation_mode(student), torch.inference_mode():
-        on_device = images.to(device)
-        traced = [student(on_device).rois, *student.sampling_points(on_device)]
-    # Copied outside of inference mode, so that callers get ordinary tensors.
-    drawn, rois, *points = (tensor.detach().to("cpu", torch.float32).clone() for tensor in (images, *traced))
+        front = student.run_front(images.to(device))
+
+    def ordinary(tensor: Tensor) -> Tensor:
+        """A copy, made outside of inference mode."""
+        return tensor.detach().to("cpu", torch.float32).clone()
+
+    drawn, rois, points = ordinary(images), ordinary(front.rois), [ordinary(each) for each in front.points]
+    maps = [None] * len(titles) if front.attention_map is None else list(ordinary(front.attention_map))
     return [
-        RoIPicture(drawn[index], rois[index], tuple(each[index] for each in points), title) for index, title in enumerate(titles)
+        RoIPicture(drawn[index], rois[index], tuple(each[index] for each in points), title, attention_map=maps[index])
+        for index, title in enumerate(titles)
     ]
 
 

@@ -79,7 +79,7 @@ def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | No
     shown = {name: choose_stages(shape[0], stages) for name, shape in shapes.items()}
     headings = ["Input"]
     for name, chosen in shown.items():
-        headings += [*(f"RoIs, {stage_name(stage, shapes[name][0])}" for stage in chosen), "Sampling points, last stage"]
+        headings += [*(f"RoIs, {stage_name(pictures[0].models[name], stage)}" for stage in chosen), "Sampling points, last stage"]
     groups = [(name, len(chosen) + 1) for name, chosen in shown.items()] if len(shown) > 1 else []
     images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
     figure, rows = open_sheet(images, titles, headings, columns=columns, groups=groups)
@@ -133,8 +133,11 @@ def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
     return list(dict.fromkeys(stage % count for stage in wanted))
 
 
-def stage_name(stage: int, count: int) -> str:
-    """``first stage``, ``last stage``, ``stage 12`` ...; the start is the first, and ``the only stage`` where nothing moves."""
+def stage_name(picture: RoIPicture, stage: int) -> str:
+    """``first stage``, ``last stage``, ``stage 12`` ...; ``the only stage`` where nothing moves, and its own where RoIs split."""
+    count = len(picture.rois)
+    if picture.attention_map is not None:
+        return picture.stage_names[stage]
     if count == 1:
         return "the only stage"
     if stage == count - 1:

@@ -26,11 +26,6 @@ MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0  # seconds that a frame is shown: on 
 SMALLEST_SIZE = 1e-6  # the smallest size of a RoI whose logarithm is taken
 
 
-def iteration_name(stage: int) -> str:
-    """``Start`` for the RoIs before any adjustment, then ``Iteration 1`` ..."""
-    return f"Iteration {stage}" if stage else "Start"
-
-
 def centre_paths(rois: Tensor) -> Tensor:
     """The way of each RoI's centre (RoIs S x N x 4): (S-1) x N x 2 x 2, the centre (x, y) before and after each iteration."""
     centres, _ = centre_and_size(rois)  # S x N x 2
@@ -44,11 +39,11 @@ def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = Non
     ValueError if the pictures differ in their numbers of stages or tokens.
     """
     check_count(len(pictures))
-    stages, tokens, _ = pictures[0].rois.shape
+    tokens = pictures[0].rois.shape[1]
     if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same numbers of stages and tokens")
     images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
-    figure, rows = open_sheet(images, titles, [iteration_name(stage) for stage in range(stages)], columns=columns)
+    figure, rows = open_sheet(images, titles, [name.capitalize() for name in pictures[0].stage_names], columns=columns)
     colours = token_colours(tokens)
     for picture, panels in zip(pictures, rows, strict=True):
         height, width = picture.image.shape[-2:]
@@ -127,7 +122,7 @@ def draw_frames(
 def _draw_frame(pictures: Sequence[RoIPicture], glides: Sequence[Glide], frame: int, *, side: int, columns: int | None) -> Frame:
     """One frame; each is drawn anew, so that no frame depends on another."""
     images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
-    heading = iteration_name(glides[0].stages[frame])
+    heading = pictures[0].stage_names[glides[0].stages[frame]].capitalize()
     figure, rows = open_sheet(images, titles, [heading], columns=columns)
     colours = token_colours(pictures[0].rois.shape[1])
     for picture, (axes,), gliding in zip(pictures, rows, glides, strict=True):

@@ -150,17 +150,28 @@ WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] 
 }  # functions that write an animation, by the suffix of its file
 
 
+CURVES = (
+    ("loss", "Loss", "#0072b2"),
+    ("centred_cosine", "Held-out centred cosine", "#d55e00"),
+    ("map_divergence", "Held-out map: divergence in nats", "#009e73"),
+    ("map_overlap", "Held-out map: heaviest parts found", "#cc79a7"),
+)  # keys of metrics.jsonl, titles and colours; the last two where the student has a map
+
+
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss and the held-out centred cosine over the training images seen, in two panels.
+    """The loss and the held-out centred cosine over the training images seen, and how near the map is where there is one.
 
     ``history`` has records such as the lines of ``metrics.jsonl``; a record may lack either figure, and what is not finite is
     left out.
     """
-    figure = empty_figure(8.4, 3.0)
-    left, right = figure.add_axes((0.07, 0.16, 0.4, 0.72)), figure.add_axes((0.565, 0.16, 0.4, 0.72))
-    _draw_curve(left, *_series(history, "loss"), title="Loss", colour="#0072b2", smooth=True)
-    _draw_curve(right, *_series(history, "centred_cosine"), title="Held-out centred cosine", colour="#d55e00", smooth=False)
-    right.axhline(0, color="#909090", linewidth=0.8, linestyle=":")
+    rows = 2 if any("map_overlap" in record for record in history) else 1
+    figure = empty_figure(8.4, 3.0 * rows)
+    for place, (key, title, colour) in enumerate(CURVES[: 2 * rows]):
+        left, bottom = (0.07, 0.565)[place % 2], (rows - 1 - place // 2 + 0.16) / rows
+        axes = figure.add_axes((left, bottom, 0.4, 0.72 / rows))
+        _draw_curve(axes, *_series(history, key), title=title, colour=colour, smooth=key == "loss")
+        if key == "centred_cosine":
+            axes.axhline(0, color="#909090", linewidth=0.8, linestyle=":")
     return figure
 
 

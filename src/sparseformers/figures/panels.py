@@ -95,6 +95,14 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")
 
 
+def draw_cells(axes: Axes, cells: Tensor, *, width: int, height: int) -> None:
+    """Thin edges of N x 4 RoIs that tile a part of the photograph."""
+    from matplotlib.collections import PolyCollection
+
+    corners = _on_panel(cells[:, [0, 1, 2, 1, 2, 3, 0, 3]].double().unflatten(1, (4, 2)).numpy(), width, height)
+    axes.add_collection(PolyCollection(list(corners), facecolors="none", edgecolors=ANCHORS[2], linewidths=0.6, gid="cells"))
+
+
 def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
     """The numbers of N x 4 RoIs from 1 at their centres, dark on labels of their colours."""
     centres = _on_panel(centre_and_size(rois)[0].double().numpy(), width, height)
@@ -118,14 +126,18 @@ def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, wid
 
 
 def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A dot for each of N x P x 2 sampling points, in the colour of its token."""
+    """A dot for each of N x P x 2 sampling points, in the colour of its token; smaller where they are many."""
     places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
-    _draw_dots(axes, places, colours.repeat(points.shape[1], axis=0), size=3.4, name="points")
+    room = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).nan_to_num() / points.shape[1]  # of the photograph, a point
+    sizes = (6000 * room).clamp(0.3, 3.4).repeat_interleave(points.shape[1]).double().numpy()
+    _draw_dots(axes, places, colours.repeat(points.shape[1], axis=0), size=sizes, name="points")
 
 
-def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float, name: str) -> None:
-    across, down = places.T
-    axes.scatter(across, down, s=size, c=colours, edgecolors=HALO, linewidths=0.5, zorder=3, gid=name, plotnonfinite=False)
+def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float | Array, name: str) -> None:
+    finite = np.isfinite(places).all(axis=1)
+    (across, down), sizes = places[finite].T, np.broadcast_to(size, len(places))[finite]
+    edges = np.minimum(0.5, 0.27 * np.sqrt(sizes))
+    axes.scatter(across, down, s=sizes, c=colours[finite], edgecolors=HALO, linewidths=edges, zorder=3, gid=name)
 
 
 def _on_panel(places: Array, width: int, height: int) -> Array:

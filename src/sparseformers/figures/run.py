@@ -13,6 +13,7 @@ from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
 from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
 from sparseformers.figures.density import draw_density, trace_density
+from sparseformers.figures.map import draw_map, mapping_front, trace_map
 from sparseformers.figures.models import draw_models, trace_models
 from sparseformers.figures.motion import draw_frames, draw_iterations, glide
 from sparseformers.figures.output import FORMATS, WRITERS, check_animation, check_target, save_animation, save_figure
@@ -28,8 +29,8 @@ from sparseformers.teachers import Teacher
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FigureName = Literal["models", "iterations", "density", "tokens", "pca"]
-WITH_TEACHER: frozenset[FigureName] = frozenset({"density", "pca"})  # figures that show the teacher beside the student
+FigureName = Literal["models", "iterations", "map", "density", "tokens", "pca"]
+WITH_TEACHER: frozenset[FigureName] = frozenset({"map", "density", "pca"})  # figures that show the teacher beside the student
 ANIMATED_SIDE, DRAWN_SIDE = 320, 375  # pixels along the longer side of a photograph, by default
 
 
@@ -108,12 +109,12 @@ def visualize(
         model: a student, or where it is.
         images: images, or folders of them; at most 64 in all.
         out: the figure to write: .png, .pdf, .svg, .jpg or .webp.
-        figure: models, iterations, density, tokens or pca.
+        figure: models, iterations, map, density, tokens or pca.
         animate: write RoIs gliding through the iterations, too: .gif, .webp or .mp4.
         beside: other models to draw beside the first (figure models).
         view: all of a photograph in its own shape (whole), or the student's view as when it embeds (own).
         stages: of which to draw the RoIs (figure models): 0 is the start, -1 the last.
-        teacher: a teacher, or where to load it from if not from where it was (figures density and pca).
+        teacher: a teacher, or where to load it from if not from where it was (figures map, density and pca).
         columns: photographs side by side; by default as many as make the sheet about square.
         size: pixels along the longer side of a panel: by default 375, and 320 in an animation.
 
@@ -129,6 +130,8 @@ def visualize(
     saved = next(iter(models.values()))
     if animate is not None and isinstance(saved.student.config.focusing, GridConfig):
         raise ConfigError("The RoIs of this model stay where they are: there is nothing to animate.", "Draw a figure instead.")
+    if out is not None and figure == "map":
+        mapping_front(saved.student)
     with_teacher = out is not None and figure in WITH_TEACHER
     loaded = open_teacher(saved, teacher, name=model_name(model)).to(process_state().device) if with_teacher else None
     longest = max(size or DRAWN_SIDE, LONGEST_DRAWN)
@@ -234,6 +237,7 @@ def _of_one(trace: Callable[..., Any], draw: Callable[..., Figure], *options: st
 FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
     "models": _draw_models,
     "iterations": _of_one(trace_photographs, draw_iterations),
+    "map": _of_one(trace_map, draw_map),
     "density": _of_one(trace_density, draw_density),
     "tokens": _of_one(trace_tokens, draw_tokens, "count"),
     "pca": _of_one(trace_pca, draw_pca),

@@ -12,7 +12,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.inference.fold import FoldedSparseFormer, fold
+from sparseformers.inference.folding import FoldedSparseFormer, fold
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import Attention, TransformerBlock
 from sparseformers.model.cortex import TokenPooling

@@ -1,6 +1,6 @@
 """From a teacher to a student that is not trained yet."""
 
-from sparseformers.inheritance.inherit import Inheritance, default_tokens, inherit
+from sparseformers.inheritance.inheriting import Inheritance, default_tokens, inherit
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import GROUPS, Shares, count_parameters, freeze_inherited, parameter_groups, split_depth
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.inheritance.inherit import inherit
+from sparseformers.inheritance.inheriting import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.focusing import FocusingTransformer

@@ -18,6 +18,8 @@ class InheritReport:
     teacher_parameters: int
     left_behind: tuple[str, ...]
     """Parts of the teacher that the student does not have."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is other than asked for."""
 
     def lines(self) -> list[str]:
         """The report as sentences."""
@@ -32,6 +34,7 @@ class InheritReport:
             f"Teacher's blocks {'; '.join(fates)}.",
             f"Parameters: {', '.join(counts)}; {total / 1e6:.1f}M in all (the teacher has {self.teacher_parameters / 1e6:.1f}M).",
             f"Left behind: {', '.join([*self.left_behind, *truncated]) or 'nothing'}.",
+            *self.notes,
         ]
 
 

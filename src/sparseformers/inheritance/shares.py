@@ -9,6 +9,7 @@ from torch import nn
 from sparseformers.errors import ConfigError
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront
+from sparseformers.model.mixed_resolution import MixedResolutionFront
 
 GROUPS = ("new", "tuned", "frozen")
 
@@ -69,9 +70,10 @@ def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
 def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """The student's named parameters by group, see ``GROUPS``; needs ``requires_grad`` to be set."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in GROUPS}
-    front_is_new = not isinstance(student.focusing, GridFront)
+    as_teacher = isinstance(student.focusing, GridFront | MixedResolutionFront)
+    new_parts = ("cortex.prefix.", "focusing.selector." if as_teacher else "focusing.")
     for name, parameter in student.named_parameters():
-        new = name.startswith("cortex.prefix.") or (front_is_new and name.startswith("focusing."))
+        new = name.startswith(new_parts)
         groups["new" if new else "tuned" if parameter.requires_grad else "frozen"].append((name, parameter))
     return groups
 

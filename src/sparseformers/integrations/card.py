@@ -11,6 +11,7 @@ from typing import Any
 from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError, RunError, WeightsError, suggest
 from sparseformers.evaluation import Alignment, Cost
+from sparseformers.evaluation.attention import MapAgreement
 from sparseformers.files import write_json
 from sparseformers.inheritance import Provenance
 from sparseformers.saving import read_config
@@ -37,6 +38,7 @@ class Figures:
     seed: int
     precision: str
     licence: str | None  # that of the teacher's weights, where known
+    map: MapAgreement | None = None  # where the student has a map, and the teacher's attention
 
 
 def card_text(
@@ -47,7 +49,7 @@ def card_text(
     ``cost`` is the student's, told where there are no figures of a run; ``loading`` is the Python expression that loads it.
     """
     parts = [_opening(provenance)]
-    parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures.alignment)]
+    parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures)]
     parts += [] if provenance is None else [_making(provenance, figures)]
     parts += [_usage(loading)]
     if provenance is not None:
@@ -112,7 +114,14 @@ def _comparison(config: SparseFormerConfig, figures: Figures) -> str:
 """
 
 
-def _alignment(alignment: Alignment) -> str:
+MAP_ROWS = """\
+| divergence of the map of where to look from the teacher's attention | {0.divergence:.3f} nats |
+| heaviest third of the teacher's attention that the map finds | {0.overlap:.1%} |
+"""
+
+
+def _alignment(figures: Figures) -> str:
+    alignment, near = figures.alignment, figures.map
     neighbours, chance = alignment.neighbours, alignment.neighbour_chance
     return f"""On {alignment.images:,} held-out images:
 
@@ -121,7 +130,7 @@ def _alignment(alignment: Alignment) -> str:
 | centred cosine to the teacher | {alignment.centred_cosine:.3f} |
 | cosine to the teacher (a constant output has {alignment.constant_baseline:.3f}) | {alignment.cosine_mean:.3f} |
 | nearest {neighbours} neighbours in common (chance {chance:.1%}) | {alignment.neighbour_agreement:.1%} |
-"""
+{"" if near is None else MAP_ROWS.format(near)}"""
 
 
 def _making(provenance: Provenance, figures: Figures | None) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
-from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
@@ -117,7 +116,7 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
     Args:
         student: the student, whose modules it shares: to train or move one is to train or move the other. Or a name for
             :func:`open_model`.
-        tokens: N, if other than configured; only students with the grid front can have another.
+        tokens: N, if other than configured; the papers' fronts have no other.
 
     Raises:
         MissingExtraError: if transformers is not installed.
@@ -129,10 +128,11 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
     check_version("transformers")
     core = open_student(student).student
     own = core.config.focusing
-    if tokens is not None and tokens != own.tokens and not isinstance(own, GridConfig):
-        raise ConfigError(f"The student has {own.tokens} latent tokens and no other number.", "Leave out tokens.")
-    if tokens is not None and tokens < 1:
-        raise ConfigError(f"A vision tower needs at least one latent token, not {tokens}.", "Ask for one token or more.")
+    if tokens is not None:
+        try:
+            own.check_tokens(tokens)
+        except ValueError as error:
+            raise ConfigError(f"The student cannot have {tokens} latent tokens: {error}.", "Leave out tokens.") from None
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
     return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import CortexConfig, GridConfig, SparseFormerConfig
+from sparseformers.config import CortexConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.model.cortex import build_pooling
@@ -42,7 +42,7 @@ def timm_settings(config: SparseFormerConfig) -> dict[str, Any]:
         "std": images.std,
         "num_classes": (cortex.projection if head_name(cortex) == "projection" else cortex.classes) or 0,
         "pool_size": None,
-        "first_conv": "focusing.embedding" if isinstance(config.focusing, GridConfig) else "focusing.stem.convolution",
+        "first_conv": "focusing.embedding" if cortex.prefix_from_front else "focusing.stem.convolution",
         "classifier": f"cortex.{head_name(cortex)}",
     }
 

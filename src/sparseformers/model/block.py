@@ -73,13 +73,13 @@ class Attention(nn.Module):
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.q_norm(query), self.k_norm(key), value
 
-    def weights(self, x: Tensor) -> Tensor:
+    def weights(self, x: Tensor, queries: int | None = None) -> Tensor:
         """Attention weights of :meth:`forward`, whose kernel keeps it to itself: B x T x D -> B x heads x T x T, float32.
 
-        The row of a token that attends sums to one over those attended to.
+        The row of a token that attends sums to one over those attended to; ``queries`` asks for the first rows only.
         """
         query, key, _ = self.query_key_value(x)
-        return attention_weights(query, key)
+        return attention_weights(query[..., :queries, :], key)
 
 
 class FeedForward(nn.Module):

@@ -13,9 +13,13 @@ class FrontOutput(NamedTuple):
     tokens: Tensor
     """B x N x D at the cortex's width, or B x (R+N) x D from a front that puts the prefix tokens in."""
     rois: Tensor
-    """B x S x N x 4: the RoIs at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1] of the image."""
+    """B x S x N x 4: the RoIs at the start and after each adjustment or split, (x1, y1, x2, y2) in [0, 1] of the image. Where
+    they are split, each stage has for each of the N leaves the RoI that it lay in."""
     points: tuple[Tensor, ...]
     """The sampling points, one B x N x P x 2 for each time that the image is sampled, (x, y) in [0, 1] of the image."""
+    attention_map: Tensor | None = None
+    """B x h x w, float32, of sum 1: the share of the teacher's attention that is expected in each part of the image, by which
+    RoIs were split; None from a front without a map."""
 
 
 class Front(Protocol):

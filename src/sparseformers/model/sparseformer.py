@@ -7,11 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import CortexConfig, FocusingConfig, GridConfig, OriginalFocusingConfig, SparseFormerConfig
+from sparseformers.config import (
+    CortexConfig,
+    FrontConfig,
+    GridConfig,
+    MixedResolutionConfig,
+    OriginalFocusingConfig,
+    SparseFormerConfig,
+)
 from sparseformers.model.cortex import build_cortex
 from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.front import Front, FrontOutput
 from sparseformers.model.grid import GridFront
+from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.original import OriginalFocusingTransformer
 from sparseformers.model.splatting import splat
 
@@ -29,10 +37,14 @@ class SparseFormerOutput(NamedTuple):
     tokens: Tensor
     """B x (R+N) x D after the final norm: R prefix tokens (class token, registers), then the N latent tokens."""
     rois: Tensor
-    """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also after the cortex layer that samples),
-    (x1, y1, x2, y2) in [0, 1] of the image."""
+    """B x S x N x 4: RoIs at the start and after each focusing iteration (in v1 also the cortex layer that samples), or after
+    each level of splits, (x1, y1, x2, y2) in [0, 1] of the image. N is the same in all stages: where RoIs are split, each of the
+    N leaves has there the RoI that it lay in, from a start cell to the leaf itself. The leaves tile the image."""
     focused: Tensor
     """B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in: what the front hands to the cortex."""
+    attention_map: Tensor | None = None
+    """B x h x w, float32, of sum 1: the share of the teacher's attention that a mixed-resolution front expects in each part of
+    the image, by which it chose its RoIs; None from other fronts."""
 
     @property
     def latent_tokens(self) -> Tensor:
@@ -104,7 +116,7 @@ class SparseFormer(nn.Module):
         check_images(images)
         front = self.focusing(self.normalise(images), tokens)
         embedding, logits, final_tokens = self.cortex(front.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens)
+        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens, front.attention_map)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
         """The points of :meth:`run_front`: for each sampling one B x N x P x 2, (x, y) in [0, 1] of the image or outside."""
@@ -116,12 +128,14 @@ class SparseFormer(nn.Module):
         return self.focusing(self.normalise(images))
 
 
-def build_front(config: FocusingConfig | OriginalFocusingConfig | GridConfig, cortex: CortexConfig) -> Front:
+def build_front(config: FrontConfig, cortex: CortexConfig) -> Front:
     """The front of a SparseFormer, with starting values, for a cortex of that form."""
     if isinstance(config, OriginalFocusingConfig):
         return OriginalFocusingTransformer(config, cortex.block.width)
     if isinstance(config, GridConfig):
         return GridFront(config, cortex)
+    if isinstance(config, MixedResolutionConfig):
+        return MixedResolutionFront(config, cortex)
     return FocusingTransformer(config, cortex.block.width)
 
 

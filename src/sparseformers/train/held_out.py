@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
-from sparseformers.config import GridConfig
+from sparseformers.config import GridConfig, MixedResolutionConfig
 from sparseformers.data import (
     Batch,
     LoadedView,
@@ -31,10 +31,11 @@ from sparseformers.data import (
 )
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
+from sparseformers.evaluation.attention import AttendingTeacher, MapAgreement, measure_map
 from sparseformers.files import printable
 from sparseformers.model import SparseFormer
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference
-from sparseformers.rois import cells, initial_grid
+from sparseformers.rois import initial_grid
 from sparseformers.teachers import Teacher
 from sparseformers.train.processes import is_sharded
 from sparseformers.train.setup import Parts
@@ -52,6 +53,7 @@ class Measurement:
     cosine: Tensor  # M, in [-1, 1], of each view
     centred_cosine: Tensor  # M, in [-1, 1], as seen from the teacher's mean embedding
     followed: FollowedRoIs | None = None  # on the first images; None if RoIs cannot move
+    map: MapAgreement | None = None  # of a student that chooses its RoIs by a map
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,21 @@ class FollowedRoIs:
     drift: Drift  # from a new student's RoIs
     rois: Tensor  # B x S x N x 4: at the start and after each adjustment, (x1, y1, x2, y2) in [0, 1]
     points: Tensor  # B x N x P x 2: sampling points of the last stage, (x, y) in [0, 1]
+    maps: tuple[Tensor, Tensor] | None = None  # B x h x w each: the student's, where it has one, and the teacher's attention
+
+
+class Seen(NamedTuple):
+    """What a network gave for M views of held-out images, on the CPU."""
+
+    indices: Tensor  # M, int64, increasing: the views that could be read
+    embedding: Tensor  # M x D, float32
+    attention_map: Tensor | None  # M x h x w, float32: where it looks, if it tells
+
+    def among(self, indices: Tensor) -> Seen:
+        """The rows of these views alone."""
+        kept = torch.isin(self.indices, indices)
+        maps = self.attention_map
+        return Seen(self.indices[kept], self.embedding[kept], None if maps is None else maps[kept])
 
 
 class HeldOut:
@@ -74,19 +91,24 @@ class HeldOut:
         def on_unreadable(index: int, reason: str) -> None:
             skipped.add(parts.held_out.name(index // self.views), reason)
 
-        self.indices, self.teacher = self._embed(parts.teacher, on_unreadable)
+        teacher = AttendingTeacher(parts.teacher) if parts.has_map else parts.teacher
+        self.by_teacher = self._embed(teacher, on_unreadable)
         images, self.focus_names = first_views(parts, FOCUS_IMAGES)
         self.focus_images = images.to(parts.device)
+        with evaluation_mode(teacher):
+            seen = self._see(teacher, torch.arange(len(images)), images) if parts.has_map else None
+        self.focus_maps = None if seen is None else seen.attention_map
 
     def measure(self, student: SparseFormer) -> Measurement:
         """Measures the student as it is now; all processes have to take part."""
-        indices, of_student = self._embed(student)
+        by_student = self._embed(student)
         # An image that could be read once may be gone by now, or be there again.
-        in_both = torch.isin(indices, self.indices)
-        of_student, of_teacher = of_student[in_both], self.teacher[torch.isin(self.indices, indices)]
-        cosine, centred_cosine = cosine_of_each(of_student, of_teacher)
-        alignment = measure_alignment(of_student, of_teacher)
-        return Measurement(alignment, indices[in_both], cosine, centred_cosine, self._followed(student))
+        ours, theirs = by_student.among(self.by_teacher.indices), self.by_teacher.among(by_student.indices)
+        cosine, centred_cosine = cosine_of_each(ours.embedding, theirs.embedding)
+        alignment, agreement = measure_alignment(ours.embedding, theirs.embedding), None
+        if ours.attention_map is not None and theirs.attention_map is not None:
+            agreement = measure_map(ours.attention_map, theirs.attention_map)
+        return Measurement(alignment, ours.indices, cosine, centred_cosine, self._followed(student), agreement)
 
     def _followed(self, student: SparseFormer) -> FollowedRoIs | None:
         """The RoIs on the first images, if they can move."""
@@ -98,8 +120,11 @@ class HeldOut:
             inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
         ):
             focus = student.run_front(self.focus_images)
-        start = cells(config.tokens) if isinstance(config, GridConfig) else initial_grid(config.tokens)
-        return FollowedRoIs(measure_drift(focus.rois, start.to(focus.rois.device)), focus.rois, focus.points[-1])
+        # Leaves have no start of their own: they are compared with the cells that they were split from.
+        start = None if isinstance(config, MixedResolutionConfig) else initial_grid(config.tokens).to(focus.rois.device)
+        ours, theirs = focus.attention_map, self.focus_maps
+        maps = None if ours is None or theirs is None else (ours, theirs)
+        return FollowedRoIs(measure_drift(focus.rois, start), focus.rois, focus.points[-1], maps)
 
     def name(self, index: int) -> tuple[str, int | None]:
         """The name of a view's image, and the number of the view among several of it, from 0; None where there is one."""
@@ -112,18 +137,19 @@ class HeldOut:
         return views[ViewKey(0, index)].image
 
     def _embed(
-        self, model: Teacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The indices of the views that can be read (M, int64, increasing), and their embeddings M x D, float32 on the CPU."""
-        rows: list[tuple[Tensor, Tensor]] = []
+        self, model: Teacher | AttendingTeacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
+    ) -> Seen:
+        """What a network gives for the views that can be read."""
+        rows: list[Seen] = []
         batches = iter(self._batches())
         with evaluation_mode(model):
             for _ in range(self._rounds()):
                 batch = next(batches, None)
                 if batch is not None and len(batch.images):
-                    rows.append((batch.indices, self._embedding(model, batch.images)))
+                    rows.append(self._see(model, batch.indices, batch.images))
                 elif is_sharded(model):  # its parts are with the others, and theirs are here
-                    self._embedding(model, torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0)))
+                    image = torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0))
+                    self._see(model, torch.zeros(1), image)
                 if batch is not None and on_unreadable is not None:
                     for index, reason in batch.unreadable:
                         on_unreadable(index, reason)
@@ -132,16 +158,19 @@ class HeldOut:
         gathered = gather_object(rows)
         if not gathered:
             raise DataError("None of the held-out images can be read any more.", "See that the folder is still there.")
-        indices, order = torch.cat([indices for indices, _ in gathered]).sort()
-        return indices, torch.cat([embeddings for _, embeddings in gathered])[order]
+        indices, embedding, maps = zip(*gathered, strict=True)
+        sorted_indices, order = torch.cat(indices).sort()
+        return Seen(sorted_indices, torch.cat(embedding)[order], None if maps[0] is None else torch.cat(maps)[order])
 
-    def _embedding(self, model: nn.Module, images: Tensor) -> Tensor:
-        """B x D, float32 on the CPU."""
+    def _see(self, model: nn.Module, indices: Tensor, images: Tensor) -> Seen:
+        """What a network gives for a batch of views."""
         parts = self.parts
         images = images_on(parts.device, images)
         with inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(model)):
-            embedding: Tensor = model(images).embedding.float().cpu()
-        return embedding.clone()  # an ordinary tensor, not one of inference mode
+            output = model(images)
+        maps = getattr(output, "attention_map", None)
+        # Ordinary tensors, not those of inference mode.
+        return Seen(indices, output.embedding.float().cpu().clone(), None if maps is None else maps.float().cpu().clone())
 
     def _rounds(self) -> int:
         """Batches that each process goes through, the last one of which may not be there for some."""

@@ -53,6 +53,7 @@ class Moment(NamedTuple):
     progress: float  # share of the budget spent by then, in [0, 1]
     rois: Tensor  # B x S x N x 4, float32
     points: Tensor  # B x N x P x 2, float32: of the last stage
+    maps: tuple[Tensor, Tensor] | None = None  # B x h x w, float32 each: the student's and the teacher's, where there are any
 
 
 class Picture(NamedTuple):
@@ -125,6 +126,8 @@ class HeldOutRecord:
     def _write_rois(self, followed: FollowedRoIs, samples: int, progress: float) -> None:
         rois, points = followed.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(followed.points[:FOLLOWED_IMAGES]).half().cpu()
         tensors = {"rois": rois.contiguous(), "points": points.contiguous()}
+        for name, shares in zip(("map", "attended"), followed.maps or (), strict=False):
+            tensors[name] = shares[:FOLLOWED_IMAGES].float().cpu().contiguous()
         with replacing(self.folder / f"rois-{samples:08}.safetensors") as temporary:
             write_tensors(temporary, tensors, {"progress": repr(progress)})
         kept: set[int] = set()
@@ -207,7 +210,9 @@ def small(image: Tensor, side: int = PICTURE_SIDE) -> Tensor:
 def _read_moment(path: Path) -> Moment | None:
     tensors, metadata = _read(path)
     try:
-        moment = Moment(_samples_of(path), float(metadata["progress"]), tensors["rois"].float(), tensors["points"].float())
+        maps = (tensors["map"], tensors["attended"]) if "map" in tensors else None
+        rois, points = tensors["rois"].float(), tensors["points"].float()
+        moment = Moment(_samples_of(path), float(metadata["progress"]), rois, points, maps)
     except (KeyError, ValueError):
         return None
     return moment if moment.rois.ndim == moment.points.ndim == 4 else None

@@ -140,7 +140,7 @@ class Trainer:
         model = self.student if is_sharded(self.student) else self.accelerator.prepare(self.student)
         fitted = self.settings.network.start == "fitted"
         objective = Objective(
-            whitening=Whitening.of(held_out.teacher.to(self.parts.device)) if self.settings.whitens else None,
+            whitening=Whitening.of(held_out.by_teacher.embedding.to(self.parts.device)) if self.settings.whitens else None,
             token_weight=self.learning.token_weight,
             dense_weight=DENSE_WEIGHT if fitted else 0.0,
         )

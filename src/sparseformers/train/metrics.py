@@ -195,7 +195,8 @@ class MetricsLog(Callback):
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
         drift = {} if measurement.followed is None else asdict(measurement.followed.drift)
         rois = {f"roi_{name}": round(value, 5) for name, value in drift.items()}
-        self._append("held_out", state, {**asdict(measurement.alignment), **rois})
+        maps = {} if measurement.map is None else {f"map_{name}": value for name, value in asdict(measurement.map).items()}
+        self._append("held_out", state, {**asdict(measurement.alignment), **rois, **maps})
         LOGGER.info("%d images: held-out centred cosine %.4f", state.samples, measurement.alignment.centred_cosine)
 
     def on_stop(self, error: BaseException | None) -> None:

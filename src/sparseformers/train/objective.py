@@ -10,14 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparseformers.evaluation.attention import TeacherAnswer
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
+from sparseformers.model.selector import map_divergence
 from sparseformers.rois import regular_points
-from sparseformers.teachers import Teacher
+from sparseformers.teachers import TeacherOutput
 
 POINTS_A_SIDE = 4  # the teacher's tokens are averaged over so many points along each side of a RoI
 
 FLOOR = 0.1  # share of the mean variance that whitening adds along each axis
+
+MAP_WEIGHT = 0.01  # of the map's loss, which only the selector learns by: AdamW takes any, and a small one leaves clipping alone
 
 DENSE_SHARE = 0.3  # of the training, over which the weight of dense targets falls to zero
 
@@ -28,24 +32,26 @@ class Targets(NamedTuple):
     embedding: Tensor  # B x D_out
     tokens: Tensor | None = None  # B x D x rows x columns, its patch tokens after the final norm
     coarse: Tensor | None = None  # B x N x D, its tokens at the truncation depth on an image with N patches
+    attention_map: Tensor | None = None  # B x rows x columns, of sum 1, its attention
 
 
-def teacher_targets(teacher: Teacher, images: Tensor, autocast: torch.dtype | None, *, with_tokens: bool = False) -> Targets:
-    """The teacher's embeddings of images B x 3 x H x W in [0, 1], and its tokens where asked for.
+def teacher_targets(
+    teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer], images: Tensor, autocast: torch.dtype | None
+) -> Targets:
+    """The teacher's answer on images B x 3 x H x W in [0, 1].
 
     Args:
-        teacher: frozen.
+        teacher: frozen; one that attends gives its tokens and maps, too.
         images: of the teacher's size.
         autocast: precision; None for float32.
-        with_tokens: whether to give its patch tokens, too.
     """
     with torch.inference_mode(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        if with_tokens:
-            embedding, tokens = teacher.embedding_and_tokens(images)
-        else:
-            embedding, tokens = teacher(images).embedding, None
+        answer = teacher(images)
     # Autograd does not take tensors of inference mode; a copy made outside of it is an ordinary one.
-    return Targets(embedding.clone(), None if tokens is None else tokens.clone())
+    embedding = answer.embedding.clone()
+    if isinstance(answer, TeacherAnswer):
+        return Targets(embedding, answer.tokens.clone(), attention_map=answer.attention_map.clone())
+    return Targets(embedding)
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -126,6 +132,8 @@ class Objective:
             loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
         if self.dense_weight and targets.coarse is not None:
             loss = loss + self.dense_weight * unexplained_variance(output.focused, targets.coarse)
+        if output.attention_map is not None and targets.attention_map is not None:
+            loss = loss + MAP_WEIGHT * map_divergence(output.attention_map, targets.attention_map)
         return loss
 
 
@@ -135,10 +143,10 @@ PLAIN = Objective()  # the paper's: the plain cosine of the embeddings
 
 def alignment_loss(
     student: Callable[[Tensor, int | None], SparseFormerOutput],
-    teacher: Teacher,
+    teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer],
     images: Tensor,
     autocast: torch.dtype | None,
-    targets: Tensor | None = None,
+    targets: Targets | None = None,
     *,
     objective: Objective = PLAIN,
     coarse: CoarseTokens | None = None,
@@ -151,15 +159,12 @@ def alignment_loss(
         teacher: frozen.
         images: B x 3 x H x W in [0, 1] at the teacher's size.
         autocast: precision of both; None for float32.
-        targets: B x D_out, the teacher's embeddings of these images where they are known; it is not run then.
+        targets: the teacher's answer on these images where it is known; it is not run then.
         objective: the plain cosine by default.
         coarse: gives the dense targets, where the objective has a weight for them.
         tokens: of the student, if other than its own number.
     """
-    if targets is None:
-        answer = teacher_targets(teacher, images, autocast, with_tokens=objective.token_weight > 0)
-    else:
-        answer = Targets(targets)
+    answer = teacher_targets(teacher, images, autocast) if targets is None else targets
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
         if coarse is not None and objective.dense_weight:
             with torch.no_grad():

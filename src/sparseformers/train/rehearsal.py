@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,10 +108,12 @@ def _noise_for_views(parts: Parts) -> ViewCache:
     noise, width = np.random.default_rng(0), parts.teacher.anatomy.embedding_width
     images = noise.integers(0, 256, (1, 1, 3, *parts.size), dtype=np.uint8)
     embeddings = noise.standard_normal((1, 1, width), dtype=np.float32)
-    shape = (1, len(parts.train))
+    shape, key = (1, len(parts.train)), parts.cache_key
+    maps = None if key is None or key.patches is None else np.full((1, 1, *key.patches), 1 / math.prod(key.patches), np.float16)
     return ViewCache(
         folder=Path(),
         images=np.broadcast_to(images, (*shape, *images.shape[2:])),
         embeddings=np.broadcast_to(embeddings, (*shape, width)),
         unreadable={},
+        attention_maps=None if maps is None else np.broadcast_to(maps, (*shape, *maps.shape[2:])),
     )

@@ -230,8 +230,10 @@ def _train(
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # which nothing changes
         # Views to train on, the starting values of the front, and the state that a run goes on from.
         cache = prepare_cache(parts, accelerator, console)
-        if parts.settings.network.start == "fitted" and snapshot is None:
-            logger.info("the fitted start leaves %.2f of the variance of the teacher's tokens", fit_front(parts, cache))
+        if snapshot is None:
+            _report(logger, console, parts.inheritance.report.notes)
+        if snapshot is None and (fitted := fit_front(parts, cache, console)):
+            logger.info(fitted)
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
         random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
         # What was written after that state is measured again.

@@ -30,8 +30,8 @@ class NetworkSettings:
 
     teacher: str
     """timm:NAME, open_clip:ARCH/TAG, hf:REPO or bundled. With local weights: timm:NAME@FILE, open_clip:ARCH@FILE."""
-    front: Literal["grid", "focusing"] = "grid"
-    """Start as the teacher at a lower resolution, or as in the paper."""
+    front: Literal["grid", "mixed", "focusing"] = "grid"
+    """RoIs of one size, mixed sizes by a learnt map, or the paper's front."""
     tokens: Annotated[int | None, AtLeast(1)] = None
     """Latent tokens; a quarter of the teacher's patch tokens by default."""
     truncate: int | None = None
@@ -65,7 +65,7 @@ class NetworkSettings:
                 f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already.",
                 "Use --recipe fitted without --front.",
             )
-        if self.elastic and self.front != "grid":
+        if self.elastic and self.front == "focusing":
             raise ConfigError(
                 f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front grid."
             )
@@ -264,7 +264,7 @@ class BootstrapConfig(Grouped):
     def whitens(self) -> bool:
         """``whiten``, or its default for this front."""
         whiten = self.optimisation.whiten
-        return self.network.front == "grid" if whiten is None else whiten
+        return self.network.front != "focusing" if whiten is None else whiten
 
 
 OFF: Mapping[str, float | None] = {"ema": 0, "layer_decay": 1, "looks": 0, "rois_lr_ratio": None, "dense_weight": 0}

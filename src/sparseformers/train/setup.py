@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from rich.console import Console
+from torch import Tensor, nn
 
+from sparseformers.config import MixedResolutionConfig
 from sparseformers.data import (
+    Batch,
     ImageViews,
     SampleStream,
     UnreadableImageError,
@@ -25,17 +28,21 @@ from sparseformers.data.order import Interleaved
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import DataError, shorten
+from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.inheritance.fitted import fit_start
+from sparseformers.inheritance.fitted_map import fit_map
 from sparseformers.model import recompute_blocks
-from sparseformers.modes import Precision, resolve_precision
+from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
 from sparseformers.processes import process_state
+from sparseformers.progress import ImageProgress
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.lengths import Budget
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.view_cache import CacheKey, ViewCache, make_cache_key
 
 FITTED_TOKENS = 16_384  # latent tokens that the fitted start is fitted on, over all images
+MAP_IMAGES = 2_048  # that the map of a mixed-resolution front is fitted on
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Parts:
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         return self.teacher.preprocessing.size
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the student chooses its RoIs by a map of the teacher's attention."""
+        return isinstance(self.inheritance.student.config.focusing, MixedResolutionConfig)
 
     @property
     def cache_folder(self) -> Path | None:
@@ -117,7 +129,9 @@ def gather_parts(
     cache_key = None
     if settings.data.cache_teacher is not None and train:
         fingerprint = inheritance.provenance.teacher_fingerprint
-        cache_key = make_cache_key(settings, loaded, fingerprint=fingerprint, precision=precision, images=train)
+        cache_key = make_cache_key(
+            settings, loaded, fingerprint=fingerprint, precision=precision, images=train, has_map=network.front == "mixed"
+        )
     return Parts(
         settings=settings,
         teacher=loaded.to(device),
@@ -188,26 +202,56 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
     return images if step == 1 else images.only(range(0, len(images), step))
 
 
-def fit_front(parts: Parts, cache: ViewCache | None) -> float:
+def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
     """Fits the starting values of the student's front on the first images of the training, or the cached views of them.
 
     Returns:
-        The share of the variance of the teacher's tokens that is left, see :func:`sparseformers.inheritance.fitted.fit_start`.
+        How well it went, in a sentence for the log; empty where there is nothing to fit.
 
     Raises:
         DataError: if fewer than two of the images can be read.
     """
-    student, learning = parts.inheritance.student, parts.settings.optimisation
-    count = min(len(parts.train), math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
+    student, shares = parts.inheritance.student, parts.inheritance.provenance.shares
+    seed = parts.settings.optimisation.seed
+    if parts.has_map:
+        batches = list(_with_maps(parts, _first_batches(parts, cache, MAP_IMAGES), console))
+        images, maps = (torch.cat(column) for column in zip(*batches, strict=True))
+        fit = fit_map(student, images, maps, seed=seed)
+        return f"the fitted map is {fit.divergence:.3f} nats from the teacher's, a flat one {fit.flat:.3f}"
+    if parts.settings.network.start == "fitted":
+        read = _first_batches(parts, cache, math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
+        # A student that is to be sharded is not on the device yet.
+        images = images_on(next(student.parameters()).device, torch.cat([batch.images for batch in read]))
+        left = fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=seed)
+        return f"the fitted start leaves {left:.2f} of the variance of the teacher's tokens"
+    return ""
+
+
+def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> list[Batch]:
+    """The batches of the first images of the training, at most so many; raises DataError if fewer than two can be read."""
+    learning = parts.settings.optimisation
+    count = min(len(parts.train), most)
     stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=count)
     batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
-    read = [batch.images for batch in batches if len(batch.images)]
-    if sum(map(len, read)) < 2:
+    read = [batch for batch in batches if len(batch.images)]
+    if sum(len(batch.images) for batch in read) < 2:
         raise DataError(
             f"Fewer than two of the {count} images that the start was to be fitted on can be read.",
-            "Name another folder with --data, or leave out --recipe fitted.",
+            "Name another folder with --data.",
         )
-    shares = parts.inheritance.provenance.shares
-    # A student that is to be sharded is not on the device yet.
-    images = images_on(next(student.parameters()).device, torch.cat(read))
-    return fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=learning.seed)
+    return read
+
+
+def _with_maps(parts: Parts, batches: Sequence[Batch], console: Console) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of batches in [0, 1] with the teacher's attention maps, computed where they are not known."""
+    teacher, total = AttendingTeacher(parts.teacher), sum(len(batch.images) for batch in batches)
+    device, done = next(parts.inheritance.student.parameters()).device, 0
+    with ImageProgress(console, "looking at the teacher", size=total, total=total, images=0, reached=0) as bar:
+        for batch in batches:
+            images, maps = images_on(parts.device, batch.images), batch.attention_maps
+            if maps is None:
+                with inference(parts.device, autocast_dtype(parts.precision)):
+                    maps = teacher(images).attention_map
+            yield images.to(device), maps.clone().to(device)
+            done += len(images)
+            bar.step(len(images), 0, done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,12 +14,13 @@ from torch.distributed.tensor import DTensor
 
 from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.errors import ConfigError
+from sparseformers.evaluation.attention import AttendingTeacher, TeacherAnswer
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
 from sparseformers.processes import agreed, summed
-from sparseformers.teachers import Teacher
-from sparseformers.train.objective import Objective, alignment_loss
+from sparseformers.teachers import TeacherOutput
+from sparseformers.train.objective import Objective, Targets, alignment_loss
 from sparseformers.train.optimiser import set_rates
 from sparseformers.train.setup import Parts
 
@@ -71,12 +72,14 @@ class TrainingStep:
         self.settings, self.objective, self.coarse, self.scaler = parts.settings, objective, coarse, scaler
         self.autocast = autocast_dtype(parts.precision)
         self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
-        self.teacher = parts.teacher
+        self.teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer] = parts.teacher
+        if objective.token_weight or parts.has_map:
+            self.teacher = AttendingTeacher(parts.teacher)
         learning = self.settings.optimisation
         if learning.compile:
             part = -(-learning.batch_size // (accelerator.num_processes * learning.accumulate))
             self.student = CompiledForBatches(model, part)
-            self.teacher = cast(Teacher, CompiledForBatches(parts.teacher, part))
+            self.teacher = CompiledForBatches(self.teacher, part)
 
     def __call__(self, batch: Batch, *, rate: float, samples: int, progress: float = 1.0) -> StepFigures | None:
         """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
@@ -153,7 +156,11 @@ class TrainingStep:
     def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
         device = self.parts.device
         images = images_on(device, batch.images)
-        targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
+        targets = None
+        if batch.targets is not None:
+            maps = batch.attention_maps
+            maps = None if maps is None else maps.to(device, non_blocking=True)
+            targets = Targets(batch.targets.to(device, non_blocking=True), attention_map=maps)
         return alignment_loss(
             *(self.student, self.teacher, images, self.autocast, targets),
             objective=objective,
@@ -174,9 +181,9 @@ def split(batch: Batch, count: int) -> list[Batch]:
     """The readable views of a batch in ``count`` parts whose sizes differ by one at most; some may be empty."""
     if count == 1:
         return [batch]
-    targets = [None] * count if batch.targets is None else batch.targets.tensor_split(count)
-    parts = zip(batch.images.tensor_split(count), batch.indices.tensor_split(count), targets, strict=True)
-    return [Batch(images, indices, (), part_targets) for images, indices, part_targets in parts]
+    columns = (batch.images, batch.indices, batch.targets, batch.attention_maps)
+    parts = ([None] * count if column is None else column.tensor_split(count) for column in columns)
+    return [Batch(images, indices, (), *known) for images, indices, *known in zip(*parts, strict=True)]
 
 
 def stand_in(parts: Parts) -> Batch:
@@ -242,7 +249,7 @@ class CompiledForBatches:
         batch: B of a full batch in this process.
     """
 
-    def __init__(self, network: nn.Module, batch: int) -> None:
+    def __init__(self, network: Callable[..., Any], batch: int) -> None:
         self.network, self.batch = network, batch
         self.compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
 

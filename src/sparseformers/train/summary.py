@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
+from sparseformers.evaluation.attention import MapAgreement
 from sparseformers.files import write_text
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.settings import from_dict, to_dict
@@ -140,6 +141,7 @@ class Card(Callback):
         self.run = run
 
     def on_end(self, parts: Parts, summary: RunSummary) -> None:
+        last = [line for line in self.run.read_metrics() if line["kind"] == "held_out"][-1]
         figures = Figures(
             alignment=summary.alignment,
             student_cost=summary.student_cost,
@@ -152,6 +154,7 @@ class Card(Callback):
             seed=parts.settings.optimisation.seed,
             precision=parts.precision,
             licence=parts.teacher.identity.licence,
+            map=MapAgreement(last["map_divergence"], last["map_overlap"]) if "map_overlap" in last else None,
         )
         self.run.write_manifest({**self.run.read_manifest(), "figures": to_dict(figures)})
         student, provenance = parts.inheritance.student, parts.inheritance.provenance

@@ -32,6 +32,7 @@ LIBRARIES = ("pillow", "torch", "torchvision")  # that views are made with: anot
 
 IMAGES = "images.npy"  # K x images x 3 x H x W bytes; zeros for a view that is missing
 EMBEDDINGS = "embeddings.npy"  # K x images x D_out float32; zeros for a view that is missing
+MAPS = "attention_maps.npy"  # K x images x h x w float16, where the student has a map to learn
 UNREADABLE = "unreadable.json"  # a list of [epoch, index, reason], one for each view that is missing
 KEY = "key.json"  # the content of the cache's key
 
@@ -47,6 +48,7 @@ class CacheKey:
     images: int
     size: tuple[int, int]  # height and width of the views in pixels
     width: int  # D_out, channels of the teacher's embedding
+    patches: tuple[int, int] | None = None  # h x w of the teacher's attention maps; None without them
 
     @cached_property
     def digest(self) -> str:
@@ -55,9 +57,13 @@ class CacheKey:
 
     @property
     def arrays(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-        """Type and shape of the array in each of the two large files."""
-        images = (np.dtype(np.uint8), (self.epochs, self.images, 3, *self.size))
-        return {IMAGES: images, EMBEDDINGS: (np.dtype(np.float32), (self.epochs, self.images, self.width))}
+        """Type and shape of the array in each of the large files."""
+        views = (self.epochs, self.images)
+        kept: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+            IMAGES: (np.dtype(np.uint8), (*views, 3, *self.size)),
+            EMBEDDINGS: (np.dtype(np.float32), (*views, self.width)),
+        }
+        return kept if self.patches is None else kept | {MAPS: (np.dtype(np.float16), (*views, *self.patches))}
 
     @property
     def views(self) -> int:
@@ -66,12 +72,12 @@ class CacheKey:
 
     @property
     def bytes(self) -> int:
-        """Size of the two arrays, beside which the other files do not count."""
+        """Size of the arrays, beside which the other files do not count."""
         return sum(kind.itemsize * math.prod(shape) for kind, shape in self.arrays.values())
 
 
 def make_cache_key(
-    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource
+    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource, has_map: bool = False
 ) -> CacheKey:
     """The key of the views that a run trains on.
 
@@ -81,6 +87,7 @@ def make_cache_key(
         fingerprint: of the teacher's weights.
         precision: that the teacher runs in.
         images: to learn from, in the order that the stream of samples counts them in.
+        has_map: whether the student learns the teacher's attention maps, too.
     """
     data, width = settings.data, teacher.anatomy.embedding_width
     content: dict[str, Any] = {
@@ -104,7 +111,11 @@ def make_cache_key(
         content["crop_scale"] = data.crop_scale
     if data.max_pixels != MOST_PIXELS:
         content["max_pixels"] = data.max_pixels
-    return CacheKey(content, data.cached_views, len(images), teacher.preprocessing.size, width)
+    size, patches = teacher.preprocessing.size, None
+    if has_map:
+        content["attention_maps"] = True
+        patches = (size[0] // teacher.patch_size, size[1] // teacher.patch_size)
+    return CacheKey(content, data.cached_views, len(images), size, width, patches)
 
 
 class DamagedCacheError(Exception):
@@ -119,6 +130,7 @@ class ViewCache:
     images: np.ndarray  # K x images x 3 x H x W uint8, read-only
     embeddings: np.ndarray  # K x images x D_out float32, read-only
     unreadable: Mapping[tuple[int, int], str]  # why the view (epoch, index) is missing, for those that are
+    attention_maps: np.ndarray | None = None  # K x images x h x w float16, read-only, if there are any
 
     def batch(self, keys: Sequence[ViewKey]) -> Batch:
         """The views of these keys with the teacher's embeddings of them, in their order."""
@@ -131,6 +143,7 @@ class ViewCache:
             indices=torch.from_numpy(indices.copy()),
             unreadable=tuple((index, self.unreadable[epoch, index]) for epoch, index in missing),
             targets=torch.from_numpy(self.embeddings[epochs, indices]),
+            attention_maps=None if self.attention_maps is None else torch.from_numpy(self.attention_maps[epochs, indices]),
         )
 
     def batches(self, stream: SampleStream) -> Iterator[Batch]:
@@ -147,10 +160,12 @@ def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
         if json.loads((folder / KEY).read_text(encoding="utf-8")) != key.content:
             raise DamagedCacheError(f"its {KEY} is of something else")
         rows = json.loads((folder / UNREADABLE).read_text(encoding="utf-8"))
+        arrays = {name: _mapped(folder / name, *form) for name, form in key.arrays.items()}
         return ViewCache(
             folder=folder,
-            images=_mapped(folder / IMAGES, *key.arrays[IMAGES]),
-            embeddings=_mapped(folder / EMBEDDINGS, *key.arrays[EMBEDDINGS]),
+            images=arrays[IMAGES],
+            embeddings=arrays[EMBEDDINGS],
+            attention_maps=arrays.get(MAPS),
             unreadable={(int(epoch), int(index)): str(reason) for epoch, index, reason in rows},
         )
     except (OSError, ValueError, TypeError) as error:

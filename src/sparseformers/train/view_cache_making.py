@@ -14,19 +14,30 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
 
 from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
+from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing_folder, write_text
 from sparseformers.modes import autocast_dtype
 from sparseformers.progress import ImageProgress
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.setup import Parts
-from sparseformers.train.view_cache import KEY, LOGGER, UNREADABLE, CacheKey, DamagedCacheError, ViewCache, open_cache
+from sparseformers.train.view_cache import (
+    EMBEDDINGS,
+    IMAGES,
+    KEY,
+    LOGGER,
+    MAPS,
+    UNREADABLE,
+    CacheKey,
+    DamagedCacheError,
+    ViewCache,
+    open_cache,
+)
 from sparseformers.work_folder import WorkFolder
 
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # while the other processes wait for the main one to finish the cache
@@ -49,7 +60,7 @@ class ViewCacheFolder(WorkFolder):
         return f"start again, or name another folder with {self.OPTION}."
 
 
-_Rows = tuple[np.ndarray, np.ndarray, list[tuple[int, int, str]]]
+_Rows = tuple[list[np.ndarray], list[tuple[int, int, str]]]
 
 
 def prepare_cache(parts: Parts, accelerator: Accelerator, console: Console) -> ViewCache | None:
@@ -134,23 +145,25 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
     """Makes all views in order, batch by batch, with the teacher's embeddings of them, and draws the bar.
 
     Yields:
-        Images b x 3 x H x W uint8, embeddings b x D_out float32, and (epoch, index, reason) of those rows that are zeros.
+        The next rows of each of the key's arrays, and (epoch, index, reason) of those that are zeros.
     """
     dtype, done = autocast_dtype(parts.precision), 0
     batch_size = parts.settings.optimisation.batch_size
+    teacher = parts.teacher if key.patches is None else AttendingTeacher(parts.teacher)
     loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
     with ImageProgress(console, "caching views", size=key.views, total=key.views, images=0, reached=0) as bar:
         for batch in loader:
             epoch, first = divmod(done, key.images)
             count = len(batch.images) + len(batch.unreadable)
-            images = torch.zeros(count, 3, *key.size, dtype=torch.uint8)
-            embeddings = torch.zeros(count, key.width)
+            arrays = {name: np.zeros((count, *shape[2:]), kind) for name, (kind, shape) in key.arrays.items()}
             if len(batch.images):
-                rows = batch.indices - first
-                images[rows] = batch.images
-                seen = images_on(parts.device, batch.images)
-                embeddings[rows] = teacher_targets(parts.teacher, seen, dtype).embedding.float().cpu()
-            yield images.numpy(), embeddings.numpy(), [(epoch, index, reason) for index, reason in batch.unreadable]
+                rows = (batch.indices - first).numpy()
+                arrays[IMAGES][rows] = batch.images.numpy()
+                answer = teacher_targets(teacher, images_on(parts.device, batch.images), dtype)
+                arrays[EMBEDDINGS][rows] = answer.embedding.float().cpu().numpy()
+                if answer.attention_map is not None:
+                    arrays[MAPS][rows] = answer.attention_map.cpu().numpy()
+            yield list(arrays.values()), [(epoch, index, reason) for index, reason in batch.unreadable]
             done += count
             bar.step(len(batch.images), len(batch.unreadable), done)
 
@@ -164,7 +177,7 @@ def _write(temporary: Path, cache: ViewCacheFolder, key: CacheKey, computed: Ite
             for file, (kind, shape) in zip(files, key.arrays.values(), strict=True):
                 header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-        for *arrays, missing in computed:
+        for arrays, missing in computed:
             unreadable += missing
             with cache.writing():
                 for file, values in zip(files, arrays, strict=True):

@@ -50,8 +50,8 @@ class ShownModel:
     def trace(self, photograph: Photograph) -> dict[str, Any]:
         """RoIs and sampling points on a photograph, and the share of each token.
 
-        ``rois`` is S x N x 4; ``points`` for each stage N x P x 2, or None where nothing was read; ``influence`` N shares that
-        sum to one, or None and ``influence_problem``; ``seen``.
+        ``rois`` is S x N x 4, ``stages`` S names; ``points`` for each stage N x P x 2, or None where nothing was read; ``map``
+        h x w shares that sum to one, or None; ``influence`` N such shares, or None and ``influence_problem``; ``seen``.
         """
         given = photograph.inputs[self.preprocessing]
         images = given.image()[None]
@@ -65,6 +65,8 @@ class ShownModel:
         unread = len(picture.rois) - len(picture.points)
         return {
             "rois": _plain(picture.rois),
+            "stages": picture.stage_names,
+            "map": None if picture.attention_map is None else _plain(picture.attention_map, 7),
             "points": [None] * unread + [_plain(points) for points in picture.points],
             "influence": influence,
             "influence_problem": problem,

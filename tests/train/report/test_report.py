@@ -18,13 +18,16 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError
-from sparseformers.train import RunFolder, resume, write_report
+from sparseformers.evaluation.attention import measure_map
+from sparseformers.integrations.card import read_figures
+from sparseformers.saving import load
+from sparseformers.train import RunFolder, bootstrap, resume, write_report
 from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.report import ReportPage
 from sparseformers.train.report.page import draw_curves
 from tests.train.finished import HOSTILE, QUOTED
 from tests.train.report.parsed import Element, decoded, parse
-from tests.train.runs import entries
+from tests.train.runs import entries, tiny_settings
 
 FETCHING = {"src", "href", "srcset", "data", "poster", "action", "background", "style", "xlink:href"}
 
@@ -312,3 +315,48 @@ def test_resume__of_a_finished_run_makes_a_report_that_is_missing(copy: RunFolde
     copy.report.unlink()
     resume(copy.path)
     assert parse(copy.report).all("h1")[0].all("bdi")[0].text == "run"
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with a front that splits RoIs by a map."""
+    folder = tmp_path_factory.mktemp("mixed")
+    bootstrap(tiny_settings(folder).with_(front="mixed", tokens=10, evaluations=2), folder / "run")
+    return RunFolder(folder / "run")
+
+
+@pytest.mark.draws
+def test_report__of_a_front_with_a_map_shows_the_map_and_how_near_it_is(mixed: RunFolder) -> None:
+    page, measured = parse(mixed.report), entries(mixed.path, "held_out")
+    keys = ("centred_cosine", "cosine_mean", "cosine_p05", "constant_baseline", "neighbour_agreement")
+    keys += ("map_divergence", "map_overlap")
+    assert page.by_id("measurements").values() == [entry[key] for entry in measured for key in keys]
+    assert page.by_id("measurements").rows()[0][-2:] == ["map's divergence", "heaviest parts found"]
+    (sheet,) = page.by_id("rois").all("img")
+    with Image.open(io.BytesIO(decoded(sheet))) as picture:
+        assert picture.width > 1000
+    assert page.by_id("rois").all("p")[0].text.startswith("After 24 images. The student tells from the glance")
+    assert mixed.picture.is_file()
+    (moment, *_, last) = HeldOutRecord(mixed.held_out).moments()
+    assert last.maps is not None
+    agreement = measure_map(*last.maps)  # on all held-out images, of which there are few
+    assert agreement.divergence == pytest.approx(measured[-1]["map_divergence"], abs=1e-4)
+    assert moment.maps is not None
+    assert torch.equal(moment.maps[1], last.maps[1])
+
+
+def test_card__of_a_front_with_a_map_says_how_near_it_is(mixed: RunFolder, tmp_path: Path) -> None:
+    measured, card = entries(mixed.path, "held_out")[-1], mixed.card.read_text(encoding="utf-8")
+    assert f"teacher's attention | {measured['map_divergence']:.3f} nats |\n" in card
+    assert f"that the map finds | {measured['map_overlap']:.1%} |\n" in card
+    config = load(mixed.path).config
+    figures = read_figures(mixed.config, config)
+    assert figures is not None
+    assert figures.map is not None
+    assert figures.map.overlap == measured["map_overlap"]
+    content = json.loads(mixed.config.read_text(encoding="utf-8"))
+    del content["figures"]["map"]  # as an earlier version wrote it
+    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    earlier = read_figures(tmp_path / "config.json", config)
+    assert earlier is not None
+    assert earlier.map is None

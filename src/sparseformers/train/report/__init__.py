@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from sparseformers.errors import RunError
+from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import first_views, rois_move
-from sparseformers.train.report.collect import RunContent, collect
+from sparseformers.train.report.content import RunContent, collect
 from sparseformers.train.report.figures import Detail
 from sparseformers.train.report.page import PageContent, draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
@@ -100,18 +101,23 @@ class ReportPage(Callback):
 
 
 class Pictures(Callback):
-    """Draws the curves of a finished training and, where RoIs can move, those on the first held-out images."""
+    """Draws the curves of a finished training and, where RoIs can move, those on the first held-out images, or the map."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def on_end(self, parts: Parts, summary: RunSummary) -> None:
-        from sparseformers.figures import curves_figure, draw_student, save_figure, trace_rois
+        from sparseformers.figures import curves_figure, draw_map, draw_student, save_figure, trace_rois
+        from sparseformers.figures.map import trace_maps
 
         student = parts.inheritance.student
         if rois_move(student):
             images, titles = first_views(parts, PICTURED_IMAGES)
-            save_figure(draw_student(trace_rois(student, images.to(parts.device), titles)), self.run.picture)
+            if parts.has_map:
+                figure = draw_map(trace_maps(student, AttendingTeacher(parts.teacher), images, titles))
+            else:
+                figure = draw_student(trace_rois(student, images, titles))
+            save_figure(figure, self.run.picture)
         save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from sparseformers.config import MixedResolutionConfig
 from sparseformers.data import from_bytes
 from sparseformers.files import printable
+from sparseformers.settings import from_dict
 from sparseformers.train.held_out_record import Moment, Picture, small
 from sparseformers.train.report.tables import cut, thinned
 
@@ -51,19 +53,26 @@ def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[st
     return target.getvalue()
 
 
-def rois_webp(images: Sequence[Picture], moments: Mapping[str, Moment], detail: Detail) -> bytes:
-    """A row for each of B images or fewer: the image, its last RoIs at each moment by its title, and the last moment's points."""
-    from sparseformers.figures import RoIPicture
+def rois_webp(images: Sequence[Picture], moments: Mapping[str, Moment], detail: Detail, front: Mapping[str, Any]) -> bytes:
+    """A row for each of B images or fewer: the image, its last RoIs at each moment by its title, and the last moment's points.
 
+    Of a front with a map, whose sizes ``front`` has: the last moment as :func:`sparseformers.figures.draw_map` draws it.
+    """
+    from sparseformers.figures import MapPicture, RoIPicture, draw_map
+
+    images, last = images[: detail.images], list(moments.values())[-1]
     rois = torch.stack([moment.rois[:, -1] for moment in moments.values()], dim=1)  # B x T x N x 4
-    points = list(moments.values())[-1].points  # B x N x P x 2
     pictures = [
-        RoIPicture(from_bytes(picture.image), rois[place], (points[place],), picture.title)
-        for place, picture in enumerate(images[: detail.images])
+        RoIPicture(from_bytes(picture.image), rois[place], (last.points[place],), picture.title)
+        for place, picture in enumerate(images)
     ]
-    titles = ["Held-out image", *moments, "Sampling points"]
+    if last.maps is None:
+        sheet = _draw_sheet(pictures, ["Held-out image", *moments, "Sampling points"])
+    else:
+        config = from_dict(MixedResolutionConfig, front, where="configuration of the front")
+        rows = zip(pictures, *last.maps, strict=False)
+        sheet = draw_map([MapPicture(replace(row, attention_map=own), attended, config) for row, own, attended in rows])
     target = io.BytesIO()
-    sheet = _draw_sheet(pictures, titles)
     sheet.savefig(target, format="webp", dpi=detail.dots_per_inch, pil_kwargs={"quality": detail.quality, "method": 2})
     return target.getvalue()
 

@@ -13,7 +13,7 @@ import torch
 from sparseformers.files import printable
 from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
-from sparseformers.train.report.collect import RunContent
+from sparseformers.train.report.content import RunContent
 from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
 from sparseformers.train.report.tables import Cell, Table, cut
 
@@ -24,6 +24,11 @@ STATES = {
     "dead": "Its process ended without a word before the training was at its end.",
     "unknown": "Nothing in its folder tells whether it is at its end.",
 }
+
+MAP_NOTE = (
+    "After {:,} images. The student tells from the glance where its teacher will look, and splits RoIs there; each leaf is drawn "
+    "with as many pixels as are read of it."
+)
 
 
 class Tile(NamedTuple):
@@ -85,7 +90,9 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
         measurements=tables.measurements(content) if content.held_out else None,
         cost=None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
         moves_rois=content.moves_rois,
-        rois=_address("image/webp", rois_webp(content.images, moments, detail)) if moments and detail.images else None,
+        rois=_address("image/webp", rois_webp(content.images, moments, detail, content.front))
+        if moments and detail.images
+        else None,
         rois_note=rois_note,
         worst=tuple(
             _worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst_of(content.cosines))
@@ -158,6 +165,8 @@ def _moments(content: RunContent) -> tuple[dict[str, Moment], str]:
     if not content.moves_rois or not moments:
         return {}, ""
     first, last = moments[0], moments[-1]
+    if last.maps is not None:
+        return {"": last}, MAP_NOTE.format(last.samples)
     named = [("Start" if first.samples == 0 else "Earliest", first)]
     if len(moments) > 2:
         half = last.progress / 2

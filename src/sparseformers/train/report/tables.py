@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sparseformers.files import printable
 from sparseformers.progress import duration
 from sparseformers.settings import to_dict
-from sparseformers.train.report.collect import RunContent
+from sparseformers.train.report.content import RunContent
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.summary import Costs
 
@@ -25,8 +25,16 @@ MEASURES: tuple[tuple[str, str, int | None], ...] = (
     ("RoIs moved by", "roi_movement", 4),
     ("RoI side", "roi_size", 4),
     ("covered by RoIs", "roi_coverage", None),
+    ("map's divergence", "map_divergence", 4),
+    ("heaviest parts found", "map_overlap", None),
 )
 """Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
+
+ROI_UNITS = "RoI lengths are shares of the image's sides."
+MAP_UNITS = (
+    "The map's divergence is Kullback-Leibler's from the teacher's attention, in nats; heaviest parts found: how much of the "
+    "third that the teacher attends to most is in the map's own."
+)
 
 
 class Cell(NamedTuple):
@@ -87,9 +95,11 @@ def facts(content: RunContent) -> Table:
 
 
 def measurements(content: RunContent) -> Table:
-    """The measurements on the held-out images, one a row; of RoIs only where the front can move them."""
+    """The measurements on the held-out images, one a row; of RoIs only where they move and are not told by a map."""
     held_out = content.held_out
-    told = [measure for measure in MEASURES if content.moves_rois or not measure[1].startswith("roi_")]
+    has_map = any("map_overlap" in entry for entry in held_out)
+    of_rois = content.moves_rois and not has_map
+    told = [measure for measure in MEASURES if of_rois or not measure[1].startswith("roi_")]
     known = [measure for measure in told if any(measure[1] in entry for entry in held_out)]
     shown, best = thinned(held_out, MOST_MEASUREMENTS), max((entry["centred_cosine"] for entry in held_out), default=None)
     rows = tuple(
@@ -101,7 +111,9 @@ def measurements(content: RunContent) -> Table:
         for entry in shown
     )
     left_out = len(held_out) - len(shown)
-    note = f"{left_out} of the {len(held_out)} measurements are left out here; metrics.jsonl has them all." if left_out else ""
+    note = MAP_UNITS if has_map else ROI_UNITS if content.moves_rois else ""
+    if left_out:
+        note += f" {left_out} of the {len(held_out)} measurements are left out here; metrics.jsonl has them all."
     return Table(("images seen", *(title for title, _, _ in known)), rows, note)
 
 

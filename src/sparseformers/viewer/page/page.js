@@ -106,7 +106,6 @@ class App {
     find("#shown").title = this.state.models.map((model) => model.name).join("  beside  ");
     find("#teacher").textContent = this.state.teacher ? shortName(this.state.teacher) : this.state.teacher_problem;
     find("#teacher").title = this.state.teacher ?? "";
-    find("#attention-kind").hidden = !this.state.teacher;
     drawScale(find("#scale canvas"));
     showToken(find("#token"), null, null);
   }
@@ -116,7 +115,12 @@ class App {
     find("#welcome").hidden = true;
     for (const id of ["#pictures", "#controls", "#side"]) find(id).hidden = false;
     this.chosen = null;
-    this.stages.count = Math.max(...traces.map((traced) => traced.rois.length));
+    this.stages.names = traces.map((traced) => traced.stages).reduce((one, other) => (other.length > one.length ? other : one));
+    const hasMap = traces.some((traced) => traced.map);
+    find("#attention-kind").hidden = !this.state.teacher && !hasMap;
+    for (const radio of document.querySelectorAll("input[name=attention]")) {
+      radio.parentElement.hidden = radio.value !== "" && !(radio.value === "map" ? hasMap : this.state.teacher);
+    }
     this.gallery.mark(image.key);
     this.nearest.show(image.key);
   }
@@ -125,12 +129,15 @@ class App {
     const kind = find("input[name=attention]:checked").value;
     const key = this.key;
     find("#scale").hidden = !kind;
-    if (kind && !this.attention) {
+    if (kind && kind !== "map" && !this.attention) {
       const maps = await talk.attention(key);
       if (key !== this.key) return;
       this.attention = maps;
     }
-    for (const picture of this.pictures) picture.attend(kind ? this.attention[kind] : null, this.attention?.seen);
+    for (const picture of this.pictures) {
+      if (kind === "map") picture.attend(picture.traced.map, picture.traced.seen);
+      else picture.attend(kind ? this.attention[kind] : null, this.attention?.seen);
+    }
   }
 
   #showChosen() {

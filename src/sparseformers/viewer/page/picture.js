@@ -110,7 +110,7 @@ export class Picture {
     if (region) this.#place(this.ghost, region);
   }
 
-  /** Lays the teacher's attention over the photograph; null takes it away. */
+  /** Lays the teacher's attention, or the student's map of it, over the photograph; null takes it away. */
   attend(map, seen) {
     const canvas = this.find(".heat");
     [canvas.width, canvas.height] = [640, Math.max(1, Math.round((640 * this.height) / UNITS))];

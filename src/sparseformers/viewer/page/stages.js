@@ -21,13 +21,14 @@ export class Stages {
     this.button.addEventListener("click", () => (this.timer === null ? this.play() : this.halt()));
   }
 
-  /** Sets how many stages there are; the slider stays where it is as far as it can. */
-  set count(count) {
+  /** Sets the names of the stages; the slider stays where it is as far as it can. */
+  set names(names) {
     const atEnd = this.last === 0 || Number(this.slider.value) === this.last;
-    this.last = count - 1;
+    this.named = names;
+    this.last = names.length - 1;
     this.slider.max = this.last;
     this.slider.disabled = this.button.disabled = this.last === 0;
-    const marks = Array.from({ length: count }, (_, stage) => Object.assign(document.createElement("option"), { value: stage }));
+    const marks = names.map((_, stage) => Object.assign(document.createElement("option"), { value: stage }));
     document.querySelector("#stages").replaceChildren(...marks);
     this.jump(atEnd ? this.last : Math.min(Number(this.slider.value), this.last));
   }
@@ -86,9 +87,8 @@ export class Stages {
   }
 
   #say(stage) {
-    const names = { 0: "the start", [this.last]: "the last" };
-    const name = this.last === 0 ? "the only one: its regions do not move" : names[stage];
-    const said = `${stage + 1} of ${this.last + 1}${name ? `, ${name}` : ""}`;
+    const name = this.last === 0 ? "the only one: its regions do not move" : this.named[stage];
+    const said = `${stage + 1} of ${this.last + 1}, ${name}`;
     this.slider.setAttribute("aria-valuetext", said);
     document.querySelector("#stage-name").textContent = said;
   }

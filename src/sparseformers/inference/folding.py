@@ -9,11 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import GridConfig
 from sparseformers.inference.fronts import FoldedFocusing, FoldedGrid
 from sparseformers.model import FocusingTransformer, Front, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.front import refuse_other_tokens
 from sparseformers.model.grid import GridFront
 from sparseformers.model.layers import LayerScale
 from sparseformers.model.sparseformer import check_images
@@ -51,7 +49,7 @@ class FoldedSparseFormer(nn.Module):
         check_images(images)
         front = self.focusing(self.normalise(images), self.tokens)
         embedding, logits, final_tokens = self.cortex(front.tokens)
-        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens)
+        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens, front.attention_map)
 
 
 def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFormer:
@@ -63,7 +61,7 @@ def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFor
 
     Args:
         student: is copied, and stays as it is.
-        tokens: latent tokens N, if other than configured; only a grid front has other numbers.
+        tokens: latent tokens N, if other than configured; the papers' fronts have no other numbers.
 
     Returns:
         In evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
@@ -73,8 +71,7 @@ def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFor
     """
     own = student.config.focusing
     count = own.tokens if tokens is None else tokens
-    if not isinstance(own, GridConfig):
-        refuse_other_tokens(count, own.tokens)
+    own.check_tokens(count)
     with torch.no_grad():
         return FoldedSparseFormer(copy.deepcopy(student).eval(), count).eval()
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import FocusingConfig, GridConfig, SparseFormerConfig
+from sparseformers.config import FocusingConfig, FrontConfig, GridConfig, MixedResolutionConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
+from sparseformers.model.quadtree import Quadtree
 from sparseformers.teachers import Teacher, load_teacher
 
-FrontKind = Literal["grid", "focusing"]
+START = 2
+"""Cells along the shorter side that the mixed-resolution front starts from."""
+SELECTOR_SHARE = 0.02
+"""Share of the student's multiply-adds that the selector's patch embedding may cost, and again its convolutions."""
+FrontKind = Literal["grid", "mixed", "focusing"]
 
 
 class Inheritance(NamedTuple):
@@ -51,10 +56,12 @@ def inherit(
 
     Args:
         teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
-        front: one that starts as the teacher at a lower resolution, or the paper's focusing transformer.
+        front: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
+            paper's focusing transformer.
         tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
-            rounded to a full grid (for the paper's front the class token counts).
-        truncate: leading blocks to leave behind; by default a third for the paper's front, none for a grid one.
+            rounded to a full grid (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number
+            that splits of four give.
+        truncate: leading blocks to leave behind; by default a third for the paper's front, none for the others.
         tune: blocks after them to go on learning.
         freeze: ending blocks to keep as they are, a third by default; what is not given follows from the teacher's depth.
         focusing_width: the paper's front: F, by default half the teacher's width, rounded up to a multiple of 64.
@@ -72,20 +79,22 @@ def inherit(
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
-    if front == "grid":
-        focusing: GridConfig | FocusingConfig = _grid_config(teacher, tokens)
+    if front == "mixed":
+        focusing: FrontConfig = _mixed_config(teacher, tokens)
+    elif front == "grid":
+        focusing = GridConfig(tokens=tokens, **_reading(teacher))
     else:
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
-    depth, on_grid = teacher.depth - shares.truncate, isinstance(focusing, GridConfig)
-    cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=on_grid)
+    depth, as_teacher = teacher.depth - shares.truncate, front != "focusing"
+    cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=as_teacher)
     # Starting values of the new parts are a function of the seed alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing))
     # The teacher's weights come over them.
-    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=not on_grid)
-    if isinstance(focusing, GridConfig):
+    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=not as_teacher)
+    if isinstance(focusing, GridConfig | MixedResolutionConfig):
         inherited |= _front_state(teacher, focusing)
     student.load_state_dict(student.state_dict() | inherited)
     freeze_inherited(student, shares)
@@ -97,8 +106,9 @@ def inherit(
         crop=teacher.preprocessing.crop,
     )
     size = sum(parameter.numel() for parameter in teacher.parameters())
-    left_behind = () if on_grid else ("the patch embedding", "the position embeddings")
-    return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind), provenance)
+    left_behind = () if as_teacher else ("the patch embedding", "the position embeddings")
+    notes = () if focusing.tokens == tokens else (f"The student has {focusing.tokens} tokens: splits of four give no {tokens}.",)
+    return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
@@ -112,21 +122,37 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
         return split_depth(depth, truncate=truncate, tune=tune, freeze=freeze)
     if truncate:
         raise ConfigError(
-            f"--truncate {truncate} is impossible with a grid front: it keeps all of the teacher's blocks.",
+            f"--truncate {truncate} is impossible with a {front} front: it keeps all of the teacher's blocks.",
             "Leave it out, or use --front focusing.",
         )
     third = split_depth(depth).freeze
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
 
-def _grid_config(teacher: Teacher, tokens: int) -> GridConfig:
+def _reading(teacher: Teacher) -> dict[str, Any]:
+    """What the fronts that read patches as the teacher does have of it."""
     embedding = teacher.patch_embedding()
-    return GridConfig(
-        tokens=tokens,
-        patch_size=teacher.patch_size,
-        patch_bias=embedding.bias is not None,
-        pre_norm=embedding.pre_norm is not None,
-    )
+    return {
+        "patch_size": teacher.patch_size,
+        "patch_bias": embedding.bias is not None,
+        "pre_norm": embedding.pre_norm is not None,
+    }
+
+
+def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
+    """Two cells along the shorter side to start from, and splits down to about the teacher's own patches."""
+    rows, columns = (side / teacher.patch_size for side in teacher.preprocessing.size)
+    shorter = min(rows, columns)
+    start = (round(START * rows / shorter), round(START * columns / shorter))
+    levels = max(1, round(math.log2(shorter / START)))
+    first, most = math.prod(start), math.prod(start) * 4**levels
+    tokens = min(first + 3 * max(1, round((tokens - first) / 3)), most)
+    # The finest glance, and the more of two widths of the selector, that cost little beside the student's linear layers.
+    width, affordable = teacher.anatomy.block.width, SELECTOR_SHARE * 12 * tokens * teacher.anatomy.block.width**2 * teacher.depth
+    a_cell, map_cells = 3 * teacher.patch_size**2 * width, first * 4 ** (levels - 1)
+    glance = max(level for level in range(min(3, levels)) if level == 0 or first * 4**level * a_cell <= affordable)
+    channels = 64 if 2 * 9 * 64**2 * map_cells <= affordable else 32
+    return MixedResolutionConfig(tokens=tokens, start=start, levels=levels, glance=glance, channels=channels, **_reading(teacher))
 
 
 def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, Tensor]:
@@ -143,10 +169,15 @@ def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, 
     return kept
 
 
-def _front_state(teacher: Teacher, config: GridConfig) -> dict[str, Tensor]:
-    """The teacher's weights for a grid front: patch embedding, positions on its grid, pre-norm, prefix tokens."""
+def _front_state(teacher: Teacher, config: GridConfig | MixedResolutionConfig) -> dict[str, Tensor]:
+    """The teacher's weights for a front that reads as it does: patch embedding, positions, pre-norm, prefix tokens."""
     embedding = teacher.patch_embedding()
-    state = {"embedding.weight": embedding.weight, "embedding.positions": teacher.positions_on(*config.grid)}
+    state = {"embedding.weight": embedding.weight}
+    if isinstance(config, GridConfig):
+        state["embedding.positions"] = teacher.positions_on(*config.grid)
+    else:
+        grids = Quadtree(config.start, config.levels).grids
+        state["embedding.positions"] = torch.cat([teacher.positions_on(*grid).flatten(1).T for grid in grids])
     if embedding.bias is not None:
         state["embedding.bias"] = embedding.bias
     if embedding.pre_norm is not None:

@@ -1,0 +1,269 @@
+"""Which cells a mixed-resolution front should split: rows that differ in the map alone, trained and judged alike.
+
+One view of each image, so the teacher answers once; its embeddings and attention maps are shared by all rows and seeds.
+Legend: M images, D width of the embedding, h x w the teacher's patches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmarks.text_table import TextTable
+from sparseformers.data import evaluation_view, find_images, read_image
+from sparseformers.errors import ConfigError, suggest
+from sparseformers.evaluation import measure_alignment
+from sparseformers.evaluation.alignment import centred_cosine
+from sparseformers.evaluation.attention import AttendingTeacher, measure_map
+from sparseformers.evaluation.cost import measure_cost
+from sparseformers.inheritance import inherit
+from sparseformers.inheritance.fitted_map import fit_map
+from sparseformers.inheritance.inheriting import FrontKind
+from sparseformers.model import FrontOutput, SparseFormer
+from sparseformers.model.mixed_resolution import MixedResolutionFront
+from sparseformers.model.selector import shares_on
+from sparseformers.settings import AtLeast, Between, check_bounds
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.train.objective import Objective, Targets, Whitening
+from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
+
+BATCH, RATE, WARM_UP, WEIGHT_DECAY, CLIP = 32, 3e-5, 0.05, 0.05, 1.0
+MAPS = {
+    "grid": "cells of equal size, by the grid front",
+    "learnt": "the student's own map",
+    "mean": "one map for all images, the mean of those learnt from",
+    "random": "a random map for each image, another one each time",
+    "other": "the student's map of another image",
+    "oracle": "the teacher's own attention",
+}
+"""The rows, and what each of them splits by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookingConfig:
+    """The conditions that all rows share."""
+
+    data: Path
+    """Folder of images to learn from."""
+    eval_data: Path
+    """Folder of other images to judge by."""
+    out: Path
+    """Folder to keep the teacher's answers in; what is there is not computed again."""
+    teacher: str = "bundled"
+    """As for bootstrap."""
+    image_size: int = 280
+    """Side in pixels."""
+    tokens: Annotated[int, AtLeast(1)] = 64
+    """Latent tokens N."""
+    samples: Annotated[int, AtLeast(0)] = 960
+    """Images that each row learns from; 0 judges untrained students alone."""
+    train_images: Annotated[int, AtLeast(2)] = 1200
+    """Most different images among them."""
+    eval_images: Annotated[int, AtLeast(20)] = 300
+    """Most images to judge by."""
+    seeds: Annotated[int, AtLeast(1)] = 2
+    """How often each row is trained, with the seeds 0, 1, ..."""
+    rows: str = ",".join(MAPS)
+    """Which maps to split by, separated by commas."""
+    sharpness: Annotated[float | None, Between(0, 1)] = None
+    """The front's, if other than its own."""
+    perturbation: Annotated[float | None, Between(0, 1)] = None
+    """The front's, if other than its own."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        for row in self.names:
+            if row not in MAPS:
+                raise ConfigError(f"There is no row '{row}'.", suggest(row, MAPS) or f"Choose from {', '.join(MAPS)}.")
+
+    @property
+    def names(self) -> list[str]:
+        return self.rows.split(",")
+
+
+class Answers(NamedTuple):
+    """Images as the teacher sees them, with its answers."""
+
+    images: Tensor  # M x 3 x H x W bytes
+    embedding: Tensor  # M x D float32
+    attention_map: Tensor  # M x h x w float32
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """A row as judged with one seed, untrained and trained."""
+
+    row: str
+    seed: int
+    samples: int
+    centred_cosine: float
+    concentrated: float  # the same on the quarter of the images on which the teacher's attention is most concentrated
+    neighbours: float  # share of the teacher's 10 nearest that the student finds, too
+    divergence: float | None  # of its map from the teacher's
+    multiply_adds: int
+
+
+class GivenMap(nn.Module):
+    """A mixed-resolution front that splits by a map from elsewhere, which ``shares`` holds for the next batch."""
+
+    def __init__(self, front: MixedResolutionFront) -> None:
+        super().__init__()
+        self.front = front
+        self.shares: Tensor | None = None
+
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
+        """As the front."""
+        assert self.shares is not None
+        patches = self.front.patches(images.float())
+        leaves = self.front.leaves(self.front.perturbed(self.shares) if self.training else self.shares, tokens)
+        return FrontOutput(*self.front.read(patches, leaves), self.shares)
+
+
+def compare_maps(config: LookingConfig, console: Console) -> list[RowFigures]:
+    """Trains and judges all rows with all seeds."""
+    teacher = load_teacher(config.teacher, image_size=config.image_size)
+    to_learn = answers(teacher, config.data, config.train_images, config.out / "train.safetensors")
+    to_judge = answers(teacher, config.eval_data, config.eval_images, config.out / "eval.safetensors")
+    figures: list[RowFigures] = []
+    for seed in range(config.seeds):
+        for row in config.names:
+            figures += Row(config, teacher, row, seed, to_learn, to_judge).run()
+            console.print(f"{row}, seed {seed}: {figures[-1].centred_cosine:.3f}", highlight=False)
+    return figures
+
+
+@torch.inference_mode()
+def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
+    """The teacher's answers on a random choice of the images, computed once."""
+    if not path.is_file():
+        paths = find_images([folder])
+        random.Random(0).shuffle(paths)
+        attending, view, parts = AttendingTeacher(teacher).eval(), evaluation_view(teacher.preprocessing), []
+        for first in range(0, min(most, len(paths)), BATCH):
+            views = torch.stack([view(read_image(each)) for each in paths[first : min(most, first + BATCH)]])
+            answer = attending(views)
+            parts.append(((255 * views).round().byte(), answer.embedding, answer.attention_map))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(zip(Answers._fields, map(torch.cat, zip(*parts, strict=True)), strict=True)), path)
+    return Answers(**{name: value[:most] for name, value in load_file(path).items()})
+
+
+class Row:
+    """One row with one seed."""
+
+    def __init__(
+        self, config: LookingConfig, teacher: Teacher, row: str, seed: int, to_learn: Answers, to_judge: Answers
+    ) -> None:
+        self.config, self.row, self.seed, self.to_learn, self.to_judge = config, row, seed, to_learn, to_judge
+        front: FrontKind = "grid" if row == "grid" else "mixed"
+        self.student = inherit(teacher, front=front, tokens=config.tokens, seed=seed).student
+        self.cost = measure_cost(self.student, teacher.preprocessing.size).multiply_adds
+        self.given: GivenMap | None = None
+        if isinstance(self.student.focusing, MixedResolutionFront):
+            self._prepare(self.student.focusing)
+
+    def _prepare(self, front: MixedResolutionFront) -> None:
+        changes = {name: value for name in ("sharpness", "perturbation") if (value := getattr(self.config, name)) is not None}
+        front.config = dataclasses.replace(front.config, **changes)
+        if self.row in ("learnt", "other"):
+            fit_map(self.student, self.to_learn.images.float() / 255, self.to_learn.attention_map, seed=self.seed)
+        if self.row != "learnt":
+            self.mean = shares_on(self.to_learn.attention_map.mean(dim=0, keepdim=True), front.tree.map_grid)
+            self.given = GivenMap(front)
+
+    def run(self) -> list[RowFigures]:
+        """Judges, trains and judges again."""
+        found = [self.judge(0)]
+        if self.config.samples:
+            self.train()
+            found.append(self.judge(self.config.samples))
+        return found
+
+    def __call__(self, images: Tensor, attention: Tensor) -> SparseFormer:
+        """The student, ready for these images B x 3 x H x W in [0, 1] with the teacher's attention B x h x w."""
+        if self.given is not None:
+            front = self.given.front
+            flat = torch.ones(len(images), *front.tree.map_grid)
+            with torch.no_grad():
+                self.given.shares = {
+                    "mean": lambda: self.mean.expand_as(flat),
+                    "random": flat.exponential_,
+                    "oracle": lambda: shares_on(attention, front.tree.map_grid),
+                    "other": lambda: front.shares(front.patches(self.student.normalise(images))).roll(1, dims=0),
+                }[self.row]()
+            self.student.focusing = self.given
+        return self.student
+
+    def train(self) -> None:
+        """One view of each image, the default recipe's loss and rates; the schedule ends at the last step."""
+        front = self.given.front if self.given is not None else self.student.focusing
+        self.student.focusing = front
+        optimiser = build_optimiser(self.student, lr=RATE, lr_ratios={}, weight_decay=WEIGHT_DECAY)
+        objective = Objective(whitening=Whitening.of(self.to_judge.embedding))
+        generator, steps = torch.Generator().manual_seed(self.seed), max(1, self.config.samples // BATCH)
+        images, embedding, attention = self.to_learn
+        passes = -(-steps * BATCH // len(images))
+        order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(passes)])
+        torch.manual_seed(self.seed)
+        for step in range(steps):
+            rows = order[step * BATCH : (step + 1) * BATCH]
+            set_rates(optimiser, rate_factor((step + 0.5) / steps, WARM_UP))
+            student = self(images[rows].float() / 255, attention[rows]).train()
+            maps = attention[rows] if self.row == "learnt" else None
+            objective(student(images[rows].float() / 255), Targets(embedding[rows], attention_map=maps)).backward()
+            nn.utils.clip_grad_norm_(student.parameters(), CLIP)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def judge(self, samples: int) -> RowFigures:
+        """The student's distance from the teacher, on all images and where the teacher's attention is concentrated."""
+        images, embedding, attention = self.to_judge
+        outputs = []
+        for part, maps in zip(images.split(BATCH), attention.split(BATCH), strict=True):
+            pixels = part.float() / 255
+            outputs.append(self(pixels, maps).eval()(pixels))
+        ours = torch.cat([output.embedding for output in outputs])
+        cosine = centred_cosine(ours, embedding)
+        shares = attention.flatten(1)
+        entropy = -(shares * shares.clamp_min(1e-12).log()).sum(dim=1)
+        divergence = None
+        if self.row == "learnt":
+            divergence = measure_map(torch.cat([output.attention_map for output in outputs]), attention).divergence
+        return RowFigures(
+            row=self.row,
+            seed=self.seed,
+            samples=samples,
+            centred_cosine=cosine.mean().item(),
+            concentrated=cosine[entropy.argsort()[: len(images) // 4]].mean().item(),
+            neighbours=measure_alignment(ours, embedding).neighbour_agreement,
+            divergence=divergence,
+            multiply_adds=self.cost,
+        )
+
+
+def looking_table(config: LookingConfig, figures: list[RowFigures]) -> TextTable:
+    """A line a row, means over the seeds; untrained beside trained."""
+    lines = []
+    for row in config.names:
+        cells = [MAPS[row]]
+        for samples in sorted({each.samples for each in figures}):
+            of_row = [each for each in figures if (each.row, each.samples) == (row, samples)]
+            for name in ("centred_cosine", "concentrated"):
+                values = torch.tensor([getattr(each, name) for each in of_row])
+                spread = f" ± {values.std():.3f}" if samples and len(values) > 1 else ""
+                cells.append(f"{values.mean():.3f}{spread}")
+        found = torch.tensor([each.neighbours for each in figures if each.row == row and each.samples == config.samples])
+        lines.append((*cells, f"{found.mean():.1%}"))
+    lengths = ["untrained", *([f"{config.samples:,} images"] if config.samples else [])]
+    columns = [f"{length}, {what}" for length in lengths for what in ("all", "concentrated quarter")]
+    title = f"Centred cosine, {config.tokens} tokens, {config.image_size} pixels"
+    return TextTable(title, ("split by", *columns, "neighbours found"), tuple(lines))

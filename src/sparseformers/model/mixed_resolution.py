@@ -1,0 +1,123 @@
+"""The mixed-resolution front, beyond the papers: small RoIs where the image says something, large ones elsewhere.
+
+It starts from a few large cells and splits those that a small learnt map, of what the teacher would attend to, gives the largest
+shares, until there are N leaves (a quadtree, as in Ronen et al., "Vision Transformers with Mixed-Resolution Tokenization", 2023).
+Each leaf is read as one patch of the teacher at the leaf's own scale. A flat map splits all cells alike: a new student *is* its
+teacher on a smaller image, as with the grid front, and differs from it only as far as its map learns where to look.
+
+Legend: B batch, N latent tokens (leaves), M cells of all levels, L levels of splits, D width, R prefix tokens, P side of a patch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseformers import rois as roi_arithmetic
+from sparseformers.config import CortexConfig, MixedResolutionConfig
+from sparseformers.model.cortex import PrefixTokens
+from sparseformers.model.front import FrontOutput
+from sparseformers.model.grid import Resize
+from sparseformers.model.quadtree import Quadtree
+from sparseformers.model.selector import Selector
+
+
+class MixedCellEmbedding(nn.Module):
+    """The teacher's patch embedding, its positions in cells of all levels, and an embedding of a cell's size from zero on."""
+
+    def __init__(self, config: MixedResolutionConfig, width: int, tree: Quadtree) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, 3, config.patch_size, config.patch_size))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.patch_bias else None
+        self.positions = nn.Parameter(torch.zeros(len(tree.cells), width))
+        self.size_tokens = nn.Parameter(torch.zeros(len(tree.grids), width))
+
+    def forward(self, patches: Tensor, cells: Tensor, levels: Tensor) -> Tensor:
+        """Patches B x N x 3P², the numbers of their cells and these cells' levels (N or B x N) -> tokens B x N x D."""
+        return F.linear(patches, self.weight.flatten(1), self.bias) + (self.positions[cells] + self.size_tokens[levels])
+
+
+class MixedResolutionFront(nn.Module):
+    """Cells of several sizes as the teacher's tokens.
+
+    Args:
+        config: its sizes.
+        cortex: the form of the teacher's blocks, and the prefix tokens.
+    """
+
+    def __init__(self, config: MixedResolutionConfig, cortex: CortexConfig) -> None:
+        super().__init__()
+        width = cortex.block.width
+        self.config, self.patch_size = config, config.patch_size
+        self.tree = Quadtree(config.start, config.levels)
+        self.resize: nn.Module = Resize()
+        self.embedding = MixedCellEmbedding(config, width, self.tree)
+        self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
+        self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
+        glance, map_grid = self.tree.grids[config.glance], self.tree.map_grid
+        self.selector = Selector(width, config.channels, glance=glance, map_grid=map_grid)
+
+    def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
+        """Makes tokens of images.
+
+        Args:
+            images: B x 3 x H x W, normalised.
+            tokens: N, if other than configured: one of those that the start and whole splits give.
+
+        Returns:
+            Prefix and latent tokens B x (R+N) x D, RoIs from the start cells to the leaves, and the map that they were split by.
+
+        Raises:
+            ValueError: for a number of tokens that no number of splits gives.
+        """
+        patches = self.patches(images.float())
+        shares = self.shares(patches)
+        leaves = self.leaves(self.perturbed(shares) if self.training else shares, tokens)
+        return FrontOutput(*self.read(patches, leaves), shares)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Images B x 3 x H x W -> the pixels of all cells, each at its level's resolution: B x M x 3P²."""
+        return torch.cat([self.cut(images, level) for level in range(len(self.tree.grids))], dim=1)
+
+    def cut(self, images: Tensor, level: int) -> Tensor:
+        """Images B x 3 x H x W -> the pixels of the cells of a level: B x cells x 3P²."""
+        side, (rows, columns) = self.patch_size, self.tree.grids[level]
+        resized = self.resize(images, (rows * side, columns * side))
+        cut = resized.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # B x 3 x rows x P x columns x P
+        return cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)
+
+    def shares(self, patches: Tensor) -> Tensor:
+        """The map: the share of the teacher's attention that the selector expects in each part, B x h x w, float32."""
+        first, end = self.tree.first[self.config.glance : self.config.glance + 2]
+        return self.selector(self.glance(patches[:, first:end])).exp()
+
+    def glance(self, patches: Tensor) -> Tensor:
+        """The tokens that the selector sees, of the pixels of its cells: B x G x 3P² -> B x G x D.
+
+        Without a gradient, as it is the selector alone that learns from the map.
+        """
+        first, end = self.tree.first[self.config.glance : self.config.glance + 2]
+        cells = torch.arange(first, end, device=patches.device)
+        with torch.no_grad():
+            tokens: Tensor = self.pre_norm(self.embedding(patches, cells, self.tree.level[first:end]))
+        return tokens.detach()
+
+    def perturbed(self, shares: Tensor) -> Tensor:
+        """Shares with Gumbel noise on their logarithms in a part of the images, so that the network knows other tilings, too."""
+        noisy = shares / torch.empty_like(shares).exponential_()
+        chosen = torch.rand(shares.shape[0], 1, 1, device=shares.device) < self.config.perturbation
+        return torch.where(chosen, noisy, shares)
+
+    def leaves(self, shares: Tensor, tokens: int | None = None) -> Tensor:
+        """The cells that a map B x h x w splits the image into, B x N; raises as :meth:`forward`."""
+        claims = self.tree.claims(shares.detach(), self.config.sharpness)
+        return self.tree.leaves(claims, self.config.splits_for(tokens))
+
+    def read(self, patches: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor]]:
+        """Leaves B x N, of the pixels of all cells B x M x 3P², as tokens B x (R+N) x D, RoIs and sampling points."""
+        pixels = patches.gather(1, leaves.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))  # B x N x 3P²
+        latent = self.pre_norm(self.embedding(pixels, leaves, self.tree.level[leaves]))  # B x N x D
+        rois = self.tree.stages(leaves)  # B x (L+1) x N x 4
+        points = roi_arithmetic.regular_points(rois[:, -1], self.patch_size)  # B x N x P² x 2
+        return self.prefix(latent), rois, (points,)

@@ -1,0 +1,71 @@
+"""The selector: a glance at the image, as coarse as a map of it, tells which parts the teacher would attend to.
+
+Legend: B batch, G cells of the glance, D width, C channels of the map, h x w the map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+class Selector(nn.Module):
+    """The teacher's patch embedding of the glance, and two convolutions around each place of the map. A new one gives a flat map.
+
+    It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them. Blocks of the teacher
+    on a coarser glance tell no more (docs/lab/looking.md).
+
+    Args:
+        width: D.
+        channels: C.
+        glance: rows and columns of the cells that it looks at.
+        map_grid: h, w.
+    """
+
+    def __init__(self, width: int, channels: int, *, glance: tuple[int, int], map_grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.glance, self.map_grid = glance, map_grid
+        self.norm = nn.LayerNorm(width)
+        self.narrow = nn.Linear(width, channels)
+        self.places = nn.Parameter(torch.zeros(channels, *map_grid))
+        self.around = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.out = nn.Conv2d(channels, 1, 1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Tokens of the glance's cells B x G x D -> logarithms of shares B x h x w, float32."""
+        seen = self.narrow(self.norm(cells)).transpose(1, 2).unflatten(2, self.glance)  # B x C x rows x columns
+        if self.glance != self.map_grid:
+            seen = F.interpolate(seen, size=self.map_grid, mode="bilinear", align_corners=False)
+        hidden = F.gelu(seen + self.places)
+        for convolution in self.around:
+            hidden = hidden + F.gelu(convolution(hidden))
+        return self.out(hidden).float().flatten(1).log_softmax(dim=1).unflatten(1, self.map_grid)
+
+
+def shares_on(attention: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A map B x h x w on another grid, each cell with the sum over its area, so that the sum of all stays: B x rows x columns."""
+    rows, columns = (_overlap(cells, patches, attention) for cells, patches in zip(grid, attention.shape[1:], strict=True))
+    return rows @ attention.float() @ columns.T
+
+
+def _overlap(cells: int, patches: int, like: Tensor) -> Tensor:
+    """The part of each of so many equal patches of a line that lies in each of so many equal cells: cells x patches."""
+    edges = torch.arange(cells + 1, dtype=torch.float32, device=like.device) * patches / cells
+    starts = torch.arange(patches, dtype=torch.float32, device=like.device)
+    return (torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)).clamp(min=0)
+
+
+def map_divergence(shares: Tensor, attention: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of a selector's maps from the teacher's: the mean over images, a float32 scalar in nats.
+
+    Args:
+        shares: B x h x w, of sum 1.
+        attention: B x rows x columns, of sum 1, on any grid.
+    """
+    wanted = shares_on(attention, (shares.shape[1], shares.shape[2])).flatten(1)
+    return F.kl_div(shares.float().clamp_min(TINY).log().flatten(1), wanted, reduction="batchmean")

@@ -1,0 +1,81 @@
+"""Inheritance with a mixed-resolution front: a new student is the one with a grid front, until its map says where to look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+
+from sparseformers.config import MixedResolutionConfig
+from sparseformers.evaluation.cost import measure_cost
+from sparseformers.inheritance import inherit, parameter_groups
+from sparseformers.model import SparseFormer
+from sparseformers.saving import load, save
+from sparseformers.teachers import load_teacher
+from tests.inheritance.test_focusing import vit
+from tests.inheritance.test_grid import images
+from tests.teachers.test_timm import tiny
+
+
+def mixed_config(student: SparseFormer) -> MixedResolutionConfig:
+    assert isinstance(student.config.focusing, MixedResolutionConfig)
+    return student.config.focusing
+
+
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}, {"pre_norm": True}])
+@pytest.mark.parametrize("tokens", [16, 64])
+def test_a_new_student__is_the_one_with_a_grid_front(options: dict[str, object], tokens: int) -> None:
+    teacher = vit(**options)
+    grid, mixed = (inherit(teacher, front=front, tokens=tokens).student.eval() for front in ("grid", "mixed"))
+    with torch.inference_mode():
+        ours, theirs = mixed(images()), grid(images())
+    assert torch.equal(ours.rois[:, -1], theirs.rois[:, -1])
+    assert torch.equal(ours.embedding, theirs.embedding)
+    assert torch.equal(ours.tokens, theirs.tokens)
+
+
+def test_numbers_of_tokens__are_the_nearest_that_splits_give_and_it_is_said() -> None:
+    for asked, given in ((9, 10), (16, 16), (17, 16), (48, 49), (1, 7), (500, 64)):
+        inheritance = inherit(vit(), front="mixed", tokens=asked)
+        assert mixed_config(inheritance.student).tokens == given
+        told = [line for line in inheritance.report.lines() if "tokens" in line]
+        assert told == ([] if asked == given else [f"The student has {given} tokens: splits of four give no {asked}."])
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "levels"), [((64, 64), (2, 2), 2), ((64, 128), (2, 4), 2), ((96, 64), (3, 2), 2), ((256, 256), (2, 2), 4)]
+)
+def test_levels_and_start__follow_from_the_size_of_the_teacher(
+    size: tuple[int, int], start: tuple[int, int], levels: int
+) -> None:
+    student = inherit(load_teacher(tiny(img_size=size, patch_size=8)), front="mixed").student
+    config = mixed_config(student)
+    assert (config.start, config.levels) == (start, levels)
+    assert student(torch.rand(1, 3, *size)).rois.shape[2] == config.tokens
+
+
+@pytest.mark.parametrize("tokens", [16, 49, 64])
+def test_the_selector__costs_at_most_a_twentieth(tokens: int) -> None:
+    teacher = load_teacher(tiny(img_size=224, patch_size=16, embed_dim=192, depth=12, num_heads=3))
+    grid, mixed = (measure_cost(inherit(teacher, front=front, tokens=tokens).student, (224, 224)) for front in ("grid", "mixed"))
+    assert 1 < mixed.multiply_adds / grid.multiply_adds <= 1.05
+
+
+def test_parameter_groups__the_selector_is_new_and_the_rest_is_tuned() -> None:
+    student = inherit(vit(), front="mixed", tokens=64).student
+    groups = {group: {name for name, _ in members} for group, members in parameter_groups(student).items()}
+    assert groups["new"] == {name for name, _ in student.named_parameters() if name.startswith("focusing.selector.")}
+    assert {"focusing.embedding.weight", "focusing.embedding.positions", "cortex.blocks.0.attn.qkv.weight"} <= groups["tuned"]
+
+
+def test_saved_and_loaded__gives_the_same(tmp_path: Path) -> None:
+    inheritance = inherit(vit(), front="mixed", tokens=13)
+    with torch.no_grad():
+        for parameter in inheritance.student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save(inheritance.student, tmp_path / "model.safetensors", provenance=inheritance.provenance)
+    loaded = cast(SparseFormer, load(tmp_path / "model.safetensors"))
+    assert loaded.config == inheritance.student.config
+    torch.testing.assert_close(loaded(images()).embedding, inheritance.student.eval()(images()).embedding, rtol=0, atol=0)
