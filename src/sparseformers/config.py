@@ -194,7 +194,7 @@ class MixedResolutionConfig(_Front):
     """Channels of the selector, C."""
     sharpness: Annotated[float, Between(0, 1)] = 0.0
     """Cells are split by their share of the map over their area to this power: 0 is the share alone, 1 its density."""
-    perturbation: Annotated[float, Between(0, 1)] = 0.25
+    perturbation: Annotated[float, Between(0, 1)] = 0.0
     """Share of the images that are split by a perturbed map in training."""
     patch_size: Count = 16
     """Side in pixels of the patches that the teacher's embedding takes, P."""
