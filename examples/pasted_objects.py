@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from rich.progress import track
 
 from sparseformers.data import find_images, read_image
-from sparseformers.demo.photographs import LONGEST_SIDE, installed
+from sparseformers.demo.run import LONGEST_SIDE, installed
 from sparseformers.errors import ConfigError
 from sparseformers.files import replacing, write_text
 

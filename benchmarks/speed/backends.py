@@ -21,7 +21,7 @@ from benchmarks.speed.subjects import Subject
 from sparseformers.evaluation import Cost
 from sparseformers.exporting.config import ExportConfig, Precision
 from sparseformers.exporting.formats import trace
-from sparseformers.exporting.network import with_bfloat16_layers
+from sparseformers.exporting.network import Bfloat16Linear, replace_layers
 from sparseformers.exporting.onnx_file import OnnxFile, open_onnx, write_onnx
 from sparseformers.exporting.openvino_file import OpenVinoFile, has_bfloat16, open_openvino, write_openvino
 from sparseformers.inference import pack_weights
@@ -158,7 +158,7 @@ def _exported(
     settings = ExportConfig(format="onnx" if as_onnx else "openvino", precision=precision, size=f"{height}x{width}")
     network = subject.portable()
     if precision == "bf16":
-        network = with_bfloat16_layers(copy.deepcopy(network))
+        network = replace_layers(copy.deepcopy(network), nn.Linear, Bfloat16Linear)
     path = folder / ("model.onnx" if as_onnx else "model.xml")
     write = write_onnx if as_onnx else write_openvino
     write(trace(network, settings, subject.preprocessing.size), path, calibration=calibration if precision == "int8" else ())

@@ -30,6 +30,6 @@ from .teachers.registry import load_teacher as load_teacher
 from .train.run import bootstrap as bootstrap
 from .train.run import resume as resume
 from .train.settings import BootstrapConfig as BootstrapConfig
-from .viewer.run import view as view
+from .viewer.server import view as view
 
 __version__: str

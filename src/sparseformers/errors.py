@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import shlex
 import signal
 from collections.abc import Iterable
@@ -10,11 +11,9 @@ from pathlib import Path
 
 
 class SparseFormersError(Exception):
-    """A problem that the user can mend; the command line prints it without a traceback and exits with code 2.
+    """A problem that the user can mend, in a sentence, and what to do about it in another.
 
-    Args:
-        problem: one sentence on what is wrong.
-        remedy: one sentence on what to do about it.
+    The command line prints it without a traceback and exits with code 2.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -59,6 +58,12 @@ class MissingExtraError(SparseFormersError):
         """The error for ``package``, which comes with the extra of the name ``extra``."""
         return cls(f"The package '{package}' is not installed.", f"Install it with: pip install 'sparseformers[{extra}]'.")
 
+    @classmethod
+    def require(cls, package: str, extra: str) -> None:
+        """Raises the error unless ``package`` is installed; it is not imported for that."""
+        if importlib.util.find_spec(package) is None:
+            raise cls.for_package(package, extra)
+
 
 def suggest(word: str, known: Iterable[str], *, limit: int = 3) -> str:
     """A phrase such as ``Did you mean 'lr'?`` with the names nearest to ``word``, or an empty string."""
@@ -77,13 +82,7 @@ def shorten(names: Iterable[str], *, limit: int = 10) -> str:
 
 
 class RunStopped(KeyboardInterrupt):
-    """A run was asked to stop, and did, with its state saved.
-
-    Args:
-        path: the run folder.
-        samples: images seen.
-        by: the signal that asked.
-    """
+    """A run (in the folder ``path``) was asked by a signal to stop, and did after so many images, with its state saved."""
 
     def __init__(self, path: Path, *, samples: int, by: signal.Signals) -> None:
         super().__init__(f"stopped by {by.name} after {samples:,} images")

@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""Errors of a full disk, quota or file."""
-SECONDS_BETWEEN_ATTEMPTS = 0.1
-"""Between two attempts to take a lock."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # errors of a full disk, quota or file
+SECONDS_BETWEEN_ATTEMPTS = 0.1  # between two attempts to take a lock
 
 _HELD: dict[tuple[int, str], object] = {}
 """(process, file) of the locks that this process holds: the system would let it take them a second time."""
@@ -102,13 +100,8 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
     The lock goes with the process, however that ends. It is one of fcntl's record locks, not the filelock library's: its flock
     locks are inherited by forked processes that read images, which outlive a killed one, and its soft locks outlive a process
-    whose machine or container never comes back under the same name.
-
-    Args:
-        path: the file; it may be removed while the lock is held.
-
-    Raises:
-        OSError: if the file cannot be made, or its file system has no locks.
+    whose machine or container never comes back under the same name. The file may be removed while the lock is held. Raises
+    OSError if it cannot be made, or its file system has no locks.
     """
     key, token = (os.getpid(), os.path.realpath(path)), object()
     handle = None

@@ -8,6 +8,7 @@ from sparseformers.config import (
     CLIP_MEAN,
     CLIP_STD,
     HALF,
+    Activation,
     BlockConfig,
     CortexConfig,
     FocusingConfig,
@@ -18,45 +19,40 @@ from sparseformers.config import (
 from sparseformers.errors import ConfigError, suggest
 
 
+def bootstrapped_config(
+    focusing: FocusingConfig, block: BlockConfig, *, depth: int, projection: int | None = None, classes: int | None = None
+) -> SparseFormerConfig:
+    """A bootstrapped network: one of a CLIP has a projection, one of AugReg a classifier."""
+    cortex = CortexConfig(block=block, depth=depth, projection=projection, classes=classes)
+    clip = PreprocessingConfig(crop=1.0, mean=CLIP_MEAN, std=CLIP_STD)
+    images = PreprocessingConfig(crop=0.9, mean=HALF, std=HALF) if projection is None else clip
+    return SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=images)
+
+
+def original_config(
+    focusing: OriginalFocusingConfig, *, width: int, feed_forward_width: int, depth: int, classes: int = 1000
+) -> SparseFormerConfig:
+    """A network of v1, with ``depth`` blocks after those of the front."""
+    block = BlockConfig(width=width, heads=focusing.heads, feed_forward_width=feed_forward_width, norm_eps=focusing.norm_eps)
+    cortex = CortexConfig(block=block, depth=depth, prefix_tokens=0, pooling="average", pool_first=True, classes=classes)
+    return SparseFormerConfig(focusing=focusing, cortex=cortex)
+
+
 def _named(
     *, tokens: int, focusing_width: int, width: int, depth: int, projection: int | None = None, classes: int | None = None
 ) -> SparseFormerConfig:
-    """A size of the paper's Table: a CLIP one has a projection, an AugReg one a classifier."""
-    clip = projection is not None
-    return SparseFormerConfig(
-        focusing=FocusingConfig(tokens=tokens, width=focusing_width),
-        cortex=CortexConfig(
-            block=BlockConfig(
-                width=width,
-                heads=width // 64,
-                feed_forward_width=4 * width,
-                activation="quick_gelu" if clip else "gelu",
-                norm_eps=1e-5 if clip else 1e-6,
-            ),
-            depth=depth,
-            projection=projection,
-            classes=classes,
-        ),
-        preprocessing=PreprocessingConfig(
-            crop=1.0 if clip else 0.9, mean=CLIP_MEAN if clip else HALF, std=CLIP_STD if clip else HALF
-        ),
-    )
+    """A size of the paper's Table."""
+    activation: Activation = "gelu" if projection is None else "quick_gelu"
+    eps = 1e-6 if projection is None else 1e-5
+    block = BlockConfig(width=width, heads=width // 64, feed_forward_width=4 * width, activation=activation, norm_eps=eps)
+    focusing = FocusingConfig(tokens=tokens, width=focusing_width)
+    return bootstrapped_config(focusing, block, depth=depth, projection=projection, classes=classes)
 
 
 def _original(*, tokens: int, focusing_width: int, width: int, depth: int) -> SparseFormerConfig:
     """A size of v1; its depth counts the cortex layer that samples, which is part of the front here."""
     focusing = OriginalFocusingConfig(tokens=tokens, width=focusing_width)
-    return SparseFormerConfig(
-        focusing=focusing,
-        cortex=CortexConfig(
-            block=BlockConfig(width=width, heads=focusing.heads, feed_forward_width=4 * width, norm_eps=focusing.norm_eps),
-            depth=depth - 1,
-            prefix_tokens=0,
-            pooling="average",
-            pool_first=True,
-            classes=1000,
-        ),
-    )
+    return original_config(focusing, width=width, feed_forward_width=4 * width, depth=depth - 1)
 
 
 NAMED_CONFIGS: Mapping[str, SparseFormerConfig] = {
@@ -80,11 +76,7 @@ TEACHER_ARCHITECTURES: Mapping[str, str] = {
 
 
 def named_config(name: str) -> SparseFormerConfig:
-    """The configuration of a named size, such as ``sf_base_augreg``.
-
-    Raises:
-        ConfigError: for a name that is none, with the nearest ones.
-    """
+    """The configuration of a named size, such as ``sf_base_augreg``; raises ConfigError for another name, with the nearest."""
     if name not in NAMED_CONFIGS:
         known = ", ".join(NAMED_CONFIGS)
         raise ConfigError(f"There is no model of the name '{name}'.", f"{suggest(name, NAMED_CONFIGS)} Known: {known}.".strip())

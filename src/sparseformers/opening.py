@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparseformers import released
+from sparseformers.config import GridConfig, MixedResolutionConfig
 from sparseformers.errors import ConfigError, RunError, SparseFormersError, TeacherError, WeightsError, suggest
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.named import NAMED_CONFIGS
@@ -33,24 +34,16 @@ class Pair(NamedTuple):
 
 
 def open_student(model: Model) -> SavedModel:
-    """A student with trained weights, and what is known of its making.
+    """A student with trained weights, and what is known of its making; raises as :func:`sparseformers.open_model`.
 
-    Args:
-        model: a student itself is returned as it is; a weight file of the authors tells by its shapes which network it is; a
-            released model such as ``sf_base_augreg`` is fetched once and then cached.
-
-    Raises:
-        ConfigError: if the name is that of a teacher, or ``model`` is something else.
-        RunError: if there is nothing of that name, or the folder is no run or has no model yet.
-        WeightsError: if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
+    A student itself is returned as it is; a weight file of the authors tells by its shapes which network it is; a released model
+    such as ``sf_base_augreg`` is fetched once and then cached.
     """
     if isinstance(model, SparseFormer):
         return SavedModel(model, getattr(model, "provenance", None))
     if not isinstance(model, str | Path):
-        raise ConfigError(
-            f"A student is a SparseFormer, or the name of one, not {type(model).__name__}.",
-            "Give what sparseformers.load returns, or a run folder.",
-        )
+        problem = f"A student is a SparseFormer, or the name of one, not {type(model).__name__}."
+        raise ConfigError(problem, "Give what sparseformers.load returns, or a run folder.")
     name, path = str(model), Path(model)
     if name in NAMED_CONFIGS and not path.exists():
         return SavedModel(released.create_model(name, pretrained=True), None)
@@ -75,18 +68,13 @@ def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name
     """The very teacher that a student was made from, at the size that they were aligned at.
 
     ``teacher`` is given if it is not to be loaded from the place where it was; any will do for a student that does not say which
-    teacher it was made from. ``name`` is the student's, for errors.
-
-    Raises:
-        TeacherError: if it cannot be had.
-        WeightsError: if its weights are not those that the student was made from.
+    teacher it was made from. ``name`` is the student's, for errors. Raises TeacherError if it cannot be had, and WeightsError if
+    its weights are not those that the student was made from.
     """
     origin, own = saved.provenance, saved.student.config.preprocessing
     if teacher is None and origin is None:
-        raise TeacherError(
-            f"The model '{name}' does not say which teacher it was made from.",
-            "Use a model of a bootstrapping run, or name one with --teacher.",
-        )
+        problem = f"The model '{name}' does not say which teacher it was made from."
+        raise TeacherError(problem, "Use a model of a bootstrapping run, or name one with --teacher.")
     size, crop = (own.size[0], own.crop) if origin is None else (origin.image_size[0], origin.crop)
     if isinstance(teacher, Teacher):
         loaded = teacher
@@ -97,13 +85,23 @@ def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name
         try:
             loaded = load_teacher(origin.teacher, image_size=size, crop=crop)
         except SparseFormersError as error:
-            raise TeacherError(
-                f"The teacher of '{name}' cannot be loaded from where it was: {error.problem}",
-                "Say where it is now with --teacher.",
-            ) from error
+            problem = f"The teacher of '{name}' cannot be loaded from where it was: {error.problem}"
+            raise TeacherError(problem, "Say where it is now with --teacher.") from error
     if origin is not None:
         origin.require_same_teacher(loaded.fingerprint())
     return loaded
+
+
+def open_teacher_if_there(
+    saved: SavedModel, teacher: GivenTeacher | None = None, *, name: str = "the model"
+) -> tuple[Teacher | None, str | None]:
+    """As :func:`open_teacher`; a teacher that was not asked for may be missing, and the second value tells why."""
+    try:
+        return open_teacher(saved, teacher, name=name), None
+    except SparseFormersError as error:
+        if teacher is not None:
+            raise
+        return None, f"Without the teacher: {error.problem}"
 
 
 def open_pair(model: Model, teacher: GivenTeacher | None = None) -> Pair:
@@ -122,7 +120,17 @@ def with_tokens(student: SparseFormer, tokens: int | None, name: str) -> SparseF
         own.check_tokens(tokens)
     except ValueError as error:
         raise ConfigError(f"The model '{name}' cannot have {tokens} tokens: {error}.", "Leave out --tokens.") from None
+    if isinstance(own, GridConfig | MixedResolutionConfig):
+        height, width = student.config.preprocessing.size
+        refuse_more_tokens(tokens, (height // own.patch_size) * (width // own.patch_size))
     return WithTokens(student, tokens)
+
+
+def refuse_more_tokens(tokens: int, patches: int) -> None:
+    """Raises ConfigError for more latent tokens than a teacher has patches in an image."""
+    if tokens > patches:
+        problem = f"{tokens} latent tokens are more than the {patches} patches that the teacher has in an image."
+        raise ConfigError(problem, f"Use {patches} or fewer; by default it is a quarter of them.")
 
 
 def model_name(model: Model) -> str:

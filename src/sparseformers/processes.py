@@ -42,15 +42,6 @@ def make_accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[wrapper])
 
 
-def recorded(work: Callable[[], None]) -> Callable[[], None]:
-    """Work that leaves its error to torchrun, which ends the other processes and tells which one was the first to fail."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return work
-    from torch.distributed.elastic.multiprocessing.errors import record
-
-    return record(work)
-
-
 def launch() -> str | None:
     """The name of this process's launcher, the same after it has restarted the process; None without one."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")

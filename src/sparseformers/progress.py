@@ -11,6 +11,22 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 SECONDS_BETWEEN_LINES = 30.0  # between two lines where there is no terminal
 
 
+def figures_bar(console: Console) -> Progress:
+    """A bar whose tasks have a text ``figures`` beside it, and tell time elapsed and left; silent without a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=120,
+        disable=not console.is_terminal,
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person would say them."""
     if seconds < 120:
@@ -19,15 +35,9 @@ def duration(seconds: float) -> str:
 
 
 class ImageProgress:
-    """The bar of one work on images.
+    """The bar of one work on images, of a size in any unit, such as bytes of the input; 0 where it is not known.
 
-    Args:
-        console: to write to.
-        name: of the work.
-        size: of the work, in any unit, such as bytes of the input; 0 where it is not known.
-        total: images, where they are known.
-        images: of them done by an earlier process.
-        reached: the part of the size that these took.
+    ``total`` is the number of images, if known; an earlier process has done ``images``, which took ``reached`` of the size.
     """
 
     def __init__(self, console: Console, name: str, *, size: int, total: int | None, images: int, reached: int) -> None:
@@ -38,19 +48,8 @@ class ImageProgress:
         self._reached_before = reached
         self._skipped = 0
         self._start = self._last_line = time.perf_counter()
-        self._bar = Progress(
-            TextColumn(name),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            speed_estimate_period=120,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=size or None, completed=reached, figures="starting")
+        self._bar = figures_bar(console)
+        self._task = self._bar.add_task(name, total=size or None, completed=reached, figures="starting")
 
     def __enter__(self) -> ImageProgress:
         self._bar.start()

@@ -42,10 +42,8 @@ SCORE = "held_out_centred_cosine"  # the name in a file's metadata of how near t
 class SavedModel(NamedTuple):
     """The contents of a model file."""
 
-    student: SparseFormer
-    """In evaluation mode, float32, on the CPU."""
-    provenance: Provenance | None
-    """None for a model that was not inherited."""
+    student: SparseFormer  # in evaluation mode, float32, on the CPU
+    provenance: Provenance | None  # None for a model that was not inherited
 
 
 def save(
@@ -59,13 +57,12 @@ def save(
 ) -> None:
     """Writes a student with its configuration to one .safetensors file, whole or not at all; the same student, the same bytes.
 
+    Raises OSError if it cannot be written.
+
     Args:
         weights: the student's state dict, where it does not hold all of it itself.
         score: how near it is to its teacher, for :func:`saved_score`.
         metadata: further texts by name; what loading needs comes before them.
-
-    Raises:
-        OSError: if it cannot be written.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in (weights or student.state_dict()).items()}
     texts = {
@@ -86,13 +83,8 @@ def save(
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Writes a .safetensors file and waits until it is on the disk; the same content gives the same bytes.
 
-    Args:
-        path: the file, in a folder that is there.
-        tensors: by name, contiguous, on the CPU, none sharing memory with another.
-        metadata: texts by name.
-
-    Raises:
-        OSError: if it cannot be written.
+    ``tensors`` are contiguous, on the CPU, none sharing memory with another; ``metadata`` is texts by name. Raises OSError if the
+    file cannot be written, or its folder is not there.
     """
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
@@ -143,14 +135,10 @@ def configuration_tensor(config: SparseFormerConfig) -> Tensor:
 
 
 def load(run_or_file: str | Path) -> SparseFormer:
-    """Loads a SparseFormer from a run folder or a model file; the teacher is not needed.
+    """Loads a SparseFormer, in evaluation mode, from a run folder or a model file; the teacher is not needed.
 
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        RunError: if the folder is no run, or its run has not saved a model yet.
-        WeightsError: if the file is cut short, was tampered with, or is no SparseFormer.
+    Raises RunError if the folder is no run, or its run has not saved a model yet, and WeightsError if the file is cut short, was
+    tampered with, or is no SparseFormer.
     """
     return load_saved(run_or_file).student
 
@@ -171,24 +159,18 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
     check_fit(student.state_dict(), state, what=f"'{path}'")
     changed = configuration is not None and bytes(configuration.tolist()) != metadata["config"].encode()
     if changed or metadata.get("digest") != digest(state):
-        raise WeightsError(
-            f"The weights in '{path}' are not those that were saved.", "The file was changed or damaged: fetch it again."
-        )
+        problem = f"The weights in '{path}' are not those that were saved."
+        raise WeightsError(problem, "The file was changed or damaged: fetch it again.")
     student = SparseFormer(config)  # its buffers, which the file does not hold, need real memory
     student.load_state_dict(state)
     return SavedModel(student.eval(), origin)
 
 
 def read_config(values: Any, *, where: str) -> SparseFormerConfig:
-    """The configuration of a network from what was saved of it, by this version or an older one.
+    """The configuration of a network from JSON values that were saved of it, by this version or an older one.
 
-    Args:
-        values: of JSON.
-        where: what they are, for messages.
-
-    Raises:
-        ConfigError: if they do not fit.
-        WeightsError: if it is a network that this version does not have any more.
+    ``where`` says what they are, for messages. Raises ConfigError if they do not fit, and WeightsError for a network that this
+    version does not have any more.
     """
     if isinstance(values, dict):
         for part, retired in RETIRED.items():
@@ -208,11 +190,7 @@ def read_config(values: Any, *, where: str) -> SparseFormerConfig:
 
 
 def model_file(path: Path) -> Path:
-    """The model file that a run folder or a path to a file means.
-
-    Raises:
-        RunError: if there is none.
-    """
+    """The model file that a run folder or a path to a file means; raises RunError if there is none."""
     if path.is_dir():
         if (path / MODEL_FILE).is_file():
             return path / MODEL_FILE
@@ -230,9 +208,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"The file '{path}' cannot be read as safetensors ({error}).", "It may be cut short: fetch or save it again."
-        ) from None
+        problem = f"The file '{path}' cannot be read as safetensors ({error})."
+        raise WeightsError(problem, "It may be cut short: fetch or save it again.") from None
     if metadata.get("format") != "sparseformers" or "config" not in metadata:
         raise WeightsError(
             f"The file '{path}' is not a model of sparseformers: it carries no configuration.",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sparseformers.errors import ConfigError, suggest
 
+KIND = "kind"  # the field that tells the dataclasses of a union apart
 Settings = TypeVar("Settings")
 Group = TypeVar("Group", bound="Grouped")
 
@@ -55,27 +56,20 @@ class Between:
         if above and below:
             return None
         remedy = "Choose a value in that range." if self.example is None else f"Use {self.example}, for example."
-        return f"in {self.ends[0]}{self.low:g}, {self.high:g}{self.ends[1]}", remedy
+        return f"in {self.ends[0]}{self.low}, {self.high}{self.ends[1]}", remedy
 
 
 class Mark(enum.Enum):
     """Marks that stand beside fields, as bounds do."""
 
-    WITHOUT_EFFECT = enum.auto()
-    """It changes nothing of what is learnt or measured, so a run that goes on may change it."""
-    EXPERT = enum.auto()
-    """It is seldom needed, so ``--help`` names it without explaining it."""
+    WITHOUT_EFFECT = enum.auto()  # it changes nothing of what is learnt or measured, so a run that goes on may change it
+    EXPERT = enum.auto()  # it is seldom needed, so ``--help`` names it without explaining it
 
 
 def check_bounds(settings: Any, *, named: Callable[[str], str] | None = None) -> None:
     """Holds each number of a dataclass against the bound beside its field; each item of a tuple, too.
 
-    Args:
-        settings: the dataclass.
-        named: what messages call a field, by its name; by default its flag.
-
-    Raises:
-        ConfigError: for the first one out of range.
+    ``named`` gives what messages call a field, by its name; by default its flag. Raises ConfigError for the first out of range.
     """
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         if typing.get_origin(hint) is not typing.Annotated:
@@ -115,8 +109,7 @@ class Grouped:
     def of(cls: type[Group], **values: Any) -> Group:
         """The settings from their names without groups: ``BootstrapConfig.of(teacher="bundled", data=["photos"], lr=1e-4)``.
 
-        Raises:
-            ConfigError: for unknown names, with the nearest ones, and values of a wrong type or out of range.
+        Raises ConfigError for unknown names, with the nearest ones, and values of a wrong type or out of range.
         """
         return cls.from_flat(values, where="settings")
 
@@ -184,9 +177,8 @@ def _plain(value: Any) -> Any:
 def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration") -> Settings:
     """Builds the dataclass ``kind`` from JSON values by field name, nested ones from nested mappings; ``where`` names them.
 
-    Raises:
-        ConfigError: all unknown keys, missing keys and values of a wrong type, nested ones too, in one message; if there
-            are none, the first value that is out of range.
+    Raises ConfigError with all unknown keys, missing keys and values of a wrong type, nested ones too, in one message; if there
+    are none, for the first value that is out of range.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"The {where} is not a mapping of names to values.", "Give a JSON object.")
@@ -197,11 +189,7 @@ def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration"
 
 
 def with_words(kind: type[Settings], settings: Settings | None, words: Mapping[str, Any], *, where: str) -> Settings:
-    """The dataclass ``kind`` from ``settings``, if there are any, and what is given by name in their place.
-
-    Raises:
-        ConfigError: for unknown names, with the nearest ones, and values of a wrong type or out of range.
-    """
+    """The dataclass ``kind`` from ``settings``, if any, and what is given by name in their place; raises as :func:`from_dict`."""
     values = {} if settings is None else {name: getattr(settings, name) for name in _names(kind)}
     return from_dict(kind, {**values, **words}, where=where)
 
@@ -298,27 +286,12 @@ def _coerce_union(arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
 
 
 def _member(members: Sequence[Any], values: Mapping[str, Any], *, where: str) -> Any:
-    """The one of several dataclasses that ``values`` mean, by the Literal field that tells them apart.
+    """The one of several dataclasses that ``values`` mean, by the Literal field ``kind`` that they all have.
 
     Without that key it is the first one, as in files from before there were others.
     """
-    tag, owners = _tag(members)
-    if tag not in values:
-        return members[0]
-    if not isinstance(values[tag], str) or values[tag] not in owners:
-        known = ", ".join(repr(choice) for choice in owners)
-        raise _UnfitError(f"key '{where}.{tag}': {values[tag]!r} is none of {known}")
-    return owners[values[tag]]
-
-
-def _tag(members: Sequence[Any]) -> tuple[str, dict[str, Any]]:
-    """The name of the Literal field whose values no two of the dataclasses share, and whose each value is."""
-    hints = [typing.get_type_hints(member) for member in members]
-    for field in dataclasses.fields(members[0]):
-        choices = [typing.get_args(hint.get(field.name)) for hint in hints]
-        literal = all(typing.get_origin(hint.get(field.name)) is typing.Literal for hint in hints)
-        owners = {choice: member for member, own in zip(members, choices, strict=True) for choice in own}
-        if literal and len(owners) == sum(len(own) for own in choices):
-            return field.name, owners
-    names = ", ".join(member.__name__ for member in members)
-    raise AssertionError(f"{names} have no Literal field that tells them apart")
+    owners = {choice: member for member in members for choice in typing.get_args(typing.get_type_hints(member)[KIND])}
+    kind = values.get(KIND, members[0].kind)
+    if not isinstance(kind, str) or kind not in owners:
+        raise _UnfitError(f"key '{where}.{KIND}': {kind!r} is none of {', '.join(map(repr, owners))}")
+    return owners[kind]

@@ -53,17 +53,12 @@ class WorkFolder:
 
     path: Path
 
-    KIND: ClassVar[str]
-    """The content in a word or two, as in: is not empty and holds no ..."""
-    MANIFEST: ClassVar[str]
-    """The file whose presence makes the folder begun; a JSON object."""
-    OPTION: ClassVar[str] = "--out"
-    """The option of the command that names the folder."""
-    UNREADABLE: ClassVar[str] = ""
-    """The remedy for a file of the folder that cannot be read, where it is not to remove it."""
+    KIND: ClassVar[str]  # the content in a word or two, as in: is not empty and holds no ...
+    MANIFEST: ClassVar[str]  # the file whose presence makes the folder begun; a JSON object
+    OPTION: ClassVar[str] = "--out"  # the option of the command that names the folder
+    UNREADABLE: ClassVar[str] = ""  # the remedy for a file of the folder that cannot be read, where it is not to remove it
 
-    lock = InFolder(".lock")
-    """The file that is locked, and there only as long as it is."""
+    lock = InFolder(".lock")  # the file that is locked, and there only as long as it is
 
     @property
     def title(self) -> str:
@@ -93,17 +88,14 @@ class WorkFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"The output '{self.path}' is a file.", f"Give a folder to {self.OPTION}.")
         if self.path.is_dir() and not self.is_ours():
-            raise RunError(
-                f"The folder '{self.path}' is not empty and holds no {self.KIND}, so it is not overwritten.",
-                f"Choose another {self.OPTION}.",
-            )
+            problem = f"The folder '{self.path}' is not empty and holds no {self.KIND}, so it is not overwritten."
+            raise RunError(problem, f"Choose another {self.OPTION}.")
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Makes the folder and keeps other processes out of it; removes it at the end if the work was not even begun.
 
-        Raises:
-            RunError: if another process holds it, it holds something else, or it cannot be made.
+        Raises RunError if another process holds it, it holds something else, or it cannot be made.
         """
         self.require_ours()
         with ExitStack() as stack:
@@ -132,14 +124,7 @@ class WorkFolder:
 
     @contextmanager
     def writing(self, *, room_only: bool = False) -> Iterator[None]:
-        """Turns what the file system complains of into an error that says what to do.
-
-        Args:
-            room_only: whether to do so for a full disk alone, where other errors may come from elsewhere.
-
-        Raises:
-            RunError: in the place of an OSError.
-        """
+        """Turns an OSError into a RunError that says what to do; ``room_only`` if others than a full disk may be of elsewhere."""
         try:
             yield
         except OSError as error:
@@ -179,10 +164,8 @@ class WorkFolder:
     def refuse_differences(self, names: Sequence[str]) -> None:
         """Raises RunError if there are any :func:`differences` between what was begun and what is asked for."""
         if names:
-            raise RunError(
-                f"What was begun in '{self.path}' differs from this command in: {shorten(names)}.",
-                "Give the same command as then to go on with it, or add --overwrite to begin anew.",
-            )
+            problem = f"What was begun in '{self.path}' differs from this command in: {shorten(names)}."
+            raise RunError(problem, "Give the same command as then to go on with it, or add --overwrite to begin anew.")
 
     def clear(self) -> None:
         """Removes all but the lock, the manifest first: stopped on the way, it leaves a folder that is not begun."""
@@ -195,19 +178,17 @@ class WorkFolder:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of settings that differ, those with short values with both.
+    """The names of settings that differ between a manifest and what is asked for; those with short values with both.
 
-    Args:
-        then: plain JSON values from a manifest.
-        now: what is asked for; whatever becomes equal as JSON is equal.
+    ``then`` has plain JSON values; whatever becomes equal as JSON is equal.
     """
     plain = json.loads(json.dumps(dict(now)))
-    return [_difference(name, then.get(name), value) for name, value in plain.items() if then.get(name) != value]
+    changes = [(name, then.get(name), value) for name, value in plain.items() if then.get(name) != value]
+    return [f"{name} ({old} then, {new} now)" if _is_short(old) and _is_short(new) else name for name, old, new in changes]
 
 
-def _difference(name: str, then: Any, now: Any) -> str:
-    short = all(not isinstance(value, (list, dict)) and len(str(value)) <= LONGEST_VALUE for value in (then, now))
-    return f"{name} ({then} then, {now} now)" if short else name
+def _is_short(value: Any) -> bool:
+    return not isinstance(value, (list, dict)) and len(str(value)) <= LONGEST_VALUE
 
 
 def _capital(text: str) -> str:

@@ -70,7 +70,7 @@ def test_convert__by_name_from_a_file_or_the_cache(
 
 def test_convert__bad_input(official: Path, tmp_path: Path, out: Path, command: Command) -> None:
     for words, problem in (
-        ((tmp_path / "nowhere.pth", out), "There is no weight file"),
+        ((tmp_path / "nowhere.pth", out), "is neither a file nor the name of a released model"),
         (("sf_v1_tine", out), "Did you mean 'sf_v1_tiny'"),
         ((official, tmp_path / "native.pth"), "no name of a model file"),
         ((official, out, "--activation", "quick_gelu"), "weights of v1, with a classifier"),

@@ -72,7 +72,7 @@ def test_bad_input(tmp_path: Path, model: str, teacher: str, photos: Path, comma
     def refused(*changes: object, model: object = model, data: object = photos, out: object = out) -> str:
         return command.refused("embed", model, data, "--out", out, *FAST, *changes)
 
-    assert "'run' is neither a run folder, nor a model file, nor a teacher, nor a released model." in refused(model="run")
+    assert "There is no run folder, model file or released model 'run'." in refused(model="run")
     assert "Did you mean 'sf_base_augreg'" in refused(model="sf_base_agreg")
     assert "names no teacher" in refused(model="timm:")
     assert "is not a run of sparseformers" in refused(model=photos)

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import sparseformers
+from sparseformers.cli.main import COMMANDS
 from tests.cli.command import FAST, Command
 from tests.model.small import small_model
 from tests.tiny import write_images
@@ -82,10 +83,9 @@ def test_bad_input__of_bootstrap(tmp_path: Path, teacher: str, photos: Path, com
     assert "holds no images" in refused(data=tmp_path / "empty")
     assert "can be read" in refused(data=tmp_path / "unreadable")
     assert "--tokens must be at least 1" in refused("--tokens", 0)
+    assert "99 latent tokens are more than the 16 patches" in refused("--tokens", 99)
     thirds = ("--truncate", 3, "--tune", 3, "--freeze", 3)
     assert "do not add up to the teacher's 6 blocks" in refused("--front", "focusing", *thirds)
-    assert "--lr" in refused("--lrr", 3)
-    assert "--batch-size" in refused("--batchsize", 3)
     assert "given 2 times" in refused("--minutes", 3)
     assert not out.exists()
 
@@ -115,6 +115,28 @@ def test_commands__that_are_none_or_moved(command: Command) -> None:
     assert "bootstrap" in command.refused("bootstrapp")
     assert "Did you mean 'evaluate'?" in command.refused("evalute")
     assert "From a clone of the repository: make bench-speed." in command.refused("benchmark", "sf_base_augreg")
+
+
+@pytest.mark.parametrize("name", [name for commands in COMMANDS.values() for name in commands])
+def test_unknown_option__of_each_command(name: str, command: Command) -> None:
+    told = f"error: 'sparseformers {name}' has no option --hepl. Did you mean '--help'"
+    assert command.refused(name, "--hepl").startswith(told)
+
+
+def test_options__that_are_unknown_or_gone(command: Command) -> None:
+    for words, told in {
+        "bootstrap --batchsize=3": "Did you mean '--batch-size'",
+        "plan --tokens 9 --ema 0.99": "error: There is no option --ema any more. It brought nothing: leave it out.",
+        "bootstrap --layer_decay 0.9": "There is no option --layer-decay any more.",
+        "bootstrap --start fitted": "Use --recipe fitted",
+        "bootstrap --recipe moving --looks 2": "There is no recipe 'moving' any more. Use --recipe grid.",
+        "bootstrap --rois-lr-ratio 2": "There is no option --rois-lr-ratio any more.",
+        "profile runs/first --batches 1": "It is called --batch now.",
+        "resume runs/first --sett keep=2": "Did you mean '--set'?",
+        "view runs/first --browser": "Did you mean '--no-browser'",
+        "demo -j": "'sparseformers demo' has no option -j. 'sparseformers demo --help' lists the options.",
+    }.items():
+        assert told in command.refused(*words.split())
 
 
 @pytest.mark.parametrize("place", ["sparseformers.train.resume", "sparseformers.cli.main.importlib.import_module"])

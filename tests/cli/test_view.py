@@ -92,7 +92,7 @@ def test_bad_input(small: Small, tmp_path: Path, command: Command) -> None:
         ([small.model, "--neighbours", empty], "holds no images"),
         ([small.model, "--beside", "nothing"], "There is no run folder, model file or released model 'nothing'"),
         ([small.model, "--teacher", "timm:test_vit@nothing.safetensors"], "nothing.safetensors"),
-        ([small.model, "--port", 70000], "--port must be from 0 to 65535, not 70000"),
+        ([small.model, "--port", 70000], "--port must be in [0, 65535], not 70000"),
         ([small.model, "--upload-megabytes", 0], "--upload-megabytes must be above 0"),
     ):
         assert message in command.refused("view", *words, "--no-browser")

@@ -197,7 +197,7 @@ def test_boxes_by_the_name_of_the_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ([], "does not hold a JSON object"),
+        ([], "has no list of images"),
         ({"images": []}, "has no list of annotations"),
         ({"images": {}, "annotations": []}, "has no list of images"),
         ({"images": [{"id": 1}], "annotations": []}, "Entry 0 of the images in"),

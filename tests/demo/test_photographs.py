@@ -8,7 +8,7 @@ from PIL import Image
 
 from sparseformers.cli.main import main
 from sparseformers.demo import gather_photographs
-from sparseformers.demo.photographs import cut
+from sparseformers.demo.run import cut
 from sparseformers.train import RunFolder
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparseformers.embedding.formats import Rows
-from sparseformers.embedding.writers import write_parquet
+from sparseformers.embedding.formats import Rows, write_parquet
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mixed_index.py"
 

@@ -13,7 +13,7 @@ import torch
 
 import sparseformers
 from sparseformers.data import evaluation_view, read_image
-from sparseformers.embedding import embed, model
+from sparseformers.embedding import embed
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, RunError
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
@@ -234,7 +234,7 @@ def test_a_released_model__by_its_name(photos: Path, out: Path, monkeypatch: pyt
         asked.append((name, options["pretrained"]))
         return student()
 
-    monkeypatch.setattr(model, "create_model", released)
+    monkeypatch.setattr("sparseformers.released.create_model", released)
     embed(dataclasses.replace(settings(photos), model="sf_base_clip"), out / "index.npy")
     assert asked == [("sf_base_clip", True)]
     assert info_of(out / "index.npy")["model"] == "sf_base_clip"

@@ -42,7 +42,7 @@ def test_the_functions_that_give_a_student_give_one_that_can_be_shared(tmp_path:
         assert isinstance(model, sparseformers.SparseFormer), name
         assert isinstance(model, PyTorchModelHubMixin), name
     assert inheritance.student.provenance == inheritance.provenance
-    assert sparseformers.load.__doc__.startswith("Loads a SparseFormer from a run folder or a model file")
+    assert sparseformers.load.__doc__.startswith("Loads a SparseFormer, in evaluation mode, from a run folder or a model file")
 
 
 def test_it_is_the_core_model_with_the_same_modules() -> None:

@@ -62,7 +62,7 @@ def test_a_file_of_no_released_model_or_of_the_other_variant_is_not_loaded(fixtu
         ("bootstrapped_clip", "sf_v1_tiny", f"its network is the {bootstrapped}, not the {original}."),
     ):
         torch.save(small_weights(fixtures, reference), path)
-        remedy = f"Give {RELEASES[name]}; sparseformers.load_official loads"
+        remedy = f"Give {RELEASES[name]}; sparseformers convert FILE OUT takes"
         with refused(WeightsError, f"The file '{path}' is not the one of '{name}': {reason}", remedy):
             create_model(name, source=path)
 

@@ -75,5 +75,5 @@ def test_the_cache_folder_may_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_name_that_was_not_released(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"released no model of the name 'sf_v1_tine'\. Did you mean 'sf_v1_tiny'"):
+    with pytest.raises(ConfigError, match=r"There is no model of the name 'sf_v1_tine'\. Did you mean 'sf_v1_tiny'"):
         fetch_official("sf_v1_tine", tmp_path)

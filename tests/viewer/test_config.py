@@ -9,11 +9,11 @@ from sparseformers.viewer import ViewConfig
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("port", -1, "--port must be from 0 to 65535, not -1"),
-        ("port", 65536, "--port must be from 0 to 65535, not 65536"),
+        ("port", -1, r"--port must be in \[0, 65535\], not -1"),
+        ("port", 65536, r"--port must be in \[0, 65535\], not 65536"),
         ("upload_megabytes", 0.0, "--upload-megabytes must be above 0, not 0.0"),
-        ("megapixels", 0.0, "--megapixels must be above 0 and at most 178, not 0.0"),
-        ("megapixels", 200.0, "--megapixels must be above 0 and at most 178, not 200.0"),
+        ("megapixels", 0.0, r"--megapixels must be in \(0, 178\], not 0.0"),
+        ("megapixels", 200.0, r"--megapixels must be in \(0, 178\], not 200.0"),
         ("uploads_kept", 0, "--uploads-kept must be at least 1, not 0"),
     ],
 )

@@ -13,7 +13,7 @@ pytest.importorskip("uvicorn")
 
 import sparseformers
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.viewer import Page, Session, ViewConfig, view
+from sparseformers.viewer import Page, Session
 from sparseformers.viewer.server import free_port
 from tests.viewer.small import Small, config_of
 
@@ -69,10 +69,10 @@ class TestView:
         assert "iframe" not in page._repr_html_()
 
     def test_its_settings_are_those_of_the_command(self) -> None:
-        defaults = ViewConfig(run="a")
-        named = view.__kwdefaults__
-        for name in ("upload_megabytes", "megapixels", "uploads_kept"):
-            assert named[name] == getattr(defaults, name)
+        with pytest.raises(ConfigError, match=r"unknown key 'megapixel'\. Did you mean 'megapixels'"):
+            sparseformers.view("runs/first", megapixel=9)
+        with pytest.raises(ConfigError, match="--uploads-kept must be at least 1, not 0"):
+            sparseformers.view("runs/first", uploads_kept=0)
 
     @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
     def test_without_the_extra(self, small: Small, monkeypatch: pytest.MonkeyPatch, package: str) -> None:

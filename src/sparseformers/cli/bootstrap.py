@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.output import console_for, print_json, summary_table
 from sparseformers.settings import to_dict
 from sparseformers.train.recipe import expand_recipe as expand_recipe
 from sparseformers.train.recipe import with_recipe
@@ -40,7 +40,6 @@ class Bootstrap:
     """Print the summary (or the plan) as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         settings = with_recipe(self.settings, self.recipe)
         if self.dry_run:
             from sparseformers.cli.plan import print_plan
@@ -56,12 +55,9 @@ class Bootstrap:
 
 def report_summary(summary: RunSummary, console: Console, *, as_json: bool) -> None:
     """Prints what came of a run, on the main process."""
-    from sparseformers.cli.output import summary_table
     from sparseformers.processes import process_state
 
-    if not process_state().is_main_process:
-        return
-    if as_json:
+    if process_state().is_main_process and as_json:
         print_json(to_dict(summary))
-    else:
+    elif process_state().is_main_process:
         console.print(summary_table(summary))

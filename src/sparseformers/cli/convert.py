@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sparseformers.cli.output import console_for
+from sparseformers.cli.output import console_for, say
 from sparseformers.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -39,22 +39,16 @@ class Convert:
             raise ConfigError(f"'{self.out}' is no name of a model file.", "Let it end in .safetensors.")
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.evaluation.cost import parameters
         from sparseformers.saving import save
 
-        console = console_for(as_json=False)
         if self.out.exists() and not self.overwrite:
             raise ConfigError(f"'{self.out}' is there already.", "Choose another file, or add --overwrite.")
         student = self._student()
         save(student, self.out)
         kind, tokens = student.config.focusing.kind, student.config.focusing.tokens
-        console.print(
-            f"Wrote '{self.out}': {kind}, {tokens} latent tokens, {parameters(student) / 1e6:.1f}M parameters.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        size = f"{tokens} latent tokens, {parameters(student) / 1e6:.1f}M parameters"
+        say(console_for(as_json=False), f"Wrote '{self.out}': {kind}, {size}.")
 
     def _student(self) -> SparseFormer:
         """The model that the command line asks for."""
@@ -65,12 +59,9 @@ class Convert:
             if self.activation is not None:
                 raise ConfigError(f"'{self.official}' has an activation of its own.", "Leave --activation out.")
             return create_model(self.official, pretrained=True, source=self.source)
+        near = suggest(self.official, NAMED_CONFIGS) or f"Names are: {', '.join(NAMED_CONFIGS)}."
         if self.source is not None:
-            near = suggest(self.official, NAMED_CONFIGS)
-            raise ConfigError(
-                f"--from goes with the name of a released model, and '{self.official}' is none.",
-                near or f"Names are: {', '.join(NAMED_CONFIGS)}.",
-            )
-        if not Path(self.official).exists() and (near := suggest(self.official, NAMED_CONFIGS)):
+            raise ConfigError(f"--from goes with the name of a released model, and '{self.official}' is none.", near)
+        if not Path(self.official).exists():
             raise ConfigError(f"'{self.official}' is neither a file nor the name of a released model.", near)
         return load_official(self.official, activation=self.activation or "gelu")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from sparseformers.cli.output import console_for, print_json, say
-from sparseformers.errors import ConfigError
-from sparseformers.settings import to_dict
+from sparseformers.cli.output import console_for, duration, print_json, say, summary_table
+from sparseformers.settings import Above, check_bounds, to_dict
 
 if TYPE_CHECKING:
     from sparseformers.demo import DemoSummary
@@ -31,7 +30,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """The run folder to make; the photographs are put beside it."""
-    minutes: float = 4.0
+    minutes: Annotated[float, Above(0)] = 4.0
     """Length of training; loading, evaluating and drawing add about one."""
     seed: int = 0
     """Seed of everything random."""
@@ -41,12 +40,9 @@ class Demo:
     """Print the figures as JSON."""
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise ConfigError(f"--minutes must be above 0, not {self.minutes}.", "Use 8, for example.")
+        check_bounds(self)
 
     def run(self) -> None:
-        """Runs the command."""
-        from sparseformers.cli.output import summary_table
         from sparseformers.demo import run_demo
 
         console = console_for(as_json=self.json)
@@ -63,10 +59,8 @@ class Demo:
 
 def demo_table(summary: DemoSummary) -> Table:
     """The demonstration's figures: held-out views before and after, and photographs that were held out whole."""
-    from sparseformers.cli.output import duration
-
-    trained = duration(summary.run.seconds)
-    table = Table(title=f"Held-out views, {summary.run.samples:,} images and {trained} of training", title_justify="left")
+    title = f"Held-out views, {summary.run.samples:,} images and {duration(summary.run.seconds)} of training"
+    table = Table(title=title, title_justify="left")
     columns = {
         "same photographs, start": summary.start,
         "same, end": summary.regions,

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from sparseformers.cli.output import console_for, print_json
+from sparseformers.cli.output import console_for, going_on, report_work
 from sparseformers.embedding.config import EmbedConfig
-from sparseformers.settings import to_dict
-
-if TYPE_CHECKING:
-    from sparseformers.embedding import EmbedSummary
 
 
 @dataclass(frozen=True)
@@ -40,29 +34,10 @@ class Embed:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.embedding import embed
 
         console = console_for(as_json=self.json)
-        try:
+        with going_on(console):
             summary = embed(self.settings, self.out, overwrite=self.overwrite, console=console)
-        except KeyboardInterrupt:
-            console.print("stopped; the same command goes on with it", highlight=False)
-            raise
-        if self.json:
-            print_json(to_dict(summary))
-        else:
-            report(summary, console)
-
-
-def report(summary: EmbedSummary, console: Console) -> None:
-    """Prints what came of an embedding."""
-    from sparseformers.cli.output import duration
-
-    table = Table(title=f"Embeddings {summary.out}", show_header=False, title_justify="left")
-    table.add_row("rows", f"{summary.rows:,}", style="bold")
-    table.add_row("images skipped", f"{summary.skipped:,}" + (f", listed in {summary.skipped_list}" if summary.skipped else ""))
-    if summary.went_on_from:
-        table.add_row("embedded before", f"{summary.went_on_from:,} images")
-    table.add_row("rate", f"{summary.images_per_second:.1f} images a second, {duration(summary.seconds)}, {summary.precision}")
-    console.print(table)
+        facts = {"rows": f"{summary.rows:,}", "precision": summary.precision}
+        report_work(summary, f"Embeddings {summary.out}", facts, summary.skipped_list, as_json=self.json)

@@ -79,7 +79,6 @@ class Evaluate:
     """Print the figures as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.evaluation import RoIReports, evaluate
 
         console = console_for(as_json=self.json)

@@ -42,7 +42,6 @@ class Export:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.exporting import export
 
         console = console_for(as_json=self.json)
@@ -61,12 +60,9 @@ def report(summary: ExportSummary, console: Console) -> None:
     table.add_row("takes", summary.metadata["images"])
     table.add_row("gives", summary.metadata["embedding"])
     sizes = ", ".join(f"{height}x{width}" for height, width in agreement.sizes)
-    table.add_row("checked on", f"{agreement.images} images, {_listed(agreement.batches)} at a time, {sizes}")
+    batches = ", ".join(map(str, agreement.batches))
+    table.add_row("checked on", f"{agreement.images} images, {batches} at a time, {sizes}")
     table.add_row("greatest difference", f"{agreement.greatest_difference:.2g}")
     table.add_row("greatest error", f"{agreement.greatest_error:.2g} of an embedding's length; allowed {summary.tolerance:g}")
     table.add_row("cosine", f"{agreement.mean_cosine:.6f} in the mean, {agreement.lowest_cosine:.6f} at the least")
     print_whole(table, console)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(str(number) for number in numbers)

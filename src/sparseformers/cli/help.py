@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 import typing
 from collections.abc import Iterator, Sequence
@@ -13,18 +14,27 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import tyro
 
+from sparseformers.errors import ConfigError, suggest
 from sparseformers.settings import Mark, flag
 
 Command = TypeVar("Command")
 EXPERT_HELP = "--help-expert"
 WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 32, 20
 """Characters of a line of names, of an option with its value, and of choices that are written out."""
-SUPPRESSED = typing.get_args(tyro.conf.Suppress[int])[1]
+SUPPRESSED, POSITIONAL = typing.get_args(tyro.conf.Suppress[int])[1], typing.get_args(tyro.conf.Positional[int])[1]
 VALUES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
+
+GONE = {
+    **dict.fromkeys(("--ema", "--layer-decay", "--looks", "--rois-lr-ratio"), "It brought nothing: leave it out."),
+    "--start": "Use --recipe fitted for the fitted start.",
+    "--dense-weight": "Use --recipe fitted, of which it is a part.",
+    "--batches": "It is called --batch now.",
+}
+"""Options of version 0.1 that no command has any more, and what to do about them."""
 
 
 class _Option(NamedTuple):
-    """A setting as help shows it."""
+    """A setting as help shows it; ``name`` is that of its flag, with underscores."""
 
     group: str
     name: str
@@ -35,16 +45,13 @@ class _Option(NamedTuple):
 
 
 def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: bool = True) -> Command:
-    """A command with its options; prints its help where that is asked for.
+    """A command (a dataclass) with the options that follow ``prog`` on the command line; prints its help where that is asked for.
 
-    Args:
-        kind: the dataclass of the command.
-        prog: what the user types to call it.
-        arguments: what follows it.
-        speaks: whether this process prints what is wrong.
+    ``speaks`` tells whether this process prints what is wrong.
 
     Raises:
-        SystemExit: after help, and with code 2 for arguments that do not fit.
+        ConfigError: for an option that the command does not have, or has no more.
+        SystemExit: after help, and with code 2 for values that do not fit.
     """
     options = list(_options(kind))
     if any(Mark.EXPERT in option.marks for option in options):
@@ -52,8 +59,20 @@ def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: b
             print(_short_help(kind, prog, options))
             raise SystemExit(0)
         arguments = ["--help" if each == EXPERT_HELP else each for each in arguments]
+    _refuse_unknown(arguments, options, prog)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(kind, prog=prog, args=arguments, console_outputs=speaks, config=config)
+
+
+def _refuse_unknown(arguments: Sequence[str], options: Sequence[_Option], prog: str) -> None:
+    named = [each for each in options if POSITIONAL not in each.marks]
+    known = ["--help", "-h", *(flag(f"no_{each.name}" if each.default is True else each.name) for each in named)]
+    for name in (each.partition("=")[0].replace("_", "-") for each in arguments):
+        if re.match("-+[a-z]", name) and name not in known:
+            if name in GONE:
+                raise ConfigError(f"There is no option {name} any more.", GONE[name])
+            near = suggest(name.lstrip("-"), [each[2:] for each in known]).replace(" '", " '--")
+            raise ConfigError(f"'{prog}' has no option {name}.", near or f"'{prog} --help' lists the options.")
 
 
 def documented(kind: type) -> dict[str, str]:
@@ -96,7 +115,8 @@ def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
             nested = typing.cast(type, bare)
             yield from _options(nested, group=(nested.__doc__ or field.name).partition(".")[0])
         elif SUPPRESSED not in marks:
-            own.append(_Option(group, field.name, marks, _value(bare, marks), texts.get(field.name, ""), field.default))
+            name = next((mark.name for mark in marks if hasattr(mark, "metavar") and mark.name), field.name)
+            own.append(_Option(group, name, marks, _value(bare, marks), texts.get(field.name, ""), field.default))
     yield from own
 
 

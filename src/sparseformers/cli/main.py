@@ -39,20 +39,14 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
 
 MOVED = {"bench-recipe": "make bench-recipes", "ablate": "make bench-table1", "benchmark": "make bench-speed"}
 """Commands of earlier versions, and where they went."""
-BAD_USAGE = 2
-"""Exit code for what the user can mend."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+BAD_USAGE = 2  # exit code for what the user can mend
+INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line and runs the command.
+    """Parses the command line and runs the command; ``arguments`` are those after the program's name.
 
-    Args:
-        arguments: without the program's name; those of the process by default.
-
-    Returns:
-        The exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 130 after Ctrl-C.
+    Returns the exit code: 0, also for a training that SIGTERM stopped, 2 for bad usage or input, 130 after Ctrl-C.
     """
     name, *options = (sys.argv[1:] if arguments is None else arguments) or [""]
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes one prints
@@ -118,9 +112,9 @@ def _run(name: str, options: Sequence[str], *, speaks: bool) -> None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         command.run()
         return
-    from sparseformers.processes import recorded
+    from torch.distributed.elastic.multiprocessing.errors import record
 
-    recorded(command.run)()
+    record(command.run)()  # leaves its error to torchrun, which ends the other processes and tells which was the first to fail
 
 
 def _leave_processes() -> None:

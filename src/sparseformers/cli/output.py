@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,13 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseformers.progress import duration as duration
+from sparseformers.settings import to_dict
 
 if TYPE_CHECKING:
+    from sparseformers.data.pack import PackSummary
+    from sparseformers.embedding import EmbedSummary
     from sparseformers.evaluation import Cost
     from sparseformers.train import RunSummary
 
-WIDEST = 1000
-"""Characters of a line that no table exceeds."""
+WIDEST = 1000  # characters of a line that no table exceeds
 
 
 def console_for(*, as_json: bool) -> Console:
@@ -70,6 +73,33 @@ def embedding_progress(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextmanager
+def going_on(console: Console) -> Iterator[None]:
+    """Says after Ctrl-C that the work goes on with the same command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(console, "stopped; the same command goes on with it")
+        raise
+
+
+def report_work(
+    summary: EmbedSummary | PackSummary, title: str, facts: Mapping[str, str], skipped_list: Path, *, as_json: bool
+) -> None:
+    """Prints what came of a work on images: as JSON, or as a table of ``facts``, the first in bold, and what all works have."""
+    if as_json:
+        print_json(to_dict(summary))
+        return
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, fact in facts.items():
+        table.add_row(name, fact, style=None if table.row_count else "bold")
+    table.add_row("images skipped", f"{summary.skipped:,}" + (f", listed in {skipped_list}" if summary.skipped else ""))
+    if summary.went_on_from:
+        table.add_row("done before", f"{summary.went_on_from:,} images")
+    table.add_row("rate", f"{summary.images_per_second:.1f} images a second, {duration(summary.seconds)}")
+    Console().print(table)
 
 
 def summary_table(summary: RunSummary) -> Table:

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from sparseformers.cli.output import console_for, duration, print_json
-from sparseformers.data.pack import PackConfig, PackSummary, pack
-from sparseformers.settings import to_dict
+from sparseformers.cli.output import console_for, going_on, report_work
+from sparseformers.data.pack import PackConfig, pack
 
 
 @dataclass(frozen=True)
@@ -31,27 +28,9 @@ class Pack:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         console = console_for(as_json=self.json)
-        try:
+        with going_on(console):
             summary = pack(self.settings, overwrite=self.overwrite, console=console)
-        except KeyboardInterrupt:
-            console.print("stopped; the same command goes on with it", highlight=False)
-            raise
-        if self.json:
-            print_json(to_dict(summary))
-        else:
-            report(summary, console)
-
-
-def report(summary: PackSummary, console: Console) -> None:
-    """Prints what came of a packing."""
-    table = Table(title=f"Shards {summary.out}", show_header=False, title_justify="left")
-    table.add_row("shards", f"{summary.shards:,}, {summary.bytes / 1e6:,.1f} MB", style="bold")
-    table.add_row("images", f"{summary.images:,}")
-    skipped_list = summary.out / "skipped_images.txt"
-    table.add_row("images skipped", f"{summary.skipped:,}" + (f", listed in {skipped_list}" if summary.skipped else ""))
-    if summary.went_on_from:
-        table.add_row("packed before", f"{summary.went_on_from:,} images")
-    table.add_row("rate", f"{summary.images_per_second:.1f} images a second, {duration(summary.seconds)}")
-    console.print(table)
+        facts = {"shards": f"{summary.shards:,}, {summary.bytes / 1e6:,.1f} MB", "images": f"{summary.images:,}"}
+        skipped_list = summary.out / "skipped_images.txt"
+        report_work(summary, f"Shards {summary.out}", facts, skipped_list, as_json=self.json)

@@ -38,7 +38,6 @@ class Plan:
     """Print the plan as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         print_plan(with_recipe(self.settings, self.recipe), self.scale, as_json=self.json)
 
 

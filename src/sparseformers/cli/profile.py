@@ -39,7 +39,6 @@ class Profile:
     """Print the figures as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.profiling.profile import profile
 
         console = console_for(as_json=self.json)

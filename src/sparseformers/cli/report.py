@@ -13,8 +13,6 @@ from sparseformers.cli.output import console_for, print_json, say
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
 
-SUFFIXES = (".html", ".htm")
-
 
 @dataclass(frozen=True)
 class Report:
@@ -36,8 +34,7 @@ class Report:
     """Print where it is, its size and what it lacks as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
-        if self.out is not None and self.out.suffix.lower() not in SUFFIXES:
+        if self.out is not None and self.out.suffix.lower() not in (".html", ".htm"):
             raise ConfigError(f"The report is a page, which '{self.out}' is not named as.", "Give --out a name with .html.")
         from sparseformers.train import RunFolder, write_report
 
@@ -48,7 +45,6 @@ class Report:
         else:
             for sentence in report.missing:
                 say(console, sentence)
-            said = f"The report is in {report.path} ({report.bytes / 1e6:.2f} MB)."
-            say(console, said)
+            say(console, f"The report is in {report.path} ({report.bytes / 1e6:.2f} MB).")
         if self.open and not webbrowser.open(report.path.absolute().as_uri()):
-            console.print("No browser could be opened.", highlight=False, soft_wrap=True)
+            say(console, "No browser could be opened.")

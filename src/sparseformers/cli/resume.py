@@ -28,7 +28,6 @@ class Resume:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.train import resume
         from sparseformers.train.recipe import parse_pairs
 

@@ -13,17 +13,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sparseformers.cli.output import print_json
+from sparseformers.cli.output import duration, print_json
 from sparseformers.errors import ConfigError
 from sparseformers.settings import to_dict
 
 if TYPE_CHECKING:
     from sparseformers.train.status import RunStatus
 
-WATCH_SECONDS = 2.0
-"""Time between two readings of the folder."""
-BARS = "▁▂▃▄▅▆▇█"
-"""Heights of a curve in a line of text."""
+WATCH_SECONDS = 2.0  # time between two readings of the folder
+BARS = "▁▂▃▄▅▆▇█"  # heights of a curve in a line of text
 STYLES = {"running": "green", "finished": "bold", "stopped": "yellow", "dead": "red", "unknown": "dim"}
 
 
@@ -46,7 +44,6 @@ class Status:
             raise ConfigError("--watch and --json cannot both be had.", "Choose one of them.")
 
     def run(self) -> None:
-        """Runs the command."""
         from sparseformers.train.status import read_status
 
         status = read_status(self.run_path)
@@ -66,8 +63,6 @@ class Status:
 
 def status_table(status: RunStatus) -> Table:
     """The summary as a table; what is not known yet is left out."""
-    from sparseformers.cli.output import duration
-
     table = Table(title=f"Run {status.path}: {status.state}", show_header=False, title_justify="left")
     table.add_row("state", status.message, style=STYLES[status.state])
     total = "" if status.total_samples is None else f" of {status.total_samples:,}"

@@ -18,8 +18,7 @@ from sparseformers.viewer.config import ViewConfig
 if TYPE_CHECKING:
     from sparseformers.viewer import Page
 
-WAIT = 0.2
-"""Seconds between two checks of whether the page is still being served."""
+WAIT = 0.2  # seconds between two checks of whether the page is still being served
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class View:
     """Open the page in a browser, if there is a display; --no-browser prints its address alone."""
 
     def run(self) -> None:
-        """Runs the command until Ctrl-C."""
         from sparseformers.viewer import serve
 
         console = console_for(as_json=False)
@@ -51,7 +49,7 @@ class View:
                 while page.open:
                     time.sleep(WAIT)
         except KeyboardInterrupt:
-            console.print("closed", highlight=False)
+            say(console, "closed")
 
     def _announce(self, page: Page, console: Console) -> None:
         networks, library = page.session.networks, page.session.library

@@ -35,11 +35,7 @@ class Foregrounds(ABC):
 
     @abstractmethod
     def mask(self, index: int) -> Image.Image:
-        """The mask of a known image: as large as the upright image, grey, 255 for foreground and 0 for the rest.
-
-        Raises:
-            UnreadableImageError: if it cannot be read.
-        """
+        """The mask of a known image, as large as it is upright, grey: 255 for foreground, else 0; raises UnreadableImageError."""
 
     def seen(self, index: int, preprocessing: PreprocessingConfig) -> Tensor | None:
         """The share of each pixel of the network's view that is foreground: H x W in [0, 1]; None for an unknown image."""
@@ -53,8 +49,7 @@ class Foregrounds(ABC):
 class MaskFolder(Foregrounds):
     """A folder of masks at the same relative paths as the images in ``data``, with any suffix; all but zero is foreground.
 
-    Raises:
-        DataError: for no folder, no mask, two masks of one image, or a mask of another size than its image's.
+    Raises DataError for no folder, no mask, two masks of one image, or a mask of another size than its image's.
     """
 
     def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
@@ -63,9 +58,8 @@ class MaskFolder(Foregrounds):
         for mask in images_under([folder]):
             stem = mask.relative_to(folder).with_suffix("").as_posix()
             if stem in found:
-                raise DataError(
-                    f"There are two masks of the same image: '{found[stem]}' and '{mask}'.", "Leave one of them in the folder."
-                )
+                problem = f"There are two masks of the same image: '{found[stem]}' and '{mask}'."
+                raise DataError(problem, "Leave one of them in the folder.")
             found[stem] = mask
         self.masks = [found.get(relative_name(path, data).with_suffix("").as_posix()) for path in paths]
         super().__init__(paths, [mask is not None for mask in self.masks])
@@ -81,10 +75,8 @@ class MaskFolder(Foregrounds):
         if wrong:
             image, mask, of_image, of_mask = wrong[0]
             others = f", and {len(wrong) - 1} more are of another size" if len(wrong) > 1 else ""
-            raise DataError(
-                f"The mask '{mask}' has {_by(of_mask)} pixels and its image '{image}' {_by(of_image)}{others}.",
-                "Masks have to be as large as their images are; resize them without interpolation.",
-            )
+            problem = f"The mask '{mask}' has {_by(of_mask)} pixels and its image '{image}' {_by(of_image)}{others}."
+            raise DataError(problem, "Masks have to be as large as their images are; resize them without interpolation.")
 
     def mask(self, index: int) -> Image.Image:
         path = self.masks[index]
@@ -95,8 +87,7 @@ class MaskFolder(Foregrounds):
 class BoxFile(Foregrounds):
     """Boxes around objects in a file of COCO's form, with names relative to ``data``; the inside of all boxes is foreground.
 
-    Raises:
-        DataError: for a file that is missing, of another form, of none of the images, or of images of another size.
+    Raises DataError for a file that is missing, of another form, of none of the images, or of images of another size.
     """
 
     def __init__(self, paths: Sequence[Path], data: Path, file: Path) -> None:
@@ -115,15 +106,11 @@ class BoxFile(Foregrounds):
             self.boxes.append(() if entry is None else entry.boxes)
         super().__init__(paths, [bool(boxes) for boxes in self.boxes])
         if wrong:
-            raise DataError(
-                f"The boxes in '{file}' are of images of another size: {shorten(wrong, limit=3)}.",
-                "Boxes have to be in pixels of the files that are evaluated.",
-            )
+            problem = f"The boxes in '{file}' are of images of another size: {shorten(wrong, limit=3)}."
+            raise DataError(problem, "Boxes have to be in pixels of the files that are evaluated.")
         if not any(self.known):
-            raise DataError(
-                f"The boxes file '{file}' has no boxes of any of the {len(paths)} images of '{data}'.",
-                f"Their names are relative to that folder, such as '{names[0]}'.",
-            )
+            problem = f"The boxes file '{file}' has no boxes of any of the {len(paths)} images of '{data}'."
+            raise DataError(problem, f"Their names are relative to that folder, such as '{names[0]}'.")
 
     def mask(self, index: int) -> Image.Image:
         size = upright_size(self.paths[index])
@@ -175,12 +162,15 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
     """Reads the boxes of each file name from a file of COCO's form.
 
     It is JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
-    ``bbox``: x, y, width, height in pixels); other keys are ignored. Names come with ``/`` and without ``./``.
-
-    Raises:
-        DataError: for a file that is missing, no JSON, or of another form; it names the entry.
+    ``bbox``: x, y, width, height in pixels); other keys are ignored. Names come with ``/`` and without ``./``. Raises DataError
+    for a file that is missing, no JSON, or of another form; it names the entry.
     """
-    content = _content(path)
+    if not path.is_file():
+        raise DataError(f"There is no boxes file '{path}'.", "Check the path after --boxes.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"The boxes file '{path}' is not JSON ({type(error).__name__}).", FORM) from None
     boxes: dict[Any, list[Box]] = {}
     images: dict[Any, tuple[str, tuple[int, int] | None]] = {}
     for place, image in enumerate(_entries(content, "images", path)):
@@ -201,20 +191,8 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
     return {name: BoxedImage(size, tuple(boxes[identity])) for identity, (name, size) in images.items()}
 
 
-def _content(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise DataError(f"There is no boxes file '{path}'.", "Check the path after --boxes.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"The boxes file '{path}' is not JSON ({type(error).__name__}).", FORM) from None
-    if not isinstance(content, dict):
-        raise DataError(f"The boxes file '{path}' does not hold a JSON object.", FORM)
-    return content
-
-
-def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[str, Any]]:
-    entries = content.get(key)
+def _entries(content: Any, key: str, path: Path) -> list[Mapping[str, Any]]:
+    entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"The boxes file '{path}' has no list of {key}.", FORM)
     return entries
@@ -225,9 +203,7 @@ def _box(value: Any, place: int, path: Path) -> Box:
     # JSON's true is an int to Python.
     numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) and math.isfinite(side) for side in sides)
     if not numbers or min(sides[2:]) < 0:
-        raise DataError(
-            f"Annotation {place} in '{path}' has no box of four numbers, x, y, width and height in pixels.",
-            "Widths and heights are at least 0; leave out annotations without a bbox.",
-        )
+        problem = f"Annotation {place} in '{path}' has no box of four numbers, x, y, width and height in pixels."
+        raise DataError(problem, "Widths and heights are at least 0; leave out annotations without a bbox.")
     x, y, width, height = map(float, sides)
     return x, y, width, height

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +32,8 @@ class DatasetName(NamedTuple):
         rest, _, split = rest.partition("@")
         repository, _, config = (rest, "", "") if Path(rest).exists() else rest.partition(":")
         if not repository:
-            raise ConfigError(
-                f"The name '{name}' is of no dataset.", "Write hf:OWNER/NAME, hf:OWNER/NAME@SPLIT#COLUMN, or hf:FOLDER."
-            )
+            problem = f"The name '{name}' is of no dataset."
+            raise ConfigError(problem, "Write hf:OWNER/NAME, hf:OWNER/NAME@SPLIT#COLUMN, or hf:FOLDER.")
         return cls(repository, config or None, split or DEFAULT_SPLIT, column or None)
 
     def __str__(self) -> str:
@@ -51,17 +49,14 @@ class DatasetName(NamedTuple):
 class HuggingFaceSource(ImageSource):
     """Images in a column of a dataset, named hf:REPO[:CONFIG][@SPLIT][#COLUMN].
 
-    Raises:
-        MissingExtraError: if ``datasets`` is not installed.
-        ConfigError: if there is no such split or column.
-        DataError: if the dataset cannot be loaded.
+    Raises MissingExtraError without ``datasets``, ConfigError if there is no such split or column, and DataError if the dataset
+    cannot be loaded.
     """
 
     def __init__(self, name: str, *, most_pixels: int = MOST_PIXELS) -> None:
         self.dataset_name = DatasetName.parse(name)
         self.most_pixels = most_pixels
-        if importlib.util.find_spec("datasets") is None:
-            raise MissingExtraError.for_package("datasets", "datasets")
+        MissingExtraError.require("datasets", "datasets")
         import datasets
 
         rows = _loaded(self.dataset_name)
@@ -110,10 +105,8 @@ def _loaded(name: DatasetName) -> Any:
             return datasets.load_dataset("imagefolder", data_dir=str(folder), split=name.split)
         return datasets.load_dataset(name.repository, name.config, split=name.split)
     except KeyError as error:
-        raise ConfigError(
-            f"The dataset '{name.repository}' has no split '{name.split}'.",
-            f"{suggest(name.split, saved)} There are: {', '.join(saved)}.".strip(),
-        ) from error
+        problem = f"The dataset '{name.repository}' has no split '{name.split}'."
+        raise ConfigError(problem, f"{suggest(name.split, saved)} There are: {', '.join(saved)}.".strip()) from error
     except Exception as error:  # the library raises all that its own libraries do
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(

@@ -37,10 +37,8 @@ class UnreadableImageError(Exception):
 def find_images(folders: Sequence[Path]) -> list[Path]:
     """All image files in folder trees (or single files), by the endings of their names, sorted.
 
-    Hidden files and folders are left out, symbolic links followed; each file counts once.
-
-    Raises:
-        DataError: for a folder that is missing or cannot be read, a file that is no image, or no image in all of them.
+    Hidden files and folders are left out, symbolic links followed; each file counts once. Raises DataError for a folder that is
+    missing or cannot be read, a file that is no image, or no image in all of them.
     """
     found = images_under([checked_folder(folder) for folder in folders])
     if not found:
@@ -52,12 +50,9 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
 
 def images_under(folders: Sequence[Path]) -> list[Path]:
     """The image files of :func:`find_images`, for folders that are there; none is no error."""
-    found: dict[str, Path] = {}
     visited: set[str] = set()
-    for folder in folders:
-        for identity, path in walk_images(folder, visited):
-            found.setdefault(identity, path)
-    return sorted(found.values())
+    found = [pair for folder in folders for pair in walk_images(folder, visited)]
+    return sorted(dict(reversed(found)).values())  # of a file with two paths, the first
 
 
 def is_image_name(name: str) -> bool:
@@ -67,20 +62,14 @@ def is_image_name(name: str) -> bool:
 
 def checked_folder(folder: Path) -> Path:
     """Returns ``folder`` if it is a folder or an image file; raises DataError if not."""
-    if folder.is_dir():
+    if folder.is_dir() or (folder.is_file() and is_image_name(folder.name)):
         return folder
     if folder.is_file():
-        if is_image_name(folder.name):
-            return folder
-        raise DataError(
-            f"'{folder}' is neither a folder nor an image.",
-            f"Give a folder, or a file that ends in {', '.join(IMAGE_SUFFIXES)}.",
-        )
+        problem = f"'{folder}' is neither a folder nor an image."
+        raise DataError(problem, f"Give a folder, or a file that ends in {', '.join(IMAGE_SUFFIXES)}.")
     siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    raise DataError(
-        f"The folder '{folder}' does not exist.",
-        f"{suggest(folder.name, siblings)} Give a folder that holds images.".strip(),
-    )
+    problem = f"The folder '{folder}' does not exist."
+    raise DataError(problem, f"{suggest(folder.name, siblings)} Give a folder that holds images.".strip())
 
 
 def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
@@ -111,14 +100,9 @@ def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MO
     """Decodes an image file to 8-bit RGB.
 
     The EXIF orientation is applied, transparency becomes white, grey values of more than 8 bits are scaled, and the first of
-    several frames or pages is taken.
-
-    Args:
-        at_least: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep so many pixels.
-        most_pixels: height times width; a larger image is not decoded.
-
-    Raises:
-        UnreadableImageError: for a file that is missing, empty, truncated, damaged, too large, or no image.
+    several frames or pages is taken. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep
+    ``at_least`` pixels. Raises UnreadableImageError for a file that is missing, empty, truncated, damaged or no image, or has
+    more than ``most_pixels`` (height times width).
     """
     return decode(path, path, at_least=at_least, most_pixels=most_pixels)
 

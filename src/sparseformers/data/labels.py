@@ -33,12 +33,8 @@ class LabelledImages:
 def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
     """Reads labels from class folders: ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``, ``validation``), or ``CLASS/*``.
 
-    Returns:
-        The parts ``train`` and ``test`` with the ``class_names`` of ``train``, or the part ``all`` if there is no test
-        folder; None if fewer than two class folders hold images.
-
-    Raises:
-        DataError: for a missing folder, or a class of the test part that the training part lacks.
+    Gives the parts ``train`` and ``test`` with the ``class_names`` of ``train``, or the part ``all`` if there is no test folder;
+    None if fewer than two class folders hold images. Raises DataError for a missing folder, or a test class that is in no train.
     """
     find_images([folder])
     train = _class_folders(folder / TRAIN_FOLDER)
@@ -46,10 +42,8 @@ def labelled_splits(folder: Path) -> dict[str, LabelledImages] | None:
     if len(train) >= 2 and test:
         if unknown := test.keys() - train.keys():
             named = shorten(f"'{name}'" for name in unknown)
-            raise DataError(
-                f"The test images of '{folder}' have classes that the training images lack: {named}.",
-                "Add training images of them, or remove these folders.",
-            )
+            problem = f"The test images of '{folder}' have classes that the training images lack: {named}."
+            raise DataError(problem, "Add training images of them, or remove these folders.")
         names = tuple(sorted(train))
         return {"train": _labelled(train, names), "test": _labelled(test, names)}
     alone = train if len(train) >= 2 else _class_folders(folder)
@@ -92,23 +86,26 @@ def read_captions(path: Path, folder: Path) -> CaptionedImages:
     """Reads a captions file, with names relative to ``folder``; several lines may name the same image.
 
     A line of ``.jsonl`` is ``{"image": "a.jpg", "caption": "a cat"}``, or has a list of captions; ``.csv`` and ``.tsv`` have a
-    header with the two names, then a line for each caption.
-
-    Raises:
-        DataError: for a file that is missing, empty or in another form, a missing image, or an empty or repeated caption.
+    header with the two names, then a line for each caption. Raises DataError for a file that is missing, empty or in another
+    form, a missing image, or an empty or repeated caption.
     """
     if not path.is_file():
         raise DataError(f"There is no captions file '{path}'.", "Check the path after --captions.")
     if path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
         raise DataError(f"The captions file '{path}' has an unknown form.", "Its name has to end in .jsonl, .csv or .tsv.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The file '{path}' cannot be read as text ({type(error).__name__}).", "Save it as UTF-8.") from None
+    text = read_words(path)
     rows = list(_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _table_rows(path, text))
     if not rows:
         raise DataError(f"The captions file '{path}' holds no captions.", 'Write lines such as {"image": ..., "caption": ...}.')
     return _checked(path, folder, rows)
+
+
+def read_words(path: Path) -> str:
+    """The text of a file; raises DataError if it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The file '{path}' cannot be read as text ({type(error).__name__}).", "Save it as UTF-8.") from None
 
 
 def _checked(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> CaptionedImages:
@@ -131,10 +128,8 @@ def _checked(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> Capt
         seen.add((place, caption))
     if missing := [str(image) for image in paths if not image.is_file()]:
         count = "an image that is" if len(missing) == 1 else f"{len(missing)} images that are"
-        raise DataError(
-            f"The captions file '{path}' names {count} not there: {shorten(missing)}.",
-            f"Names are relative to '{folder}' (--data); mend them, or leave out these lines.",
-        )
+        problem = f"The captions file '{path}' names {count} not there: {shorten(missing)}."
+        raise DataError(problem, f"Names are relative to '{folder}' (--data); mend them, or leave out these lines.")
     if empty:
         raise DataError(f"Captions in '{path}' are empty: {_lines(empty)}.", "Write them, or leave out these lines.")
     if twice:
@@ -169,10 +164,8 @@ def _table_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
         for row in reader:
             image, caption = _value(row, IMAGE_KEYS, path, 1), _value(row, CAPTION_KEYS, path, 1)
             if None in row:
-                raise DataError(
-                    f"Line {reader.line_num} of '{path}' has more columns than the header.",
-                    f"Put a caption that holds a '{separator}' in double quotes.",
-                )
+                problem = f"Line {reader.line_num} of '{path}' has more columns than the header."
+                raise DataError(problem, f"Put a caption that holds a '{separator}' in double quotes.")
             yield reader.line_num, image, caption.strip()
     except csv.Error as error:
         raise DataError(f"Line {reader.line_num} of '{path}' cannot be read ({error}).", "Check its double quotes.") from None
@@ -184,9 +177,8 @@ def _value(row: dict[Any, Any], keys: tuple[str, ...], path: Path, line: int) ->
         if key in row:
             return row[key]
     near = next((near for name in row if name and (near := suggest(str(name), keys))), "")
-    raise DataError(
-        f"Line {line} of '{path}' has no '{keys[0]}'.", f"{near} It may also be called {', '.join(keys[1:])}.".strip()
-    )
+    problem = f"Line {line} of '{path}' has no '{keys[0]}'."
+    raise DataError(problem, f"{near} It may also be called {', '.join(keys[1:])}.".strip())
 
 
 def _lines(numbers: list[int]) -> str:

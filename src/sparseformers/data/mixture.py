@@ -118,17 +118,11 @@ def open_source(
     window: int,
     most_pixels: int = MOST_PIXELS,
 ) -> ImageSource:
-    """The images of all names together.
+    """The images of all names together: folders or files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
 
-    Args:
-        data: folders or image files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
-        weights: each name's share of the samples; without them images are drawn equally often.
-        files: reads the shards.
-        window: the number of shards that are shuffled together.
-        most_pixels: a larger image counts as unreadable.
-
-    Raises:
-        SparseFormersError: if a name cannot be opened or holds no images.
+    ``weights`` are each name's share of the samples; without them images are drawn equally often. ``files`` reads the shards, of
+    which ``window`` are shuffled together; an image of more than ``most_pixels`` counts as unreadable. Raises SparseFormersError
+    if a name cannot be opened or holds no images.
     """
     if weights is not None:
         sources = [_opened([each], files, window, most_pixels) for each in data]

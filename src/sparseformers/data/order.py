@@ -61,8 +61,7 @@ class WindowShuffle:
             yield from np.concatenate(members)[order][passed:].tolist()
 
 
-PassOrder: TypeAlias = FullShuffle | WindowShuffle
-"""The order of the passes over one source."""
+PassOrder: TypeAlias = FullShuffle | WindowShuffle  # the order of the passes over one source
 
 
 @dataclass(frozen=True)

@@ -217,10 +217,8 @@ class ShardFiles:
 
     def _require_fits(self, size: int, shard: str) -> None:
         if size > self.most_bytes:
-            raise DataError(
-                f"The shard '{shard}' has more than {self.most_bytes / 2**30:.3g} GiB.",
-                "Raise --shard-cache-gb, or make smaller shards, with sparseformers pack for example.",
-            )
+            problem = f"The shard '{shard}' has more than {self.most_bytes / 2**30:.3g} GiB."
+            raise DataError(problem, "Raise --shard-cache-gb, or make smaller shards, with sparseformers pack for example.")
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:

@@ -39,8 +39,7 @@ class _Shard(NamedTuple):
 class ShardSource(ImageSource):
     """Images in tar shards, shard by shard; ``window`` shards are shuffled together.
 
-    Raises:
-        DataError: if a shard cannot be reached, or the folder for copies cannot hold the shards that are read at a time.
+    Raises DataError if a shard cannot be reached, or the folder for copies cannot hold the shards that are read at a time.
     """
 
     def __init__(self, shards: Sequence[str], files: ShardFiles, *, window: int, most_pixels: int = MOST_PIXELS) -> None:
@@ -118,7 +117,6 @@ class ShardSource(ImageSource):
     def _index(self, shard: _Shard) -> ShardIndex:
         index = self.files.index(shard.address)
         if index.digest != shard.digest:
-            raise DataError(
-                f"The shard '{shard.address}' was changed after the start.", "Start again when all shards are in place."
-            )
+            problem = f"The shard '{shard.address}' was changed after the start."
+            raise DataError(problem, "Start again when all shards are in place.")
         return index

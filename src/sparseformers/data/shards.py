@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import importlib.util
 import json
 import lzma
 import posixpath
@@ -81,24 +80,19 @@ def find_shards(data: str) -> list[str]:
 def expand_shards(pattern: str) -> list[str]:
     """The files or addresses of a brace pattern such as ``shards/{00000..00127}.tar``, in its order.
 
-    Raises:
-        ConfigError: if the pattern cannot be understood.
-        DataError: if one of the files is missing.
-        MissingExtraError: if webdataset is not installed.
+    Raises ConfigError if it cannot be understood, DataError if one of the files is missing, MissingExtraError without webdataset.
     """
     if Path(pattern).is_file():
         return [pattern]
-    _require_webdataset()
+    MissingExtraError.require("webdataset", "shards")
     from webdataset.shardlists import expand_urls
 
     try:
         shards: list[str] = expand_urls(pattern)
     except (ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"The pattern '{pattern}' cannot be expanded ({error}).", "Write 'shards/{00000..00127}.tar', for example."
-        ) from None
-    missing = [shard for shard in shards if is_local(shard) and not Path(shard).is_file()]
-    if missing:
+        problem = f"The pattern '{pattern}' cannot be expanded ({error})."
+        raise ConfigError(problem, "Write 'shards/{00000..00127}.tar', for example.") from None
+    if missing := [shard for shard in shards if is_local(shard) and not Path(shard).is_file()]:
         places = shorten((f"'{shard}'" for shard in missing), limit=3)
         are = "is" if len(missing) == 1 else "are"
         of_all = f"Of the {len(shards)} shards '{pattern}', {len(missing)} {are} missing: {places}."
@@ -114,10 +108,8 @@ def expand_shards(pattern: str) -> list[str]:
 def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
     """The images of a shard in their order, those with a problem included; damage of the archive is the last member.
 
-    With ``others``, files that are no images come, too, with the problem ``NO_IMAGE``; hidden ones never.
-
-    Raises:
-        DataError: if the shard cannot be opened, or its address breaks off.
+    With ``others``, files that are no images come, too, with the problem ``NO_IMAGE``; hidden ones never. Raises DataError if the
+    shard cannot be opened, or its address breaks off.
     """
     damage, members = None, 0
     try:
@@ -144,9 +136,7 @@ def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
 def opened(shard: str) -> IO[bytes]:
     """A file or an address, opened to be read; an address may raise OSError only when it is read from, or closed.
 
-    Raises:
-        ConfigError: for an address of a kind that nothing opens.
-        DataError: if the command that reads such addresses is not installed.
+    Raises ConfigError for an address of a kind that nothing opens, DataError if the command that reads such is not installed.
     """
     if is_local(shard):
         return Path(shard).open("rb")
@@ -168,7 +158,7 @@ def fetch(shard: str, path: Path) -> None:
 @contextmanager
 def _address(shard: str) -> Iterator[str]:
     """The address of a shard as webdataset opens it; errors of opening it become those of :func:`opened`."""
-    _require_webdataset()
+    MissingExtraError.require("webdataset", "shards")
     address = shard
     if shard.startswith("s3://"):  # the one of the usual kinds that webdataset leaves to a pipe
         _require_command("aws", shard)
@@ -185,10 +175,8 @@ def _address(shard: str) -> Iterator[str]:
 
 def _require_command(command: str, shard: str) -> None:
     if shutil.which(command) is None:
-        raise DataError(
-            f"The shard '{shard}' cannot be read without the command '{command}', which is not installed.",
-            "Install it, or fetch the shards to this machine first.",
-        )
+        problem = f"The shard '{shard}' cannot be read without the command '{command}', which is not installed."
+        raise DataError(problem, "Install it, or fetch the shards to this machine first.")
 
 
 def unreachable(shard: str, error: OSError) -> DataError:
@@ -247,11 +235,6 @@ class _StrictTarInfo(tarfile.TarInfo):
             if type(error).__name__ == "EOFHeaderError" or tarfile_.offset == 0:
                 raise
             raise tarfile.ReadError(str(error)) from error
-
-
-def _require_webdataset() -> None:
-    if importlib.util.find_spec("webdataset") is None:  # not imported here: it takes its time
-        raise MissingExtraError.for_package("webdataset", "shards")
 
 
 @dataclass(frozen=True, eq=False)

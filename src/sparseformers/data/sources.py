@@ -39,9 +39,7 @@ class ImageSource(ABC):
     def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
         """An image in 8-bit RGB, as :func:`~sparseformers.data.read_image` gives it.
 
-        Raises:
-            UnreadableImageError: if this image is bad.
-            DataError: if the source cannot be reached any more.
+        Raises UnreadableImageError if this image is bad, and DataError if the source cannot be reached any more.
         """
 
     @abstractmethod
@@ -105,7 +103,7 @@ class FolderSource(ImageSource):
         return read_image(self.paths[index], at_least=at_least, most_pixels=self.most_pixels)
 
     def size(self, index: int) -> int | None:
-        return _state(self.paths[index])[0]
+        return state_of(self.paths[index])[0]
 
     def only(self, places: Sequence[int]) -> FolderSource:
         return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels)
@@ -117,7 +115,7 @@ class FolderSource(ImageSource):
     def identity(self) -> list[Any]:
         """Each file's path below the folder that all share, its bytes, and its time of change in nanoseconds."""
         names = relative_names(self.paths, self._root)
-        return [[name, *_state(path)] for name, path in zip(names, self.paths, strict=True)]
+        return [[name, *state_of(path)] for name, path in zip(names, self.paths, strict=True)]
 
     def digest(self) -> str:
         return digest_of(relative_names(self.paths, self._root))
@@ -154,8 +152,8 @@ def digest_of(names: Iterable[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _state(path: Path) -> tuple[int | None, int | None]:
-    """Size and time of change; None for a file that is gone, which is one more unreadable image."""
+def state_of(path: str | Path) -> tuple[int | None, int | None]:
+    """Size and time of change in nanoseconds; None for a file that is gone, which is one more unreadable image."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a million
     except OSError:

@@ -40,17 +40,10 @@ def training_view(
     Raises ConfigError for an unknown augmentation.
     """
     if augmentation not in AUGMENTATIONS:
-        raise ConfigError(
-            f"There is no augmentation '{augmentation}'.",
-            f"{suggest(augmentation, AUGMENTATIONS)} Known: {', '.join(AUGMENTATIONS)}.".strip(),
-        )
+        problem = f"There is no augmentation '{augmentation}'."
+        raise ConfigError(problem, f"{suggest(augmentation, AUGMENTATIONS)} Known: {', '.join(AUGMENTATIONS)}.".strip())
     scale = (SMALLEST_CROPS[augmentation] if crop_scale is None else crop_scale, 1.0)
     return DefaultView(size, scale) if augmentation == "default" else StrongView(size, scale)
-
-
-def evaluation_view(preprocessing: PreprocessingConfig) -> EvaluationView:
-    """Makes the teacher's own view of an RGB image, without its normalisation, 3 x H x W in [0, 1]; can be pickled."""
-    return EvaluationView(preprocessing)
 
 
 class ByteView(ABC):
@@ -133,12 +126,8 @@ class StrongView(CropView):
         shrink = min(1.0, image.width / (2 * reach[0]), image.height / (2 * reach[1]))
         half = (min(reach[0] * shrink, image.width / 2), min(reach[1] * shrink, image.height / 2))
         centre = (_uniform(half[0], image.width - half[0]), _uniform(half[1], image.height - half[1]))
-        box = (
-            max(centre[0] - half[0], 0.0),
-            max(centre[1] - half[1], 0.0),
-            min(centre[0] + half[0], image.width),
-            min(centre[1] + half[1], image.height),
-        )
+        left, top = max(centre[0] - half[0], 0.0), max(centre[1] - half[1], 0.0)
+        box = (left, top, min(centre[0] + half[0], image.width), min(centre[1] + half[1], image.height))
         # One pixel of the box for one of the view, along each of its sides.
         density = max(width / (2 * math.hypot(*right)), height / (2 * math.hypot(*down)))
         across, along = max(1, math.ceil(2 * reach[0] * density)), max(1, math.ceil(2 * reach[1] * density))
@@ -164,7 +153,10 @@ class StrongView(CropView):
 
 @dataclass(frozen=True)
 class EvaluationView(ByteView):
-    """Resize and central crop as timm does them: the resized image is 1 / crop of the size, rounded down."""
+    """The teacher's own view, without its normalisation: resize and central crop as timm does them.
+
+    The resized image is 1 / crop of the size, rounded down. Can be pickled.
+    """
 
     preprocessing: PreprocessingConfig
 
@@ -201,6 +193,9 @@ class EvaluationView(ByteView):
             return [max(to_height, int(to_height * height / width)), max(to_width, int(to_width * width / height))]
         ratio = min(height / to_height, width / to_width)
         return [round(height / ratio), round(width / ratio)]
+
+
+evaluation_view = EvaluationView
 
 
 def to_bytes(images: Tensor) -> Tensor:

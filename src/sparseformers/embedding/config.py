@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sparseformers.errors import ConfigError
+from sparseformers.settings import AtLeast, Between, check_bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,29 +29,20 @@ class EmbedConfig:
     its patch tokens."""
     rois: bool = False
     """Keep the last region of interest of each latent token, too: (x1, y1, x2, y2) in [0, 1] of the central view, float32."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, AtLeast(32)] = None
     """For a teacher: side in pixels of the images that it sees, its own by default. A student has the one that it was made at."""
-    crop: float | None = None
+    crop: Annotated[float | None, Between(0, 1, "(]", example=0.875)] = None
     """For a teacher: share of the shorter side that the central crop keeps, its own by default."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the matrix products; auto measures which one this machine is faster in."""
-    batch_size: int = 32
+    batch_size: Annotated[int, AtLeast(1)] = 32
     """Images at a time."""
-    part_images: int = 1024
+    part_images: Annotated[int, AtLeast(1)] = 1024
     """Images between two points to go on from after a stop; rows of a row group, and of a file in a folder."""
-    workers: int | None = None
+    workers: Annotated[int | None, AtLeast(0)] = None
     """Processes that read images; chosen from the processor's cores by default."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("image-size", self.image_size, 32),
-            ("batch-size", self.batch_size, 1),
-            ("part-images", self.part_images, 1),
-            ("workers", self.workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"--{name} must be at least {least}, not {value}.", f"Use {least} or more.")
-        if self.crop is not None and not 0 < self.crop <= 1:
-            raise ConfigError(f"--crop must be in (0, 1], not {self.crop}.", "Use 0.875, for example.")
+        check_bounds(self)
         if not self.data:
             raise ConfigError("Nothing to embed was given.", "Name a folder of images, or tar shards, after the model.")

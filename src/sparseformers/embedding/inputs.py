@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from sparseformers.data import IMAGE_SUFFIXES
 from sparseformers.data.images import checked_folder, walk_images
 from sparseformers.data.shards import expand_shards, is_local, is_shards
+from sparseformers.data.sources import state_of
 from sparseformers.errors import DataError, shorten
 from sparseformers.files import replacing
 
@@ -82,12 +83,12 @@ def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
         database.execute("PRAGMA synchronous = OFF")
         database.execute(_TABLE)
         for identity, path in (found for folder in checked for found in walk_images(folder, visited)):
-            size, changed = _state(path)
+            size, changed = state_of(path)
             digest = hashlib.blake2b(os.fsencode(identity), digest_size=16).digest()
             relative = Path(os.path.relpath(os.path.abspath(path), root)).as_posix()  # noqa: PTH100 - links stay as they are
-            row = (place, digest, os.fsencode(path), text_name(relative), size, changed, total)
+            row = (place, digest, os.fsencode(path), text_name(relative), size or 0, changed, total)
             if database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount:
-                place, total = place + 1, total + size
+                place, total = place + 1, total + (size or 0)
         database.commit()
     return Listing(file)
 
@@ -95,15 +96,6 @@ def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
 def text_name(name: str) -> str:
     """A file name as text that any file format takes: bytes that are no UTF-8 are written in hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _state(path: Path) -> tuple[int, int | None]:
-    """Size and time of change in nanoseconds; (0, None) of a file that is gone by now, which is one more unreadable image."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, None
-    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -155,9 +147,7 @@ class Inputs:
 def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
     """Lists the images of ``data``: those in folders and image files, in the file ``listing``, and then the shards.
 
-    Raises:
-        DataError: if a folder or shard is missing, or there is no image in all of them.
-        ConfigError: if a brace pattern cannot be understood.
+    Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError for a brace pattern that is none.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
     shards = list(dict.fromkeys(_absolute(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
@@ -165,15 +155,15 @@ def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
     root = _common([*places, *(shard.rpartition("/")[0] for shard in shards)])
     sources, images = [], None
     if folders:
-        images, size = write_listing(folders, Path(root or "/"), listing).total()
-        sources.append(InputSource("files", str(listing), "", 0, size))
+        images, listed = write_listing(folders, Path(root or "/"), listing).total()
+        sources.append(InputSource("files", str(listing), "", 0, listed))
         if not images and not shards:
             named = shorten((f"'{folder}'" for folder in folders), limit=3)
             raise DataError(f"There are no images in {named}.", f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
     for shard in shards:
         begin = sources[-1].begin + sources[-1].size if sources else 0
-        size, changed = _state(Path(shard)) if is_local(shard) else (0, None)
-        sources.append(InputSource("shard", shard, text_name(shard[len(root) :].lstrip("/")), begin, size, changed))
+        size, changed = state_of(shard) if is_local(shard) else (None, None)
+        sources.append(InputSource("shard", shard, text_name(shard[len(root) :].lstrip("/")), begin, size or 0, changed))
     return Inputs(tuple(sources), None if shards else images)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 from sparseformers.config import PreprocessingConfig
 from sparseformers.embedding.config import EmbedConfig
 from sparseformers.embedding.formats import Columns
-from sparseformers.errors import ConfigError, suggest
+from sparseformers.errors import ConfigError
 from sparseformers.inference import fold_embedding, pack_weights
 from sparseformers.model import SparseFormer
 from sparseformers.modes import inference
-from sparseformers.named import NAMED_CONFIGS
-from sparseformers.released import create_model
-from sparseformers.saving import digest, load
+from sparseformers.opening import open_student
+from sparseformers.saving import digest
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.registry import KINDS
@@ -108,24 +106,14 @@ def _embedding_alone(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outpu
 def load_network(settings: EmbedConfig) -> SparseFormer | Teacher:
     """The network that ``settings.model`` names.
 
-    Raises:
-        ConfigError: if it names nothing, or a student is to run as something else than it was made for.
-        SparseFormersError: another one, if it cannot be loaded.
+    Raises ConfigError if a student is to run as something else than it was made for, and another SparseFormersError if the name
+    is none or the network cannot be loaded.
     """
     model = settings.model
     if model.partition(":")[0] in KINDS:
         return load_teacher(model, image_size=settings.image_size, crop=settings.crop)
     for name, value in (("image-size", settings.image_size), ("crop", settings.crop)):
         if value is not None:
-            raise ConfigError(
-                f"--{name} is of teachers; '{model}' sees images as it did when it was made.", f"Leave out --{name}."
-            )
-    if model in NAMED_CONFIGS:
-        return create_model(model, pretrained=True)
-    if not Path(model).exists():
-        near = suggest(model, NAMED_CONFIGS)
-        raise ConfigError(
-            f"'{model}' is neither a run folder, nor a model file, nor a teacher, nor a released model.",
-            near or f"Teachers are timm:NAME, open_clip:ARCH/TAG, hf:REPO and bundled; released are {', '.join(NAMED_CONFIGS)}.",
-        )
-    return load(model)
+            problem = f"--{name} is of teachers; '{model}' sees images as it did when it was made."
+            raise ConfigError(problem, f"Leave out --{name}.")
+    return open_student(model).student

@@ -12,14 +12,13 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sparseformers.data import SkippedImages
 from sparseformers.embedding.formats import Info, OutputFormat, Rows
-from sparseformers.embedding.inputs import Listing, Position
-from sparseformers.files import replacing, synchronise, write_json
+from sparseformers.embedding.inputs import Listing
+from sparseformers.files import replacing, synchronise
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
@@ -53,10 +52,6 @@ class EmbeddedParts:
     def images(self) -> int:
         """Images seen, the unreadable ones included."""
         return self.rows + self.skipped
-
-    @property
-    def end(self) -> Position:
-        return Position(self.source, self.item)
 
     def after(self, record: PartRecord) -> EmbeddedParts:
         rows, skipped = self.rows + record.rows, self.skipped + len(record.skipped)
@@ -114,9 +109,6 @@ class EmbeddingFolder(WorkFolder):
         self.refuse_differences(changes)
         return dict(manifest["resolved"])
 
-    def note_complete(self, done: EmbeddedParts) -> None:
-        write_json(self.complete, to_dict(done))
-
     def completed(self) -> EmbeddedParts:
         return from_dict(EmbeddedParts, self.read_json(self.complete), where=f"file '{self.complete}'")
 
@@ -163,12 +155,9 @@ class PartFiles:
         """Writes the list of skipped images, as :class:`~sparseformers.data.SkippedImages` does, but part by part."""
         with self.folder.skipped.open("w", encoding="utf-8", newline="\n") as file:
             file.write(f"# {done.skipped} image{'' if done.skipped == 1 else 's'} could not be read\n")
-            file.writelines(f"{line}\n" for line in self._skipped_lines(done))
+            file.writelines(f"{line}\n" for line in self.skipped_lines(done))
 
-    def first_skipped(self, done: EmbeddedParts, limit: int) -> list[str]:
-        return list(islice(self._skipped_lines(done), limit))
-
-    def _skipped_lines(self, done: EmbeddedParts) -> Iterator[str]:
+    def skipped_lines(self, done: EmbeddedParts) -> Iterator[str]:
         for number in range(done.parts):
             yield from SkippedImages.of(self._record(number).skipped).lines()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from rich.console import Console
 
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embedding.config import EmbedConfig
-from sparseformers.embedding.formats import Finished, Info, Rows
-from sparseformers.embedding.inputs import Inputs, find_inputs
+from sparseformers.embedding.formats import Finished, Info, Rows, output_format
+from sparseformers.embedding.inputs import Inputs, Position, find_inputs
 from sparseformers.embedding.model import Embedder, load_network
 from sparseformers.embedding.parts import EmbeddedParts, EmbeddingFolder, PartFiles, PartRecord
 from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
-from sparseformers.embedding.writers import output_format
 from sparseformers.errors import ConfigError, DataError, RunError
+from sparseformers.files import write_json
 from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.progress import ImageProgress
-from sparseformers.settings import with_words
+from sparseformers.settings import to_dict, with_words
 from sparseformers.teachers import Teacher
 
 SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")
@@ -36,13 +37,10 @@ class EmbedSummary:
 
     out: Path
     rows: int
-    skipped: int
-    """Images that could not be read, listed in ``skipped_list`` with reasons."""
+    skipped: int  # images that could not be read, listed in ``skipped_list`` with reasons
     skipped_list: Path
-    went_on_from: int
-    """Images that an earlier process had embedded."""
-    seconds: float
-    """Time that this process spent embedding."""
+    went_on_from: int  # images that an earlier process had embedded
+    seconds: float  # time that this process spent embedding
     images_per_second: float
     precision: str
 
@@ -153,7 +151,7 @@ def _completed(job: _Job, console: Console) -> EmbedSummary:
             job.parts.clear_after(before.parts)
             done = _make_parts(job, before, bar)
             _require_rows(job, done)
-            folder.note_complete(done)
+            write_json(folder.complete, to_dict(done))
         job.parts.write_skipped(done)
         output.install(Finished(folder.parts, done.parts, done.rows, folder.skipped), folder.fresh_workplace(), job.info)
     folder.clear()
@@ -173,7 +171,7 @@ def _make_parts(job: _Job, done: EmbeddedParts, bar: ImageProgress) -> EmbeddedP
     """Embeds from ``done`` to the end of the stream, part by part."""
     settings = job.settings
     view = evaluation_view(job.embedder.preprocessing)
-    stream = InputStream(job.inputs, view, settings.batch_size, done.end)
+    stream = InputStream(job.inputs, view, settings.batch_size, Position(done.source, done.item))
     workers = default_workers() if settings.workers is None else settings.workers
     embed_rows = job.embedder.ready(job.device, autocast_dtype(job.precision))
     rows: list[Rows] = []
@@ -206,7 +204,7 @@ def _require_rows(job: _Job, done: EmbeddedParts) -> None:
     """Raises DataError, and forgets what was done, if not a single image could be read."""
     if done.rows:
         return
-    examples = "; ".join(line.replace("\t", ": ") for line in job.parts.first_skipped(done, 3))
+    examples = "; ".join(line.replace("\t", ": ") for line in islice(job.parts.skipped_lines(done), 3))
     job.parts.folder.clear()
     if not done.skipped:
         raise DataError("The shards hold no images.", "Images are members whose names end in .jpg, .png, .webp or the like.")

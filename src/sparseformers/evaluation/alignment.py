@@ -135,10 +135,8 @@ def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10)
     student, teacher = _same_shape(student, teacher)
     images = len(teacher)
     if images < 2:
-        raise DataError(
-            f"Alignment can only be measured on two images or more, not on {images}.",
-            "Evaluate on a folder with more readable images.",
-        )
+        problem = f"Alignment can only be measured on two images or more, not on {images}."
+        raise DataError(problem, "Evaluate on a folder with more readable images.")
     cosine = F.cosine_similarity(student, teacher, dim=-1)
     low, median = torch.quantile(cosine, torch.tensor([0.05, 0.5]).to(cosine)).tolist()
     centre = mean_embedding(teacher)

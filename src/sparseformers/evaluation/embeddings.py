@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from sparseformers.data import (
     evaluation_batches,
     find_images,
     images_on,
-    labelled_splits,
 )
 from sparseformers.errors import DataError
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference, resolve_precision
@@ -55,18 +54,9 @@ class ImageFolder:
     progress: Progress = silent
     skipped: SkippedImages = field(default_factory=SkippedImages)  # those that could not be read so far
 
-    @property
-    def workers(self) -> int:
-        """Processes to read with."""
-        return default_workers()
-
     def images(self) -> list[Path]:
         """The images under the folder, ``limit`` at most; raises DataError if there is none."""
         return thinned(find_images([self.path]), self.limit)
-
-    def splits(self) -> dict[str, LabelledImages] | None:
-        """The images of class folders by split, or under ``all``; None if there are no class folders."""
-        return labelled_splits(self.path)
 
     def judged(self, splits: Mapping[str, LabelledImages]) -> LabelledImages:
         """The labelled images to measure on, ``limit`` at most."""
@@ -75,15 +65,19 @@ class ImageFolder:
 
     def batches(self, paths: Sequence[Path], preprocessing: PreprocessingConfig) -> Iterable[Batch]:
         """These images in order, as a network of that preprocessing is given them."""
-        return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=self.workers)
+        return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=default_workers())
 
     def autocast(self, device: torch.device) -> torch.dtype | None:
         """The dtype for autocast; None for none."""
         return autocast_dtype(resolve_precision(self.precision, device))
 
-    def skip(self, paths: Sequence[Path], views: int = 1) -> Callable[[int, str], None]:
-        """Notes unreadable images by their place in ``paths``, of which each stands for so many views."""
-        return lambda index, reason: self.skipped.add(paths[index // views], reason)
+    def running(self, device: torch.device, paths: Sequence[Path], advance: Advance, *, views: int = 1) -> dict[str, Any]:
+        """How networks are run on ``views`` of each of these images, in the words of :func:`embed` and its kin."""
+
+        def skip(index: int, reason: str) -> None:
+            self.skipped.add(paths[index // views], reason)
+
+        return {"device": device, "autocast": self.autocast(device), "progress": advance, "on_unreadable": skip}
 
 
 def thinned(items: Sequence[Item], limit: int) -> list[Item]:

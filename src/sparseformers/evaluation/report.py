@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,13 +83,10 @@ def evaluate_labelled(
 ) -> Evaluation:
     """Evaluates alignment, k-nearest-neighbour classification and the inherited classifier.
 
-    Args:
-        embedded_test: the images that are classified.
-        test_labels: the class of *every* image of that split in [0, class_count), unreadable ones included.
-        embedded_index: the images that vote; the same rows as ``embedded_test`` if ``same_split``.
-        same_split: there is one split only, so an image does not vote for itself (leave-one-out).
-        class_names: names of the labels, in their order (class folders).
-        teacher_class_names: names of the classifier's outputs in their order, where known; without a match there is no top-1.
+    The images of ``embedded_test`` are classified, those of ``embedded_index`` vote; with ``same_split`` they are the same, and
+    no image votes for itself (leave-one-out). Labels are the class of *every* image of a split in [0, class_count), unreadable
+    ones included, and ``class_names`` theirs in order (class folders). ``teacher_class_names`` are those of the classifier's
+    outputs, where known; without a match there is no top-1.
     """
     unlabelled = evaluate_unlabelled(embedded_test, skipped=skipped)
     labels, voters = _labels_of(embedded_test, test_labels), _labels_of(embedded_index, index_labels)
@@ -97,19 +94,14 @@ def evaluate_labelled(
     def knn(queries: Tensor, index: Tensor) -> float:
         return knn_accuracy(queries, labels, index, voters, classes=class_count, exclude_self=same_split)
 
-    if class_names is None or teacher_class_names is None:
-        outputs: list[int] | None = list(range(class_count))
-    else:
-        outputs = align_labels(class_names, teacher_class_names)
-    return Evaluation(
-        alignment=unlabelled.alignment,
+    outputs = list(range(class_count)) if class_names is None else align_labels(class_names, teacher_class_names)
+    return replace(
+        unlabelled,
         knn_teacher=knn(embedded_test.teacher, embedded_index.teacher),
         knn_student=knn(embedded_test.student, embedded_index.student),
         knn_drop_in=knn(embedded_test.student, embedded_index.teacher),
         classifier_teacher=_top1(embedded_test.teacher_logits, labels, outputs),
         classifier_student=_top1(embedded_test.student_logits, labels, outputs),
-        classifier_agreement=unlabelled.classifier_agreement,
-        skipped=skipped,
     )
 
 

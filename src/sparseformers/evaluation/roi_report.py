@@ -131,10 +131,8 @@ def report_rois(
         known = BoxFile(paths, folder.path, boxes)
     student, device = open_student(model).student, process_state().device
     if isinstance(student.config.focusing, GridConfig):
-        raise ConfigError(
-            f"The RoIs of '{model_name(model)}' are the cells of a grid and do not move, so there is no focus to measure.",
-            "Give a student with the front mixed or focusing, or leave out --focus.",
-        )
+        problem = f"The RoIs of '{model_name(model)}' are the cells of a grid and do not move, so there is no focus to measure."
+        raise ConfigError(problem, "Give a student with the front mixed or focusing, or leave out --focus.")
     for asked in tokens:
         with_tokens(student, asked, model_name(model))
     student.to(device)
@@ -156,10 +154,7 @@ def report_rois(
                 names,
                 tokens=number,
                 foreground=None if known is None else foreground,
-                device=device,
-                autocast=folder.autocast(device),
-                progress=advance,
-                on_unreadable=folder.skip(paths),
+                **folder.running(device, paths, advance),
             )
         reports.append(report)
     return RoIReports(tuple(reports), tuple(folder.skipped.lines()))
@@ -201,10 +196,8 @@ def measure_rois(
     if not measured.rois:
         raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
     if foreground is not None and measured.points and not measured.areas:
-        raise DataError(
-            "Nothing of any foreground is in the part of the images that the student sees.",
-            "Check the masks or boxes: what is not zero, or inside a box, is foreground.",
-        )
+        problem = "Nothing of any foreground is in the part of the images that the student sees."
+        raise DataError(problem, "Check the masks or boxes: what is not zero, or inside a box, is foreground.")
     return measured.report(unreadable)
 
 

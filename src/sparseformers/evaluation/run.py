@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from sparseformers.data import Batch, LabelledImages, find_images, fixed_views
+from sparseformers.data import Batch, LabelledImages, default_workers, find_images, fixed_views, labelled_splits
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.conditions import shift_conditions
 from sparseformers.evaluation.embeddings import Embedded, ImageFolder, Network, Progress, embed, silent
@@ -90,7 +90,7 @@ def evaluate(
     if focus:
         return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))
     words = Words.read(folder, zero_shot=zero_shot, classnames=_path(classnames), templates=templates, captions=_path(captions))
-    splits = None if views or in_words else folder.splits()
+    splits = None if views or in_words else labelled_splits(folder.path)
     pair = open_pair(run, teacher)
     if shifts:
         return _evaluate_shifts(pair, folder, splits)
@@ -118,19 +118,15 @@ def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bo
 
 def _check_kinds(*, shifts: bool, focus: bool, views: int, in_words: bool, with_teacher: bool) -> None:
     if focus and (shifts or views or in_words):
-        raise ConfigError(
-            "--focus measures the central view of an image, without --shifts, --views, --zero-shot and --captions.",
-            "Measure them in another run.",
-        )
+        problem = "--focus measures the central view of an image, without --shifts, --views, --zero-shot and --captions."
+        raise ConfigError(problem, "Measure them in another run.")
     if focus and with_teacher:
         raise ConfigError("--focus runs the student alone, without --teacher.", "Leave it out.")
     if shifts and views:
         raise ConfigError("--shifts changes the central view of an image and cannot go with --views.", "Leave one of them out.")
     if in_words and (shifts or views):
-        raise ConfigError(
-            "--zero-shot and --captions measure the central view of an image, without --shifts and --views.",
-            "Measure them in another run.",
-        )
+        problem = "--zero-shot and --captions measure the central view of an image, without --shifts and --views."
+        raise ConfigError(problem, "Measure them in another run.")
 
 
 def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None) -> ShiftReport:
@@ -152,11 +148,8 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
             labels=labels,
             low_resolution=LowResolutionTeacher(pair.teacher, side).to(pair.device),
             batch_size=folder.batch_size,
-            workers=folder.workers,
-            device=pair.device,
-            autocast=folder.autocast(pair.device),
-            progress=advance,
-            on_unreadable=folder.skip(paths),
+            workers=default_workers(),
+            **folder.running(pair.device, paths, advance),
         )
     return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
 
@@ -168,29 +161,13 @@ def _evaluate(
 
     def embedded(paths: Sequence[Path], kind: str) -> Embedded:
         preprocessing = pair.teacher.preprocessing
-        batches: Iterable[Batch]
+        batches: Iterable[Batch] = folder.batches(paths, preprocessing)
         if views:
-            batches = fixed_views(
-                list(paths),
-                size=preprocessing.size,
-                views_per_image=views,
-                seed=0,
-                batch_size=folder.batch_size,
-                workers=folder.workers,
-            )
-        else:
-            batches = folder.batches(paths, preprocessing)
+            reading: dict[str, Any] = {"batch_size": folder.batch_size, "workers": default_workers()}
+            batches = fixed_views(list(paths), size=preprocessing.size, views_per_image=views, seed=0, **reading)
         each = max(1, views)
         with folder.progress(kind, len(paths) * each) as advance:
-            return embed(
-                student,
-                pair.teacher,
-                batches,
-                device=pair.device,
-                autocast=folder.autocast(pair.device),
-                progress=advance,
-                on_unreadable=folder.skip(paths, each),
-            )
+            return embed(student, pair.teacher, batches, **folder.running(pair.device, paths, advance, views=each))
 
     if splits is None:
         images = embedded(folder.images(), "images")

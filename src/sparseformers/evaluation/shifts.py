@@ -151,24 +151,11 @@ def measure_shifts(
 ) -> ShiftReport:
     """Measures a student beside its teacher in conditions, under inference mode and in evaluation mode (restored afterwards).
 
-    Args:
-        student: sees every condition.
-        teacher: sees images of its own size only.
-        paths: the images.
-        conditions: from :func:`~sparseformers.evaluation.conditions.shift_conditions`; the first one is the clean one.
-        labels: the right output of the teacher's classifier for each image; None if unknown.
-        low_resolution: the teacher at a lower resolution; sees what the student sees.
-        seed: of what is random in conditions; each image has its own draw, the same one every time.
-        worst: number of worst aligned images to name.
-        batch_size: images at a time.
-        workers: processes to read with; 0 reads in this one.
-        device: of all networks.
-        autocast: their precision; None for their own.
-        progress: told after each batch of each pass its number of images.
-        on_unreadable: told in each pass the place in ``paths`` of an unreadable image, and its fault.
-
-    Raises:
-        DataError: if fewer than two images can be read.
+    ``conditions`` are those of :func:`~sparseformers.evaluation.conditions.shift_conditions`, the clean one first. The student
+    sees all of them, and so does ``low_resolution``, the teacher at a lower resolution; the teacher sees its own size only.
+    ``labels`` are the right output of its classifier for each image, if known; ``worst`` images that are aligned worst are named.
+    What is random in conditions comes from ``seed``, for each image the same every time. ``progress`` and ``on_unreadable`` are
+    told of each pass as by :func:`~sparseformers.evaluation.embed`. Raises DataError if fewer than two images can be read.
     """
     networks: dict[str, nn.Module] = {STUDENT: student, TEACHER: teacher}
     if low_resolution is not None:
@@ -184,10 +171,8 @@ def measure_shifts(
         found = next(iter(answered.values())).indices if answered else readable[:0]
         readable = readable[torch.isin(readable, found)]
         if len(readable) < 2:
-            raise DataError(
-                f"Shifts can only be measured on two images or more, not on {len(readable)}.",
-                "Evaluate on a folder with more readable images.",
-            )
+            problem = f"Shifts can only be measured on two images or more, not on {len(readable)}."
+            raise DataError(problem, "Evaluate on a folder with more readable images.")
     answers = {key: rows.of_images(readable) for key, rows in answers.items()}
     rows = _rows(answers, conditions, None if labels is None else torch.as_tensor(labels)[readable], seed)
     return ShiftReport(

@@ -13,10 +13,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from sparseformers.data import LabelledImages
-from sparseformers.data.labels import CaptionedImages, read_captions
+from sparseformers.data import LabelledImages, labelled_splits
+from sparseformers.data.labels import CaptionedImages, read_captions, read_words
 from sparseformers.errors import ConfigError, DataError, TeacherError, shorten, suggest
-from sparseformers.evaluation.embeddings import Advance, ImageFolder, embed, embed_one, thinned
+from sparseformers.evaluation.embeddings import ImageFolder, embed, embed_one, thinned
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.evaluation.zero_shot import Retrieval, ZeroShot, evaluate_retrieval, evaluate_zero_shot
 from sparseformers.model import SparseFormer, WithTokens
@@ -73,12 +73,10 @@ class Words(NamedTuple):
         names: tuple[str, ...] = ()
         sentences: tuple[str, ...] = ()
         if zero_shot:
-            splits = folder.splits()
+            splits = labelled_splits(folder.path)
             if splits is None:
-                raise DataError(
-                    f"The folder '{folder.path}' has no class folders to judge zero-shot classification by.",
-                    "Sort its images into CLASS folders, or measure retrieval alone with --captions FILE.",
-                )
+                problem = f"The folder '{folder.path}' has no class folders to judge zero-shot classification by."
+                raise DataError(problem, "Sort its images into CLASS folders, or measure retrieval alone with --captions FILE.")
             images = folder.judged(splits)
             names, sentences = read_class_names(classnames, images.class_names), read_templates(templates)
         captioned = None
@@ -108,23 +106,22 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
     def images(paths: Sequence[Path]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Indices of the readable images, and their embeddings by teacher, student and the teacher at a low resolution."""
         with folder.progress("images", 2 * len(paths)) as advance:
-            both = embed(
-                student,
-                pair.teacher,
-                folder.batches(paths, pair.teacher.preprocessing),
-                device=pair.device,
-                autocast=autocast,
-                progress=advance,
-                on_unreadable=folder.skip(paths),
-                keep_logits=False,
-            )
-            again = folder.batches(paths, pair.teacher.preprocessing)
-            small = embed_one(low, again, device=pair.device, autocast=autocast, progress=advance)
+            running = folder.running(pair.device, paths, advance) | {"autocast": autocast}
+            once, again = (folder.batches(paths, pair.teacher.preprocessing) for _ in range(2))
+            both = embed(student, pair.teacher, once, keep_logits=False, **running)
+            small = embed_one(low, again, **running)
         return both.indices, (both.teacher, both.student, small)
 
     def texts(given: Sequence[str], kind: str, unit: str, at_once: int, embedding: Callable[[Sequence[str]], Tensor]) -> Tensor:
+        parts = []
         with folder.progress(kind, len(given), unit=unit) as advance:
-            return _embed_texts(given, at_once, embedding, pair.device, autocast, advance)
+            for start in range(0, len(given), at_once):
+                part = given[start : start + at_once]
+                with inference(pair.device, autocast):
+                    embedded = embedding(part).float().cpu()
+                parts.append(embedded.clone())  # outside of inference mode: an ordinary tensor
+                advance(len(part))
+        return torch.cat(parts)
 
     zero_shot, retrieval = None, None
     if words.images is not None:
@@ -143,24 +140,6 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
     return WordReport(zero_shot, retrieval, size, tuple(folder.skipped.lines()))
 
 
-def _embed_texts(
-    texts: Sequence[str],
-    at_once: int,
-    embedding: Callable[[Sequence[str]], Tensor],
-    device: torch.device,
-    autocast: torch.dtype | None,
-    advance: Advance,
-) -> Tensor:
-    parts = []
-    for start in range(0, len(texts), at_once):
-        part = texts[start : start + at_once]
-        with inference(device, autocast):
-            embedded = embedding(part).float().cpu()
-        parts.append(embedded.clone())  # outside of inference mode: an ordinary tensor
-        advance(len(part))
-    return torch.cat(parts)
-
-
 NAMED_TEMPLATES = ("openai", "simple")
 
 
@@ -175,17 +154,14 @@ def read_templates(templates: str) -> tuple[str, ...]:
     if not path.is_file():
         near = suggest(templates, NAMED_TEMPLATES)
         raise ConfigError(f"There is no file of templates '{path}'.", f"{near} Use openai, simple or a file.".strip())
-    lines = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    lines = [line.strip() for line in read_words(path).splitlines() if line.strip()]
     if not lines:
-        raise ConfigError(
-            f"The file of templates '{path}' is empty.", "Write a sentence such as 'a photo of a {}.' on each line."
-        )
+        problem = f"The file of templates '{path}' is empty."
+        raise ConfigError(problem, "Write a sentence such as 'a photo of a {}.' on each line.")
     for line in lines:
         if line.count("{}") != 1 or "{" in line.replace("{}", "") or "}" in line.replace("{}", ""):
-            raise ConfigError(
-                f"The template '{line}' in '{path}' does not have one place for the name of a class.",
-                "Mark the place by {}, as in 'a photo of a {}.'.",
-            )
+            problem = f"The template '{line}' in '{path}' does not have one place for the name of a class."
+            raise ConfigError(problem, "Mark the place by {}, as in 'a photo of a {}.'.")
     return tuple(lines)
 
 
@@ -212,10 +188,8 @@ def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ..
     if len(listed) == len(folders) and by_name.keys() == {pretty_name(folder).lower() for folder in folders}:
         return tuple(by_name[pretty_name(folder).lower()] for folder in folders)
     if len(listed) != len(folders):
-        raise DataError(
-            f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders.",
-            "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.",
-        )
+        problem = f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders."
+        raise DataError(problem, "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.")
     return tuple(listed)
 
 
@@ -236,7 +210,7 @@ def _by_folder(named: dict[str, str], folders: Sequence[str], path: Path) -> tup
 
 def _parse(path: Path) -> tuple[dict[str, str], list[str]]:
     """Names by folder, or a list of names; the other one is empty."""
-    text = _read(path)
+    text = read_words(path)
     if path.suffix == ".json":
         try:
             content = json.loads(text)
@@ -251,10 +225,8 @@ def _parse(path: Path) -> tuple[dict[str, str], list[str]]:
         pairs = [[part.strip() for part in line.split("\t", 1)] for line in lines]
         lengths = {len(pair) for pair in pairs}
         if len(lengths) > 1:
-            raise DataError(
-                f"Some lines of '{path}' have a folder and a tab before the class name, and some have not.",
-                "Write all lines in one way.",
-            )
+            problem = f"Some lines of '{path}' have a folder and a tab before the class name, and some have not."
+            raise DataError(problem, "Write all lines in one way.")
         named, listed = (dict(pairs), []) if lengths == {2} else ({}, [pair[0] for pair in pairs])
         if len(named) < len(pairs) and not listed:
             twice = {folder for folder, _ in pairs if sum(folder == other for other, _ in pairs) > 1}
@@ -264,10 +236,3 @@ def _parse(path: Path) -> tuple[dict[str, str], list[str]]:
     if not all(name.strip() for name in [*named.values(), *listed]):
         raise DataError(f"A class name in '{path}' is empty.", "Give each class folder a name.")
     return named, listed
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The file '{path}' cannot be read as text ({type(error).__name__}).", "Save it as UTF-8.") from None

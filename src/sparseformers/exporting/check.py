@@ -24,32 +24,19 @@ class ExportCheckError(WeightsError):
 class Agreement:
     """The embeddings of an exported file beside those of the student in float32."""
 
-    images: int
-    """Compared, some of them at several sizes."""
-    batches: tuple[int, ...]
-    """Numbers of images at a time."""
-    sizes: tuple[tuple[int, int], ...]
-    """Heights and widths that were tried, at most ten of them."""
-    greatest_difference: float
-    """The greatest of any number of an embedding."""
-    greatest_error: float
-    """Length of the difference over the length of the embedding, of the worst image."""
-    lowest_cosine: float
-    """The worst image's."""
-    mean_cosine: float
-    """Over the images."""
+    images: int  # compared, some of them at several sizes
+    batches: tuple[int, ...]  # numbers of images at a time
+    sizes: tuple[tuple[int, int], ...]  # heights and widths that were tried, at most ten of them
+    greatest_difference: float  # the greatest of any number of an embedding
+    greatest_error: float  # length of the difference over the length of the embedding, of the worst image
+    lowest_cosine: float  # the worst image's
+    mean_cosine: float  # over the images
 
 
 def compare(file: Runner, student: SparseFormer | WithTokens, probes: Sequence[Probe]) -> Agreement:
-    """Puts the same images through both.
+    """Puts the same images through an exported file and the student, which is on the CPU, in float32.
 
-    Args:
-        file: the exported file.
-        student: on the CPU, in float32.
-        probes: the images.
-
-    Raises:
-        ExportCheckError: if the file fails at a batch or a size that it should take, or gives what are no embeddings.
+    Raises ExportCheckError if the file fails at a batch or a size that it should take, or gives what are no embeddings.
     """
     with evaluation_mode(student), inference(torch.device("cpu"), None):
         expected = [student(probe.of_student).embedding for probe in probes]
@@ -73,10 +60,8 @@ def _given(file: Runner, images: Tensor, expected: Tensor) -> Tensor:
     try:
         embedding = file(images).float()
     except Exception as error:  # whatever the runtime of the format raises
-        raise ExportCheckError(
-            f"The file fails on images of {_shape(images)} ({' '.join(str(error).split())[:300]}).",
-            "Try --batch N and --size HxW, or another --format.",
-        ) from error
+        problem = f"The file fails on images of {_shape(images)} ({' '.join(str(error).split())[:300]})."
+        raise ExportCheckError(problem, "Try --batch N and --size HxW, or another --format.") from error
     if embedding.shape != expected.shape or not embedding.isfinite().all():
         raise ExportCheckError(
             f"For images of {_shape(images)} the file gives {_shape(embedding)} numbers, not {_shape(expected)} finite ones.",

@@ -58,9 +58,8 @@ class ExportConfig:
             from sparseformers.model.sparseformer import SMALLEST_SIDE  # imports PyTorch, which the command's help does not need
 
             if min(self.height_and_width) < SMALLEST_SIDE:
-                raise ConfigError(
-                    f"A student takes images from {SMALLEST_SIDE} pixels a side up, not {self.size}.", "Use a larger --size."
-                )
+                problem = f"A student takes images from {SMALLEST_SIDE} pixels a side up, not {self.size}."
+                raise ConfigError(problem, "Use a larger --size.")
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +19,19 @@ from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 
-Runner = Callable[[Tensor], Tensor]
-"""An exported file, opened: images to embeddings."""
-LONGEST_SIDE = 65_536
-"""Pixels; the whole numbers inside of a resize stay exact up to there."""
+Runner = Callable[[Tensor], Tensor]  # an exported file, opened: images to embeddings
+LONGEST_SIDE = 65_536  # pixels; the whole numbers inside of a resize stay exact up to there
 
 
 @dataclass(frozen=True)
 class Contents:
     """The contents of a file."""
 
-    student: SparseFormer
-    """On the CPU, in float32 and evaluation mode."""
+    student: SparseFormer  # on the CPU, in float32 and evaluation mode
     provenance: Provenance | None
     settings: ExportConfig
     metadata: Mapping[str, str]
-    calibration: Sequence[Tensor]
-    """For int8: batches of images of the kind that the file takes; empty otherwise."""
+    calibration: Sequence[Tensor]  # for int8: batches of images of the kind that the file takes; empty otherwise
 
     def program(self) -> ExportedProgram:
         """The student as a program from images to embeddings."""
@@ -47,10 +42,8 @@ class FileFormat(ABC):
     """One kind of exported file."""
 
     suffix: str
-    libraries: Mapping[str, str] = {}
-    """The packages that it needs, and the extra that each comes with."""
-    lacks: Mapping[Precision, str] = {}
-    """Why it does not have a precision, by precision."""
+    libraries: Mapping[str, str] = {}  # the packages that it needs, and the extra that each comes with
+    lacks: Mapping[Precision, str] = {}  # why it does not have a precision, by precision
 
     def refuse(self, settings: ExportConfig) -> None:  # noqa: B027  # most formats have everything else
         """Raises ConfigError for what else the format does not have."""
@@ -69,35 +62,26 @@ class FileFormat(ABC):
 
 
 def require(kind: FileFormat, settings: ExportConfig) -> None:
-    """Refuses what makes no sense before any work is done.
-
-    Raises:
-        ConfigError: if the format does not have what is asked for.
-        MissingExtraError: if a library that it needs is not installed.
-    """
+    """Raises ConfigError if the format does not have what is asked for, and MissingExtraError if a library of it is missing."""
     if settings.precision in kind.lacks:
         others = {"bf16": "openvino, torch-export or safetensors", "int8": "onnx or openvino"}[settings.precision]
-        raise ConfigError(
-            f"The format {settings.format} has no {settings.precision}: {kind.lacks[settings.precision]}.",
-            f"Use --format {others}, or --precision fp32.",
-        )
+        problem = f"The format {settings.format} has no {settings.precision}: {kind.lacks[settings.precision]}."
+        raise ConfigError(problem, f"Use --format {others}, or --precision fp32.")
     kind.refuse(settings)
     for library, extra in kind.libraries.items():
-        if importlib.util.find_spec(library) is None:
-            raise MissingExtraError.for_package(library, extra)
+        MissingExtraError.require(library, extra)
 
 
 def trace(network: nn.Module, settings: ExportConfig, size: tuple[int, int]) -> ExportedProgram:
-    """The program of a network.
+    """The program of a network from images to embeddings, for the batches and sizes of the settings.
 
-    Args:
-        network: from images to embeddings.
-        settings: which sizes are to be any.
-        size: height and width of the images to trace it with, where any will do.
+    ``size`` is height and width of the images to trace it with, where any will do.
     """
     height, width = settings.height_and_width or (size[0], size[1] + 16)  # unlike sides, so that none is taken for the other
     batch = 2 if settings.batch == "dynamic" else settings.batch
-    sides = (1, 2) if settings.with_preprocessing else (2, 3)
+    sides, black = (2, 3), torch.zeros(batch, 3, height, width)
+    if settings.with_preprocessing:
+        sides, black = (1, 2), torch.zeros(batch, height, width, 3, dtype=torch.uint8)
     dynamic: dict[int, Dim] = {}
     if settings.batch == "dynamic":
         dynamic[0] = Dim("batch", min=1)
@@ -106,11 +90,4 @@ def trace(network: nn.Module, settings: ExportConfig, size: tuple[int, int]) -> 
         dynamic |= {sides[0]: Dim("height", min=least, max=LONGEST_SIDE), sides[1]: Dim("width", min=least, max=LONGEST_SIDE)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch, about itself
-        return torch.export.export(network, (example(settings, batch, height, width),), dynamic_shapes={"images": dynamic})
-
-
-def example(settings: ExportConfig, batch: int, height: int, width: int) -> Tensor:
-    """Images of the kind that the file takes, all black."""
-    if settings.with_preprocessing:
-        return torch.zeros(batch, height, width, 3, dtype=torch.uint8)
-    return torch.zeros(batch, 3, height, width)
+        return torch.export.export(network, (black,), dynamic_shapes={"images": dynamic})

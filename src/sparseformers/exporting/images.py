@@ -21,8 +21,7 @@ from sparseformers.exporting.config import ExportConfig
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.train.run_folder import RunFolder
 
-LARGEST_BATCH = 16
-"""Images that a file for any number of them is checked with at once."""
+LARGEST_BATCH = 16  # images that a file for any number of them is checked with at once
 OTHER_SIZES = (0.75, 1.25)
 """A file for any size is checked at these shares of the student's own height, and at their mirror images of its width."""
 
@@ -30,10 +29,8 @@ OTHER_SIZES = (0.75, 1.25)
 class Probe(NamedTuple):
     """The same images as the file takes them and as the student does."""
 
-    of_file: Tensor
-    """B x 3 x H x W in [0, 1], or B x H x W x 3 bytes."""
-    of_student: Tensor
-    """B x 3 x height x width in [0, 1]."""
+    of_file: Tensor  # B x 3 x H x W in [0, 1], or B x H x W x 3 bytes
+    of_student: Tensor  # B x 3 x height x width in [0, 1]
 
 
 class CheckImages(NamedTuple):
@@ -46,16 +43,13 @@ class CheckImages(NamedTuple):
 def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
     """Reads images: those of ``--data``, or the ones that a run, if ``model`` is its folder, was trained on.
 
-    Raises:
-        ConfigError: if it is not known where images are.
-        DataError: if there are none, or they cannot be read.
+    Raises ConfigError if it is not known where images are, and DataError if there are none, or they cannot be read.
     """
     paths = find_images(settings.data or _of_run(model))
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
     calibration = settings.calibration_images if settings.precision == "int8" else 0
     read: list[Image.Image] = []
     skipped: list[str] = []
-    for place in order:
+    for place in torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist():
         if len(read) == settings.images + calibration:
             break
         try:
@@ -64,9 +58,8 @@ def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
             skipped.append(str(error))
     if len(read) < (2 if calibration else 1):
         told = f" ({skipped[0]})" if skipped else ""
-        raise DataError(
-            f"Of the {len(paths)} images only {len(read)} can be read{told}.", "Name others with --data: one, or two for int8."
-        )
+        problem = f"Of the {len(paths)} images only {len(read)} can be read{told}."
+        raise DataError(problem, "Name others with --data: one, or two for int8.")
     checked = min(settings.images, len(read) // 2) if calibration else settings.images
     return CheckImages(read[:checked], read[checked:])
 
@@ -80,10 +73,8 @@ def _of_run(model: Path | None) -> tuple[Path, ...]:
             folders = [Path(each) for each in sources if kind_of(str(each)) == "folder"]
     there = tuple(folder for folder in folders if folder.exists())
     if not there:
-        raise ConfigError(
-            "The file has to be checked on images, and the model does not tell where any are.",
-            "Name a folder of images with --data.",
-        )
+        problem = "The file has to be checked on images, and the model does not tell where any are."
+        raise ConfigError(problem, "Name a folder of images with --data.")
     return there
 
 

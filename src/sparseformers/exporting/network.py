@@ -5,7 +5,8 @@ Legend: B batch, C channels of the feature map, N latent tokens, P sampling poin
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from sparseformers.model.grid import GridFront, Resize
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.sampling import BilinearSampling
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
 
 class PortableResize(Resize):
     """As :class:`Resize`, by products with matrices, which all formats have."""
@@ -33,10 +36,8 @@ class PortableResize(Resize):
 class PixelBeside(NamedTuple):
     """One of the two pixels beside a point, along one axis."""
 
-    at: Tensor
-    """Its row or column, int64, always one that the map has."""
-    weight: Tensor
-    """Its share of what is read, in [0, 1]."""
+    at: Tensor  # its row or column, int64, always one that the map has
+    weight: Tensor  # its share of what is read, in [0, 1]
 
 
 class GatheredSampling(BilinearSampling):
@@ -65,13 +66,7 @@ class GatheredSampling(BilinearSampling):
 
 
 def neighbours(places: Tensor, size: int, outside: Literal["border", "zeros"]) -> tuple[PixelBeside, PixelBeside]:
-    """The pixels before and after each place along an axis.
-
-    Args:
-        places: in [0, 1] of the image.
-        size: pixels along the axis.
-        outside: what lies outside the image, as for :class:`BilinearSampling`.
-    """
+    """The pixels before and after each place (in [0, 1]) along an axis of ``size`` pixels; see :class:`BilinearSampling`."""
     places = places * size - 0.5  # the middle of the first pixel is 0
     if outside == "border":
         places = places.clamp(0, size - 1)
@@ -86,22 +81,20 @@ def _neighbour(position: Tensor, weight: Tensor, size: int) -> PixelBeside:
     return PixelBeside(inside.long(), weight * (inside == position))
 
 
-def gather_samples(network: nn.Module) -> None:
-    """Has a network read its feature maps by gathers, in place."""
+def replace_layers(network: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> nn.Module:
+    """Puts a layer that ``make`` makes of it in the place of each of this kind; returns the network."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, BilinearSampling):
-                module.add_module(name, GatheredSampling(child.outside))
+            if isinstance(child, kind):
+                module.add_module(name, make(child))
+    return network
 
 
 class EmbeddingNetwork(nn.Module):
-    """From images, or their bytes, to embeddings; folded for that, so that a file has less to compute.
+    """A copy of a student from images to embeddings; folded for that, so that a file has less to compute.
 
-    Args:
-        student: is copied, and stays as it is.
-        tokens: latent tokens N, if other than configured.
-        with_preprocessing: whether to take bytes of any size, and to resize and crop them.
-        gathers: whether feature maps are read by gathers, which is faster everywhere but in PyTorch.
+    ``with_preprocessing`` it takes bytes of any size, and resizes and crops them. ``gathers`` has feature maps read by gathers,
+    which is faster everywhere but in PyTorch. ``tokens`` is N, if other than configured.
     """
 
     def __init__(
@@ -114,7 +107,7 @@ class EmbeddingNetwork(nn.Module):
         if isinstance(front, GridFront | FoldedGrid | MixedResolutionFront):
             front.resize = PortableResize()
         if gathers:
-            gather_samples(self.student)
+            replace_layers(self.student, BilinearSampling, lambda layer: GatheredSampling(layer.outside))
 
     def forward(self, images: Tensor) -> Tensor:
         """B x 3 x H x W in [0, 1], H and W from 32 up, or with preprocessing B x H x W x 3 bytes -> B x D_out, float32."""
@@ -123,13 +116,10 @@ class EmbeddingNetwork(nn.Module):
 
 
 class Bfloat16Linear(nn.Module):
-    """A linear layer in bfloat16 between values in float32.
+    """A linear layer, given in float32, in bfloat16 between values in float32.
 
     Cast by hand and not by autocast, which would take the matrices of :mod:`sparseformers.exporting.resizing` too, and pixels
     have more digits than bfloat16.
-
-    Args:
-        linear: in float32.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -143,15 +133,6 @@ class Bfloat16Linear(nn.Module):
         return F.linear(x.bfloat16(), self.weight, self.bias).float()
 
 
-def with_bfloat16_layers(network: nn.Module) -> nn.Module:
-    """Puts linear layers in bfloat16 in the place of all that ``network`` has; returns it."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                module.add_module(name, Bfloat16Linear(child))
-    return network
-
-
 def network_of(student: SparseFormer, settings: ExportConfig) -> nn.Module:
     """The network that a file with these settings holds; for int8 in float32, to be quantised in the file."""
     network = EmbeddingNetwork(
@@ -160,4 +141,4 @@ def network_of(student: SparseFormer, settings: ExportConfig) -> nn.Module:
         with_preprocessing=settings.with_preprocessing,
         gathers=settings.format != "torch-export",
     )
-    return with_bfloat16_layers(network) if settings.precision == "bf16" else network
+    return replace_layers(network, nn.Linear, Bfloat16Linear) if settings.precision == "bf16" else network

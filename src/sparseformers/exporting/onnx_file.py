@@ -21,10 +21,8 @@ from sparseformers.exporting.config import Precision
 from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.exporting.quantise import quantise_onnx
 
-OPSET = 20
-"""The first one that has GELU as an operator."""
-MOST_BYTES = 2_000_000_000
-"""Protocol Buffers hold no more weights in one file."""
+OPSET = 20  # the first one that has GELU as an operator
+MOST_BYTES = 2_000_000_000  # Protocol Buffers hold no more weights in one file
 
 
 class OnnxFile(FileFormat):
@@ -50,13 +48,9 @@ class OnnxFile(FileFormat):
 def write_onnx(
     program: ExportedProgram, path: Path, *, metadata: Mapping[str, str] | None = None, calibration: Sequence[Tensor] = ()
 ) -> None:
-    """Writes a program from images to embeddings as a file.
+    """Writes a program from ``images`` to embeddings as a file, quantised where there are batches of images to calibrate it on.
 
-    Args:
-        program: its input is called ``images``.
-        path: the file.
-        metadata: what the file says of itself; ``sparseformers`` is the version.
-        calibration: batches of images, to quantise it; none to leave it in float32.
+    ``metadata`` is what the file says of itself; ``sparseformers`` is the version.
     """
     with _quiet():
         translated = torch.onnx.export(

@@ -42,14 +42,9 @@ def write_openvino(
     calibration: Sequence[Tensor] = (),
     channels: int = 1,
 ) -> None:
-    """Writes a program from images to embeddings as a file and the file of its weights.
+    """Writes a program from images to embeddings as a .xml file and the file of its weights, as :func:`write_onnx` a .onnx file.
 
-    Args:
-        program: takes images.
-        path: the .xml file.
-        metadata: what the file says of itself.
-        calibration: batches of images, to quantise it; none to leave it as it is.
-        channels: axis of the images' colours.
+    ``channels`` is the axis of the images' colours.
     """
     import openvino
 

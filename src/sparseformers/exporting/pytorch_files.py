@@ -45,10 +45,8 @@ class SafetensorsFile(FileFormat):
             ("--tokens", settings.tokens is not None),
         ):
             if is_set:
-                raise ConfigError(
-                    f"A .safetensors file holds weights and no program, so that {name} has no meaning.",
-                    f"Leave out {name}, or use --format onnx, openvino or torch-export.",
-                )
+                problem = f"A .safetensors file holds weights and no program, so that {name} has no meaning."
+                raise ConfigError(problem, f"Leave out {name}, or use --format onnx, openvino or torch-export.")
 
     def write(self, contents: Contents, path: Path) -> None:
         weights = contents.student.state_dict()

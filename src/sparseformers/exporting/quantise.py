@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,21 +23,8 @@ from torch.fx import Node
 if TYPE_CHECKING:
     import onnx
 
-LINEAR = "torch.nn.modules.linear.Linear"
-"""The mark of linear layers in the operators that they became."""
-CLASSES = "pkg.torch.onnx.class_hierarchy"
-"""The field in which the translation to ONNX has that mark."""
-
-
-class _Batches:
-    """Batches of images in the form that ONNX Runtime's calibration asks for."""
-
-    def __init__(self, calibration: Sequence[Tensor]) -> None:
-        self.left: Iterator[Tensor] = iter(calibration)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        images = next(self.left, None)
-        return None if images is None else {"images": images.numpy()}
+LINEAR = "torch.nn.modules.linear.Linear"  # the mark of linear layers in the operators that they became
+CLASSES = "pkg.torch.onnx.class_hierarchy"  # the field in which the translation to ONNX has that mark
 
 
 def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
@@ -56,6 +44,7 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     fold_transposed_weights(model)
     onnx.save(model, path)
+    batches = ({"images": images.numpy()} for images in calibration)
     log = logging.getLogger()
     level = log.level
     log.setLevel(logging.ERROR)  # it recommends a step that the translation has done already
@@ -63,7 +52,7 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
         quantize_static(
             path,
             path,
-            _Batches(calibration),
+            SimpleNamespace(get_next=lambda: next(batches, None)),  # the interface of a CalibrationDataReader
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -44,15 +44,9 @@ FILTERS: Mapping[str, Callable[[Tensor], Tensor]] = {"bilinear": bilinear, "bicu
 def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept: int, first: int | Tensor = 0) -> Tensor:
     """The matrix that turns a line of pixels into a resized one: antialiased, by the convention of Pillow and of PyTorch.
 
-    Args:
-        size: pixels of the line; a symbol where the file takes any.
-        resized: pixels that the whole of it becomes, an integer or an int64 tensor of no dimensions.
-        filter_: which pixels count how much; ``nearest`` takes one.
-        kept: how many of the resized pixels are wanted.
-        first: the first one that is.
-
-    Returns:
-        ``kept`` x ``size``, float32; each row sums to 1.
+    A line of ``size`` pixels (a symbol where the file takes any) becomes one of ``resized`` pixels (an integer, or an int64
+    tensor of no dimensions), of which ``kept`` from ``first`` on are wanted. The filter says which pixels count how much;
+    ``nearest`` takes one. Returns ``kept`` x ``size``, float32; each row sums to 1.
     """
     resized = torch.as_tensor(resized, dtype=torch.int64)
     target = 2 * (torch.arange(kept) + first).unsqueeze(1) + 1  # middles, in half pixels
@@ -67,16 +61,9 @@ def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor, *, to_levels: bool = False) -> Tensor:
-    """Images through the matrices of their height and width.
+    """Images B x C x H x W through the matrices of their height (H_out x H) and width (W_out x W): B x C x H_out x W_out.
 
-    Args:
-        images: B x C x H x W.
-        rows: H_out x H.
-        columns: W_out x W.
-        to_levels: round to whole values in 0 ... 255 after each of the two, as Pillow does with bytes.
-
-    Returns:
-        B x C x H_out x W_out.
+    ``to_levels`` rounds to whole values in 0 ... 255 after each of the two, as Pillow does with bytes.
     """
     images = images @ columns.T
     if to_levels:
@@ -97,9 +84,6 @@ class Preprocessing(nn.Module):
     level or two, where a sum lies in the middle of two. Pixels that the crop leaves out are never computed. Two things differ:
     images of more than twenty shorter sides may be shifted by a pixel, and where the aspect ratio changes (squash), recent
     versions of Pillow choose the order of the two passes by the sizes, which moves a few values by up to 16 levels.
-
-    Args:
-        config: the student's.
     """
 
     def __init__(self, config: PreprocessingConfig) -> None:
@@ -108,13 +92,10 @@ class Preprocessing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """B x H x W x 3 bytes, red-green-blue, any H and W -> B x 3 x height x width in [0, 1]."""
-        height, width = self.config.size
-        resized_height, resized_width = self._resized(images.shape[1], images.shape[2])
-        rows = resampling_matrix(
-            images.shape[1], resized_height, self.config.interpolation, kept=height, first=_centred(resized_height, height)
-        )
-        columns = resampling_matrix(
-            images.shape[2], resized_width, self.config.interpolation, kept=width, first=_centred(resized_width, width)
+        sizes = zip(images.shape[1:3], self._resized(images.shape[1], images.shape[2]), self.config.size, strict=True)
+        rows, columns = (
+            resampling_matrix(size, resized, self.config.interpolation, kept=kept, first=_centred(resized, kept))
+            for size, resized, kept in sizes
         )
         return resample(images.permute(0, 3, 1, 2).float(), rows, columns, to_levels=True) / 255
 

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +45,11 @@ FORMATS: Mapping[Format, FileFormat] = {
 class ExportSummary:
     """The result of an export."""
 
-    files: tuple[Path, ...]
-    """All of them are needed."""
+    files: tuple[Path, ...]  # all of them are needed
     bytes: int
     agreement: Agreement
-    tolerance: float
-    """The greatest error that the file was allowed."""
-    metadata: Mapping[str, str]
-    """The texts inside of the file, by name."""
+    tolerance: float  # the greatest error that the file was allowed
+    metadata: Mapping[str, str]  # the texts inside of the file, by name
 
 
 def export(
@@ -95,7 +92,10 @@ def export(
         agreement = compare(kind.open(folder / out.name), at_tokens, checked)
         require_agreement(agreement, settings.allowed_error, what=f"{settings.format} file in {settings.precision}")
         size = sum(path.stat().st_size for path in kind.files(folder / out.name))
-        _move(kind.files(folder / out.name), out.parent)
+        for path in kind.files(folder / out.name):
+            synchronise(path)
+        for path in kind.files(folder / out.name):
+            os.replace(path, out.parent / path.name)
     return ExportSummary(tuple(kind.files(out)), size, agreement, settings.allowed_error, metadata)
 
 
@@ -148,15 +148,5 @@ def _aside(out: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise RunError(
-            f"The file '{out}' cannot be written ({error.strerror or error}).",
-            "Free some space there if it is full, or choose another place.",
-        ) from error
-
-
-def _move(files: Sequence[Path], folder: Path) -> None:
-    """Moves files to where they belong, once they are on the disk."""
-    for path in files:
-        synchronise(path)
-    for path in files:
-        os.replace(path, folder / path.name)
+        problem = f"The file '{out}' cannot be written ({error.strerror or error})."
+        raise RunError(problem, "Free some space there if it is full, or choose another place.") from error

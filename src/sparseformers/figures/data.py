@@ -147,9 +147,8 @@ def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tenso
     """A photograph as it is drawn: 3 x H x W in [0, 1], no side longer than ``longest``, in its own aspect ratio."""
     from torchvision.transforms.v2 import functional
 
-    scale = min(1.0, longest / max(photograph.size))
-    size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
-    shown = photograph if size == photograph.size else photograph.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    shown = photograph.copy()
+    shown.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return from_bytes(functional.pil_to_tensor(shown)).to(torch.float32)
 
 

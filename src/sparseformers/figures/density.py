@@ -138,10 +138,11 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
     stages = len(pictures[0].points)
     if any(len(picture.points) != stages for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same number of stages")
+    names = ["Points 1"] if stages == 1 else [*(f"Points {stage}" for stage in range(1, stages)), "Last points"]
     sheet = open_sheet(
         [picture.image for picture in pictures],
         [picture.title for picture in pictures],
-        ["Input", *(points_name(index, stages) for index in range(stages)), "Attention, last block", "Attention rollout"],
+        ["Input", *names, "Attention, last block", "Attention rollout"],
         columns=columns,
         groups=[("Where sampling points fall", stages), ("What the teacher attends to", 2)],
         caption=CAPTION,
@@ -155,11 +156,6 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
         for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
             write_under(axes, f"{RHO} {signed(last)} last block, {signed(rollout)} rollout", line=1)
     return sheet.figure
-
-
-def points_name(index: int, count: int) -> str:
-    """``Points 1`` ...; the last of several are ``Last points``."""
-    return "Last points" if index == count - 1 and count > 1 else f"Points {index + 1}"
 
 
 def signed(correlation: float) -> str:

@@ -126,10 +126,8 @@ def choose_stages(count: int, stages: Sequence[int] | None = None) -> list[int]:
     wanted = [0, min(2, count - 1), count - 1] if stages is None else list(stages)
     for stage in wanted:
         if not -count <= stage < count:
-            raise ConfigError(
-                f"There is no stage {stage}: the student has {count}.",
-                f"Choose from 0 (the start) to {count - 1} (the last); -1 is the last, too.",
-            )
+            problem = f"There is no stage {stage}: the student has {count}."
+            raise ConfigError(problem, f"Choose from 0 (the start) to {count - 1} (the last); -1 is the last, too.")
     return list(dict.fromkeys(stage % count for stage in wanted))
 
 

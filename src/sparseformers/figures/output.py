@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -52,10 +51,8 @@ def replacing_figure(path: Path) -> Iterator[Path]:
     # Pillow says ValueError where a picture has more pixels than its format can hold.
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise RunError(
-            f"The figure '{path}' cannot be written ({reason}).",
-            "Choose a place where you may write, or another format for a very large figure.",
-        ) from error
+        problem = f"The figure '{path}' cannot be written ({reason})."
+        raise RunError(problem, "Choose a place where you may write, or another format for a very large figure.") from error
 
 
 def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
@@ -71,9 +68,8 @@ def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RunError(
-            f"The file '{path}' cannot be written ({error.strerror or error}).", "Choose a place where you may write."
-        ) from error
+        problem = f"The file '{path}' cannot be written ({error.strerror or error})."
+        raise RunError(problem, "Choose a place where you may write.") from error
 
 
 def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
@@ -97,8 +93,8 @@ def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path
 def check_animation(path: Path) -> None:
     """Raises what :func:`save_animation` would for a suffix, or for a library that it asks for."""
     check_suffix(path, WRITERS)
-    if path.suffix.lower() == ".mp4" and importlib.util.find_spec("av") is None:
-        raise MissingExtraError.for_package("av", "video")
+    if path.suffix.lower() == ".mp4":
+        MissingExtraError.require("av", "video")
 
 
 def _write_gif(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
@@ -106,22 +102,17 @@ def _write_gif(frames: Iterable[Frame], seconds: Sequence[float], path: Path) ->
     # One palette for all frames and no dithering: what does not move stays the same, and is stored once.
     sample = Image.fromarray(np.concatenate([np.asarray(image) for image in images[:: max(1, len(images) // 6)]]))
     palette = sample.quantize(256, dither=Image.Dither.NONE)
-    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    first.save(path, format="GIF", save_all=True, append_images=others, duration=_milliseconds(seconds), loop=0, optimize=True)
+    quantised = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    _save_all(quantised, seconds, path, format="GIF", optimize=True)
 
 
 def _write_webp(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    first.save(
-        path,
-        format="WEBP",
-        save_all=True,
-        append_images=others,
-        duration=_milliseconds(seconds),
-        loop=0,
-        quality=WEBP_QUALITY,
-        method=4,
-    )
+    _save_all([Image.fromarray(frame) for frame in frames], seconds, path, format="WEBP", quality=WEBP_QUALITY, method=4)
+
+
+def _save_all(images: Sequence[Image.Image], seconds: Sequence[float], path: Path, **options: Any) -> None:
+    milliseconds = [round(1000 * shown) for shown in seconds]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, **options)
 
 
 def _write_mp4(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
@@ -139,15 +130,7 @@ def _write_mp4(frames: Iterable[Frame], seconds: Sequence[float], path: Path) ->
         container.mux(stream.encode())
 
 
-def _milliseconds(seconds: Sequence[float]) -> list[int]:
-    return [round(1000 * shown) for shown in seconds]
-
-
-WRITERS: Mapping[str, Callable[[Iterable[Frame], Sequence[float], Path], None]] = {
-    ".gif": _write_gif,
-    ".webp": _write_webp,
-    ".mp4": _write_mp4,
-}  # functions that write an animation, by the suffix of its file
+WRITERS = {".gif": _write_gif, ".webp": _write_webp, ".mp4": _write_mp4}  # functions that write an animation, by suffix
 
 
 CURVES = (

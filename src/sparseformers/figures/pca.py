@@ -107,10 +107,8 @@ def trace_pca(
         _, patches = teacher.embedding_and_tokens(images)
         splatted = student(images).to_grid((patches.shape[-2], patches.shape[-1]))
     if splatted.shape[1] != patches.shape[1]:
-        raise ConfigError(
-            f"The student's tokens have {splatted.shape[1]} channels and the teacher's {patches.shape[1]}.",
-            "Features can only share colours with those of the teacher that the student was made from.",
-        )
+        problem = f"The student's tokens have {splatted.shape[1]} channels and the teacher's {patches.shape[1]}."
+        raise ConfigError(problem, "Features can only share colours with those of the teacher that the student was made from.")
     of_teacher, of_student = (tensor.float().cpu().clone() for tensor in (patches, splatted))
     colours = PrincipalColours.of(of_teacher)
     centre = colours.mean.float()[:, None, None]

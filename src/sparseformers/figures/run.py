@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import nn
+
 from sparseformers.config import GridConfig
 from sparseformers.data import SkippedImages, UnreadableImageError, find_images, read_image
 from sparseformers.errors import ConfigError, DataError
@@ -24,7 +26,6 @@ from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, o
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
 from sparseformers.settings import to_dict
-from sparseformers.teachers import Teacher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,18 +76,6 @@ class ReadablePhotographs:
             raise DataError(f"None of the {len(self.paths)} images can be read: {reason}.", "Name others.")
 
 
-@dataclass(frozen=True)
-class _Request:
-    models: Mapping[str, SavedModel]  # by the names that stand on the sheet; the first is the one that all figures are of
-    photographs: ReadablePhotographs
-    view: ViewKind
-    teacher: Teacher | None
-    stages: Sequence[int] | None
-    count: int
-    columns: int | None
-    longest: int  # pixels along the longer side of a photograph as it is drawn, at most
-
-
 def visualize(
     model: Model,
     images: str | Path | Sequence[str | Path],
@@ -132,14 +121,21 @@ def visualize(
         raise ConfigError("The RoIs of this model stay where they are: there is nothing to animate.", "Draw a figure instead.")
     if out is not None and figure == "map":
         mapping_front(saved.student)
-    with_teacher = out is not None and figure in WITH_TEACHER
-    loaded = open_teacher(saved, teacher, name=model_name(model)).to(process_state().device) if with_teacher else None
-    longest = max(size or DRAWN_SIDE, LONGEST_DRAWN)
-    request = _Request(models, photographs, view, loaded, stages, count, columns, longest)
+    seen: dict[str, Any] = {"view": view, "longest": max(size or DRAWN_SIDE, LONGEST_DRAWN)}
     if out is not None:
-        save_figure(FIGURES[figure](request), out, dpi=(size or DRAWN_SIDE) / LONGEST_SIDE)
+        if figure == "models":
+            students = {name: each.student for name, each in models.items()}
+            sheet = draw_models(trace_models(students, photographs, **seen), stages=stages, columns=columns)
+        else:
+            networks: list[nn.Module] = [saved.student]
+            if figure in WITH_TEACHER:
+                networks.append(open_teacher(saved, teacher, name=model_name(model)).to(process_state().device))
+            trace, draw = FIGURES[figure]
+            further = {"count": count} if figure == "tokens" else {}
+            sheet = draw(trace(*networks, photographs, **seen, **further), columns=columns)
+        save_figure(sheet, out, dpi=(size or DRAWN_SIDE) / LONGEST_SIDE)
     if animate is not None:
-        pictures = trace_photographs(saved.student, photographs, view=view, longest=longest)
+        pictures = trace_photographs(saved.student, photographs, **seen)
         seconds = glide(pictures[0].rois).seconds
         with (progress or silent)("frames", len(seconds), unit="frames", doing="drawing") as advance:
             frames = draw_frames(pictures, side=size or ANIMATED_SIDE, columns=columns, on_frame=lambda: advance(1))
@@ -215,30 +211,11 @@ def short_name(model: str) -> str:
     return path.absolute().name if path.is_dir() else path.stem if path.is_file() else model
 
 
-def _draw_models(request: _Request) -> Figure:
-    students = {name: saved.student for name, saved in request.models.items()}
-    pictures = trace_models(students, request.photographs, view=request.view, longest=request.longest)
-    return draw_models(pictures, stages=request.stages, columns=request.columns)
-
-
-def _of_one(trace: Callable[..., Any], draw: Callable[..., Figure], *options: str) -> Callable[[_Request], Figure]:
-    """A figure of the first model: what traces and draws it, and the further options that tracing takes."""
-
-    def drawn(request: _Request) -> Figure:
-        student = next(iter(request.models.values())).student
-        networks = (student,) if request.teacher is None else (student, request.teacher)
-        further = {name: getattr(request, name) for name in options}
-        pictures = trace(*networks, request.photographs, view=request.view, longest=request.longest, **further)
-        return draw(pictures, columns=request.columns)
-
-    return drawn
-
-
-FIGURES: Mapping[FigureName, Callable[[_Request], Figure]] = {
-    "models": _draw_models,
-    "iterations": _of_one(trace_photographs, draw_iterations),
-    "map": _of_one(trace_map, draw_map),
-    "density": _of_one(trace_density, draw_density),
-    "tokens": _of_one(trace_tokens, draw_tokens, "count"),
-    "pca": _of_one(trace_pca, draw_pca),
-}  # functions that draw a figure, by its name
+FIGURES: Mapping[FigureName, tuple[Callable[..., Any], Callable[..., Figure]]] = {
+    "models": (trace_models, draw_models),
+    "iterations": (trace_photographs, draw_iterations),
+    "map": (trace_map, draw_map),
+    "density": (trace_density, draw_density),
+    "tokens": (trace_tokens, draw_tokens),
+    "pca": (trace_pca, draw_pca),
+}  # the functions that give the data of a figure, and draw it; all but models of one student, and its teacher where it shows it

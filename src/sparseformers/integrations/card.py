@@ -41,6 +41,15 @@ class Figures:
     map: MapAgreement | None = None  # where the student has a map, and the teacher's attention
 
 
+USAGE = """```python
+import sparseformers
+
+student = {loading}
+output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.tokens, output.rois
+```
+"""
+
+
 def card_text(
     config: SparseFormerConfig, *, cost: Cost, provenance: Provenance | None, figures: Figures | None, loading: str
 ) -> str:
@@ -51,7 +60,7 @@ def card_text(
     parts = [_opening(provenance)]
     parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures)]
     parts += [] if provenance is None else [_making(provenance, figures)]
-    parts += [_usage(loading)]
+    parts += [USAGE.format(loading=loading)]
     if provenance is not None:
         licence = (None if figures is None else figures.licence) or "see where the teacher comes from"
         parts.append(f"The weights derive from the teacher's, whose licence holds for them: {licence}.\n")
@@ -61,7 +70,10 @@ def card_text(
 def without_folders(teacher: str) -> str:
     """Takes the folders of a local file out of a teacher's name: they are nobody else's business."""
     name, at, file = teacher.partition("@")
-    return f"{_last_part(name)}@{Path(file).name}" if at else _last_part(name)
+    kind, colon, rest = name.partition(":")
+    if Path(rest).is_absolute():  # of a folder or file (hf:FOLDER, open_clip:FILE.json)
+        name = f"{kind}{colon}{Path(rest).name}"
+    return f"{name}@{Path(file).name}" if at else name
 
 
 def repository_of(teacher: str) -> str | None:
@@ -70,12 +82,6 @@ def repository_of(teacher: str) -> str | None:
     if "@" in rest or Path(rest).is_absolute() or kind not in ("timm", "hf"):
         return None
     return f"timm/{rest}" if kind == "timm" else rest
-
-
-def _last_part(name: str) -> str:
-    """A name whose part after the colon may be the path of a folder or file (``hf:FOLDER``, ``open_clip:FILE.json``)."""
-    kind, colon, rest = name.partition(":")
-    return f"{kind}{colon}{Path(rest).name}" if Path(rest).is_absolute() else name
 
 
 def _opening(provenance: Provenance | None) -> str:
@@ -145,16 +151,6 @@ def _making(provenance: Provenance, figures: Figures | None) -> str:
 """
 
 
-def _usage(loading: str) -> str:
-    return f"""```python
-import sparseformers
-
-student = {loading}
-output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.tokens, output.rois
-```
-"""
-
-
 def write_config(path: Path, config: SparseFormerConfig, *, provenance: Provenance | None, figures: Figures | None) -> None:
     """Writes a ``config.json`` with the part of a run's that describes the model."""
     resolved: dict[str, Any] = {"model": to_dict(config)}
@@ -169,9 +165,8 @@ def write_config(path: Path, config: SparseFormerConfig, *, provenance: Provenan
 def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
     """The figures in a ``config.json`` of a run or of :func:`write_config`; None where there are none, or no such file.
 
-    Raises:
-        ConfigError: for unknown keys.
-        WeightsError: if the file is damaged, or is of another model than ``config``, which the weights beside it carry.
+    Raises ConfigError for unknown keys, and WeightsError if the file is damaged, or of another model than ``config``, which the
+    weights beside it carry.
     """
     if not path.is_file():
         return None

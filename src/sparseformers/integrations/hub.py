@@ -94,14 +94,9 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
             local_files_only: look in that cache only.
             force_download: fetch again what is in it.
 
-        Returns:
-            The model in evaluation mode, float32, on the CPU.
-
-        Raises:
-            HubError: if the repository cannot be fetched, or holds no model file.
-            RunError: if there is neither such a path nor could it be a repository, or it is a folder without a model.
-            WeightsError: if the file is cut short, was tampered with, is no SparseFormer, or is not the one of ``config.json``.
-            ConfigError: if ``config.json`` has unknown keys.
+        Returns the model in evaluation mode, float32, on the CPU. Raises HubError if the repository cannot be fetched, or holds
+        no model file, RunError if it is neither a path nor a repository's name, or a folder without a model, WeightsError if the
+        file is cut short, was tampered with, is no SparseFormer or not the one of ``config.json``, ConfigError for unknown keys.
         """
         place = Path(pretrained_model_name_or_path)
         if place.exists():
@@ -136,12 +131,8 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
             push_to_hub: whether to push it, too, to ``repo_id`` (a repository of the folder's name by default).
             token: to push with.
 
-        Returns:
-            The address of the commit where it was pushed.
-
-        Raises:
-            RunError: if the folder is a run's, whose settings would be lost.
-            HubError: if pushing fails.
+        Returns the address of the commit where it was pushed. Raises RunError if the folder is a run's, whose settings would be
+        lost, and HubError if pushing fails.
         """
         folder = Path(save_directory)
         refuse_run(folder)
@@ -169,11 +160,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
             private: whether a repository made by this is private; as the account has it by default.
             token: that may write; the one that was logged in with by default.
 
-        Returns:
-            The address of the commit.
-
-        Raises:
-            HubError: if the hub cannot be reached, or refuses.
+        Returns the address of the commit; raises HubError if the hub cannot be reached, or refuses.
         """
         remedy = "Check name and network, and log in by 'hf auth login' or give a token that may write; or use save_pretrained."
         problem = f"The model could not be pushed to '{repo_id}'"

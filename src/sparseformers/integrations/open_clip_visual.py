@@ -16,14 +16,11 @@ from sparseformers.model.sparseformer import check_images
 
 
 class OpenClipVisual(nn.Module):
-    """A SparseFormer with the interface of OpenCLIP's image towers.
+    """A SparseFormer, aligned to a model's own image tower, with the interface of OpenCLIP's image towers.
 
     Whatever OpenCLIP does with ``clip.visual`` goes on working, but for its intermediates, which are maps over a grid. The
-    student itself is inside, not a copy: training one trains the other.
-
-    Args:
-        student: aligned to the model's own image tower.
-        output_tokens: whether to return the latent tokens too, as OpenCLIP's towers do for CoCa.
+    student itself is inside, not a copy: training one trains the other. With ``output_tokens`` the latent tokens are returned
+    too, as OpenCLIP's towers do for CoCa.
     """
 
     def __init__(self, student: SparseFormer, *, output_tokens: bool = False) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
-from sparseformers.errors import ConfigError, MissingExtraError
+from sparseformers.errors import MissingExtraError
 from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
 from sparseformers.integrations.hub import SparseFormer
 from sparseformers.integrations.open_clip_visual import OpenClipVisual
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
-from sparseformers.opening import open_student
+from sparseformers.opening import model_name, open_student, with_tokens
 from sparseformers.teachers.files import check_version
 
 if TYPE_CHECKING:
@@ -64,14 +63,10 @@ def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # wraps gives 
 def open_model(name: str | Path) -> SparseFormer:
     """Loads a SparseFormer with trained weights, in evaluation mode, by any name that a user has for it.
 
-    Args:
-        name: a run folder, a model file of ours, a weight file of the authors (.pth or .safetensors; its shapes tell which
-            network it is), or the name of a released model such as ``sf_base_augreg``, which is fetched once and then cached.
-
-    Raises:
-        ConfigError: if the name is that of a teacher.
-        RunError: if there is nothing of that name, or the folder is no run or has no model yet.
-        WeightsError: if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
+    That is a run folder, a model file of ours, a weight file of the authors (.pth or .safetensors; its shapes tell which network
+    it is), or the name of a released model such as ``sf_base_augreg``, which is fetched once and then cached. Raises ConfigError
+    for the name of a teacher, RunError if there is nothing of that name, or the folder is no run or has no model yet, and
+    WeightsError if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
     """
     path = Path(name)
     if path.exists() and (path.is_dir() or saving.is_saved_model(path)):
@@ -123,16 +118,11 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
         TeacherError: if transformers is too old.
         ConfigError: for a number of tokens that the student cannot have.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtraError.for_package("transformers", "huggingface")
+    MissingExtraError.require("transformers", "huggingface")
     check_version("transformers")
     core = open_student(student).student
     own = core.config.focusing
-    if tokens is not None:
-        try:
-            own.check_tokens(tokens)
-        except ValueError as error:
-            raise ConfigError(f"The student cannot have {tokens} latent tokens: {error}.", "Leave out tokens.") from None
+    with_tokens(core, tokens, model_name(student))
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
     return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens)

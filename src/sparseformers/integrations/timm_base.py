@@ -176,14 +176,10 @@ class NetworkWithHead(ConfiguredNetwork):
         return getattr(self.cortex, self._head_name) or nn.Identity()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new head on.
+        """Puts a new head on, of ``num_classes`` outputs; 0 for no head, so that ``forward`` returns what would have entered it.
 
-        Args:
-            num_classes: its outputs; 0 for no head, so that ``forward`` returns what would have entered it.
-            global_pool: ``token``, ``avg``, ``map`` (where the teacher pools so), or empty for all tokens; as it is by default.
-
-        Raises:
-            ConfigError: for a pooling that the network cannot have.
+        ``global_pool`` is ``token``, ``avg``, ``map`` (where the teacher pools so), or empty for all tokens; as it is by default.
+        Raises ConfigError for a pooling that the network cannot have.
         """
         if global_pool is not None:
             self._set_pooling(global_pool)
@@ -211,7 +207,7 @@ class NetworkWithHead(ConfiguredNetwork):
         self.global_pool = pool
 
     def note(self, **changes: Any) -> None:
-        """Writes a change of the cortex into the configuration."""
+        """Writes changes of the cortex into the configuration."""
         self.config = dataclasses.replace(self.config, cortex=dataclasses.replace(self.config.cortex, **changes))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -37,14 +37,10 @@ RUN_CONFIG = SparseFormerConfig(
 RELEASED = {"license": "mit", "origin_url": "https://github.com/showlab/sparseformer"}
 """timm's entry for the origin of the authors' weights."""
 
+URLS = {name: f"{RELEASE_URL}/{file}" for name, file in RELEASES.items()}
 default_cfgs = generate_default_cfgs(
-    {
-        **{
-            name: timm_settings(config) | RELEASED | {"url": f"{RELEASE_URL}/{RELEASES[name]}"}
-            for name, config in NAMED_CONFIGS.items()
-        },
-        "sf_run": timm_settings(RUN_CONFIG),
-    }
+    {name: timm_settings(config) | RELEASED | {"url": URLS[name]} for name, config in NAMED_CONFIGS.items()}
+    | {"sf_run": timm_settings(RUN_CONFIG)}
 )
 """timm's registry reads this name."""
 
@@ -54,7 +50,7 @@ def _register(name: str) -> None:
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
-        elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != f"{RELEASE_URL}/{RELEASES[name]}"
+        elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != URLS[name]
         if not pretrained or elsewhere:
             return _build(name, SparseFormer(named_config(name)), pretrained, options)
         return _build(name, create_model(name, pretrained=True, cache=options.get("cache_dir")), False, options)
@@ -72,11 +68,8 @@ def sf_run(pretrained: bool = False, run: str | Path | None = None, **options: A
     """A SparseFormer of any shape: that of the run folder or model file ``run``, or that of the first weights loaded into it.
 
     ``pretrained`` takes weights from where ``pretrained_cfg`` says (``local-dir:`` and ``hf-hub:`` models do), instead of a run.
-
-    Raises:
-        ConfigError: if there are no weights to be had, or for an option that a SparseFormer does not have.
-        RunError: if there is no such run.
-        WeightsError: if its model file cannot be used.
+    Raises ConfigError if there are no weights, or for an option that a SparseFormer does not have, RunError if there is no such
+    run, and WeightsError if its model file cannot be used.
     """
     source = resolve_pretrained_cfg("sf_run", options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
     if pretrained and source.has_weights:

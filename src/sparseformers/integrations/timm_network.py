@@ -29,13 +29,10 @@ UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois",
 class TimmSparseFormer(NetworkWithHead):
     """A SparseFormer that timm's scripts, and what is built on timm, take for one of timm's own vision transformers.
 
-    Args:
-        student: the SparseFormer whose modules it takes over; do not use it beside this network.
-        drop_rate: dropout before the head, in training.
-        drop_path_rate: chance, in training, that a branch of the cortex's last block is left out for an image; it grows evenly
-            from 0 in the first one. None for the student's own.
-        open_shape: see :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`, as for ``own_head``.
-        own_head: whether the head stays.
+    It takes over the modules of ``student``, which is not to be used beside it. ``drop_rate`` is dropout before the head, and
+    ``drop_path_rate`` the chance that a branch of the cortex's last block is left out for an image, both in training; the latter
+    grows evenly from 0 in the first block (None: the student's own). For ``open_shape`` and ``own_head`` see
+    :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`.
     """
 
     output_fmt = "NLC"
@@ -133,20 +130,11 @@ class TimmSparseFormer(NetworkWithHead):
         intermediates_only: bool = False,
         output_dict: bool = False,
     ) -> Any:
-        """The latent tokens after several blocks of the cortex, B x N x D each, as timm's own networks give them.
+        """The latent tokens of normalised images after several blocks, B x N x D each, with the options of timm's own networks.
 
-        Args:
-            x: normalised images B x 3 x H x W.
-            indices: blocks: the last so many, or those of these indices; all by default.
-            return_prefix_tokens: give a pair for each, with its prefix tokens B x R x D.
-            norm: put the final norm over each.
-            stop_early: leave out the blocks after the last one of ``indices``.
-            output_fmt: ``NLC``; ``NCHW`` where tokens stand for the cells of a grid and stay there.
-            intermediates_only: leave out the final features, those of :meth:`forward_features`.
-            output_dict: give a dictionary with timm's keys.
-
-        Raises:
-            ConfigError: for a block that is not there, or a format that the tokens do not have.
+        ``indices`` are the last so many blocks, or those of these indices (all by default); with ``return_prefix_tokens`` each
+        comes in a pair with its prefix tokens B x R x D. ``output_fmt`` is ``NLC``, or ``NCHW`` where tokens stand for the cells
+        of a grid and stay there. Raises ConfigError for a block that is not there, or a format that the tokens do not have.
         """
         grid = self._grid_of(output_fmt)
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
@@ -184,10 +172,9 @@ class TimmSparseFormer(NetworkWithHead):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes what :meth:`forward_intermediates` does not need for the blocks ``indices``.
+        """Removes what :meth:`forward_intermediates` does not need for the blocks ``indices``; returns these, counted from 0.
 
         With ``prune_norm`` also the final norm, with ``prune_head`` also the head and what pools.
-        Returns the indices, counted from the first block.
         """
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         self.cortex.blocks = self.cortex.blocks[: last + 1]
@@ -233,16 +220,13 @@ def build_network(
 ) -> TimmSparseFormer:
     """Makes the network with timm's options; ``img_size`` is only checked, since a SparseFormer takes images of any size."""
     if in_chans != 3:
-        raise ConfigError(
-            f"A SparseFormer takes images of 3 channels (red, green, blue), not {in_chans}.",
-            "Leave in_chans out; give grey images as three equal channels.",
-        )
+        problem = f"A SparseFormer takes images of 3 channels (red, green, blue), not {in_chans}."
+        raise ConfigError(problem, "Leave in_chans out; give grey images as three equal channels.")
     if img_size is not None and min(img_size if isinstance(img_size, (tuple, list)) else (img_size,)) < SMALLEST_SIDE:
         raise ConfigError(f"Images must be at least {SMALLEST_SIDE} pixels a side, not {img_size}.", "Use 224, for example.")
     if not 0 <= drop_rate < 1 or not 0 <= (drop_path_rate or 0.0) < 1:
-        raise ConfigError(
-            f"drop_rate and drop_path_rate are chances in [0, 1), not {drop_rate} and {drop_path_rate}.", "Use 0.1, for example."
-        )
+        problem = f"drop_rate and drop_path_rate are chances in [0, 1), not {drop_rate} and {drop_path_rate}."
+        raise ConfigError(problem, "Use 0.1, for example.")
     network = TimmSparseFormer(
         student, drop_rate=drop_rate, drop_path_rate=drop_path_rate, open_shape=open_shape, own_head=own_head
     )
@@ -262,8 +246,6 @@ def _chosen_blocks(blocks: int, indices: int | Sequence[int] | None) -> tuple[li
     else:
         wanted = [index + blocks if index < 0 else index for index in indices]
     if not wanted or not all(0 <= index < blocks for index in wanted):
-        raise ConfigError(
-            f"There are {blocks} blocks to give intermediates of, so that {indices} is out of range.",
-            f"Ask for the last 1 to {blocks}, or for indices from 0 to {blocks - 1}.",
-        )
+        problem = f"There are {blocks} blocks to give intermediates of, so that {indices} is out of range."
+        raise ConfigError(problem, f"Ask for the last 1 to {blocks}, or for indices from 0 to {blocks - 1}.")
     return wanted, max(wanted)

@@ -77,10 +77,7 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         return tower.train(student.training)
 
     def forward(
-        self,
-        pixel_values: Tensor,
-        output_hidden_states: bool | int | list[int] | None = None,
-        return_dict: bool | None = None,
+        self, pixel_values: Tensor, output_hidden_states: bool | int | list[int] | None = None, return_dict: bool | None = None
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Embeds normalised images B x 3 x H x W; see :func:`sparseformers.as_vision_tower` for what it returns.
 

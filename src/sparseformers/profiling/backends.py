@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
@@ -71,8 +70,7 @@ def check_backend(backend: Backend, *, precision: str, device: torch.device) -> 
         raise ConfigError("This PyTorch was built without oneDNN, for which weights are packed.", "Choose another --backend.")
     if backend in ("onnxruntime", "openvino"):
         for package in ("onnx", "onnxscript", "onnxruntime") if backend == "onnxruntime" else ("openvino",):
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtraError.for_package(package, "export" if backend == "onnxruntime" else "openvino")
+            MissingExtraError.require(package, "export" if backend == "onnxruntime" else "openvino")
 
 
 def in_inference(run: Callable[[Tensor], Any], device: torch.device, autocast: torch.dtype | None) -> Runner:
@@ -123,11 +121,9 @@ def _exported(network: nn.Module, backend: Backend, *, size: tuple[int, int], fo
     from sparseformers.exporting.onnx_file import open_onnx, write_onnx
     from sparseformers.exporting.openvino_file import open_openvino, write_openvino
 
-    portable: nn.Module
-    if isinstance(network, SparseFormer):
-        portable = EmbeddingNetwork(network)
-    else:  # of parts that all formats can express, with positions resampled once
-        portable = Embedding(RebuiltTeacher(network) if isinstance(network, Teacher) else network)
+    # A teacher is made of parts that all formats can express, with positions resampled once.
+    rebuilt = RebuiltTeacher(network) if isinstance(network, Teacher) else network
+    portable: nn.Module = EmbeddingNetwork(network) if isinstance(network, SparseFormer) else Embedding(rebuilt)
     as_onnx = backend == "onnxruntime"
     settings = ExportConfig(format="onnx" if as_onnx else "openvino", size=f"{size[0]}x{size[1]}")
     program = trace(portable.eval(), settings, size)

@@ -14,13 +14,13 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from sparseformers.errors import ConfigError, SparseFormersError, suggest
+from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation.cost import Cost, measure_cost
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.modes import evaluation_mode, resolve_precision
 from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_config
-from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher
+from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher_if_there
 from sparseformers.processes import process_state
 from sparseformers.profiling.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
 from sparseformers.settings import to_dict
@@ -145,12 +145,8 @@ def _open(model: Model, teacher: GivenTeacher | None) -> tuple[SparseFormer, Tea
         groups = count_parameters(saved.student)
     elif teacher is None:
         return saved.student, None, groups, None
-    try:
-        return saved.student, open_teacher(saved, teacher, name=model_name(model)), groups, None
-    except SparseFormersError as error:
-        if teacher is not None:
-            raise
-        return saved.student, None, groups, f"Without the teacher: {error.problem}"
+    found, problem = open_teacher_if_there(saved, teacher, name=model_name(model))
+    return saved.student, found, groups, problem
 
 
 def _time(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseformers.config import FocusingConfig, SparseFormerConfig
-from sparseformers.errors import ConfigError, WeightsError, suggest
+from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
 from sparseformers.released.names import name_table, rename, reverse
@@ -40,11 +40,7 @@ RELEASES: Mapping[str, str] = {
 
 def released_file(name: str) -> str:
     """The released file of a named size; raises ConfigError for an unknown name, with the nearest ones."""
-    if name not in RELEASES:
-        known = ", ".join(RELEASES)
-        raise ConfigError(
-            f"The authors released no model of the name '{name}'.", f"{suggest(name, RELEASES)} Known: {known}.".strip()
-        )
+    named_config(name)
     return RELEASES[name]
 
 
@@ -73,9 +69,7 @@ def cache_folder() -> Path:
 def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str = RELEASE_URL) -> dict[str, Tensor]:
     """The weights that the authors released of a named size, under their names; fetched once and kept in a cache.
 
-    Raises:
-        ConfigError: if no model of the name was released.
-        WeightsError: if the file cannot be fetched or read, with how to fetch it by hand.
+    Raises ConfigError if none of the name were, and WeightsError, with how to fetch them by hand, if they cannot be had.
     """
     file, folder = released_file(name), cache_folder() if cache is None else Path(cache)
     url, path = f"{base_url}/{file}", folder / file
@@ -111,13 +105,10 @@ def create_model(
         source: the released file, where it was fetched by hand; implies ``pretrained``.
         cache: the folder that fetched files are kept in, if not the one in ``SPARSEFORMERS_CACHE`` or PyTorch Hub's.
 
-    Raises:
-        ConfigError: for an unknown name.
-        WeightsError: if the file cannot be fetched or read, is damaged, or is another model's.
+    Raises ConfigError for an unknown name, and WeightsError if the file cannot be had, is damaged, or is another model's.
     """
-    config = named_config(name)
     if source is None and not pretrained:
-        return SparseFormer(config)
+        return SparseFormer(named_config(name))
     path = Path(source or released_file(name))
     state = fetch_official(name, cache) if source is None else read_official(path)
     config = config_from_state(state, activation_of(state))
@@ -132,9 +123,8 @@ def load_official(source: str | Path | Mapping[str, Any], *, activation: Officia
         source: a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``.
         activation: of the cortex: ``gelu``, or ``quick_gelu`` for the models bootstrapped from OpenAI's CLIP.
 
-    Raises:
-        WeightsError: if the file is missing, damaged or carries code, if the weights are not those of one of the authors'
-            networks, if any is missing, unexpected or of another shape, or if the activation is not that of the network.
+    Raises WeightsError if the file is missing, damaged or carries code, if the weights are not those of one of the authors'
+    networks, if any is missing, unexpected or of another shape, or if the activation is not that of the network.
     """
     state = read_official(source)
     what = "the given state dict" if isinstance(source, Mapping) else f"'{source}'"
@@ -147,7 +137,8 @@ def read_official(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         return unwrap(source, what="the given state dict")
     path = Path(source)
     if not path.is_file():
-        raise WeightsError(f"There is no weight file '{path}'.", "Check the path; sparseformers.create_model fetches by name.")
+        problem = f"There is no weight file '{path}'."
+        raise WeightsError(problem, "Check the path; sparseformers convert NAME OUT fetches by name.")
     return read_weights(path)
 
 
@@ -174,12 +165,9 @@ def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
         return
     other = next((other for other in RELEASES if released_config(other) == config), None)
     if other is not None:
-        raise WeightsError(
-            f"The file '{path}' is the one of '{other}', not of '{name}'.", f"Give {released_file(name)}, or ask for '{other}'."
-        )
+        problem = f"The file '{path}' is the one of '{other}', not of '{name}'."
+        raise WeightsError(problem, f"Give {released_file(name)}, or ask for '{other}'.")
     found, wanted = TITLES[variant_of_config(config)], TITLES[variant_of_config(asked)]
     network = f"its network is the {found}, not the {wanted}" if found != wanted else "it has the sizes of no released model"
-    raise WeightsError(
-        f"The file '{path}' is not the one of '{name}': {network}.",
-        f"Give {released_file(name)}; sparseformers.load_official loads a file as what it is.",
-    )
+    problem = f"The file '{path}' is not the one of '{name}': {network}."
+    raise WeightsError(problem, f"Give {released_file(name)}; sparseformers convert FILE OUT takes a file for what it is.")

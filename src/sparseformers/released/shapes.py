@@ -7,18 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from sparseformers.config import (
-    CLIP_MEAN,
-    CLIP_STD,
-    HALF,
-    BlockConfig,
-    CortexConfig,
-    FocusingConfig,
-    OriginalFocusingConfig,
-    PreprocessingConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import BlockConfig, FocusingConfig, OriginalFocusingConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, WeightsError, shorten
+from sparseformers.named import bootstrapped_config, original_config
 from sparseformers.released.names import FIRST_BLOCK, Head, Variant
 
 OfficialActivation = Literal["gelu", "quick_gelu"]
@@ -40,14 +31,11 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
         return fitting[0]
     if fitting:
         named = shorten(name for names in found.values() for name in names)
-        raise WeightsError(
-            f"The weights have parts of both of the authors' networks ({named}).", "Give a file as it was released."
-        )
+        problem = f"The weights have parts of both of the authors' networks ({named})."
+        raise WeightsError(problem, "Give a file as it was released.")
     missing = "; ".join(f"a {TITLES[variant]} has {shorten(names)}" for variant, names in MARKS.items())
-    raise WeightsError(
-        f"The weights are not those of one of the authors' networks: missing are the weights that tell ({missing}).",
-        "Give one of their 'converted' files; a model that sparseformers saved is read by sparseformers.load.",
-    )
+    problem = f"The weights are not those of one of the authors' networks: missing are the weights that tell ({missing})."
+    raise WeightsError(problem, "Give one of their 'converted' files; a model that sparseformers saved needs no converting.")
 
 
 def is_official(state: Mapping[str, Tensor]) -> bool:
@@ -68,22 +56,16 @@ def head_of(state: Mapping[str, Tensor]) -> Head:
 def config_from_state(state: Mapping[str, Tensor], activation: OfficialActivation = "gelu") -> SparseFormerConfig:
     """Reads the configuration of one of the authors' networks off the names and shapes of its weights.
 
-    Args:
-        state: weights under the authors' names.
-        activation: of the cortex, which no shape tells: ``quick_gelu`` for OpenAI's CLIP.
-
-    Raises:
-        WeightsError: if the weights are of neither network, one that tells a size is missing, or the activation is one that
-            the network does not have.
+    No shape tells the activation of the cortex: ``quick_gelu`` for OpenAI's CLIP. Raises WeightsError if the weights are of
+    neither network, one that tells a size is missing, or the activation is one that the network does not have.
     """
     variant, shapes = variant_of(state), _Shapes(state)
     _check_activation(variant, head_of(state), activation)
     try:
         return _original(shapes) if variant == "original" else _bootstrapped(shapes, head_of(state), activation)
     except ConfigError as error:
-        raise WeightsError(
-            f"The shapes of the weights make no {TITLES[variant]}: {error.problem}", "Give a file as it was released."
-        ) from None
+        problem = f"The shapes of the weights make no {TITLES[variant]}: {error.problem}"
+        raise WeightsError(problem, "Give a file as it was released.") from None
 
 
 def _check_activation(variant: Variant, head: Head, activation: OfficialActivation) -> None:
@@ -91,15 +73,11 @@ def _check_activation(variant: Variant, head: Head, activation: OfficialActivati
         raise WeightsError("The weights do not fit (missing: proj.bias).", "Give a file as it was released; v1 has a classifier.")
     if head == "classifier" and activation == "quick_gelu":
         kind = "v1" if variant == "original" else "a model bootstrapped from AugReg"
-        raise WeightsError(
-            f"The activation 'quick_gelu' is that of OpenAI's CLIP, but these are the weights of {kind}, with a classifier.",
-            "Use the activation 'gelu' (the default).",
-        )
+        problem = f"The activation 'quick_gelu' is that of OpenAI's CLIP, but these are the weights of {kind}, with a classifier."
+        raise WeightsError(problem, "Use the activation 'gelu' (the default).")
     if head == "projection" and activation == "gelu":
-        raise WeightsError(
-            "The weights end in a projection without a bias, as those of OpenAI's CLIP do, whose activation is quick_gelu.",
-            "Ask for quick_gelu (--activation quick_gelu); if this is no CLIP, its proj.bias is missing.",
-        )
+        problem = "The weights end in a projection without a bias, as those of OpenAI's CLIP do, whose activation is quick_gelu."
+        raise WeightsError(problem, "Ask for quick_gelu (--activation quick_gelu); if this is no CLIP, its proj.bias is missing.")
 
 
 class _Shapes:
@@ -113,10 +91,8 @@ class _Shapes:
             raise WeightsError(f"The weights do not fit (missing: {name}).", "Check that the file is whole.")
         shape = tuple(self._state[name].shape)
         if len(shape) != dimensions or min(shape) < 1:
-            raise WeightsError(
-                f"The weights do not fit (other shape: {name} {list(shape)}, not {dimensions} dimensions).",
-                "Check that the file is whole.",
-            )
+            problem = f"The weights do not fit (other shape: {name} {list(shape)}, not {dimensions} dimensions)."
+            raise WeightsError(problem, "Check that the file is whole.")
         return shape
 
     def depth(self) -> int:
@@ -135,54 +111,27 @@ def _front_sizes(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
+def _cortex_sizes(shapes: _Shapes) -> dict[str, Any]:
+    feed_forward_width = shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0]
+    return {"width": shapes("layers.1.0.weight")[0], "feed_forward_width": feed_forward_width}
+
+
 def _bootstrapped(shapes: _Shapes, head: Head, activation: OfficialActivation) -> SparseFormerConfig:
-    width, outputs = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
     focusing = FocusingConfig(
         **_front_sizes(shapes),
         iterations=shapes("layers.0.stage_embedding.weight")[0],
         mixing_hidden=shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0],
         position_encoding="released",
     )
-    clip = head == "projection"
-    return SparseFormerConfig(
-        focusing=focusing,
-        cortex=CortexConfig(
-            # Heads have 64 channels; every LayerNorm has 1e-5, those of the blocks from AugReg's 1e-6 too.
-            block=BlockConfig(
-                width=width,
-                heads=max(1, width // 64),
-                feed_forward_width=shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0],
-                activation=activation,
-                norm_eps=1e-5,
-            ),
-            depth=shapes.depth(),
-            projection=outputs if clip else None,
-            classes=None if clip else outputs,
-        ),
-        preprocessing=PreprocessingConfig(
-            crop=1.0 if clip else 0.9, mean=CLIP_MEAN if clip else HALF, std=CLIP_STD if clip else HALF
-        ),
-    )
+    # Heads have 64 channels; every LayerNorm has 1e-5, those of the blocks from AugReg's 1e-6 too.
+    sizes = _cortex_sizes(shapes)
+    block = BlockConfig(**sizes, heads=max(1, sizes["width"] // 64), activation=activation, norm_eps=1e-5)
+    outputs = {"projection" if head == "projection" else "classes": shapes("proj.weight")[0]}
+    return bootstrapped_config(focusing, block, depth=shapes.depth(), **outputs)
 
 
 def _original(shapes: _Shapes) -> SparseFormerConfig:
-    cortex_width, classes = shapes("layers.1.0.weight")[0], shapes("proj.weight")[0]
     # No shape tells the iterations, which share their weights, nor the heads: the defaults are those of all three sizes.
     sizes, hidden = _front_sizes(shapes), shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
     focusing = OriginalFocusingConfig(mixing_reduction=sizes["width"] // hidden, **sizes)
-    return SparseFormerConfig(
-        focusing=focusing,
-        cortex=CortexConfig(
-            block=BlockConfig(
-                width=cortex_width,
-                heads=focusing.heads,
-                feed_forward_width=shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0],
-                norm_eps=focusing.norm_eps,
-            ),
-            depth=shapes.depth(),
-            prefix_tokens=0,
-            pooling="average",
-            pool_first=True,
-            classes=classes,
-        ),
-    )
+    return original_config(focusing, **_cortex_sizes(shapes), depth=shapes.depth(), classes=shapes("proj.weight")[0])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparseformers.config import CortexConfig, PreprocessingConfig
 from sparseformers.errors import TeacherError, WeightsError, shorten
@@ -61,13 +63,8 @@ class TeacherIdentity:
 class Teacher(nn.Module, ABC):
     """A foundation model to inherit from, behind one interface; one adapter per host library.
 
-    Args:
-        network: the host library's module, never changed.
-        anatomy: its blocks and everything after them, at full depth.
-        patch_size: side of a patch in pixels.
-
-    Raises:
-        TeacherError: if its blocks have other weights than a plain pre-norm block.
+    ``network`` is the host library's module, never changed; ``anatomy`` its blocks and everything after them, at full depth;
+    ``patch_size`` the side of a patch in pixels. Raises TeacherError unless its blocks are plain pre-norm ones by their weights.
     """
 
     def __init__(
@@ -86,14 +83,11 @@ class Teacher(nn.Module, ABC):
         self.preprocessing = preprocessing
         self.patch_size = patch_size
         self.normalise = Normalise(preprocessing.mean, preprocessing.std)
-        self._refuse_other_blocks()
-
-    def _refuse_other_blocks(self) -> None:
         with torch.device("meta"):
-            expected = TransformerBlock(self.anatomy.block).state_dict()
+            expected = TransformerBlock(anatomy.block).state_dict()
         if odd := self.block_state(0).keys() ^ expected.keys():
             reason = f"its blocks are not plain pre-norm transformer blocks (they differ in: {shorten(odd)})"
-            raise refuse(self.identity.name, reason)
+            raise refuse(identity.name, reason)
 
     @property
     @abstractmethod
@@ -135,11 +129,8 @@ class Teacher(nn.Module, ABC):
     def embedding_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Its embedding B x D_out and its patch tokens after the final norm, B x D x rows x columns."""
         captured: list[Tensor] = []
-        hook = self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result)))
-        try:
+        with self._last_block_tells(captured):
             embedding = self(images).embedding
-        finally:
-            hook.remove()
         tokens = captured[0][:, self.anatomy.prefix_tokens :]
         if self.anatomy.final_norm:
             state, block = self.head_state(), self.anatomy.block
@@ -154,14 +145,18 @@ class Teacher(nn.Module, ABC):
         def capture(_: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             captured.append(positional[0] if positional else named["hidden_states"])
 
-        hooks = [block.register_forward_pre_hook(capture, with_kwargs=True) for block in self.host_blocks]
-        hooks.append(self.host_blocks[-1].register_forward_hook(lambda _, __, result: captured.append(_first(result))))
-        try:
+        with ExitStack() as stack:
+            for block in self.host_blocks:
+                stack.enter_context(block.register_forward_pre_hook(capture, with_kwargs=True))
+            stack.enter_context(self._last_block_tells(captured))
             self(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return captured
+
+    def _last_block_tells(self, captured: list[Tensor]) -> RemovableHandle:
+        """Adds the tokens that leave the last block to ``captured``, until the handle is removed."""
+        return self.host_blocks[-1].register_forward_hook(
+            lambda _, __, result: captured.append(result if isinstance(result, Tensor) else result[0])
+        )
 
     @torch.no_grad()
     def prefix_tokens(self) -> Tensor:
@@ -198,10 +193,6 @@ class Teacher(nn.Module, ABC):
         return digest.hexdigest()
 
 
-def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return result if isinstance(result, Tensor) else result[0]
-
-
 def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], *, what: str) -> None:
     """Raises WeightsError unless two state dicts have the same names and shapes; lists at most ten of each difference."""
     faults = []
@@ -214,9 +205,8 @@ def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], *, wh
         shapes = (f"{name} {list(given[name].shape)} instead of {list(expected[name].shape)}" for name in wrong)
         faults.append(f"other shape: {shorten(shapes)}")
     if faults:
-        raise WeightsError(
-            f"The weights of {what} do not fit ({'; '.join(faults)}).", "Check that the file belongs to this architecture."
-        )
+        problem = f"The weights of {what} do not fit ({'; '.join(faults)})."
+        raise WeightsError(problem, "Check that the file belongs to this architecture.")
 
 
 def refuse(name: str, reason: str) -> TeacherError:
@@ -230,10 +220,8 @@ def refuse(name: str, reason: str) -> TeacherError:
 def check_image_size(image_size: int | None, patch_size: int) -> None:
     """Raises TeacherError unless an image of the side ``image_size`` in pixels, if given, holds at least one patch."""
     if image_size is not None and image_size < patch_size:
-        raise TeacherError(
-            f"An image size of {image_size} does not hold a single patch of {patch_size} x {patch_size} pixels.",
-            f"Use a multiple of {patch_size}, for example {16 * patch_size}.",
-        )
+        problem = f"An image size of {image_size} does not hold a single patch of {patch_size} x {patch_size} pixels."
+        raise TeacherError(problem, f"Use a multiple of {patch_size}, for example {16 * patch_size}.")
 
 
 def named_weights(rooms: Mapping[str, nn.Module | None]) -> dict[str, Tensor]:

@@ -49,11 +49,10 @@ def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
     network = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, img_size=image_size)
     # Without antialiasing, as the file's own graph resamples them: the converted network then agrees with it.
     state = checkpoint_filter_fn(state, network, antialias=False)
-    check_fit(network.state_dict(), state, what=f"'{PACKAGE} {VERSION}'")
+    source, crop = f"{PACKAGE} {VERSION}", 0.875 if crop is None else crop
+    check_fit(network.state_dict(), state, what=f"'{source}'")
     network.load_state_dict(state)
-    return from_module(
-        network, name="bundled", source=f"{PACKAGE} {VERSION}", licence="MIT", crop=0.875 if crop is None else crop
-    )
+    return from_module(network, name="bundled", source=source, licence="MIT", crop=crop)
 
 
 def find_model() -> Path:

@@ -18,26 +18,16 @@ from torch import Tensor
 from sparseformers.errors import SparseFormersError, TeacherError, WeightsError
 
 LICENCES = {
-    "dinov2": "Apache-2.0",
-    "lvd142m": "Apache-2.0",
-    "dino": "Apache-2.0",
-    "openai": "MIT",
-    "metaclip": "CC-BY-NC-4.0",
-    "laion": "MIT",
-    "datacomp": "MIT",
-    "commonpool": "MIT",
-    "webli": "Apache-2.0",
-    "mae": "CC-BY-NC-4.0",
-    "augreg": "Apache-2.0",
-    "orig": "Apache-2.0",
+    "Apache-2.0": ("dinov2", "lvd142m", "dino", "webli", "augreg", "orig"),
+    "CC-BY-NC-4.0": ("metaclip", "mae"),
+    "MIT": ("openai", "laion", "datacomp", "commonpool"),
 }
-"""Licences of hub weights by a part of their name, as their authors publish them."""
+"""Licences of hub weights as their authors publish them, and parts of their names."""
 
 TESTED_VERSIONS = {"timm": ("1.0.21", "1.0.31"), "open_clip_torch": ("2.30", "3.3"), "transformers": ("4.52", "5.23")}
 """The oldest and newest version of each host library that the tests ran with."""
 
-HUB_PATIENCE = 10.0
-"""Seconds to wait for a sign of life from a hub."""
+HUB_PATIENCE = 10.0  # seconds to wait for a sign of life from a hub
 
 WRAPPERS = ("model", "state_dict", "teacher", "model_state_dict")
 """Keys under which training code keeps the weights inside a checkpoint."""
@@ -48,10 +38,8 @@ def check_version(library: str) -> None:
     installed, (oldest, newest) = version(library), TESTED_VERSIONS[library]
     have, need = ([int(number) for number in re.findall(r"\d+", text)] for text in (installed, oldest))
     if have[: len(need)] < need:
-        raise TeacherError(
-            f"{library} {installed} is too old; versions {oldest} to {newest} are tested.",
-            f"Upgrade it with: pip install '{library}>={oldest}'.",
-        )
+        problem = f"{library} {installed} is too old; versions {oldest} to {newest} are tested."
+        raise TeacherError(problem, f"Upgrade it with: pip install '{library}>={oldest}'.")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -64,13 +52,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
         if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
-            raise WeightsError(
-                f"The file '{path}' holds more than tensors, and loading it could run code.",
-                "Save its state_dict with torch.save, or better as .safetensors.",
-            ) from None
-        raise WeightsError(
-            f"The file '{path}' cannot be read as weights ({type(error).__name__}).", "It may be cut short: fetch it again."
-        ) from None
+            problem = f"The file '{path}' holds more than tensors, and loading it could run code."
+            raise WeightsError(problem, "Save its state_dict with torch.save, or better as .safetensors.") from None
+        problem = f"The file '{path}' cannot be read as weights ({type(error).__name__})."
+        raise WeightsError(problem, "It may be cut short: fetch it again.") from None
     return unwrap(content, what=f"the file '{path}'")
 
 
@@ -105,7 +90,7 @@ def class_names_of(path: Path) -> tuple[str, ...] | None:
 
 def licence_of(name: str) -> str | None:
     """Looks up the licence of hub weights by their name."""
-    return next((licence for part, licence in LICENCES.items() if part in name.lower()), None)
+    return next((licence for licence, parts in LICENCES.items() if any(part in name.lower() for part in parts)), None)
 
 
 def expect_hub(repository: str | None) -> None:

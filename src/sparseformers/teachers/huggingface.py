@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import transformers
 from torch import nn
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
-from sparseformers.errors import SparseFormersError, TeacherError, WeightsError, shorten
+from sparseformers.errors import TeacherError, WeightsError, shorten
 from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, TeacherIdentity, check_image_size, refuse
-from sparseformers.teachers.files import expect_hub, hub_errors
+from sparseformers.teachers.files import client_errors, expect_hub, hub_errors
 from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
 
 LOGGER = logging.getLogger(__name__)
@@ -47,8 +47,7 @@ REASONS = {
 """Why some known model types are refused."""
 
 BICUBIC, BILINEAR = 3, 2
-FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}
-"""Pillow's numbers of resampling filters."""
+FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's numbers of resampling filters
 
 _DINOV2 = {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True, "resample": BICUBIC}
 _DINOV2 |= {"image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std}
@@ -72,7 +71,9 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
         settings, _ = transformers.PretrainedConfig.get_config_dict(name)
         model_type = _check_type(settings, name)
         part = _vision_part(_load(name, model_type), f"hf:{name}")
-        processor = _processor_of(name)
+        processor: dict[str, Any] = {}
+        with suppress(OSError):  # it may have none
+            processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     architectures = settings.get("architectures") or []
     if model_type != "vit" and any(kind.endswith("ForImageClassification") for kind in architectures):
         LOGGER.warning("The classifier of 'hf:%s' is not inherited: it takes more than the image embedding.", name)
@@ -132,9 +133,8 @@ def _load(name: str, model_type: str) -> nn.Module:
     if missing == {"visual_projection.weight"}:
         return network.vision_model
     if missing:
-        raise WeightsError(
-            f"The weights of 'hf:{name}' do not fit (missing: {shorten(missing)}).", "Check that they belong to its config.json."
-        )
+        problem = f"The weights of 'hf:{name}' do not fit (missing: {shorten(missing)})."
+        raise WeightsError(problem, "Check that they belong to its config.json.")
     return network
 
 
@@ -157,14 +157,6 @@ def _class_names(part: VisionPart) -> tuple[str, ...] | None:
         return None
     names = tuple(str(part.tower.config.id2label.get(index)) for index in range(part.classifier.out_features))
     return None if names[0] in ("LABEL_0", "None") else names
-
-
-def _processor_of(name: str) -> dict[str, Any]:
-    try:
-        settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:
-        return {}
-    return dict(settings)
 
 
 def _preprocessing(
@@ -198,15 +190,9 @@ def _edge(size: Any, *, default: int) -> int:
 def _errors_of(name: str) -> Iterator[None]:
     """Raises one error for whatever goes wrong: about the folder if the name is one, otherwise about the hub."""
     if Path(name).is_dir():
-        try:
+        remedy = "It needs a config.json and its model.safetensors; fetch it again if it was cut short."
+        with client_errors(WeightsError, f"The folder '{name}' cannot be read as a model", remedy):
             yield
-        except SparseFormersError:
-            raise
-        except Exception as error:  # transformers raises anything from OSError to its readers' own types
-            raise WeightsError(
-                f"The folder '{name}' cannot be read as a model ({type(error).__name__}: {str(error).strip()[:160]}).",
-                "It needs a config.json and its model.safetensors; fetch it again if it was cut short.",
-            ) from error
         return
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise WeightsError(f"There is no folder '{name}'.", "Give an existing folder, or a repository as OWNER/NAME.")

@@ -21,6 +21,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig, PreprocessingConfig
+from sparseformers.teachers import open_clip_names, plain_vit
 from sparseformers.teachers.base import (
     FROM_PYTHON,
     PASSED_IN,
@@ -34,23 +35,6 @@ from sparseformers.teachers.base import (
     refuse,
 )
 from sparseformers.teachers.files import licence_of, read_weights
-from sparseformers.teachers.open_clip_names import (
-    Architecture,
-    configuration_errors,
-    fetch,
-    find_architecture,
-    find_weights,
-    first_settings,
-    split_name,
-)
-from sparseformers.teachers.plain_vit import (
-    activation_of,
-    anatomy_of,
-    canonical_block_state,
-    head_state_of,
-    patch_embedding_of,
-    refuse_module,
-)
 
 RENAMED = {
     "ln_1.": "norm1.",
@@ -110,23 +94,23 @@ class OpenClipTimmTeacher(Teacher):
         return TeacherOutput(self.network(normalised), None)
 
     def block_state(self, index: int) -> dict[str, Tensor]:
-        return canonical_block_state(self.network.trunk.blocks[index])
+        return plain_vit.canonical_block_state(self.network.trunk.blocks[index])
 
     def head_state(self) -> dict[str, Tensor]:
         projection = {f"projection.{name.removeprefix('proj.')}": value for name, value in self.network.head.state_dict().items()}
-        return head_state_of(self.network.trunk, projects=True) | projection
+        return plain_vit.head_state_of(self.network.trunk, projects=True) | projection
 
     def patch_embedding(self) -> PatchEmbedding:
-        return patch_embedding_of(self.network.trunk)
+        return plain_vit.patch_embedding_of(self.network.trunk)
 
 
 def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP image tower with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``; see ``load_teacher``."""
-    arch, tag = split_name(name)
-    architecture = find_architecture(arch)
-    settings = find_weights(architecture, tag)
+    arch, tag = open_clip_names.split_name(name)
+    architecture = open_clip_names.find_architecture(arch)
+    settings = open_clip_names.find_weights(architecture, tag)
     network = _build(architecture, quick_gelu=bool(settings.get("quick_gelu")))
-    path = fetch(name, architecture, settings)
+    path = open_clip_names.fetch(name, architecture, settings)
     _load(network, _visual_state(read_weights(path)), path)
     _resize(network, image_size)
     source = f"OpenCLIP hub, {name}"
@@ -139,7 +123,7 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
     ``name`` is OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's), or the path
     of a model's configuration file, which ends in ``.json``. Preprocessing is as that says, or as for OpenCLIP's first weights.
     """
-    architecture = find_architecture(name)
+    architecture = open_clip_names.find_architecture(name)
     network = _build(architecture)
     state = _visual_state(read_weights(path))
     side = _side_of(state)
@@ -147,7 +131,7 @@ def from_file(name: str, path: Path, *, image_size: int | None = None, crop: flo
         network = _build(architecture, side=side)
     _load(network, state, path)
     _resize(network, image_size)
-    settings = first_settings(architecture)
+    settings = open_clip_names.first_settings(architecture)
     return _wrap(network, name=f"open_clip:{name}@{path}", source=str(path), licence=None, settings=settings, crop=crop)
 
 
@@ -174,13 +158,13 @@ def _wrap(
     )
 
 
-def _build(architecture: Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
+def _build(architecture: open_clip_names.Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
     """Builds the image tower without memory, to see whether it can be inherited from before anything is fetched."""
     config = architecture.config
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     if side is not None:
         vision["image_size"] = side
-    with torch.device("meta"), configuration_errors(architecture):
+    with torch.device("meta"), open_clip_names.configuration_errors(architecture):
         network = _build_vision_tower(config["embed_dim"], vision, quick_gelu or config.get("quick_gelu", False))
     _refuse_tower(network, f"open_clip:{architecture.name}")
     return network
@@ -246,7 +230,7 @@ def _rename(name: str) -> str:
 def _refuse_tower(network: nn.Module, name: str) -> None:
     """Raises TeacherError with the reason, for a tower that cannot be inherited from."""
     if isinstance(network, TimmModel):
-        refuse_module(network.trunk, name)
+        plain_vit.refuse_module(network.trunk, name)
         extra = [kind for kind in network.head._modules if kind not in ("drop", "proj")]
         if extra:
             raise refuse(name, f"its head has a part '{extra[0]}' besides a linear projection")
@@ -271,7 +255,7 @@ def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
             width=network.conv1.out_channels,
             heads=block.attn.num_heads,
             feed_forward_width=block.mlp.c_fc.out_features,
-            activation=activation_of(block.mlp.gelu, name),
+            activation=plain_vit.activation_of(block.mlp.gelu, name),
             qkv_bias=block.attn.in_proj_bias is not None,
             query_key_norm=isinstance(getattr(block.attn, "ln_q", None), nn.LayerNorm),
             layer_scale=not isinstance(block.ls_1, nn.Identity),
@@ -287,7 +271,7 @@ def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
 
 def _clip_timm_anatomy(network: TimmModel, name: str) -> CortexConfig:
     """The cortex that a timm tower calls for, with the projection that OpenCLIP puts after it."""
-    anatomy = anatomy_of(network.trunk, name, projects=True)
+    anatomy = plain_vit.anatomy_of(network.trunk, name, projects=True)
     projection = getattr(network.head, "proj", None)
     if projection is None:
         return anatomy

@@ -24,8 +24,7 @@ class Architecture:
 
     name: str  # OpenCLIP's spelling of its name, or the path of a configuration file
     config: Mapping[str, Any]
-    preprocessing: Mapping[str, Any]
-    """As a configuration file says; empty for an architecture that OpenCLIP knows by name."""
+    preprocessing: Mapping[str, Any]  # as a configuration file says; empty for an architecture that OpenCLIP knows by name
 
     @property
     def from_file(self) -> bool:
@@ -62,10 +61,8 @@ def _read_configuration(path: Path) -> Architecture:
     config = content.get("model_cfg", content) if isinstance(content, dict) else None
     if not isinstance(config, dict) or (missing := [key for key in NEEDED if key not in config]):
         lacks = ", ".join(missing) if isinstance(config, dict) else "all keys"
-        raise TeacherError(
-            f"The file '{path}' is no configuration of an OpenCLIP model: it lacks {lacks}.",
-            "Give an open_clip_config.json, or a file in the form of OpenCLIP's own model_configs.",
-        )
+        problem = f"The file '{path}' is no configuration of an OpenCLIP model: it lacks {lacks}."
+        raise TeacherError(problem, "Give an open_clip_config.json, or a file in the form of OpenCLIP's own model_configs.")
     return Architecture(str(path), config, content.get("preprocess_cfg", {}))
 
 
@@ -77,19 +74,15 @@ def configuration_errors(architecture: Architecture) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) or not architecture.from_file:  # the former is of a hub
             raise
-        raise TeacherError(
-            f"OpenCLIP cannot build a model by the configuration '{architecture.name}' ({type(error).__name__}: {error}).",
-            "Compare it with OpenCLIP's own model_configs.",
-        ) from error
+        problem = f"OpenCLIP cannot build a model by the configuration '{architecture.name}' ({type(error).__name__}: {error})."
+        raise TeacherError(problem, "Compare it with OpenCLIP's own model_configs.") from error
 
 
 def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
     """Finds OpenCLIP's settings of its weights of the name ``tag``; raises TeacherError if there are none."""
     if architecture.from_file:
-        raise TeacherError(
-            f"OpenCLIP has no weights for the configuration file '{architecture.name}'.",
-            f"Name their file: open_clip:{architecture.name}@FILE.",
-        )
+        problem = f"OpenCLIP has no weights for the configuration file '{architecture.name}'."
+        raise TeacherError(problem, f"Name their file: open_clip:{architecture.name}@FILE.")
     settings = get_pretrained_cfg(architecture.name, tag)
     if not settings:
         known = open_clip.list_pretrained_tags_by_model(architecture.name)

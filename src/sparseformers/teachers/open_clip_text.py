@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,10 @@ from open_clip.model import _build_text_tower  # the public create_model would b
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
-from sparseformers.errors import SparseFormersError, TeacherError
+from sparseformers.errors import TeacherError
+from sparseformers.teachers import open_clip_names
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.files import expect_hub, read_weights
-from sparseformers.teachers.open_clip_names import (
-    Architecture,
-    configuration_errors,
-    fetch,
-    find_architecture,
-    find_weights,
-    split_name,
-)
+from sparseformers.teachers.files import client_errors, expect_hub, read_weights
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "openai": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
@@ -32,8 +25,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 }
 """OpenCLIP's prompts for ImageNet by name, with ``{}`` for the name of a class."""
 
-NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
-"""Beginnings of the names in a whole CLIP that are not of its text tower."""
+NOT_TEXT = ("visual.", "logit_scale", "logit_bias")  # beginnings of the names in a whole CLIP that are not of its text tower
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -76,26 +68,24 @@ class TextTower(nn.Module):
 
 def from_hub(name: str) -> TextTower:
     """The text tower of a model with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``."""
-    arch, tag = split_name(name)
-    architecture = find_architecture(arch)
-    settings = find_weights(architecture, tag)
-    path = fetch(name, architecture, settings)
+    arch, tag = open_clip_names.split_name(name)
+    architecture = open_clip_names.find_architecture(arch)
+    settings = open_clip_names.find_weights(architecture, tag)
+    path = open_clip_names.fetch(name, architecture, settings)
     return _load(name, architecture, path, quick_gelu=bool(settings.get("quick_gelu")))
 
 
 def from_file(name: str, path: Path) -> TextTower:
     """The text tower of a model from a local file of the whole CLIP; ``name`` as for the image tower."""
-    return _load(f"{name}@{path}", find_architecture(name), path)
+    return _load(f"{name}@{path}", open_clip_names.find_architecture(name), path)
 
 
-def _load(name: str, architecture: Architecture, path: Path, *, quick_gelu: bool = False) -> TextTower:
+def _load(name: str, architecture: open_clip_names.Architecture, path: Path, *, quick_gelu: bool = False) -> TextTower:
     name = f"open_clip:{name}"
     state = _text_state(read_weights(path))
     if not state:
-        raise TeacherError(
-            f"The file '{path}' of the teacher '{name}' holds an image tower without a text tower.",
-            "Give the file of the whole CLIP: --teacher open_clip:ARCH@FILE.",
-        )
+        problem = f"The file '{path}' of the teacher '{name}' holds an image tower without a text tower."
+        raise TeacherError(problem, "Give the file of the whole CLIP: --teacher open_clip:ARCH@FILE.")
     network = _build(name, architecture, quick_gelu=quick_gelu)
     check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict({key: value.float() for key, value in state.items()})
@@ -113,16 +103,16 @@ def _text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in inside.items() if not name.endswith("embeddings.position_ids")}
 
 
-def _build(name: str, architecture: Architecture, *, quick_gelu: bool) -> nn.Module:
+def _build(name: str, architecture: open_clip_names.Architecture, *, quick_gelu: bool) -> nn.Module:
     """Builds the tower with random weights; only the configuration of a tower of transformers is fetched."""
     config = architecture.config
     text = {**config["text_cfg"], "hf_model_pretrained": False}
     hub = _from_hub("text tower", name, text.get("hf_model_name"))
-    with torch.random.fork_rng(devices=[]), hub, configuration_errors(architecture):
+    with torch.random.fork_rng(devices=[]), hub, open_clip_names.configuration_errors(architecture):
         return _build_text_tower(config["embed_dim"], text, quick_gelu or config.get("quick_gelu", False))
 
 
-def _tokenizer(name: str, architecture: Architecture) -> Tokenizer:
+def _tokenizer(name: str, architecture: open_clip_names.Architecture) -> Tokenizer:
     text: dict[str, Any] = architecture.config["text_cfg"]
     hub = text.get("hf_tokenizer_name")
     with _from_hub("tokenizer", name, hub):
@@ -136,13 +126,8 @@ def _tokenizer(name: str, architecture: Architecture) -> Tokenizer:
 @contextmanager
 def _from_hub(part: str, name: str, repository: str | None) -> Iterator[None]:
     """Raises one TeacherError for whatever a hub's client raises on a part that is fetched even for weights in a file."""
-    try:
+    problem = f"The {part} of '{name}' comes from '{repository}' and could not be fetched"
+    remedy = f"Check the network, or bring '{repository}' into the hub's cache of this machine."
+    with client_errors(TeacherError, problem, remedy) if repository else nullcontext():
         expect_hub(repository)
         yield
-    except Exception as error:
-        if repository is None or isinstance(error, SparseFormersError):
-            raise
-        raise TeacherError(
-            f"The {part} of '{name}' comes from '{repository}' and could not be fetched ({type(error).__name__}).",
-            f"Check the network, or bring '{repository}' into the hub's cache of this machine.",
-        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,9 +53,8 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
     if isinstance(teacher, nn.Module):
         return _adapter(_library_of(teacher)).from_module(teacher, **options)
     if not isinstance(teacher, str):
-        raise TeacherError(
-            f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}.", f"Names are {FORMS}."
-        )
+        problem = f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}."
+        raise TeacherError(problem, f"Names are {FORMS}.")
     kind, _, rest = teacher.partition(":")
     name, at, file = rest.partition("@")
     if kind not in KINDS or (kind == "bundled") == bool(rest) or (kind != "hf" and bool(at) != bool(file)):
@@ -86,17 +84,13 @@ def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Te
 def load_text_tower(teacher: str) -> TextTower:
     """The text tower of ``open_clip:ARCH/TAG``, or of ``open_clip:ARCH@FILE`` where FILE holds the whole CLIP.
 
-    Raises:
-        TeacherError: if the teacher has no text tower, or it cannot be had.
-        WeightsError: if its weights cannot be read or do not fit.
-        MissingExtraError: if OpenCLIP is not installed.
+    Raises TeacherError if there is none, or it cannot be had, WeightsError if its weights cannot be read or do not fit, and
+    MissingExtraError without OpenCLIP.
     """
     kind, _, rest = teacher.partition(":")
     if kind != "open_clip":
-        raise TeacherError(
-            f"The teacher '{teacher}' has no text tower that could be asked for words.",
-            "Zero-shot figures and retrieval need a student of an OpenCLIP teacher (open_clip:ARCH/TAG).",
-        )
+        problem = f"The teacher '{teacher}' has no text tower that could be asked for words."
+        raise TeacherError(problem, "Zero-shot figures and retrieval need a student of an OpenCLIP teacher (open_clip:ARCH/TAG).")
     adapter = _adapter("open_clip_text")
     name, _, file = rest.partition("@")
     return adapter.from_file(name, Path(file)) if file else adapter.from_hub(rest)
@@ -110,8 +104,7 @@ def named_templates(name: str) -> tuple[str, ...]:
 def _adapter(name: str) -> Any:
     """Imports an adapter, and with it its host library, if that is there and new enough."""
     module, package, extra = HOSTS[name]
-    if importlib.util.find_spec(module) is None:
-        raise MissingExtraError.for_package(module, extra)
+    MissingExtraError.require(module, extra)
     check_version(package)
     return importlib.import_module(f"sparseformers.teachers.{name}")
 

@@ -21,10 +21,8 @@ from sparseformers.saving import write_tensors
 
 MANIFEST = "manifest.json"
 """Sizes and SHA-256 of the other files; written last, and without a complete one there is no checkpoint."""
-STATE = "state.json"
-"""All that is no tensor."""
-FORMAT = 1
-"""Version of the folder; a later one is refused by name."""
+STATE = "state.json"  # all that is no tensor
+FORMAT = 1  # version of the folder; a later one is refused by name
 TENSOR = "$tensor"
 TUPLE = "$tuple"
 ITEMS = "$items"
@@ -34,20 +32,14 @@ ITEMS = "$items"
 class Snapshot(NamedTuple):
     """The content of a checkpoint."""
 
-    state: dict[str, Any]
-    """Plain JSON values."""
-    tensors: dict[str, dict[str, Tensor]]
-    """Tensors by file (without its suffix) and name; contiguous, on the CPU."""
+    state: dict[str, Any]  # plain JSON values
+    tensors: dict[str, dict[str, Tensor]]  # tensors by file (without its suffix) and name; contiguous, on the CPU
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
-    """Writes a checkpoint, whole or not at all; one that is there is replaced.
+    """Writes a checkpoint, whole or not at all, in the place of one that is there; returns its size in bytes.
 
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        OSError: if it cannot be written; nothing is left of it then.
+    Raises OSError if it cannot be written; nothing is left of it then.
     """
     with replacing_folder(folder) as temporary:
         return _fill(temporary, snapshot)
@@ -88,25 +80,18 @@ def fault_of(folder: Path) -> str | None:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """Reads a whole checkpoint.
-
-    Raises:
-        RunError: if it is of a later format, or was changed since it was found whole.
-    """
+    """Reads a whole checkpoint; raises RunError if it is of a later format, or was changed since it was found whole."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
-            raise RunError(
-                f"The checkpoint '{folder}' has format {manifest['format']}, and this version reads format {FORMAT}.",
-                "Go on with the version of sparseformers that the run was made with.",
-            )
+            problem = f"The checkpoint '{folder}' has format {manifest['format']}, and this version reads format {FORMAT}."
+            raise RunError(problem, "Go on with the version of sparseformers that the run was made with.")
         state = json.loads((folder / STATE).read_bytes())
         suffix = ".safetensors"
         tensors = {name.removesuffix(suffix): load_file(folder / name) for name in manifest["files"] if name.endswith(suffix)}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise RunError(
-            f"The checkpoint '{folder}' cannot be read ({type(error).__name__}).", "Resume the run from the one before it."
-        ) from error
+        problem = f"The checkpoint '{folder}' cannot be read ({type(error).__name__})."
+        raise RunError(problem, "Resume the run from the one before it.") from error
     return Snapshot(state, tensors)
 
 
@@ -141,15 +126,9 @@ class Stateful(Protocol):
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
-    """A state as plain JSON values.
+    """A state, or the part of it of the path ``name``, as plain JSON values; ``tensors`` takes its tensors, by their path in it.
 
-    Args:
-        value: the state, or a part of it.
-        tensors: takes its tensors, as they are, by their path in it.
-        name: the path of the part.
-
-    Raises:
-        TypeError: for anything that is no mapping, list, tuple, tensor, number, text or None.
+    Raises TypeError for anything that is no mapping, list, tuple, tensor, number, text or None.
     """
     if isinstance(value, Tensor):
         tensors[name] = value.detach()
@@ -189,11 +168,7 @@ class HostMemory:
         self._copies: dict[tuple[str, str], Tensor] = {}
 
     def copy(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-        """Copies of the tensors, contiguous; those of the call before are overwritten.
-
-        Args:
-            tensors: by file and name.
-        """
+        """Copies of the tensors (by file and name), contiguous; those of the call before are overwritten."""
         copies = {
             file: {name: self._filled((file, name), tensor) for name, tensor in named.items()} for file, named in tensors.items()
         }

@@ -27,17 +27,14 @@ LOGGER = logging.getLogger("sparseformers")
 class Found(NamedTuple):
     """The checkpoint to go on from."""
 
-    folder: Path | None
-    """The newest whole one; None where nothing was saved yet."""
-    notes: tuple[str, ...]
-    """The damage of newer ones, in sentences."""
+    folder: Path | None  # the newest whole one; None where nothing was saved yet
+    notes: tuple[str, ...]  # the damage of newer ones, in sentences
 
 
 def find_checkpoint(run: RunFolder, accelerator: Accelerator) -> Found:
     """The newest whole checkpoint, the same one in all processes; the main process looks, byte by byte.
 
-    Raises:
-        RunError: if there are some and none is whole, or the run is one of an earlier version.
+    Raises RunError if there are some and none is whole, or the run is one of an earlier version.
     """
     return chosen_by_first(lambda: _newest_whole(run), accelerator)
 
@@ -52,30 +49,20 @@ def _newest_whole(run: RunFolder) -> Found:
         faults.append((folder.name, fault))
     if faults:
         told = "; ".join(f"{name}: {what}" for name, what in faults)
-        raise RunError(
-            f"None of the checkpoints in '{run.checkpoints}' is whole ({told}).",
-            "Put one back from a copy, or start the run again with --overwrite.",
-        )
+        problem = f"None of the checkpoints in '{run.checkpoints}' is whole ({told})."
+        raise RunError(problem, "Put one back from a copy, or start the run again with --overwrite.")
     if (run.checkpoints / "last.pt").is_file():
-        raise RunError(
-            f"The checkpoint '{run.checkpoints / 'last.pt'}' was written by an earlier version of sparseformers.",
-            "Go on with that version, or start the run again with --overwrite.",
-        )
+        problem = f"The checkpoint '{run.checkpoints / 'last.pt'}' was written by an earlier version of sparseformers."
+        raise RunError(problem, "Go on with that version, or start the run again with --overwrite.")
     return Found(None, ())
 
 
 class Checkpointer:
     """Writes the checkpoints of a run.
 
-    A step waits for a copy to the processor's memory only; a thread writes the copy. While it does, no other checkpoint is
-    begun: the next one that is due follows as soon as the thread is done.
-
-    Args:
-        run: whose checkpoints; only the main process writes.
-        settings: how often, and how many are kept.
-        images: of an epoch.
-        accelerator: of the process.
-        start: where the training is, and has a checkpoint unless it is at its beginning.
+    A step waits for a copy to the processor's memory only; a thread of the main process writes the copy. While it does, no other
+    checkpoint is begun: the next one that is due follows as soon as the thread is done. ``settings`` say how often, and how many
+    are kept; ``images`` are those of an epoch; at ``start`` there is a checkpoint, unless that is the beginning.
     """
 
     def __init__(self, run: RunFolder, settings: BootstrapConfig, *, images: int, accelerator: Accelerator, start: Place) -> None:
@@ -96,14 +83,9 @@ class Checkpointer:
         return self._writing.failure is not None
 
     def save(self, snapshot: Snapshot, now: Place) -> None:
-        """Copies a snapshot and begins to write it.
+        """Copies the main process's tensors of a snapshot and begins to write it; ``now`` is where the training is.
 
-        Args:
-            snapshot: of which the main process's tensors are copied.
-            now: where the training is.
-
-        Raises:
-            RunError: if the one before could not be written.
+        Raises RunError if the one before could not be written.
         """
         self.saved = now
         if not self.accelerator.is_main_process:
@@ -116,11 +98,7 @@ class Checkpointer:
         self._writing.start(lambda: self._write(folder, copy, copied))
 
     def wait(self) -> None:
-        """Waits until what was begun is written.
-
-        Raises:
-            RunError: if it could not be.
-        """
+        """Waits until what was begun is written; raises RunError if it could not be."""
         self._writing.wait()
         failure = self._writing.failure
         if isinstance(failure, OSError):

@@ -40,8 +40,7 @@ class NonFiniteSteps:
     def skipped(self, files: Sequence[str], *, samples: int) -> None:
         """Notes a step on ``files``, this process's share of the batch, that all processes skip after ``samples`` images.
 
-        Raises:
-            NonFiniteLossError: for the third one in a row.
+        Raises NonFiniteLossError for the third one in a row.
         """
         self._files.append(list(gather_object(list(files))))
         if self.accelerator.is_main_process:

@@ -57,19 +57,13 @@ class Interval:
     def parse(cls, text: str, *, flag: str) -> Interval:
         """Reads ``10m``, ``30s``, ``2h``, ``500steps``, ``100000samples`` or ``1epoch``; blanks and long names are welcome.
 
-        Args:
-            text: to read.
-            flag: what the text was given to, for messages.
-
-        Raises:
-            ConfigError: for anything else.
+        Raises ConfigError for anything else; ``flag`` is what the text was given to, for the message.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*-?\s*([a-z]+)", text.strip().lower())
         if match is None or match[2] not in SPELLINGS:
             near = suggest(match[2], SPELLINGS) if match else ""
-            raise ConfigError(
-                f"{flag} {text} cannot be understood.", f"{near} Write 10m, 500steps or 1epoch, for example.".strip()
-            )
+            problem = f"{flag} {text} cannot be understood."
+            raise ConfigError(problem, f"{near} Write 10m, 500steps or 1epoch, for example.".strip())
         unit, size = SPELLINGS[match[2]]
         amount = float(match[1]) * size
         if amount <= 0:

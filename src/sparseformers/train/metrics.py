@@ -127,15 +127,12 @@ def peak_memory(device: torch.device) -> int:
 def chosen_trackers(asked: Sequence[str]) -> tuple[str, ...]:
     """Resolves ``--trackers`` on this machine, before anything is loaded.
 
-    Raises:
-        MissingExtraError: for a tracker that is named and not installed.
-        ConfigError: for ``none`` or ``auto`` beside others.
+    Raises MissingExtraError for one that is named and not installed, and ConfigError for ``none`` or ``auto`` beside others.
     """
     if alone := [name for name in asked if name in ("none", "auto")]:
         if len(asked) > 1:
-            raise ConfigError(
-                f"--trackers {' '.join(asked)} is at odds with itself.", f"Give '{alone[0]}' alone, or leave it out."
-            )
+            problem = f"--trackers {' '.join(asked)} is at odds with itself."
+            raise ConfigError(problem, f"Give '{alone[0]}' alone, or leave it out.")
         return ("tensorboard",) if alone == ["auto"] and find_spec("tensorboard") else ()
     for name in asked:
         if find_spec(name) is None:

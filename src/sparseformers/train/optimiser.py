@@ -21,11 +21,8 @@ def build_optimiser(
 ) -> torch.optim.AdamW:
     """AdamW over what learns, each group of parameters with and without weight decay.
 
-    Args:
-        student: with ``requires_grad`` set by inheritance.
-        lr: peak rate of the new parts.
-        lr_ratios: rate of each group of :data:`sparseformers.inheritance.GROUPS` as a share of it, 1 for those not named.
-        weight_decay: of matrices; vectors, embeddings and RoIs have none.
+    ``lr`` is the peak rate of the new parts, and ``lr_ratios`` that of each of :data:`sparseformers.inheritance.GROUPS` as a
+    share of it, 1 for those not named. ``weight_decay`` is of matrices; vectors, embeddings and RoIs have none.
     """
     groups: list[dict[str, Any]] = []
     for group, grouped in parameter_groups(student).items():
@@ -45,9 +42,7 @@ def is_decayed(name: str, parameter: nn.Parameter) -> bool:
 def rate_factor(progress: float, warm_up: float) -> float:
     """The share of the peak rate at a point of the training: a linear rise, then half a cosine down to zero.
 
-    Args:
-        progress: in [0, 1], of samples or of the clock.
-        warm_up: share of the training that the rise takes, in [0, 1).
+    ``progress`` is in [0, 1], of samples or of the clock; ``warm_up`` the share of the training that the rise takes, in [0, 1).
     """
     progress = min(max(progress, 0.0), 1.0)
     if progress < warm_up:

@@ -80,32 +80,23 @@ class TrainingPlan:
     device: str
     devices: int
     precision: str
-    inheritance: tuple[str, ...]
-    """Sentences on what the student takes over from its teacher."""
-    multiply_adds: TrainingCost
-    """For one image of the training."""
+    inheritance: tuple[str, ...]  # sentences on what the student takes over from its teacher
+    multiply_adds: TrainingCost  # for one image of the training
     train_images: int
     held_out_images: int
-    samples: int
-    """Images to see."""
+    samples: int  # images to see
     batch_size: int
     steps: int
     rehearsal: Rehearsal
     seconds_per_step: float
-    seconds: float
-    """With measurements and checkpoints."""
-    images_per_second: float
-    """While all devices make steps."""
-    bytes_per_image: float
-    """Read from disk or network for an image that is seen."""
-    bytes_per_second: float
-    """Read for all devices together."""
+    seconds: float  # with measurements and checkpoints
+    images_per_second: float  # while all devices make steps
+    bytes_per_image: float  # read from disk or network for an image that is seen
+    bytes_per_second: float  # read for all devices together
     model_bytes: int
-    checkpoint_bytes: int
-    """Size of a checkpoint: the model, and AdamW's two moments of what learns."""
+    checkpoint_bytes: int  # size of a checkpoint: the model, and AdamW's two moments of what learns
     cache_gib: float
-    assumptions: tuple[str, ...]
-    """Sentences on what the figures rest on."""
+    assumptions: tuple[str, ...]  # sentences on what the figures rest on
 
 
 def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: torch.device) -> TrainingPlan:
@@ -202,13 +193,8 @@ def forecast(
 ) -> tuple[int, float]:
     """The images that a training sees and the seconds that it takes, one of which is given.
 
-    Args:
-        budget: images to see, or seconds to spend.
-        batch: images of a step, of all devices together.
-        step: seconds of a step.
-        between: seconds of all held-out measurements and of writing the models.
-        checkpoint: seconds of writing a checkpoint, for which all devices wait.
-        checkpoint_every: seconds from one checkpoint to the next; the last one comes at the end.
+    ``batch`` is the images of a step of all devices together; all else is seconds: of a step, ``between`` them (all held-out
+    measurements and writing the models), of a checkpoint, for which all devices wait, and from one checkpoint to the next.
     """
     if budget.samples is not None:
         seconds = budget.samples * step / batch + between

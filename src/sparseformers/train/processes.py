@@ -32,10 +32,8 @@ NOTICE = "\nfinishing the step and saving; Ctrl-C once more stops at once\n"
 class StopSignals:
     """Notes SIGTERM and Ctrl-C as long as the context lasts, in the main thread; elsewhere it notes nothing.
 
-    A second Ctrl-C raises KeyboardInterrupt, as it does without this.
-
-    Args:
-        speaks: whether to say on standard error that the first one was heard.
+    A second Ctrl-C raises KeyboardInterrupt, as it does without this; that the first was heard is said on standard error if it
+    ``speaks``.
     """
 
     def __init__(self, *, speaks: bool) -> None:
@@ -85,8 +83,7 @@ def is_sharded(model: object) -> bool:
 def weights_of(student: nn.Module) -> dict[str, Any]:
     """A student's whole state dict; all processes have to call it.
 
-    Returns:
-        Its own tensors where it is whole; where it is sharded, copies in host memory on the main process and nothing on others.
+    Its own tensors where it is whole; where it is sharded, copies in host memory on the main process and nothing on others.
     """
     return get_model_state_dict(student, options=_whole(student))
 
@@ -101,8 +98,7 @@ def moments_of(student: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str
 def load_weights(student: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Gives a student, sharded or not, the whole state of :func:`weights_of`; all processes have to give the same.
 
-    Raises:
-        RuntimeError: if the state is of another network.
+    Raises RuntimeError if the state is of another network.
     """
     set_model_state_dict(student, dict(state), options=_whole(student))
 

@@ -25,7 +25,8 @@ RECIPE_KEYS = (
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""
 NO_FLAGS = ("start",)  # those among them that only a recipe sets
-FORMER_NAMES = {"inherited": "grid", "bootstrapped": "paper"}
+FORMER_NAMES = {"inherited": "grid", "bootstrapped": "paper", "moving": "grid"}
+"""Recipes of version 0.1, and what to use in their place; RoIs of the grid front that move brought nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for key in self.settings:
             if key not in RECIPE_KEYS:
-                raise ConfigError(
-                    f"The recipe '{self.name}' sets '{key}', which is no part of a recipe.",
-                    suggest(key, RECIPE_KEYS) or f"It may set: {', '.join(RECIPE_KEYS)}.",
-                )
+                problem = f"The recipe '{self.name}' sets '{key}', which is no part of a recipe."
+                raise ConfigError(problem, suggest(key, RECIPE_KEYS) or f"It may set: {', '.join(RECIPE_KEYS)}.")
         self.apply(BootstrapConfig.of(teacher="bundled", data=["photos"]))  # any will do to check the values
 
     def apply(self, settings: BootstrapConfig) -> BootstrapConfig:
@@ -62,8 +61,7 @@ class Recipe:
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
     """The settings with some of them changed, as strictly as those read from a file.
 
-    Raises:
-        ConfigError: for an unknown name, a value of the wrong type, or one out of range; it names ``where`` changes come from.
+    Raises ConfigError for an unknown name, or a value of a wrong type or out of range; it names ``where`` changes come from.
     """
     try:
         return type(settings).from_flat(settings.flat() | dict(changes), where=where)
@@ -102,9 +100,8 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConf
         if not equals or not value:
             raise ConfigError(f"--set {pair} is not KEY=VALUE.", "Write --set batch_size=64, for example.")
         if key not in known:
-            raise ConfigError(
-                f"--set {pair} names no setting of bootstrap.", suggest(key, known) or f"There are: {', '.join(known)}."
-            )
+            problem = f"--set {pair} names no setting of bootstrap."
+            raise ConfigError(problem, suggest(key, known) or f"There are: {', '.join(known)}.")
         try:
             settings[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -115,18 +112,15 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConf
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
     """The changes without effect on what is learnt between a run's settings and those it is to go on with, as phrases.
 
-    Raises:
-        ConfigError: for the others, each by its name.
+    Raises ConfigError for the others, each by its name.
     """
     before, after, harmless = there.flat(), asked.flat(), BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
     changes = {name: f"{name} is {before[name]}, {after[name]} asked" for name in after if after[name] != before[name]}
     if refused := [name for name in changes if name not in harmless]:
         told = "; ".join(changes[name] for name in refused)
         what, them = ("setting", "it") if len(refused) == 1 else ("settings", "them")
-        raise ConfigError(
-            f"A run that goes on cannot change the {what} {', '.join(map(repr, refused))} ({told}).",
-            f"Leave {them} as before or start a new run; these may change: {', '.join(harmless)}.",
-        )
+        problem = f"A run that goes on cannot change the {what} {', '.join(map(repr, refused))} ({told})."
+        raise ConfigError(problem, f"Leave {them} as before or start a new run; these may change: {', '.join(harmless)}.")
     return list(changes.values())
 
 
@@ -145,13 +139,14 @@ def list_recipes() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Reads a recipe of that name, or from a TOML file with ``description = "..."`` and a table ``[settings]``.
 
-    Raises:
-        ConfigError: if there is none of that name, or the file is no recipe.
+    Raises ConfigError if there is none of that name, or the file is no recipe.
     """
     known, name = list_recipes(), str(name_or_path)
     path = recipes_folder() / f"{name}.toml" if name in known else Path(name)
     if not path.is_file():
-        near = f"Did you mean '{FORMER_NAMES[name]}'?" if name in FORMER_NAMES else suggest(name, known)
+        if name in FORMER_NAMES:
+            raise ConfigError(f"There is no recipe '{name}' any more.", f"Use --recipe {FORMER_NAMES[name]}.")
+        near = suggest(name, known)
         raise ConfigError(f"There is no recipe '{name}'.", f"{near} Known are: {', '.join(known)}; or give a TOML file.".strip())
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -159,18 +154,13 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise ConfigError(f"The recipe '{path}' cannot be read as TOML ({error}).", "Mend the file.") from None
     description, settings = content.get("description"), content.get("settings")
     if content.keys() != {"description", "settings"} or not isinstance(description, str) or not isinstance(settings, dict):
-        raise ConfigError(
-            f"The file '{path}' is no recipe.", 'A recipe has description = "..." and a table [settings], and nothing else.'
-        )
+        problem = f"The file '{path}' is no recipe."
+        raise ConfigError(problem, 'A recipe has description = "..." and a table [settings], and nothing else.')
     return Recipe(path.stem, description, settings)
 
 
 def expand_recipe(options: Sequence[str]) -> list[str]:
-    """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts.
-
-    Raises:
-        ConfigError: if there is no such recipe, or it is none.
-    """
+    """Puts the flags that a recipe stands for before those that the user gave, of which the last one counts."""
     for option, following in pairwise([*options, ""]):
         name, _, value = option.partition("=")
         if name == "--recipe" and (value or following):

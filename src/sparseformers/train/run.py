@@ -261,12 +261,7 @@ def _train(
 
 @contextmanager
 def _logged(logger: logging.Logger, *, writes: bool) -> Iterator[None]:
-    """Writes down what ends the training within the context.
-
-    Args:
-        logger: of the run.
-        writes: whether this is the main process; the others write down what nobody foresaw.
-    """
+    """Writes down what ends the training within the context; all but the main process (``writes``) only what nobody foresaw."""
     try:
         yield
     except RunStopped as stopped:

@@ -34,6 +34,7 @@ from sparseformers.inheritance.fitted import fit_start
 from sparseformers.inheritance.fitted_map import fit_map
 from sparseformers.model import recompute_blocks
 from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
+from sparseformers.opening import refuse_more_tokens
 from sparseformers.processes import process_state
 from sparseformers.progress import ImageProgress
 from sparseformers.teachers import Teacher, load_teacher
@@ -108,6 +109,7 @@ def gather_parts(
     network, learning = settings.network, settings.optimisation
     train, held_out = gather_images(settings) if settings.data.data else (FolderSource(()), FolderSource(()))  # a plan needs none
     loaded = load_teacher(teacher or network.teacher, image_size=network.image_size, crop=network.crop)
+    refuse_more_tokens(max([network.tokens or 0, *network.elastic]), loaded.patch_tokens)
     inheritance = inherit(
         loaded,
         front=network.front,

@@ -38,17 +38,12 @@ from sparseformers.train.setup import Parts
 class TrainingState:
     """The place of a training; schedule, order of the images and their views are functions of the seed and ``samples``."""
 
-    samples: int = 0
-    """Images seen, those that could not be read counted in."""
-    seconds: float = 0.0
-    """Time spent training, over all resumptions."""
-    progress: float = 0.0
-    """Share of the budget that is spent, in [0, 1]."""
-    best: float = -2.0
-    """Highest held-out centred cosine so far."""
+    samples: int = 0  # images seen, those that could not be read counted in
+    seconds: float = 0.0  # time spent training, over all resumptions
+    progress: float = 0.0  # share of the budget that is spent, in [0, 1]
+    best: float = -2.0  # highest held-out centred cosine so far
     evaluations: int = 0
-    alignment: Alignment | None = None
-    """The last measurement."""
+    alignment: Alignment | None = None  # the last measurement
 
     @property
     def place(self) -> Place:
@@ -61,25 +56,18 @@ class RunSummary:
     """The figures that a run ends with."""
 
     path: Path
-    alignment: Alignment
-    """At the end, on the held-out images."""
-    samples: int
-    """Images seen."""
+    alignment: Alignment  # at the end, on the held-out images
+    samples: int  # images seen
     seconds: float
-    images_per_second: float
-    """Mean over the training."""
-    data_wait: float
-    """Share of the time spent waiting for images, in [0, 1]."""
+    images_per_second: float  # mean over the training
+    data_wait: float  # share of the time spent waiting for images, in [0, 1]
     peak_memory_gib: float
-    skipped: int
-    """Unreadable images."""
-    non_finite_steps: int
-    """Skipped steps, whose loss or gradient was not a finite number."""
+    skipped: int  # unreadable images
+    non_finite_steps: int  # skipped steps, whose loss or gradient was not a finite number
     student_cost: Cost
     teacher_cost: Cost
     report: InheritReport
-    view_cache: Path | None
-    """The cache of views that was trained on."""
+    view_cache: Path | None  # the cache of views that was trained on
 
 
 def identity_of(parts: Parts) -> dict[str, Any]:
@@ -139,11 +127,8 @@ def restore(
 ) -> TrainingState:
     """Gives what :func:`collect` collected back.
 
-    Raises:
-        ConfigError: if a setting was changed since that does have an effect.
-        DataError: if the images are others.
-        WeightsError: if the teacher is another one.
-        RunError: if something is missing in it.
+    Raises ConfigError if a setting was changed since that does have an effect, DataError if the images are others, WeightsError
+    if the teacher is another one, and RunError if something is missing.
     """
     content = snapshot.state
     refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
@@ -177,18 +162,12 @@ def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> No
         return
     before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
     told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
-    raise DataError(
-        f"The images are no longer those that the run has learnt from ({told}).",
-        "Put them back as they were, or start a new run.",
-    )
+    problem = f"The images are no longer those that the run has learnt from ({told})."
+    raise DataError(problem, "Put them back as they were, or start a new run.")
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of Python's generator, numpy's, torch's, and that of the device.
-
-    Args:
-        device: that the process trains on.
-    """
+    """The states of Python's generator, numpy's, torch's, and that of the device that the process trains on."""
     version, words, gauss = random.getstate()
     numbers = np.random.get_state(legacy=False)  # noqa: NPY002  # the global one is what is asked for
     assert isinstance(numbers, dict)  # as the argument says
@@ -204,12 +183,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def random_state_of(state: Mapping[str, Any] | None, device: torch.device) -> Iterator[None]:
-    """Within it the generators go on from ``state``; afterwards from where they were before.
-
-    Args:
-        state: of :func:`random_state`; None changes nothing.
-        device: that the process trains on.
-    """
+    """Within it the generators go on from a state of :func:`random_state` (None: unchanged), afterwards from where they were."""
     if state is None:
         yield
         return

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.evaluation.attention import MapAgreement
 from sparseformers.files import write_text
 from sparseformers.integrations.card import Figures, card_text
+from sparseformers.progress import figures_bar
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.metrics import Meters, peak_memory
@@ -96,17 +96,7 @@ class ProgressBar(Callback):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.held_out = "-"
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = figures_bar(console)
         self._task = self._bar.add_task("bootstrap", total=1.0, figures="starting")
 
     def on_start(self, state: TrainingState) -> None:

@@ -1,5 +1,5 @@
 from .config import ViewConfig as ViewConfig
-from .run import serve as serve
-from .run import view as view
 from .server import Page as Page
+from .server import serve as serve
+from .server import view as view
 from .session import Session as Session

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from sparseformers.errors import ConfigError
+from sparseformers.settings import Above, AtLeast, Between, check_bounds
 
 MOST_MEGAPIXELS = 178  # Pillow decodes no larger images
 
@@ -29,26 +29,17 @@ class ViewConfig:
     open_clip:ARCH/TAG, hf:REPO or bundled. Without a teacher the page leaves out its attention, and says why."""
     neighbours: Path | None = None
     """A folder of images, in which to look for the nearest neighbours of the one that is shown."""
-    port: int = 7007
+    port: Annotated[int, Between(0, 65535, example=7007)] = 7007
     """On 127.0.0.1; if it is in use the next free one is taken. 0 takes any free one."""
-    upload_megabytes: float = 32.0
+    upload_megabytes: Annotated[float, Above(0)] = 32.0
     """The largest file that can be dropped on the page, in megabytes (1,000,000 bytes)."""
-    megapixels: float = 150.0
+    megapixels: Annotated[float, Between(0, MOST_MEGAPIXELS, "(]", example=150)] = 150.0
     """The largest image that is decoded, in millions of pixels."""
-    uploads_kept: int = 24
+    uploads_kept: Annotated[int, AtLeast(1)] = 24
     """Dropped images that are kept, in memory; the oldest makes room for a new one."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"--port must be from 0 to 65535, not {self.port}.", "Use 7007, for example.")
-        if not self.upload_megabytes > 0:
-            raise ConfigError(f"--upload-megabytes must be above 0, not {self.upload_megabytes}.", "Use 32, for example.")
-        if not 0 < self.megapixels <= MOST_MEGAPIXELS:
-            raise ConfigError(
-                f"--megapixels must be above 0 and at most {MOST_MEGAPIXELS}, not {self.megapixels}.", "Use 150, for example."
-            )
-        if self.uploads_kept < 1:
-            raise ConfigError(f"--uploads-kept must be at least 1, not {self.uploads_kept}.", "Use 24, for example.")
+        check_bounds(self)
 
     @property
     def most_bytes(self) -> int:

@@ -76,11 +76,8 @@ def thumbnail(source: Path | BinaryIO, name: str, *, most_pixels: int) -> bytes:
 
 def jpeg(image: Image.Image, longest: int) -> bytes:
     """An RGB image as JPEG, reduced where a side is longer than ``longest``; nothing of its metadata goes with it."""
-    scale = longest / max(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     bare = image.copy()
+    bare.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     bare.info.clear()  # Pillow would hand on colour profiles and comments of the file
     memory = io.BytesIO()
     bare.save(memory, "JPEG", quality=88)
@@ -128,9 +125,8 @@ class Gallery:
         self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
         self.led_out = len(found) - len(self.paths)  # number of links that lead out of the folders
         if found and not self.paths:
-            raise DataError(
-                f"All {len(found)} images are links that lead out of their folder.", "Name the folder that holds the images."
-            )
+            problem = f"All {len(found)} images are links that lead out of their folder."
+            raise DataError(problem, "Name the folder that holds the images.")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -201,7 +197,7 @@ class Library:
 
     def listing(self, start: int, count: int) -> list[dict[str, str]]:
         """Keys and names of images named at the start, ``count`` of them from ``start`` on."""
-        numbers = range(len(self.images))[max(0, start) :][: max(0, count)]
+        numbers = range(len(self.images))[max(0, start) :][:count]
         return [{"key": f"g{number}", "name": self.images.name(number)} for number in numbers]
 
     def upload(self, content: bytes, name: str, preprocessings: Set[PreprocessingConfig]) -> str:
@@ -259,9 +255,8 @@ class Library:
     def _upload(self, key: str) -> Photograph:
         photograph = self._uploads.get(key)
         if photograph is None:
-            raise GoneError(
-                "This image is no longer in memory.", f"Drop it again: the last {self.uploads_kept} dropped images are kept."
-            )
+            problem = "This image is no longer in memory."
+            raise GoneError(problem, f"Drop it again: the last {self.uploads_kept} dropped images are kept.")
         return photograph
 
     def _file(self, key: str) -> tuple[Path, str]:

@@ -19,7 +19,7 @@ from sparseformers.errors import DataError, SparseFormersError
 from sparseformers.evaluation import TeacherAttention, nearest_neighbours, token_influence
 from sparseformers.figures import token_colours, trace_rois
 from sparseformers.model import SparseFormer
-from sparseformers.opening import open_student, open_teacher
+from sparseformers.opening import open_student, open_teacher_if_there
 from sparseformers.processes import process_state
 from sparseformers.teachers import Teacher
 from sparseformers.viewer.images import Gallery, Photograph
@@ -96,14 +96,8 @@ def load_networks(run: str, beside: str | None = None, teacher: str | None = Non
     names = [name for name in (run, beside) if name is not None]
     saved = [open_student(name) for name in names]
     models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in zip(names, saved, strict=True))
-    found, problem = None, None
-    try:
-        found = open_teacher(saved[0], teacher, name=run).to(device).eval()
-    except SparseFormersError as error:
-        if teacher is not None:
-            raise
-        problem = f"Without the teacher: {error.problem}"
-    return Networks(models, found, problem, device)
+    found, problem = open_teacher_if_there(saved[0], teacher, name=run)
+    return Networks(models, None if found is None else found.to(device).eval(), problem, device)
 
 
 def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page's server: a port on this machine, and a thread that serves on it."""
+"""``view``: a page that is served on a port of this machine, by a thread."""
 
 from __future__ import annotations
 
@@ -8,15 +8,44 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from sparseformers.errors import ConfigError, MissingExtraError, RunError
+from sparseformers.settings import with_words
+from sparseformers.viewer.config import ViewConfig
 from sparseformers.viewer.session import Session
 
 ADDRESS = "127.0.0.1"  # this machine, and nobody else
 PORTS_TRIED = 50  # from the one asked for on
 FRAME_HEIGHT = 860  # height of the page in a notebook, in pixels
 LONGEST_START = 20.0  # seconds
+
+
+def view(run: str | Path, images: str | Path | Sequence[str | Path] = (), *, port: int = 0, **options: Any) -> Page:
+    """Serves the page of ``sparseformers view`` from a thread; at the end of a notebook's cell it shows itself.
+
+    In a notebook::
+
+        page = sparseformers.view("runs/first", ["photos"], beside="runs/second")
+        page          # the page, in a frame
+        page.url      # its address, for a browser on the same machine
+        page.close()  # or: with sparseformers.view("runs/first") as page: ...
+
+    The options are those of :class:`ViewConfig`, such as ``beside``, ``teacher`` and ``neighbours``; by default any free port is
+    taken. Raises MissingExtraError without the extra ``view``, and another SparseFormersError if a model cannot be loaded, a
+    folder holds no images, or no port is free.
+    """
+    words = {"run": run, "images": images, "port": port, **options}
+    return serve(with_words(ViewConfig, None, words, where="call of view"), framed=True)
+
+
+def serve(config: ViewConfig, *, framed: bool) -> Page:
+    """Loads what a page shows and serves it; ``framed`` allows notebooks on this machine to show it."""
+    require_extra()  # before models are loaded for nothing
+    return Page(Session(config), port=config.port, framed=framed)
 
 
 class Page:
@@ -101,10 +130,7 @@ class Page:
 def require_extra() -> None:
     """Raises MissingExtraError unless the libraries of the extra ``view`` are installed."""
     for package in ("starlette", "uvicorn"):
-        try:
-            __import__(package)
-        except ModuleNotFoundError:
-            raise MissingExtraError.for_package(package, "view") from None
+        MissingExtraError.require(package, "view")
 
 
 def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
@@ -125,9 +151,7 @@ def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
             bound.close()
             if error.errno == errno.EADDRINUSE:
                 continue
-            raise ConfigError(
-                f"Port {candidate} cannot be used ({(error.strerror or str(error)).lower()}).",
-                "Use one from 1024 up, such as 7007.",
-            ) from None
+            problem = f"Port {candidate} cannot be used ({(error.strerror or str(error)).lower()})."
+            raise ConfigError(problem, "Use one from 1024 up, such as 7007.") from None
         return bound
     raise ConfigError(f"The ports {port} to {last - 1} are all in use.", "Give another --port, or --port 0 for any free one.")

@@ -18,7 +18,7 @@ from sparseformers.data.shard_files import SIDECAR, write_index
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing, write_json
 from sparseformers.progress import ImageProgress
-from sparseformers.settings import from_dict, to_dict
+from sparseformers.settings import AtLeast, Between, check_bounds, from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
 FORMAT = 1  # of the JSON files; a change to what they hold raises it
@@ -36,32 +36,23 @@ class PackConfig:
     """The folder to make: 000000.tar and so on, beside each an index, manifest.json, and skipped_images.txt."""
     shard_size: str = "256MB"
     """Bytes of a shard, such as 256MB or 1GiB; the last one is smaller, and one with a single large image larger."""
-    resize: int | None = None
+    resize: Annotated[int | None, AtLeast(1)] = None
     """Pixels to shrink the shorter side to; smaller images stay what they are. By default all files are taken as they are."""
-    quality: int = 92
+    quality: Annotated[int, Between(1, 95, example=92)] = 92
     """JPEG quality of images that are shrunk, in [1, 95]."""
     seed: int = 0
     """Seed of the order: images are shuffled, so that a shard has images from everywhere."""
     keep_order: bool = False
     """Take images in the order of their names instead."""
-    max_pixels: int = MOST_PIXELS
+    max_pixels: Annotated[int, Between(1, PILLOWS_MOST_PIXELS, example=MOST_PIXELS)] = MOST_PIXELS
     """Images of more pixels are skipped."""
-    workers: int | None = None
+    workers: Annotated[int | None, AtLeast(1)] = None
     """Threads that read and shrink images; chosen from the processor's cores by default."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.shard_bytes < SMALLEST_SHARD:
             raise ConfigError(f"--shard-size must be at least {SMALLEST_SHARD} bytes, not {self.shard_size}.", "Use 256MB.")
-        if self.resize is not None and self.resize < 1:
-            raise ConfigError(f"--resize must be at least 1, not {self.resize}.", "Use 256, for example.")
-        if not 1 <= self.quality <= 95:
-            raise ConfigError(f"--quality must be in [1, 95], not {self.quality}.", "Use 92, for example.")
-        if not 1 <= self.max_pixels <= PILLOWS_MOST_PIXELS:
-            raise ConfigError(
-                f"--max-pixels must be in [1, {PILLOWS_MOST_PIXELS}], not {self.max_pixels}.", f"Use {MOST_PIXELS}, for example."
-            )
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, not {self.workers}.", "Use 1 or more.")
 
     @property
     def shard_bytes(self) -> int:
@@ -175,8 +166,7 @@ class PackFolder(WorkFolder):
 def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None = None) -> PackSummary:
     """Packs a folder of images into tar shards; goes on with a packing that was stopped, to the same bytes.
 
-    Raises:
-        SparseFormersError: for images or a folder that cannot be used.
+    Raises SparseFormersError for images or a folder that cannot be used.
     """
     console = console or Console(quiet=True)
     images, folder = ImageList(config.folder, None if config.keep_order else config.seed), PackFolder(config.out)
@@ -188,9 +178,8 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
             for after in _packed(images, config, folder, packing, bar):
                 if not after.shards:
                     told = "; ".join(f"{path}: {reason}" for path, reason in after.skipped[:3])
-                    raise DataError(
-                        f"None of the {after.done:,} images could be read ({told}).", "Give images that can be decoded."
-                    )
+                    problem = f"None of the {after.done:,} images could be read ({told})."
+                    raise DataError(problem, "Give images that can be decoded.")
                 folder.keep(after, content)
                 packing = after
         folder.finish(packing, content)

@@ -50,8 +50,7 @@ class ReportFile:
 
     path: Path
     bytes: int
-    missing: tuple[str, ...]
-    """Sentences on what it cannot show, and why."""
+    missing: tuple[str, ...]  # sentences on what it cannot show, and why
 
 
 def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> ReportFile:
@@ -76,9 +75,8 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
         with replacing(path) as temporary:
             temporary.write_bytes(text)
     except OSError as error:
-        raise RunError(
-            f"The report '{path}' cannot be written ({error.strerror or error}).", "Choose another place with --out."
-        ) from error
+        problem = f"The report '{path}' cannot be written ({error.strerror or error})."
+        raise RunError(problem, "Choose another place with --out.") from error
     # That no image was skipped is nothing that the report lacks.
     return ReportFile(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
 
@@ -131,9 +129,8 @@ def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
         text = render(page)
         if len(text) < most_bytes:
             return text, page
-    raise RunError(
-        f"The report of '{content.path}' has more than {most_bytes:,} bytes without any picture.", "Shorten its lists."
-    )
+    problem = f"The report of '{content.path}' has more than {most_bytes:,} bytes without any picture."
+    raise RunError(problem, "Shorten its lists.")
 
 
 def render(page: PageContent) -> bytes:
