@@ -125,7 +125,7 @@ def test_speed__judges_targets_in_json(tiny_student: Path, capsys: pytest.Captur
     assert (first["what"], first["batch"], first["goal"]) == ("float32 eager against the teacher's float32 eager", 1, "4.00x")
     assert isinstance(first["met"], bool)
     assert len(report["targets"]) == 15
-    assert report["left_out"][0].startswith("int8, eager: ")
+    assert any(reason.startswith("int8, eager: ") for reason in report["left_out"])  # bfloat16 may be left out before it
 
 
 def test_speed__refuses_bad_input(tiny_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

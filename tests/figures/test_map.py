@@ -31,7 +31,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
 def student(teacher: Teacher) -> SparseFormer:
     """One whose map depends on the image."""
     made = inherit(teacher, front="mixed", tokens=10).student.eval()
-    scattered(made.focusing.selector, scale=0.5)
+    torch.manual_seed(0)  # what is made for all tests of a file is made before a test has a seed
+    scattered(made.focusing.selector, scale=0.2)
     return made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from sparseformers.data import SampleStream, batch_loader, images_on
 from sparseformers.errors import DataError, RunStopped
@@ -48,7 +49,7 @@ def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, t
     for place in range(1, len(parts.train)):
         Path(parts.train.name(place)).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"Fewer than two of the 20 images that the start was to be fitted on") as caught:
-        fit_front(parts, None)
+        fit_front(parts, None, Console(quiet=True))
     assert "--data" in caught.value.remedy
 
 

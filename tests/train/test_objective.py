@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseformers.errors import ConfigError
+from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormerOutput
 from sparseformers.rois import cells
@@ -112,7 +113,7 @@ def test_dense_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades
 
 def test_teacher_targets__tokens_are_those_of_a_student_with_as_many(tmp_path: Path) -> None:
     teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
-    answer = teacher_targets(teacher, IMAGES, None, with_tokens=True)
+    answer = teacher_targets(AttendingTeacher(teacher), IMAGES, None)
     student = inherit(teacher, tokens=teacher.patch_tokens).student.eval()
     with torch.inference_mode():
         theirs = student(IMAGES)

@@ -92,7 +92,7 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
         ("tune = true", "recipe 'mine' does not fit: key 'tune': expected int but got True", "Known keys"),
         ("whiten = 0.5", "recipe 'mine' does not fit: key 'whiten': expected bool but got 0.5", "Known keys"),
-        ("front = 'back'", "'back' is none of 'grid', 'focusing'", "Known keys"),
+        ("front = 'back'", "'back' is none of 'grid', 'mixed', 'focusing'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
 )

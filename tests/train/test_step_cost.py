@@ -15,7 +15,7 @@ from sparseformers.evaluation import measure_training_cost
 from sparseformers.model import SparseFormer
 from sparseformers.train import BootstrapConfig
 from sparseformers.train import step as step_module
-from sparseformers.train.objective import alignment_loss
+from sparseformers.train.objective import Targets, alignment_loss
 from sparseformers.train.step import TrainingStep, group_norms
 from tests.train.test_step import batch_of, parts_of, step_of
 
@@ -87,7 +87,7 @@ class Kept:
 def forward(step: TrainingStep) -> Tensor:
     """The loss of a batch whose targets are known."""
     images = batch_of(IMAGES).images
-    return alignment_loss(step.student, step.teacher, images, step.autocast, torch.ones(IMAGES, WIDTH))
+    return alignment_loss(step.student, step.teacher, images, step.autocast, Targets(torch.ones(IMAGES, WIDTH)))
 
 
 def kept_by(step: TrainingStep, student: SparseFormer) -> dict[str, float]:
