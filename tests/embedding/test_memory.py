@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tracemalloc
 from collections.abc import Callable
@@ -22,12 +23,15 @@ ROW = 4 * 32 * (1 + 1 + TOKENS)
 
 def peak(work: Callable[[], object]) -> int:
     """The most bytes that Python and NumPy hold at once while working, beside what they held before."""
+    gc.collect()
+    gc.freeze()  # else a process that holds much is slow to collect what is garbage, and it counts as held
     tracemalloc.start()
     try:
         work()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 def picture() -> bytes:

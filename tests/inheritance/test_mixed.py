@@ -1,7 +1,5 @@
 """Inheritance with a mixed-resolution front: a new student is the one with a grid front, until its map says where to look."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

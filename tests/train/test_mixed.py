@@ -1,7 +1,5 @@
 """A training of a student that chooses its RoIs by a map."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path
