@@ -17,7 +17,7 @@ from sparseformers.train import RunFolder
 from sparseformers.train.checkpoint import fault_of
 from tests.train import ranks
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which an attempt that nothing happens in is given up."""
 
 
