@@ -33,7 +33,7 @@ def variant_of(state: Mapping[str, Tensor]) -> Variant:
         named = shorten(name for names in found.values() for name in names)
         problem = f"The weights have parts of both of the authors' networks ({named})."
         raise WeightsError(problem, "Give a file as it was released.")
-    missing = "; ".join(f"a {TITLES[variant]} has {shorten(names)}" for variant, names in MARKS.items())
+    missing = "; ".join(f"the {TITLES[variant]} has {shorten(names)}" for variant, names in MARKS.items())
     problem = f"The weights are not those of one of the authors' networks: missing are the weights that tell ({missing})."
     raise WeightsError(problem, "Give one of their 'converted' files; a model that sparseformers saved needs no converting.")
 
