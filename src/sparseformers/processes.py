@@ -28,7 +28,8 @@ def process_state() -> PartialState:
 
 def _join_again() -> None:
     """Joins processes that a launcher has started again: the addresses that they left in its store before lead nowhere."""
-    accelerator = torch.accelerator.current_accelerator()
+    # A PyTorch that was built for an accelerator names it on machines without one, too.
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     backend = torch.distributed.get_default_backend_for_device(accelerator or torch.device("cpu"))
     store, rank, processes = next(torch.distributed.rendezvous("env://", timeout=LONGEST_WAIT))
     attempt = torch.distributed.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_bootstrap__writes_the_run_folder(whole_run: Path) -> None:
     assert config["resolved"]["precision"] == "fp32"
     assert config["resolved"]["shares"] == {"truncate": 0, "tune": 4, "freeze": 2}
     assert len(config["resolved"]["teacher_fingerprint"]) == 64
-    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["torch"] == version("torch")
     assert [entry["samples"] for entry in entries(out, "held_out")] == [0, 8, 16, 24]
     card = (out / "README.md").read_text()
     assert f"{figures['alignment']['centred_cosine']:.3f}" in card
