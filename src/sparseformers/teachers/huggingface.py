@@ -125,11 +125,15 @@ def _load(name: str, model_type: str) -> nn.Module:
         kind = "ViTForImageClassification"
     elif model_type == "vit":
         options["add_pooling_layer"] = False
+    elif model_type == "clip_vision_model" and "CLIPVisionModel" in (config.architectures or []):
+        kind = "CLIPVisionModel"  # whose weights some versions of transformers name without the part that it is
     if model_type == "clip":
         config.vision_config.projection_dim = config.projection_dim
     config = getattr(config, "vision_config", config)
     network, report = getattr(transformers, kind).from_pretrained(name, config=config, output_loading_info=True, **options)
     missing = {key for key in report["missing_keys"] if not key.endswith("mask_token")}
+    if kind == "CLIPVisionModel" and not missing:
+        return getattr(network, "vision_model", network)
     if missing == {"visual_projection.weight"}:
         return network.vision_model
     if missing:
