@@ -1,8 +1,8 @@
 """OpenVINO's and PyTorch's own files, end to end."""
 
-from __future__ import annotations
-
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import openvino
@@ -11,6 +11,7 @@ import torch
 
 from sparseformers.exporting import ExportConfig, export
 from sparseformers.exporting.network import EmbeddingNetwork
+from sparseformers.exporting.openvino_file import openvino_core
 from sparseformers.exporting.pytorch_files import METADATA_FILE
 from tests.exporting.students import FRONTS, student_of
 
@@ -26,7 +27,7 @@ def test_openvino__takes_any_batch_and_size(front: str, photographs: Path, tmp_p
     model = openvino.Core().read_model(tmp_path / "out.xml")
     assert str(model.input("images").partial_shape).replace(" ", "") == "[?,3,?,?]"
     assert json.loads(model.get_rt_info(["sparseformers", "mean"]).astype(str)) == list(student.config.preprocessing.mean)
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in ((1, 3, 64, 36), (5, 3, 33, 90)):
         images = torch.rand(shape)
         with torch.no_grad():
@@ -75,3 +76,11 @@ def test_torch_export(precision: str, most: float, with_preprocessing: bool, pho
     extra = {METADATA_FILE: ""}
     torch.export.load(tmp_path / "out.pt2", extra_files=extra)
     assert json.loads(extra[METADATA_FILE])["precision"] == precision
+
+
+def test_openvino__signals_reach_a_process_that_has_dropped_its_files() -> None:
+    code = """import signal, subprocess, numpy as np; from openvino import Model, opset13 as op
+from sparseformers.exporting.openvino_file import openvino_core, openvino_core
+signal.signal(signal.SIGCHLD, lambda *_: None); x = op.parameter([1, 3], np.float32); model = Model([op.relu(x)], [x], "m")
+one, other = (openvino_core().compile_model(model, "CPU") for _ in range(2)); del one; del other; subprocess.run(["true"])"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

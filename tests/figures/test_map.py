@@ -1,7 +1,5 @@
 """The map of a student beside its teacher's attention: what is traced, where it is drawn, and who has none."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,7 @@ def open_openvino(path: Path, *, batch: int | None = None, threads: int | None =
 
 def compiled_openvino(path: Path, *, batch: int | None = None, threads: int | None = None, profiled: bool = False) -> Any:
     """A model compiled by OpenVINO as for :func:`open_openvino`; ``profiled`` requests tell the times of their operators."""
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     if batch is not None:
         shape = model.inputs[0].get_partial_shape()
@@ -90,6 +89,16 @@ def compiled_openvino(path: Path, *, batch: int | None = None, threads: int | No
 
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor."""
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def openvino_core() -> Any:
+    """The one core of OpenVINO that this process keeps.
+
+    Its plugin for processors gives the thread that loads it a stack for signals and takes it back with the core: of several cores
+    that end in another order than they began, a thread keeps a stack that is gone, and its next signal kills the process.
+    """
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
