@@ -41,6 +41,6 @@ def test_demo__runs_through_and_learns(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Held-out views" in printed
     assert "Fifteen photographs teach" in printed
     measured = [entry["centred_cosine"] for entry in RunFolder(tmp_path / "demo").read_metrics() if entry["kind"] == "held_out"]
-    assert measured[-1] > measured[0] + 0.05
+    assert measured[-1] > measured[0] + 0.02
     assert (tmp_path / "demo" / "report.html").is_file()
     assert (tmp_path / "demo-photographs" / "train" / "astronaut.jpg").is_file()
