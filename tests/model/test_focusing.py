@@ -1,7 +1,5 @@
 """Starting values: new parts that say little at first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -70,7 +68,7 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
 @pytest.mark.parametrize("front", FRONTS)
 def test_shapes_at_any_size_and_batch(front: str) -> None:
     model = student_of(FRONTS[front])
-    stages = {"grid": 1, "focusing": 1 + 2, "original": 1 + 2 + 1}[front]
+    stages = {"grid": 1, "mixed": 1 + 2, "focusing": 1 + 2, "original": 1 + 2 + 1}[front]
     tokens, prefix = model.config.focusing.tokens, model.config.cortex.prefix_tokens
     for batch, height, width in ((1, 32, 32), (2, 33, 47), (3, 64, 224), (1, 224, 40)):
         images = torch.rand(batch, 3, height, width)
@@ -81,7 +79,7 @@ def test_shapes_at_any_size_and_batch(front: str) -> None:
         assert output.rois.shape == (batch, stages, tokens, 4)
         points = model.sampling_points(images)
         assert {(*each.shape[:2], each.shape[-1]) for each in points} == {(batch, tokens, 2)}
-        assert len(points) == {"grid": 1, "focusing": 2 + 1, "original": 2 + 1}[front]
+        assert len(points) == {"grid": 1, "mixed": 1, "focusing": 2 + 1, "original": 2 + 1}[front]
 
 
 def test_any_number_of_tokens_and_pooling() -> None:
@@ -98,9 +96,9 @@ def test_rois_and_points_stay_float32_under_autocast(front: str) -> None:
     model, images = student_of(FRONTS[front]), torch.rand(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         output, points = model(images), model.sampling_points(images)
-    assert output.embedding.dtype == (torch.float32 if front == "grid" else torch.bfloat16)  # whose prefix begins in float32
+    assert output.embedding.dtype == (torch.bfloat16 if front in ("focusing", "original") else torch.float32)  # a prefix in front
     assert all(values.dtype == torch.float32 for values in (output.rois, *points))
-    for values in (output.rois[:, 1:], *points) if front != "grid" else ():
+    for values in (output.rois[:, 1:], *points) if front in ("focusing", "original") else ():
         assert not torch.equal(values, values.bfloat16().float())  # not merely cast back
     assert torch.cosine_similarity(output.embedding.float(), model(images).embedding).min() > 0.99
 
@@ -119,7 +117,8 @@ def test_gradients_reach_every_parameter(config: SparseFormerConfig) -> None:
     model = student_of(config)
     output = model.train()(torch.rand(2, 3, 48, 48))
     result = output.embedding if output.logits is None else output.logits
-    (result * torch.randn_like(result)).sum().backward()
+    told = result if output.attention_map is None else torch.cat([result, output.attention_map.flatten(1)], dim=1)
+    (told * torch.randn_like(told)).sum().backward()
     silent = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
     assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sparseformers.data import ViewKey, images_on
-from sparseformers.errors import RunStopped
+from sparseformers.errors import ConfigError, RunStopped
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
+from tests.refusals import refused
 from tests.train.caches import FILES, folders_in, gathered, key_of, prepared
 from tests.train.runs import at_each_step, entries, weights
 
@@ -20,14 +21,26 @@ def mixed(settings: BootstrapConfig) -> BootstrapConfig:
     return settings.with_(front="mixed", tokens=10, image_size=64)
 
 
-def test_bootstrap__fits_the_map_first_and_measures_it(mixed: BootstrapConfig, tmp_path: Path) -> None:
+def test_bootstrap__fits_the_map_first_measures_it_and_lets_it_learn_along(
+    mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bootstrap(mixed, tmp_path / "run")
     assert "the fitted map is" in RunFolder(tmp_path / "run").log.read_text(encoding="utf-8")
-    first, *_, last = entries(tmp_path / "run", "held_out")
-    for measured in (first, last):
+    for measured in entries(tmp_path / "run", "held_out"):
         assert measured["map_divergence"] >= 0
         assert 0 <= measured["map_overlap"] <= 1
-    assert first["map_divergence"] != last["map_divergence"]  # it learns along
+    monkeypatch.setattr("sparseformers.train.objective.MAP_WEIGHT", 0.0)
+    bootstrap(mixed, tmp_path / "other")
+    learnt, left = (weights(tmp_path / name)["focusing.selector.narrow.bias"] for name in ("run", "other"))
+    assert learnt != left
+
+
+def test_bootstrap__refuses_elastic_tokens_that_no_splits_give_before_anything_is_written(
+    mixed: BootstrapConfig, tmp_path: Path
+) -> None:
+    with refused(ConfigError, "--elastic 8 is impossible: this front has 7, 10, ... 16 tokens, not 8", "Name one of these"):
+        bootstrap(mixed.with_(elastic=(8,)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"cached": True}], ids=str)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormerOutput
+from sparseformers.model.selector import map_divergence
 from sparseformers.rois import cells
 from sparseformers.saving import load
 from sparseformers.teachers import load_teacher
@@ -17,6 +16,7 @@ from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.objective import (
     DENSE_SHARE,
     FLOOR,
+    MAP_WEIGHT,
     Objective,
     Targets,
     Whitening,
@@ -91,6 +91,12 @@ def test_token_weight__adds_the_distance_of_the_latent_tokens_alone() -> None:
     answer = Targets(ours, grid)
     distance = (1 - F.cosine_similarity(tokens[:, 1:], tokens_in_rois(grid, cells(4).expand(3, -1, -1)), dim=-1)).mean()
     torch.testing.assert_close(Objective(token_weight=0.5)(output(ours, tokens), answer), 0.5 * distance)
+
+
+def test_a_map__adds_its_divergence_from_the_teachers() -> None:
+    ours, maps = random(3, 8), random(2, 3, 16).softmax(dim=-1).unflatten(-1, (4, 4))
+    told, answer = output(ours, random(3, 5, 8))._replace(attention_map=maps[0]), Targets(ours, attention_map=maps[1])
+    torch.testing.assert_close(Objective()(told, answer), MAP_WEIGHT * map_divergence(maps[0], maps[1]))
 
 
 def test_unexplained_variance__is_0_for_the_same_and_1_for_the_mean_token_whatever_the_scale() -> None:

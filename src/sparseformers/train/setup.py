@@ -27,12 +27,12 @@ from sparseformers.data.mixture import open_source, split_source, without_images
 from sparseformers.data.order import Interleaved
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
-from sparseformers.errors import DataError, shorten
+from sparseformers.errors import ConfigError, DataError, shorten
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.inheritance.fitted import fit_start
 from sparseformers.inheritance.fitted_map import fit_map
-from sparseformers.model import recompute_blocks
+from sparseformers.model import SparseFormer, recompute_blocks
 from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
 from sparseformers.opening import refuse_more_tokens
 from sparseformers.processes import process_state
@@ -123,6 +123,7 @@ def gather_parts(
         iterations=network.iterations,
         seed=learning.seed,
     )
+    _refuse_elastic(network.elastic, inheritance.student)
     if learning.gradient_checkpointing:
         recompute_blocks(inheritance.student)
     if not (learning.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
@@ -146,6 +147,15 @@ def gather_parts(
         device=device,
         cache_key=cache_key,
     )
+
+
+def _refuse_elastic(elastic: Sequence[int], student: SparseFormer) -> None:
+    """Raises ConfigError for a number of tokens that the student cannot have, before a step meets it."""
+    for tokens in elastic:
+        try:
+            student.config.focusing.check_tokens(tokens)
+        except ValueError as error:
+            raise ConfigError(f"--elastic {tokens} is impossible: {error}.", "Name one of these, or use --front grid.") from None
 
 
 def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:

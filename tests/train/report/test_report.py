@@ -1,7 +1,5 @@
 """What stands in a report: figures as in the metrics, pictures, file names as text, and nothing from outside."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
