@@ -31,7 +31,7 @@ import tyro
 from PIL import Image
 
 from sparseformers.data import ImageViews, SampleStream, batch_loader, find_images, read_image, training_view
-from sparseformers.data.dataset import BATCHES_AHEAD
+from sparseformers.data.loading import BATCHES_AHEAD
 from sparseformers.teachers import load_teacher
 
 View = Callable[[Image.Image], torch.Tensor]

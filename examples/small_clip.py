@@ -32,7 +32,7 @@ from sparseformers.errors import DataError, SparseFormersError, WeightsError
 from sparseformers.evaluation.words import pretty_name
 from sparseformers.files import replacing, write_json
 from sparseformers.modes import autocast_dtype, inference, resolve_precision
-from sparseformers.teachers.files import read_weights
+from sparseformers.teachers.checkpoints import read_weights
 from sparseformers.teachers.open_clip import RENAMED
 from sparseformers.teachers.open_clip_text import TEMPLATES
 
@@ -128,7 +128,7 @@ def visual_state(state: dict[str, Tensor], image_size: int) -> dict[str, Tensor]
 
 def build(settings: Settings) -> open_clip.CLIP:
     """The CLIP with the given image tower, locked, and a new text tower."""
-    state = read_weights(settings.teacher_weights)
+    state = read_weights(settings.teacher_weights, ["patch_embed.proj.weight"]).state
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         clip = open_clip.CLIP(**configuration(settings)["model_cfg"])

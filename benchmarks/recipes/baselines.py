@@ -40,7 +40,7 @@ def baseline_rows(
     pixels = side * teacher.patch_size
     measurements = {}
     name = f"teacher at {pixels} px, {side * side} tokens"
-    measurements[name] = measure(name, lambda: LowResolutionTeacher(teacher, side))
+    measurements[name] = measure(name, lambda: LowResolutionTeacher(teacher, side**2))
     if multiply_adds is None:
         return Baselines(measurements, ("Token merging has no row: no student says how many multiply-adds it may spend.",))
     try:

@@ -166,7 +166,7 @@ def _origin(model: str) -> _Origin:
     def teacher() -> Teacher:
         if provenance is None:
             raise ConfigError(f"The model '{model}' does not say which teacher it was made from.", "Use one of a run.")
-        return load_teacher(provenance.teacher, image_size=provenance.image_size[0], crop=provenance.crop)
+        return load_teacher(provenance.teacher, image_size=provenance.image_size, crop=provenance.crop)
 
     return _Origin(student, Path(model).name, teacher)
 

@@ -159,7 +159,9 @@ class GridConfig(_Front):
 
     kind: Literal["grid"] = "grid"
     tokens: Count = 49
-    """Latent tokens, N: the cells of a grid (a square one, or the fullest near a square)."""
+    """Latent tokens, N: the cells of the fullest grid whose cells are near squares."""
+    aspect: Annotated[float, Above(0)] = 1.0
+    """Height over width of the images that the grid is for."""
     patch_size: Count = 16
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
@@ -170,7 +172,7 @@ class GridConfig(_Front):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the coarse grid; where rows differ in length, columns of the longest."""
-        return grid_of(self.tokens)
+        return grid_of(self.tokens, self.aspect)
 
     def check_tokens(self, tokens: int) -> None:
         if tokens < 1:

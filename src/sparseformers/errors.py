@@ -42,6 +42,10 @@ class DataError(SparseFormersError):
     """A data folder is missing, empty, or holds nothing that can be read."""
 
 
+class LoadingError(SparseFormersError):
+    """The processes that read images failed: no shared memory, no open files, or killed."""
+
+
 class RunError(SparseFormersError):
     """A run folder is in use, or is not one."""
 

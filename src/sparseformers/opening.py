@@ -75,7 +75,7 @@ def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name
     if teacher is None and origin is None:
         problem = f"The model '{name}' does not say which teacher it was made from."
         raise TeacherError(problem, "Use a model of a bootstrapping run, or name one with --teacher.")
-    size, crop = (own.size[0], own.crop) if origin is None else (origin.image_size[0], origin.crop)
+    size, crop = (own.size, own.crop) if origin is None else (origin.image_size, origin.crop)
     if isinstance(teacher, Teacher):
         loaded = teacher
     elif teacher is not None:

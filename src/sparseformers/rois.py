@@ -40,18 +40,19 @@ def initial_grid(tokens: int) -> Tensor:
     return torch.tensor(boxes, dtype=torch.float32)
 
 
-def cells(tokens: int) -> Tensor:
-    """Boxes that tile the image without overlap, in the rows of :func:`initial_grid`: the patches of a coarse grid.
+def cells(tokens: int, aspect: float = 1.0) -> Tensor:
+    """Boxes that tile the image without overlap: the patches of a coarse grid, row by row.
 
     Args:
         tokens: N, at least 1.
+        aspect: height over width of the image, for which the boxes are near squares.
 
     Returns:
         N x 4, RoIs row by row from the top left.
     """
     if tokens < 1:
         raise ValueError(f"a grid needs at least one token, not {tokens}")
-    rows = row_lengths(tokens)
+    rows = row_lengths(tokens, aspect)
     boxes = [
         (column / columns, row / len(rows), (column + 1) / columns, (row + 1) / len(rows))
         for row, columns in enumerate(rows)
@@ -60,18 +61,23 @@ def cells(tokens: int) -> Tensor:
     return torch.tensor(boxes, dtype=torch.float32)
 
 
-def grid_of(tokens: int) -> tuple[int, int]:
+def grid_of(tokens: int, aspect: float = 1.0) -> tuple[int, int]:
     """Rows and columns of the grid of N tokens; where rows differ in length, columns of the longest."""
-    lengths = row_lengths(tokens)
+    lengths = row_lengths(tokens, aspect)
     return len(lengths), max(lengths)
 
 
-def row_lengths(tokens: int) -> list[int]:
-    """The number of tokens in each row of the grid of N, from top to bottom."""
-    for rows in range(math.isqrt(tokens), 0, -1):
-        if tokens % rows == 0 and tokens // rows <= 2 * rows:
-            return [tokens // rows] * rows
-    rows = max(1, round(math.sqrt(tokens)))
+def row_lengths(tokens: int, aspect: float = 1.0) -> list[int]:
+    """The number of tokens in each row of the grid of N, from top to bottom.
+
+    The grid is the fullest one whose cells are near squares on an image of that height over width.
+    """
+    # How far cells are from squares; of grids that are equally near the wider one comes first.
+    stretch = {rows: abs(math.log(tokens / rows / rows * aspect)) for rows in range(1, tokens + 1) if tokens % rows == 0}
+    nearest = min(stretch, key=lambda rows: (round(stretch[rows], 9), rows))
+    if stretch[nearest] <= math.log(2) + 1e-9:
+        return [tokens // nearest] * nearest
+    rows = min(tokens, max(1, round(math.sqrt(tokens * aspect))))
     # Bresenham's rounding keeps the long rows apart instead of piling them up at one end.
     edges = [(tokens * row + rows // 2) // rows for row in range(rows + 1)]
     return [end - start for start, end in pairwise(edges)]

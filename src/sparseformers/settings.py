@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from sparseformers.errors import ConfigError, suggest
 
+ImageSize = int | tuple[int, int]
+"""Pixels a side of images, for a square; or height and width."""
 KIND = "kind"  # the field that tells the dataclasses of a union apart
 Settings = TypeVar("Settings")
 Group = TypeVar("Group", bound="Grouped")

@@ -69,7 +69,9 @@ class TestOpening:
         seen = Counter(key.index for key in islice(images.sample_order().keys(0, 0), 51 * 1024))
         assert max(seen.values()) - min(seen.values()) <= 2
 
-    def test_a_folder_with_images_and_tar_files_is_one_of_images(self, tmp_path: Path, places: dict[str, str]) -> None:
+    def test_a_folder_with_images_and_an_archive_of_something_else_is_one_of_images(
+        self, tmp_path: Path, places: dict[str, str]
+    ) -> None:
         write_shard(tmp_path / "photos" / "all.tar", {})
         assert isinstance(opened(tmp_path, places["photos"]), FolderSource)
 

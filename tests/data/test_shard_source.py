@@ -13,6 +13,7 @@ import pytest
 import webdataset
 
 from sparseformers.data import UnreadableImageError, read_image
+from sparseformers.data.places import find
 from sparseformers.data.shard_files import SIDECAR, ShardFiles, parse_index, read_index, write_index
 from sparseformers.data.shard_source import ShardSource
 from sparseformers.data.shards import find_shards, scan
@@ -158,7 +159,7 @@ class TestReading:
     def test_a_folder_of_shards(self, tmp_path: Path, pictures: list[bytes]) -> None:
         addresses = written(tmp_path, pictures)
         (tmp_path / ".hidden.tar").touch()
-        assert find_shards(str(tmp_path)) == addresses
+        assert list(map(str, find([tmp_path]).shards)) == addresses
         assert find_shards(f"file://{tmp_path}/{{0..1}}.tar") == addresses
 
     def test_webdatasets_own_shards(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:

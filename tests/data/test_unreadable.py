@@ -43,7 +43,7 @@ class TestUnreadable:
         return caught.value
 
     def test_reasons(self, tmp_path: Path) -> None:
-        assert self.read(tmp_path).reason == "is a directory"
+        assert self.read(tmp_path).reason == "a folder that cannot be read"
         assert self.read(tmp_path / "a.jpg").reason == "the file is missing"
         (tmp_path / "a.jpg").touch()
         assert self.read(tmp_path / "a.jpg").reason == "the file is empty"

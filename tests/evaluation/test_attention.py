@@ -97,7 +97,7 @@ def test_a_teacher_that_pools_by_attention_is_read_where_it_pools() -> None:
 
 @pytest.mark.parametrize("build", [huggingface.dinov2_with_registers, huggingface.clip_vision, huggingface.siglip_vision])
 def test_other_libraries_have_maps_too(build: Any) -> None:
-    teacher = huggingface_adapter.from_module(build(), image_size=32)
+    teacher = huggingface_adapter.from_module(build(), image_size=(32, 32))
     for one in TeacherAttention(teacher)(images_for(teacher)):
         side = 32 // teacher.patch_size
         assert one.shape == (2, side, side)

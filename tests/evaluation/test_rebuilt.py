@@ -50,20 +50,20 @@ def test_open_clip() -> None:
     towers = [open_clip.tiny(**variant) for variant in open_clip.VARIANTS.values()]
     for tower in (*towers, open_clip.siglip(proj="linear"), open_clip.siglip()):
         check_rebuilt(open_clip_adapter.from_module(tower))
-    check_rebuilt(open_clip_adapter.from_module(open_clip.tiny(quick_gelu=True), image_size=48))
+    check_rebuilt(open_clip_adapter.from_module(open_clip.tiny(quick_gelu=True), image_size=(48, 48)))
 
 
 @pytest.mark.parametrize("variant", huggingface.VARIANTS)
 def test_huggingface(variant: str) -> None:
-    check_rebuilt(huggingface_adapter.from_module(huggingface.VARIANTS[variant](), image_size=32))
+    check_rebuilt(huggingface_adapter.from_module(huggingface.VARIANTS[variant](), image_size=(32, 32)))
 
 
 def test_huggingface_at_another_size_and_with_another_epsilon() -> None:
     for build in (huggingface.vit, huggingface.dinov2_with_registers, huggingface.siglip_vision):
         for image_size in (24, 48):
-            check_rebuilt(huggingface_adapter.from_module(build(), image_size=image_size))
+            check_rebuilt(huggingface_adapter.from_module(build(), image_size=(image_size, image_size)))
     for with_epsilon in (huggingface.clip_vision, huggingface.siglip_vision):
-        check_rebuilt(huggingface_adapter.from_module(with_epsilon(layer_norm_eps=1e-3), image_size=32))
+        check_rebuilt(huggingface_adapter.from_module(with_epsilon(layer_norm_eps=1e-3), image_size=(32, 32)))
 
 
 def test_it_is_a_frozen_copy_in_evaluation_mode() -> None:
@@ -91,7 +91,7 @@ def test_other_images_and_grids_are_refused() -> None:
         LowResolutionTeacher(teacher, 0)
     for images, message in (((1, 3, 31, 32), "at least 32 pixels"), ((3, 32, 32), "must be B x 3 x H x W")):
         with pytest.raises(ValueError, match=message):
-            LowResolutionTeacher(teacher, 2)(torch.zeros(images))
+            LowResolutionTeacher(teacher, 4)(torch.zeros(images))
 
 
 @torch.no_grad()
@@ -102,12 +102,12 @@ def test_it_is_the_teacher_loaded_at_that_size(variant: str, side: int) -> None:
     teacher = load_teacher(network)
     images = images_for(teacher)
     shrunk = F.interpolate(images, (8 * side, 8 * side), mode="bilinear", antialias=True)
-    check_same_output(LowResolutionTeacher(teacher, side)(images), load_teacher(network, image_size=8 * side)(shrunk))
+    check_same_output(LowResolutionTeacher(teacher, side**2)(images), load_teacher(network, image_size=8 * side)(shrunk))
 
 
 @torch.no_grad()
 def test_it_takes_images_of_any_size_and_forgets_fine_detail() -> None:
-    network = LowResolutionTeacher(load_teacher(timm.tiny()), 2)
+    network = LowResolutionTeacher(load_teacher(timm.tiny()), 4)
     plain, narrow, wide = (torch.full((1, 3, 64, 48), 0.5) for _ in range(3))
     narrow += 0.4 * (torch.arange(48) % 2 * 2 - 1)
     wide += 0.4 * (torch.arange(48) // 12 % 2 * 2 - 1)
@@ -118,7 +118,7 @@ def test_it_takes_images_of_any_size_and_forgets_fine_detail() -> None:
 
 def test_it_is_evaluated_and_measured_like_a_student() -> None:
     teacher = load_teacher(timm.tiny())
-    network = LowResolutionTeacher(teacher, 2)
+    network = LowResolutionTeacher(teacher, 4)
     embedded = embed(network, teacher, batches_of(images_for(teacher, 5), size=2), device="cpu", autocast=None)
     assert embedded.student.shape == embedded.teacher.shape == (5, 64)
     assert embedded.student_logits is not None

@@ -31,7 +31,7 @@ class Setting:
     def __init__(self, folder: Path) -> None:
         self.teacher = load_teacher(write_teacher(folder / "teacher.safetensors"), image_size=SIDE)
         self.student: nn.Module = inherit(self.teacher, front="grid", tokens=4).student
-        self.low_resolution = LowResolutionTeacher(self.teacher, 2)
+        self.low_resolution = LowResolutionTeacher(self.teacher, 4)
         self.paths = write_images(folder / "photos", 6)
         self.conditions = shift_conditions(self.teacher.preprocessing, self.paths)
 

@@ -19,7 +19,7 @@ from sparseformers.integrations.timm_network import TimmSparseFormer
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.released import RELEASES, activation_of, config_from_state, load_official
-from sparseformers.teachers import files, load_teacher
+from sparseformers.teachers import hubs, load_teacher
 from tests.integrations.kinds import KINDS, every_kind, student_of
 from tests.integrations.timm_small import images, released
 from tests.refusals import refused
@@ -237,7 +237,7 @@ def test_a_checkpoint_that_does_not_fit(run: Path) -> None:
 
 
 def test_timm_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "version", lambda _name: "1.0.9")
+    monkeypatch.setattr(hubs, "version", lambda _name: "1.0.9")
     with pytest.raises(TeacherError, match=r"timm 1\.0\.9 is too old; versions 1\.0\.21 to"):
         timm.create_model("sf_run")
 

@@ -15,7 +15,7 @@ import sparseformers
 from examples import llava_with_sparseformer as example
 from sparseformers.errors import ConfigError, MissingExtraError, TeacherError
 from sparseformers.model import SparseFormer
-from sparseformers.teachers import files
+from sparseformers.teachers import hubs
 from sparseformers.teachers import huggingface as adapter
 from tests.model.small import small_model
 from tests.refusals import refused
@@ -28,7 +28,7 @@ LABELS = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)
 
 
 def student_of(network: nn.Module, tokens: int = PATCHES, **options: Any) -> SparseFormer:
-    return sparseformers.inherit(adapter.from_module(network, image_size=32), tokens=tokens, **options).student.eval()
+    return sparseformers.inherit(adapter.from_module(network, image_size=(32, 32)), tokens=tokens, **options).student.eval()
 
 
 def pixels(count: int = 2, *, seed: int = 1, side: int = 32) -> Tensor:
@@ -271,7 +271,7 @@ def test_bad_images_are_refused() -> None:
 
 
 def test_without_transformers_or_with_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "version", lambda _name: "4.9.2")
+    monkeypatch.setattr(hubs, "version", lambda _name: "4.9.2")
     with pytest.raises(TeacherError, match=r"transformers 4\.9\.2 is too old; versions 4\.52 to 5\.23 are tested"):
         sparseformers.as_vision_tower(small_model())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)

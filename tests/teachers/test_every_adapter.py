@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm as timm_library
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from sparseformers.errors import TeacherError
+from sparseformers.errors import TeacherError, WeightsError
+from sparseformers.inheritance import inherit
 from sparseformers.teachers import load_teacher
 from tests.refusals import refused
 from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
-from tests.teachers.identity import check_identity
+from tests.teachers.identity import check_identity, check_same, images_for
 
 Build = Callable[[], Any]
 NETWORKS: dict[str, Build] = {
@@ -42,6 +45,66 @@ def test_image_size_resamples_positions(build: Build) -> None:
     check_identity(teacher)
     with refused(TeacherError, "image size of 7 does not hold a single patch of 8 x 8 pixels.", "Use a multiple of 8"):
         load_teacher(build(), image_size=7)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 80)], ids=["tall", "wide"])
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
+def test_images_that_are_not_square(build: Build, size: tuple[int, int]) -> None:
+    teacher = load_teacher(build(), image_size=size)
+    assert teacher.preprocessing.size == size
+    check_identity(teacher)
+    student = inherit(teacher).student
+    rows, columns = (max(2, round(side / 8 / 2)) for side in size)
+    cells = student(images_for(teacher)).rois[0, 0]
+    assert (len(cells), len(cells[:, 0].unique()), len(cells[:, 1].unique())) == (rows * columns, columns, rows)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(timm.tiny, img_size=(64, 32)),
+        partial(open_clip.tiny, image_size=(64, 32)),
+        partial(huggingface.vit, image_size=(64, 32)),
+    ],
+    ids=["timm", "OpenCLIP", "Hugging Face"],
+)
+def test_a_network_that_is_made_for_tall_images(build: partial[Any], tmp_path: Path) -> None:
+    network = build()
+    teacher = load_teacher(network)
+    assert teacher.preprocessing.size == (64, 32)
+    check_identity(teacher)
+    told = load_teacher(network, image_size=(64, 32))
+    check_same(told(images_for(teacher)).embedding, teacher(images_for(teacher)).embedding, tolerance=0)
+    if build.func is huggingface.vit:
+        with refused(TeacherError, "resamples square grids of positions alone", ""):
+            load_teacher(network, image_size=48)
+        saved = huggingface.save(network, tmp_path, {"size": {"height": 64, "width": 32}})
+        assert load_teacher(saved).preprocessing.size == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [(partial(timm.tiny, patch_size=(8, 16)), "8 x 16"), (partial(open_clip.tiny, patch_size=(16, 8)), "16 x 8")],
+)
+def test_patches_that_are_not_square_are_refused(build: Build, reason: str) -> None:
+    with refused(TeacherError, f"its patches are {reason} pixels, and not squares", "Choose a plain vision transformer"):
+        load_teacher(build())
+
+
+def test_a_file_whose_positions_are_of_tall_images(tmp_path: Path) -> None:
+    for size, known in (((96, 32), False), ((128, 32), True)):  # 12 patches make no square, 16 do
+        network = timm_library.create_model("vit_tiny_patch16_224", img_size=size, depth=12, num_classes=3)
+        torch.save(network.state_dict(), tmp_path / "tall.pth")
+        name = f"timm:vit_tiny_patch16_224@{tmp_path / 'tall.pth'}"
+        teacher = load_teacher(name, image_size=size)
+        assert torch.equal(teacher.patch_embedding().positions, load_teacher(network).patch_embedding().positions)
+        if known:
+            assert load_teacher(name).preprocessing.size == (64, 64)
+        else:
+            with refused(
+                WeightsError, "The weights have positions for 12 patches, which make no square.", "--image-size 256x128"
+            ):
+                load_teacher(name)
 
 
 @pytest.mark.parametrize(

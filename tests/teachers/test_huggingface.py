@@ -55,7 +55,7 @@ def at_lower_resolution(network: Any, teacher: Teacher, side: int) -> Any:
 @pytest.mark.parametrize("variant", FIVE)
 def test_a_new_student_is_transformers_own_model_at_a_lower_resolution(variant: str) -> None:
     network: Any = FIVE[variant]()
-    teacher = adapter.from_module(network, image_size=32)
+    teacher = adapter.from_module(network, image_size=(32, 32))
     student = inherit(teacher, tokens=4).student.eval()
     images = images_for(teacher)
     smaller = F.interpolate(teacher.normalise(images), size=(16, 16), mode="bilinear", antialias=True)

@@ -66,7 +66,7 @@ def test_the_tower_and_its_student_with_the_grid_front(tower: str) -> None:
     check_identity(teacher)
     # A student with the grid front is the teacher at a low resolution.
     images = images_for(teacher)
-    low = LowResolutionTeacher(teacher, 2)
+    low = LowResolutionTeacher(teacher, 4)
     student = student_of(teacher, "grid", tokens=4)
     check_same(student(images).embedding, low(images).embedding, tolerance=1e-5)
 

@@ -126,7 +126,7 @@ def test_teachers_without_a_text_tower() -> None:
 
 def test_a_file_with_other_weights(tmp_path: Path) -> None:
     name = write_clip(tmp_path)
-    state: dict[str, Any] = {"visual.proj": torch.ones(2, 2), "token_embedding.weight": torch.ones(2, 2)}
+    state: dict[str, Any] = {"visual.class_embedding": torch.ones(2, 2), "token_embedding.weight": torch.ones(2, 2)}
     save_file(state, tmp_path / "clip.safetensors")
     with pytest.raises(WeightsError, match=r"do not fit .*missing: .* other shape: token_embedding\.weight"):
         load_text_tower(name)

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError
-from sparseformers.teachers import absolute_name, files, load_teacher, registry, untrained_teacher
+from sparseformers.teachers import absolute_name, hubs, load_teacher, registry, untrained_teacher
 from sparseformers.teachers import timm as timm_adapter
 from tests.refusals import refused
 from tests.teachers.huggingface_models import clip_vision
@@ -53,7 +53,8 @@ def test_each_form_reaches_its_adapter(
     module = importlib.import_module(f"sparseformers.teachers.{adapter}")
     monkeypatch.setattr(module, function, lambda *given, **options: calls.append((given, options)))
     load_teacher(name, image_size=64, crop=0.5)
-    assert calls == [(arguments, {"image_size": 64, "crop": 0.5})]
+    place = {"place": None} if function == "from_file" else {}
+    assert calls == [(arguments, {"image_size": (64, 64), "crop": 0.5, **place})]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,13 @@ def test_a_library_that_is_not_installed(name: str, package: str, extra: str, mo
 )
 def test_a_library_that_is_too_old(name: str, package: str, oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for installed in ("0.9.16", "1.0.9"):
-        monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
+        monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
         problem = f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
         with refused(TeacherError, problem, f"Upgrade it with: pip install '{package}>={oldest}'."):
             load_teacher(name)
     for installed in (oldest, f"{oldest}.0", "9.0rc1"):
-        monkeypatch.setattr(files, "version", lambda _package, installed=installed: installed)
-        files.check_version(package)
+        monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
+        hubs.check_version(package)
 
 
 def test_modules_of_every_host_library() -> None:

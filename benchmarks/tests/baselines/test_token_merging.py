@@ -40,7 +40,7 @@ def tiny_teacher(variant: str = "class token", **options: Any) -> Teacher:
 def test_without_merging_it_is_the_teacher_of_any_library() -> None:
     teachers = {variant: tiny_teacher(variant) for variant in timm.VARIANTS}
     teachers["CLIP"] = open_clip_adapter.from_module(open_clip.tiny(quick_gelu=True))
-    teachers["SigLIP"] = huggingface_adapter.from_module(huggingface.siglip_vision(), image_size=32)
+    teachers["SigLIP"] = huggingface_adapter.from_module(huggingface.siglip_vision(), image_size=(32, 32))
     for teacher in teachers.values():
         images = images_for(teacher)
         expected, actual = teacher(images), TokenMergingTeacher(teacher, 0)(images)

@@ -115,7 +115,9 @@ def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
             nested = typing.cast(type, bare)
             yield from _options(nested, group=(nested.__doc__ or field.name).partition(".")[0])
         elif SUPPRESSED not in marks:
-            name = next((mark.name for mark in marks if hasattr(mark, "metavar") and mark.name), field.name)
+            name = next(
+                (mark.name for mark in marks if getattr(mark, "metavar", None) and getattr(mark, "name", None)), field.name
+            )
             own.append(_Option(group, name, marks, _value(bare, marks), texts.get(field.name, ""), field.default))
     yield from own
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError
+from sparseformers.data.loading import Loader
 from sparseformers.data.order import FullShuffle, Interleaved, ViewKey, derived_seed
 from sparseformers.data.sources import ImageSource, as_source
 from sparseformers.data.transforms import CropView, evaluation_view
 from sparseformers.errors import DataError
 
-MOST_WORKERS = 8
-BATCHES_AHEAD = 4  # batches that each worker keeps ready
+VIEW_BYTES = 3 * 224 * 224 * 4  # of a view that does not tell its size
 
 
 class LoadedView(NamedTuple):
@@ -50,7 +48,7 @@ class ImageViews(Dataset[LoadedView]):
 
     ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes make
     it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower resolution), and the
-    method ``pixels``, which gives the view as bytes, a quarter of the traffic between processes.
+    method ``pixels``, which gives the view as so many ``bytes``, a quarter of the traffic between processes.
     """
 
     def __init__(
@@ -67,6 +65,7 @@ class ImageViews(Dataset[LoadedView]):
         self.views_per_image = views_per_image
         self._at_least: int | None = getattr(view, "at_least", None)
         self._pixels: Callable[[Image.Image], Tensor] = getattr(view, "pixels", view)
+        self.view_bytes: int = getattr(view, "bytes", VIEW_BYTES)
 
     def __len__(self) -> int:
         return len(self.source) * self.views_per_image
@@ -102,13 +101,16 @@ class _Sent(NamedTuple):
     def of(cls, views: list[LoadedView]) -> _Sent:
         images = [view.image for view in views if view.image is not None]
         return cls(
-            images=default_collate(images) if images else torch.empty(0, 3, 0, 0),
+            images=torch.stack(images) if images else torch.empty(0, 3, 0, 0),
             indices=tuple(view.index for view in views if view.image is not None),
             unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
             stop=next((view.stop for view in views if view.stop is not None), None),
         )
 
     def received(self) -> Batch:
+        """The batch; raises DataError where a process could only report that."""
+        if self.stop is not None:
+            raise DataError(*self.stop)
         return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
 
 
@@ -142,6 +144,11 @@ class SampleStream(Sampler[list[ViewKey]]):
                 f"no stream of {length} images in batches of {self.batch_size} for process {self.process} of {self.processes}"
             )
 
+    @property
+    def of_each(self) -> int:
+        """Images of a batch that are for one process, at most."""
+        return math.ceil(self.batch_size / self.processes)
+
     def __len__(self) -> int:
         """The batches that are left of the run; a TypeError if it has no end."""
         if self.total is None:
@@ -173,6 +180,10 @@ class _InOrder(Sampler[list[ViewKey]]):
     process: int = 0
     processes: int = 1
 
+    @property
+    def of_each(self) -> int:
+        return self.batch_size
+
     def __len__(self) -> int:
         return self.epochs * len(self._starts())
 
@@ -185,31 +196,20 @@ class _InOrder(Sampler[list[ViewKey]]):
                 yield [ViewKey(epoch, index) for index in range(start, min(start + self.batch_size, self.length))]
 
 
-def default_workers() -> int:
-    """One process to read images with for each processor that this one may use, at most ``MOST_WORKERS``."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MOST_WORKERS, (allowed or 1) // sharing))
-
-
-def batch_loader(views: ImageViews, batches: Sampler[list[ViewKey]], *, workers: int) -> DataLoader[Batch]:
-    """Loads batches of views, such as those of a :class:`SampleStream`, by ``workers`` processes; 0 reads in this one."""
-    loader = _StoppingLoader(
+def batch_loader(views: ImageViews, batches: SampleStream | _InOrder, *, workers: int) -> Loader[Batch]:
+    """Loads batches of views by ``workers`` processes; 0 reads in this one."""
+    return Loader(
         views,
+        workers=workers,
+        batch_bytes=views.view_bytes * min(len(views), batches.of_each),
+        received=_Sent.received,
+        collate=_Sent.of,
+        seed=views.seed,
         batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_Sent.of,
-        prefetch_factor=BATCHES_AHEAD if workers else None,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=init_worker if workers else None,
-        # Its own, so that making an iterator does not draw from the global one.
-        generator=torch.Generator().manual_seed(views.seed),
     )
-    # A DataLoader is typed by what its dataset holds, not by what it yields.
-    return cast("DataLoader[Batch]", loader)
 
 
-def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> DataLoader[Batch]:
+def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> Loader[Batch]:
     """Loads every view of the first epochs once, in order; the last batch of each epoch may be short."""
     return batch_loader(views, _InOrder(len(views), batch_size, epochs), workers=workers)
 
@@ -222,7 +222,7 @@ def evaluation_batches(
     workers: int,
     process: int = 0,
     processes: int = 1,
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Loads the teacher's own view of each image, in order; several processes take turns, batch by batch."""
     views = ImageViews(images, evaluation_view(preprocessing), seed=0)
     return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
@@ -239,7 +239,7 @@ def fixed_views(
     workers: int = 0,
     process: int = 0,
     processes: int = 1,
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Loads K random crops of each image, the same ones every time, to evaluate with few images.
 
     ``scale`` is the least and greatest share of the image's area that a crop keeps, ``size`` its height and width in pixels.
@@ -247,22 +247,3 @@ def fixed_views(
     """
     views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
     return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
-
-
-class _StoppingLoader(DataLoader[LoadedView]):
-    """Raises what a worker could only report."""
-
-    def __iter__(self) -> Any:
-        for sent in super().__iter__():
-            if sent.stop is not None:
-                raise DataError(*sent.stop)
-            yield sent.received()
-
-
-def init_worker(_worker: int) -> None:
-    """Prepares a reading process."""
-    # The workers share the processors already.
-    torch.set_num_threads(1)
-    # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

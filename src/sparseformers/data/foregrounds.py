@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data.images import UnreadableImageError, checked_folder, decode, images_under, upright_size
+from sparseformers.data.images import UnreadableImageError, decode, upright_size
+from sparseformers.data.places import checked, images_under
 from sparseformers.data.transforms import evaluation_view
 from sparseformers.errors import DataError, shorten
 
@@ -53,7 +54,7 @@ class MaskFolder(Foregrounds):
     """
 
     def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
-        checked_folder(folder)
+        checked(folder)
         found: dict[str, Path] = {}
         for mask in images_under([folder]):
             stem = mask.relative_to(folder).with_suffix("").as_posix()

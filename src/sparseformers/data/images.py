@@ -1,25 +1,28 @@
-"""Image files: finding them in folder trees, decoding them to 8-bit RGB, and listing those that are skipped."""
+"""Image files: decoding them to 8-bit RGB, and listing those that are skipped."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from sparseformers.errors import DataError, shorten, suggest
+from sparseformers.data.places import DEAD_LINK
 from sparseformers.files import replacing
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # in any case
 MOST_PIXELS = 150_000_000  # larger images are not decoded by default: a small file can unpack to all of the memory
 PILLOWS_MOST_PIXELS = 178_956_970  # Pillow decodes no larger images itself
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # whatever the name says; Pillow's others may run external programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
+"""Formats that are decoded, whatever the name says; Pillow's others may run external programs."""
 
 
 class UnreadableImageError(Exception):
@@ -32,68 +35,6 @@ class UnreadableImageError(Exception):
 
     def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
         return type(self), (self.path, self.reason)
-
-
-def find_images(folders: Sequence[Path]) -> list[Path]:
-    """All image files in folder trees (or single files), by the endings of their names, sorted.
-
-    Hidden files and folders are left out, symbolic links followed; each file counts once. Raises DataError for a folder that is
-    missing or cannot be read, a file that is no image, or no image in all of them.
-    """
-    found = images_under([checked_folder(folder) for folder in folders])
-    if not found:
-        places = shorten(f"'{folder}'" for folder in folders) or "given"
-        held = "The folder {} holds no images." if len(folders) == 1 else "The folders {} hold no images."
-        raise DataError(held.format(places), f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
-    return found
-
-
-def images_under(folders: Sequence[Path]) -> list[Path]:
-    """The image files of :func:`find_images`, for folders that are there; none is no error."""
-    visited: set[str] = set()
-    found = [pair for folder in folders for pair in walk_images(folder, visited)]
-    return sorted(dict(reversed(found)).values())  # of a file with two paths, the first
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image: not hidden, and with one of the known endings."""
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def checked_folder(folder: Path) -> Path:
-    """Returns ``folder`` if it is a folder or an image file; raises DataError if not."""
-    if folder.is_dir() or (folder.is_file() and is_image_name(folder.name)):
-        return folder
-    if folder.is_file():
-        problem = f"'{folder}' is neither a folder nor an image."
-        raise DataError(problem, f"Give a folder, or a file that ends in {', '.join(IMAGE_SUFFIXES)}.")
-    siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    problem = f"The folder '{folder}' does not exist."
-    raise DataError(problem, f"{suggest(folder.name, siblings)} Give a folder that holds images.".strip())
-
-
-def walk_images(place: Path, visited: set[str]) -> Iterator[tuple[str, Path]]:
-    """(identity on the disk, path) of the image files under ``place``; ``visited`` keeps links from going in circles."""
-    identity = os.path.realpath(place)
-    if not place.is_dir():
-        yield identity, place
-        return
-    if identity in visited:
-        return
-    visited.add(identity)
-    try:
-        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"The folder '{place}' cannot be read ({error.strerror}).", "Check its permissions.") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from walk_images(place / entry.name, visited)
-        elif is_image_name(entry.name) and entry.is_file():
-            # Only links need the disk again; realpath for every file would double the time on a million of them.
-            real = os.path.realpath(entry.path) if entry.is_symlink() else str(Path(identity, entry.name))
-            yield real, place / entry.name
 
 
 def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -120,7 +61,7 @@ def decode(
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
             warnings.simplefilter("ignore")
-            with Image.open(source, formats=FORMATS) as image:
+            with _opened(source) as image:
                 width, height = image.size
                 if width * height > most_pixels:
                     most = f"{most_pixels / 1e6:g} million" if most_pixels >= 1_000_000 else f"{most_pixels:,}"
@@ -143,18 +84,37 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with _opened(path) as image:
                 width, height = image.size
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                if isinstance(image, TiffImageFile):  # Pillow says the size of some as it is after they are turned
+                    turned = turned and image.size == (image.tag_v2.get(256), image.tag_v2.get(257))
     except Exception:  # as in decode: anything may come of a damaged file
         return None
     return (height, width) if turned else (width, height)
 
 
+def _opened(source: Path | BinaryIO) -> Image.Image:
+    return Image.open(source, formats=_known_formats())
+
+
+@cache
+def _known_formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow has, or the extra ``heic`` adds."""
+    Image.init()
+    if importlib.util.find_spec("pillow_heif") is not None:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return [each for each in FORMATS if each in Image.OPEN]
+
+
 def _reason(source: Path | BinaryIO, error: Exception) -> str:
     """Why an image could not be read, in a few words and without its path."""
     if isinstance(error, FileNotFoundError):
-        return "the file is missing"
+        return DEAD_LINK if isinstance(source, Path) and source.is_symlink() else "the file is missing"
+    if isinstance(error, IsADirectoryError):
+        return "a folder that cannot be read"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: more than {PILLOWS_MOST_PIXELS // 1_000_000} million pixels"
     if isinstance(error, UnidentifiedImageError):

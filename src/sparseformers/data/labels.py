@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseformers.data.images import find_images, images_under
+from sparseformers.data.places import find_images, images_under
 from sparseformers.errors import DataError, shorten, suggest
 
 TRAIN_FOLDER = "train"

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, HuggingFaceSource
-from sparseformers.data.images import MOST_PIXELS, find_images, images_under
+from sparseformers.data.images import MOST_PIXELS
 from sparseformers.data.order import Interleaved, whole_weights
+from sparseformers.data.places import find, no_images
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_source import ShardSource
-from sparseformers.data.shards import find_shards, is_local, is_shard_name, is_shards
+from sparseformers.data.shards import find_shards, is_local, is_shards
 from sparseformers.data.sources import FolderSource, ImageSource, digest_of, draw_of
 from sparseformers.errors import ConfigError, DataError, shorten
 
@@ -56,6 +57,9 @@ class MixedSource(ImageSource):
     def missing(self) -> int:
         return sum(source.missing() for source in self.sources)
 
+    def remarks(self) -> Sequence[str]:
+        return [remark for source in self.sources for remark in source.remarks()]
+
     def sample_order(self) -> Interleaved:
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
         drawn = [number for number, source in enumerate(self.sources) if len(source)]
@@ -93,12 +97,7 @@ def kind_of(data: str) -> Kind:
     """The kind of a name given to --data; nothing is checked."""
     if data.startswith(PREFIX):
         return "dataset"
-    if is_shards(data):
-        return "shards"
-    folder = Path(data)
-    if folder.is_dir() and any(is_shard_name(path.name) for path in folder.iterdir()) and not images_under([folder]):
-        return "shards"
-    return "folder"
+    return "shards" if is_shards(data) else "folder"
 
 
 def absolute_source(data: str) -> str:
@@ -132,16 +131,22 @@ def open_source(
 
 
 def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: int) -> list[ImageSource]:
-    """All folders as one source, all shards as another, and each dataset."""
+    """All images of folders as one source, all shards as another, and each dataset."""
     kinds: dict[Kind, list[str]] = {"folder": [], "shards": [], "dataset": []}
     for each in data:
         kinds[kind_of(each)].append(each)
     sources: list[ImageSource] = []
-    if kinds["folder"]:
-        sources.append(FolderSource(find_images([Path(each) for each in kinds["folder"]]), most_pixels=most_pixels))
-    if kinds["shards"]:
-        shards = dict.fromkeys(shard for each in kinds["shards"] for shard in find_shards(each))
-        sources.append(ShardSource(list(shards), files, window=window, most_pixels=most_pixels))
+    folders = [Path(each) for each in kinds["folder"]]
+    found = find(folders)
+    if folders and not (found.images or found.shards):
+        raise no_images(folders, found)
+    if found.images:
+        sources.append(FolderSource(found.images, most_pixels=most_pixels, found=found))
+    named = [shard for each in kinds["shards"] for shard in find_shards(each)]
+    if shards := dict.fromkeys([*(str(path.absolute()) for path in found.shards), *named]):
+        of_shards = ShardSource(list(shards), files, window=window, most_pixels=most_pixels)
+        if named or len(of_shards) or not sources:  # beside images an archive may be of anything
+            sources.append(of_shards)
     sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]
     for source in sources:
         if not len(source):

@@ -28,10 +28,10 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from sparseformers.data.images import UnreadableImageError, is_image_name
+from sparseformers.data.images import UnreadableImageError
+from sparseformers.data.places import SHARD_ENDINGS, is_image_name
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, shorten, suggest
 
-SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
 MOST_BYTES = 512 * 2**20  # of a member: an archive can announce, and a compressed one can hold, more than the memory
 NO_IMAGE = "not an image, by its name"  # the problem of a member that is something else
 FORMAT = 1  # of an index; a change to what it holds raises it
@@ -64,15 +64,8 @@ def is_local(shard: str) -> bool:
     return "://" not in shard and not shard.startswith("pipe:")
 
 
-def is_shard_name(name: str) -> bool:
-    """Whether a file of this name counts as a shard."""
-    return not name.startswith(".") and name.endswith(SHARD_ENDINGS)
-
-
 def find_shards(data: str) -> list[str]:
-    """The shards of a pattern, an address or a folder of tar files; files by absolute paths. Raises as :func:`expand_shards`."""
-    if Path(data).is_dir():
-        return [str(path.absolute()) for path in sorted(Path(data).iterdir()) if is_shard_name(path.name) and path.is_file()]
+    """The shards of a pattern or an address; files by absolute paths. Raises as :func:`expand_shards`."""
     shards = expand_shards(url2pathname(urlparse(data).path) if data.startswith("file://") else data)
     return [str(Path(shard).absolute()) if is_local(shard) else shard for shard in shards]
 

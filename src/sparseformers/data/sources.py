@@ -16,6 +16,7 @@ from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, read_image
 from sparseformers.data.order import FullShuffle, Interleaved, PassOrder, WindowShuffle
+from sparseformers.data.places import Found
 from sparseformers.errors import DataError
 
 FEWEST_SAMPLES = 100  # before this many, the share of them that could not be read counts as 0
@@ -62,6 +63,10 @@ class ImageSource(ABC):
         """About how many images the faults stand for."""
         return 0
 
+    def remarks(self) -> Sequence[str]:
+        """Sentences on what was found beside the images."""
+        return ()
+
     def order(self) -> PassOrder:
         """The order of the passes over it."""
         return FullShuffle(len(self))
@@ -80,11 +85,15 @@ class ImageSource(ABC):
 
 
 class FolderSource(ImageSource):
-    """Image files; one that is missing, or has more than ``most_pixels``, counts as unreadable."""
+    """Image files; one that is missing, or has more than ``most_pixels``, counts as unreadable.
 
-    def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS) -> None:
+    ``found`` is all that their folders hold.
+    """
+
+    def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS, found: Found | None = None) -> None:
         self.paths = tuple(paths)
         self.most_pixels = most_pixels
+        self.found = found or Found()
 
     @cached_property
     def _root(self) -> str:
@@ -105,8 +114,17 @@ class FolderSource(ImageSource):
     def size(self, index: int) -> int | None:
         return state_of(self.paths[index])[0]
 
+    def faults(self) -> Sequence[tuple[str, str]]:
+        return self.found.faults
+
+    def missing(self) -> int:
+        return len(self.found.faults)
+
+    def remarks(self) -> Sequence[str]:
+        return self.found.remarks()
+
     def only(self, places: Sequence[int]) -> FolderSource:
-        return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels)
+        return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels, found=self.found)
 
     def without(self, places: Sequence[int]) -> FolderSource:
         left_out = set(places)
@@ -197,6 +215,9 @@ class Selection(ImageSource):
 
     def missing(self) -> int:
         return self.source.missing()
+
+    def remarks(self) -> Sequence[str]:
+        return self.source.remarks()
 
     def order(self) -> PassOrder:
         whole = self.source.order()

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
+from sparseformers.data.loading import from_bytes
 from sparseformers.errors import ConfigError, suggest
 
 Augmentation = Literal["default", "strong"]
@@ -48,6 +49,12 @@ def training_view(
 
 class ByteView(ABC):
     """Makes a view of an RGB image, as 3 x H x W in [0, 1] or as bytes."""
+
+    size: tuple[int, int]  # height and width in pixels
+
+    @property
+    def bytes(self) -> int:
+        return 3 * math.prod(self.size)
 
     @abstractmethod
     def pixels(self, image: Image.Image) -> Tensor:
@@ -160,6 +167,11 @@ class EvaluationView(ByteView):
 
     preprocessing: PreprocessingConfig
 
+    @property
+    def size(self) -> tuple[int, int]:  # type: ignore[override]
+        """Height and width in pixels."""
+        return self.preprocessing.size
+
     def pixels(self, image: Image.Image) -> Tensor:
         filter_ = v2.InterpolationMode(self.preprocessing.interpolation)
         image = functional.center_crop(image, self._cut(image.height, image.width))
@@ -196,21 +208,6 @@ class EvaluationView(ByteView):
 
 
 evaluation_view = EvaluationView
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] that were made from bytes, as exactly these bytes."""
-    return (images * 255).round().to(torch.uint8)
-
-
-def from_bytes(images: Tensor) -> Tensor:
-    """Bytes as images in [0, 1], the same to the bit on every device; floats stay as they are."""
-    return functional.to_dtype(images, torch.float32, scale=True)
-
-
-def images_on(device: torch.device | str, images: Tensor) -> Tensor:
-    """A batch's images on a device as floats in [0, 1]; bytes are moved as bytes."""
-    return from_bytes(images.to(device, non_blocking=True))
 
 
 def _uniform(low: float, high: float) -> float:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from sparseformers.errors import ConfigError
-from sparseformers.settings import AtLeast, Between, check_bounds
+from sparseformers.settings import AtLeast, Between, ImageSize, check_bounds
+from sparseformers.train.settings import SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,9 @@ class EmbedConfig:
     its patch tokens."""
     rois: bool = False
     """Keep the last region of interest of each latent token, too: (x1, y1, x2, y2) in [0, 1] of the central view, float32."""
-    image_size: Annotated[int | None, AtLeast(32)] = None
-    """For a teacher: side in pixels of the images that it sees, its own by default. A student has the one that it was made at."""
+    image_size: Annotated[ImageSize | None, SIZE, AtLeast(32)] = None
+    """For a teacher: side in pixels of the images that it sees, or height x width (256x128), its own by default. A student has
+    the one that it was made at."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875)] = None
     """For a teacher: share of the shorter side that the central crop keeps, its own by default."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -12,11 +12,9 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sparseformers.data import IMAGE_SUFFIXES
-from sparseformers.data.images import checked_folder, walk_images
+from sparseformers.data.places import Found, checked, no_images, walk
 from sparseformers.data.shards import expand_shards, is_local, is_shards
 from sparseformers.data.sources import state_of
-from sparseformers.errors import DataError, shorten
 from sparseformers.files import replacing
 
 _TABLE = """CREATE TABLE images (
@@ -68,29 +66,37 @@ class Listing:
         return sqlite3.connect(f"{self.file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
-def write_listing(folders: Sequence[Path], root: Path, file: Path) -> Listing:
+def write_listing(folders: Sequence[Path], root: Path, file: Path) -> tuple[Listing, Found]:
     """Lists the images in folder trees, each file once, in memory that does not grow with their number.
 
-    Names are relative to ``root``, an absolute path; ``file`` is written whole or not at all. Raises DataError for a folder that
-    is missing or cannot be read, or a file that is no image.
+    Entries that cannot be read are listed as images are, and skipped with the reason as such are. Names are relative to ``root``,
+    an absolute path; ``file`` is written whole or not at all. Raises DataError for a folder that is missing, or a file that is
+    no image.
+
+    Returns:
+        The list, and what else there is: shards and, by ending, what is passed over.
     """
-    checked = [checked_folder(folder) for folder in folders]
+    starts = [checked(folder) for folder in folders]
     visited: set[str] = set()
     place = total = 0
+    others = Found()
     with replacing(file) as unfinished, closing(sqlite3.connect(unfinished)) as database:
         # It is renamed when it is whole, so it needs no safety of its own.
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         database.execute(_TABLE)
-        for identity, path in (found for folder in checked for found in walk_images(folder, visited)):
-            size, changed = state_of(path)
-            digest = hashlib.blake2b(os.fsencode(identity), digest_size=16).digest()
-            relative = Path(os.path.relpath(os.path.abspath(path), root)).as_posix()  # noqa: PTH100 - links stay as they are
-            row = (place, digest, os.fsencode(path), text_name(relative), size or 0, changed, total)
+        for entry in (entry for folder in starts for entry in walk(folder, visited)):
+            if entry.kind in ("shard", "other"):
+                others.add(entry)
+                continue
+            size, changed = state_of(entry.path)
+            digest = hashlib.blake2b(os.fsencode(entry.real), digest_size=16).digest()
+            relative = Path(os.path.relpath(os.path.abspath(entry.path), root)).as_posix()  # noqa: PTH100 - links stay as they are
+            row = (place, digest, os.fsencode(entry.path), text_name(relative), size or 0, changed, total)
             if database.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount:
                 place, total = place + 1, total + (size or 0)
         database.commit()
-    return Listing(file)
+    return Listing(file), others
 
 
 def text_name(name: str) -> str:
@@ -123,6 +129,7 @@ class Inputs:
 
     sources: tuple[InputSource, ...]
     images: int | None  # None where shards would have to be read to know
+    remarks: tuple[str, ...] = ()  # sentences on what was found beside the images
 
     @property
     def size(self) -> int:
@@ -137,7 +144,7 @@ class Inputs:
     def listed_in(self, listing: Path) -> Inputs:
         """The same with the listing moved to another place."""
         moved = (replace(each, location=str(listing)) if each.kind == "files" else each for each in self.sources)
-        return Inputs(tuple(moved), self.images)
+        return Inputs(tuple(moved), self.images, self.remarks)
 
     def state(self) -> dict[str, list[str | int | None]]:
         """Size and time of change of each shard, by name."""
@@ -147,6 +154,8 @@ class Inputs:
 def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
     """Lists the images of ``data``: those in folders and image files, in the file ``listing``, and then the shards.
 
+    Shards may lie in the folders, too.
+
     Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError for a brace pattern that is none.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
@@ -154,17 +163,20 @@ def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
     places = [_absolute(str(folder.parent if folder.is_file() else folder)) for folder in folders]
     root = _common([*places, *(shard.rpartition("/")[0] for shard in shards)])
     sources, images = [], None
+    remarks: tuple[str, ...] = ()
     if folders:
-        images, listed = write_listing(folders, Path(root or "/"), listing).total()
+        written, others = write_listing(folders, Path(root or "/"), listing)
+        images, listed = written.total()
+        shards = list(dict.fromkeys([*(_absolute(str(shard)) for shard in others.shards), *shards]))
         sources.append(InputSource("files", str(listing), "", 0, listed))
+        remarks = tuple(others.remarks())
         if not images and not shards:
-            named = shorten((f"'{folder}'" for folder in folders), limit=3)
-            raise DataError(f"There are no images in {named}.", f"Images are files that end in {', '.join(IMAGE_SUFFIXES)}.")
+            raise no_images(folders, others)
     for shard in shards:
         begin = sources[-1].begin + sources[-1].size if sources else 0
         size, changed = state_of(shard) if is_local(shard) else (None, None)
         sources.append(InputSource("shard", shard, text_name(shard[len(root) :].lstrip("/")), begin, size or 0, changed))
-    return Inputs(tuple(sources), None if shards else images)
+    return Inputs(tuple(sources), None if shards else images, remarks)
 
 
 def _absolute(place: str) -> str:

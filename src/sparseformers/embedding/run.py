@@ -102,6 +102,8 @@ def embed(
         embedder.network.to(device)
         with folder.writing():
             inputs, resolved = _begun(settings, embedder, folder, device, overwrite=overwrite)
+            for remark in inputs.remarks:
+                console.print(remark, highlight=False, markup=False, soft_wrap=True)
             parts = PartFiles(folder, output)
             return _completed(_Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"]), console)
 

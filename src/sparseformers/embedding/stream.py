@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-from sparseformers.data import LoadedView, UnreadableImageError, collate, read_image
-from sparseformers.data.dataset import BATCHES_AHEAD, init_worker
+from sparseformers.data import LoadedView, Loader, UnreadableImageError, collate, read_image
+from sparseformers.data.dataset import VIEW_BYTES
 from sparseformers.data.images import decode
 from sparseformers.data.shards import ShardMember, is_local, shard_members
 from sparseformers.embedding.inputs import Inputs, InputSource, Listing, Position, text_name
@@ -31,6 +31,12 @@ class InputBatch(NamedTuple):
     end: Position
     reached: int  # bytes of the input up to there, about
     stop: tuple[str, str] | None = None  # (problem, remedy) where the stream cannot go on
+
+    def received(self) -> InputBatch:
+        """The batch itself; raises DataError where the process that read it could only report that."""
+        if self.stop is not None:
+            raise DataError(*self.stop)
+        return self
 
 
 class InputStream(IterableDataset[InputBatch]):
@@ -128,18 +134,20 @@ def input_batches(stream: InputStream, *, workers: int) -> Iterator[InputBatch]:
     """
     if not all(source.kind == "files" or is_local(source.location) for source in stream.inputs.sources):
         workers = min(workers, 1)
-    loader = DataLoader(
+    size = getattr(stream.view, "bytes", VIEW_BYTES // 4)
+    loader = Loader(
         stream,
+        workers=workers,
+        batch_bytes=4 * size * stream.batch_size,
+        received=InputBatch.received,
+        collate=_as_it_is,
         batch_size=None,  # the stream makes batches itself
-        num_workers=workers,
-        prefetch_factor=BATCHES_AHEAD if workers else None,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=init_worker if workers else None,
-        generator=torch.Generator(),  # its own, so that making an iterator does not draw from the global one
     )
-    for number, batch in enumerate(cast("Iterator[InputBatch]", loader)):
-        if batch.stop is not None:
-            raise DataError(*batch.stop)
+    for number, batch in enumerate(loader):
         if batch.number != number:
             raise AssertionError(f"batch {batch.number} came in the place of batch {number}")
         yield batch
+
+
+def _as_it_is(batch: InputBatch) -> InputBatch:
+    return batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,11 +76,15 @@ class RebuiltTeacher(nn.Module):
 class LowResolutionTeacher(RebuiltTeacher):
     """The teacher at a lower resolution: fewer tokens, no training. What a student with as many tokens has to beat.
 
-    It shrinks images of any size and shape to a square of ``side`` x ``side`` patches.
+    It shrinks images of any size and shape to about so many patches, in rows and columns as the teacher's own.
     """
 
-    def __init__(self, teacher: Teacher, side: int) -> None:
-        super().__init__(teacher, grid=(side, side))
+    def __init__(self, teacher: Teacher, tokens: int) -> None:
+        height, width = teacher.preprocessing.size
+        sides = (math.sqrt(tokens * height / width), math.sqrt(tokens * width / height))
+        rows, columns = (max(min(1, tokens), round(side)) for side in sides)
+        super().__init__(teacher, grid=(rows, columns))
+        self.patch_count = rows * columns
 
     def forward(self, images: Tensor) -> TeacherOutput:
         """Shrinks images B x 3 x H x W in [0, 1] (bilinear, antialiased; any H and W from 32 up) and embeds them."""

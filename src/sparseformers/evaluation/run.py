@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -138,7 +137,7 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
         if outputs is not None and len(outputs) == pair.teacher.anatomy.classes:
             labels = [outputs[label] for label in test.labels]
     conditions = shift_conditions(pair.teacher.preprocessing, paths)
-    side, views = max(1, round(math.sqrt(pair.student.config.focusing.tokens))), len(views_of(conditions))
+    tokens, views = pair.student.config.focusing.tokens, len(views_of(conditions))
     with folder.progress(f"{len(paths)} images in {views} views", len(paths) * views) as advance:
         report = measure_shifts(
             pair.student,
@@ -146,7 +145,7 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
             paths,
             conditions,
             labels=labels,
-            low_resolution=LowResolutionTeacher(pair.teacher, side).to(pair.device),
+            low_resolution=LowResolutionTeacher(pair.teacher, tokens).to(pair.device),
             batch_size=folder.batch_size,
             workers=default_workers(),
             **folder.running(pair.device, paths, advance),

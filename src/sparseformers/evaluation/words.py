@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,9 @@ class WordReport:
 
     def tables(self, title: str) -> list[Table]:
         """One for each that was measured."""
-        low = f"teacher at {self.low_resolution.size[0]} px, {self.low_resolution.tokens} tokens"
+        height, width = self.low_resolution.size
+        at = f"{height}" if height == width else f"{height} x {width}"
+        low = f"teacher at {at} px, {self.low_resolution.tokens} tokens"
         measured = (self.zero_shot, self.retrieval)
         return [each.table(title, low_resolution=low, skipped=len(self.skipped_images)) for each in measured if each]
 
@@ -99,8 +100,8 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
             "Give the file of one whole CLIP as --teacher.",
         )
     tower.to(pair.device)
-    side = max(1, round(math.sqrt(student.tokens if isinstance(student, WithTokens) else student.config.focusing.tokens)))
-    low = LowResolutionTeacher(pair.teacher, side).to(pair.device)
+    tokens = student.tokens if isinstance(student, WithTokens) else student.config.focusing.tokens
+    low = LowResolutionTeacher(pair.teacher, tokens).to(pair.device)
     autocast = folder.autocast(pair.device)
 
     def images(paths: Sequence[Path]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -136,7 +137,7 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
         readable = words.captioned.only(indices.tolist())
         captions = texts(readable.captions, "captions", "texts", TEXTS_AT_ONCE, tower)
         retrieval = evaluate_retrieval(*towers, captions, readable.image_of)
-    size = LowResolution((low.size[0], low.size[1]), side**2)
+    size = LowResolution(low.size, low.patch_count)
     return WordReport(zero_shot, retrieval, size, tuple(folder.skipped.lines()))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
-from sparseformers.data.transforms import from_bytes
+from sparseformers.data.loading import from_bytes
 from sparseformers.model.sparseformer import SMALLEST_SIDE, SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.rois import centre_and_size, neighbourhoods

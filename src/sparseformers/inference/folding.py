@@ -36,7 +36,7 @@ class FoldedSparseFormer(nn.Module):
         front = cast(nn.Module, student.focusing)
         if isinstance(front, FocusingTransformer | OriginalFocusingTransformer):
             front = FoldedFocusing(front)
-        elif isinstance(front, GridFront) and math.prod(grid_of(tokens)) == tokens:  # all rows have as many cells
+        elif isinstance(front, GridFront) and math.prod(grid_of(tokens, front.aspect)) == tokens:  # all rows have as many cells
             front = FoldedGrid(front, student.normalise, tokens)
             self.normalise = nn.Identity()
         self.focusing = cast(Front, front)

@@ -104,10 +104,10 @@ class FoldedGrid(nn.Module):
     def __init__(self, front: GridFront, normalise: Normalise, tokens: int) -> None:
         super().__init__()
         side = front.patch_size
-        rows, columns = roi_arithmetic.grid_of(tokens)
+        rows, columns = roi_arithmetic.grid_of(tokens, front.aspect)
         self.size = rows * side, columns * side
         self.resize, self.pre_norm, self.prefix = front.resize, front.pre_norm, front.prefix
-        cells = roi_arithmetic.cells(tokens).to(front.cells.device).unsqueeze(0)  # 1 x N x 4
+        cells = front.cells_of(tokens).unsqueeze(0)  # 1 x N x 4
         weight = front.embedding.weight.detach()  # D x 3 x P x P
         bias = -(weight * (normalise.mean / normalise.std)).sum(dim=(1, 2, 3))
         bias = bias if front.embedding.bias is None else bias + front.embedding.bias.detach()

@@ -82,10 +82,11 @@ def inherit(
     if front == "mixed":
         focusing: FrontConfig = _mixed_config(teacher, tokens)
     elif front == "grid":
-        focusing = GridConfig(tokens=tokens, **_reading(teacher))
+        height, width = teacher.preprocessing.size
+        focusing = GridConfig(tokens=tokens, aspect=height / width, **_reading(teacher))
     else:
-        width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
-        focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
+        narrow = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
+        focusing = FocusingConfig(tokens=tokens, width=narrow, channels=channels, points=points, iterations=iterations)
     depth, as_teacher = teacher.depth - shares.truncate, front != "focusing"
     cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=as_teacher)
     # Starting values of the new parts are a function of the seed alone.
@@ -113,8 +114,9 @@ def inherit(
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
     """A quarter of the teacher's patch tokens on a full grid (256 -> 8 x 8); the paper counts the class token in (196 -> 48)."""
-    side = max(2, round(math.sqrt(teacher.patch_tokens / 4)))
-    return side * side - (min(1, teacher.anatomy.prefix_tokens) if front == "focusing" else 0)
+    sides = [edge // teacher.patch_size for edge in teacher.preprocessing.size]
+    full = math.prod(max(min(2, side), round(side / 2)) for side in sides)
+    return full - (min(1, teacher.anatomy.prefix_tokens) if front == "focusing" else 0)
 
 
 def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | None, freeze: int | None) -> Shares:

@@ -43,7 +43,7 @@ from sparseformers.integrations.card import (
 )
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.saving import MODEL_FILE, digest, load_saved, save
-from sparseformers.teachers.files import client_errors, expect_hub
+from sparseformers.teachers.hubs import client_errors, expect_hub
 
 LOGGER = logging.getLogger(__name__)
 

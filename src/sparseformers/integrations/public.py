@@ -15,7 +15,7 @@ from sparseformers.integrations.hub import SparseFormer
 from sparseformers.integrations.open_clip_visual import OpenClipVisual
 from sparseformers.model.sparseformer import SparseFormer as CoreSparseFormer
 from sparseformers.opening import model_name, open_student, with_tokens
-from sparseformers.teachers.files import check_version
+from sparseformers.teachers.hubs import check_version
 
 if TYPE_CHECKING:
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower

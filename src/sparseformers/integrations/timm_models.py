@@ -24,7 +24,7 @@ from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.released import RELEASES, create_model
 from sparseformers.released.load import RELEASE_URL
 from sparseformers.saving import load
-from sparseformers.teachers.files import check_version
+from sparseformers.teachers.hubs import check_version
 
 RUN_CONFIG = SparseFormerConfig(
     focusing=GridConfig(tokens=64, patch_size=14),

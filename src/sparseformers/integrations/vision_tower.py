@@ -16,7 +16,6 @@ from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from sparseformers import rois as roi_arithmetic
 from sparseformers.config import SparseFormerConfig
 from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.grid import GridFront
@@ -127,7 +126,7 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
             module.mean.copy_(fresh.mean)
             module.std.copy_(fresh.std)
         elif isinstance(module, GridFront):
-            module.cells.copy_(roi_arithmetic.cells(config.focusing.tokens))
+            module.cells.copy_(module.cells_of(config.focusing.tokens))
 
 
 AutoConfig.register(SparseFormerVisionConfig.model_type, SparseFormerVisionConfig, exist_ok=True)

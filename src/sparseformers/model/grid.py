@@ -56,8 +56,8 @@ class GridFront(nn.Module):
     def __init__(self, config: GridConfig, cortex: CortexConfig) -> None:
         super().__init__()
         width = cortex.block.width
-        self.patch_size = config.patch_size
-        self.register_buffer("cells", roi_arithmetic.cells(config.tokens), persistent=False)
+        self.patch_size, self.aspect = config.patch_size, config.aspect
+        self.register_buffer("cells", roi_arithmetic.cells(config.tokens, config.aspect), persistent=False)
         self.resize: nn.Module = Resize()
         self.embedding = CellEmbedding(config, width)
         self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
@@ -73,18 +73,22 @@ class GridFront(nn.Module):
         Returns:
             Prefix and latent tokens B x (R+N) x D, with the RoIs of the latent ones.
         """
-        cells = self.cells if tokens in (None, len(self.cells)) else roi_arithmetic.cells(tokens).to(self.cells.device)
+        cells = self.cells if tokens in (None, len(self.cells)) else self.cells_of(tokens)
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
-        rows, columns = roi_arithmetic.grid_of(len(cells))
+        rows, columns = roi_arithmetic.grid_of(len(cells), self.aspect)
         # Only where all rows have as many cells are these the patches of an image.
         read = self.cut_patches if rows * columns == len(cells) else self.sample_patches
         latent = self.pre_norm(self.embedding(read(images.float(), rois), rois))  # B x N x D
         points = roi_arithmetic.regular_points(rois, self.patch_size)  # B x N x P² x 2
         return FrontOutput(self.prefix(latent), rois.unsqueeze(1), (points,))
 
+    def cells_of(self, tokens: int) -> Tensor:
+        """The cells of N tokens, N x 4."""
+        return roi_arithmetic.cells(tokens, self.aspect).to(self.cells.device)
+
     def at_resolution(self, images: Tensor, tokens: int, scale: float = 1.0) -> Tensor:
         """Images B x 3 x H x W resized so that a cell of N has P pixels a side, times ``scale``."""
-        height, width = (round(cells * self.patch_size * scale) for cells in roi_arithmetic.grid_of(tokens))
+        height, width = (round(cells * self.patch_size * scale) for cells in roi_arithmetic.grid_of(tokens, self.aspect))
         resized: Tensor = self.resize(images, (height, width))
         return resized
 

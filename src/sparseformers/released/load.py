@@ -19,7 +19,7 @@ from sparseformers.named import named_config
 from sparseformers.released.names import name_table, rename, reverse
 from sparseformers.released.shapes import TITLES, OfficialActivation, config_from_state, head_of, variant_of_config
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.files import read_weights, unwrap
+from sparseformers.teachers.checkpoints import find_weights, read_weights
 
 RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-refactor"
 
@@ -88,7 +88,7 @@ def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str 
             f"The released weights of '{name}' could not be fetched from {url} ({type(error).__name__}: {reason}).",
             f"Check the network; or fetch that file by hand and put it at '{path}', or give it as --from FILE (source=FILE).",
         ) from error
-    return unwrap(content, what=f"the file '{path}'")
+    return find_weights(content, f"the file '{path}'").state
 
 
 def create_model(
@@ -134,12 +134,12 @@ def load_official(source: str | Path | Mapping[str, Any], *, activation: Officia
 def read_official(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """Reads a state dict under the authors' names from a file or mapping, which may have it under ``model``."""
     if isinstance(source, Mapping):
-        return unwrap(source, what="the given state dict")
+        return find_weights(source, "the given state dict").state
     path = Path(source)
     if not path.is_file():
         problem = f"There is no weight file '{path}'."
         raise WeightsError(problem, "Check the path; sparseformers convert NAME OUT fetches by name.")
-    return read_weights(path)
+    return read_weights(path).state
 
 
 def activation_of(state: Mapping[str, Tensor]) -> OfficialActivation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -217,11 +218,33 @@ def refuse(name: str, reason: str) -> TeacherError:
     )
 
 
-def check_image_size(image_size: int | None, patch_size: int) -> None:
-    """Raises TeacherError unless an image of the side ``image_size`` in pixels, if given, holds at least one patch."""
-    if image_size is not None and image_size < patch_size:
-        problem = f"An image size of {image_size} does not hold a single patch of {patch_size} x {patch_size} pixels."
+def check_image_size(image_size: tuple[int, int] | None, patch_size: int) -> None:
+    """Raises TeacherError unless an image of this height and width in pixels, if given, holds at least one patch."""
+    if image_size is not None and min(image_size) < patch_size:
+        problem = f"An image size of {min(image_size)} does not hold a single patch of {patch_size} x {patch_size} pixels."
         raise TeacherError(problem, f"Use a multiple of {patch_size}, for example {16 * patch_size}.")
+
+
+def square_patch(sides: Sequence[int], name: str) -> int:
+    """The side of a teacher's patches in pixels; raises TeacherError unless they are squares."""
+    if len(set(sides)) > 1:
+        raise refuse(name, f"its patches are {sides[0]} x {sides[1]} pixels, and not squares")
+    return int(sides[0])
+
+
+def own_size(positions: int, patch_size: int, *known: tuple[int, int] | None) -> tuple[int, int]:
+    """The height and width that weights with so many positions were made for: the first known one that fits, or a square.
+
+    Raises WeightsError where none does.
+    """
+    for size in known:
+        if size is not None and (size[0] // patch_size) * (size[1] // patch_size) == positions:
+            return size
+    side = math.isqrt(positions)
+    if side * side != positions or not side:
+        problem = f"The weights have positions for {positions} patches, which make no square."
+        raise WeightsError(problem, "Say the height and width that they were made for: --image-size 256x128, for example.")
+    return side * patch_size, side * patch_size
 
 
 def named_weights(rooms: Mapping[str, nn.Module | None]) -> dict[str, Tensor]:

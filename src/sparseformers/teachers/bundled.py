@@ -38,8 +38,8 @@ BLOCK_PARTS = {
 """Hugging Face's names of a block's parts, which the file has, and timm's."""
 
 
-def load(*, image_size: int = 224, crop: float | None = None) -> TimmTeacher:
-    """The bundled teacher, at ``image_size`` pixels a side; its 37 x 37 position embeddings are resampled.
+def load(*, image_size: tuple[int, int] = (224, 224), crop: float | None = None) -> TimmTeacher:
+    """The bundled teacher, at ``image_size`` (height, width); its 37 x 37 position embeddings are resampled.
 
     Raises MissingExtraError if the package with the weights, or ``onnx`` to read them, is not installed, TeacherError if it is
     another version of that package, and WeightsError if its file is damaged.

@@ -18,9 +18,9 @@ from torch import nn
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import TeacherError, WeightsError, shorten
-from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, TeacherIdentity, check_image_size, refuse
-from sparseformers.teachers.files import client_errors, expect_hub, hub_errors
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, side_of
+from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, TeacherIdentity, check_image_size, refuse, square_patch
+from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, sides_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 """Preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it."""
 
 
-def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> HuggingFaceTeacher:
+def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> HuggingFaceTeacher:
     """A model from a repository of the hub (OWNER/NAME) or a local folder in its format; see ``load_teacher``.
 
     The classifier of a ViT is inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are left out.
@@ -82,7 +82,7 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
 
 
 def from_module(
-    network: nn.Module, *, name: str = PASSED_IN, image_size: int | None = None, crop: float | None = None
+    network: nn.Module, *, name: str = PASSED_IN, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> HuggingFaceTeacher:
     """A ViT, DINOv2, CLIP or SigLIP of transformers, or its vision part, that exists already; the teacher is a copy.
 
@@ -93,11 +93,20 @@ def from_module(
 
 
 def _wrap(
-    part: VisionPart, *, name: str, source: str, processor: Mapping[str, Any], image_size: int | None, crop: float | None
+    part: VisionPart,
+    *,
+    name: str,
+    source: str,
+    processor: Mapping[str, Any],
+    image_size: tuple[int, int] | None,
+    crop: float | None,
 ) -> HuggingFaceTeacher:
     config = part.tower.config
-    patch = side_of(config.patch_size)
+    patch = square_patch(sides_of(config.patch_size), name)
     check_image_size(image_size, patch)
+    rows, columns = sides_of(config.image_size)
+    if image_size not in (None, (rows, columns)) and rows != columns:
+        raise refuse(name, f"transformers resamples square grids of positions alone, and its images are {rows} x {columns}")
     return HuggingFaceTeacher(
         part.float(),
         identity=TeacherIdentity(name=name, source=source, class_names=_class_names(part)),
@@ -164,18 +173,17 @@ def _class_names(part: VisionPart) -> tuple[str, ...] | None:
 
 
 def _preprocessing(
-    processor: Mapping[str, Any], config: Any, *, image_size: int | None, crop: float | None
+    processor: Mapping[str, Any], config: Any, *, image_size: tuple[int, int] | None, crop: float | None
 ) -> PreprocessingConfig:
     settings = {**PROCESSORS[config.model_type], **{key: value for key, value in processor.items() if value is not None}}
     crops = bool(settings.get("do_center_crop"))
-    edge = _edge(settings.get("size"), default=side_of(config.image_size))
-    kept = _edge(settings.get("crop_size"), default=edge) if crops else edge
+    edges = _edges(settings.get("size"), default=sides_of(config.image_size))
+    kept = _edges(settings.get("crop_size"), default=edges) if crops else edges
     squashes = not crops and "shortest_edge" not in (settings["size"] if isinstance(settings.get("size"), Mapping) else {})
     normalises = settings.get("do_normalize", True)
-    side = image_size or kept
     return PreprocessingConfig(
-        size=(side, side),
-        crop=min(kept / edge, 1.0) if crop is None else crop,
+        size=image_size or kept,
+        crop=min(kept[0] / edges[0], kept[1] / edges[1], 1.0) if crop is None else crop,
         interpolation=FILTERS.get(int(settings["resample"]), "bicubic"),  # type: ignore[arg-type]  # one of the literals
         resize="squash" if squashes else "shorter",
         mean=tuple(settings["image_mean"]) if normalises else (0.0, 0.0, 0.0),
@@ -183,11 +191,11 @@ def _preprocessing(
     )
 
 
-def _edge(size: Any, *, default: int) -> int:
-    """The side in an image processor's size, which is a number, or a mapping with one of several keys."""
+def _edges(size: Any, *, default: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in an image processor's size, which is a number, or a mapping with one of several keys."""
     if isinstance(size, Mapping):
-        size = size.get("shortest_edge") or size.get("height")
-    return int(size) if size else default
+        size = size.get("shortest_edge") or (size.get("height"), size.get("width") or size.get("height"))
+    return sides_of(size) if size and size != (None, None) else default
 
 
 @contextmanager

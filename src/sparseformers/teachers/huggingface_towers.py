@@ -5,7 +5,6 @@ Weight names changed between its major versions 4 and 5; both are read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +85,7 @@ class HuggingFaceTeacher(Teacher):
 
     def embed(self, normalised: Tensor) -> TeacherOutput:
         tower, config = self.network.tower, self.network.tower.config
-        own_size = tuple(normalised.shape[-2:]) == (side_of(config.image_size),) * 2
+        own_size = tuple(normalised.shape[-2:]) == sides_of(config.image_size)
         options = {} if own_size or config.model_type in ALWAYS_INTERPOLATES else {"interpolate_pos_encoding": True}
         output = tower(pixel_values=normalised, **options)
         pools = config.model_type in WITH_POOLER
@@ -109,10 +108,10 @@ class HuggingFaceTeacher(Teacher):
         nested = hasattr(embeddings, "patch_embeddings")
         projection = embeddings.patch_embeddings.projection if nested else embeddings.patch_embedding
         positions = embeddings.position_embeddings[0] if nested else embeddings.position_embedding.weight
-        side = math.isqrt(len(positions))  # the class token's position, where there is one, comes first
-        grid = positions[-side * side :].T.reshape(-1, side, side)
+        rows, columns = (edge // self.patch_size for edge in sides_of(self.network.tower.config.image_size))
+        grid = positions[-rows * columns :].T.reshape(-1, rows, columns)  # the class token's position, if any, comes first
         own = tuple(edge // self.patch_size for edge in self.preprocessing.size)
-        if own != (side, side):  # as transformers itself fits positions to another size
+        if own != (rows, columns):  # as transformers itself fits positions to another size
             antialias = self.network.tower.config.model_type == "dinov2_with_registers"
             grid = F.interpolate(grid[None], size=own, mode="bicubic", align_corners=False, antialias=antialias)[0]
         return PatchEmbedding.of(projection, grid, norm)
@@ -182,6 +181,7 @@ def anatomy_of(part: VisionPart, name: str) -> CortexConfig:
     )
 
 
-def side_of(size: int | Sequence[int]) -> int:
-    """The side of a square that a configuration has once or twice."""
-    return size if isinstance(size, int) else int(size[0])
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, which a configuration has once where they are equal, or one after the other."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,12 @@ from sparseformers.teachers.base import (
     check_fit,
     check_image_size,
     named_weights,
+    own_size,
     refuse,
+    square_patch,
 )
-from sparseformers.teachers.files import licence_of, read_weights
+from sparseformers.teachers.checkpoints import read_weights
+from sparseformers.teachers.hubs import licence_of
 
 RENAMED = {
     "ln_1.": "norm1.",
@@ -104,38 +106,47 @@ class OpenClipTimmTeacher(Teacher):
         return plain_vit.patch_embedding_of(self.network.trunk)
 
 
-def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
+def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP image tower with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``; see ``load_teacher``."""
     arch, tag = open_clip_names.split_name(name)
     architecture = open_clip_names.find_architecture(arch)
     settings = open_clip_names.find_weights(architecture, tag)
     network = _build(architecture, quick_gelu=bool(settings.get("quick_gelu")))
     path = open_clip_names.fetch(name, architecture, settings)
-    _load(network, _visual_state(read_weights(path)), path)
+    _load(network, _visual_state(read_weights(path, open_clip_names.ANCHORS).state), path)
     _resize(network, image_size)
     source = f"OpenCLIP hub, {name}"
     return _wrap(network, name=f"open_clip:{name}", source=source, licence=licence_of(tag), settings=settings, crop=crop)
 
 
-def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
+def from_file(
+    name: str,
+    path: Path,
+    *,
+    place: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
+) -> Teacher:
     """An OpenCLIP image tower with weights from a file of it or of a whole CLIP; its position grid is read off the weights.
 
     ``name`` is OpenCLIP's name of the architecture, for example ``ViT-B-32`` (``ViT-B-32-quickgelu`` for OpenAI's), or the path
     of a model's configuration file, which ends in ``.json``. Preprocessing is as that says, or as for OpenCLIP's first weights.
+    ``place`` tells which of several networks in the file.
     """
     architecture = open_clip_names.find_architecture(name)
     network = _build(architecture)
-    state = _visual_state(read_weights(path))
-    side = _side_of(state)
-    if side is not None and (side, side) != tuple(network.image_size):
-        network = _build(architecture, side=side)
+    weights = read_weights(path, open_clip_names.ANCHORS, place=place)
+    state = _visual_state(weights.state)
+    size = _size_of(network, state, image_size)
+    if size != tuple(_image_size(network)):
+        network = _build(architecture, size=size)
     _load(network, state, path)
     _resize(network, image_size)
-    settings = open_clip_names.first_settings(architecture)
-    return _wrap(network, name=f"open_clip:{name}@{path}", source=str(path), licence=None, settings=settings, crop=crop)
+    settings, named = open_clip_names.first_settings(architecture), f"open_clip:{name}@{path}" + (f"#{place}" if place else "")
+    return _wrap(network, name=named, source=weights.source(path), licence=None, settings=settings, crop=crop)
 
 
-def from_module(network: nn.Module, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
+def from_module(network: nn.Module, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP ``CLIP``, or its ``visual``, that exists already; the teacher is a copy, the module stays as it is."""
     tower = getattr(network, "visual", network)
     _refuse_tower(tower, PASSED_IN)
@@ -158,12 +169,12 @@ def _wrap(
     )
 
 
-def _build(architecture: open_clip_names.Architecture, *, quick_gelu: bool = False, side: int | None = None) -> Any:
+def _build(architecture: open_clip_names.Architecture, *, quick_gelu: bool = False, size: tuple[int, int] | None = None) -> Any:
     """Builds the image tower without memory, to see whether it can be inherited from before anything is fetched."""
     config = architecture.config
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
-    if side is not None:
-        vision["image_size"] = side
+    if size is not None:
+        vision["image_size"] = size
     with torch.device("meta"), open_clip_names.configuration_errors(architecture):
         network = _build_vision_tower(config["embed_dim"], vision, quick_gelu or config.get("quick_gelu", False))
     _refuse_tower(network, f"open_clip:{architecture.name}")
@@ -181,15 +192,15 @@ def _visual_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return visual or dict(state)
 
 
-def _side_of(state: Mapping[str, Tensor]) -> int | None:
-    """The side in pixels that the square position grid of OpenCLIP's own tower was made for, where the weights tell."""
-    if "positional_embedding" not in state or "conv1.weight" not in state:
-        return None
-    grid = math.isqrt(state["positional_embedding"].shape[0] - 1)
-    return grid * state["conv1.weight"].shape[-1] if grid * grid == state["positional_embedding"].shape[0] - 1 else None
+def _size_of(network: Any, state: Mapping[str, Tensor], image_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The height and width that the position grid was made for, where the weights tell; else the network's own."""
+    own, name, prefix = _image_size(network), "positional_embedding", 1
+    if isinstance(network, TimmModel):
+        name, prefix = "trunk.pos_embed", 0 if network.trunk.no_embed_class else network.trunk.num_prefix_tokens
+    return own_size(state[name].shape[-2] - prefix, _patch_size(network), image_size, own) if name in state else own
 
 
-def _resize(network: Any, image_size: int | None) -> None:
+def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
     """Makes the tower take another image size, in place."""
     if image_size is None:
         return
@@ -197,23 +208,27 @@ def _resize(network: Any, image_size: int | None) -> None:
     check_image_size(image_size, patch)
     if isinstance(network, TimmModel):
         network.trunk.set_input_size(img_size=image_size)
-        network.image_size = (image_size, image_size)
+        network.image_size = image_size
         return
-    grid, positions = (image_size // patch, image_size // patch), network.positional_embedding.detach().unsqueeze(0)
+    grid, positions = (image_size[0] // patch, image_size[1] // patch), network.positional_embedding.detach().unsqueeze(0)
     resampled = resample_abs_pos_embed(positions, new_size=list(grid), old_size=list(network.grid_size), num_prefix_tokens=1)
     network.positional_embedding = nn.Parameter(resampled[0])
-    network.grid_size, network.image_size = grid, (image_size, image_size)
+    network.grid_size, network.image_size = grid, image_size
+
+
+def _image_size(network: Any) -> tuple[int, int]:
+    height, width = network.trunk.patch_embed.img_size if isinstance(network, TimmModel) else network.image_size
+    return height, width
 
 
 def _patch_size(network: Any) -> int:
-    return int(network.trunk.patch_embed.patch_size[0] if isinstance(network, TimmModel) else network.patch_size[0])
+    return square_patch(network.trunk.patch_embed.patch_size if isinstance(network, TimmModel) else network.patch_size, PASSED_IN)
 
 
 def _preprocessing(network: Any, settings: Mapping[str, Any], crop: float | None) -> PreprocessingConfig:
     merged = merge_preprocess_dict(PreprocessCfg(), dict(settings))
-    size = network.trunk.patch_embed.img_size if isinstance(network, TimmModel) else network.image_size
     return PreprocessingConfig(
-        size=(size[0], size[1]),
+        size=_image_size(network),
         crop=1.0 if crop is None else crop,
         interpolation="bicubic" if merged["interpolation"] == "random" else merged["interpolation"],
         resize="squash" if merged["resize_mode"] == "squash" else "shorter",

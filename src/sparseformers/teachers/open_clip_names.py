@@ -13,8 +13,10 @@ import open_clip
 from open_clip.pretrained import get_pretrained_cfg
 
 from sparseformers.errors import TeacherError, shorten, suggest
-from sparseformers.teachers.files import expect_hub, hub_errors
+from sparseformers.teachers.hubs import expect_hub, hub_errors
 
+ANCHORS = ("visual.class_embedding", "visual.trunk.patch_embed.proj.weight", "class_embedding", "trunk.patch_embed.proj.weight")
+"""A weight of the image tower inside a whole CLIP, or of what is the tower alone."""
 NEEDED = ("embed_dim", "vision_cfg", "text_cfg")  # keys that OpenCLIP requires in the configuration of a model
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from sparseformers.errors import TeacherError
 from sparseformers.teachers import open_clip_names
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.files import client_errors, expect_hub, read_weights
+from sparseformers.teachers.checkpoints import read_weights
+from sparseformers.teachers.hubs import client_errors, expect_hub
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "openai": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
@@ -75,14 +76,21 @@ def from_hub(name: str) -> TextTower:
     return _load(name, architecture, path, quick_gelu=bool(settings.get("quick_gelu")))
 
 
-def from_file(name: str, path: Path) -> TextTower:
-    """The text tower of a model from a local file of the whole CLIP; ``name`` as for the image tower."""
-    return _load(f"{name}@{path}", open_clip_names.find_architecture(name), path)
+def from_file(name: str, path: Path, *, place: str | None = None) -> TextTower:
+    """The text tower of a model from a local file of the whole CLIP; ``name`` and ``place`` as for the image tower."""
+    return _load(f"{name}@{path}", open_clip_names.find_architecture(name), path, place=place)
 
 
-def _load(name: str, architecture: open_clip_names.Architecture, path: Path, *, quick_gelu: bool = False) -> TextTower:
+def _load(
+    name: str,
+    architecture: open_clip_names.Architecture,
+    path: Path,
+    *,
+    quick_gelu: bool = False,
+    place: str | None = None,
+) -> TextTower:
     name = f"open_clip:{name}"
-    state = _text_state(read_weights(path))
+    state = _text_state(read_weights(path, open_clip_names.ANCHORS, place=place).state)
     if not state:
         problem = f"The file '{path}' of the teacher '{name}' holds an image tower without a text tower."
         raise TeacherError(problem, "Give the file of the whole CLIP: --teacher open_clip:ARCH@FILE.")

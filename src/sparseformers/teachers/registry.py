@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError, suggest
+from sparseformers.settings import ImageSize
 from sparseformers.teachers.base import Teacher
-from sparseformers.teachers.files import check_version
+from sparseformers.teachers.hubs import check_version
 
 if TYPE_CHECKING:
     from sparseformers.teachers.open_clip_text import TextTower
@@ -20,7 +21,7 @@ KINDS = ("timm", "open_clip", "hf", "bundled")  # the beginnings of teachers' na
 
 FORMS = "timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled"
 
-BUNDLED_SIZE = 224  # side in pixels that the bundled teacher runs at unless told otherwise (its own is 518)
+BUNDLED_SIZE = (224, 224)  # height and width in pixels that the bundled teacher runs at unless told otherwise (its own is 518)
 
 HOSTS: Mapping[str, tuple[str, str, str]] = {
     "timm": ("timm", "timm", ""),
@@ -32,14 +33,15 @@ HOSTS: Mapping[str, tuple[str, str, str]] = {
 """The host library of each adapter: its module, its package, and the extra that it comes with."""
 
 
-def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, crop: float | None = None) -> Teacher:
+def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = None, crop: float | None = None) -> Teacher:
     """Loads a teacher by its name, or makes one of a network that exists already.
 
     Args:
         teacher: ``timm:NAME``, ``timm:NAME@FILE``, ``open_clip:ARCH/TAG``, ``open_clip:ARCH@FILE``, ``hf:REPO`` (or a
-            folder in its format) or ``bundled``; or a network, which is copied: a ``VisionTransformer`` of timm, a CLIP of
-            OpenCLIP, or a ViT, DINOv2, CLIP or SigLIP of transformers; or a teacher, which is returned as it is.
-        image_size: side in pixels to run it at, if not its own; its position embeddings are resampled.
+            folder in its format) or ``bundled``, with ``FILE#PLACE`` for one of several networks in a file; or a network, which
+            is copied: a ``VisionTransformer`` of timm, a CLIP of OpenCLIP, or a ViT, DINOv2, CLIP or SigLIP of transformers; or
+            a teacher, which is returned as it is.
+        image_size: side in pixels, or height and width, to run it at, if not its own; its position embeddings are resampled.
         crop: share of the shorter side that its central crop keeps, if not its own.
 
     Raises:
@@ -49,36 +51,60 @@ def load_teacher(teacher: str | nn.Module, *, image_size: int | None = None, cro
     """
     if isinstance(teacher, Teacher):
         return teacher
-    options: dict[str, Any] = {"image_size": image_size, "crop": crop}
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    options: dict[str, Any] = {"image_size": size, "crop": crop}
     if isinstance(teacher, nn.Module):
         return _adapter(_library_of(teacher)).from_module(teacher, **options)
     if not isinstance(teacher, str):
         problem = f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}."
         raise TeacherError(problem, f"Names are {FORMS}.")
-    kind, _, rest = teacher.partition(":")
-    name, at, file = rest.partition("@")
-    if kind not in KINDS or (kind == "bundled") == bool(rest) or (kind != "hf" and bool(at) != bool(file)):
-        raise TeacherError(f"'{teacher}' names no teacher.", _how_to_name(kind, rest))
-    if kind == "bundled":
-        return _adapter("bundled").load(image_size=BUNDLED_SIZE if image_size is None else image_size, crop=crop)
-    if file and kind != "hf":
-        return _adapter(kind).from_file(name, Path(file), **options)
-    return _adapter("huggingface" if kind == "hf" else kind).from_hub(rest, **options)
+    name = _Name.of(teacher)
+    if name.kind not in KINDS or (name.kind == "bundled") == bool(name.rest) or name.file == "":
+        raise TeacherError(f"'{teacher}' names no teacher.", _how_to_name(name.kind, name.rest))
+    if name.kind == "bundled":
+        return _adapter("bundled").load(image_size=BUNDLED_SIZE if size is None else size, crop=crop)
+    if name.file is not None:
+        return _adapter(name.kind).from_file(name.rest, Path(name.file), place=name.place, **options)
+    return _adapter("huggingface" if name.kind == "hf" else name.kind).from_hub(name.rest, **options)
+
+
+class _Name(NamedTuple):
+    """A teacher's name in parts: KIND:REST, or KIND:REST@FILE#PLACE."""
+
+    kind: str
+    rest: str
+    file: str | None = None
+    place: str | None = None
+
+    @classmethod
+    def of(cls, teacher: str) -> _Name:
+        """Splits at the first '@', but not inside a folder's name or the path of a configuration file."""
+        kind, _, rest = teacher.partition(":")
+        if kind == "hf" or "@" not in rest:
+            return cls(kind, str(Path(rest).expanduser()) if rest.startswith("~") else rest)
+        begin = rest.find(".json@") + len(".json") if ".json@" in rest else rest.index("@")
+        name, file = rest[:begin], str(Path(rest[begin + 1 :]).expanduser()) if rest[begin + 1 :] else ""
+        before, mark, place = file.rpartition("#")
+        if mark and place and not Path(file).exists():
+            return cls(kind, name, before, place)
+        return cls(kind, name, file)
+
+    def absolute(self) -> str:
+        """The same name in any working directory."""
+        local = self.rest.endswith(".json") or (self.kind == "hf" and Path(self.rest).expanduser().is_dir())
+        name = f"{self.kind}:{Path(self.rest).expanduser().absolute() if local else self.rest}"
+        return name if not self.file else f"{name}@{Path(self.file).absolute()}" + (f"#{self.place}" if self.place else "")
 
 
 def absolute_name(teacher: str) -> str:
     """Makes the local files and folders in a teacher's name absolute, so that it means the same in any working directory."""
-    name, at, file = teacher.partition("@")
-    kind, _, rest = name.partition(":")
-    if at and file:
-        architecture = f"{kind}:{Path(rest).absolute()}" if rest.endswith(".json") else name
-        return f"{architecture}@{Path(file).absolute()}"
-    return f"hf:{Path(rest).absolute()}" if kind == "hf" and Path(rest).is_dir() else teacher
+    return _Name.of(teacher).absolute() if teacher.partition(":")[0] in KINDS and ":" in teacher else teacher
 
 
 def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Teacher:
     """A timm architecture with random weights, to measure its cost, which does not depend on them."""
-    return _adapter("timm").untrained(architecture, image_size=image_size)
+    size = None if image_size is None else (image_size, image_size)
+    return _adapter("timm").untrained(architecture, image_size=size)
 
 
 def load_text_tower(teacher: str) -> TextTower:
@@ -87,13 +113,12 @@ def load_text_tower(teacher: str) -> TextTower:
     Raises TeacherError if there is none, or it cannot be had, WeightsError if its weights cannot be read or do not fit, and
     MissingExtraError without OpenCLIP.
     """
-    kind, _, rest = teacher.partition(":")
-    if kind != "open_clip":
+    name = _Name.of(teacher)
+    if name.kind != "open_clip":
         problem = f"The teacher '{teacher}' has no text tower that could be asked for words."
         raise TeacherError(problem, "Zero-shot figures and retrieval need a student of an OpenCLIP teacher (open_clip:ARCH/TAG).")
     adapter = _adapter("open_clip_text")
-    name, _, file = rest.partition("@")
-    return adapter.from_file(name, Path(file)) if file else adapter.from_hub(rest)
+    return adapter.from_file(name.rest, Path(name.file), place=name.place) if name.file else adapter.from_hub(name.rest)
 
 
 def named_templates(name: str) -> tuple[str, ...]:

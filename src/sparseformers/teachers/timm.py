@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.errors import TeacherError, suggest
+from sparseformers.errors import TeacherError, WeightsError, suggest
 from sparseformers.teachers.base import (
     FROM_PYTHON,
     PASSED_IN,
@@ -26,9 +25,15 @@ from sparseformers.teachers.base import (
     TeacherOutput,
     check_fit,
     check_image_size,
+    own_size,
+    square_patch,
 )
-from sparseformers.teachers.files import class_names_of, expect_hub, hub_errors, licence_of, read_weights
+from sparseformers.teachers.checkpoints import class_names_of, read_weights
+from sparseformers.teachers.hubs import expect_hub, hub_errors, licence_of
 from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, patch_embedding_of, refuse_module
+
+ANCHORS = ("patch_embed.proj.weight", "visual.class_embedding")
+"""Weights by which a network is found in a file, in timm's names or in OpenAI's."""
 
 
 class TimmTeacher(Teacher):
@@ -57,7 +62,7 @@ class TimmTeacher(Teacher):
         return patch_embedding_of(self.network)
 
 
-def from_hub(name: str, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
+def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> TimmTeacher:
     """A timm model with timm's own weights, such as ``vit_base_patch16_224.augreg_in21k_ft_in1k``; see ``load_teacher``."""
     empty = _empty_network(name)
     if not is_model_pretrained(name):
@@ -70,21 +75,36 @@ def from_hub(name: str, *, image_size: int | None = None, crop: float | None = N
     return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", crop=crop, licence=licence_of(f"{name}.{tag}"))
 
 
-def from_file(name: str, path: Path, *, image_size: int | None = None, crop: float | None = None) -> TimmTeacher:
-    """A timm model with weights from a local file; its classes and position grid are read off the weights."""
+def from_file(
+    name: str,
+    path: Path,
+    *,
+    place: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
+) -> TimmTeacher:
+    """A timm model with weights from a local file; its classes and position grid are read off the weights.
+
+    ``place`` tells which of several networks in the file, see :func:`~sparseformers.teachers.checkpoints.read_weights`.
+    """
     empty = _empty_network(name)
     check_image_size(image_size, empty.patch_embed.patch_size[0])
-    state = read_weights(path)
+    weights = read_weights(path, ANCHORS, place=place)
+    state = weights.state
+    _refuse_other_patches(empty, state, name, path)
     classes = state["head.weight"].shape[0] if "head.weight" in state else 0
     # timm leaves an img_size of None out.
-    network = timm.create_model(name, num_classes=classes, img_size=image_size or _side_of(empty, state))
+    network = timm.create_model(name, num_classes=classes, img_size=_size_of(empty, state, image_size) or image_size)
     state = {key: value.float() for key, value in checkpoint_filter_fn(state, network).items()}
     check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict(state)
-    return _wrap(network, name=f"timm:{name}@{path}", source=str(path), crop=crop, class_names=class_names_of(path))
+    if image_size is not None:
+        network.set_input_size(img_size=image_size)
+    named = f"timm:{name}@{path}" + (f"#{place}" if place else "")
+    return _wrap(network, name=named, source=weights.source(path), crop=crop, class_names=class_names_of(path))
 
 
-def untrained(name: str, *, image_size: int | None = None) -> TimmTeacher:
+def untrained(name: str, *, image_size: tuple[int, int] | None = None) -> TimmTeacher:
     """A timm architecture with random weights."""
     _check_name(name)
     return from_module(timm.create_model(name), name=f"timm:{name}", source="random weights", image_size=image_size)
@@ -96,7 +116,7 @@ def from_module(
     name: str = PASSED_IN,
     source: str = FROM_PYTHON,
     licence: str | None = None,
-    image_size: int | None = None,
+    image_size: tuple[int, int] | None = None,
     crop: float | None = None,
 ) -> TimmTeacher:
     """A timm ``VisionTransformer`` that exists already; the teacher is a copy, the module stays as it is."""
@@ -122,7 +142,7 @@ def _wrap(
         identity=TeacherIdentity(name=name, source=source, licence=licence, class_names=class_names),
         anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network)),
         preprocessing=_preprocessing(network, crop),
-        patch_size=network.patch_embed.patch_size[0],
+        patch_size=square_patch(network.patch_embed.patch_size, name),
     )
 
 
@@ -146,16 +166,20 @@ def _empty_network(name: str) -> VisionTransformer:
     return network
 
 
-def _side_of(empty: VisionTransformer, state: dict[str, Tensor]) -> int | None:
-    """The side in pixels that the weights' square position grid was made for, where they tell."""
-    if "pos_embed" not in state or "patch_embed.proj.weight" not in state or state["pos_embed"].ndim != 3:
+def _size_of(empty: VisionTransformer, state: dict[str, Tensor], image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The height and width that the weights' position grid was made for, where they tell."""
+    if "pos_embed" not in state or state["pos_embed"].ndim != 3:
         return None
-    positions, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
-    for extra in (0 if empty.no_embed_class else empty.num_prefix_tokens, 0):
-        side = math.isqrt(max(positions - extra, 0))
-        if side and side * side == positions - extra:
-            return side * patch
-    return None
+    prefix = 0 if empty.no_embed_class else empty.num_prefix_tokens
+    return own_size(state["pos_embed"].shape[1] - prefix, empty.patch_embed.patch_size[0], image_size, empty.patch_embed.img_size)
+
+
+def _refuse_other_patches(empty: VisionTransformer, state: dict[str, Tensor], name: str, path: Path) -> None:
+    """Raises WeightsError for weights of another patch size, which timm would resample."""
+    weight, side = state.get("patch_embed.proj.weight"), empty.patch_embed.patch_size[0]
+    if weight is not None and weight.shape[-1] != side:
+        problem = f"The weights in '{path}' are of patches of {weight.shape[-1]} pixels, those of '{name}' are of {side}."
+        raise WeightsError(problem, f"Name the architecture that they are of, such as one with patch{weight.shape[-1]}.")
 
 
 def _is_projection(network: VisionTransformer) -> bool:

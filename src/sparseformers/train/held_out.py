@@ -15,12 +15,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from sparseformers.config import GridConfig, MixedResolutionConfig
 from sparseformers.data import (
     Batch,
     LoadedView,
+    Loader,
     SkippedImages,
     UnreadableImageError,
     ViewKey,
@@ -133,7 +134,7 @@ class HeldOut:
 
     def picture(self, index: int) -> Tensor | None:
         """A view as it is measured: 3 x H x W bytes; None where its image cannot be read."""
-        views = cast("Dataset[LoadedView]", self._batches().dataset)  # a loader is typed by its batches
+        views = cast("Dataset[LoadedView]", self._batches().dataset)  # a loader is typed by what comes out
         return views[ViewKey(0, index)].image
 
     def _embed(
@@ -177,7 +178,7 @@ class HeldOut:
         images = len(self.parts.held_out) * self.views
         return -(-images // (self.batch_size * self.accelerator.num_processes))
 
-    def _batches(self) -> DataLoader[Batch]:
+    def _batches(self) -> Loader[Batch]:
         parts, settings = self.parts, self.parts.settings
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         loading = {"batch_size": self.batch_size, "workers": parts.workers, "process": process, "processes": processes}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sparseformers.data import Batch, SampleStream, SkippedImages, batch_loader
-from sparseformers.errors import DataError, RunStopped
+from sparseformers.errors import DataError, LoadingError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormer
@@ -102,12 +103,20 @@ class Trainer:
         elif not self.state.evaluations:
             self._measure(held_out)
 
+        with closing(self._batches()) as batches:
+            self._until_spent(step, held_out, batches, signals)
+        self._refuse_if_nothing_was_read()
+        self._last_checkpoint()
+        assert self.state.alignment is not None  # measured at the end, if not before
+        return self.state.alignment
+
+    def _until_spent(self, step: TrainingStep, held_out: HeldOut, batches: Iterator[Batch], signals: StopSignals) -> None:
+        """Steps, measurements and checkpoints."""
         clock = time.perf_counter()
-        batches = iter(self._batches())
         while True:
             # A batch, a step, and where the training is after it.
             waiting = time.perf_counter()
-            batch = next(batches, None)
+            batch = self._next(batches)
             if batch is None:
                 break
             waited = time.perf_counter() - waiting
@@ -120,7 +129,7 @@ class Trainer:
 
             # Tell of it, measure, save, stop.
             figures = self._figures() if self.meters.due() else None
-            for callback in callbacks:
+            for callback in self.callbacks:
                 callback.on_step(self.state, figures)
             if self.state.progress >= self.state.evaluations / self.settings.run.evaluations:  # number 0 is before the first step
                 self._measure(held_out)
@@ -129,10 +138,15 @@ class Trainer:
             if self.checkpointer.is_due(self.state.place):
                 self._checkpoint()
             self._stop_if_asked(signals)
-        self._refuse_if_nothing_was_read()
-        self._last_checkpoint()
-        assert self.state.alignment is not None  # measured at the end, if not before
-        return self.state.alignment
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch, None at the end of the stream; saves what there is if the processes that read have failed."""
+        try:
+            return next(batches, None)
+        except LoadingError:
+            if self.accelerator.num_processes == 1:  # others would not come
+                self._last_checkpoint()
+            raise
 
     def _make_step(self, held_out: HeldOut) -> TrainingStep:
         """The step of this training; whitening is by the teacher's embeddings of the held-out images."""
@@ -152,7 +166,7 @@ class Trainer:
             *(self.parts, model, optimiser, self.accelerator), objective=objective, scaler=self.scaler, coarse=coarse
         )
 
-    def _batches(self) -> Iterable[Batch]:
+    def _batches(self) -> Generator[Batch]:
         """The rest of the stream of views, as far as it is for this process."""
         parts = self.parts
         stream = SampleStream(
@@ -166,7 +180,7 @@ class Trainer:
         )
         if self.cache is not None:
             return self.cache.batches(stream)
-        return batch_loader(parts.training_views(), stream, workers=parts.workers)
+        return batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__()
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it.

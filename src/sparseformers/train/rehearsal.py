@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from sparseformers.data.dataset import BATCHES_AHEAD
+from sparseformers.data.loading import BATCHES_AHEAD
 from sparseformers.processes import make_accelerator
 from sparseformers.saving import save
 from sparseformers.train.callbacks import Callback

@@ -231,7 +231,7 @@ def _train(
         # Views to train on, the starting values of the front, and the state that a run goes on from.
         cache = prepare_cache(parts, accelerator, console)
         if snapshot is None:
-            _report(logger, console, parts.inheritance.report.notes)
+            _report(logger, console, [*parts.inheritance.report.notes, *parts.train.remarks()])
         if snapshot is None and (fitted := fit_front(parts, cache, console)):
             logger.info(fitted)
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)

@@ -13,13 +13,30 @@ import tyro
 
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS
 from sparseformers.errors import ConfigError
-from sparseformers.settings import Above, AtLeast, Between, Grouped, Mark, check_bounds, from_dict
+from sparseformers.settings import Above, AtLeast, Between, Grouped, ImageSize, Mark, check_bounds, from_dict
 from sparseformers.train.lengths import Budget, Interval
 
 EXPERT, WITHOUT_EFFECT = Mark.EXPERT, Mark.WITHOUT_EFFECT
 NOT_NEGATIVE = Between(0, math.inf, "[)")
 DEFAULT_EPOCHS = 10.0
 
+
+def read_size(text: str) -> ImageSize:
+    """An image size as the command line takes it, 224 or 256x128 (height, width); raises ValueError for anything else."""
+    sides = tuple(int(side) for side in text.lower().split("x"))
+    if len(sides) > 2:
+        raise ValueError(f"'{text}' is neither a side nor a height and a width, such as 256x128")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+SIZE: Any = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="SIDE|HxW",
+    instance_from_str=lambda words: read_size(words[0]),
+    is_instance=lambda value: isinstance(value, int | tuple),
+    str_from_instance=lambda value: ["x".join(map(str, value)) if isinstance(value, tuple) else str(value)],
+)
+"""Beside a field that is an image size: how the command line takes it."""
 Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
 """Places of images, which the command line takes one by one: --data A --data B."""
 
@@ -30,6 +47,9 @@ class NetworkSettings:
 
     teacher: str
     """timm:NAME, open_clip:ARCH/TAG, hf:REPO or bundled. With local weights: timm:NAME@FILE, open_clip:ARCH@FILE."""
+    teacher_weights: Annotated[str | None, EXPERT] = None
+    """Of several networks in the teacher's file the one to take, such as state_dict or student.backbone; averaged weights (EMA)
+    are taken before raw ones by default. The same as '#state_dict' behind the file's name."""
     front: Literal["grid", "mixed", "focusing"] = "grid"
     """RoIs of one size, mixed sizes by a learnt map, or the paper's front."""
     tokens: Annotated[int | None, AtLeast(1)] = None
@@ -53,13 +73,16 @@ class NetworkSettings:
     truncation depth on a smaller image, which are then targets of its first steps, too. The recipe ``fitted`` sets it."""
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction, AtLeast(1), EXPERT] = ()
     """Grid front: other numbers of tokens to train with; one is drawn for each step. May be given several times."""
-    image_size: Annotated[int | None, AtLeast(32)] = None
-    """Side of the images in pixels; the teacher's own by default."""
+    image_size: Annotated[ImageSize | None, SIZE, AtLeast(32)] = None
+    """Side of the images in pixels, or height x width (256x128); the teacher's own by default."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875), EXPERT] = None
     """Share of the shorter side that the central crop of evaluation keeps; the teacher's own by default."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.teacher_weights is not None:  # in the name, by which the teacher is found again
+            object.__setattr__(self, "teacher", f"{self.teacher}#{self.teacher_weights}")
+            object.__setattr__(self, "teacher_weights", None)
         if self.start == "fitted" and self.front != "focusing":
             raise ConfigError(
                 f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already.",

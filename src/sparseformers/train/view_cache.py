@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -146,7 +146,7 @@ class ViewCache:
             attention_maps=None if self.attention_maps is None else torch.from_numpy(self.attention_maps[epochs, indices]),
         )
 
-    def batches(self, stream: SampleStream) -> Iterator[Batch]:
+    def batches(self, stream: SampleStream) -> Generator[Batch]:
         """The batches of ``stream``, which counts the same images."""
         for keys in stream:
             yield self.batch(keys)

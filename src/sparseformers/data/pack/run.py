@@ -173,6 +173,10 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
     with folder.held(), folder.writing():
         content = {**config.content(), "the images": images.digest()}
         packing = folder.begin(content, overwrite=overwrite)
+        if not packing.done:
+            packing = replace(packing, skipped=tuple(images.found.faults))
+        for remark in images.found.remarks():
+            console.print(remark, highlight=False, markup=False, soft_wrap=True)
         before, total = packing.done, len(images)
         with ImageProgress(console, "packing", size=total, total=total, images=before, reached=before) as bar:
             for after in _packed(images, config, folder, packing, bar):
@@ -199,7 +203,7 @@ def _packed(
     images: ImageList, config: PackConfig, folder: PackFolder, packing: _Packing, bar: ImageProgress
 ) -> Iterator[_Packing]:
     """The state after each shard."""
-    from sparseformers.data.dataset import default_workers  # imports PyTorch, which the command's help does not need
+    from sparseformers.data.loading import default_workers  # imports PyTorch, which the command's help does not need
 
     threads = default_workers() if config.workers is None else config.workers
     shrinking = Shrinking(config.resize, config.quality, config.max_pixels)

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sparseformers.data.images import UnreadableImageError, decode, find_images
+from sparseformers.data.images import UnreadableImageError, decode
+from sparseformers.data.places import find, no_images
 from sparseformers.data.shards import MOST_BYTES, ShardIndex, scan
-from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names
+from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names, state_of
 from sparseformers.errors import RunError
 
 AHEAD = 4  # images that each thread prepares ahead, held in memory
@@ -31,10 +32,16 @@ BLOCK = 2**20  # bytes of a shard that are read at a time
 
 
 class ImageList:
-    """All images of a folder in a random order, or that of their names if ``seed`` is None; raises DataError for none."""
+    """All images of a folder in a random order, or that of their names if ``seed`` is None; raises DataError for none.
+
+    ``found`` is all that the folder holds.
+    """
 
     def __init__(self, folder: Path, seed: int | None) -> None:
-        paths = find_images([folder])
+        self.found = find([folder])
+        if not self.found.images:
+            raise no_images([folder], self.found)
+        paths = self.found.images
         root = str(folder.absolute()) if folder.is_dir() else common_folder(paths)
         pairs = list(zip(relative_names(paths, root), paths, strict=True))
         if seed is not None:
@@ -62,10 +69,8 @@ class ImageList:
 
     def digest(self) -> str:
         """32 hexadecimal digits that belong to all names, sizes and times of change."""
-        states = (path.stat() for path in self.paths)
-        return digest_of(
-            f"{name}\t{state.st_size}\t{state.st_mtime_ns}" for name, state in zip(self.sources, states, strict=True)
-        )
+        states = (state_of(path) for path in self.paths)
+        return digest_of(f"{name}\t{size}\t{changed}" for name, (size, changed) in zip(self.sources, states, strict=True))
 
 
 class PackedImage(NamedTuple):

@@ -1,0 +1,308 @@
+"""Processes that read images: batches come from them in order, and they end when the work does, whatever ends it.
+
+Batches travel as bytes, through shared memory. Where there is too little of it, as in a container, they travel in files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing import active_children, get_start_method
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional
+
+from sparseformers.errors import LoadingError, SparseFormersError
+
+MOST_WORKERS = 8
+BATCHES_AHEAD = 4
+"""Most batches that each process keeps ready."""
+MOST_BYTES_AHEAD = 2**30
+"""Of all batches that are kept ready, however much shared memory there is."""
+SHARED_MEMORY = Path("/dev/shm")  # on Linux; elsewhere it has no size of its own
+LONGEST_FAREWELL = 2.0
+"""Seconds that the processes get to end by themselves."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Item = TypeVar("Item")
+_OPEN: weakref.WeakSet[_Reading] = weakref.WeakSet()
+
+
+def default_workers() -> int:
+    """One process to read images with for each processor that this one may use, at most ``MOST_WORKERS``."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MOST_WORKERS, (allowed or 1) // _sharing()))
+
+
+class Loader(Generic[Item]):
+    """What a dataset yields, read by processes of its own; each iteration begins anew.
+
+    Args:
+        dataset: of anything, or an iterable one; what it yields has a tensor ``images``.
+        workers: processes; 0 reads in this one.
+        batch_bytes: of the tensor of a batch, about.
+        received: makes what comes out of what a process sent; it may raise.
+        seed: of the loader's own generator.
+        collate: puts items together; ``options`` are others of PyTorch's DataLoader.
+
+    Raises:
+        LoadingError: while iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        workers: int,
+        batch_bytes: int,
+        received: Callable[[Any], Item],
+        collate: Callable[[Any], Any],
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.dataset, self.workers, self.batch_bytes = dataset, workers, batch_bytes
+        self.received, self.collate, self.seed, self.options = received, collate, seed, options
+
+    def __len__(self) -> int:
+        return len(self.options["batch_sampler"])
+
+    def __iter__(self) -> Generator[Item]:
+        with ExitStack() as stack:
+            ahead, folder = batches_ahead(self.workers, self.batch_bytes), None
+            if self.workers and not ahead:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparseformers-", ignore_cleanup_errors=True))
+            loader = DataLoader(
+                self.dataset,
+                num_workers=self.workers,
+                collate_fn=partial(_ready_to_send, collate=self.collate, folder=folder) if self.workers else self.collate,
+                prefetch_factor=max(1, ahead) if self.workers else None,
+                pin_memory=torch.cuda.is_available(),
+                worker_init_fn=init_worker if self.workers else None,
+                # Its own, so that making an iterator does not draw from the global one.
+                generator=torch.Generator().manual_seed(self.seed),
+                **self.options,
+            )
+            reading = stack.enter_context(_Reading(loader, self.batch_bytes))
+            for sent in reading:
+                yield self.received(_out_of_file(sent))
+
+
+class _Reading:
+    """The processes of one iteration, from the first to the last of its context; the end of the program ends them, too."""
+
+    def __init__(self, loader: DataLoader[Any], batch_bytes: int) -> None:
+        self.loader, self.batch_bytes = loader, batch_bytes
+        self.items: Any = None
+        self.has_begun = False
+
+    def __enter__(self) -> _Reading:
+        handler, others = signal.getsignal(signal.SIGCHLD), active_children()
+        try:
+            with _signals_wait():
+                _OPEN.add(self)
+                self.items = iter(self.loader)
+        except BaseException:
+            self.end()
+            _kill([process for process in active_children() if process not in others])
+            raise
+        # PyTorch would raise the death of a process anywhere in this one; where batches are waited for is soon enough.
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                sent = next(self.items)
+            except StopIteration:
+                return
+            except SparseFormersError:
+                raise
+            except Exception as error:
+                told = self._explained(error)
+                if told is None:
+                    raise
+                raise told from None
+            self.has_begun = True
+            yield sent
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the processes; those that do not end by themselves are killed."""
+        _OPEN.discard(self)
+        items, self.items = self.items, None
+        workers = list(getattr(items, "_workers", ()))
+        if not workers:
+            return
+        # PyTorch's own way waits for each process in turn, and asks by a signal that they are deaf to.
+        timer = threading.Timer(LONGEST_FAREWELL, _kill, [workers])
+        timer.start()
+        try:
+            items._shutdown_workers()
+        finally:
+            timer.cancel()
+            _kill(workers)
+
+    def _explained(self, error: Exception) -> LoadingError | None:
+        """What a user can do about an error of the processes; None for one of which nothing is known."""
+        text, workers = str(error), self.loader.num_workers
+        if "Too many open files" in text or "received 0 items of ancdata" in text:
+            return LoadingError(
+                f"The {workers} processes that read images ran out of open files ({_open_files()}).",
+                "Raise that by 'ulimit -n 4096', or lower --workers.",
+            )
+        if any(sign in text for sign in ("shared memory", "Bus error", "No space left", "unable to mmap", "unable to write")):
+            wanted = workers * max(1, self.loader.prefetch_factor or 1) + 2
+            return LoadingError(
+                f"Batches of images did not fit into shared memory: {_shared_memory()}, and {workers} workers may want "
+                f"{_mebibytes(wanted * self.batch_bytes)} of it.",
+                "Lower --workers or --batch-size, or give a container more (docker run --shm-size=1g).",
+            )
+        if not text.startswith("DataLoader worker (pid") and not isinstance(error, ConnectionError | EOFError):
+            return None
+        if not self.has_begun and get_start_method() != "fork":
+            return LoadingError(
+                "The processes that read images ended as they started.",
+                "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
+                "or use --workers 0.",
+            )
+        return LoadingError(
+            "A process that reads images was killed, probably by the system as memory ran out.",
+            "Lower --workers or --batch-size, or free some memory.",
+        )
+
+
+def batches_ahead(workers: int, batch_bytes: int) -> int:
+    """Batches that each process may keep ready in half of the free shared memory; 0 if not even one fits."""
+    if not workers:
+        return 0
+    room = MOST_BYTES_AHEAD
+    if SHARED_MEMORY.is_dir():
+        room = min(room, shutil.disk_usage(SHARED_MEMORY).free // 2 // _sharing())
+    # Besides those that are ready one is in use, and one is being received.
+    fitting = (room // max(1, batch_bytes) - 2) // workers
+    return min(BATCHES_AHEAD, max(fitting, int(room == MOST_BYTES_AHEAD)))
+
+
+def init_worker(_worker: int) -> None:
+    """Prepares a reading process."""
+    # The workers share the processors already.
+    torch.set_num_threads(1)
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] that were made from bytes, as exactly these bytes."""
+    return (images * 255).round().to(torch.uint8)
+
+
+def from_bytes(images: Tensor) -> Tensor:
+    """Bytes as images in [0, 1], the same to the bit on every device; floats stay as they are."""
+    return functional.to_dtype(images, torch.float32, scale=True)
+
+
+def images_on(device: torch.device | str, images: Tensor) -> Tensor:
+    """A batch's images on a device as floats in [0, 1]; bytes are moved as bytes."""
+    return from_bytes(images.to(device, non_blocking=True))
+
+
+class _InFile(NamedTuple):
+    """A tensor in a file."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor, folder: str) -> _InFile:
+        handle, path = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(tensor.contiguous().numpy().data)
+        return cls(path, tuple(tensor.shape), tensor.dtype)
+
+    def open(self) -> Tensor:
+        """The tensor; the file has no name any more."""
+        size = torch.Size(self.shape).numel()
+        tensor = torch.from_file(self.path, size=size, dtype=self.dtype).view(self.shape)
+        Path(self.path).unlink()
+        return tensor
+
+
+def _ready_to_send(items: Any, *, collate: Callable[[Any], Any], folder: str | None) -> Any:
+    """A batch whose images are in a file or in shared memory: to put them there while sending would fail without a word."""
+    batch = collate(items)
+    if not batch.images.numel():
+        return batch
+    return batch._replace(images=batch.images.share_memory_() if folder is None else _InFile.of(batch.images, folder))
+
+
+def _out_of_file(batch: Any) -> Any:
+    return batch._replace(images=batch.images.open()) if isinstance(batch.images, _InFile) else batch
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Keeps Ctrl-C and SIGTERM away from processes that are just starting, and from this one as long."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Ends what a traceback keeps; multiprocessing would wait for it for ever."""
+    for reading in list(_OPEN):
+        reading.end()
+
+
+def _sharing() -> int:
+    """Processes of this machine that train together."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _shared_memory() -> str:
+    if not SHARED_MEMORY.is_dir():
+        return "it is full"
+    total, _, free = shutil.disk_usage(SHARED_MEMORY)
+    return f"{_mebibytes(free)} of {_mebibytes(total)} are free in {SHARED_MEMORY}"
+
+
+def _open_files() -> str:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return "a limit of the system"
+    return f"at most {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,220 @@
+"""Reading processes: whatever goes wrong with them, the work ends soon, says why, and leaves no process behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from sparseformers.data import ImageViews, Loader, batch_loader, loading, training_view, views_in_order
+from sparseformers.data.dataset import SampleStream
+from sparseformers.errors import LoadingError
+from tests.refusals import refused
+
+SECONDS = 10.0
+"""Within which a command ends."""
+BEGIN = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from sparseformers.data import ImageViews, SampleStream, batch_loader, loading, training_view
+
+def batches(workers=2):
+    views = ImageViews(sorted(Path(sys.argv[1]).glob("*.png")), training_view((64, 64), "default"), seed=0)
+    return batch_loader(views, SampleStream(len(views), batch_size=4, seed=0, total=400), workers=workers)
+
+def told(of):
+    try:
+        for batch in of:
+            time.sleep(0.01)
+    except Exception as error:
+        print(type(error).__name__, error, time.time())
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, generator = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def run(
+    folder: Path, script: str, *before: str, sent: signal.Signals | None = None, after: float = 0.0
+) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Runs a script in a process group of its own, and sends the group a signal some seconds after its first line.
+
+    Returns it with the seconds from the signal, or else from the last word that it said, which is a time.
+    """
+    command = [*before, sys.executable, "-c", BEGIN + script, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        if sent is not None:
+            process.stdout.readline()
+            time.sleep(after)
+            os.killpg(process.pid, sent)
+        start = time.time()
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            end = time.time()
+            while (left := living(process.pid)) and time.time() < end + SECONDS:
+                time.sleep(0.1)  # a process whose parent is gone needs some seconds to see it
+            if left:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert left == []
+    seconds = end - (start if sent is not None else float((out.split() or [start])[-1]))
+    return subprocess.CompletedProcess(command, process.returncode, out, err), seconds
+
+
+def living(group: int) -> list[psutil.Process]:
+    """The processes of a group, but for those that nobody has asked how they ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def in_little_memory(size: str) -> list[str]:
+    """The beginning of a command that has only so much shared memory."""
+    script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    begin = ["unshare", "--mount", "bash", "-c", script, "_"]
+    if shutil.which("unshare") is None or subprocess.run([*begin, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    return begin
+
+
+def test_an_error_between_two_batches__ends_the_program_though_a_traceback_keeps_the_loader(photographs: Path) -> None:
+    script = """
+for batch in batches():
+    print(time.time(), flush=True)
+    raise OSError("as from anywhere")
+"""
+    ended, seconds = run(photographs, script)
+    assert (ended.returncode, seconds < SECONDS) == (1, True)
+    assert "as from anywhere" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes__ends_them_at_any_moment(photographs: Path, number: signal.Signals) -> None:
+    script = """
+print("begins", flush=True)
+for batch in batches():
+    time.sleep(0.02)
+"""
+    for delay in (0.0, 0.03, 0.5):
+        ended, seconds = run(photographs, script, sent=number, after=delay)
+        assert ended.returncode in (-number, 1, 130)
+        assert seconds < SECONDS
+        assert ended.stderr.count("Traceback") <= 1  # of this process alone
+
+
+def test_a_killed_process__is_told_where_batches_are_waited_for(photographs: Path) -> None:
+    script = """
+reading = iter(batches())
+next(reading)
+os.kill([*loading._OPEN][0].items._workers[0].pid, signal.SIGKILL)
+time.sleep(0.5)  # in which nothing may be raised
+told(reading)
+"""
+    ended, seconds = run(photographs, script)
+    assert ended.stdout.startswith("LoadingError A process that reads images was killed"), ended.stderr
+    assert seconds < SECONDS
+
+
+@pytest.mark.slow
+def test_too_few_open_files__are_told(photographs: Path) -> None:
+    script = """
+import resource
+reading = iter(batches(4))
+next(reading)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
+told(reading)
+"""
+    ended, seconds = run(photographs, script)
+    assert "LoadingError The 4 processes that read images ran out of open files (at most" in ended.stdout, ended.stderr
+    assert seconds < SECONDS
+
+
+def test_little_shared_memory__makes_batches_travel_in_files(photographs: Path) -> None:
+    script = """
+assert loading.batches_ahead(2, 4 * 3 * 64 * 64) == 0
+here = torch.cat([batch.images for batch in batches(0)])
+assert torch.equal(torch.cat([batch.images for batch in batches()]), here) and len(here) == 400
+"""
+    ended, _ = run(photographs, script, *in_little_memory("64k"))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_no_room_in_shared_memory_after_all__is_told(photographs: Path) -> None:
+    script = """
+loading.batches_ahead = lambda *_: 4
+told(batches())
+"""
+    ended, seconds = run(photographs, script, *in_little_memory("64k"))
+    assert ended.stdout.startswith("LoadingError Batches of images did not fit into shared memory: "), ended.stderr
+    assert "0 MiB are free in /dev/shm" in ended.stdout
+    assert seconds < SECONDS
+
+
+def test_batches_ahead__follow_the_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = {"free": 64 * 2**20}
+    monkeypatch.setattr(loading, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(**usage))
+    batch = 32 * 3 * 224 * 224
+    assert loading.batches_ahead(2, batch) == 2  # of Docker's 64 MiB a half, and room for two more
+    assert loading.batches_ahead(8, batch) == 0
+    assert loading.batches_ahead(0, batch) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert loading.batches_ahead(2, batch) == 0
+    usage["free"] = 2**40
+    assert loading.batches_ahead(2, batch) == loading.BATCHES_AHEAD
+    assert loading.batches_ahead(8, 2**30) == 1  # where there is room enough, one whatever its size
+
+
+def test_other_errors_stay_what_they_are(photographs: Path) -> None:
+    def broken(image: Image.Image) -> torch.Tensor:
+        raise ZeroDivisionError("in a view")
+
+    for workers in (0, 1):
+        with pytest.raises(ZeroDivisionError, match="in a view"):
+            list(
+                views_in_order(
+                    ImageViews(list(photographs.glob("*.png")), broken, seed=0), epochs=1, batch_size=2, workers=workers
+                )
+            )
+
+
+def test_an_iteration_that_is_given_up__ends_its_processes(photographs: Path) -> None:
+    views = ImageViews(list(photographs.glob("*.png")), training_view((16, 16), "default"), seed=0)
+    batches: Loader = batch_loader(views, SampleStream(8, batch_size=2, seed=0, total=None), workers=1)
+    for _ in batches:
+        (reading,) = loading._OPEN
+        worker = reading.items._workers[0]
+        assert worker.is_alive()
+        break
+    assert not loading._OPEN
+    assert not worker.is_alive()
+
+
+def test_processes_that_never_begin__are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "get_start_method", lambda: "spawn")
+    reading = loading._Reading(torch.utils.data.DataLoader([0], num_workers=2), 1)
+    error = reading._explained(RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"))
+    with refused(LoadingError, "ended as they started", "if __name__"):
+        assert error is not None
+        raise error
