@@ -69,6 +69,13 @@ class MissingExtraError(SparseFormersError):
             raise cls.for_package(package, extra)
 
 
+def as_path(value: object, what: str) -> Path:
+    """A path that was given to a public call as ``what``; raises ConfigError for anything else."""
+    if not isinstance(value, str | Path):
+        raise ConfigError(f"{what} is a path, not {type(value).__name__}.", "Give a str or a Path.")
+    return Path(value)
+
+
 def suggest(word: str, known: Iterable[str], *, limit: int = 3) -> str:
     """A phrase such as ``Did you mean 'lr'?`` with the names nearest to ``word``, or an empty string."""
     names = list(known)

@@ -17,6 +17,10 @@ from typing import Any
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # errors of a full disk, quota or file
 SECONDS_BETWEEN_ATTEMPTS = 0.1  # between two attempts to take a lock
 
+UMASK = os.umask(0o077)
+"""What the user keeps others from, read when this module is imported: there is no other way than to set it."""
+os.umask(UMASK)
+
 _HELD: dict[tuple[int, str], object] = {}
 """(process, file) of the locks that this process holds: the system would let it take them a second time."""
 
@@ -30,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp keeps others from reading it
+        open_to_others(temporary)  # mkstemp keeps them from reading it
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,6 +52,8 @@ def replacing_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Pat
     try:
         made.mkdir()
         yield made
+        for file in made.rglob("*"):  # some libraries keep others from reading what they write
+            open_to_others(file)
         synchronise(made)
         if path.is_dir() and not keep_existing:
             path.rename(aside / "replaced")
@@ -59,6 +65,11 @@ def replacing_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Pat
         synchronise(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def open_to_others(path: Path) -> None:
+    """Gives a file, or a folder, the permissions that the user's umask means."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~UMASK)
 
 
 def is_leftover(path: Path) -> bool:
@@ -124,7 +135,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
 def _take(path: Path) -> int | None:
     """The file opened and locked; None where another process holds the lock."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         taken = False
         try:
             _lock(handle)

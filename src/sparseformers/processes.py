@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -12,8 +14,15 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
+from sparseformers.errors import ConfigError
+
 LONGEST_WAIT = timedelta(minutes=30)
 """Longest wait of processes for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
+
+PATIENCE = 10.0
+"""Seconds after which a process that is waiting for others says so."""
+
+ALONE = "env -u WORLD_SIZE -u RANK -u LOCAL_RANK sparseformers ..."
 
 Choice = TypeVar("Choice")
 
@@ -23,7 +32,30 @@ def process_state() -> PartialState:
     if is_restarted() and not torch.distributed.is_initialized():
         _join_again()
     # Without being told, accelerate does not join processes of a machine without an accelerator.
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+    with _patience():
+        return PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Says what this process is waiting for, if the others do not come soon."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    address = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
+    told = (
+        f"waiting for the other processes: WORLD_SIZE is {processes}, so {processes} have to meet at {address}. "
+        f"To run in one process alone: {ALONE}\n"
+    )
+    timer = threading.Timer(PATIENCE, lambda: os.write(2, told.encode()))
+    timer.daemon = True
+    if processes != "1":
+        timer.start()
+    try:
+        yield
+    except ValueError as error:  # of accelerate, where one of the variables is missing
+        problem = f"WORLD_SIZE is {processes}, but this is not one of several processes as a launcher starts them ({error})."
+        raise ConfigError(problem, f"Start it with torchrun, or in one process alone: {ALONE}.") from None
+    finally:
+        timer.cancel()
 
 
 def _join_again() -> None:

@@ -8,7 +8,22 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sparseformers.files import printable
+
 SECONDS_BETWEEN_LINES = 30.0  # between two lines where there is no terminal
+
+
+class PlainConsole(Console):
+    """Prints names as they are: what is in brackets is no markup."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, markup=False)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints lines as they are, however long, whatever is in a name."""
+    lines = "\n".join(printable(line) for line in text.split("\n"))
+    console.print(lines, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def figures_bar(console: Console) -> Progress:
@@ -78,4 +93,4 @@ class ImageProgress:
             self._last_line = time.perf_counter()
             done = reached - self._reached_before
             left = f"  about {self.seconds / done * (self.size - reached):,.0f} s left" if self.size and done > 0 else ""
-            self.console.print(f"{figures}{left}", highlight=False, markup=False, soft_wrap=True)
+            say(self.console, f"{figures}{left}")

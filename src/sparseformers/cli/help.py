@@ -53,7 +53,7 @@ def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: b
         ConfigError: for an option that the command does not have, or has no more.
         SystemExit: after help, and with code 2 for values that do not fit.
     """
-    options = list(_options(kind))
+    options, arguments = list(_options(kind)), [_at_home(word) for word in arguments]
     if any(Mark.EXPERT in option.marks for option in options):
         if {"-h", "--help"}.intersection(arguments):
             print(_short_help(kind, prog, options))
@@ -62,6 +62,12 @@ def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: b
     _refuse_unknown(arguments, options, prog)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(kind, prog=prog, args=arguments, console_outputs=speaks, config=config)
+
+
+def _at_home(word: str) -> str:
+    """A word of the command line with the user's home folder for a leading ~, which shells leave alone behind an '='."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{name}{equals}{Path(value).expanduser() if value == '~' or value.startswith('~/') else value}"
 
 
 def _refuse_unknown(arguments: Sequence[str], options: Sequence[_Option], prog: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     name, *options = (sys.argv[1:] if arguments is None else arguments) or [""]
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes one prints
+    for stream in (sys.stdout, sys.stderr):  # a letter that they have no bytes for must not cost the result
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if name in ("", "-h", "--help"):
             print(overview(), flush=True)
@@ -89,11 +93,13 @@ def overview() -> str:
 
 def print_error(error: SparseFormersError) -> None:
     """Says what is wrong and what to do about it, on standard error."""
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    text = f"[bold red]error:[/bold red] {escape(error.problem)}\n       {escape(error.remedy)}"
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+    from sparseformers.files import printable
+    from sparseformers.progress import PlainConsole
+
+    text = Text.assemble(("error:", "bold red"), f" {printable(error.problem)}\n       {printable(error.remedy)}")
+    PlainConsole(stderr=True).print(text, soft_wrap=True)
 
 
 def _run(name: str, options: Sequence[str], *, speaks: bool) -> None:

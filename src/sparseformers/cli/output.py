@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from sparseformers.progress import PlainConsole, say
 from sparseformers.progress import duration as duration
 from sparseformers.settings import to_dict
 
@@ -28,7 +29,7 @@ WIDEST = 1000  # characters of a line that no table exceeds
 
 def console_for(*, as_json: bool) -> Console:
     """A console on standard output; on standard error where that carries JSON."""
-    return Console(stderr=as_json)
+    return PlainConsole(stderr=as_json)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -38,18 +39,13 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 def print_whole(table: Table, console: Console) -> None:
     """Prints a table with nothing cut off, for a figure that is cut off is worth nothing: a narrow terminal wraps the lines."""
-    needed = Console(width=WIDEST).measure(table).maximum
-    Console(width=max(needed, console.width)).print(table, crop=False)
+    needed = PlainConsole(width=WIDEST).measure(table).maximum
+    PlainConsole(width=max(needed, console.width)).print(table, crop=False)
 
 
 def options(command: Any, *, without: Collection[str]) -> dict[str, Any]:
     """The options of a command by name, as the function of the package that it calls takes them."""
     return {field.name: getattr(command, field.name) for field in fields(command) if field.name not in without}
-
-
-def say(console: Console, text: str) -> None:
-    """Prints a line as it is, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Rate(ProgressColumn):
@@ -99,7 +95,7 @@ def report_work(
     if summary.went_on_from:
         table.add_row("done before", f"{summary.went_on_from:,} images")
     table.add_row("rate", f"{summary.images_per_second:.1f} images a second, {duration(summary.seconds)}")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def summary_table(summary: RunSummary) -> Table:

@@ -24,6 +24,12 @@ class Resume:
     overrides: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
     """Another value for a setting that changes nothing of what is learnt, such as workers, checkpoint_every, keep or log_every.
     May be given several times."""
+    teacher: str | None = None
+    """Where the teacher is now, if it was moved."""
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Where the images to learn from are now, if they were moved; as often as for bootstrap."""
+    eval_data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Where the images of --eval-data are now."""
     json: bool = False
     """Print the summary as JSON."""
 
@@ -33,4 +39,5 @@ class Resume:
 
         console = console_for(as_json=self.json)
         changes = parse_pairs(self.overrides)
+        changes |= {name: value for name in ("teacher", "data", "eval_data") if (value := getattr(self, name))}
         report_summary(resume(self.run_path, console=console, **changes), console, as_json=self.json)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from sparseformers.cli.output import duration, print_json
 from sparseformers.errors import ConfigError
+from sparseformers.progress import PlainConsole
 from sparseformers.settings import to_dict
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Status:
         if self.json:
             print_json(to_dict(status))
             return
-        console = Console()
+        console = PlainConsole()
         if not self.watch:
             console.print(status_table(status))
             return

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embedding.config import EmbedConfig
@@ -23,9 +24,9 @@ from sparseformers.files import write_json
 from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
-from sparseformers.progress import ImageProgress
+from sparseformers.progress import ImageProgress, say
 from sparseformers.settings import to_dict, with_words
-from sparseformers.teachers import Teacher
+from sparseformers.teachers import Teacher, load_teacher
 
 SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")
 """Settings that have to be the same to go on."""
@@ -98,14 +99,18 @@ def embed(
         if taken is not None and not overwrite and not (folder.is_begun and folder.complete.is_file()):
             raise RunError(f"'{taken}' is there already.", "Choose another --out, or add --overwrite to replace it.")
         device = process_state().device
-        embedder = Embedder(load_network(settings) if model is None else model, settings)
+        embedder = Embedder(load_network(settings) if model is None else _network_of(model), settings)
         embedder.network.to(device)
         with folder.writing():
             inputs, resolved = _begun(settings, embedder, folder, device, overwrite=overwrite)
             for remark in inputs.remarks:
-                console.print(remark, highlight=False, markup=False, soft_wrap=True)
+                say(console, remark)
             parts = PartFiles(folder, output)
             return _completed(_Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"]), console)
+
+
+def _network_of(model: SparseFormer | nn.Module) -> SparseFormer | Teacher:
+    return model if isinstance(model, SparseFormer | Teacher) else load_teacher(model)
 
 
 def _begun(

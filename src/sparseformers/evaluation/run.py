@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from sparseformers.data import Batch, LabelledImages, default_workers, find_images, fixed_views, labelled_splits
-from sparseformers.errors import ConfigError
+from sparseformers.errors import ConfigError, as_path
 from sparseformers.evaluation.conditions import shift_conditions
 from sparseformers.evaluation.embeddings import Embedded, ImageFolder, Network, Progress, embed, silent
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
@@ -84,7 +84,7 @@ def evaluate(
     if masks is not None and boxes is not None:
         raise ConfigError("The foreground is told by --masks or by --boxes, not by both.", "Leave one of them out.")
 
-    folder = ImageFolder(Path(data), limit, batch_size, precision, progress or silent)
+    folder = ImageFolder(as_path(data, "The folder of images"), limit, batch_size, precision, progress or silent)
     find_images([folder.path])  # before a model is loaded, so that a mistake shows at once
     if focus:
         return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))

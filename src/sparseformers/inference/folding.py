@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sparseformers.errors import ConfigError
 from sparseformers.inference.fronts import FoldedFocusing, FoldedGrid
 from sparseformers.model import FocusingTransformer, Front, OriginalFocusingTransformer, SparseFormer, SparseFormerOutput
 from sparseformers.model.block import TransformerBlock
@@ -69,6 +70,8 @@ def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFor
     Raises:
         ValueError: for a number of tokens that the front cannot give.
     """
+    if not isinstance(student, SparseFormer):
+        raise ConfigError(f"A student is a SparseFormer, not {type(student).__name__}.", "Load one with sparseformers.load.")
     own = student.config.focusing
     count = own.tokens if tokens is None else tokens
     own.check_tokens(count)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
-from sparseformers.errors import MissingExtraError
+from sparseformers.errors import MissingExtraError, as_path
 from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
 from sparseformers.integrations.hub import SparseFormer
@@ -57,7 +57,7 @@ inherit = _shared_inheritance(inherit_core)
 
 @functools.wraps(saving.load)
 def load(run_or_file: str | Path) -> SparseFormer:  # noqa: D103  # wraps gives it the docstring
-    return SparseFormer.from_path(Path(run_or_file))
+    return SparseFormer.from_path(as_path(run_or_file, "A run folder or model file"))
 
 
 def open_model(name: str | Path) -> SparseFormer:
@@ -68,7 +68,7 @@ def open_model(name: str | Path) -> SparseFormer:
     for the name of a teacher, RunError if there is nothing of that name, or the folder is no run or has no model yet, and
     WeightsError if the file cannot be fetched or read, was tampered with, or holds no SparseFormer.
     """
-    path = Path(name)
+    path = as_path(name, "A run folder, model file or name")
     if path.exists() and (path.is_dir() or saving.is_saved_model(path)):
         return load(path)  # with the figures that the folder has
     student, provenance = open_student(name)

@@ -109,12 +109,17 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConf
     return settings
 
 
+MOVABLE = ("teacher", "data", "eval_data")
+"""Settings that say where something is; that it is the same shows by its fingerprint."""
+
+
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
     """The changes without effect on what is learnt between a run's settings and those it is to go on with, as phrases.
 
     Raises ConfigError for the others, each by its name.
     """
-    before, after, harmless = there.flat(), asked.flat(), BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
+    before, after = there.flat(), asked.flat()
+    harmless = [*BootstrapConfig.marked(Mark.WITHOUT_EFFECT), *MOVABLE]
     changes = {name: f"{name} is {before[name]}, {after[name]} asked" for name in after if after[name] != before[name]}
     if refused := [name for name in changes if name not in harmless]:
         told = "; ".join(changes[name] for name in refused)

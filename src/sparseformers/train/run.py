@@ -11,12 +11,12 @@ from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
-from sparseformers.errors import ConfigError, RunStopped, SparseFormersError
+from sparseformers.errors import ConfigError, DataError, RunStopped, SparseFormersError, TeacherError, WeightsError, as_path
 from sparseformers.modes import resolve_precision
 from sparseformers.processes import chosen_by_first, is_restarted, launch, make_accelerator, process_state
+from sparseformers.progress import say
 from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback, attached
 from sparseformers.train.checkpoint import Snapshot, read_checkpoint
@@ -25,7 +25,7 @@ from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
 from sparseformers.train.loop import Trainer
 from sparseformers.train.metrics import MetricsLog, chosen_trackers
 from sparseformers.train.processes import StopSignals, unsharded
-from sparseformers.train.recipe import changed, refuse_changes, settings_of
+from sparseformers.train.recipe import MOVABLE, changed, refuse_changes, settings_of
 from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
@@ -106,16 +106,19 @@ def _is_run_of(out: Path, settings: BootstrapConfig) -> bool:
         return False
 
 
-def resume(run: str | Path, *, teacher: nn.Module | None = None, console: Console | None = None, **changes: Any) -> RunSummary:
+def resume(
+    run: str | Path, *, teacher: str | nn.Module | None = None, console: Console | None = None, **changes: Any
+) -> RunSummary:
     """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
 
     A run that was killed before its first checkpoint starts at its beginning.
 
     Args:
         run: the run folder.
-        teacher: the module that the run was begun with, if it was one.
+        teacher: the module that the run was begun with, if it was one; or where the teacher is now.
         console: for progress; quiet by default.
-        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
+        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them. ``data`` and
+            ``eval_data`` tell where the images are now.
 
     Raises:
         ConfigError: if another setting was changed, here or in the run's ``config.json``.
@@ -123,9 +126,12 @@ def resume(run: str | Path, *, teacher: nn.Module | None = None, console: Consol
         SparseFormersError: of another kind, if teacher or images are not those of the run.
         RunStopped: after SIGTERM or Ctrl-C, with the state saved.
     """
-    folder = RunFolder.existing(Path(run))
+    folder = RunFolder.existing(as_path(run, "A run folder"))
     (there, note), content = folder.settings_and_note(), folder.read_config()
+    if isinstance(teacher, str):
+        changes, teacher = {**changes, "teacher": teacher}, None
     settings = changed(there, changes, where="--set of this resume")
+    settings = settings.absolute() if changes.keys() & {*MOVABLE} else settings
     changes_told = [*([note] if note else []), *refuse_changes(there, settings)]
     accelerator = make_accelerator()
     console = _console(console, accelerator)
@@ -155,15 +161,27 @@ def _go_on(
         if accelerator.is_main_process and not finished:
             _report(logger, console, found.notes)
             _prepare(run, settings, changes, logger)
-        parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=resolved.get("precision"))
+        with _moved(run):
+            parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=resolved.get("precision"))
         parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
         if finished:
-            console.print(f"The run '{escape(str(run.path))}' is finished; nothing was changed.", highlight=False, soft_wrap=True)
+            say(console, f"The run '{run.path}' is finished; nothing was changed.")
             if accelerator.is_main_process and not run.report.exists():  # a kill came between it and the card
                 ReportPage(run, console).on_end()
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, console, resumed=True, snapshot=snapshot)
+
+
+@contextmanager
+def _moved(run: RunFolder) -> Iterator[None]:
+    """Adds to an error of a place that is not there any more how to say where it is now."""
+    try:
+        yield
+    except (DataError, TeacherError, WeightsError) as error:
+        option = "--data DATA" if isinstance(error, DataError) else "--teacher TEACHER"
+        remedy = f"{error.remedy} If it was moved: sparseformers resume {run.path} {option}"
+        raise type(error)(error.problem, remedy) from error
 
 
 def _console(console: Console | None, accelerator: Accelerator) -> Console:
@@ -174,7 +192,7 @@ def _console(console: Console | None, accelerator: Accelerator) -> Console:
 def _report(logger: logging.Logger, console: Console, notes: Sequence[str]) -> None:
     for note in notes:
         logger.warning(note)
-        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+        say(console, note, "yellow")
 
 
 def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], logger: logging.Logger) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.evaluation.attention import MapAgreement
@@ -112,13 +113,14 @@ class ProgressBar(Callback):
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
         alignment = measurement.alignment
         self.held_out = f"{alignment.centred_cosine:.3f}"
-        self.console.print(
-            f"[dim]{state.progress:4.0%} {state.samples:>9,} images[/dim]  held-out centred cosine [bold]{self.held_out}[/bold]"
+        line = Text.assemble(
+            (f"{state.progress:4.0%} {state.samples:>9,} images", "dim"),
+            "  held-out centred cosine ",
+            (self.held_out, "bold"),
             f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
             f" neighbours {alignment.neighbour_agreement:.0%})",
-            highlight=False,
-            soft_wrap=True,
         )
+        self.console.print(line, soft_wrap=True)
 
     def on_stop(self, error: BaseException | None) -> None:
         self._bar.stop()

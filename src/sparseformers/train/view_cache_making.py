@@ -23,7 +23,7 @@ from sparseformers.errors import DataError, RunError
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing_folder, write_text
 from sparseformers.modes import autocast_dtype
-from sparseformers.progress import ImageProgress
+from sparseformers.progress import ImageProgress, say
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.setup import Parts
 from sparseformers.train.view_cache import (
@@ -132,7 +132,7 @@ def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
     """Writes the cache aside and renames it; another process may do the same, and the first one counts."""
     require_room(parts)
     size = f"{key.views:,} views ({key.bytes / 2**30:.1f} GiB)"
-    console.print(f"[dim]caching[/dim] {size} in '{folder}'", highlight=False, soft_wrap=True)
+    say(console, f"caching {size} in '{folder}'")
     LOGGER.info("makes the cache of views '%s': %s", folder, size)
     start = time.perf_counter()
     cache = ViewCacheFolder(folder)

@@ -17,7 +17,7 @@ from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, Pac
 from sparseformers.data.shard_files import SIDECAR, write_index
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing, write_json
-from sparseformers.progress import ImageProgress
+from sparseformers.progress import ImageProgress, say
 from sparseformers.settings import AtLeast, Between, check_bounds, from_dict, to_dict
 from sparseformers.work_folder import InFolder, WorkFolder, differences
 
@@ -176,7 +176,7 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
         if not packing.done:
             packing = replace(packing, skipped=tuple(images.found.faults))
         for remark in images.found.remarks():
-            console.print(remark, highlight=False, markup=False, soft_wrap=True)
+            say(console, remark)
         before, total = packing.done, len(images)
         with ImageProgress(console, "packing", size=total, total=total, images=before, reached=before) as bar:
             for after in _packed(images, config, folder, packing, bar):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
 from sparseformers.errors import RunError
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing
+from sparseformers.progress import say
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import first_views, rois_move
 from sparseformers.train.report.content import RunContent, collect
@@ -93,9 +93,9 @@ class ReportPage(Callback):
         except Exception as error:
             note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
             LOGGER.warning(note, exc_info=True)
-            self.console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False, soft_wrap=True)
+            say(self.console, note, "yellow")
             again = f"Make it again by: sparseformers report {self.run.path}"
-            self.console.print(escape(again), highlight=False, soft_wrap=True)
+            say(self.console, again)
 
 
 class Pictures(Callback):
