@@ -22,8 +22,8 @@ class PlainConsole(Console):
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Prints lines as they are, however long, whatever is in a name."""
-    lines = "\n".join(printable(line) for line in text.split("\n"))
-    console.print(lines, style=style, highlight=False, markup=False, soft_wrap=True)
+    plain = "".join(letter if letter in "\n\t" else printable(letter) for letter in text)
+    console.print(plain, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def figures_bar(console: Console) -> Progress:

@@ -43,12 +43,22 @@ def test_numbers_of_tokens__are_the_nearest_that_splits_give_and_it_is_said() ->
 
 
 @pytest.mark.parametrize(
-    ("size", "start", "levels"), [((64, 64), (2, 2), 2), ((64, 128), (2, 4), 2), ((96, 64), (3, 2), 2), ((256, 256), (2, 2), 4)]
+    ("size", "tokens", "start", "levels"),
+    [
+        ((64, 64), None, (2, 2), 2),
+        ((64, 128), None, (2, 4), 2),
+        ((96, 64), None, (3, 2), 2),
+        ((128, 128), 64, (4, 4), 2),  # as 224 pixels and patches of 14
+        ((160, 160), 64, (5, 5), 2),  # as 280 pixels: not on a power of two, but on the patches
+        ((256, 256), 64, (4, 4), 3),
+        ((256, 256), 9, (2, 2), 4),
+        ((104, 104), 49, (3, 3), 2),  # 13 patches a side, which no halving meets
+    ],
 )
 def test_levels_and_start__follow_from_the_size_of_the_teacher(
-    size: tuple[int, int], start: tuple[int, int], levels: int
+    size: tuple[int, int], tokens: int | None, start: tuple[int, int], levels: int
 ) -> None:
-    student = inherit(load_teacher(tiny(img_size=size, patch_size=8)), front="mixed").student
+    student = inherit(load_teacher(tiny(img_size=size, patch_size=8)), front="mixed", tokens=tokens).student
     config = mixed_config(student)
     assert (config.start, config.levels) == (start, levels)
     assert student(torch.rand(1, 3, *size)).rois.shape[2] == config.tokens

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from sparseformers.config import PreprocessingConfig, SparseFormerConfig
+from sparseformers.config import MixedResolutionConfig, PreprocessingConfig, SparseFormerConfig
 from sparseformers.model import SparseFormer
 from tests.model.small import grid_config, original_config, scattered, small_config
 
@@ -27,6 +27,9 @@ KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
     "clip_classifier": lambda: small_config(depth=3, projection=24, classes=5),
     "v1": lambda: original_config(cortex={"depth": 3}),
     "cells": lambda: grid_config(tokens=6, **CELLS),
+    "mixed": lambda: dataclasses.replace(
+        grid_config(tokens=6, **CELLS), focusing=MixedResolutionConfig(tokens=10, levels=2, patch_size=4, channels=8)
+    ),
     "uneven": lambda: grid_config(tokens=7, pre_norm=True, **CELLS),
 }
 """By what they stand for."""

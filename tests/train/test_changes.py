@@ -10,7 +10,7 @@ import pytest
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Mark
 from sparseformers.train import BootstrapConfig, RunFolder, resume
-from sparseformers.train.recipe import parse_pairs, refuse_changes
+from sparseformers.train.recipe import MOVABLE, parse_pairs, refuse_changes
 
 
 def test_parse_pairs__values_as_in_toml_and_what_is_no_pair() -> None:
@@ -31,7 +31,7 @@ def test_refuse_changes__names_each_of_them_and_lets_pass_what_has_no_effect(sha
     with pytest.raises(ConfigError) as caught:
         refuse_changes(settings, settings.with_(lr=0.5, samples=48, workers=3))
     assert "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.0001, 0.5 asked)" in caught.value.problem
-    assert f"start a new run; these may change: {', '.join(free)}." in caught.value.remedy
+    assert f"start a new run; these may change: {', '.join([*free, *MOVABLE])}." in caught.value.remedy
     harmless = {"workers": 3, "checkpoint_every": "7s", "keep": 1, "log_every": 2}
     assert set(harmless) <= set(free)
     assert len(refuse_changes(settings, settings.with_(**harmless))) == len(harmless)

@@ -76,7 +76,7 @@ OLD = {"teacher": "bundled", "data": ["photos"], "lr": 1e-4, "front": "inherited
 def test_read_settings__of_version_0_1_with_what_is_gone_switched_off() -> None:
     gone = {"ema": 0.0, "layer_decay": 1.0, "looks": 0, "rois_lr_ratio": 3.0, "dense_weight": 0.0, "whiten": 1.0}
     read, note = read_settings({**OLD, **gone}, where="settings")
-    assert read == settings(lr=1e-4, whiten=True, checkpoint_every="300s")
+    assert read == settings(front="grid", lr=1e-4, whiten=True, checkpoint_every="300s")
     assert note is not None
     assert "dropped, as they were off: ema, layer_decay, looks, rois_lr_ratio, dense_weight" in note
     fitted = {"front": "bootstrapped", "start": "fitted", "dense_weight": 1.0, "whiten": 0.0}

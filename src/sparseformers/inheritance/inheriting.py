@@ -22,11 +22,11 @@ from sparseformers.model import SparseFormer
 from sparseformers.model.quadtree import Quadtree
 from sparseformers.teachers import Teacher, load_teacher
 
-START = 2
-"""Cells along the shorter side that the mixed-resolution front starts from."""
 SELECTOR_SHARE = 0.02
 """Share of the student's multiply-adds that the selector's patch embedding may cost, and again its convolutions."""
-FrontKind = Literal["grid", "mixed", "focusing"]
+FEW_TOKENS, FEWEST_PATCHES = 1 / 6, 12
+"""Share of the teacher's patches up to which RoIs of mixed sizes are the better choice, and patches a side from which on."""
+FrontKind = Literal["mixed", "grid", "focusing"]
 
 
 class Inheritance(NamedTuple):
@@ -41,7 +41,7 @@ class Inheritance(NamedTuple):
 def inherit(
     teacher: str | nn.Module,
     *,
-    front: FrontKind = "grid",
+    front: FrontKind | None = None,
     tokens: int | None = None,
     truncate: int | None = None,
     tune: int | None = None,
@@ -56,8 +56,8 @@ def inherit(
 
     Args:
         teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
-        front: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
-            paper's focusing transformer.
+        front: one that starts as the teacher at a lower resolution, with the cells of a grid or RoIs of mixed sizes (the default
+            for few tokens, see :func:`default_front`); or the paper's focusing transformer.
         tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
             rounded to a full grid (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number
             that splits of four give.
@@ -76,6 +76,7 @@ def inherit(
         WeightsError: if the teacher lacks a weight that it should have.
     """
     teacher = load_teacher(teacher)
+    front = default_front(teacher, tokens) if front is None else front
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
@@ -108,8 +109,16 @@ def inherit(
     )
     size = sum(parameter.numel() for parameter in teacher.parameters())
     left_behind = () if as_teacher else ("the patch embedding", "the position embeddings")
-    notes = () if focusing.tokens == tokens else (f"The student has {focusing.tokens} tokens: splits of four give no {tokens}.",)
+    of_tokens = [f"The student has {focusing.tokens} tokens: splits of four give no {tokens}."]
+    of_weights = [f"Teacher weights: {teacher.identity.source}."]
+    notes = (*(of_tokens if focusing.tokens != tokens else []), *(of_weights if teacher.identity.place else []))
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
+
+
+def default_front(teacher: Teacher, tokens: int | None) -> FrontKind:
+    """RoIs of mixed sizes where tokens are few for a teacher of many patches, as measured in docs/lab/looking.md; else a grid."""
+    many_patches = min(teacher.preprocessing.size) >= FEWEST_PATCHES * teacher.patch_size
+    return "mixed" if tokens and many_patches and tokens <= FEW_TOKENS * teacher.patch_tokens else "grid"
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
@@ -142,11 +151,12 @@ def _reading(teacher: Teacher) -> dict[str, Any]:
 
 
 def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
-    """Two cells along the shorter side to start from, and splits down to about the teacher's own patches."""
+    """Splits of large cells down to the teacher's own patches; at least half of the tokens come of splits."""
     rows, columns = (side / teacher.patch_size for side in teacher.preprocessing.size)
-    shorter = min(rows, columns)
-    start = (round(START * rows / shorter), round(START * columns / shorter))
-    levels = max(1, round(math.log2(shorter / START)))
+    for levels in range(1, 12):
+        start = (max(1, round(rows / 2**levels)), max(1, round(columns / 2**levels)))
+        if math.prod(start) <= max(tokens / 2, 4) or min(start) == 1:
+            break
     first, most = math.prod(start), math.prod(start) * 4**levels
     tokens = min(first + 3 * max(1, round((tokens - first) / 3)), most)
     # The finest glance, and the more of two widths of the selector, that cost little beside the student's linear layers.

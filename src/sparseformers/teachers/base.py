@@ -56,6 +56,8 @@ class TeacherIdentity:
     """As the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``."""
     source: str
     """The file or repository that its weights came from."""
+    place: str = ""
+    """Of several networks in that file the one that was taken."""
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
     """The names of its classifier's outputs."""

@@ -143,7 +143,8 @@ def from_file(
     _load(network, state, path)
     _resize(network, image_size)
     settings, named = open_clip_names.first_settings(architecture), f"open_clip:{name}@{path}" + (f"#{place}" if place else "")
-    return _wrap(network, name=named, source=weights.source(path), licence=None, settings=settings, crop=crop)
+    source = weights.source(path)
+    return _wrap(network, name=named, source=source, place=weights.place, licence=None, settings=settings, crop=crop)
 
 
 def from_module(network: nn.Module, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
@@ -157,12 +158,19 @@ def from_module(network: nn.Module, *, image_size: tuple[int, int] | None = None
 
 
 def _wrap(
-    network: nn.Module, *, name: str, source: str, licence: str | None, settings: Mapping[str, Any], crop: float | None
+    network: nn.Module,
+    *,
+    name: str,
+    source: str,
+    licence: str | None,
+    settings: Mapping[str, Any],
+    crop: float | None,
+    place: str = "",
 ) -> Teacher:
     native = isinstance(network, VisionTransformer)
     return (OpenClipTeacher if native else OpenClipTimmTeacher)(
         network,
-        identity=TeacherIdentity(name=name, source=source, licence=licence),
+        identity=TeacherIdentity(name=name, source=source, place=place, licence=licence),
         anatomy=_clip_anatomy(network, name) if native else _clip_timm_anatomy(network, name),
         preprocessing=_preprocessing(network, settings, crop),
         patch_size=_patch_size(network),

@@ -101,7 +101,8 @@ def from_file(
     if image_size is not None:
         network.set_input_size(img_size=image_size)
     named = f"timm:{name}@{path}" + (f"#{place}" if place else "")
-    return _wrap(network, name=named, source=weights.source(path), crop=crop, class_names=class_names_of(path))
+    names = class_names_of(path)
+    return _wrap(network, name=named, source=weights.source(path), place=weights.place, crop=crop, class_names=names)
 
 
 def untrained(name: str, *, image_size: tuple[int, int] | None = None) -> TimmTeacher:
@@ -136,10 +137,11 @@ def _wrap(
     crop: float | None,
     class_names: tuple[str, ...] | None = None,
     licence: str | None = None,
+    place: str = "",
 ) -> TimmTeacher:
     return TimmTeacher(
         network,
-        identity=TeacherIdentity(name=name, source=source, licence=licence, class_names=class_names),
+        identity=TeacherIdentity(name=name, source=source, place=place, licence=licence, class_names=class_names),
         anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network)),
         preprocessing=_preprocessing(network, crop),
         patch_size=square_patch(network.patch_embed.patch_size, name),

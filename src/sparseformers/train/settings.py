@@ -50,8 +50,8 @@ class NetworkSettings:
     teacher_weights: Annotated[str | None, EXPERT] = None
     """Of several networks in the teacher's file the one to take, such as state_dict or student.backbone; averaged weights (EMA)
     are taken before raw ones by default. The same as '#state_dict' behind the file's name."""
-    front: Literal["grid", "mixed", "focusing"] = "grid"
-    """RoIs of one size, mixed sizes by a learnt map, or the paper's front."""
+    front: Literal["mixed", "grid", "focusing"] | None = None
+    """RoIs of one size or of mixed ones (the default for few tokens), or the paper's."""
     tokens: Annotated[int | None, AtLeast(1)] = None
     """Latent tokens; a quarter of the teacher's patch tokens by default."""
     truncate: int | None = None
@@ -72,9 +72,9 @@ class NetworkSettings:
     """Focusing front: the paper's starting values, or values fitted in closed form to the tokens that the teacher has at the
     truncation depth on a smaller image, which are then targets of its first steps, too. The recipe ``fitted`` sets it."""
     elastic: Annotated[tuple[int, ...], tyro.conf.UseAppendAction, AtLeast(1), EXPERT] = ()
-    """Grid front: other numbers of tokens to train with; one is drawn for each step. May be given several times."""
+    """Other numbers of tokens to train with; one is drawn for each step. May be given several times. Not the paper's front."""
     image_size: Annotated[ImageSize | None, SIZE, AtLeast(32)] = None
-    """Side of the images in pixels, or height x width (256x128); the teacher's own by default."""
+    """Side in pixels, or height x width; the teacher's own by default. For example 224, or 256x128."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875), EXPERT] = None
     """Share of the shorter side that the central crop of evaluation keeps; the teacher's own by default."""
 
@@ -85,7 +85,7 @@ class NetworkSettings:
             object.__setattr__(self, "teacher_weights", None)
         if self.start == "fitted" and self.front != "focusing":
             raise ConfigError(
-                f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already.",
+                f"The fitted start is for the paper's front: the {self.front or 'default'} one starts as the teacher already.",
                 "Use --recipe fitted without --front.",
             )
         if self.elastic and self.front == "focusing":
@@ -175,7 +175,7 @@ class OptimisationSettings:
     """Rate of tuned blocks as a share of it. The paper has a tenth (appendix A.2)."""
     whiten: Annotated[bool | None, EXPERT] = None
     """Compare embeddings after whitening both by the teacher's mean and covariance over the held-out images: all directions in
-    which images differ then count alike. By default for the grid front; from a random start it is useless."""
+    which images differ then count alike. By default, but for the paper's front: from a random start it is useless."""
     token_weight: Annotated[float, NOT_NEGATIVE, EXPERT] = 0.0
     """Grid front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
     weight_decay: Annotated[float, NOT_NEGATIVE, EXPERT] = 0.05

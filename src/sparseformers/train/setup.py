@@ -43,7 +43,8 @@ from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.view_cache import CacheKey, ViewCache, make_cache_key
 
 FITTED_TOKENS = 16_384  # latent tokens that the fitted start is fitted on, over all images
-MAP_IMAGES = 2_048  # that the map of a mixed-resolution front is fitted on
+FEWEST_MAP_IMAGES, MAP_IMAGES = 256, 2_048
+"""Views that the map of a mixed-resolution front is fitted on: as many as there are images, within these bounds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Parts:
     @property
     def has_map(self) -> bool:
         """Whether the student chooses its RoIs by a map of the teacher's attention."""
-        return isinstance(self.inheritance.student.config.focusing, MixedResolutionConfig)
+        return _has_map(self.inheritance.student)
 
     @property
     def cache_folder(self) -> Path | None:
@@ -133,7 +134,7 @@ def gather_parts(
     if settings.data.cache_teacher is not None and train:
         fingerprint = inheritance.provenance.teacher_fingerprint
         cache_key = make_cache_key(
-            settings, loaded, fingerprint=fingerprint, precision=precision, images=train, has_map=network.front == "mixed"
+            settings, loaded, fingerprint=fingerprint, precision=precision, images=train, has_map=_has_map(inheritance.student)
         )
     return Parts(
         settings=settings,
@@ -147,6 +148,10 @@ def gather_parts(
         device=device,
         cache_key=cache_key,
     )
+
+
+def _has_map(student: SparseFormer) -> bool:
+    return isinstance(student.config.focusing, MixedResolutionConfig)
 
 
 def _refuse_elastic(elastic: Sequence[int], student: SparseFormer) -> None:
@@ -226,12 +231,16 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
     student, shares = parts.inheritance.student, parts.inheritance.provenance.shares
     seed = parts.settings.optimisation.seed
     if parts.has_map:
-        batches = list(_with_maps(parts, _first_batches(parts, cache, MAP_IMAGES), console))
+        # No more than the training will see, or than there are seconds for it.
+        most = parts.budget.samples or max(FEWEST_MAP_IMAGES // 4, round(parts.budget.seconds or 0))
+        views = min(max(len(parts.train), FEWEST_MAP_IMAGES), most, MAP_IMAGES)
+        batches = list(_with_maps(parts, _first_batches(parts, cache, views), console))
         images, maps = (torch.cat(column) for column in zip(*batches, strict=True))
         fit = fit_map(student, images, maps, seed=seed)
         return f"the fitted map is {fit.divergence:.3f} nats from the teacher's, a flat one {fit.flat:.3f}"
     if parts.settings.network.start == "fitted":
-        read = _first_batches(parts, cache, math.ceil(FITTED_TOKENS / student.config.focusing.tokens))
+        most = math.ceil(FITTED_TOKENS / student.config.focusing.tokens)
+        read = _first_batches(parts, cache, min(len(parts.train), most))
         # A student that is to be sharded is not on the device yet.
         images = images_on(next(student.parameters()).device, torch.cat([batch.images for batch in read]))
         left = fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=seed)
@@ -242,13 +251,12 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
 def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> list[Batch]:
     """The batches of the first images of the training, at most so many; raises DataError if fewer than two can be read."""
     learning = parts.settings.optimisation
-    count = min(len(parts.train), most)
-    stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=count)
+    stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=most)
     batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch for batch in batches if len(batch.images)]
     if sum(len(batch.images) for batch in read) < 2:
         raise DataError(
-            f"Fewer than two of the {count} images that the start was to be fitted on can be read.",
+            f"Fewer than two of the {most} images that the start was to be fitted on can be read.",
             "Name another folder with --data.",
         )
     return read
