@@ -205,7 +205,7 @@ def test_nothing_to_embed__leaves_nothing_behind(tmp_path: Path, out: Path) -> N
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"nothing")
     for data, problem in (
-        (tmp_path / "empty", r"There are no images in .*empty'\. Images are files that end in \.jpg"),
+        (tmp_path / "empty", r"The folder '.*empty' holds no images\. Images are files that end in \.jpg"),
         (tmp_path / "nowhere", r"nowhere' does not exist\."),
         (tmp_path / "broken", r"None of the 1 images could be read \(a\.jpg: not an image of a known format\)"),
         (write_shard(tmp_path / "empty.tar", {"a.json": b"{}"}), "The shards hold no images"),

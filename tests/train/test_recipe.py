@@ -45,12 +45,11 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     assert applied.flat().items() >= {**expected, **thirds, "token_weight": 0.0, "whiten": False}.items()
 
 
-def test_fitted_is_the_papers_network_from_the_fit_and_grid_and_mixed_name_the_front_alone(settings: BootstrapConfig) -> None:
+def test_fitted_is_the_papers_network_from_the_fit_and_grid_the_default(settings: BootstrapConfig) -> None:
     applied = load_recipe("fitted").apply(settings)
     assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
     plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))
-    assert load_recipe("mixed").apply(plain) == plain.with_(whiten=True, front="mixed")
-    assert load_recipe("grid").apply(plain) == plain.with_(whiten=True, front="grid")
+    assert load_recipe("grid").apply(plain) == plain.with_(whiten=True)
     assert plain.whitens
 
 
@@ -93,7 +92,7 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
         ("tune = true", "recipe 'mine' does not fit: key 'tune': expected int but got True", "Known keys"),
         ("whiten = 0.5", "recipe 'mine' does not fit: key 'whiten': expected bool but got 0.5", "Known keys"),
-        ("front = 'back'", "'back' is none of 'mixed', 'grid', 'focusing'", "Known keys"),
+        ("front = 'back'", "'back' is none of 'grid', 'mixed', 'focusing'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
 )

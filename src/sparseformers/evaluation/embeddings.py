@@ -18,9 +18,9 @@ from sparseformers.data import (
     SkippedImages,
     default_workers,
     evaluation_batches,
-    find_images,
     images_on,
 )
+from sparseformers.data.places import find, no_images
 from sparseformers.errors import DataError
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference, resolve_precision
 
@@ -54,9 +54,17 @@ class ImageFolder:
     progress: Progress = silent
     skipped: SkippedImages = field(default_factory=SkippedImages)  # those that could not be read so far
 
+    def look(self) -> list[Path]:
+        """All images under the folder, and notes entries that cannot be read; raises DataError if there is none."""
+        found = find([self.path])
+        if not found.images:
+            raise no_images([self.path], found)
+        self.skipped.load_state_dict(found.faults)
+        return found.images
+
     def images(self) -> list[Path]:
         """The images under the folder, ``limit`` at most; raises DataError if there is none."""
-        return thinned(find_images([self.path]), self.limit)
+        return thinned(self.look(), self.limit)
 
     def judged(self, splits: Mapping[str, LabelledImages]) -> LabelledImages:
         """The labelled images to measure on, ``limit`` at most."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from sparseformers.data import Batch, LabelledImages, default_workers, find_images, fixed_views, labelled_splits
+from sparseformers.data import Batch, LabelledImages, default_workers, fixed_views, labelled_splits
 from sparseformers.errors import ConfigError, as_path
 from sparseformers.evaluation.conditions import shift_conditions
 from sparseformers.evaluation.embeddings import Embedded, ImageFolder, Network, Progress, embed, silent
@@ -85,7 +85,7 @@ def evaluate(
         raise ConfigError("The foreground is told by --masks or by --boxes, not by both.", "Leave one of them out.")
 
     folder = ImageFolder(as_path(data, "The folder of images"), limit, batch_size, precision, progress or silent)
-    find_images([folder.path])  # before a model is loaded, so that a mistake shows at once
+    folder.look()  # before a model is loaded, so that a mistake shows at once
     if focus:
         return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))
     words = Words.read(folder, zero_shot=zero_shot, classnames=_path(classnames), templates=templates, captions=_path(captions))

@@ -24,9 +24,7 @@ from sparseformers.teachers import Teacher, load_teacher
 
 SELECTOR_SHARE = 0.02
 """Share of the student's multiply-adds that the selector's patch embedding may cost, and again its convolutions."""
-FEW_TOKENS, FEWEST_PATCHES = 1 / 6, 12
-"""Share of the teacher's patches up to which RoIs of mixed sizes are the better choice, and patches a side from which on."""
-FrontKind = Literal["mixed", "grid", "focusing"]
+FrontKind = Literal["grid", "mixed", "focusing"]
 
 
 class Inheritance(NamedTuple):
@@ -41,7 +39,7 @@ class Inheritance(NamedTuple):
 def inherit(
     teacher: str | nn.Module,
     *,
-    front: FrontKind | None = None,
+    front: FrontKind = "grid",
     tokens: int | None = None,
     truncate: int | None = None,
     tune: int | None = None,
@@ -56,8 +54,8 @@ def inherit(
 
     Args:
         teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
-        front: one that starts as the teacher at a lower resolution, with the cells of a grid or RoIs of mixed sizes (the default
-            for few tokens, see :func:`default_front`); or the paper's focusing transformer.
+        front: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
+            paper's focusing transformer.
         tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
             rounded to a full grid (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number
             that splits of four give.
@@ -76,7 +74,6 @@ def inherit(
         WeightsError: if the teacher lacks a weight that it should have.
     """
     teacher = load_teacher(teacher)
-    front = default_front(teacher, tokens) if front is None else front
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
@@ -113,12 +110,6 @@ def inherit(
     of_weights = [f"Teacher weights: {teacher.identity.source}."]
     notes = (*(of_tokens if focusing.tokens != tokens else []), *(of_weights if teacher.identity.place else []))
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
-
-
-def default_front(teacher: Teacher, tokens: int | None) -> FrontKind:
-    """RoIs of mixed sizes where tokens are few for a teacher of many patches, as measured in docs/lab/looking.md; else a grid."""
-    many_patches = min(teacher.preprocessing.size) >= FEWEST_PATCHES * teacher.patch_size
-    return "mixed" if tokens and many_patches and tokens <= FEW_TOKENS * teacher.patch_tokens else "grid"
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:

@@ -50,8 +50,8 @@ class NetworkSettings:
     teacher_weights: Annotated[str | None, EXPERT] = None
     """Of several networks in the teacher's file the one to take, such as state_dict or student.backbone; averaged weights (EMA)
     are taken before raw ones by default. The same as '#state_dict' behind the file's name."""
-    front: Literal["mixed", "grid", "focusing"] | None = None
-    """RoIs of one size or of mixed ones (the default for few tokens), or the paper's."""
+    front: Literal["grid", "mixed", "focusing"] = "grid"
+    """RoIs of one size, mixed sizes by a learnt map, or the paper's front."""
     tokens: Annotated[int | None, AtLeast(1)] = None
     """Latent tokens; a quarter of the teacher's patch tokens by default."""
     truncate: int | None = None
@@ -85,7 +85,7 @@ class NetworkSettings:
             object.__setattr__(self, "teacher_weights", None)
         if self.start == "fitted" and self.front != "focusing":
             raise ConfigError(
-                f"The fitted start is for the paper's front: the {self.front or 'default'} one starts as the teacher already.",
+                f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already.",
                 "Use --recipe fitted without --front.",
             )
         if self.elastic and self.front == "focusing":
