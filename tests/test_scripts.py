@@ -101,6 +101,23 @@ def test_a_process_that_waits_for_others__says_so() -> None:
 
 
 @pytest.mark.slow
+def test_a_script_without_a_main_guard__ends_in_one_sentence(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path).with_(workers=2)
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import multiprocessing
+multiprocessing.set_start_method("spawn", force=True)
+import sparseformers
+sparseformers.bootstrap(sparseformers.BootstrapConfig.of(**{settings.flat()!r}), {str(tmp_path / "run")!r})
+""")
+    ended = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.count("Traceback") == 1, ended.stderr
+    assert "LoadingError: The processes that read images ended as they started." in ended.stderr
+    assert 'if __name__ == "__main__":' in ended.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.3, 1.0, 2.5])
 def test_ctrl_c_while_a_command_is_imported__prints_no_traceback(delay: float) -> None:
     words = [sys.executable, "-m", "sparseformers", "profile", "sf_v1_tiny"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +30,12 @@ Choice = TypeVar("Choice")
 
 
 def process_state() -> PartialState:
-    """Accelerate's state of this process; joins the others where there are any."""
+    """Accelerate's state of this process; joins the others where there are any.
+
+    A process that reads images and imports a script without a main guard comes here as it starts, and ends; its parent says so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)
     if is_restarted() and not torch.distributed.is_initialized():
         _join_again()
     # Without being told, accelerate does not join processes of a machine without an accelerator.
