@@ -107,7 +107,13 @@ def _is_run_of(out: Path, settings: BootstrapConfig) -> bool:
 
 
 def resume(
-    run: str | Path, *, teacher: str | nn.Module | None = None, console: Console | None = None, **changes: Any
+    run: str | Path,
+    *,
+    teacher: str | nn.Module | None = None,
+    data: Sequence[str | Path] = (),
+    eval_data: Sequence[str | Path] = (),
+    console: Console | None = None,
+    **changes: Any,
 ) -> RunSummary:
     """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
 
@@ -115,10 +121,10 @@ def resume(
 
     Args:
         run: the run folder.
-        teacher: the module that the run was begun with, if it was one; or where the teacher is now.
+        teacher: the module that the run was begun with, if it was one; or where the teacher is now, if it was moved.
+        data, eval_data: where the images are now, if they were moved.
         console: for progress; quiet by default.
-        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them. ``data`` and
-            ``eval_data`` tell where the images are now.
+        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
 
     Raises:
         ConfigError: if another setting was changed, here or in the run's ``config.json``.
@@ -128,16 +134,16 @@ def resume(
     """
     folder = RunFolder.existing(as_path(run, "A run folder"))
     (there, note), content = folder.settings_and_note(), folder.read_config()
-    if isinstance(teacher, str):
-        changes, teacher = {**changes, "teacher": teacher}, None
-    settings = changed(there, changes, where="--set of this resume")
-    settings = settings.absolute() if changes.keys() & {*MOVABLE} else settings
+    name, module = (teacher, None) if isinstance(teacher, str) else (None, teacher)
+    moved = {place: value for place, value in zip(MOVABLE, (name, data, eval_data), strict=True) if value}
+    settings = changed(there, changes | moved, where="--set of this resume")
+    settings = settings.absolute() if moved else settings
     changes_told = [*([note] if note else []), *refuse_changes(there, settings)]
     accelerator = make_accelerator()
     console = _console(console, accelerator)
     chosen_trackers(settings.run.trackers)
     with _held(folder, accelerator):
-        return _go_on(folder, settings, changes_told, console, content["resolved"], teacher)
+        return _go_on(folder, settings, changes_told, console, content["resolved"], module)
 
 
 def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
