@@ -7,6 +7,7 @@ webdataset's own iterator reads a member whole whatever its size, and ends witho
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -182,7 +183,7 @@ def unreachable(shard: str, error: OSError) -> DataError:
 def _members(file: IO[bytes], shard: str, others: bool) -> Iterator[ShardMember]:
     seen: set[str] = set()
     with tarfile.open(fileobj=file, mode="r:*" if is_local(shard) else "r|*", tarinfo=_StrictTarInfo) as archive:
-        while (info := archive.next()) is not None:
+        while (info := _next(archive)) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # or it would remember them all
             name = info.name.removeprefix("./")
             base = posixpath.basename(name)
@@ -192,6 +193,16 @@ def _members(file: IO[bytes], shard: str, others: bool) -> Iterator[ShardMember]
             problem = _problem(info, name, seen) if is_image else NO_IMAGE
             yield ShardMember(name, problem, info.offset_data, info.size, partial(_content, archive, info, shard))
             seen.add(name)
+
+
+def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next header; where there is none at all, Python 3.10 looks for one before the beginning."""
+    try:
+        return archive.next()
+    except OSError as error:
+        if error.errno == errno.EINVAL and archive.offset == 0:
+            return None
+        raise
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
