@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from sparseformers.config import GridConfig
-from sparseformers.data import SkippedImages, UnreadableImageError, find_images, read_image
+from sparseformers.data import SkippedImages, UnreadableImageError, read_image
+from sparseformers.data.places import find, no_images
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
 from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
@@ -173,7 +174,11 @@ def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) 
     places = [images] if isinstance(images, str | Path) else list(images)
     if not places:
         raise ConfigError("No image was named.", "Name image files, or folders of them, after the model.")
-    paths = find_images([Path(place) for place in places])
+    found = find([Path(place) for place in places])
+    if not found.images:
+        raise no_images([Path(place) for place in places], found)
+    # Entries that cannot be read are noted when their turn comes, as damaged images are.
+    paths = [*found.images, *(Path(name) for name, _ in found.faults)]
     if len(paths) > LARGEST_SHEET:
         raise ConfigError(f"A sheet takes at most {LARGEST_SHEET} images, not {len(paths)}.", "Name fewer of them.")
     return ReadablePhotographs(paths, progress)
