@@ -11,6 +11,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.exporting import ExportConfig, export
 from sparseformers.inference import fold_embedding
 from sparseformers.train import BootstrapConfig
+from sparseformers.train.settings import read_size
 from tests.tiny import write_images, write_teacher
 from tests.train.runs import entries
 
@@ -43,3 +44,17 @@ def test_image_size__of_the_command_line_and_of_python() -> None:
         assert BootstrapConfig.of(**settings.flat()) == settings
     with pytest.raises(ConfigError, match="--image-size must be at least 32, not 16"):
         BootstrapConfig.of(teacher="bundled", data=["photos"], image_size=(64, 16))
+
+
+@pytest.mark.parametrize("text", ["256*128", "256x", "x128", "1x2x3", "", "-224", "224.5"])
+def test_read_size__says_what_it_takes(text: str) -> None:
+    with pytest.raises(ValueError, match="neither a side in pixels nor a height and a width, such as 256x128"):
+        read_size(text)
+
+
+def test_teacher_weights__go_with_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="chooses between networks in a file, and the teacher 'bundled' is none"):
+        BootstrapConfig.of(teacher="bundled", teacher_weights="ema", data=["photos"])
+    settings = BootstrapConfig.of(teacher="timm:vit@a.pth", teacher_weights="ema", data=["photos"])
+    assert settings.network.teacher == "timm:vit@a.pth#ema"
+    assert BootstrapConfig.of(**settings.flat()) == settings

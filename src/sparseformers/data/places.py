@@ -66,18 +66,18 @@ class Found:
         """What was passed over, such as "4 files passed over: .heic 4"; empty if nothing was."""
         count = sum(self.passed_over.values())
         kinds = ", ".join(f"{suffix} {number}" for suffix, number in self.passed_over.most_common(5))
-        return f"{count:,} file{'' if count == 1 else 's'} passed over: {kinds}" if count else ""
+        return f"{_count(count, 'file')} passed over: {kinds}" if count else ""
 
     def remarks(self) -> list[str]:
         """What a user may not expect, in sentences."""
-        both = f"Both the {len(self.images):,} images and the {len(self.shards):,} tar shards are read."
+        both = f"{_count(len(self.images), 'image')} and {_count(len(self.shards), 'tar shard')}: both are read."
         return [*([both] if self.images and self.shards else []), *([f"{self.told()}."] if self.passed_over else [])]
 
     def reasons(self) -> str:
         """Why nothing is left, in brackets for the end of a sentence; empty if there is nothing to say."""
         kinds = Counter(reason for _, reason in self.faults)
-        parts = [f"{count} entries cannot be read: {reason}" for reason, count in kinds.most_common(3)]
-        parts += [f"{len(self.shards)} tar shards"] if self.shards else []
+        parts = [f"{_count(count, 'unreadable entry', 'unreadable entries')}: {reason}" for reason, count in kinds.most_common(3)]
+        parts += [_count(len(self.shards), "tar shard")] if self.shards else []
         parts += [self.told()] if self.passed_over else []
         return f" ({'; '.join(parts)})" if parts else ""
 
@@ -198,6 +198,10 @@ def _entry(entry: os.DirEntry[str], path: Path, folder: str, visited: set[str]) 
         yield Entry("shard", path, real)
     elif entry.is_file():
         yield Entry("other", path, real)
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def _reason(error: OSError) -> str:

@@ -77,14 +77,13 @@ def inherit(
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
-    if front == "mixed":
-        focusing: FrontConfig = _mixed_config(teacher, tokens)
-    elif front == "grid":
-        height, width = teacher.preprocessing.size
-        focusing = GridConfig(tokens=tokens, aspect=height / width, **_reading(teacher))
+    if front == "focusing":
+        width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
+        focusing: FrontConfig = FocusingConfig(
+            tokens=tokens, width=width, channels=channels, points=points, iterations=iterations
+        )
     else:
-        narrow = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
-        focusing = FocusingConfig(tokens=tokens, width=narrow, channels=channels, points=points, iterations=iterations)
+        focusing = _mixed_config(teacher, tokens) if front == "mixed" else _grid_config(teacher, tokens)
     depth, as_teacher = teacher.depth - shares.truncate, front != "focusing"
     cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=as_teacher)
     # Starting values of the new parts are a function of the seed alone.
@@ -106,10 +105,14 @@ def inherit(
     )
     size = sum(parameter.numel() for parameter in teacher.parameters())
     left_behind = () if as_teacher else ("the patch embedding", "the position embeddings")
-    of_tokens = [f"The student has {focusing.tokens} tokens: splits of four give no {tokens}."]
-    of_weights = [f"Teacher weights: {teacher.identity.source}."]
-    notes = (*(of_tokens if focusing.tokens != tokens else []), *(of_weights if teacher.identity.place else []))
+    notes = _notes(teacher, asked=tokens, given=focusing.tokens)
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
+
+
+def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
+    """What a user should hear of numbers of tokens and of the teacher's weights."""
+    notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
+    return (*notes, f"Teacher weights: {teacher.identity.source}.") if teacher.identity.place else tuple(notes)
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
@@ -139,6 +142,11 @@ def _reading(teacher: Teacher) -> dict[str, Any]:
         "patch_bias": embedding.bias is not None,
         "pre_norm": embedding.pre_norm is not None,
     }
+
+
+def _grid_config(teacher: Teacher, tokens: int) -> GridConfig:
+    height, width = teacher.preprocessing.size
+    return GridConfig(tokens=tokens, aspect=height / width, **_reading(teacher))
 
 
 def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ DEFAULT_EPOCHS = 10.0
 
 def read_size(text: str) -> ImageSize:
     """An image size as the command line takes it, 224 or 256x128 (height, width); raises ValueError for anything else."""
-    sides = tuple(int(side) for side in text.lower().split("x"))
-    if len(sides) > 2:
-        raise ValueError(f"'{text}' is neither a side nor a height and a width, such as 256x128")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if match is None:
+        raise ValueError(f"'{text}' is neither a side in pixels nor a height and a width, such as 256x128")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
 SIZE: Any = tyro.constructors.PrimitiveConstructorSpec(
@@ -81,6 +82,9 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         check_bounds(self)
         if self.teacher_weights is not None:  # in the name, by which the teacher is found again
+            if "@" not in self.teacher:
+                problem = f"--teacher-weights chooses between networks in a file, and the teacher '{self.teacher}' is none."
+                raise ConfigError(problem, "Leave it out, or name a file: timm:NAME@FILE, open_clip:ARCH@FILE.")
             object.__setattr__(self, "teacher", f"{self.teacher}#{self.teacher_weights}")
             object.__setattr__(self, "teacher_weights", None)
         if self.start == "fitted" and self.front != "focusing":
