@@ -22,9 +22,7 @@ def gathered(settings: BootstrapConfig) -> Parts:
 
 
 def prepared(parts: Parts) -> ViewCache:
-    cache = prepare_cache(parts, make_accelerator(), Console(quiet=True))
-    assert cache is not None
-    return cache
+    return prepare_cache(parts, make_accelerator(), Console(quiet=True))
 
 
 def stream_of(parts: Parts, total: int, **place: int) -> SampleStream:
@@ -32,9 +30,7 @@ def stream_of(parts: Parts, total: int, **place: int) -> SampleStream:
 
 
 def key_of(settings: BootstrapConfig) -> str:
-    key = gathered(settings).cache_key
-    assert key is not None
-    return key.digest
+    return gathered(settings).cache_key.digest
 
 
 def folders_in(root: Path) -> list[str]:

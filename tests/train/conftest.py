@@ -13,7 +13,7 @@ from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, bootstrap, run
 from sparseformers.train.setup import Parts
 from sparseformers.train.summary import Costs, measure_costs
-from tests.train.runs import tiny_settings
+from tests.train.runs import each_checkpoint_awaited, tiny_settings
 
 _COSTS: dict[object, Costs] = {}
 
@@ -51,6 +51,24 @@ def whole_run(shared_settings: BootstrapConfig, tmp_path_factory: pytest.TempPat
 def copied_run(whole_run: Path, tmp_path: Path) -> Path:
     """A copy of it, to be changed."""
     return Path(shutil.copytree(whole_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def stepwise_run(shared_settings: BootstrapConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with its last three checkpoints, one after each step; not to be changed."""
+    path = tmp_path_factory.mktemp("stepwise") / "run"
+    with each_checkpoint_awaited():
+        bootstrap(shared_settings.with_(checkpoint_every="1step"), path)
+    return path
+
+
+@pytest.fixture
+def stopped_run(stepwise_run: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed, as if it had been killed right before its last checkpoint."""
+    run = Path(shutil.copytree(stepwise_run, tmp_path / "run"))
+    (run / "README.md").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,13 @@ def weights(run: Path) -> dict[str, bytes]:
     """All bytes of a run's weights, by name."""
     with safe_open(run / "model.safetensors", "np") as file:
         return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Changes what is in a JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def flip(path: Path, place: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from sparseformers.errors import ConfigError
 from sparseformers.settings import Mark
 from sparseformers.train import BootstrapConfig, RunFolder, resume
 from sparseformers.train.recipe import MOVABLE, parse_pairs, refuse_changes
+from tests.refusals import refused
+from tests.train.runs import edit
 
 
 def test_parse_pairs__values_as_in_toml_and_what_is_no_pair() -> None:
@@ -20,18 +21,15 @@ def test_parse_pairs__values_as_in_toml_and_what_is_no_pair() -> None:
         ("keep", "--set keep is not KEY=VALUE.", "batch_size=64"),
         ("kep=2", "--set kep=2 names no setting of bootstrap.", "Did you mean 'keep'?"),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with refused(ConfigError, problem, remedy):
             parse_pairs([pair])
-        assert caught.value.problem == problem
-        assert remedy in caught.value.remedy
 
 
 def test_refuse_changes__names_each_of_them_and_lets_pass_what_has_no_effect(shared_settings: BootstrapConfig) -> None:
     settings, free = shared_settings, BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
-    with pytest.raises(ConfigError) as caught:
+    problem = "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.0001, 0.5 asked)"
+    with refused(ConfigError, problem, f"start a new run; these may change: {', '.join([*free, *MOVABLE])}."):
         refuse_changes(settings, settings.with_(lr=0.5, samples=48, workers=3))
-    assert "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.0001, 0.5 asked)" in caught.value.problem
-    assert f"start a new run; these may change: {', '.join([*free, *MOVABLE])}." in caught.value.remedy
     harmless = {"workers": 3, "checkpoint_every": "7s", "keep": 1, "log_every": 2}
     assert set(harmless) <= set(free)
     assert len(refuse_changes(settings, settings.with_(**harmless))) == len(harmless)
@@ -51,8 +49,6 @@ def test_resume__keeps_a_change_without_effect_and_refuses_others(copied_run: Pa
     assert "changed: keep is 3, 1 asked" in (run / "train.log").read_text()
     # Settings that were edited since the checkpoint.
     (run / "README.md").unlink()
-    config = json.loads((run / "config.json").read_text())
-    config["settings"]["optimisation"]["weight_decay"] = 0.5
-    (run / "config.json").write_text(json.dumps(config))
+    edit(run / "config.json", lambda content: content["settings"]["optimisation"].update(weight_decay=0.5))
     with pytest.raises(ConfigError, match=r"'weight_decay' \(weight_decay is 0.05, 0.5 asked\)"):
         resume(run)

@@ -18,44 +18,26 @@ from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train import checkpointer as module
 from sparseformers.train.checkpoint import Snapshot, fault_of, write_checkpoint
 from sparseformers.train.checkpointer import Checkpointer
-from tests.train.runs import each_checkpoint_awaited, entries, flip
-
-
-@pytest.fixture(scope="module")
-def finished(shared_settings: BootstrapConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six steps with its last three checkpoints."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    with each_checkpoint_awaited():
-        bootstrap(shared_settings.with_(checkpoint_every="1step"), run)
-    return run
-
-
-@pytest.fixture
-def stopped(finished: Path, tmp_path: Path) -> Path:
-    """The same run, as if it had been killed right before its last checkpoint."""
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    (run / "README.md").unlink()
-    shutil.rmtree(run / "checkpoints" / "step-00000006")
-    return run
+from tests.refusals import refused
+from tests.train.runs import entries, flip
 
 
 def names(run: Path) -> list[str]:
     return [folder.name for folder in RunFolder(run).checkpoint_folders()]
 
 
-def same_end(finished: Path, run: Path) -> None:
+def same_end(stepwise_run: Path, run: Path) -> None:
     for name in ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/step-00000006/optimiser.safetensors"):
-        assert (finished / name).read_bytes() == (run / name).read_bytes(), name
+        assert (stepwise_run / name).read_bytes() == (run / name).read_bytes(), name
     for kind, keys in (("train", ("loss", "gradient_norm")), ("held_out", ("centred_cosine", "cosine_p05"))):
-        figures = [[[entry[key] for key in ("samples", *keys)] for entry in entries(out, kind)] for out in (finished, run)]
+        figures = [[[entry[key] for key in ("samples", *keys)] for entry in entries(out, kind)] for out in (stepwise_run, run)]
         assert figures[0] == figures[1]
 
 
-def test_bootstrap__keeps_the_newest_checkpoints_all_whole(finished: Path) -> None:
-    assert names(finished) == ["step-00000004", "step-00000005", "step-00000006"]
-    assert [fault_of(folder) for folder in RunFolder(finished).checkpoint_folders()] == [None] * len(names(finished))
-    assert (finished / "checkpoints" / "best.safetensors").is_file()
+def test_bootstrap__keeps_the_newest_checkpoints_all_whole(stepwise_run: Path) -> None:
+    assert names(stepwise_run) == ["step-00000004", "step-00000005", "step-00000006"]
+    assert [fault_of(folder) for folder in RunFolder(stepwise_run).checkpoint_folders()] == [None] * len(names(stepwise_run))
+    assert (stepwise_run / "checkpoints" / "best.safetensors").is_file()
 
 
 def checkpointer_of(run: RunFolder, settings: BootstrapConfig) -> Checkpointer:
@@ -107,65 +89,64 @@ def test_wait__raises_what_came_up_in_the_thread(
     run = RunFolder(tmp_path / "run")
     checkpointer = checkpointer_of(run, shared_settings)
     checkpointer.save(Snapshot({}, {}), module.Place(4, 0.0))
-    with pytest.raises(RunError, match=r"cannot be written \(Input/output error\)") as caught:
+    with refused(RunError, "cannot be written (Input/output error)", f"sparseformers resume {run.path}"):
         checkpointer.wait()
-    assert f"sparseformers resume {run.path}" in caught.value.remedy
     assert checkpointer.has_failed
 
 
-def test_resume__newest_checkpoint_damaged_falls_back_and_ends_at_the_same_bytes(finished: Path, stopped: Path) -> None:
-    before, newest = names(stopped)
-    flip(stopped / "checkpoints" / newest / "student.safetensors", -7)
+def test_resume__newest_checkpoint_damaged_falls_back_and_ends_at_the_same_bytes(stepwise_run: Path, stopped_run: Path) -> None:
+    before, newest = names(stopped_run)
+    flip(stopped_run / "checkpoints" / newest / "student.safetensors", -7)
     console = Console(record=True, width=400)
-    resume(stopped, console=console)
+    resume(stopped_run, console=console)
     sentence = f"The checkpoint {newest} is damaged (student.safetensors holds other bytes than were written"
     assert sentence in console.export_text()
-    log = (stopped / "train.log").read_text()
+    log = (stopped_run / "train.log").read_text()
     assert sentence in log
     assert f"going on from {before}" in log
-    same_end(finished, stopped)
+    same_end(stepwise_run, stopped_run)
 
 
-def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(stopped: Path) -> None:
-    for folder in RunFolder(stopped).checkpoint_folders():
+def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(stopped_run: Path) -> None:
+    for folder in RunFolder(stopped_run).checkpoint_folders():
         flip(folder / "optimiser.safetensors", -7)
-    before = (stopped / "metrics.jsonl").read_bytes()
+    before = (stopped_run / "metrics.jsonl").read_bytes()
     with pytest.raises(RunError, match=r"None of the checkpoints in '.*' is whole \(step-\d+: optimiser") as caught:
-        resume(stopped)
+        resume(stopped_run)
     assert "--overwrite" in caught.value.remedy
-    assert (stopped / "metrics.jsonl").read_bytes() == before
+    assert (stopped_run / "metrics.jsonl").read_bytes() == before
 
 
 def test_resume__before_the_first_checkpoint_starts_at_the_beginning_and_makes_another_best_model(
-    finished: Path, stopped: Path
+    stepwise_run: Path, stopped_run: Path
 ) -> None:
-    shutil.rmtree(stopped / "checkpoints")
-    (stopped / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
-    resume(stopped)
-    assert (stopped / "checkpoints" / "best.safetensors").is_file()
-    assert "removed what was left unfinished: .step-00000001.part" in (stopped / "train.log").read_text()
-    assert not list(stopped.rglob(".*"))
-    same_end(finished, stopped)
+    shutil.rmtree(stopped_run / "checkpoints")
+    (stopped_run / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
+    resume(stopped_run)
+    assert (stopped_run / "checkpoints" / "best.safetensors").is_file()
+    assert "removed what was left unfinished: .step-00000001.part" in (stopped_run / "train.log").read_text()
+    assert not list(stopped_run.rglob(".*"))
+    same_end(stepwise_run, stopped_run)
 
 
 def best_score(run: Path) -> float:
     return float(json.loads((RunFolder(run).checkpoint_folders()[-1] / "state.json").read_text())["training"]["best"])
 
 
-def test_resume__best_model_of_after_the_checkpoint_agrees_with_its_score(finished: Path, stopped: Path) -> None:
-    best = max(entry["centred_cosine"] for entry in entries(finished, "held_out"))
-    assert best_score(stopped) <= best
-    resume(stopped)
-    assert best_score(finished) == best_score(stopped) == best
+def test_resume__best_model_of_after_the_checkpoint_agrees_with_its_score(stepwise_run: Path, stopped_run: Path) -> None:
+    best = max(entry["centred_cosine"] for entry in entries(stepwise_run, "held_out"))
+    assert best_score(stopped_run) <= best
+    resume(stopped_run)
+    assert best_score(stepwise_run) == best_score(stopped_run) == best
 
 
-def test_resume__a_best_model_from_after_the_checkpoint_is_not_replaced_by_a_lesser_one(stopped: Path) -> None:
-    best = stopped / "checkpoints" / "best.safetensors"
+def test_resume__a_best_model_from_after_the_checkpoint_is_not_replaced_by_a_lesser_one(stopped_run: Path) -> None:
+    best = stopped_run / "checkpoints" / "best.safetensors"
     save(sparseformers.load(best), best, score=0.99)  # another run of the same steps may have come that far
     before = best.read_bytes()
-    resume(stopped)
+    resume(stopped_run)
     assert best.read_bytes() == before
-    assert best_score(stopped) == 0.99
+    assert best_score(stopped_run) == 0.99
 
 
 def test_resume__other_images_are_refused(settings: BootstrapConfig, tmp_path: Path) -> None:
@@ -173,25 +154,23 @@ def test_resume__other_images_are_refused(settings: BootstrapConfig, tmp_path: P
     (tmp_path / "run" / "README.md").unlink()
     first = min((tmp_path / "photos").iterdir())
     first.rename(first.with_name("photograph_000b.jpg"))
-    with pytest.raises(DataError, match="no longer those that the run has learnt from") as caught:
+    with refused(DataError, "no longer those that the run has learnt from", "Put them back"):
         resume(tmp_path / "run")
-    assert "Put them back" in caught.value.remedy
 
 
-def test_resume__of_a_run_from_before_there_were_such_checkpoints(stopped: Path) -> None:
-    shutil.rmtree(stopped / "checkpoints")
-    (stopped / "checkpoints").mkdir()
-    (stopped / "checkpoints" / "last.pt").write_bytes(b"old")
-    config = json.loads((stopped / "config.json").read_text())
+def test_resume__of_a_run_from_before_there_were_such_checkpoints(stopped_run: Path) -> None:
+    shutil.rmtree(stopped_run / "checkpoints")
+    (stopped_run / "checkpoints").mkdir()
+    (stopped_run / "checkpoints" / "last.pt").write_bytes(b"old")
+    config = json.loads((stopped_run / "config.json").read_text())
     flat = {name: value for group in config["settings"].values() for name, value in group.items()}
     del flat["checkpoint_every"], flat["keep"]
     config["settings"] = {**flat, "checkpoint_minutes": 2.5}
-    (stopped / "config.json").write_text(json.dumps(config))
-    settings: BootstrapConfig = RunFolder(stopped).settings()
+    (stopped_run / "config.json").write_text(json.dumps(config))
+    settings: BootstrapConfig = RunFolder(stopped_run).settings()
     assert settings.run.checkpoint_every == "150s"
-    with pytest.raises(RunError, match="earlier version") as caught:
-        resume(stopped)
-    assert "--overwrite" in caught.value.remedy
+    with refused(RunError, "earlier version", "--overwrite"):
+        resume(stopped_run)
 
 
 def test_resume__of_a_run_that_is_being_trained_is_refused(shared_settings: BootstrapConfig, copied_run: Path) -> None:

@@ -62,7 +62,6 @@ def test_followed_rois__only_where_they_can_move(measured_on: BootstrapConfig) -
         followed.append(held_out.measure(student).followed)
         assert rois_move(student) == (followed[-1] is not None)
     assert followed[0] is None
-    assert followed[1] is not None
     assert followed[1].rois.shape[:2] == (7, 5)  # images; the start and four stages
     assert followed[1].drift.movement == 0
 

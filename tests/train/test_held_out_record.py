@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import sparseformers
 from sparseformers.data import evaluation_view, fixed_views, read_image
 from sparseformers.evaluation import Drift
+from sparseformers.files import printable
 from sparseformers.train import RunFolder, bootstrap, resume
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
 from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
@@ -64,14 +65,11 @@ def test_cosines__of_several_views_of_an_image_and_their_pictures(tmp_path: Path
         assert torch.equal(picture, views[index].images[0])
 
 
-@pytest.mark.draws
-def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
-    settings = focusing(tiny_settings(tmp_path)).with_(lr=1e-2, evaluations=2)
-    bootstrap(settings, tmp_path / "run")
-    record = record_of(tmp_path / "run")
-    first, middle, last = record.moments()
+def test_moments__are_those_of_the_student_at_the_time(finished: RunFolder) -> None:
+    record = record_of(finished.path)
+    first, _, middle, _, last = record.moments()
     assert [(moment.samples, moment.progress) for moment in (first, middle, last)] == [(0, 0.0), (12, 0.5), (24, 1.0)]
-    student = sparseformers.load(tmp_path / "run")
+    student = sparseformers.load(finished.path)
     images = torch.stack([picture.image for picture in record.images()]).float() / 255
     with torch.inference_mode():
         focus = student.run_front(images)
@@ -79,9 +77,8 @@ def test_moments__are_those_of_the_student_at_the_time(tmp_path: Path) -> None:
     torch.testing.assert_close(last.points, focus.points[-1], rtol=0, atol=1e-3)
     assert torch.equal(first.rois[:, 0], first.rois[:, -1])
     assert not torch.equal(middle.rois, last.rois)
-    assert (tmp_path / "run" / "rois.png").is_file()
-    photographs = {path.name for path in (tmp_path / "photos").iterdir()}
-    assert {picture.title for picture in record.images()} <= photographs
+    assert (finished.path / "rois.png").is_file()
+    assert {picture.title for picture in record.images()} <= {printable(Path(each.name).name) for each in record.cosines()}
 
 
 def test_moments__are_few_however_often_is_measured_and_those_after_a_checkpoint_go(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ def test_build_optimiser__tuned_blocks_learn_at_a_tenth_and_frozen_ones_not_at_a
             assert rate_of[id(parameter)] == pytest.approx(1e-3)
         else:
             assert id(parameter) not in rate_of
+    student = small_model()
+    freeze_inherited(student, Shares(truncate=0, tune=0, freeze=2))
+    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
+    assert {group["name"] for group in optimiser.param_groups} == {"new"}
 
 
 def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not() -> None:
@@ -34,13 +38,6 @@ def test_build_optimiser__matrices_decay_and_rois_biases_and_embeddings_do_not()
         assert decay_of[id(named[name])] == 0, name
     for name in ("focusing.widen.weight", "focusing.stem.convolution.weight", "cortex.blocks.0.attn.qkv.weight"):
         assert decay_of[id(named[name])] == 0.05, name
-
-
-def test_build_optimiser__all_frozen_leaves_only_new_groups() -> None:
-    student = small_model()
-    freeze_inherited(student, Shares(truncate=0, tune=0, freeze=2))
-    optimiser = build_optimiser(student, lr=1e-3, lr_ratios={"tuned": 0.1}, weight_decay=0.05)
-    assert {group["name"] for group in optimiser.param_groups} == {"new"}
 
 
 def test_rate_factor__rises_then_falls_to_zero() -> None:

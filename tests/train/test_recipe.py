@@ -7,6 +7,7 @@ import pytest
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.recipe import RECIPE_KEYS, Recipe, list_recipes, load_recipe, recipes_folder
+from tests.refusals import refused
 
 NO_METHOD = {
     *("teacher", "teacher_weights", "data", "weight", "tokens", "elastic", "image_size", "crop"),
@@ -98,10 +99,8 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
 )
 def test_load_recipe__settings_that_do_not_fit(tmp_path: Path, settings: str, problem: str, remedy: str) -> None:
     path = written(tmp_path, f'description = "Mine."\n[settings]\n{settings}\n')
-    with pytest.raises(ConfigError) as caught:
+    with refused(ConfigError, problem, remedy):
         load_recipe(path)
-    assert problem in caught.value.problem
-    assert remedy in caught.value.remedy
 
 
 def test_load_recipe__a_file_of_another_form(tmp_path: Path) -> None:
@@ -112,9 +111,8 @@ def test_load_recipe__a_file_of_another_form(tmp_path: Path) -> None:
         'description = "Mine."\nlr = 1e-3\n[settings]\n',
         'description = "Mine."\nsettings = 3\n',
     ):
-        with pytest.raises(ConfigError, match="is no recipe") as caught:
+        with refused(ConfigError, "is no recipe", "[settings]"):
             load_recipe(written(tmp_path, text))
-        assert "[settings]" in caught.value.remedy
     with pytest.raises(ConfigError, match="cannot be read as TOML"):
         load_recipe(written(tmp_path, "description = "))
 

@@ -1,11 +1,10 @@
 from pathlib import Path
 
-import pytest
-
 from sparseformers.data.sources import FolderSource
 from sparseformers.errors import DataError
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.setup import can_read, gather_images, thin
+from tests.refusals import refused
 from tests.tiny import write_images
 
 
@@ -28,6 +27,5 @@ def test_can_read__stops_as_soon_as_it_knows(tmp_path: Path) -> None:
 
 def test_gather_images__one_image_cannot_be_both(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
-    with pytest.raises(DataError, match="held-out images can be read") as caught:
+    with refused(DataError, "held-out images can be read", "--eval-data"):
         gather_images(BootstrapConfig.of(teacher="bundled", data=(tmp_path,)))
-    assert "--eval-data" in caught.value.remedy

@@ -13,6 +13,7 @@ from sparseformers.errors import DataError
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.loop import Trainer
 from tests.embedding.small import giant_png, write_shard
+from tests.refusals import refused
 from tests.tiny import write_images
 from tests.train.runs import tiny_settings, weights
 
@@ -73,9 +74,10 @@ def test_faults_that_headers_tell__the_run_is_that_of_the_clean_images(settings:
         bootstrap(settings.with_(data=(tmp_path / name,), max_bad=0.9), tmp_path / f"run_{name}")
     assert listed(tmp_path / "run_bad") == expected
     assert weights(tmp_path / "run_bad") == weights(tmp_path / "run_clean")
-    with pytest.raises(DataError, match=r"of the images are bad, more than --max-bad 0\.05 allows") as caught:
+    with refused(
+        DataError, "of the images are bad, more than --max-bad 0.05 allows", "0.tar:../up.jpg: its name points out of the shard"
+    ):
         bootstrap(settings.with_(data=(tmp_path / "bad",)), tmp_path / "stopped")
-    assert "0.tar:../up.jpg: its name points out of the shard" in caught.value.remedy
     assert not (tmp_path / "stopped").exists()  # told before anything is written
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.state import random_state, random_state_in, random_state_of
-from tests.train.runs import at_each_step, each_checkpoint_awaited
+from tests.train.runs import at_each_step
 
 CPU = torch.device("cpu")
 
@@ -42,18 +41,12 @@ def test_bootstrap__nothing_depends_on_the_global_generators(
     assert (tmp_path / "disturbed" / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
-def test_resume__goes_on_with_the_generators_of_the_checkpoint(
-    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with each_checkpoint_awaited():
-        bootstrap(shared_settings.with_(checkpoint_every="1step"), tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
-    (tmp_path / "run" / "README.md").unlink()
-    saved = json.loads((tmp_path / "run" / "checkpoints" / "step-00000005" / "state.json").read_text())["random"]
+def test_resume__goes_on_with_the_generators_of_the_checkpoint(stopped_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = json.loads((stopped_run / "checkpoints" / "step-00000005" / "state.json").read_text())["random"]
     met: list[object] = []
     at_each_step(monkeypatch, lambda *_: met.append(random_state(CPU)))
     draw()
-    resume(tmp_path / "run")
+    resume(stopped_run)
     assert json.loads(json.dumps(met)) == saved
 
 

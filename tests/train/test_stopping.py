@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,14 @@ from tests.train.ranks_work import command
 from tests.train.runs import at_each_step, command_line, tiny_settings
 
 
-@pytest.fixture
-def at_third_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Has something done in the midst of the third step."""
-
-    def patch(act: Callable[[], None]) -> None:
-        at_each_step(monkeypatch, lambda _step, _batch, samples: samples == 8 and act())
-
-    return patch
+def send(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
 
 
-def send(*numbers: signal.Signals) -> Callable[[], None]:
-    def act() -> None:
-        for number in numbers:
-            os.kill(os.getpid(), number)
-
-    return act
+def at_third_step(patch: pytest.MonkeyPatch, *numbers: signal.Signals) -> None:
+    """Has signals sent in the midst of the third step."""
+    at_each_step(patch, lambda _step, _batch, samples: samples == 8 and send(*numbers))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -44,14 +35,13 @@ def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     shared_settings: BootstrapConfig,
     whole_run: Path,
     tmp_path: Path,
-    at_third_step: Callable[[Callable[[], None]], None],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
     code: int,
 ) -> None:
     run = tmp_path / "run one"
-    at_third_step(send(number))
+    at_third_step(monkeypatch, number)
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(RunStopped) as stopped:
         bootstrap(shared_settings, run)
@@ -63,7 +53,7 @@ def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert f"stopped by {number.name} after 12 images" in (run / "train.log").read_text()
     # The command line says so, too, when it happens again.
     monkeypatch.undo()
-    at_each_step(monkeypatch, lambda *_: send(number)())
+    at_each_step(monkeypatch, lambda *_: send(number))
     assert main(["resume", str(run)]) == code
     printed = " ".join(capfd.readouterr().err.split())
     assert f"stopped by {number.name} after 16 images; go on with it by: sparseformers resume '{run}'" in printed
@@ -73,18 +63,16 @@ def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert (run / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
-def test_bootstrap__a_second_interrupt_stops_at_once(tmp_path: Path, at_third_step: Callable[[Callable[[], None]], None]) -> None:
-    at_third_step(send(signal.SIGINT, signal.SIGINT))
+def test_bootstrap__a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_third_step(monkeypatch, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as stopped:
         bootstrap(tiny_settings(tmp_path), tmp_path / "run")
     assert not isinstance(stopped.value, RunStopped)
     assert RunFolder(tmp_path / "run").checkpoint_folders() == []
 
 
-def test_bootstrap__a_signal_in_the_last_step_is_a_finished_run(
-    tmp_path: Path, at_third_step: Callable[[Callable[[], None]], None]
-) -> None:
-    at_third_step(send(signal.SIGTERM))
+def test_bootstrap__a_signal_in_the_last_step_is_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_third_step(monkeypatch, signal.SIGTERM)
     summary = bootstrap(tiny_settings(tmp_path).with_(samples=12), tmp_path / "run")
     assert summary.samples == 12
     assert RunFolder(tmp_path / "run").is_finished
@@ -105,10 +93,10 @@ def test_stop_signals__outside_of_the_main_thread_nothing_is_installed() -> None
 
 def test_stop_signals__the_first_one_counts() -> None:
     with StopSignals(speaks=False) as signals:
-        send(signal.SIGTERM, signal.SIGTERM)()
+        send(signal.SIGTERM, signal.SIGTERM)
         assert signals.asked == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
-            send(signal.SIGINT)()
+            send(signal.SIGINT)
 
 
 def test_several_processes__one_of_them_asked_all_stop_after_the_same_step_and_one_goes_on(tmp_path: Path) -> None:

@@ -16,16 +16,13 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError
-from sparseformers.evaluation.attention import measure_map
-from sparseformers.integrations.card import read_figures
-from sparseformers.saving import load
-from sparseformers.train import RunFolder, bootstrap, resume, write_report
+from sparseformers.train import RunFolder, resume, write_report
 from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.report import ReportPage
 from sparseformers.train.report.page import draw_curves
 from tests.train.finished import HOSTILE, QUOTED
 from tests.train.report.parsed import Element, decoded, parse
-from tests.train.runs import entries, tiny_settings
+from tests.train.runs import edit, entries
 
 FETCHING = {"src", "href", "srcset", "data", "poster", "action", "background", "style", "xlink:href"}
 
@@ -120,7 +117,7 @@ def test_report__file_names_are_text_and_nothing_else(page: Element) -> None:
     assert "\u202e" not in page.text
 
 
-def test_report__fetches_nothing_and_says_so_to_the_browser(finished: RunFolder, page: Element) -> None:
+def test_report__fetches_nothing_its_curves_neither_and_says_so_to_the_browser(finished: RunFolder, page: Element) -> None:
     for element in page.everything():
         for name in FETCHING & element.attributes.keys():
             target = element.attributes[name] or ""
@@ -133,9 +130,6 @@ def test_report__fetches_nothing_and_says_so_to_the_browser(finished: RunFolder,
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     assert not re.search(r"url\(|@import|https?:", str(text))
     assert "http" not in re.sub(r"data:[^\"]*", "", finished.report.read_text().replace("http-equiv", ""))
-
-
-def test_report__curves_are_drawn_without_anything_from_outside(page: Element) -> None:
     (curves,) = page.by_id("curves").all("img")
     drawing = decoded(curves).decode()
     assert drawing.count("<path") > 10
@@ -164,23 +158,18 @@ def test_report__has_the_whole_configuration(finished: RunFolder, page: Element)
 
 
 def test_write_report__again_gives_the_same_pictures_without_teacher_data_and_model(copy: RunFolder, page: Element) -> None:
-    content = json.loads(copy.config.read_text())
-    content["settings"]["network"]["teacher"] = "timm:gone@/nowhere/teacher.safetensors"
-    content["settings"]["data"] |= {"data": ["/nowhere"], "eval_data": ["/nowhere"]}
-    copy.config.write_text(json.dumps(content))
+    edit(copy.config, lambda content: content["settings"]["network"].update(teacher="timm:gone@/nowhere/teacher.safetensors"))
+    edit(copy.config, lambda content: content["settings"]["data"].update(data=["/nowhere"], eval_data=["/nowhere"]))
     copy.model.unlink()
     shutil.rmtree(copy.checkpoints)
     assert write_report(copy).missing == ()
-    assert [image.attributes["src"] for image in parse(copy.report).all("img")] == [
-        image.attributes["src"] for image in page.all("img")
-    ]
+    pictures, before = ([image.attributes["src"] for image in each.all("img")] for each in (parse(copy.report), page))
+    assert pictures == before
 
 
 def test_write_report__of_an_earlier_version_says_what_it_lacks(copy: RunFolder) -> None:
     shutil.rmtree(copy.held_out)
-    content = json.loads(copy.config.read_text())
-    content["resolved"].pop("costs")
-    copy.config.write_text(json.dumps(content))
+    edit(copy.config, lambda content: content["resolved"].pop("costs"))
     report = write_report(copy)
     page = parse(copy.report)
     assert len(report.missing) == 3
@@ -200,18 +189,14 @@ def test_write_report__of_a_run_that_has_only_begun(copy: RunFolder) -> None:
     report = write_report(copy)
     page = parse(copy.report)
     assert "Nothing in its folder tells whether it is at its end." in page.all("header")[0].text
-    assert [sentence.partition(":")[0] for sentence in report.missing] == [
-        "There are no curves",
-        "There are no RoIs",
-        "Which images are aligned worst is not known",
-    ]
+    missing = ["There are no curves", "There are no RoIs", "Which images are aligned worst is not known"]
+    assert [sentence.partition(":")[0] for sentence in report.missing] == missing
     assert "the run has not measured yet" in page.by_id("rois").text
 
 
 def test_write_report__of_a_dead_run_names_the_worst_and_how_to_go_on(copy: RunFolder) -> None:
     copy.card.unlink()
-    beat = json.loads(copy.heartbeat.read_text()) | {"state": "running", "at": 0.0, "host": "another machine"}
-    copy.heartbeat.write_text(json.dumps(beat))
+    edit(copy.heartbeat, lambda beat: beat.update(state="running", at=0.0, host="another machine"))
     HeldOutRecord(copy.held_out)._worst.unlink()
     (copy.held_out / "rois-00000024.safetensors").unlink()
     write_report(copy)
@@ -297,9 +282,7 @@ def test_report_page__that_cannot_be_made_stops_nothing(
 
 
 def test_write_report__of_a_front_that_keeps_its_rois_says_nothing_of_them(copy: RunFolder) -> None:
-    content = json.loads(copy.config.read_text())
-    content["resolved"]["model"]["focusing"] = {"kind": "grid", "tokens": 3}
-    copy.config.write_text(json.dumps(content))
+    edit(copy.config, lambda content: content["resolved"]["model"].update(focusing={"kind": "grid", "tokens": 3}))
     assert write_report(copy).missing == ()
     page = parse(copy.report)
     assert not [element for element in page.everything() if (element.attributes.get("href") or "").endswith("rois")]
@@ -313,48 +296,3 @@ def test_resume__of_a_finished_run_makes_a_report_that_is_missing(copy: RunFolde
     copy.report.unlink()
     resume(copy.path)
     assert parse(copy.report).all("h1")[0].all("bdi")[0].text == "run"
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with a front that splits RoIs by a map."""
-    folder = tmp_path_factory.mktemp("mixed")
-    bootstrap(tiny_settings(folder).with_(front="mixed", tokens=10, evaluations=2), folder / "run")
-    return RunFolder(folder / "run")
-
-
-@pytest.mark.draws
-def test_report__of_a_front_with_a_map_shows_the_map_and_how_near_it_is(mixed: RunFolder) -> None:
-    page, measured = parse(mixed.report), entries(mixed.path, "held_out")
-    keys = ("centred_cosine", "cosine_mean", "cosine_p05", "constant_baseline", "neighbour_agreement")
-    keys += ("map_divergence", "map_overlap")
-    assert page.by_id("measurements").values() == [entry[key] for entry in measured for key in keys]
-    assert page.by_id("measurements").rows()[0][-2:] == ["map's divergence", "heaviest parts found"]
-    (sheet,) = page.by_id("rois").all("img")
-    with Image.open(io.BytesIO(decoded(sheet))) as picture:
-        assert picture.width > 1000
-    assert page.by_id("rois").all("p")[0].text.startswith("After 24 images. The student tells from the glance")
-    assert mixed.picture.is_file()
-    (moment, *_, last) = HeldOutRecord(mixed.held_out).moments()
-    assert last.maps is not None
-    agreement = measure_map(*last.maps)  # on all held-out images, of which there are few
-    assert agreement.divergence == pytest.approx(measured[-1]["map_divergence"], abs=1e-4)
-    assert moment.maps is not None
-    assert torch.equal(moment.maps[1], last.maps[1])
-
-
-def test_card__of_a_front_with_a_map_says_how_near_it_is(mixed: RunFolder, tmp_path: Path) -> None:
-    measured, card = entries(mixed.path, "held_out")[-1], mixed.card.read_text(encoding="utf-8")
-    assert f"teacher's attention | {measured['map_divergence']:.3f} nats |\n" in card
-    assert f"that the map finds | {measured['map_overlap']:.1%} |\n" in card
-    config = load(mixed.path).config
-    figures = read_figures(mixed.config, config)
-    assert figures is not None
-    assert figures.map is not None
-    assert figures.map.overlap == measured["map_overlap"]
-    content = json.loads(mixed.config.read_text(encoding="utf-8"))
-    del content["figures"]["map"]  # as an earlier version wrote it
-    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    earlier = read_figures(tmp_path / "config.json", config)
-    assert earlier is not None
-    assert earlier.map is None
