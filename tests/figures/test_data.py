@@ -71,7 +71,7 @@ class TestRoIPicture:
 
 
 class TestCoverage:
-    def test_peaks_at_the_points(self) -> None:
+    def test_peaks_at_the_points_and_at_the_border_for_those_outside(self) -> None:
         seen = coverage(looking_at([(0.25, 0.75), (0.8, 0.1)]), height=40, width=60)
         assert seen.shape == (40, 60)
         assert seen[30, 15] == pytest.approx(0.95, abs=1e-3)
@@ -80,6 +80,9 @@ class TestCoverage:
         assert seen.min() == pytest.approx(0, abs=1e-6)
         assert seen[20, 30] < 1e-6
         assert seen[0, 0] < 1e-6  # where the look before was
+        seen = coverage(looking_at([(1.7, 0.5), (0.5, -3.0)]), height=32, width=32)
+        assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
+        assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
 
     def test_is_higher_where_more_points_look(self) -> None:
         once = coverage(looking_at([(0.5, 0.5), (0.1, 0.1)]), height=32, width=32)
@@ -96,11 +99,6 @@ class TestCoverage:
         rois, points = torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]), torch.full((1, 4, 2), 0.5)
         seen = coverage(RoIPicture(torch.zeros(3, 8, 8), rois, (points,), "wide"), height=65, width=65)
         assert (seen[32] > 0.5).sum() > 3 * (seen[:, 32] > 0.5).sum()
-
-    def test_a_point_outside_sees_the_border(self) -> None:
-        seen = coverage(looking_at([(1.7, 0.5), (0.5, -3.0)]), height=32, width=32)
-        assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
-        assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
 
     def test_survives_points_that_are_not_finite(self) -> None:
         seen = coverage(looking_at([(float("nan"), 0.5), (0.5, 0.5)]), height=32, width=32)
@@ -209,15 +207,13 @@ class TestFrame:
         assert there.points[-1][0].flatten().tolist() == pytest.approx([0.25, 0.9, 0.5, 0.5])
         assert there.image.shape == (3, 10, 20)
 
-    def test_nothing_is_seen_outside_of_it(self) -> None:
+    def test_nothing_is_seen_outside_of_it_and_a_point_outside_sees_its_border(self) -> None:
         seen = looking_at([(0.0, 0.5), (1.0, 0.5)], side=1.0).placed(torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
         covered = coverage(seen, height=40, width=40)
         given = inside_frame(seen, height=40, width=40)
         assert given.sum() == 400
         assert covered[given == 0].abs().max() == 0
         assert covered[20, 10] > 0.9
-
-    def test_a_point_outside_sees_its_border(self) -> None:
         seen = looking_at([(-4.0, 0.5), (0.5, 9.0)]).placed(torch.zeros(3, 40, 40), (0.25, 0.25, 0.75, 0.75))
         covered = coverage(seen, height=40, width=40)
         assert covered[20, 10] > 0.9

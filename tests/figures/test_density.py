@@ -41,12 +41,10 @@ def picture(*, height: int = 30, width: int = 45, count: int = 2, **given: Tenso
 
 
 class TestDensity:
-    def test_of_known_points(self) -> None:
+    def test_of_known_points_and_of_those_outside_at_the_border(self) -> None:
         points = points_at((0.1, 0.2), (0.1, 0.3), (0.9, 0.9), (0.6, 0.1))
         expected = torch.tensor([[0.5, 0, 0.25, 0], [0, 0, 0, 0.25]])
         torch.testing.assert_close(density(SMALL, points, 2, 4), expected, atol=1e-4, rtol=0)
-
-    def test_points_outside_count_at_the_border(self) -> None:
         points = points_at((-3.0, 0.3), (1.2, 1.7), (0.6, -0.1), (0.51, 7.0))
         expected = torch.tensor([[0.25, 0.25], [0, 0.5]])
         torch.testing.assert_close(density(SMALL, points, 2, 2), expected, atol=1e-4, rtol=0)
@@ -119,12 +117,10 @@ class TestTrace:
 
 
 class TestCorrelations:
-    def test_are_spearmans_of_each_stage_with_each_map(self) -> None:
+    def test_are_spearmans_of_each_stage_with_each_map_and_none_of_an_even_one(self) -> None:
         one = picture(count=3)
         assert one.with_last == tuple(rank_correlation(density, one.last) for density in one.points)
         assert one.with_rollout == tuple(rank_correlation(density, one.rollout) for density in one.points)
-
-    def test_an_even_density_or_attention_has_none(self) -> None:
         even = torch.full((3, 4), 1 / 12)
         assert all(math.isnan(value) for value in picture(points=even.expand(2, -1, -1)).with_last)
         assert all(math.isnan(value) for value in picture(last=even).with_last)

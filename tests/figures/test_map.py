@@ -44,7 +44,6 @@ class TestTrace:
         pictures = trace_maps(student, AttendingTeacher(teacher), images(), ["a", "b"])
         with torch.no_grad():
             output, attended = student(images()), AttendingTeacher(teacher).eval()(images()).attention_map
-        assert output.attention_map is not None
         for index, picture in enumerate(pictures):
             torch.testing.assert_close(picture.traced.attention_map, output.attention_map[index])
             torch.testing.assert_close(picture.attended, attended[index])
@@ -92,7 +91,6 @@ class TestDraw:
     def test_a_map_that_is_the_teachers_agrees_with_it(self, student: SparseFormer, teacher: Teacher) -> None:
         (picture,) = trace_map(student, teacher, photographs_of(images(1)))
         same = picture.traced.attention_map
-        assert same is not None
         figure = draw_map([dataclasses.replace(picture, attended=same)])
         said = [text.get_text() for text in figure.axes[2].texts]
         assert said[1] == "100% of the heaviest third, 0.00 nats away"

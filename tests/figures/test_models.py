@@ -36,13 +36,10 @@ class TestPanels:
         titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
         assert titles[1:-2] == ["RoIs, second stage", "RoIs, last stage"]
 
-    def test_boxes_lie_at_the_rois_in_pixels(self) -> None:
-        drawn = picture(height=40, width=60, tokens=6)
-        check_boxes(draw_student([drawn], stages=[1]).axes[1], drawn.rois[1])
-
-    def test_centres_and_points_lie_where_they_should(self) -> None:
+    def test_boxes_centres_and_points_lie_where_they_should_in_pixels(self) -> None:
         drawn = picture(height=40, width=60, tokens=6, points=4)
         figure = draw_student([drawn], stages=[2])
+        check_boxes(figure.axes[1], drawn.rois[2])
         centres = (drawn.rois[2][:, :2] + drawn.rois[2][:, 2:]).numpy() / 2 * [60, 40]
         np.testing.assert_allclose(part(figure.axes[1], "centres").get_offsets(), centres, atol=1e-4)
         points = drawn.points[-1].flatten(0, 1).numpy() * [60, 40]
@@ -171,7 +168,7 @@ class TestDraw:
         with pytest.raises(ValueError, match="same models"):
             draw_models([of_models(one=(5, 3)), of_models(two=(5, 3))])
 
-    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.parametrize("count", [1, 3, 10])
     def test_no_panel_and_no_name_overlaps_another(self, count: int) -> None:
         figure = draw_models([of_models(one=(2, 3), two=(1, 2))] * count)
         assert len(figure.axes) == 6 * count

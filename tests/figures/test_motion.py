@@ -11,9 +11,9 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sparseformers.errors import ConfigError, MissingExtraError, RunError
+from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.figures import centre_paths, draw_frames, draw_iterations, glide, save_animation, token_colours, trace_rois
-from sparseformers.figures.motion import LAST_PAUSE, MOVING, PAUSE, eased
+from sparseformers.figures.motion import LAST_PAUSE, MOVING, PAUSE
 from sparseformers.figures.output import check_animation
 from sparseformers.rois import centre_and_size, initial_grid
 from tests.figures.pictures import check_boxes, headings, part, picture, tiny_student
@@ -35,11 +35,14 @@ def test_paths_lead_from_each_centre_to_the_next() -> None:
     assert (paths[:, :, 0] != paths[:, :, 1]).any()
 
 
-def test_a_panel_for_the_start_and_for_each_iteration() -> None:
+def test_a_panel_for_the_start_and_for_each_iteration_whose_paths_are_fainter_than_boxes() -> None:
     figure = draw_iterations([picture(stages=5, title="cat.png")])
     assert headings(figure) == ["Start", "Iteration 1", "Iteration 2", "Iteration 3", "Iteration 4", "cat.png"]
     names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
     assert names == [["rois", "centres"], *[["rois", "centres", "paths"]] * 4]
+    axes = draw_iterations([picture(tokens=4)]).axes[1]
+    assert part(axes, "paths").get_alpha() < part(axes, "rois").get_alpha()
+    assert headings(draw_iterations([picture(stages=1)]))[:-1] == ["Start"]
 
 
 def test_boxes_and_paths_lie_where_the_rois_are() -> None:
@@ -55,12 +58,6 @@ def test_boxes_and_paths_lie_where_the_rois_are() -> None:
         np.testing.assert_allclose(ends[:, 0], centres[stage - 1], atol=1e-4)
         np.testing.assert_allclose(ends[:, 1], centres[stage], atol=1e-4)
         np.testing.assert_allclose([to_rgb(colour) for colour in paths.get_colors()], token_colours(6), atol=1e-6)
-
-
-def test_paths_are_fainter_than_boxes_and_one_stage_is_one_panel() -> None:
-    axes = draw_iterations([picture(tokens=4)]).axes[1]
-    assert part(axes, "paths").get_alpha() < part(axes, "rois").get_alpha()
-    assert headings(draw_iterations([picture(stages=1)]))[:-1] == ["Start"]
 
 
 def test_several_pictures() -> None:
@@ -99,10 +96,6 @@ class TestGlide:
         torch.testing.assert_close(steps, steps.flip(0), atol=1e-5, rtol=1e-4)
         # Halfway a RoI that doubles is larger by the square root of two.
         assert sizes[5, 0].tolist() == pytest.approx([0.2 * 2**0.5] * 2, rel=1e-4)
-
-    def test_easing_goes_from_none_to_all(self) -> None:
-        assert [eased(share) for share in (0.0, 0.5, 1.0)] == [0.0, 0.5, 1.0]
-        assert eased(0.1) < 0.05
 
     def test_a_roi_without_size(self) -> None:
         rois = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.2, 0.2, 0.8, 0.8]]])
@@ -169,10 +162,3 @@ class TestSaveAnimation:
         with refused(MissingExtraError, "'av' is not installed.", "Install it with: pip install 'sparseformers[video]'"):
             check_animation(tmp_path / "a.mp4")
         check_animation(tmp_path / "a.gif")
-
-    def test_an_unknown_suffix_and_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"cannot be written as '\.avi'\. Use one of: \.gif, \.webp, \.mp4"):
-            save_animation(FRAMES, [1, 1, 1], tmp_path / "a.avi")
-        (tmp_path / "file").write_text("something")
-        with pytest.raises(RunError, match=r"a\.gif' cannot be written"):
-            save_animation(FRAMES, [1, 1, 1], tmp_path / "file" / "a.gif")

@@ -25,6 +25,8 @@ def test_each_token_has_a_colour_of_its_own(tokens: int) -> None:
     assert colours.max() <= 1
     assert len(np.unique(colours.round(6), axis=0)) == tokens
     assert np.array_equal(colours, token_colours(tokens))
+    with pytest.raises(ValueError, match="at least one token, not 0"):
+        token_colours(0)
 
 
 @pytest.mark.parametrize("tokens", [16, 48, 63])
@@ -44,11 +46,6 @@ def test_colours_stand_out_from_their_halo(tokens: int) -> None:
 
     contrast = (luminance(token_colours(tokens)) + 0.05) / (luminance(np.array(to_rgb(HALO))) + 0.05)
     assert contrast.min() > 4.5
-
-
-def test_no_tokens_have_no_colours() -> None:
-    with pytest.raises(ValueError, match="at least one token, not 0"):
-        token_colours(0)
 
 
 class TestContrast:

@@ -126,17 +126,6 @@ class TestDivide:
         assert len({round(place.bottom, 6) for place in places}) == rows
         assert len(places) == count
 
-    def test_cells_stay_in_the_place_and_apart(self) -> None:
-        place = PanelPlace(0.3, 0.2, 0.5, 0.6)
-        cells = divide(place, 7, width=10, height=5, caption=0.2)
-        for index, cell in enumerate(cells):
-            assert cell.left >= place.left - 1e-9
-            assert cell.left + cell.width <= place.left + place.width + 1e-9
-            assert place.bottom - 1e-9 <= cell.bottom <= cell.bottom + cell.height <= place.bottom + place.height + 1e-9
-            for other in cells[:index]:
-                apart = abs(cell.left - other.left) >= cell.width + 1e-3
-                assert apart or abs(cell.bottom - other.bottom) * 5 >= cell.height * 5 + 0.2
-
 
 class TestFigure:
     def test_what_is_written(self) -> None:
