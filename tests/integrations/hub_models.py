@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,9 +28,3 @@ def check_same_function(one: Any, other: Any) -> None:
     images = torch.rand(2, 3, 48, 64)
     for ours, theirs in zip(one(images), other(images), strict=True):
         assert (ours is None and theirs is None) or torch.equal(ours, theirs)
-
-
-def edit(path: Path, change: Any) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))

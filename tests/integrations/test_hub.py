@@ -18,13 +18,12 @@ from sparseformers.integrations import hub
 from sparseformers.integrations.card import repository_of, without_folders
 from sparseformers.saving import load_saved, save
 from sparseformers.train import RunSummary
-from tests.integrations.hub_models import FILES, PROVENANCE, check_same_function, edit, student
+from tests.integrations.hub_models import FILES, PROVENANCE, check_same_function, student
 from tests.model.small import small_model
 from tests.refusals import refused
 from tests.released.reference import small_weights
 from tests.tiny import SIDE, write_teacher
-
-# What users get
+from tests.train.runs import edit
 
 
 def test_the_functions_that_give_a_student_give_one_that_can_be_shared(tmp_path: Path, fixtures: Path) -> None:
@@ -54,9 +53,6 @@ def test_it_is_the_core_model_with_the_same_modules() -> None:
     assert not any(value.is_meta for value in [*shared.parameters(), *shared.buffers()])
     check_same_function(shared.eval(), core)
     check_same_function(copy.deepcopy(shared), core)
-
-
-# Folders
 
 
 def test_a_folder_gives_the_same_model_again(tmp_path: Path) -> None:

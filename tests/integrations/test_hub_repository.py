@@ -54,9 +54,6 @@ def cached(cache: Path, folder: Path, *, revision: str = "main", commit: str = "
     shutil.copytree(folder, repository / "snapshots" / commit)
 
 
-# Repositories
-
-
 def test_a_repository_in_the_cache_by_revision(tmp_path: Path) -> None:
     first, second = student(), student(tokens=5)
     for model, revision, commit in ((first, "main", "a" * 40), (second, "v2", "b" * 40)):

@@ -20,7 +20,7 @@ from tests.refusals import refused
 
 
 @every_kind
-def test_its_weights_are_a_sparseformer_s_and_the_configuration(kind: str) -> None:
+def test_its_weights_are_a_sparseformer_s_and_the_configuration_and_make_one_again(kind: str) -> None:
     student, network = student_of(kind), network_of(kind)
     state = network.state_dict()
     assert json.loads(bytes(state.pop(CONFIGURATION).tolist())) == json.loads(json.dumps(to_dict(student.config)))
@@ -30,17 +30,12 @@ def test_its_weights_are_a_sparseformer_s_and_the_configuration(kind: str) -> No
     result = fresh.load_state_dict(student.state_dict())
     assert result.missing_keys == result.unexpected_keys == []
     assert torch.equal(fresh(images()), network(images()))
-
-
-@every_kind
-def test_back_to_a_sparseformer(kind: str) -> None:
-    network = network_of(kind)
-    student = network.student()
-    assert type(student) is SparseFormer
-    assert student.config == network.config
+    again = network.student()
+    assert type(again) is SparseFormer
+    assert again.config == network.config
     shown = torch.rand(2, 3, 40, 56)
-    assert torch.equal(student(shown).embedding, student_of(kind)(shown).embedding)
-    next(student.parameters()).data.zero_()
+    assert torch.equal(again(shown).embedding, student(shown).embedding)
+    next(again.parameters()).data.zero_()
     assert next(network.parameters()).any()
 
 
@@ -102,17 +97,25 @@ def test_an_open_shape_may_keep_its_head() -> None:
     assert torch.equal(network.forward_features(images()), network_of("cells").forward_features(images()))
 
 
-def test_weights_of_another_network() -> None:
+def test_weights_that_do_not_fit() -> None:
     another_run = "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
     released = "ask for pretrained=True, or convert the file by sparseformers convert"
+    whole, open_shape = network_of("augreg").state_dict(), network_of("v1", open_shape=True, own_head=False)
+    missing = {name: value for name, value in whole.items() if name != "cortex.norm.bias"}
+    narrow = whole | {"focusing.token": torch.ones(1, 63)}
     for network, state, problem, remedy in (
         (network_of("augreg"), network_of("uneven").state_dict(), "do not fit (missing: ", another_run),
-        # An open shape needs the configuration.
-        (network_of("v1", open_shape=True, own_head=False), student_of("uneven").state_dict(), "unexpected: ", another_run),
+        (open_shape, student_of("uneven").state_dict(), "unexpected: ", another_run),  # which needs the configuration
         (network_of("augreg"), {"initial_roi.weight": torch.zeros(6, 4)}, "", released),
+        (network_of("augreg"), missing, "(missing: cortex.norm.bias)", ""),
+        (network_of("augreg"), whole | {"cortex.stray": torch.ones(1)}, "(unexpected: cortex.stray)", ""),
+        (network_of("augreg"), narrow, "(other shape: focusing.token [1, 63] instead of [1, 64])", ""),
     ):
         with refused(WeightsError, problem, remedy):
             network.load_state_dict(state)
+    for broken in (b"{", b"[]", b'{"focusing": {"kind": "grid"}, "cortexx": 3}'):
+        with refused(WeightsError, "The configuration beside the weights cannot be used", "Save them again."):
+            network_of("augreg").load_state_dict(whole | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize("kind", ["augreg", "clip"])
@@ -123,24 +126,6 @@ def test_weights_with_another_head(kind: str) -> None:
     remedy = f"Make the network with num_classes={classes}, as the checkpoint has, and call reset_classifier afterwards."
     with refused(WeightsError, f"weight [{classes}, 32] instead of [9, 32]", remedy):
         network.load_state_dict(network_of(kind).state_dict())
-
-
-def test_one_weight_missing_one_too_many_and_one_of_another_shape() -> None:
-    whole = network_of("augreg").state_dict()
-    for state, problem in (
-        ({name: value for name, value in whole.items() if name != "cortex.norm.bias"}, "(missing: cortex.norm.bias)"),
-        (whole | {"cortex.stray": torch.ones(1)}, "(unexpected: cortex.stray)"),
-        (whole | {"focusing.token": torch.ones(1, 63)}, "(other shape: focusing.token [1, 63] instead of [1, 64])"),
-    ):
-        with refused(WeightsError, problem):
-            network_of("augreg").load_state_dict(state)
-
-
-def test_a_configuration_that_cannot_be_used() -> None:
-    state = network_of("augreg").state_dict()
-    for broken in (b"{", b"[]", b'{"focusing": {"kind": "grid"}, "cortexx": 3}'):
-        with refused(WeightsError, "The configuration beside the weights cannot be used", "Save them again."):
-            network_of("augreg").load_state_dict(state | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
 
 
 def test_within_another_module() -> None:
@@ -166,11 +151,8 @@ def test_an_average_over_training_goes_along() -> None:
     assert torch.equal(average.module.state_dict()[CONFIGURATION], model.state_dict()[CONFIGURATION])
 
 
-# The head
-
-
 @every_kind
-def test_features_and_head_make_up_forward(kind: str) -> None:
+def test_features_and_head_make_up_forward_and_without_a_classifier_the_head_gives_what_would_enter_one(kind: str) -> None:
     network = network_of(kind)
     features = network.forward_features(images())
     tokens = network.config.focusing.tokens
@@ -179,12 +161,6 @@ def test_features_and_head_make_up_forward(kind: str) -> None:
     pooled = network.forward_head(features, pre_logits=True)
     assert pooled.shape == (2, network.head_hidden_size)
     assert torch.equal(network.get_classifier()(pooled), network(images()))
-
-
-@every_kind
-def test_without_a_classifier_it_gives_what_would_enter_one(kind: str) -> None:
-    network = network_of(kind)
-    pooled = network.forward_head(network.forward_features(images()), pre_logits=True)
     head = next((name for name, module in network.named_modules() if module is network.get_classifier()), None)
     network.reset_classifier(0)
     assert network.num_classes == 0

@@ -229,13 +229,6 @@ def test_sf_run_alone() -> None:
         timm.create_model("sf_run", run="nowhere")
 
 
-def test_a_checkpoint_that_does_not_fit(run: Path) -> None:
-    with refused(WeightsError, "The weights of the checkpoint do not fit", "timm.create_model('sf_run', run=RUN)"):
-        timm.create_model("sf_v1_tiny", checkpoint_path=str(run / "model.safetensors"))
-    with pytest.raises(WeightsError, match="num_classes=3"):
-        timm.create_model("sf_run", run=run, num_classes=7, checkpoint_path=str(run / "model.safetensors"))
-
-
 def test_timm_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "version", lambda _name: "1.0.9")
     with pytest.raises(TeacherError, match=r"timm 1\.0\.9 is too old; versions 1\.0\.21 to"):
