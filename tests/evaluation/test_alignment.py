@@ -117,13 +117,10 @@ def at_degrees(*degrees: float) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def test_neighbours_by_hand() -> None:
+def test_neighbours_by_hand_and_nothing_is_its_own() -> None:
     similarities, indices = nearest_neighbours(at_degrees(0), 5 * at_degrees(60, 10, 180), 2)
     assert indices.tolist() == [[1, 0]]
     assert similarities[0].tolist() == pytest.approx([math.cos(math.radians(10)), 0.5])
-
-
-def test_nothing_is_its_own_neighbour() -> None:
     points = at_degrees(0, 10, 30)
     assert nearest_neighbours(points, points, 1).indices.tolist() == [[0], [1], [2]]
     assert nearest_neighbours(points, points, 1, exclude_self=True).indices.tolist() == [[1], [0], [1]]

@@ -113,15 +113,12 @@ class TestSizes:
         expected = (expected / expected.sum(dim=1, keepdim=True)).view(2, 5, 7)
         torch.testing.assert_close(maps.last, expected, atol=1e-6, rtol=1e-4)
 
-    def test_images_of_another_size_are_resized_to_the_teachers(self) -> None:
+    def test_images_of_another_size_are_resized_to_the_teachers_and_what_is_none_is_refused(self) -> None:
         teacher = load_teacher(timm.tiny())
         images = torch.rand(2, 3, 64, 96)
         resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
         read = TeacherAttention(teacher)
         torch.testing.assert_close(read(images).rollout, read(resized).rollout)
-
-    def test_what_is_no_image_is_refused(self) -> None:
-        read = TeacherAttention(load_teacher(timm.tiny()))
         with pytest.raises(ValueError, match="images must be B x 3 x H x W"):
             read(torch.rand(3, 32, 32))
 
@@ -133,8 +130,6 @@ class TestRollout:
         second = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])
         flow = rollout([first[None], second[None]])[0]
         torch.testing.assert_close(flow[0], torch.tensor([0.5, 0.25, 0.25]))
-
-    def test_of_nothing(self) -> None:
         with pytest.raises(ValueError, match="at least one block"):
             rollout([])
 
@@ -219,19 +214,13 @@ def test_with_ties_it_is_the_linear_correlation_of_ranks_by_counting() -> None:
         assert rank_correlation(maps[0], maps[1]) == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_only_the_order_matters() -> None:
+def test_only_the_order_matters_and_without_one_there_is_no_correlation() -> None:
     values = torch.randn(3, 5)
     assert rank_correlation(values, values.exp()) == pytest.approx(1)
     assert rank_correlation(values, -(values**3)) == pytest.approx(-1)
-
-
-def test_without_an_order_there_is_no_correlation() -> None:
     for constant in (torch.zeros(4), torch.full((4,), math.nan)):
         assert math.isnan(rank_correlation(constant, torch.arange(4.0)))
         assert math.isnan(rank_correlation(torch.arange(4.0), constant))
-
-
-def test_other_shapes_and_no_values_are_refused() -> None:
     for first, second in ((4, (5,)), (4, (2, 2)), (0, (0,))):
         with pytest.raises(ValueError, match="two maps of one shape"):
             rank_correlation(torch.zeros(first), torch.zeros(second))

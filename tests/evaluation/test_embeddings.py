@@ -10,7 +10,7 @@ from tests.evaluation.networks import Network, batches_of
 IMAGES = torch.rand(7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def test_rows_are_the_networks_outputs() -> None:
+def test_rows_are_the_networks_outputs_and_logits_can_be_left_out() -> None:
     student, teacher = Network(classes=6).eval(), Network(width=8).eval()
     embedded = embed(student, teacher, batches_of(IMAGES, size=3), device="cpu", autocast=None)
     assert (student.batches, teacher.batches) == (3, 3)
@@ -19,6 +19,10 @@ def test_rows_are_the_networks_outputs() -> None:
     torch.testing.assert_close(embedded.student_logits, student(IMAGES).logits)
     assert embedded.teacher_logits is None
     assert embedded.indices.tolist() == list(range(7))
+    network = Network(classes=3)
+    embedded = embed(network, network, batches_of(IMAGES, size=3), device="cpu", autocast=None, keep_logits=False)
+    assert embedded.student_logits is None
+    assert embedded.teacher_logits is None
 
 
 def test_one_network_gives_the_same_rows() -> None:
@@ -40,9 +44,6 @@ def test_unreadable_images_have_no_row_and_are_reported() -> None:
     torch.testing.assert_close(embedded.student, student(IMAGES[[0, 2, 3, 6]]).embedding)
     assert told == [(1, "truncated"), (4, "truncated"), (5, "truncated")]
     assert done == [2, 2, 2, 1]
-
-
-def test_no_image_at_all_is_an_error() -> None:
     with pytest.raises(DataError, match=r"no image that could be read\. Give a folder with images in it"):
         embed(Network(), Network(), batches_of(IMAGES, size=2, unreadable=tuple(range(7))), device="cpu", autocast=None)
 
@@ -75,10 +76,3 @@ def test_rows_are_ordinary_float32_tensors_in_any_precision() -> None:
     torch.testing.assert_close(low.student, full.student, atol=0.02, rtol=0.02)
     assert not low.student.is_inference()
     assert not low.student.requires_grad
-
-
-def test_logits_can_be_left_out() -> None:
-    network = Network(classes=3)
-    embedded = embed(network, network, batches_of(IMAGES, size=3), device="cpu", autocast=None, keep_logits=False)
-    assert embedded.student_logits is None
-    assert embedded.teacher_logits is None

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -27,13 +25,10 @@ def text_of(table: Table) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in printed(table).splitlines()]
 
 
-def test_unlabelled_images_are_measured_for_alignment_only() -> None:
+def test_unlabelled_images_are_measured_for_alignment_and_for_agreement_on_the_class() -> None:
     student, teacher = torch.randn(20, 4), torch.randn(20, 4)
     evaluation = evaluate_unlabelled(embedded(student, teacher), skipped=3)
     assert evaluation == Evaluation(alignment=measure_alignment(student, teacher), skipped=3)
-
-
-def test_agreement_on_the_class_needs_no_labels() -> None:
     teacher = torch.eye(4)
     student = torch.eye(4)[[0, 1, 2, 0]]
     assert evaluate_unlabelled(embedded(student, teacher, logits=True)).classifier_agreement == 0.75
@@ -99,15 +94,6 @@ def test_a_classifier_in_another_order_is_scored_by_name() -> None:
     assert score(None) == 0.25  # taken to be in the folders' order, in which only 'cat' has its place
     assert score(["dog", "ant", "cat", "eel"]) is None
     assert score([*outputs, "dog"]) is None
-
-
-def test_an_evaluation_is_json() -> None:
-    evaluation = evaluate_unlabelled(embedded(torch.randn(5, 4), torch.randn(5, 4)))
-    values = json.loads(json.dumps(evaluation.to_dict()))
-    assert next(iter(values)) == "alignment"
-    assert next(iter(values["alignment"])) == "centred_cosine"
-    assert values["knn_teacher"] is None
-    assert values["skipped"] == 0
 
 
 def test_the_table_says_centred_cosine_first_and_baselines_beside_the_rest_and_leaves_out_what_was_not_measured() -> None:

@@ -16,9 +16,11 @@ from sparseformers.evaluation.roi_measures import (
 from sparseformers.rois import cells, initial_grid, regular_points
 
 
-def test_measure_drift__of_cells_that_stay() -> None:
+def test_measure_drift__of_cells_that_stay_and_of_what_are_no_rois() -> None:
     drift = measure_drift(cells(16).expand(2, 1, -1, -1))
     assert drift == Drift(movement=0.0, step=0.0, size=0.25, size_change=1.0, coverage=1.0)
+    with pytest.raises(ValueError, match="B x S x N x 4"):
+        measure_drift(torch.rand(2, 4, 4))
 
 
 def test_measure_drift__of_boxes_that_move_and_shrink() -> None:
@@ -49,11 +51,6 @@ def test_coverage__is_that_of_the_pixels() -> None:
         assert float(share) == pytest.approx(float(inside.float().mean()), abs=0.02)
 
 
-def test_measure_drift__refuses_another_form() -> None:
-    with pytest.raises(ValueError, match="B x S x N x 4"):
-        measure_drift(torch.rand(2, 4, 4))
-
-
 def test_coverage__counts_once_and_overlap__what_is_counted_twice() -> None:
     left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
     boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
@@ -81,14 +78,11 @@ def test_sampled__counts_neighbourhoods_once_and_the_border_for_what_is_outside(
     assert sampled(together, torch.full((1, 1, 4), 0.5)).item() > 0  # even a RoI of no size samples something
 
 
-def test_point_density__counts_the_points_of_each_pixel() -> None:
+def test_point_density__counts_the_points_of_each_pixel_and_outside_at_the_border() -> None:
     points = torch.tensor([[[0.05, 0.1], [0.05, 0.1]], [[0.95, 0.6], [0.5, 0.99]]])[None]
     expected = torch.zeros(1, 2, 4)
     expected[0, 0, 0], expected[0, 1, 3], expected[0, 1, 2] = 0.5, 0.25, 0.25
     torch.testing.assert_close(point_density(points, 2, 4), expected)
-
-
-def test_point_density__outside_is_at_the_border() -> None:
     points = torch.tensor([[[-3.0, 0.9], [1.0, 1.0], [0.3, -0.1], [7.0, 7.0]]])[None]
     density = point_density(points, 3, 3)
     assert density[0, 2, 0] == 0.25
@@ -97,15 +91,12 @@ def test_point_density__outside_is_at_the_border() -> None:
     assert density.sum() == 1
 
 
-def test_foreground_share__of_points_that_are_spread_evenly_is_the_area() -> None:
+def test_foreground_share__of_points_that_are_spread_evenly_is_the_area_and_counts_those_on_the_object() -> None:
     steps = (torch.arange(40) + 0.5) / 40
     even = torch.cartesian_prod(steps, steps).view(1, 16, 100, 2)
     mask = torch.rand(1, 20, 20)
     share = foreground_share(point_density(even, 20, 20), mask)
     assert float(share) == pytest.approx(float(mask.mean()), rel=1e-5)
-
-
-def test_foreground_share__of_points_on_and_off_the_object() -> None:
     mask = torch.zeros(2, 10, 10)
     mask[:, :5, :5] = 1
     points = torch.tensor([[[[0.1, 0.1], [0.4, 0.3]]], [[[0.1, 0.1], [0.6, 0.3]]]])

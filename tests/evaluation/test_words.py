@@ -44,10 +44,15 @@ def test_read_class_names__without_a_file_are_the_folders_own() -> None:
         (
             "n.txt",
             "ant\ta\nsea_hors\tb\nyin_yang\tc",
-            "do not match the class folders (no name for sea_horse; no folder for sea_hors).",
-            "Did you mean 'sea_horse'? Give each folder one name.",
+            "(no name for sea_horse; no folder for sea_hors).",
+            "Did you mean 'sea_horse'?",
         ),
-        ("n.json", '{"ant": "a"}', "(no name for sea_horse, yin_yang).", "Give each folder one name."),
+        (
+            "n.json",
+            '{"ant": "a"}',
+            "do not match the class folders (no name for sea_horse, yin_yang).",
+            "Give each folder one name.",
+        ),
         ("n.txt", "ant\ta\nb\nc", "Some lines of", "Write all lines in one way."),
         ("n.txt", "ant\ta\nant\tb\nsea_horse\tc", "names a class folder twice: ant.", "Leave one line of each."),
         ("n.txt", "ant\t\nsea_horse\tb\nyin_yang\tc", "A class name in", "Give each class folder a name."),

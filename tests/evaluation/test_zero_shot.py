@@ -64,13 +64,19 @@ def test_zero_shot_table__says_all_there_is() -> None:
     assert "2 images, 2 unreadable skipped, 7 classes, 1 sentence for each" in said
 
 
-def test_no_images_and_other_shapes() -> None:
+def test_what_cannot_be_measured() -> None:
     with pytest.raises(DataError, match="There is no image to classify"):
         accuracy(torch.empty(0, 5, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="2 labels of 1 images"):
         accuracy(torch.zeros(1, 5, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="must be M x D and C x D"):
         nearest_classes(torch.ones(1, 7), CLASSES)
+    with refused(DataError, "There is no image with a caption to look for.", "Give a captions file whose images can be read."):
+        recalls(torch.empty(0, 2), torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="3 images of 2 captions"):
+        recalls(directions(0), directions(0, 1), torch.tensor([0, 0, 0]))
+    with pytest.raises(ValueError, match="must be all of 0 to 1"):
+        recalls(directions(0, 1), directions(0, 1), torch.tensor([0, 0]))
 
 
 def directions(*degrees: float) -> Tensor:
@@ -121,12 +127,3 @@ def test_evaluate_retrieval__three_towers_and_their_table() -> None:
     counts = "3 images, 1 unreadable skipped, 3 captions"
     for part in ("Retrieval: runs/clip on photos", "image to text", "R@10", "33.3%", counts):
         assert part in said, part
-
-
-def test_what_cannot_be_measured() -> None:
-    with refused(DataError, "There is no image with a caption to look for.", "Give a captions file whose images can be read."):
-        recalls(torch.empty(0, 2), torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="3 images of 2 captions"):
-        recalls(directions(0), directions(0, 1), torch.tensor([0, 0, 0]))
-    with pytest.raises(ValueError, match="must be all of 0 to 1"):
-        recalls(directions(0, 1), directions(0, 1), torch.tensor([0, 0]))
