@@ -1,7 +1,5 @@
 """Photographs that the tests of decoding make up."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,14 @@ def coco(name: str, *boxes: list[float], **size: int) -> dict[str, list[dict[str
 
 
 class TestMaskFolder:
-    def test_masks_are_found_by_the_images_names(self, folder: Path) -> None:
+    def test_masks_are_found_by_the_images_names_also_of_a_single_one(self, folder: Path) -> None:
         masks = masks_of(folder)
         assert [path.name for path in masks.paths] == ["b.png", "a.jpg"]
         assert masks.known == (False, True)
         assert np.array_equal(np.unique(np.asarray(masks.mask(1))), [0, 255])
         assert masks.seen(0, VIEW) is None
+        data = folder / "photos" / "cats" / "a.jpg"
+        assert MaskFolder([data], data, folder / "masks" / "cats").known == (True,)
 
     def test_what_is_not_zero_is_foreground_in_any_mode(self, folder: Path) -> None:
         path = folder / "masks" / "cats" / "a.png"
@@ -97,7 +98,6 @@ class TestMaskFolder:
         masks = masks_of(folder)
         for preprocessing in (VIEW, PreprocessingConfig(size=(48, 32)), PreprocessingConfig(size=(24, 24), resize="squash")):
             seen = masks.seen(1, preprocessing)
-            assert seen is not None
             assert seen.shape == preprocessing.size
             assert seen.min() >= 0
             assert seen.max() <= 1
@@ -135,10 +135,6 @@ class TestMaskFolder:
         with pytest.raises(DataError, match=r"None of the 2 images .* has a mask .* such as b\.png"):
             MaskFolder(find_images([data]), data, folder / "empty")
 
-    def test_a_single_image(self, folder: Path) -> None:
-        data = folder / "photos" / "cats" / "a.jpg"
-        assert MaskFolder([data], data, folder / "masks" / "cats").known == (True,)
-
 
 class TestBoxFile:
     def test_what_lies_in_any_box_is_foreground(self, folder: Path) -> None:
@@ -157,7 +153,6 @@ class TestBoxFile:
             ([0, 0, 5, 40], cropped, 0.0),  # a central crop of a wide image shows nothing of its left end
         ):
             seen = boxes_of(folder, coco("b.png", box)).seen(0, view)
-            assert seen is not None
             assert seen.mean() == pytest.approx(share, rel=0.04)
             assert share != 0.25 or (seen[:10, :10] > 0.5).sum() == (seen > 0.5).sum() == 100
 
@@ -194,6 +189,10 @@ def test_boxes_by_the_name_of_the_image(tmp_path: Path) -> None:
     }
 
 
+def annotated(image: object, box: list[Any]) -> dict[str, Any]:
+    return GOOD | {"annotations": [{"image_id": image, "bbox": box}]}
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -203,16 +202,10 @@ def test_boxes_by_the_name_of_the_image(tmp_path: Path) -> None:
         ({"images": [{"id": 1}], "annotations": []}, "Entry 0 of the images in"),
         ({"images": [{"file_name": "a.jpg"}], "annotations": []}, "has no file_name or no id"),
         ({"images": [GOOD["images"][2]] * 2, "annotations": []}, "Two images in .* have the id 5"),
-        (
-            GOOD | {"annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]},
-            "Annotation 0 in .* is of an image 9 that is not listed",
-        ),
-        (GOOD | {"annotations": [{"image_id": [3], "bbox": [0, 0, 1, 1]}]}, "that is not listed"),
+        (annotated(9, [0, 0, 1, 1]), "Annotation 0 in .* is of an image 9 that is not listed"),
+        (annotated([3], [0, 0, 1, 1]), "that is not listed"),
         (GOOD | {"annotations": [{"image_id": 3}]}, "Annotation 0 in .* has no box of four numbers"),
-        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, 1]}]}, "has no box of four numbers"),
-        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, -1, 4]}]}, "has no box of four numbers"),
-        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, "1", 4]}]}, "has no box of four numbers"),
-        (GOOD | {"annotations": [{"image_id": 3, "bbox": [0, 0, float("nan"), 4]}]}, "has no box of four numbers"),
+        *((annotated(3, [0, 0, *rest]), "has no box of four numbers") for rest in ([1], [-1, 4], ["1", 4], [math.nan, 4])),
     ],
 )
 def test_another_form(tmp_path: Path, content: object, problem: str) -> None:

@@ -1,7 +1,5 @@
 """Finding image files, and decoding everything that people keep in their folders."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -34,7 +32,7 @@ class TestFindImages:
         assert find_images([tmp_path]) == [tmp_path / "seen.png"]
         assert find_images([tmp_path / ".cache"]) == [tmp_path / ".cache" / "thumbnail.png"]
 
-    def test_counts_each_file_once_over_overlapping_folders_and_links(self, tmp_path: Path) -> None:
+    def test_counts_each_file_once_over_overlapping_folders_and_follows_links(self, tmp_path: Path) -> None:
         (tmp_path / "part").mkdir()
         (tmp_path / "part" / "a.png").touch()
         (tmp_path / "part" / "b.png").touch()
@@ -42,8 +40,6 @@ class TestFindImages:
         (tmp_path / "same.png").symlink_to(tmp_path / "part" / "a.png")
         found = find_images([tmp_path / "part", tmp_path, tmp_path / "part" / "b.png"])
         assert found == [tmp_path / "part" / "a.png", tmp_path / "part" / "b.png"]
-
-    def test_follows_links_to_folders(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "a.png").touch()
         (tmp_path / "data").mkdir()

@@ -59,7 +59,6 @@ def run(
     """
     command = [*before, sys.executable, "-c", BEGIN + script, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
         if sent is not None:
             process.stdout.readline()
             time.sleep(after)
@@ -190,13 +189,10 @@ def test_other_errors_stay_what_they_are(photographs: Path) -> None:
     def broken(image: Image.Image) -> torch.Tensor:
         raise ZeroDivisionError("in a view")
 
+    views = ImageViews(list(photographs.glob("*.png")), broken, seed=0)
     for workers in (0, 1):
         with pytest.raises(ZeroDivisionError, match="in a view"):
-            list(
-                views_in_order(
-                    ImageViews(list(photographs.glob("*.png")), broken, seed=0), epochs=1, batch_size=2, workers=workers
-                )
-            )
+            list(views_in_order(views, epochs=1, batch_size=2, workers=workers))
 
 
 def test_an_iteration_that_is_given_up__ends_its_processes(photographs: Path) -> None:
@@ -216,5 +212,4 @@ def test_processes_that_never_begin__are_told(monkeypatch: pytest.MonkeyPatch) -
     reading = loading._Reading(torch.utils.data.DataLoader([0], num_workers=2), 1)
     error = reading._explained(RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"))
     with refused(LoadingError, "ended as they started", "if __name__"):
-        assert error is not None
-        raise error
+        raise error  # type: ignore[misc]

@@ -1,7 +1,5 @@
 """What --data names: folders, shards, datasets, and mixtures of them, as one source."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -152,9 +150,8 @@ class TestParts:
         assert gone == {f"{tmp_path}/photos/photograph_003.jpg"} | {
             f"{tmp_path}/shards/1.tar:photograph_{number:03}.jpg" for number in (3, 4, 5)
         }
-        assert names(without_images_of(opened(tmp_path, places["saved"], places["photos"]), opened(tmp_path, places["saved"])))[
-            :10
-        ] == names(opened(tmp_path, places["photos"]))
+        left = without_images_of(opened(tmp_path, places["saved"], places["photos"]), opened(tmp_path, places["saved"]))
+        assert names(left)[:10] == names(opened(tmp_path, places["photos"]))
 
     def test_a_mixture_of_which_a_source_is_used_up(self, tmp_path: Path, places: dict[str, str]) -> None:
         whole = opened(tmp_path, places["photos"], places["saved"])
@@ -165,11 +162,8 @@ class TestParts:
 
 class TestDatasets:
     def test_rows_without_an_image_are_unreadable(self, tmp_path: Path) -> None:
-        rows = datasets.Dataset.from_dict(
-            {"image": [{"bytes": b"text", "path": None}, None]},
-            features=datasets.Features({"image": datasets.Image()}),
-        )
-        rows.save_to_disk(tmp_path / "saved")
+        pictures, features = [{"bytes": b"text", "path": None}, None], datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_dict({"image": pictures}, features=features).save_to_disk(tmp_path / "saved")
         images = opened(tmp_path, f"hf:{tmp_path}/saved")
         for index, reason in enumerate(["not an image of a known format", "the row has no image"]):
             with pytest.raises(UnreadableImageError) as caught:

@@ -1,7 +1,6 @@
 """What places hold: entries of every kind are read, skipped with a reason, or passed over and counted."""
 
 import os
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sparseformers.data.shard_files import ShardFiles
 from sparseformers.embedding.inputs import find_inputs
 from sparseformers.errors import DataError
 from tests.data.photographs import photograph
+from tests.embedding.small import contents, write_shard
 from tests.refusals import refused
 
 
@@ -23,14 +23,6 @@ def write(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (number, 9, 9)).save(folder / name)
     return folder
-
-
-def write_shard(path: Path, *names: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path.parent / ".made", *names)
-    with tarfile.open(path, "w") as tar:
-        for name in names:
-            tar.add(path.parent / ".made" / name, name)
 
 
 def relative(found: list[Path], folder: Path) -> list[str]:
@@ -92,8 +84,9 @@ def test_a_folder_that_may_not_be_read__is_skipped_and_told(tmp_path: Path) -> N
 
 def test_shards_beside_images_and_deeper__are_read_too(tmp_path: Path) -> None:
     write(tmp_path / "mixed", "preview.png")
-    write_shard(tmp_path / "mixed" / "data" / "0.tar", "x.png", "y.png")
-    write_shard(tmp_path / "mixed" / "1.TAR", "z.png")
+    x, y, z = contents(sorted(write(tmp_path / "made", "x.png", "y.png", "z.png").iterdir())).items()
+    write_shard(tmp_path / "mixed" / "data" / "0.tar", [x, y])
+    write_shard(tmp_path / "mixed" / "1.TAR", [z])
     source = open_source([str(tmp_path / "mixed")], files=ShardFiles(tmp_path / "cache", most_bytes=2**20), window=1)
     assert len(source) == 4
     assert list(source.remarks()) == ["1 image and 2 tar shards: both are read."]

@@ -1,7 +1,5 @@
 """Decoding no more than is needed, and files that cannot be read: named, counted, never fatal."""
 
-from __future__ import annotations
-
 import pickle
 import warnings
 from pathlib import Path
@@ -16,12 +14,14 @@ from tests.embedding.small import giant_png
 
 
 class TestReducedDecoding:
-    def test_sides_never_fall_below(self, tmp_path: Path) -> None:
+    def test_sides_never_fall_below_and_other_formats_keep_their_size(self, tmp_path: Path) -> None:
         photograph(403, 200).save(tmp_path / "a.jpg")
         for at_least in (1, 30, 50, 51, 99, 100, 101, 199, 200, 201, 1000):
             image = read_image(tmp_path / "a.jpg", at_least=at_least)
             assert min(image.size) >= min(at_least, 200)
             assert image.size == (403, 200) or at_least <= 100
+        photograph(800, 400).save(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png", at_least=100).size == (800, 400)
 
     def test_large_jpegs_are_decoded_smaller(self, tmp_path: Path) -> None:
         photograph(800, 400).save(tmp_path / "a.jpg")
@@ -29,10 +29,6 @@ class TestReducedDecoding:
         assert small.size == (200, 100)
         expected = pixels(photograph(800, 400).resize((200, 100), Image.Resampling.BOX))
         assert np.abs(pixels(small) - expected).max() <= 8
-
-    def test_other_formats_keep_their_size(self, tmp_path: Path) -> None:
-        photograph(800, 400).save(tmp_path / "a.png")
-        assert read_image(tmp_path / "a.png", at_least=100).size == (800, 400)
 
 
 class TestUnreadable:
@@ -91,7 +87,7 @@ class TestUnreadable:
 
 
 class TestSkippedImages:
-    def test_file(self, tmp_path: Path) -> None:
+    def test_file_also_without_any_and_with_a_name_that_is_no_text(self, tmp_path: Path) -> None:
         skipped = SkippedImages()
         skipped.add(Path("b.jpg"), "broken\nin two lines")
         skipped.add(Path("a\t.jpg"), "the file is empty")
@@ -106,8 +102,6 @@ class TestSkippedImages:
             "b.jpg\tbroken\\nin two lines",
         ]
         assert list(tmp_path.iterdir()) == [file]
-
-    def test_file_without_any_and_with_a_name_that_is_no_text(self, tmp_path: Path) -> None:
         skipped = SkippedImages()
         skipped.write(tmp_path / "skipped_images.txt")
         assert (tmp_path / "skipped_images.txt").read_text() == "# 0 images could not be read\n"
