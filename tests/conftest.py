@@ -17,8 +17,11 @@ import hypothesis
 import pytest
 import torch
 from huggingface_hub import constants
+from torch import Tensor
 
 import sparseformers  # noqa: F401  # lets tests import torchvision beside any build of PyTorch
+from sparseformers.named import NAMED_CONFIGS
+from sparseformers.released import config_from_state
 
 if TYPE_CHECKING:
     from sparseformers.train import RunFolder
@@ -106,6 +109,20 @@ def dead_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def fixtures() -> Path:
     """The reference data that comes with the tests."""
     return ROOT / "tests" / "fixtures"
+
+
+@pytest.fixture
+def weights(fixtures: Path) -> dict[str, Tensor]:
+    """The weights of a small model of v1 under the authors' names."""
+    from tests.released.reference import small_weights
+
+    return small_weights(fixtures, "v1")
+
+
+@pytest.fixture
+def tiny_is_small(weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if v1 tiny were as small as that model."""
+    monkeypatch.setitem(NAMED_CONFIGS, "sf_v1_tiny", config_from_state(weights))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The command line as its user has it, and a student to try it on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

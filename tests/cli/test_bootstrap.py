@@ -1,7 +1,3 @@
-"""``bootstrap --recipe`` as a user types it."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -7,15 +5,9 @@ import torch
 from torch import Tensor
 
 import sparseformers
-from sparseformers.named import NAMED_CONFIGS
-from sparseformers.released import RELEASES, config_from_state
+from sparseformers.released import RELEASES
 from tests.cli.command import Command
 from tests.released.reference import small_weights
-
-
-@pytest.fixture
-def weights(fixtures: Path) -> dict[str, Tensor]:
-    return small_weights(fixtures, "v1")
 
 
 @pytest.fixture
@@ -29,19 +21,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "native.safetensors"
 
 
-@pytest.fixture
-def tiny_is_small(weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if v1 tiny were as small as the reference model."""
-    monkeypatch.setitem(NAMED_CONFIGS, "sf_v1_tiny", config_from_state(weights))  # type: ignore[arg-type]
-
-
 def test_convert__makes_a_file_that_load_reads(official: Path, weights: dict[str, Tensor], out: Path, command: Command) -> None:
     assert "original, 9 latent tokens, 0.8M parameters" in command("convert", official, out)
     images = torch.rand(1, 3, 40, 72)
     expected, loaded = sparseformers.load_official(weights)(images), sparseformers.load(out)(images)
     assert torch.equal(expected.embedding, loaded.embedding)
-    assert expected.logits is not None
-    assert loaded.logits is not None
     assert torch.equal(expected.logits, loaded.logits)
 
 

@@ -1,7 +1,3 @@
-"""``sparseformers embed`` as a user types it."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``evaluate`` as a user types it, with ``--shifts``, ``--limit``, ``--views`` and ``--tokens``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

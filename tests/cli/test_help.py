@@ -1,7 +1,5 @@
 """Help, and how little of the package it takes."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -73,7 +71,7 @@ print(before, {HEAVY!r} & sys.modules.keys(), "load" in dir(sparseformers))
     assert done.stdout.split() == ["set()", "set()", "True"]
 
 
-def test_overview__a_line_for_each_command_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+def test_overview__a_line_for_each_command_in_groups_also_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 40
@@ -82,9 +80,6 @@ def test_overview__a_line_for_each_command_in_groups(capsys: pytest.CaptureFixtu
     assert set(NAMES) == {path.stem for path in Path(sys.modules[main.__module__].__file__ or "").parent.glob("*.py")} - {
         *("__init__", "main", "help", "output")
     }
-
-
-def test_main__without_a_command_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert capsys.readouterr().out.strip() == overview().strip()
 
@@ -102,10 +97,8 @@ def test_bootstrap_help__one_line_for_each_common_option_and_the_names_of_the_re
     rare = " ".join(lines[place + 1 :]).split()
     assert rare == [flag(name) for name in BootstrapConfig.marked(Mark.EXPERT)]
     named = {line.split()[0] for line in options} | set(rare)
-    assert named == {flag(name) for name in [*BootstrapConfig.groups(), *Bootstrap.__dataclass_fields__]} - {
-        "--start",
-        "--settings",
-    }
+    fields = [*BootstrapConfig.groups(), *Bootstrap.__dataclass_fields__]
+    assert named == {flag(name) for name in fields} - {"--start", "--settings"}
 
 
 def test_bootstrap_help_expert__explains_the_rare_ones(command: Command) -> None:

@@ -1,7 +1,3 @@
-"""``sparseformers plan`` as a user types it."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

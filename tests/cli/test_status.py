@@ -1,7 +1,3 @@
-"""``sparseformers status`` and ``report`` as a user types them."""
-
-from __future__ import annotations
-
 import webbrowser
 from pathlib import Path
 
@@ -28,15 +24,12 @@ def test_status__bad_usage(finished: RunFolder, tmp_path: Path, command: Command
     assert "is not a run of sparseformers" in command.refused("status", tmp_path)
 
 
-def test_report__makes_the_page_again(run: Path, command: Command) -> None:
+def test_report__makes_the_page_again_or_in_another_place(run: Path, command: Command, tmp_path: Path) -> None:
     page = run / "report.html"
     page.unlink()
     printed = command("report", run)
     assert f"The report is in {page} ({page.stat().st_size / 1e6:.2f} MB)." in printed
     assert parse(page).all("h1")
-
-
-def test_report__json_and_another_place(run: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "new" / "page.html"
     report = command.json("report", run, "--out", out)
     assert report == {"path": str(out), "bytes": out.stat().st_size, "missing": []}

@@ -1,7 +1,3 @@
-"""``sparseformers view`` as a user types it."""
-
-from __future__ import annotations
-
 import _thread
 import json
 import re
@@ -53,7 +49,6 @@ def test_serves_until_ctrl_c(small: Small, opened: list[str], command: Command) 
     assert [model["tokens"] for model in state["models"]] == [6, 4]
     assert state["neighbours"]["images"] == 13
     url = re.search(r"http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)", printed)
-    assert url is not None
     assert printed.endswith("closed")
     free_port(int(url[1]), tried=1).close()
 
@@ -113,7 +108,6 @@ def test_ctrl_c_ends_the_process_cleanly(small: Small) -> None:
     words = ["view", str(small.model), str(small.photos), "--port", "0", "--no-browser"]
     command_line = [sys.executable, "-m", "sparseformers", *words]
     process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     url = process.stdout.readline().split()[0]
     with urllib.request.urlopen(url, timeout=20) as response:
         assert response.status == 200

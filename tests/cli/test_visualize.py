@@ -1,7 +1,5 @@
 """``sparseformers visualize`` as a user types it: what is written, what is said, and what is refused before any work."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -30,9 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "photos", 3)
     (folder / "runs" / "first").mkdir(parents=True)
     name = write_teacher(folder / "teacher.safetensors")
-    made = inherit(
-        load_teacher(name, image_size=SIDE), front="focusing", tokens=4, focusing_width=64, channels=8, points=4, iterations=2
-    )
+    sizes = {"focusing_width": 64, "channels": 8, "points": 4, "iterations": 2}
+    made = inherit(load_teacher(name, image_size=SIDE), front="focusing", tokens=4, **sizes)  # type: ignore[arg-type]
     torch.nn.init.normal_(made.student.focusing.layer.adjustment.delta[-1].weight, std=0.05)
     sparseformers.save(made.student, folder / "runs" / "first" / "model.safetensors", provenance=made.provenance)
     sparseformers.save(tiny_student(), folder / "tiny.safetensors")
@@ -235,27 +232,18 @@ def test_targets_are_refused_before_the_model_is_even_opened(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder.png"}
 
 
-def test_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "first"
-    run.mkdir(parents=True)
-    (run / "model.safetensors").touch()
-    (tmp_path / "mine.safetensors").touch()
-    names = ["runs/first", "runs/first/", "runs/first/model.safetensors", "mine.safetensors", "sf_v1_tiny"]
-    assert [short_name(name) for name in names] == ["first", "first", "first", "mine", "sf_v1_tiny"]
+def test_short_names(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    names = ["runs/first", "runs/first/", "runs/first/model.safetensors", "tiny.safetensors", "sf_v1_tiny"]
+    assert [short_name(name) for name in names] == ["first", "first", "first", "tiny", "sf_v1_tiny"]
 
 
 @pytest.mark.slow
 def test_no_display_is_no_matter(place: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     environment |= {"MPLBACKEND": "TkAgg", "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [place / "tiny.safetensors", place / "photos" / "photograph_000.jpg", "--out", tmp_path / "a.png"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sparseformers", "visualize", *map(str, arguments), "--size", "64"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = [place / "tiny.safetensors", place / "photos" / "photograph_000.jpg", "--out", tmp_path / "a.png", "--size", "64"]
+    words = [sys.executable, "-m", "sparseformers", "visualize", *map(str, arguments)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "a.png").is_file()

@@ -1,7 +1,5 @@
 """``evaluate --zero-shot`` and ``evaluate --captions`` as a user types them, from a CLIP by OpenCLIP's own classes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -67,7 +65,6 @@ def expected_accuracy(teacher: str, images: LabelledImages, names: list[str]) ->
 def test_zero_shot__the_teacher_scores_what_open_clip_says(teacher: str, model: str, photos: Path, command: Command) -> None:
     figures = command.json("evaluate", model, "--data", photos, "--zero-shot", *SIMPLE)
     splits = labelled_splits(photos)
-    assert splits is not None
     top1, _ = expected_accuracy(teacher, splits["test"], ["ant", "sea horse", "yin yang"])
     zero_shot = figures["zero_shot"]
     assert zero_shot["teacher"]["top1"] == pytest.approx(top1)
@@ -115,7 +112,6 @@ def test_captions__recall_in_both_directions(teacher: str, model: str, photos: P
     if not limit:
         rows = [json.loads(line) for line in (photos / "captions.jsonl").read_text().splitlines()]
         splits = labelled_splits(photos)
-        assert splits is not None
         _, embedded = expected_accuracy(teacher, splits["test"], list(CLASSES))
         clip = build_clip(clip_config())
         texts = open_clip.SimpleTokenizer(context_length=clip.context_length)([text for row in rows for text in row["captions"]])

@@ -1,7 +1,5 @@
 """The reference data under the authors' names."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -9,20 +7,9 @@ from torch import Tensor
 import sparseformers
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.named import NAMED_CONFIGS
-from sparseformers.released import RELEASES, config_from_state, create_model, released_config
+from sparseformers.released import RELEASES, create_model, released_config
 from tests.refusals import refused
 from tests.released.reference import small_weights
-
-
-@pytest.fixture
-def weights(fixtures: Path) -> dict[str, Tensor]:
-    return small_weights(fixtures, "v1")
-
-
-@pytest.fixture
-def tiny_is_small(weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if v1 tiny were as small as the reference model."""
-    monkeypatch.setitem(NAMED_CONFIGS, "sf_v1_tiny", config_from_state(weights))  # type: ignore[arg-type]
 
 
 def test_without_pretrained_the_weights_are_random() -> None:

@@ -1,7 +1,5 @@
 """Fetching the released files, from a folder in the place of the authors' server."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -10,15 +8,11 @@ from torch import Tensor
 
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.released import RELEASES, cache_folder, fetch_official
-from tests.released.reference import Payload, small_weights
+from tests.refusals import refused
+from tests.released.reference import Payload
 
 NAME = "sf_v1_tiny"
 FILE = RELEASES[NAME]
-
-
-@pytest.fixture
-def weights(fixtures: Path) -> dict[str, Tensor]:
-    return small_weights(fixtures, "v1")
 
 
 @pytest.fixture
@@ -26,12 +20,6 @@ def server(weights: dict[str, Tensor], tmp_path: Path) -> str:
     (tmp_path / "server").mkdir()
     torch.save({"model": weights}, tmp_path / "server" / FILE)
     return (tmp_path / "server").as_uri()
-
-
-def failure(cache: Path, server: str) -> WeightsError:
-    with pytest.raises(WeightsError) as caught:
-        fetch_official(NAME, cache, base_url=server)
-    return caught.value
 
 
 def test_a_file_is_fetched_once(server: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
@@ -46,23 +34,24 @@ def test_a_file_is_fetched_once(server: str, weights: dict[str, Tensor], tmp_pat
 
 def test_a_fetch_that_fails_leaves_nothing_and_says_how_to_go_on(tmp_path: Path) -> None:
     for server in ((tmp_path / "nowhere").as_uri(), "http://127.0.0.1:1"):  # nothing listens there
-        error = failure(tmp_path / "cache", server)
-        assert f"The released weights of '{NAME}' could not be fetched from {server}/{FILE} (URLError" in error.problem
-        assert f"put it at '{tmp_path / 'cache' / FILE}', or give it as --from FILE" in error.remedy
+        problem = f"The released weights of '{NAME}' could not be fetched from {server}/{FILE} (URLError"
+        with refused(WeightsError, problem, f"put it at '{tmp_path / 'cache' / FILE}', or give it as --from FILE"):
+            fetch_official(NAME, tmp_path / "cache", base_url=server)
         assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_file_that_came_cut_short(server: str, tmp_path: Path) -> None:
     whole = (tmp_path / "server" / FILE).read_bytes()
     (tmp_path / "server" / FILE).write_bytes(whole[: len(whole) // 2])
-    error = failure(tmp_path / "cache", server)
-    assert f"The file '{tmp_path / 'cache' / FILE}' cannot be read as weights" in error.problem
-    assert "delete it and run this again" in error.remedy
+    problem = f"The file '{tmp_path / 'cache' / FILE}' cannot be read as weights"
+    with refused(WeightsError, problem, "delete it and run this again"):
+        fetch_official(NAME, tmp_path / "cache", base_url=server)
 
 
 def test_a_file_that_carries_code_is_not_run(server: str, tmp_path: Path) -> None:
     torch.save({"model": {}, "extra": Payload(tmp_path / "ran")}, tmp_path / "server" / FILE)
-    assert "cannot be read as weights (UnpicklingError)" in failure(tmp_path / "cache", server).problem
+    with refused(WeightsError, "cannot be read as weights (UnpicklingError)"):
+        fetch_official(NAME, tmp_path / "cache", base_url=server)
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +12,6 @@ from sparseformers.errors import WeightsError
 from sparseformers.released import activation_of, load_official
 from tests.refusals import refused
 from tests.released.reference import Payload, small_weights
-
-
-@pytest.fixture
-def weights(fixtures: Path) -> dict[str, Tensor]:
-    return small_weights(fixtures, "v1")
 
 
 def failure(source: object) -> WeightsError:
@@ -94,13 +87,10 @@ def test_a_pickle_that_carries_code_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_cut_short(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_file_cut_short_no_file_and_no_weights(weights: dict[str, Tensor], tmp_path: Path) -> None:
     path = written_pth(weights, tmp_path)
     path.write_bytes(path.read_bytes()[:-5000])
     assert "cannot be read as weights" in failure(path).problem
-
-
-def test_no_file_and_no_weights(tmp_path: Path) -> None:
     assert "There is no weight file" in failure(tmp_path / "nowhere.pth").problem
     assert failure({}).problem == "The given state dict holds no state dict."
     assert failure({"model": {"a": 1}}).problem == "The given state dict holds no state dict."

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,11 @@ def test_the_shapes_of_a_released_model_make_its_configuration(name: str, fixtur
     assert config_from_state(state, activation_of(state)) == released_config(name)
 
 
-def test_a_small_v1(fixtures: Path) -> None:
+def test_a_small_v1_and_a_small_clip(fixtures: Path) -> None:
     config = config_from_state(small_weights(fixtures, "v1"))
     assert config.focusing == OriginalFocusingConfig(tokens=9, width=64, channels=16, points=9)
     assert (config.cortex.block.width, config.cortex.depth, config.cortex.classes) == (128, 2, 10)
     assert (config.preprocessing.crop, config.preprocessing.mean[0]) == (0.875, 0.485)
-
-
-def test_a_small_clip(fixtures: Path) -> None:
     config = config_from_state(small_weights(fixtures, "bootstrapped_clip"), "quick_gelu")
     assert config.focusing == FocusingConfig(tokens=19, width=64, channels=16, points=9, position_encoding="released")
     assert (config.cortex.block.width, config.cortex.depth, config.cortex.projection) == (128, 2, 24)
@@ -65,11 +60,7 @@ def test_a_missing_weight_that_tells_a_size(missing: str, fixtures: Path) -> Non
     ("name", "shape", "problem"),
     [
         ("initial_embedding.weight", (9,), "initial_embedding.weight [9], not 2 dimensions"),
-        (
-            "initial_embedding.weight",
-            (9, 100),
-            "make no original SparseFormer (v1): A focusing width of 100 cannot be split over 64",
-        ),
+        ("initial_embedding.weight", (9, 100), "no original SparseFormer (v1): A focusing width of 100 cannot be split over 64"),
         ("cls_embedding.weight", (1, 128), "parts of both of the authors' networks (cls_embedding.weight"),
     ],
 )
