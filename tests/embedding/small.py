@@ -1,7 +1,5 @@
 """A student that embeds quickly, photographs, and reading an output whatever its kind."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import struct

@@ -1,7 +1,5 @@
 """Which images there are, in which order, under which names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,3 @@
-"""Memory does not grow with the number of images."""
-
-from __future__ import annotations
-
 import gc
 import io
 import tracemalloc

@@ -1,7 +1,5 @@
 """The example of a mixed index, on figures that can be worked out by hand."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

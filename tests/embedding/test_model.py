@@ -1,7 +1,5 @@
 """A network ready for inference gives what it gave, by the fastest way that there is for what is kept."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

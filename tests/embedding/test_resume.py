@@ -1,7 +1,5 @@
 """Stops at any moment, and going on after them."""
 
-from __future__ import annotations
-
 import dataclasses
 import multiprocessing
 import os
@@ -144,7 +142,9 @@ def stopped(config: EmbedConfig, out: Path) -> None:
     assert list((out.with_name(f"{out.name}.partial") / "records").glob("record-*.json"))
 
 
-def test_other_settings__are_refused_by_name_and_other_workers_are_not(tmp_path: Path, data: tuple[Path, Path]) -> None:
+def test_other_settings_or_another_model__are_refused_by_name_and_other_workers_are_not(
+    tmp_path: Path, data: tuple[Path, Path]
+) -> None:
     out = tmp_path / "out" / "index.parquet"
     stopped(settings(*data), out)
     others: list[tuple[dict[str, Any], str]] = [
@@ -157,19 +157,16 @@ def test_other_settings__are_refused_by_name_and_other_workers_are_not(tmp_path:
         remedy = "Give the same command as then to go on with it, or add --overwrite to begin anew."
         with refused(RunError, f"differs from this command in: {said}.", remedy):
             embed(dataclasses.replace(settings(*data), **changes), out, model=student())
+    with refused(RunError, "differs from this command in: the model"):
+        embed(settings(*data), out, model=student(1))
     summary = embed(dataclasses.replace(settings(*data), workers=1), out, model=student())
     assert summary.went_on_from >= 4
     assert summary.rows + summary.skipped == 14
-
-
-def test_another_model__is_refused_until_it_is_to_begin_anew(tmp_path: Path, data: tuple[Path, Path]) -> None:
-    out = tmp_path / "out" / "index.parquet"
-    stopped(settings(*data), out)
-    with pytest.raises(RunError, match="differs from this command in: the model"):
-        embed(settings(*data), out, model=student(1))
-    assert embed(settings(*data), out, model=student(1), overwrite=True).went_on_from == 0
+    anew = tmp_path / "anew" / "index.parquet"
+    stopped(settings(*data), anew)
+    assert embed(settings(*data), anew, model=student(1), overwrite=True).went_on_from == 0
     embed(settings(*data), tmp_path / "whole" / "index.parquet", model=student(1))
-    assert files_of(out) == files_of(tmp_path / "whole" / "index.parquet")
+    assert files_of(anew) == files_of(tmp_path / "whole" / "index.parquet")
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "changed", "shard", "folders"])

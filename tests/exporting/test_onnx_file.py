@@ -1,7 +1,3 @@
-"""ONNX files, end to end in ONNX Runtime."""
-
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import openvino
 import pytest
@@ -37,15 +38,8 @@ def test_openvino__takes_any_batch_and_size(front: str, photographs: Path, tmp_p
 
 @pytest.mark.parametrize(("precision", "most"), [("bf16", 0.1), ("int8", 0.5)])
 def test_openvino__smaller_precisions(precision: str, most: float, photographs: Path, tmp_path: Path) -> None:
-    settings = ExportConfig(
-        format="openvino",
-        precision=precision,  # type: ignore[arg-type]
-        data=(photographs,),
-        images=4,
-        calibration_images=8,
-        tolerance=most,
-        with_preprocessing=precision == "bf16",
-    )
+    options: dict[str, Any] = {"precision": precision, "tolerance": most, "with_preprocessing": precision == "bf16"}
+    settings = ExportConfig(format="openvino", data=(photographs,), images=4, calibration_images=8, **options)
     summary = export(student_of(FRONTS["grid"]), tmp_path / "out.xml", settings)
     assert 1e-5 < summary.agreement.greatest_error < most
     if precision == "int8":
@@ -63,14 +57,8 @@ def is_weight(operation: openvino.Node) -> bool:
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("bf16", 0.1)])
 @pytest.mark.parametrize("with_preprocessing", [False, True])
 def test_torch_export(precision: str, most: float, with_preprocessing: bool, photographs: Path, tmp_path: Path) -> None:
-    settings = ExportConfig(
-        format="torch-export",
-        precision=precision,  # type: ignore[arg-type]
-        data=(photographs,),
-        images=4,
-        tolerance=0.1,
-        with_preprocessing=with_preprocessing,
-    )
+    options: dict[str, Any] = {"precision": precision, "with_preprocessing": with_preprocessing}
+    settings = ExportConfig(format="torch-export", data=(photographs,), images=4, tolerance=0.1, **options)
     summary = export(student_of(FRONTS["focusing"]), tmp_path / "out.pt2", settings)
     assert summary.agreement.greatest_error < (0.01 if with_preprocessing and precision == "fp32" else most)
     extra = {METADATA_FILE: ""}

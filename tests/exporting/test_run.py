@@ -1,7 +1,5 @@
 """Whole exports; what each format needs is in the tests of its own."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import torch
 from safetensors import safe_open
 
 import sparseformers
-from sparseformers.cli.main import main
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.exporting import ExportCheckError, ExportConfig, export
 from sparseformers.exporting.pytorch_files import SafetensorsFile
@@ -18,6 +15,7 @@ from sparseformers.inheritance import Provenance, Shares
 from sparseformers.model import SparseFormer
 from sparseformers.settings import to_dict
 from sparseformers.train.run_folder import RunFolder
+from tests.cli.command import Command
 from tests.exporting.students import FRONTS, student_of
 from tests.model.small import grid_config
 from tests.tiny import write_images
@@ -82,7 +80,12 @@ def test_export__leaves_nothing_behind_when_the_file_differs(
     assert out.stat().st_size > 1000
 
 
-def test_export__refuses_before_any_work(student: SparseFormer, photographs: Path, tmp_path: Path) -> None:
+def test_export__needs_images_and_refuses_before_any_work(student: SparseFormer, photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not tell where any are\. Name a folder of images with --data"):
+        export(student, tmp_path / "out.safetensors", ExportConfig(format="safetensors"))
+    with pytest.raises(DataError, match="not an image"):
+        export(student, tmp_path / "out.safetensors", ExportConfig(format="safetensors", data=(photographs / "broken.jpg",)))
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match=r"'.*out\.onnx' does not end as .* Let it end in \.safetensors"):
         export(student, tmp_path / "out.onnx", settings_for(photographs))
     (tmp_path / "out.safetensors").write_text("precious")
@@ -92,14 +95,6 @@ def test_export__refuses_before_any_work(student: SparseFormer, photographs: Pat
     (tmp_path / "first.bin").write_text("precious")
     with pytest.raises(RunError, match=r"first\.bin' is there already"):
         export(student, tmp_path / "first.xml", ExportConfig(format="openvino", data=(photographs,)))
-
-
-def test_export__needs_images(student: SparseFormer, photographs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"does not tell where any are\. Name a folder of images with --data"):
-        export(student, tmp_path / "out.safetensors", ExportConfig(format="safetensors"))
-    with pytest.raises(DataError, match="not an image"):
-        export(student, tmp_path / "out.safetensors", ExportConfig(format="safetensors", data=(photographs / "broken.jpg",)))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_export__of_a_run_is_checked_on_the_images_that_it_was_trained_on(
@@ -129,19 +124,13 @@ def test_command__prints_figures_and_ends_with_2_for_bad_input(
     student: SparseFormer, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sparseformers.save(student, tmp_path / "model.safetensors")
-    command = ["export", str(tmp_path / "model.safetensors"), str(tmp_path / "out.safetensors"), "--format", "safetensors"]
-    assert main([*command, "--data", str(photographs), "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
+    command, out = Command(capsys), tmp_path / "out.safetensors"
+    words = ["export", tmp_path / "model.safetensors", out, "--format", "safetensors", "--data", photographs]
+    summary = command.json(*words)
     assert summary["agreement"]["greatest_difference"] == 0
     assert summary["agreement"]["lowest_cosine"] == pytest.approx(1)
     assert summary["metadata"]["teacher"] == "unknown"
-    assert main([*command, "--data", str(photographs)]) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert main([*command, "--data", str(photographs), "--overwrite"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    assert "is there already" in command.refused(*words)
+    printed = command(*words, "--overwrite")
     assert "greatest difference" in printed
     assert "1.000000 at the least" in printed
-    with pytest.raises(SystemExit) as stop:
-        main(["export", "--help"])
-    assert stop.value.code == 0
-    assert "Example: sparseformers export runs/first first.onnx" in " ".join(capsys.readouterr().out.split())
