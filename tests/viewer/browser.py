@@ -1,7 +1,5 @@
 """A real Chromium without a window, and what it did on the network."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -17,6 +15,8 @@ import pytest
 REQUIRED = os.environ.get("BROWSER_TESTS") == "required"
 """Set by .ci/run: without a browser the tests then fail, and are not skipped."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HOME, RIGHT, ESCAPE, TAB = "\ue011", "\ue014", "\ue00c", "\ue004"
+"""Keys, by their codes in WebDriver."""
 PATIENCE = 40.0
 """Seconds to wait for something that the page should do; machines of many tests are slow."""
 

@@ -1,7 +1,5 @@
 """A small student for all tests of the page, and the page in a real browser."""
 
-from __future__ import annotations
-
 import urllib.parse
 from collections.abc import Iterator
 

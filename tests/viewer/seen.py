@@ -1,7 +1,5 @@
 """What can be seen on the page in a real browser, and what should be."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

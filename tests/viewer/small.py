@@ -1,7 +1,5 @@
 """A small student whose regions move, with its teacher, photographs, and a page's session over them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

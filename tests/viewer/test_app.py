@@ -1,22 +1,15 @@
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 pytest.importorskip("starlette")
 
 from starlette.testclient import TestClient
 
-from sparseformers.data import evaluation_view
-from sparseformers.figures import trace_rois
-from sparseformers.saving import load
 from sparseformers.viewer import Session
 from sparseformers.viewer.app import make_app, page_files
 from tests.tiny import write_images
@@ -42,14 +35,6 @@ def photo(small: Small) -> bytes:
 
 
 class TestAnswers:
-    def test_a_look_is_what_trace_rois_says(self, small: Small, client: TestClient) -> None:
-        student = load(small.model)
-        view = evaluation_view(student.config.preprocessing)(Image.open(small.photos / "photograph_000.jpg"))
-        (picture,) = trace_rois(student, view[None], ["a"])
-        traced = client.get("/api/images/g1/trace/0").json()
-        torch.testing.assert_close(torch.tensor(traced["rois"]), picture.rois, atol=1e-5, rtol=0)
-        torch.testing.assert_close(torch.tensor(traced["points"]), torch.stack(picture.points), atol=1e-5, rtol=0)
-
     def test_images_are_listed_and_shown(self, small: Small, client: TestClient) -> None:
         listed = client.get("/api/images", params={"start": 1}).json()
         assert listed[0] == {"key": "g1", "name": "photograph_000.jpg"}
@@ -216,18 +201,14 @@ class TestPageFiles:
             assert response.headers["content-type"].startswith(kind)
         assert {"index.html", "style.css", "page.js", "icon.svg"} <= page_files().keys()
 
-    def test_name_nothing_outside_of_this_server(self) -> None:
+    def test_name_nothing_outside_of_this_server_and_import_what_is_there(self) -> None:
         allowed = {"http://www.w3.org/2000/svg"}  # the name of a namespace, which nothing fetches
         for name, (content, _) in page_files().items():
             addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[\w./-]*", content.decode()))
             assert addresses <= allowed, name
+            assert set(re.findall(r'from "\./([\w.]+)"', content.decode())) <= page_files().keys(), name
 
     def test_hold_no_script_or_style_of_their_own_in_the_markup(self) -> None:
         markup = page_files()["index.html"][0].decode()
         assert re.findall(r"<script[^>]*>", markup) == ['<script type="module" src="/page/page.js">']
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)
-
-    def test_scripts_import_what_is_there(self) -> None:
-        for name, (content, _) in page_files().items():
-            imported: list[Any] = re.findall(r'from "\./([\w.]+)"', content.decode())
-            assert set(imported) <= page_files().keys(), name

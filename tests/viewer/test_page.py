@@ -1,7 +1,5 @@
 """The page in a real browser: what a person does there, and what they see."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from sparseformers.saving import load
 from sparseformers.viewer import Page
 from tests.tiny import write_images
-from tests.viewer.browser import Browser
+from tests.viewer.browser import ESCAPE, HOME, RIGHT, TAB, Browser
 from tests.viewer.seen import SHOWN, UNITS, boxes, expected_boxes, painted, shown_key, until_stage
 from tests.viewer.small import TOKENS, Small
 
@@ -42,13 +40,11 @@ def test_an_image_is_dropped(page: Page, browser: Browser, tmp_path: Path) -> No
 
 
 def test_the_slider_moves_the_regions(page: Page, browser: Browser) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     until_stage(browser, page.session, "g0", 3)
-    browser.find("#stage").send_keys(Keys.HOME)
+    browser.find("#stage").send_keys(HOME)
     until_stage(browser, page.session, "g0", 0)
     assert browser.text("#stage-name") == "1 of 4, start"
-    browser.find("#stage").send_keys(Keys.ARROW_RIGHT)
+    browser.find("#stage").send_keys(RIGHT)
     until_stage(browser, page.session, "g0", 1)
     assert browser.run("return document.querySelector('#stage').getAttribute('aria-valuetext')") == "2 of 4, iteration 1"
 
@@ -118,44 +114,38 @@ def test_hovering_brings_out_a_token(page: Page, browser: Browser) -> None:
 
 
 def test_a_click_keeps_a_token_and_escape_lets_it_go(page: Page, browser: Browser) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     until_stage(browser, page.session, "g0", 3)
     browser.hover(browser.find(".bars button"), 0.5, 0.8)
     browser.find(".bars button").click()
     browser.hover(browser.find("h1"), 0.5, 0.5)
     assert ", kept" in browser.text("#token h2")
-    browser.press(Keys.ESCAPE)
+    browser.press(ESCAPE)
     browser.wait("document.querySelector('.token.chosen') === null")
 
 
 def test_the_keyboard_reaches_every_token(page: Page, browser: Browser) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     influence = page.session.trace("g0", "0")["influence"]
     order = sorted(range(TOKENS), key=lambda token: -influence[token])
     browser.wait("document.activeElement === document.body")
     for _ in range(30):
-        browser.press(Keys.TAB)
+        browser.press(TAB)
         if browser.run("return document.activeElement.closest('.bars') !== null"):
             break
     walked = []
     for _ in range(TOKENS):
         walked.append(int(browser.wait("document.querySelector('.token.chosen')?.dataset.token")))
         assert f"Token {walked[-1] + 1}" in browser.run("return document.activeElement.getAttribute('aria-label')")
-        browser.press(Keys.ARROW_RIGHT)
+        browser.press(RIGHT)
     assert walked == order
 
 
 def test_two_models_are_compared(small: Small, page: Page, browser: Browser) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     names = browser.run("return [...document.querySelectorAll('.panel h2')].map((name) => name.title)")
     assert names == [str(small.model), str(small.other)]
     for model, last in ((0, 3), (1, 0)):
         until_stage(browser, page.session, "g0", last, model=model)
     assert [len(boxes(browser, model)) for model in (0, 1)] == [TOKENS, load(small.other).config.focusing.tokens]
-    browser.find("#stage").send_keys(Keys.HOME)
+    browser.find("#stage").send_keys(HOME)
     for model in (0, 1):
         until_stage(browser, page.session, "g0", 0, model=model)
 

@@ -1,7 +1,5 @@
 """The page in a real browser where something is out of the ordinary: bad files, large ones, no server, no teacher, frames."""
 
-from __future__ import annotations
-
 import http.server
 import threading
 from pathlib import Path
@@ -13,7 +11,7 @@ from sparseformers.inheritance import inherit
 from sparseformers.viewer import Page, Session
 from tests.evaluation.students import original
 from tests.tiny import write_images
-from tests.viewer.browser import Browser
+from tests.viewer.browser import HOME, Browser
 from tests.viewer.seen import SHOWN, painted, shown_key, until_stage
 from tests.viewer.small import TOKENS, Small, config_of, networks_of
 
@@ -51,7 +49,6 @@ def test_a_photograph_of_twenty_megapixels(page: Page, browser: Browser, tmp_pat
 
 
 def test_a_map_is_laid_over_the_picture_without_a_teacher(small: Small, browser: Browser) -> None:
-    assert small.networks.teacher is not None
     student = inherit(small.networks.teacher, front="mixed", tokens=10).student
     session = Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), networks_of(student))
     with Page(session, port=0, framed=False) as page:
@@ -94,15 +91,12 @@ def test_folders_with_an_unreadable_image_and_no_teacher(small: Small, browser: 
 
 
 def test_a_student_that_reads_nothing_at_its_start(small: Small, browser: Browser) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    assert small.networks.teacher is not None
     config = config_of(small, images=(small.photos / "photograph_000.jpg",))
     with Page(Session(config, networks_of(original(small.networks.teacher))), port=0, framed=False) as page:
         browser.open(page.url)
         browser.wait(SHOWN)
         browser.find("#show-points").click()
-        browser.find("#stage").send_keys(Keys.HOME)
+        browser.find("#stage").send_keys(HOME)
         until_stage(browser, page.session, "g0", 0)
         browser.hover(browser.find(".picture"), 0.5, 0.5)
         browser.wait("document.querySelector('.token.chosen')")
@@ -134,10 +128,9 @@ def test_only_notebooks_may_frame_it_and_only_where_it_is_for_them(small: Small,
 
         def log_message(self, *_: object) -> None: ...
 
+    session = Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), small.networks)
     with (
-        Page(
-            Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), small.networks), port=0, framed=framed
-        ) as page,
+        Page(session, port=0, framed=framed) as page,
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook) as notebook,
     ):
         Notebook.content = page._repr_html_().encode()

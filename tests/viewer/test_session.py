@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import threading
 import time
@@ -57,7 +55,7 @@ def nearest(session: Session, key: str, by: str) -> dict[str, Any]:
 
 
 class TestTrace:
-    def test_is_what_trace_rois_says(self, small: Small, session: Session) -> None:
+    def test_is_what_trace_rois_says_and_the_cosine_that_of_the_two_embeddings(self, small: Small, session: Session) -> None:
         student, path = load(small.model), photographs(small)[0]
         images = view_of(path, student.config.preprocessing)
         (picture,) = trace_rois(student, images, ["a"])
@@ -70,13 +68,9 @@ class TestTrace:
         torch.testing.assert_close(torch.tensor(traced["influence"]), token_influence(student, images)[0], atol=1e-5, rtol=0)
         assert sum(traced["influence"]) == pytest.approx(1, abs=1e-3)
         assert traced["rois"][0] != traced["rois"][-1]
-
-    def test_cosine_is_that_of_the_two_embeddings(self, small: Small, session: Session) -> None:
-        student, teacher = load(small.model), session.networks.teacher
-        images = view_of(photographs(small)[2], student.config.preprocessing)
         with torch.no_grad():
-            expected = F.cosine_similarity(student(images).embedding, teacher(images).embedding)
-        assert session.trace("g3", "0")["cosine"] == pytest.approx(expected.item(), abs=1e-4)
+            expected = F.cosine_similarity(student(images).embedding, session.networks.teacher(images).embedding)
+        assert traced["cosine"] == pytest.approx(expected.item(), abs=1e-4)
 
     def test_two_models_look_at_the_same_image(self, small: Small) -> None:
         session = Session(config_of(small, beside=str(small.other)))
@@ -104,7 +98,6 @@ class TestTrace:
         assert traced["cosine"] is None
 
     def test_a_front_with_a_map_shows_it(self, small: Small, session: Session) -> None:
-        assert small.networks.teacher is not None
         student = inherit(small.networks.teacher, front="mixed", tokens=10).student
         traced = Session(config_of(small), networks_of(student)).trace("g1", "0")
         assert torch.tensor(traced["map"]).sum().item() == pytest.approx(1, abs=1e-4)
