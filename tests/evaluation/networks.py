@@ -1,7 +1,5 @@
 """Small stand-ins for a student and a teacher."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,3 @@
-"""A table as text, for tests."""
-
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

@@ -1,7 +1,5 @@
 """Stand-ins for trained students, of a tiny teacher."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

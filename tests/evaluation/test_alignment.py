@@ -1,7 +1,5 @@
 """Alignment and nearest neighbours, by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -91,24 +89,21 @@ def test_neighbour_agreement_is_that_of_a_brute_force_search(neighbours: int) ->
     assert 0 < alignment.neighbour_agreement < 1
 
 
-def test_few_images_have_fewer_neighbours() -> None:
+def test_few_images_have_fewer_neighbours_and_one_and_other_shapes_are_refused() -> None:
     alignment = measure_alignment(torch.randn(4, 3), torch.randn(4, 3))
     assert alignment.neighbours == 3
     assert alignment.neighbour_chance == alignment.neighbour_agreement == 1.0
+    with pytest.raises(DataError, match=r"on two images or more, not on 1\. Evaluate on a folder with more readable images\."):
+        measure_alignment(torch.ones(1, 3), torch.ones(1, 3))
+    for shape in ((5, 4), (4, 3), (5,)):
+        with pytest.raises(ValueError, match=r"must both be M x D, not .* and \(5, 3\)"):
+            measure_alignment(torch.ones(shape), torch.ones(5, 3))
 
 
 def test_half_precision_is_measured_in_float32() -> None:
     teacher, student = cone(), cone()
     rounded = measure_alignment(student.bfloat16().float(), teacher.bfloat16().float())
     assert measure_alignment(student.bfloat16(), teacher.bfloat16()) == rounded
-
-
-def test_one_image_and_other_shapes_are_refused() -> None:
-    with pytest.raises(DataError, match=r"on two images or more, not on 1\. Evaluate on a folder with more readable images\."):
-        measure_alignment(torch.ones(1, 3), torch.ones(1, 3))
-    for shape in ((5, 4), (4, 3), (5,)):
-        with pytest.raises(ValueError, match=r"must both be M x D, not .* and \(5, 3\)"):
-            measure_alignment(torch.ones(shape), torch.ones(5, 3))
 
 
 def at_degrees(*degrees: float) -> torch.Tensor:

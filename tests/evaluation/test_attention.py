@@ -1,7 +1,5 @@
 """Attention that is read, against attention that is worked out by hand from the host's own modules."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -91,6 +89,7 @@ def test_a_teacher_that_pools_by_attention_is_read_where_it_pools() -> None:
 
     maps = TeacherAttention(teacher)(images)
     torch.testing.assert_close(maps.last, shares(pooled, 0), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(AttendingTeacher(teacher)(images).attention_map, maps.last)
     flow = rollout(attention_of_timm(teacher, images))
     torch.testing.assert_close(maps.rollout, shares((pooled[:, None] @ flow)[:, 0], 0), atol=1e-6, rtol=1e-4)
 
@@ -238,12 +237,6 @@ def test_an_attending_teacher__gives_its_answer_and_the_mean_attention_of_its_la
     embedding, tokens = teacher.embedding_and_tokens(images)
     torch.testing.assert_close(answer.embedding, embedding, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(answer.tokens, tokens, atol=1e-5, rtol=1e-4)
-
-
-def test_an_attending_teacher__with_an_attention_pool_is_read_there() -> None:
-    teacher = load_teacher(timm.tiny(class_token=False, global_pool="map"))
-    images = images_for(teacher, 5)
-    torch.testing.assert_close(AttendingTeacher(teacher)(images).attention_map, TeacherAttention(teacher)(images).last)
 
 
 def test_measure_map__of_the_teachers_own_map_and_of_another() -> None:

@@ -1,7 +1,5 @@
 """Parameters and multiply-adds, by hand and beside the papers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The teacher built of our own parts is the teacher; at a lower resolution, the one loaded for that."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

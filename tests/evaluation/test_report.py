@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 from rich.table import Table
 from torch import Tensor

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -40,7 +38,13 @@ def test_measure_drift__from_where_the_training_began() -> None:
     assert measure_drift(rois, initial_grid(9)).movement == pytest.approx(0.1 * 2**0.5)
 
 
-def test_coverage__is_that_of_the_pixels() -> None:
+def test_coverage__is_that_of_the_pixels_counted_once_and_overlap__what_is_counted_twice() -> None:
+    left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
+    boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
+    assert coverage(boxes).tolist() == pytest.approx([0.5, 0.75, 0.0])
+    assert overlap(boxes).tolist() == pytest.approx([0.5, 0.25, 0.0])
+    assert overlap(cells(16)[None]).tolist() == [0.0]
+    assert overlap(initial_grid(16)[None]).item() > 0.7
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 5, 2, 2, generator=generator).sort(dim=2).values.flatten(2)  # B x N x (x1, y1, x2, y2)
     fine = (torch.arange(500) + 0.5) / 500
@@ -49,15 +53,6 @@ def test_coverage__is_that_of_the_pixels() -> None:
         for x1, y1, x2, y2 in boxes:
             inside |= ((fine >= y1) & (fine <= y2))[:, None] & ((fine >= x1) & (fine <= x2))[None]
         assert float(share) == pytest.approx(float(inside.float().mean()), abs=0.02)
-
-
-def test_coverage__counts_once_and_overlap__what_is_counted_twice() -> None:
-    left_half, top_half, outside = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [1.5, 1.5, 2.0, 2.0]
-    boxes = torch.tensor([[left_half, left_half], [left_half, top_half], [outside, outside]])
-    assert coverage(boxes).tolist() == pytest.approx([0.5, 0.75, 0.0])
-    assert overlap(boxes).tolist() == pytest.approx([0.5, 0.25, 0.0])
-    assert overlap(cells(16)[None]).tolist() == [0.0]
-    assert overlap(initial_grid(16)[None]).item() > 0.7
 
 
 def test_sampled__points_that_fill_their_rois_sample_all_of_it() -> None:

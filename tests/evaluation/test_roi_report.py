@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -141,14 +139,11 @@ def test_v1_moves_its_rois_before_it_reads() -> None:
     assert "start" in printed(report.table("v1"))
 
 
-def test_the_last_points_lie_in_the_last_rois() -> None:
+def test_the_last_points_lie_in_the_last_rois_where_a_front_says_where_it_reads() -> None:
     whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
     start, end = measured(told(whole, corner, read=1)).stages
     assert start.points_cover is None
     assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
-
-
-def test_a_front_that_does_not_say_where_it_reads() -> None:
     student = SparseFormer(small_config(), front=Told(cells(4)[None], ()))
     report = measured(student)
     assert report.points == 0

@@ -1,7 +1,3 @@
-"""The files that say what classes are called."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,3 @@
-"""Zero-shot classification and retrieval, by hand."""
-
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Whether anything on a sheet lies on something else, or beside the sheet."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 

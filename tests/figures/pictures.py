@@ -1,7 +1,5 @@
 """Pictures and students small enough for tests."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,3 @@
-"""RoIs and sampling points as data, of images and of photographs."""
-
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

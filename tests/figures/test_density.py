@@ -1,7 +1,5 @@
 """Where sampling points fall: the data, and what is written about it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 
@@ -135,12 +133,10 @@ class TestHeat:
             assert none[2] > 1.3 * none[0]  # dark blue
             assert much[0] > 1.3 * much[2]  # yellow
 
-    def test_what_was_not_given_is_dark_and_grey(self) -> None:
+    def test_a_map_lies_where_the_frame_is_and_what_was_not_given_is_dark_and_grey(self) -> None:
         over = heat_over(torch.ones(3, 8, 8), torch.ones(2, 2) / 4, (0.5, 0.0, 1.0, 1.0))
         torch.testing.assert_close(over[:, :, :4], torch.full((3, 8, 4), 0.3))
         assert (over[2, :, 4:] - over[0, :, 4:]).min() > 0.01
-
-    def test_a_map_lies_where_the_frame_is(self) -> None:
         heat = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
         over = heat_over(torch.ones(3, 40, 40), heat, (0.5, 0.0, 1.0, 1.0))
         lightest = over[0].flatten().argmax().item()

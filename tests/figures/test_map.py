@@ -97,11 +97,6 @@ class TestDraw:
         ours, theirs = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[2:4])
         assert np.array_equal(ours, theirs)
 
-    def test_too_many(self, student: SparseFormer, teacher: Teacher) -> None:
-        (picture,) = trace_map(student, teacher, photographs_of(images(1)))
-        with pytest.raises(ConfigError, match="65 pictures are too many"):
-            draw_map([picture] * 65)
-
 
 def test_as_read__a_leaf_has_so_many_pixels_and_the_rest_stays() -> None:
     image = torch.rand(3, 40, 60)

@@ -1,7 +1,5 @@
 """Inputs beside RoIs and sampling points of one model or several."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -27,12 +25,10 @@ class TestPanels:
         names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
         assert names == [[], *[["rois", "centres"]] * 3, ["points"]]
 
-    def test_no_stage_is_drawn_twice(self) -> None:
+    def test_stages_can_be_chosen_and_none_is_drawn_twice(self) -> None:
         for stages, panels in ((1, 3), (2, 4), (3, 4), (4, 5)):
             titles = headings(draw_student([picture(stages=stages)]))[:-1]
             assert len(titles) == len(set(titles)) == panels
-
-    def test_stages_can_be_chosen(self) -> None:
         titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
         assert titles[1:-2] == ["RoIs, second stage", "RoIs, last stage"]
 
@@ -122,10 +118,6 @@ class TestTrace:
                 assert row.models[name].frame == expected.frame
         assert traced[0].models["one"].frame != traced[0].models["two"].frame
 
-    def test_needs_a_model(self) -> None:
-        with pytest.raises(ValueError, match="at least one model"):
-            trace_models({}, [("a", photograph())])
-
 
 class TestDraw:
     def test_models_stand_side_by_side_under_their_names(self) -> None:
@@ -167,6 +159,8 @@ class TestDraw:
             draw_models([of_models(one=(5, 3), two=(2, 3))], stages=[3])
         with pytest.raises(ValueError, match="same models"):
             draw_models([of_models(one=(5, 3)), of_models(two=(5, 3))])
+        with pytest.raises(ValueError, match="at least one model"):
+            trace_models({}, [("a", photograph())])
 
     @pytest.mark.parametrize("count", [1, 3, 10])
     def test_no_panel_and_no_name_overlaps_another(self, count: int) -> None:

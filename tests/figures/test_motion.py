@@ -1,7 +1,5 @@
 """RoIs that move: a panel for each iteration, and the frames and files of an animation."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,3 @@
-"""Files of figures, and curves."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Colours of tokens, and whether they stand out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

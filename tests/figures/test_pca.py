@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +119,6 @@ class TestDrawPCA:
         assert len(figure.axes) == 21
         save_figure(figure, tmp_path / "a.png", dpi=30)
         assert (tmp_path / "a.png").stat().st_size > 0
-
-    @pytest.mark.parametrize(("count", "message"), [(0, "no picture to draw"), (65, "65 pictures are too many")])
-    def test_too_few_or_too_many(self, count: int, message: str) -> None:
-        with pytest.raises(ConfigError, match=message):
-            draw_pca([picture()] * count)
 
 
 class TestOnPhotographs:

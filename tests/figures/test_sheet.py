@@ -1,7 +1,5 @@
 """Sheets: where panels and titles go, and what is refused."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the tests of folders and repositories share: a student with a provenance."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -11,13 +9,8 @@ from sparseformers.inheritance import Provenance, Shares
 from tests.model.small import small_model
 
 FILES = {"model.safetensors", "config.json", "README.md"}
-PROVENANCE = Provenance(
-    teacher="timm:vit_x@/home/someone/secret/weights.safetensors",
-    teacher_fingerprint="abc",
-    shares=Shares(truncate=1, tune=2, freeze=3),
-    image_size=(64, 48),
-    crop=0.9,
-)
+TEACHER, SHARES = "timm:vit_x@/home/someone/secret/weights.safetensors", Shares(truncate=1, tune=2, freeze=3)
+PROVENANCE = Provenance(teacher=TEACHER, teacher_fingerprint="abc", shares=SHARES, image_size=(64, 48), crop=0.9)
 
 
 def student(**options: Any) -> sparseformers.SparseFormer:

@@ -1,7 +1,5 @@
 """Small SparseFormers of every kind that there is, for the tests of their hosts."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast

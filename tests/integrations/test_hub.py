@@ -1,7 +1,5 @@
 """Folders in the form of the Hugging Face hub: what is written, read, refused, and said about it."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import shutil

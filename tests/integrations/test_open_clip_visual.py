@@ -1,7 +1,5 @@
 """A student in the place of an OpenCLIP model's image tower: everything that OpenCLIP does with it goes on working."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import open_clip

@@ -1,7 +1,3 @@
-"""Any kind of model by one function."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

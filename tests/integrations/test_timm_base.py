@@ -1,7 +1,5 @@
 """State dicts of SparseFormers in timm, never taken for those of another network; heads taken off and put on."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

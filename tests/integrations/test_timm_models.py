@@ -1,7 +1,5 @@
 """SparseFormers in timm's registry, made and loaded as timm's users and scripts do it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The checks that timm makes of its models, made of ours; and that the network gives what its SparseFormer gives."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -87,21 +85,18 @@ def test_intermediates_with_prefix_tokens_and_as_a_dictionary(kind: str) -> None
     assert set(alone) == {"image_intermediates"}
 
 
-def test_tokens_of_cells_can_be_given_as_a_map() -> None:
+def test_tokens_of_cells_can_be_given_as_a_map_and_those_whose_rois_move_can_not() -> None:
     network = network_of("cells")  # 2 rows of 3
     _, rows = network.forward_intermediates(images(), indices=1)
     _, maps = network.forward_intermediates(images(), indices=1, output_fmt="NCHW")
     assert maps[0].shape == (2, 32, 2, 3)
     assert torch.equal(maps[0][:, :, 1, 2], rows[0][:, 5])
     assert torch.equal(maps[0][:, :, 0, 1], rows[0][:, 1])
-
-
-@pytest.mark.parametrize("kind", ["augreg", "v1", "uneven"])
-def test_tokens_whose_rois_move_make_no_map(kind: str) -> None:
-    with refused(ConfigError, "cannot be given as NCHW: their RoIs lie on no grid", "Ask for output_fmt='NLC'."):
-        network_of(kind).forward_intermediates(images(), output_fmt="NCHW")
-    with pytest.raises(ConfigError, match="cannot be given as NHWC: only NLC and NCHW are known"):
-        network_of(kind).forward_intermediates(images(), output_fmt="NHWC")
+    for kind in ("augreg", "v1", "uneven"):
+        with refused(ConfigError, "cannot be given as NCHW: their RoIs lie on no grid", "Ask for output_fmt='NLC'."):
+            network_of(kind).forward_intermediates(images(), output_fmt="NCHW")
+        with pytest.raises(ConfigError, match="cannot be given as NHWC: only NLC and NCHW are known"):
+            network_of(kind).forward_intermediates(images(), output_fmt="NHWC")
 
 
 @every_kind

@@ -1,7 +1,5 @@
 """The vision tower: what CLIP's gives at all its tokens, what transformers' models ask of it, and LLaVA with it inside."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any

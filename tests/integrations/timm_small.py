@@ -1,7 +1,5 @@
 """Small networks with timm's interface, and images as timm gives them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

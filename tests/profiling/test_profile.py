@@ -1,7 +1,5 @@
 """``profile``: student and teacher timed in turns, and what is said of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -145,7 +143,7 @@ def test_eager__runs_without_gradients_in_the_precision_asked_for(tmp_path: Path
     assert network.linear.weight.dtype == torch.float32
 
 
-def test_interleave__takes_turns_and_the_ratio_is_taken_turn_by_turn() -> None:
+def test_interleave__takes_turns_and_figures_are_taken_turn_by_turn() -> None:
     calls: list[str] = []
     passes = {name: (lambda name=name: calls.append(name)) for name in "ab"}  # type: ignore[misc]
     times = iter([0.0, 0.0, 1.0, 1.0, 4.0, 0.0, 1.0, 1.0, 3.0, 0.0, 2.0, 2.0, 10.0])
@@ -153,9 +151,6 @@ def test_interleave__takes_turns_and_the_ratio_is_taken_turn_by_turn() -> None:
     assert calls == list("ab" * 5)
     assert taken == {"a": (1.0, 1.0, 2.0), "b": (3.0, 2.0, 8.0)}
     assert median_ratio(taken["b"], taken["a"]) == 3.0
-
-
-def test_summarise_latency() -> None:
     latency = summarise_latency(4, [0.1, 0.3, 0.2])
     assert latency.milliseconds_median == pytest.approx(200)
     assert latency.images_per_second == pytest.approx(20)
