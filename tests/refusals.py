@@ -1,7 +1,5 @@
 """What users are told when something is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,3 @@
-"""The example that measures the loader, on four images."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

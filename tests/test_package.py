@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import importlib
 import inspect
 import subprocess
@@ -24,11 +22,8 @@ def run_python(code: str, *, folder: Path) -> str:
     return done.stdout.strip()
 
 
-def test_the_package_is_typed() -> None:
+def test_the_package_is_typed_and_the_command_installed() -> None:
     assert (Path(sparseformers.__file__).parent / "py.typed").is_file()
-
-
-def test_the_command_is_installed() -> None:
     (command,) = entry_points(group="console_scripts", name="sparseformers")
     assert command.value == "sparseformers.cli.main:main"
 

@@ -1,7 +1,5 @@
 """The example that makes photographs with known foregrounds."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 
 import pytest
@@ -17,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left(clock: list[float]) -> None:
+def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left_where_sizes_are_known(clock: list[float]) -> None:
     written = io.StringIO()
     with ImageProgress(Console(file=written, width=40), "embedding", size=1000, total=50, images=10, reached=200) as bar:
         clock[0] = 10.0
@@ -27,10 +25,7 @@ def test_without_a_terminal__a_line_now_and_then_with_rate_and_time_left(clock: 
         bar.step(14, 1, 600)
         assert written.getvalue() == "30 of 50 images  0.5 img/s  1 skipped  about 40 s left\n"
     assert bar.images_per_second == 0.5
-
-
-def test_without_known_sizes__no_time_left_is_made_up(clock: list[float]) -> None:
-    written = io.StringIO()
+    written, clock[0] = io.StringIO(), 0.0
     with ImageProgress(Console(file=written), "embedding", size=0, total=None, images=0, reached=0) as bar:
         clock[0] = 40.0
         bar.step(20, 0, 0)

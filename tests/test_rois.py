@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -46,9 +44,12 @@ def test_grids_of_up_to_200_tokens() -> None:
         assert max(lengths) <= 2 * len(lengths)
 
 
-def test_row_lengths() -> None:
+def test_row_lengths_and_grids_of_one_token_and_of_none() -> None:
     expected = {1: [1], 2: [2], 4: [2, 2], 7: [2, 3, 2], 48: [8] * 6, 49: [7] * 7, 63: [9] * 7, 64: [8] * 8}
     assert {tokens: rois.row_lengths(tokens) for tokens in expected} == expected
+    assert rois.initial_grid(1).tolist() == [[0, 0, 1, 1]]
+    with pytest.raises(ValueError, match="at least one token, not 0"):
+        rois.initial_grid(0)
 
 
 def test_grid_of_48_is_six_rows_of_eight_half_image_boxes() -> None:
@@ -57,12 +58,6 @@ def test_grid_of_48_is_six_rows_of_eight_half_image_boxes() -> None:
     torch.testing.assert_close(boxes[0, :, 0], torch.linspace(0, 0.5, 8))
     torch.testing.assert_close(boxes[:, 0, 1], torch.linspace(0, 0.5, 6))
     assert len(boxes.view(48, 4).unique(dim=0)) == 48
-
-
-def test_grids_of_one_token_and_of_none() -> None:
-    assert rois.initial_grid(1).tolist() == [[0, 0, 1, 1]]
-    with pytest.raises(ValueError, match="at least one token, not 0"):
-        rois.initial_grid(0)
 
 
 @given(BOXES)
@@ -146,7 +141,7 @@ def test_operations_agree_with_the_authors(fixtures: Path) -> None:
     torch.testing.assert_close(rois.released_position_encoding(boxes, 64), official["pe_official"], **exact)
 
 
-def test_arithmetic_is_float32_whatever_comes_in() -> None:
+def test_arithmetic_is_float32_whatever_comes_in_and_under_autocast() -> None:
     boxes = rois.initial_grid(5).bfloat16()[None]
     for result in (
         rois.adjust(boxes, torch.zeros(1, 5, 4, dtype=torch.bfloat16)),
@@ -157,9 +152,6 @@ def test_arithmetic_is_float32_whatever_comes_in() -> None:
         *rois.centre_and_size(boxes),
     ):
         assert result.dtype == torch.float32
-
-
-def test_adjustments_are_computed_in_float32_whatever_comes_in_and_under_autocast() -> None:
     boxes, delta = rois.initial_grid(5)[None], torch.randn(1, 5, 4).bfloat16()
     expected = rois.adjust(boxes, delta.float())
     torch.testing.assert_close(rois.adjust(boxes, delta), expected, atol=0, rtol=0)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, field
@@ -10,6 +8,7 @@ import pytest
 
 from sparseformers.errors import ConfigError
 from sparseformers.settings import Above, AtLeast, Between, check_bounds, from_dict, to_dict, with_words
+from tests.refusals import refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +41,11 @@ def failure(values: object) -> ConfigError:
     return caught.value
 
 
-def test_round_trip_through_json() -> None:
+def test_round_trip_through_json_by_plain_values_only() -> None:
     settings = Outer(
         tokens=48, limit=0.5, folder=Path("a/b"), folders=(Path("c"), Path("d")), inner=Inner(points=9), other=Inner(scale=2.0)
     )
     assert from_dict(Outer, json.loads(json.dumps(to_dict(settings)))) == settings
-
-
-def test_to_dict_holds_plain_values_only() -> None:
     plain = {"tokens": 1, "name": "outer", "mode": "fast", "flag": False, "limit": None, "folder": "a", "size": [2, 3]}
     nested = {"folders": [], "inner": {"points": 3, "scale": 0.5}, "other": None}
     assert to_dict(Outer(tokens=1, folder=Path("a"))) == plain | nested
@@ -70,7 +66,7 @@ def test_missing_keys_take_their_defaults_and_an_integer_is_a_float() -> None:
         (
             {"tokens": 5, "token": 4},
             "The recipe does not fit: unknown key 'token'. Did you mean 'tokens'?",
-            "Known keys are: tokens, name, mode",
+            "Known keys are: tokens",
         ),
         ({"tokens": 5, "inner": {"points": 0}}, "There must be a point, not 0.", "Use 16."),
     ],
@@ -145,26 +141,19 @@ def test_one_of_several_dataclasses_survives_json(drawing: Drawing) -> None:
 
 
 def test_without_the_key_that_tells_them_apart_it_is_the_first_of_them() -> None:
-    assert from_dict(Drawing, {"figure": {"radius": 2}, "frame": {"width": 5}}) == Drawing(
-        figure=Circle(radius=2), frame=Box(width=5)
-    )
+    drawing = from_dict(Drawing, {"figure": {"radius": 2}, "frame": {"width": 5}})
+    assert drawing == Drawing(figure=Circle(radius=2), frame=Box(width=5))
 
 
 def test_members_that_do_not_fit() -> None:
-    for figure, faults in (
-        *(({"kind": kind}, [f"'figure.kind': {kind!r} is none of 'circle', 'box', 'crate'"]) for kind in ("boks", 3, None)),
-        (7, ["key 'figure': expected a mapping of names to values but got 7"]),
-        (
-            {"kind": "box", "widht": 3, "radius": 2},
-            [
-                "unknown key 'figure.widht'. Did you mean 'width'?",
-                "unknown key 'figure.radius'. Known there are: kind, width, height",
-            ],
-        ),
+    for figure, fault in (
+        *(({"kind": kind}, f"'figure.kind': {kind!r} is none of 'circle', 'box', 'crate'") for kind in ("boks", 3, None)),
+        (7, "key 'figure': expected a mapping of names to values but got 7"),
+        ({"kind": "box", "widht": 3, "radius": 2}, "unknown key 'figure.widht'. Did you mean 'width'?"),
+        ({"kind": "box", "widht": 3, "radius": 2}, "unknown key 'figure.radius'. Known there are: kind, width, height"),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with refused(ConfigError, fault):
             from_dict(Drawing, {"figure": figure}, where="drawing")
-        assert all(fault in caught.value.problem for fault in faults), figure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """The small real CLIP of ``examples/small_clip.py``, and a SparseFormer bootstrapped from it that has not seen a word."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections import Counter

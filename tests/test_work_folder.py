@@ -1,7 +1,5 @@
 """Locks and folders of work: one process at a time, whole or not at all, and known for what they are."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -19,6 +17,7 @@ import pytest
 from sparseformers.errors import RunError
 from sparseformers.files import locked, replacing_folder
 from sparseformers.work_folder import WorkFolder, differences
+from tests.refusals import refused
 
 HOLD = """
 import os, sys, time
@@ -40,10 +39,8 @@ class Folder(WorkFolder):
 @contextmanager
 def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds a lock, with a forked child that goes on when it is killed."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
+    words = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout.readline() == "True\n"
         try:
             yield process
@@ -112,9 +109,8 @@ class TestHeld:
 
     def test_a_folder_of_something_else_is_refused_and_left_as_it_is(self, tmp_path: Path) -> None:
         (tmp_path / "mine.txt").write_text("mine")
-        with pytest.raises(RunError, match="is not empty and holds no work") as caught, Folder(tmp_path).held():
+        with refused(RunError, "is not empty and holds no work", "Choose another --out."), Folder(tmp_path).held():
             pass
-        assert caught.value.remedy == "Choose another --out."
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
         for place in (tmp_path / "mine.txt", tmp_path / "mine.txt" / "below"):
             with pytest.raises(RunError, match=r"is a file|cannot be written \(Not a directory\)"), Folder(place).held():
@@ -123,9 +119,9 @@ class TestHeld:
 
 def test_writing__a_full_disk_says_how_to_go_on(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with pytest.raises(RunError, match="There is no room left to write the folder") as caught, folder.writing(room_only=True):
+    remedy = "Free some space, then give the same command again: it goes on where it stopped."
+    with refused(RunError, "There is no room left to write the folder", remedy), folder.writing(room_only=True):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.remedy == "Free some space, then give the same command again: it goes on where it stopped."
     with pytest.raises(OSError, match="Input/output"), folder.writing(room_only=True):
         raise OSError(errno.EIO, "Input/output error")
     with pytest.raises(RunError, match=r"cannot be written \(Input/output error\)"), folder.writing():

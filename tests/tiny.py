@@ -1,7 +1,5 @@
 """A tiny real teacher and a few generated photographs, for tests that run whole commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A tiny real CLIP with random weights and OpenCLIP's own tokenizer, as a configuration beside a file of weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
