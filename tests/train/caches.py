@@ -1,7 +1,5 @@
 """Caches for tests: how they are made, and what is in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Runs that several tests read are made once, and costs are counted once for each kind of student."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A finished run that tests of what reads runs share: of the paper's front, with hostile names among its held-out images."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

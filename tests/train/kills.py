@@ -1,7 +1,5 @@
 """Runs a command in processes that are killed at random moments, until its run is at its end."""
 
-from __future__ import annotations
-
 import multiprocessing
 import random
 import signal

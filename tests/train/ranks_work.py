@@ -1,7 +1,5 @@
 """Work for processes of a group in tests; importing this imports all that a training needs, before they are forked."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

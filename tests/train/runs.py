@@ -1,7 +1,5 @@
 """Settings of whole runs on the CPU, and what they write."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

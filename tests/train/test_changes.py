@@ -1,7 +1,5 @@
 """A run that goes on keeps its settings, but for those that change nothing of what is learnt."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

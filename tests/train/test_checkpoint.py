@@ -1,7 +1,5 @@
 """One checkpoint: whole, or not there."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -122,12 +120,9 @@ def test_unpack__gives_a_state_back_as_it_was() -> None:
         assert all(torch.equal(value, after["state"][index][name]) for name, value in values.items())
 
 
-def test_unpack__keeps_kinds_that_json_has_not() -> None:
+def test_unpack__keeps_kinds_that_json_has_not_and_pack_names_what_it_cannot_hold() -> None:
     state = {"t": (1, (2.5, None)), "by number": {3: "a", 4: [True]}, "$marked": {"$tensor": "no tensor"}, "inf": float("inf")}
     assert unpack(json.loads(json.dumps(pack(state, {}))), {}) == state
-
-
-def test_pack__names_what_it_cannot_hold() -> None:
     with pytest.raises(TypeError, match=r"'scaler\.growth' is a ndarray"):
         pack({"scaler": {"growth": np.ones(2)}}, {})
 

@@ -1,7 +1,5 @@
 """The checkpoints of whole runs: how many there are, what happens when some are damaged, and writing beside the steps."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

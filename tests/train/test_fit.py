@@ -1,7 +1,3 @@
-"""Runs that begin with a fitted start."""
-
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

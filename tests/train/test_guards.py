@@ -1,7 +1,3 @@
-"""What becomes of steps whose loss or gradient is not a finite number."""
-
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,7 +1,3 @@
-"""Measurements on held-out images."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What a run keeps of its held-out images: the right name beside each cosine, few files, and the same after a resumption."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A run that is killed at random moments, also while it saves, ends as if nothing had happened."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The loop: what hangs on it is called in its order, and steps follow the schedule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

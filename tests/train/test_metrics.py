@@ -1,7 +1,5 @@
 """Meters, and the lines of metrics.jsonl: what they tell, and that they repeat but for times."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""A training of a student that chooses its RoIs by a map."""
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Plans beside the runs that they are of, and the arithmetic from one device to many."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

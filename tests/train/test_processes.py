@@ -1,7 +1,5 @@
 """Several processes: the same samples, the same losses, the same student as one."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

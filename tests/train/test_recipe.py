@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -36,7 +34,7 @@ def test_recipe_keys__each_setting_is_of_the_method_or_is_not() -> None:
     assert not set(RECIPE_KEYS) & NO_METHOD
 
 
-def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
+def test_paper_is_the_papers_recipe_fitted_its_network_from_the_fit_and_grid_the_default(settings: BootstrapConfig) -> None:
     paper = load_recipe("paper")
     assert paper.name == "paper"
     applied = paper.apply(settings)
@@ -44,9 +42,6 @@ def test_paper__is_the_papers_recipe(settings: BootstrapConfig) -> None:
     expected |= {"lr": 1e-3, "tuned_lr_ratio": 0.1, "augment": "default", "weight_decay": 0.05, "warm_up": 0.05, "clip_norm": 1.0}
     thirds = {"truncate": None, "tune": None, "freeze": None}
     assert applied.flat().items() >= {**expected, **thirds, "token_weight": 0.0, "whiten": False}.items()
-
-
-def test_fitted_is_the_papers_network_from_the_fit_and_grid_the_default(settings: BootstrapConfig) -> None:
     applied = load_recipe("fitted").apply(settings)
     assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
     plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))

@@ -1,7 +1,5 @@
 """Whole runs on the CPU with a tiny teacher and generated photographs."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib.metadata import version
@@ -77,14 +75,13 @@ def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(
     assert first != other
 
 
-def test_resume__of_a_finished_run_changes_nothing(copied_run: Path) -> None:
+def test_resume__of_a_finished_run_changes_nothing_and_of_others_refuses_unknown_settings_and_another_teacher(
+    copied_run: Path, tmp_path: Path
+) -> None:
     figures, before = RunFolder(copied_run).read_figures(), (copied_run / "model.safetensors").read_bytes()
     again = resume(copied_run)
     assert (again.samples, to_dict(again.alignment)) == (24, figures["alignment"])
     assert (copied_run / "model.safetensors").read_bytes() == before
-
-
-def test_resume__refuses_what_is_no_run_unknown_settings_and_another_teacher(copied_run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run of sparseformers"):
         resume(tmp_path)
     (copied_run / "README.md").unlink()  # without which it is not finished

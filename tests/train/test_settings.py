@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -66,11 +64,8 @@ def test_with__changes_by_names_without_groups_and_nothing_else() -> None:
     assert isinstance(changed, BootstrapConfig)
 
 
-def test_groups__no_name_stands_in_two_of_them() -> None:
+def test_groups__no_name_stands_in_two_of_them_and_marks_beside_their_fields() -> None:
     assert len(BootstrapConfig.groups()) == sum(len(group) for group in to_dict(settings()).values())
-
-
-def test_marks__stand_beside_their_fields() -> None:
     assert "workers" in BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
     assert "lr" not in BootstrapConfig.marked(Mark.WITHOUT_EFFECT) + BootstrapConfig.marked(Mark.EXPERT)
 

@@ -1,7 +1,5 @@
 """Whole runs on tar shards: with all their faults, from an address, mixed, and stopped in the middle of a shard."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from sparseformers.data.pack import PackConfig, pack
 from sparseformers.data.sources import BadShare
 from sparseformers.errors import DataError
 from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.train.held_out import HeldOut
 from sparseformers.train.loop import Trainer
 from tests.embedding.small import giant_png, write_shard
 from tests.refusals import refused
@@ -131,19 +130,20 @@ def test_a_run_on_packed_shards_goes_on_in_the_middle_of_one(
     assert weights(tmp_path / "parted") == weights(tmp_path / "whole")
 
 
-def test_a_shard_that_is_lost_while_training_is_told_in_a_sentence(settings: BootstrapConfig, tmp_path: Path) -> None:
-    write_shard(tmp_path / "0.tar", photographs(tmp_path, 6))
+def test_a_shard_that_is_lost_while_training_is_told_in_a_sentence(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Trainer._make_step
 
-    def lose(trainer: Trainer) -> None:
-        (tmp_path / "0.tar").unlink(missing_ok=True)
+    def make_and_lose(trainer: Trainer, held_out: HeldOut) -> object:
+        (tmp_path / "0.tar").unlink()
+        return make(trainer, held_out)
 
-    with pytest.MonkeyPatch.context() as patch:
-        make = Trainer._make_step
-        patch.setattr(Trainer, "_make_step", lambda self, held_out: (lose(self), make(self, held_out))[1])
-        for workers in (0, 1):
-            write_shard(tmp_path / "0.tar", photographs(tmp_path, 6))
-            with pytest.raises(DataError, match=r"The shard '.*0\.tar' cannot be read \(No such file or directory\)\."):
-                bootstrap(settings.with_(data=(tmp_path / "0.tar",), workers=workers), tmp_path / f"run_{workers}")
+    monkeypatch.setattr(Trainer, "_make_step", make_and_lose)
+    for workers in (0, 1):
+        write_shard(tmp_path / "0.tar", photographs(tmp_path, 6))
+        with pytest.raises(DataError, match=r"The shard '.*0\.tar' cannot be read \(No such file or directory\)\."):
+            bootstrap(settings.with_(data=(tmp_path / "0.tar",), workers=workers), tmp_path / f"run_{workers}")
 
 
 @pytest.mark.slow

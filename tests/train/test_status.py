@@ -1,7 +1,5 @@
 """What the folder of a run says about it: alive, finished, stopped or dead, and how to go on."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

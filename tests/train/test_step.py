@@ -1,7 +1,5 @@
 """One step in each precision, with gradient checkpointing and compiled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -168,7 +166,9 @@ def test_compile__is_for_the_teacher_and_the_student(settings: BootstrapConfig, 
     assert calls == ["TimmTeacher", "SparseFormer"]
 
 
-def test_compile__a_failure_is_one_sentence(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile__a_failure_is_one_sentence_and_other_errors_are_left_alone(
+    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_compiler(*_given: object, **_named: object) -> object:
         raise RuntimeError("no C++ compiler")
 
@@ -176,9 +176,6 @@ def test_compile__a_failure_is_one_sentence(settings: BootstrapConfig, tmp_path:
     monkeypatch.setattr(torch, "compile", lambda network, **named: original(network, backend=no_compiler, **named))
     with refused(ConfigError, "cannot be compiled on this machine (BackendCompilerFailed)", "Leave out --compile."):
         bootstrap(settings.with_(compile=True), tmp_path / "run")
-
-
-def test_compile_errors__leave_others_alone() -> None:
     with pytest.raises(KeyError), compile_errors():
         raise KeyError("something else")
 

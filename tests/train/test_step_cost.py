@@ -1,7 +1,5 @@
 """What a step must not do: compute gradients that nobody needs, keep what they would need, or wait for its device twice."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import pytest

@@ -1,7 +1,5 @@
 """SIGTERM and Ctrl-C: the step is finished, the state saved, and the run goes on from there."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -78,7 +76,7 @@ def test_bootstrap__a_signal_in_the_last_step_is_a_finished_run(tmp_path: Path, 
     assert RunFolder(tmp_path / "run").is_finished
 
 
-def test_stop_signals__outside_of_the_main_thread_nothing_is_installed() -> None:
+def test_stop_signals__the_first_one_counts_and_outside_of_the_main_thread_nothing_is_installed() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def enter() -> None:
@@ -89,9 +87,6 @@ def test_stop_signals__outside_of_the_main_thread_nothing_is_installed() -> None
     thread.start()
     thread.join()
     assert seen == [(before, 0)]
-
-
-def test_stop_signals__the_first_one_counts() -> None:
     with StopSignals(speaks=False) as signals:
         send(signal.SIGTERM, signal.SIGTERM)
         assert signals.asked == signal.SIGTERM

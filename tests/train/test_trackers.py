@@ -1,7 +1,5 @@
 """Where figures go beside metrics.jsonl: real TensorBoard and offline Weights & Biases, and trackers that fail."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Caches that are damaged, made twice at once, or have no room."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

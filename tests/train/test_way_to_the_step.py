@@ -1,7 +1,3 @@
-"""From the command to the optimiser's step a reader passes few files."""
-
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
