@@ -111,7 +111,7 @@ def embed(student: SparseFormer, images: Tensor, rois: Tensor) -> Tensor:
     front = student.focusing
     patches = front.sample_patches(student.normalise(images), rois)
     latent = front.pre_norm(front.embedding(patches, rois))
-    return student.cortex(front.prefix(latent)).embedding
+    return student.cortex(front.prefix(latent), rois).embedding
 
 
 def main(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.matching import match, merge
 from benchmarks.baselines.schedule import check_schedule, constant_schedule
+from sparseformers.errors import ConfigError
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.cortex import AttentionPooling, AveragePooling
@@ -40,6 +41,12 @@ class TokenMergingTeacher(RebuiltTeacher):
 
     def __init__(self, teacher: Teacher, merged_per_block: int | Sequence[int], *, proportional: bool = True) -> None:
         super().__init__(teacher)
+        block = teacher.anatomy.block
+        if teacher.anatomy.positions is not None or block.post_norm or block.attention_norm or teacher.anatomy.distilled:
+            problem = (
+                f"The tokens of '{teacher.identity.name}' cannot be merged: its attention needs their places, or is not plain."
+            )
+            raise ConfigError(problem, "Choose a plain vision transformer, for example 'bundled'.")
         if isinstance(merged_per_block, int):
             merged_per_block = constant_schedule(teacher.patch_tokens, teacher.depth, merged_per_block)
         check_schedule(teacher.patch_tokens, teacher.depth, merged_per_block)
@@ -101,8 +108,7 @@ def pool(pooling: nn.Module, tokens: Tensor, sizes: Tensor, bias: Tensor | None)
     query, key, value = pooling.query_key_value(tokens)
     mask = _mask(None if bias is None else bias[:, pooling.skip :], query)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    pooled = pooling.proj(attended.transpose(1, 2).flatten(-2))
-    return (pooled + pooling.mlp(pooling.norm(pooled)))[:, 0]
+    return pooling.after_attention(attended)
 
 
 def _mask(bias: Tensor | None, query: Tensor) -> Tensor | None:

@@ -49,7 +49,7 @@ def _require_heads(what: str, width: int, heads: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig(_Checked):
-    """One pre-norm transformer block, in all the forms that plain vision transformers come in."""
+    """One transformer block, in all the forms that plain vision transformers come in."""
 
     width: Count
     """Channels of a token, D."""
@@ -62,21 +62,59 @@ class BlockConfig(_Checked):
     gated: bool = False
     """A gated feed-forward network: activation(a) * b with a and b from one projection (DINOv2's giant: SwiGLU)."""
     qkv_bias: bool = True
-    """Whether the query, key and value projections have biases."""
+    """Whether the query, key and value projections have biases; where only some of them have, the others' are zero."""
     attention_bias: bool = True
     """Whether the attention's output projection has a bias."""
     feed_forward_bias: bool = True
     """Whether the feed-forward network's projections have biases."""
     query_key_norm: bool = False
     """Normalise queries and keys of each head before their product."""
+    attention_norm: bool = False
+    """Normalise what the heads give before the output projection (EVA-02's CLIPs)."""
+    feed_forward_norm: bool = False
+    """Normalise the hidden channels of the feed-forward network (EVA-02: sub-LN)."""
     layer_scale: bool = False
     """A learnt factor per channel on each residual branch (DINOv2)."""
+    post_norm: bool = False
+    """Normalise what a branch gives and not what it takes (EVA-02's largest; Swin Transformer V2)."""
+    norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm, or RMSNorm (AIMv2), here and everywhere in the network."""
     norm_eps: float = 1e-6
-    """Epsilon of the block's LayerNorms."""
+    """Epsilon of all norms."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_heads("A width", self.width, self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryConfig(_Checked):
+    """Queries and keys that are turned by angles which grow with their token's place (Su et al., RoFormer, 2021)."""
+
+    kind: Literal["rotary"] = "rotary"
+    coordinates: Literal["cells", "image"] = "cells"
+    """Places are counted in cells of the grid from its first one, or go from -1 to 1 over the image (DINOv3)."""
+    reference: Annotated[tuple[int, int] | None, AtLeast(1)] = None
+    """Rows and columns that any grid is scaled to (EVA-02); None for cells as they are."""
+    offset: float = 0.0
+    """Added to places in cells, before they are scaled."""
+    aspect: Annotated[float, Above(0)] = 1.0
+    """Height over width of the grid."""
+    blocks: Count = 1
+    """Blocks that have frequencies of their own: all, or 1 where they are shared."""
+    heads: Count = 1
+    """Heads that have frequencies of their own: all, or 1 where they are shared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeConfig(_Checked):
+    """A bias on attention between two tokens that their difference in place gives (BEiT)."""
+
+    kind: Literal["relative"] = "relative"
+    grid: Annotated[tuple[int, int], AtLeast(1)]
+    """Rows and columns of the grid that the table of differences is for."""
+    blocks: Count = 1
+    """Blocks that have a table of their own: all, or 1 where it is shared."""
 
 
 class _Front(_Checked):
@@ -166,6 +204,8 @@ class GridConfig(_Front):
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
     """Whether the teacher's patch embedding has a bias."""
+    patch_norm: bool = False
+    """Whether the teacher norms patches before it adds their positions (AIMv2)."""
     pre_norm: bool = False
     """Whether the teacher norms its tokens before the first block (CLIP)."""
 
@@ -202,6 +242,8 @@ class MixedResolutionConfig(_Front):
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
     """Whether the teacher's patch embedding has a bias."""
+    patch_norm: bool = False
+    """Whether the teacher norms patches before it adds their positions (AIMv2)."""
     pre_norm: bool = False
     """Whether the teacher norms its tokens before the first block (CLIP)."""
 
@@ -236,22 +278,28 @@ class CortexConfig(_Checked):
     """The form of its blocks."""
     depth: Number
     """Number of blocks."""
+    positions: RotaryConfig | RelativeConfig | None = None
+    """What its attention is told of places; None where positions are in the tokens alone."""
     prefix_tokens: Number = 1
     """Learnt tokens put before the latent ones: the class token, then registers; 0 for teachers without any."""
     prefix_from_front: bool = False
     """Whether the prefix tokens come from the front with the latent ones, and are not the cortex's own."""
     final_norm: bool = True
-    """A LayerNorm over all tokens after the last block."""
+    """A norm over all tokens after the last block."""
     pooling: Literal["token", "average", "attention"] = "token"
     """The embedding is the class token, the mean of the latent tokens, or an attention-pooled token."""
     pool_prefix_tokens: bool = False
     """Whether average and attention pooling take in the prefix tokens too."""
     pooled_norm: bool = False
-    """A LayerNorm after pooling (timm's ``fc_norm``)."""
+    """A norm after pooling (timm's ``fc_norm``)."""
     pool_first: bool = False
     """Pool the tokens before the final norm, which then norms the pooled one and, for what is given out, each token (v1)."""
     attention_pool_heads: Count = 1
     """Heads of the attention pooling, where there is one."""
+    attention_pool_width: Annotated[int | None, AtLeast(0)] = None
+    """Hidden channels of its feed-forward network, if other than the blocks'; 0 for none."""
+    distilled: bool = False
+    """The embedding is the mean of the first two tokens, and each of them has a classifier (DeiT)."""
     projection: Annotated[int | None, AtLeast(1)] = None
     """Channels of a linear projection of the pooled token (CLIP); none for teachers that have none."""
     projection_bias: bool = False
@@ -269,6 +317,17 @@ class CortexConfig(_Checked):
             "Set prefix_tokens to 1, or pool by 'average'.",
         )
         _require_heads("For attention pooling a width", self.block.width, self.attention_pool_heads)
+        _require(
+            not self.distilled or (self.pooling == "token" and self.prefix_tokens >= 2),
+            "A distilled cortex needs a class token and a distillation token, and pools by 'token'.",
+            "Set prefix_tokens to 2.",
+        )
+        blocks = 1 if self.positions is None else self.positions.blocks
+        _require(
+            blocks in (1, self.depth),
+            f"Positions are for all {self.depth} blocks or shared, not for {blocks}.",
+            "Set their blocks to 1.",
+        )
         _require(
             not self.pool_first or (self.final_norm and not self.pooled_norm),
             "Pooling first needs a final norm, and leaves no place for another one after pooling.",

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.inheritance import Shares, default_tokens, inherit, parameter_groups, split_depth
+from sparseformers.rois import cells
 from sparseformers.teachers import Teacher, load_teacher
 
 bootstrapped = partial(inherit, front="focusing")
@@ -86,7 +87,7 @@ def test_inherit__cortex_reproduces_the_teacher_when_nothing_is_truncated() -> N
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         tokens = teacher.block_inputs(images)[0][:, 3:]
-        ours, theirs = student.cortex(tokens), teacher(images)
+        ours, theirs = student.cortex(tokens, cells(tokens.shape[1])[None]), teacher(images)
     torch.testing.assert_close(ours.embedding, theirs.embedding, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.logits, theirs.logits, rtol=0, atol=1e-5)
 

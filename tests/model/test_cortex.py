@@ -35,7 +35,7 @@ def test_token_pooling_takes_the_first_token_through_norm_and_projection() -> No
 
 
 def test_attention_pooling_leaves_out_the_prefix_tokens() -> None:
-    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3), scale=0.1)
+    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3, hidden=48), scale=0.1)
     tokens = torch.randn(2, 9, 32)
     changed = torch.cat([torch.randn(2, 3, 32), tokens[:, 3:]], dim=1)
     torch.testing.assert_close(pooling(tokens), pooling(changed), atol=0, rtol=0)
@@ -45,7 +45,7 @@ def test_attention_pooling_leaves_out_the_prefix_tokens() -> None:
 
 
 def test_attention_pooling_weights_are_those_that_forward_uses() -> None:
-    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3), scale=0.2)
+    pooling = scattered(AttentionPooling(block_config(), heads=2, skip=3, hidden=48), scale=0.2)
     tokens = torch.randn(2, 9, 32)
     weights = pooling.weights(tokens)
     assert weights.shape == (2, 2, 6)

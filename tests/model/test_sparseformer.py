@@ -136,10 +136,10 @@ def test_compiles_without_graph_breaks(front: str) -> None:
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_compiles_with_every_pooling(pooling: Pooling) -> None:
     torch._dynamo.reset()
-    cortex, tokens = small_model(pooling=pooling, classes=5).cortex, torch.rand(2, 6, 32)
+    cortex, given = small_model(pooling=pooling, classes=5).cortex, (torch.rand(2, 6, 32), torch.rand(2, 6, 4))
     with torch.no_grad():
-        compiled = torch.compile(cortex, fullgraph=True, backend="eager")(tokens)
-        torch.testing.assert_close(compiled.logits, cortex(tokens).logits)
+        compiled = torch.compile(cortex, fullgraph=True, backend="eager")(*given)
+        torch.testing.assert_close(compiled.logits, cortex(*given).logits)
 
 
 @pytest.mark.parametrize("front", FRONTS)

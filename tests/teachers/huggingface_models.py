@@ -49,6 +49,32 @@ def siglip_vision(**options: Any) -> nn.Module:
     return randomise(hf.SiglipVisionModel(hf.SiglipVisionConfig(**{**TOWER, **options})))
 
 
+def modern(kind: str, config: str, **options: Any) -> nn.Module:
+    return randomise(getattr(hf, kind)(getattr(hf, config)(**{**TOWER, **options})))
+
+
+def dinov3(**options: Any) -> nn.Module:
+    return modern("DINOv3ViTModel", "DINOv3ViTConfig", num_register_tokens=3, **options)
+
+
+def siglip2(*, kind: str = "Siglip2VisionModel", **options: Any) -> nn.Module:
+    sizes = {name: value for name, value in TOWER.items() if name != "image_size"}
+    vision = {**sizes, "num_patches": 16, **options}
+    if kind == "Siglip2Model":
+        return randomise(hf.Siglip2Model(hf.Siglip2Config(text_config=TEXT, vision_config=vision)))
+    return randomise(hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**vision)))
+
+
+def beit(*, kind: str = "BeitModel", **options: Any) -> nn.Module:
+    return modern(kind, "BeitConfig", **options)
+
+
+def timm_wrapper(*, kind: str = "TimmWrapperModel", **options: Any) -> nn.Module:
+    own = {"depth": 2, "embed_dim": 64, "num_heads": 2, "img_size": 32, "patch_size": 8}
+    config = hf.TimmWrapperConfig(architecture="vit_tiny_patch16_224", model_args=own, **options)
+    return randomise(getattr(hf, kind)(config))
+
+
 def siglip() -> nn.Module:
     return randomise(hf.SiglipModel(hf.SiglipConfig(text_config=TEXT, vision_config=TOWER)))
 
@@ -79,5 +105,24 @@ VARIANTS: dict[str, Any] = {
     "CLIP": clip,
     "SigLIP's tower": siglip_vision,
     "SigLIP": siglip,
+    "SigLIP 2's tower, NaFlex": siglip2,
+    "SigLIP 2, NaFlex": lambda: siglip2(kind="Siglip2Model"),
+    "DINOv3": dinov3,
+    "DINOv3 with a gate": lambda: dinov3(use_gated_mlp=True, hidden_act="silu"),
+    "AIMv2's tower with a head": lambda: modern("Aimv2VisionModel", "Aimv2VisionConfig"),
+    "AIMv2's tower without a head": lambda: modern("Aimv2VisionModel", "Aimv2VisionConfig", use_head=False),
+    "AIMv2's tower at a native size": lambda: modern("Aimv2VisionModel", "Aimv2VisionConfig", is_native=True, use_head=False),
+    "MAE": lambda: modern("ViTMAEModel", "ViTMAEConfig"),
+    "BEiT": lambda: beit(use_relative_position_bias=True),
+    "BEiT with absolute positions and a class token": lambda: beit(
+        use_absolute_position_embeddings=True, use_shared_relative_position_bias=True, use_mean_pooling=False
+    ),
+    "BEiT with a classifier": lambda: beit(kind="BeitForImageClassification", num_labels=5, use_relative_position_bias=True),
+    "Data2Vec": lambda: modern("Data2VecVisionModel", "Data2VecVisionConfig", use_shared_relative_position_bias=True),
+    "I-JEPA": lambda: modern("IJepaModel", "IJepaConfig"),
+    "I-JEPA with a classifier": lambda: modern("IJepaForImageClassification", "IJepaConfig", num_labels=5),
+    "MetaCLIP 2's tower": lambda: modern("MetaClip2VisionModelWithProjection", "MetaClip2VisionConfig", projection_dim=24),
+    "timm's ViT": timm_wrapper,
+    "timm's ViT with a classifier": lambda: timm_wrapper(kind="TimmWrapperForImageClassification", num_labels=5),
 }
 """All families, each in the forms that differ in what has to be read."""

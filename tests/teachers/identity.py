@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.inheritance import inherit
-from sparseformers.model.block import TransformerBlock
-from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.block import build_block
+from sparseformers.model.cortex import build_cortex
+from sparseformers.rois import cells
 from sparseformers.teachers import Teacher
 
 
@@ -41,14 +42,16 @@ def check_identity(teacher: Teacher) -> None:
     images = images_for(teacher)
     inputs = teacher.block_inputs(images)
     assert len(inputs) == teacher.depth + 1
-    for index in range(teacher.depth):
-        block = TransformerBlock(teacher.anatomy.block)
-        block.load_state_dict(teacher.block_state(index))
-        check_same(block(inputs[index]), inputs[index + 1], tolerance=1e-6)
-
-    cortex = CortexTransformer(teacher.anatomy)
+    cortex = build_cortex(teacher.anatomy)
     cortex.load_state_dict(teacher.cortex_state())
-    own, inherited = teacher(images), cortex(inputs[0][:, teacher.anatomy.prefix_tokens :])
+    rows, columns = teacher.grid
+    rois = cells(rows * columns, rows / columns)[None]
+    for index, places in enumerate(cortex.places(rois)):
+        block = build_block(teacher.anatomy.block)
+        block.load_state_dict(teacher.block_state(index))
+        check_same(block(inputs[index], places), inputs[index + 1], tolerance=1e-6)
+
+    own, inherited = teacher(images), cortex(inputs[0][:, teacher.anatomy.prefix_tokens :], rois)
     assert own.embedding.shape == (len(images), teacher.anatomy.embedding_width)
     assert own.embedding.std() > 1e-2
     check_same(inherited.embedding, own.embedding, tolerance=1e-5)

@@ -22,6 +22,7 @@ from sparseformers.teachers import open_clip as adapter
 from sparseformers.teachers import open_clip_names as names
 from tests.refusals import refused
 from tests.teachers.identity import check_identity, images_for, randomise
+from tests.teachers.timm_families import small
 
 TOWER: dict[str, Any] = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
 TEXT: dict[str, Any] = {"context_length": 8, "vocab_size": 32, "width": 32, "heads": 2, "layers": 1}
@@ -45,6 +46,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def tiny(*, quick_gelu: bool = False, **options: Any) -> CLIP:
     return randomise(CLIP(16, {**TOWER, **options}, TEXT, quick_gelu=quick_gelu))
+
+
+def of_family(family: str, proj: str | None = None) -> TimmModel:
+    """A tower as OpenCLIP builds it, with a small trunk of another family of timm."""
+    tower = siglip(proj=proj)
+    tower.trunk = small(family)
+    return tower
 
 
 def siglip(*, proj: str | None = "none", trunk: dict[str, Any] | None = None) -> TimmModel:
@@ -119,11 +127,27 @@ def test_refused_modules_and_names() -> None:
     for name, reason in (  # refused before anything is fetched
         ("RN50/openai", "its ModifiedResNet is convolutional"),
         ("coca_ViT-B-32/laion2b_s13b_b90k", "it pools by CoCa's attentional pooler"),
-        ("EVA02-B-16/merged2b_s8b_b131k", "it uses rotary positions"),
+        ("ViTamin-S/datacomp1b", "it is a hybrid with a convolutional backbone"),
         ("convnext_base/laion400m_s13b_b51k", "its ConvNeXt is windowed, convolutional"),
     ):
         with pytest.raises(TeacherError, match=f"cannot be inherited from yet: {reason}"):
             load_teacher(f"open_clip:{name}")
+
+
+@pytest.mark.parametrize("family", ["EVA-02's CLIP", "EVA-02, enormous", "Perception Encoder, core", "SigLIP 2, NaFlex"])
+def test_identity_of_towers_of_other_families(family: str) -> None:
+    teacher = load_teacher(of_family(family), image_size=64)
+    assert type(teacher) is adapter.OpenClipTimmTeacher
+    check_identity(teacher)
+    check_identity(load_teacher(of_family(family), image_size=(48, 80)))
+
+
+def test_architectures_of_other_families_are_known() -> None:
+    rotary = {"EVA02-B-16", "EVA02-L-14-336", "PE-Core-B-16", "PE-Core-S-16-384"}
+    for name in (*rotary, "EVA01-g-14", "ViT-B-16-SigLIP2", "ViT-B-32-SigLIP2-256"):
+        teacher = adapter.on_meta(name)
+        assert (teacher.anatomy.positions is not None) == (name in rotary), name
+        assert teacher.anatomy.classes is None
 
 
 def test_unknown_names() -> None:

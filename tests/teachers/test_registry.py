@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from sparseformers.errors import MissingExtraError, TeacherError
 from sparseformers.teachers import absolute_name, hubs, load_teacher, registry, untrained_teacher
-from sparseformers.teachers import timm as timm_adapter
 from tests.refusals import refused
 from tests.teachers.huggingface_models import clip_vision
 from tests.tiny_clip import build_clip, clip_config
@@ -20,7 +20,7 @@ FORMS = "Write timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FIL
 
 
 def small_vit() -> nn.Module:
-    return timm_adapter.VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2)
+    return VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2)
 
 
 def test_what_names_no_teacher() -> None:

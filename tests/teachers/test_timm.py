@@ -12,7 +12,6 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import GluMlp, RmsNorm, SwiGLU, SwiGLUPacked
-from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 from torch import nn
 from torch.testing import assert_close
@@ -34,6 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no biases of query, key and value": {"qkv_bias": False},
     "no bias of the attention": {"proj_bias": False},
     "pre-norm": {"pre_norm": True, "norm_layer": nn.LayerNorm},
+    "post-norm": {"block_fn": ResPostBlock},
+    "RMSNorm": {"norm_layer": RmsNorm, "embed_norm_layer": RmsNorm},
+    "norms inside": {"scale_attn_norm": True, "scale_mlp_norm": True},
     "quick GELU": {"act_layer": "quick_gelu"},
     "GELU by tanh": {"act_layer": "gelu_tanh"},
     "registers": {"reg_tokens": 3},
@@ -110,20 +112,23 @@ def test_fingerprint_depends_on_the_weights() -> None:
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
 
 
+def with_other_norm(network: VisionTransformer) -> VisionTransformer:
+    network.norm = RmsNorm(64, eps=network.blocks[0].norm1.eps)
+    return network
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "max pooling": (partial(tiny, global_pool="max"), "its pooling 'max' is none of token, average or attention pooling"),
-    "parallel blocks": (partial(tiny, block_fn=ParallelScalingBlock), "its ParallelScalingBlock blocks are not plain pre-norm"),
-    "post-norm blocks": (partial(tiny, block_fn=ResPostBlock), "its ResPostBlock blocks are not plain pre-norm"),
-    "RMS norm": (partial(tiny, norm_layer=RmsNorm), "it normalises by RmsNorm, not LayerNorm"),
+    "parallel blocks": (partial(tiny, block_fn=ParallelScalingBlock), "its ParallelScalingBlock blocks are not plain"),
+    "norms of two kinds": (lambda: with_other_norm(tiny()), "it normalises by RmsNorm, too"),
+    "differential attention": (partial(tiny, attn_layer="diff"), "its DiffAttention is not plain attention"),
     "activation": (partial(tiny, act_layer="hard_swish"), "its activation is Hardswish"),
     "gate at the end": (partial(tiny, mlp_layer=partial(GluMlp, gate_last=True)), "is the last half, not the first"),
-    "distilled": (lambda: VisionTransformerDistilled(**TINY), "it has a distillation token with a head of its own"),
-    "norm inside": (partial(tiny, scale_attn_norm=True), "are not plain pre-norm transformer blocks .*attn.norm.weight"),
     "gated feed-forward in pooling": (
         partial(tiny, global_pool="map", mlp_layer=SwiGLUPacked, act_layer=nn.SiLU),
         "its attention pooling is not that of SigLIP",
     ),
-    "subclass": (lambda: type("Changed", (VisionTransformer,), {})(**TINY), "its Changed changes the plain vision transformer"),
+    "subclass": (lambda: type("Changed", (VisionTransformer,), {})(**TINY), "its Changed changes the vision transformer"),
     "not a transformer": (lambda: nn.Linear(2, 2), "its Linear is windowed, convolutional or otherwise not a plain"),
 }
 
@@ -138,9 +143,9 @@ def test_refused_modules(case: str) -> None:
 def test_refused_names_are_refused_before_anything_is_fetched() -> None:
     for name, reason in (
         ("swin_tiny_patch4_window7_224", "its SwinTransformer is windowed"),
-        ("eva02_tiny_patch14_224", "it uses rotary positions"),
+        ("xcit_nano_12_p16_224", "its Xcit is windowed"),
         ("vit_tiny_r_s16_p8_224", "it is a hybrid with a convolutional backbone"),
-        ("deit_tiny_distilled_patch16_224", "it has a distillation token"),
+        ("vit_dwee_patch16_reg1_gap_256", "its DiffAttention is not plain attention"),
         ("resnet18", "its ResNet is windowed, convolutional"),
     ):
         with pytest.raises(TeacherError, match=f"'timm:{name}' cannot be inherited from yet: {reason}"):

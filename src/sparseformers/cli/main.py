@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "measure": {
         "evaluate": "measure how near a student is to its teacher on a folder of images",
         "profile": "measure what a student costs beside its teacher, and how fast both are",
+        "teachers": "list what can be inherited from",
     },
     "see": {
         "visualize": "draw regions of interest and sampling points on photographs",

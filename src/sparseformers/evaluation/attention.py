@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.cortex import AttentionPooling, AveragePooling, CortexTransformer
+from sparseformers.model.cortex import AttentionPooling, AveragePooling, CortexTransformer, DistilledPooling
 from sparseformers.model.selector import map_divergence, shares_on
 from sparseformers.model.sparseformer import SparseFormer, check_images
 from sparseformers.modes import evaluation_mode
@@ -65,12 +65,13 @@ class AttendingTeacher(nn.Module):
         """Images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
         cortex = self.teacher.cortex
         tokens, attended = cortex.prefix(self.teacher.tokens(images)), []
+        places = cortex.places(self.teacher.rois)
         for index, block in enumerate(_blocks(cortex)):
             if index >= self.asks_from and not isinstance(cortex.pooling, AttentionPooling):
                 queries = 1 if self.prefix_tokens else None
-                weights = block.attn.weights(block.norm1(tokens), queries)  # B x heads x queries x T
+                weights = block.attention(tokens, places[index], queries)  # B x heads x queries x T
                 attended.append(weights.mean(dim=(1, 2)))
-            tokens = block(tokens)
+            tokens = block(tokens, places[index])
         if isinstance(cortex.pooling, AttentionPooling):
             attended.append(_pooling_shares(cortex, tokens))
         pooled, tokens = cortex.read(tokens)
@@ -109,8 +110,8 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
     check_images(images)
     device = next(student.parameters()).device
     with evaluation_mode(student), torch.no_grad():
-        tokens = student.focusing(student.normalise(images.to(device))).tokens
-        attention = _last_attention(student.cortex, student.cortex.prefix(tokens))
+        front = student.focusing(student.normalise(images.to(device)))
+        attention = _last_attention(student.cortex, student.cortex.prefix(front.tokens), front.final_rois)
     return _without_prefix(attention, student.config.cortex.prefix_tokens)
 
 
@@ -143,9 +144,9 @@ class TeacherAttention:
         cortex = self.teacher.cortex
         tokens = cortex.prefix(self.teacher.tokens(images))
         blocks = []
-        for block in _blocks(cortex):
-            blocks.append(_block_attention(block, tokens))
-            tokens = block(tokens)
+        for block, places in zip(_blocks(cortex), cortex.places(self.teacher.rois), strict=True):
+            blocks.append(block.attention(tokens, places).mean(dim=1))
+            tokens = block(tokens, places)
         shares = _pooling_shares(cortex, tokens)
         last = shares if isinstance(cortex.pooling, AttentionPooling) else _attended(shares, blocks[-1])
         rolled = _attended(shares, rollout(blocks))
@@ -168,8 +169,8 @@ def rollout(blocks: Sequence[Tensor]) -> Tensor:
     return flow
 
 
-def _last_attention(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
-    """Attention of what is pooled: tokens B x T x D that enter the first block -> B x T, rows sum to one."""
+def _last_attention(cortex: CortexTransformer, tokens: Tensor, rois: Tensor) -> Tensor:
+    """Attention of what is pooled: tokens B x T x D that enter the first block, with their RoIs -> B x T, rows sum to one."""
     blocks = _blocks(cortex)
     pools_by_attention = isinstance(cortex.pooling, AttentionPooling)
     if not blocks and not pools_by_attention:
@@ -177,19 +178,15 @@ def _last_attention(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
             "The student's cortex has no blocks, so there is no attention to read.",
             "Choose another student.",
         )
-    for block in blocks if pools_by_attention else blocks[:-1]:
-        tokens = block(tokens)
+    places = cortex.places(rois)
+    for index, block in enumerate(blocks if pools_by_attention else blocks[:-1]):
+        tokens = block(tokens, places[index])
     shares = _pooling_shares(cortex, tokens)
-    return shares if pools_by_attention else _attended(shares, _block_attention(blocks[-1], tokens))
+    return shares if pools_by_attention else _attended(shares, blocks[-1].attention(tokens, places[-1]).mean(dim=1))
 
 
 def _blocks(cortex: CortexTransformer) -> list[TransformerBlock]:
     return list(cast(Iterable[TransformerBlock], cortex.blocks))
-
-
-def _block_attention(block: TransformerBlock, tokens: Tensor) -> Tensor:
-    """Attention of a block, the mean over heads: the tokens that enter it B x T x D -> B x T x T."""
-    return block.attn.weights(block.norm1(tokens)).mean(dim=1)
 
 
 def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
@@ -200,6 +197,8 @@ def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
         shares[:, pooling.skip :] = pooling.weights(cortex.norm(tokens)).mean(dim=1)
     elif isinstance(pooling, AveragePooling):
         shares[:, pooling.skip :] = 1 / (tokens.shape[1] - pooling.skip)
+    elif isinstance(pooling, DistilledPooling):
+        shares[:, :2] = 1 / 2
     else:
         shares[:, 0] = 1
     return shares

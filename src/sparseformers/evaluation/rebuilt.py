@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.errors import ConfigError
-from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.cortex import build_cortex
+from sparseformers.model.layers import build_norm
 from sparseformers.model.sparseformer import Normalise, check_images
+from sparseformers.rois import cells
 from sparseformers.teachers import Teacher, TeacherOutput
 
 
@@ -19,25 +22,24 @@ class TeacherPatchTokens(nn.Module):
 
     def __init__(self, teacher: Teacher, rows: int, columns: int) -> None:
         super().__init__()
-        patches = teacher.patch_embedding()
+        patches, block = teacher.patch_embedding(), teacher.anatomy.block
         width, channels, patch, _ = patches.weight.shape
         with torch.device("meta"):  # no starting values: each is the teacher's
             self.projection = nn.Conv2d(channels, width, patch, stride=patch, bias=patches.bias is not None)
-            # All adapters' towers have one epsilon for the norm before the blocks and those inside of them.
-            norm = nn.LayerNorm(width, eps=teacher.anatomy.block.norm_eps)
-        _fill(self.projection, patches.weight, patches.bias)
+            self.patch_norm = build_norm(block) if patches.patch_norm else nn.Identity()
+            self.norm = build_norm(block) if patches.pre_norm else nn.Identity()
+        _fill(self.projection, patches.projection)
+        _fill(self.patch_norm, patches.patch_norm)
+        _fill(self.norm, patches.pre_norm)
         self.positions = nn.Parameter(teacher.positions_on(rows, columns).flatten(1).T.contiguous())
-        self.norm: nn.Module = nn.Identity() if patches.pre_norm is None else _fill(norm, *patches.pre_norm)
 
     def forward(self, normalised: Tensor) -> Tensor:
         """Normalised images B x 3 x H x W -> B x N x D, row by row."""
-        return self.norm(self.projection(normalised).flatten(2).mT + self.positions)
+        return self.norm(self.patch_norm(self.projection(normalised).flatten(2).mT) + self.positions)
 
 
-def _fill(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    values = {"weight": weight} | ({} if bias is None else {"bias": bias})
-    module.load_state_dict({name: value.detach().float().clone() for name, value in values.items()}, assign=True)
-    return module
+def _fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    module.load_state_dict({name: value.detach().float().clone() for name, value in state.items()}, assign=True)
 
 
 class RebuiltTeacher(nn.Module):
@@ -47,6 +49,8 @@ class RebuiltTeacher(nn.Module):
     Raises ConfigError for a grid without patches, and WeightsError if the teacher's weights do not fit its anatomy.
     """
 
+    rois: Tensor
+
     def __init__(self, teacher: Teacher, *, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         if grid is not None and min(grid) < 1:
@@ -55,15 +59,18 @@ class RebuiltTeacher(nn.Module):
         self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
         """Height and width in pixels of the images that it takes."""
         self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
-        self.patches = TeacherPatchTokens(teacher, self.size[0] // patch, self.size[1] // patch)
+        rows, columns = self.size[0] // patch, self.size[1] // patch
+        self.patches = TeacherPatchTokens(teacher, rows, columns)
+        self.register_buffer("rois", cells(rows * columns, rows / columns).unsqueeze(0), persistent=False)  # 1 x N x 4
+        anatomy = teacher.anatomy_on(rows, columns)
         with torch.device("meta"):
-            self.cortex = CortexTransformer(teacher.anatomy)
-        self.cortex.load_state_dict(teacher.cortex_state(), assign=True)
+            self.cortex = build_cortex(anatomy)
+        self.cortex.load_state_dict(teacher.cortex_state() | teacher.positions_state(rows, columns), assign=True)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> TeacherOutput:
         """Embeds images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
-        embedding, logits, _ = self.cortex(self.tokens(images))
+        embedding, logits, _ = self.cortex(self.tokens(images), self.rois)
         return TeacherOutput(embedding, logits)
 
     def tokens(self, images: Tensor) -> Tensor:

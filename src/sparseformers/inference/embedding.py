@@ -16,6 +16,7 @@ from sparseformers.inference.folding import FoldedSparseFormer, fold
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import Attention, TransformerBlock
 from sparseformers.model.cortex import TokenPooling
+from sparseformers.model.positions import NOWHERE, Places, rotate
 from sparseformers.model.sparseformer import check_images
 
 
@@ -32,19 +33,24 @@ class ClassTokenAttention(nn.Module):
         self.heads = attention.heads
         self.q = _outputs(attention.qkv, slice(None, width))
         self.kv = _outputs(attention.qkv, slice(width, None))
-        self.q_norm, self.k_norm, self.proj = attention.q_norm, attention.k_norm, attention.proj
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        self.norm, self.proj = attention.norm, attention.proj
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """B x T x D -> B x 1 x D."""
         # Three dimensions all the way: OpenVINO 2026.4 crashes at some sizes where the one token is a matrix B x D.
         parts = (self.q(x[:, :1].contiguous()), *self.kv(x).chunk(2, dim=-1))  # B x 1 x D, and two of B x T x D
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        attended = F.scaled_dot_product_attention(self.q_norm(query), self.k_norm(key), value)
-        return self.proj(attended.transpose(1, 2).flatten(-2))
+        query, key = self.q_norm(query), self.k_norm(key)
+        if places.rotation is not None:  # which leaves the first token's query as it is
+            key = rotate(key, places.rotation)
+        bias = None if places.bias is None else places.bias[..., :1, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(self.norm(attended.transpose(1, 2).flatten(-2)))
 
 
 class ClassTokenBlock(nn.Module):
-    """A transformer block for inference that gives the first token only.
+    """A pre-norm transformer block for inference that gives the first token only.
 
     Args:
         block: which gives all tokens; its modules become part of this one.
@@ -55,9 +61,9 @@ class ClassTokenBlock(nn.Module):
         self.norm1, self.attn, self.ls1 = block.norm1, ClassTokenAttention(block.attn), block.ls1
         self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, block.ls2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """B x T x D -> B x 1 x D, the first row of what the block gave."""
-        token = x[:, :1] + self.ls1(self.attn(self.norm1(x)))
+        token = x[:, :1] + self.ls1(self.attn(self.norm1(x), places))
         return token + self.ls2(self.mlp(self.norm2(token)))
 
 
@@ -85,14 +91,14 @@ class FoldedEmbedding(nn.Module):
         self.normalise, self.focusing, self.cortex = folded.normalise, folded.focusing, folded.cortex
         self.cortex.classifier = None
         blocks = self.cortex.blocks
-        if isinstance(self.cortex.pooling, TokenPooling) and len(blocks):
+        if isinstance(self.cortex.pooling, TokenPooling) and len(blocks) and not folded.config.cortex.block.post_norm:
             blocks[-1] = ClassTokenBlock(cast(TransformerBlock, blocks[-1]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images as for :meth:`SparseFormer.forward` -> their embeddings, B x D_out, float32."""
         check_images(images)
         front = self.focusing(self.normalise(images), self.tokens)
-        return self.cortex(front.tokens).embedding.float()
+        return self.cortex(front.tokens, front.final_rois).embedding.float()
 
 
 def fold_embedding(student: SparseFormer, *, tokens: int | None = None) -> FoldedEmbedding:

@@ -89,7 +89,7 @@ class FoldedGrid(nn.Module):
 
     The patches of cells of equal size are those of the image at one resolution, so that reading and patch embedding are a
     convolution whose kernel and stride are a patch. The normalisation goes into it: a resize keeps sums of one, and no pixel lies
-    outside. Positions and biases are one tensor.
+    outside.
 
     Args:
         front: whose modules become part of this one.
@@ -106,21 +106,23 @@ class FoldedGrid(nn.Module):
         side = front.patch_size
         rows, columns = roi_arithmetic.grid_of(tokens, front.aspect)
         self.size = rows * side, columns * side
-        self.resize, self.pre_norm, self.prefix = front.resize, front.pre_norm, front.prefix
+        self.resize, self.patch_norm = front.resize, front.embedding.norm
+        self.pre_norm, self.prefix = front.pre_norm, front.prefix
         cells = front.cells_of(tokens).unsqueeze(0)  # 1 x N x 4
         weight = front.embedding.weight.detach()  # D x 3 x P x P
         bias = -(weight * (normalise.mean / normalise.std)).sum(dim=(1, 2, 3))
         bias = bias if front.embedding.bias is None else bias + front.embedding.bias.detach()
-        self.embedding = nn.Conv2d(3, len(weight), kernel_size=side, stride=side, bias=False, device=weight.device)
+        self.embedding = nn.Conv2d(3, len(weight), kernel_size=side, stride=side, device=weight.device)
         self.embedding.weight = nn.Parameter(weight / normalise.std, requires_grad=False)
+        self.embedding.bias = nn.Parameter(bias, requires_grad=False)
         self.register_buffer("cells", cells)
         self.register_buffer("points", roi_arithmetic.regular_points(cells, side))
-        self.register_buffer("positions", read_map(front.embedding.positions.detach(), cells) + bias)
+        self.register_buffer("positions", read_map(front.embedding.positions.detach(), cells))
 
     def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
         """As :meth:`GridFront.forward`, of images that are not normalised."""
         refuse_other_tokens(tokens, self.cells.shape[1])
         patches = self.embedding(self.resize(images.float(), self.size))  # B x D x rows x columns
-        latent = self.pre_norm(patches.flatten(2).transpose(1, 2) + self.positions)
-        rois = self.cells.expand(images.shape[0], -1, -1)
-        return FrontOutput(self.prefix(latent), rois.unsqueeze(1), (self.points.expand(images.shape[0], -1, -1, -1),))
+        latent = self.pre_norm(self.patch_norm(patches.flatten(2).transpose(1, 2)) + self.positions)
+        rois = self.cells.expand(images.shape[0], -1, -1).unsqueeze(1)
+        return FrontOutput(self.prefix(latent), rois, (self.points.expand(images.shape[0], -1, -1, -1),), fixed_rois=True)

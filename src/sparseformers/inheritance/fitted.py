@@ -49,14 +49,15 @@ class CoarseTokens(nn.Module):
         super().__init__()
         student = inherit(teacher, front="grid", tokens=tokens).student
         self.prefix_tokens = student.config.cortex.prefix_tokens  # R
-        self.normalise, self.front, self.blocks = student.normalise, student.focusing, student.cortex.blocks[:depth]
+        self.normalise, self.front, self.cortex, self.depth = student.normalise, student.focusing, student.cortex, depth
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images M x 3 x H x W in [0, 1] of any size -> the teacher's tokens there, M x (R+N) x D."""
-        tokens = self.front(self.normalise(images)).tokens
-        for block in self.blocks:
-            tokens = block(tokens)
+        front = self.front(self.normalise(images))
+        tokens, places = front.tokens, self.cortex.places(front.final_rois)
+        for block, its_places in zip(self.cortex.blocks[: self.depth], places, strict=False):
+            tokens = block(tokens, its_places)
         return tokens
 
     def latent(self, images: Tensor) -> Tensor:

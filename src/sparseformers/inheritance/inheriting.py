@@ -14,13 +14,22 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import FocusingConfig, FrontConfig, GridConfig, MixedResolutionConfig, SparseFormerConfig
+from sparseformers.config import (
+    CortexConfig,
+    FocusingConfig,
+    FrontConfig,
+    GridConfig,
+    MixedResolutionConfig,
+    SparseFormerConfig,
+)
 from sparseformers.errors import ConfigError
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.model.quadtree import Quadtree
+from sparseformers.rois import grid_of
 from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.teachers.hubs import restriction
 
 SELECTOR_SHARE = 0.02
 """Share of the student's multiply-adds that the selector's patch embedding may cost, and again its convolutions."""
@@ -78,20 +87,23 @@ def inherit(
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
     if front == "focusing":
-        width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
+        narrower = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing: FrontConfig = FocusingConfig(
-            tokens=tokens, width=width, channels=channels, points=points, iterations=iterations
+            tokens=tokens, width=narrower, channels=channels, points=points, iterations=iterations
         )
     else:
         focusing = _mixed_config(teacher, tokens) if front == "mixed" else _grid_config(teacher, tokens)
     depth, as_teacher = teacher.depth - shares.truncate, front != "focusing"
-    cortex = dataclasses.replace(teacher.anatomy, depth=depth, prefix_from_front=as_teacher)
+    height, width = teacher.preprocessing.size
+    grid = grid_of(focusing.tokens, height / width if as_teacher else 1.0)
+    anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
+    cortex = dataclasses.replace(anatomy, depth=depth, prefix_from_front=as_teacher)
     # Starting values of the new parts are a function of the seed alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing))
     # The teacher's weights come over them.
-    inherited = _cortex_state(teacher, skipped=shares.truncate, prefix=not as_teacher)
+    inherited = _cortex_state(teacher, grid, skipped=shares.truncate, prefix=not as_teacher)
     if isinstance(focusing, GridConfig | MixedResolutionConfig):
         inherited |= _front_state(teacher, focusing)
     student.load_state_dict(student.state_dict() | inherited)
@@ -112,7 +124,9 @@ def inherit(
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
     """What a user should hear of numbers of tokens and of the teacher's weights."""
     notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
-    return (*notes, f"Teacher weights: {teacher.identity.source}.") if teacher.identity.place else tuple(notes)
+    notes += [f"Teacher weights: {teacher.identity.source}."] if teacher.identity.place else []
+    restricted = restriction(teacher.identity.licence)
+    return (*notes, *teacher.liberties(), *([restricted] if restricted else []))
 
 
 def default_tokens(teacher: Teacher, front: FrontKind) -> int:
@@ -140,7 +154,8 @@ def _reading(teacher: Teacher) -> dict[str, Any]:
     return {
         "patch_size": teacher.patch_size,
         "patch_bias": embedding.bias is not None,
-        "pre_norm": embedding.pre_norm is not None,
+        "patch_norm": bool(embedding.patch_norm),
+        "pre_norm": bool(embedding.pre_norm),
     }
 
 
@@ -166,10 +181,23 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
     return MixedResolutionConfig(tokens=tokens, start=start, levels=levels, glance=glance, channels=channels, **_reading(teacher))
 
 
-def _cortex_state(teacher: Teacher, *, skipped: int, prefix: bool) -> dict[str, Tensor]:
+def _without_first(anatomy: CortexConfig, skipped: int) -> CortexConfig:
+    """The same with positions for all blocks but the first ones, where each has its own."""
+    positions = anatomy.positions
+    if positions is None or positions.blocks == 1 or not skipped:
+        return anatomy
+    left = dataclasses.replace(positions, blocks=anatomy.depth - skipped)
+    return dataclasses.replace(anatomy, positions=left, depth=anatomy.depth - skipped)
+
+
+def _cortex_state(teacher: Teacher, grid: tuple[int, int], *, skipped: int, prefix: bool) -> dict[str, Tensor]:
     """The teacher's weights from the blocks on, without its first ones, as a student's; blocks are counted from 0 again."""
-    kept = {}
-    for name, value in teacher.cortex_state().items():
+    kept, positions = {}, teacher.positions_state(*grid)
+    if (
+        teacher.anatomy.positions is not None and teacher.anatomy.positions.blocks > 1
+    ):  # blocks are the second dimension, or the first
+        positions = {name: value[:, skipped:] if "frequencies" in name else value[skipped:] for name, value in positions.items()}
+    for name, value in (teacher.cortex_state() | positions).items():
         room, _, rest = name.partition(".")
         if room == "blocks":
             index, _, leaf = rest.partition(".")
@@ -191,8 +219,8 @@ def _front_state(teacher: Teacher, config: GridConfig | MixedResolutionConfig) -
         state["embedding.positions"] = torch.cat([teacher.positions_on(*grid).flatten(1).T for grid in grids])
     if embedding.bias is not None:
         state["embedding.bias"] = embedding.bias
-    if embedding.pre_norm is not None:
-        state["pre_norm.weight"], state["pre_norm.bias"] = embedding.pre_norm
+    state |= {f"embedding.norm.{name}": value for name, value in embedding.patch_norm.items()}
+    state |= {f"pre_norm.{name}": value for name, value in embedding.pre_norm.items()}
     if teacher.anatomy.prefix_tokens:
         state["prefix.tokens"] = teacher.prefix_tokens()
     return {f"focusing.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}

@@ -63,8 +63,8 @@ class OpenClipVisual(nn.Module):
         front, cortex = self.student.focusing, self.student.cortex
         focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)
         tokens = cortex.prefix(focus.tokens)
-        for block in cortex.blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False)
+        for block, places in zip(cortex.blocks, cortex.places(focus.final_rois), strict=True):
+            tokens = checkpoint(block, tokens, places, use_reentrant=False)
         pooled, tokens = cortex.read(tokens)
         return cortex.projection(pooled), tokens
 

@@ -18,7 +18,7 @@ from sparseformers.model.layers import start_linear
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.saving import CONFIGURATION, configuration_tensor, read_config
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.plain_vit import POOLINGS
+from sparseformers.teachers.timm_families import POOLINGS
 
 ANOTHER_RUN = "Make the network of the run that they come from: timm.create_model('sf_run', run=RUN)."
 

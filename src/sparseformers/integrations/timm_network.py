@@ -20,6 +20,7 @@ from sparseformers.integrations.timm_base import NetworkWithHead
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.layers import stochastic_depth
+from sparseformers.model.positions import Places
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
 
 UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent")
@@ -105,19 +106,22 @@ class TimmSparseFormer(NetworkWithHead):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised images B x 3 x H x W -> tokens B x T x D after the final norm, prefix tokens first."""
-        tokens = self._front_tokens(x)
+        tokens, places = self._before_blocks(x)
         for index in range(len(self.cortex.blocks)):
-            tokens = self._through_block(index, tokens)
+            tokens = self._through_block(index, tokens, places)
         return self.norm(tokens)
 
-    def _front_tokens(self, x: Tensor) -> Tensor:
+    def _before_blocks(self, x: Tensor) -> tuple[Tensor, list[Places]]:
+        """The tokens that enter the first block, and what each block is told of their places."""
         check_images(x)
-        tokens: Tensor = self.cortex.prefix(self.focusing(x).tokens)
-        return tokens
+        front = self.focusing(x)
+        return self.cortex.prefix(front.tokens), self.cortex.places(front.final_rois)
 
-    def _through_block(self, index: int, tokens: Tensor) -> Tensor:
+    def _through_block(self, index: int, tokens: Tensor, places: list[Places]) -> Tensor:
         block = self.cortex.blocks[index]
-        return checkpoint(block, tokens, use_reentrant=False) if self.grad_checkpointing else block(tokens)
+        if self.grad_checkpointing:
+            return checkpoint(block, tokens, places[index], use_reentrant=False)
+        return block(tokens, places[index])
 
     def forward_intermediates(
         self,
@@ -138,10 +142,10 @@ class TimmSparseFormer(NetworkWithHead):
         """
         grid = self._grid_of(output_fmt)
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
-        tokens = self._front_tokens(x)
+        tokens, places = self._before_blocks(x)
         outputs = []
         for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
-            tokens = self._through_block(index, tokens)
+            tokens = self._through_block(index, tokens, places)
             if index in taken:
                 outputs.append(self.norm(tokens) if norm else tokens)
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from sparseformers.config import SparseFormerConfig
 from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.grid import GridFront
+from sparseformers.model.positions import Places
 from sparseformers.model.sparseformer import Normalise, check_images
 from sparseformers.named import named_config
 from sparseformers.saving import read_config
@@ -87,8 +88,8 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         focus, cortex = self._run_front(pixel_values), self.student.cortex
         states = [cortex.prefix(focus.tokens.to(self.dtype))]
-        for block in cortex.blocks:
-            states.append(self._run(block, states[-1]))
+        for block, places in zip(cortex.blocks, cortex.places(focus.final_rois), strict=True):
+            states.append(self._run(block, states[-1], places))
         pooled, tokens = cortex.read(states[-1])
         output = BaseModelOutputWithPooling(
             last_hidden_state=self._without_registers(tokens),
@@ -107,10 +108,10 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         with torch.autocast(pixel_values.device.type, dtype=self.dtype):
             return functional_call(front, weights, (pixel_values.float(), self.config.tokens))
 
-    def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, tokens: Tensor, places: Places) -> Tensor:
         if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(block.__call__, tokens)
-        return block(tokens)
+            return self._gradient_checkpointing_func(block.__call__, tokens, places)
+        return block(tokens, places)
 
     def _without_registers(self, tokens: Tensor) -> Tensor:
         """B x (R+N) x D -> B x (1+N) x D, or B x N x D where there is no class token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig
-from sparseformers.model.block import FeedForward, TransformerBlock, attention_weights
+from sparseformers.model.block import FeedForward, attention_weights, build_block
+from sparseformers.model.layers import build_norm
+from sparseformers.model.positions import NOWHERE, Places, build_positions
 
 
 class PrefixTokens(nn.Module):
@@ -32,6 +35,14 @@ class TokenPooling(nn.Module):
         return tokens[:, 0]
 
 
+class DistilledPooling(nn.Module):
+    """The mean of class token and distillation token is the embedding (Touvron et al., "DeiT", ICML 2021)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """B x T x D -> B x D."""
+        return tokens[:, :2].mean(dim=1)
+
+
 class AveragePooling(nn.Module):
     """The mean of the tokens is the embedding, the first ``skip`` left out."""
 
@@ -45,23 +56,34 @@ class AveragePooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """A learnt query attends to all tokens but the first ``skip``, then a feed-forward residual (SigLIP's "MAP")."""
+    """A learnt query attends to all tokens but the first ``skip``, then mostly a feed-forward residual (SigLIP's "MAP").
 
-    def __init__(self, config: BlockConfig, heads: int, skip: int) -> None:
+    Args:
+        config: the form of the blocks.
+        heads: of attention.
+        skip: prefix tokens that are left out.
+        hidden: channels of the feed-forward network; 0 for none (AIMv2).
+    """
+
+    def __init__(self, config: BlockConfig, heads: int, skip: int, hidden: int) -> None:
         super().__init__()
         self.heads, self.skip = heads, skip
         self.latent = nn.Parameter(torch.zeros(1, 1, config.width))
         self.q = nn.Linear(config.width, config.width)
         self.kv = nn.Linear(config.width, 2 * config.width)
         self.proj = nn.Linear(config.width, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.mlp = FeedForward(config)
+        self.norm = build_norm(config) if hidden else nn.Identity()
+        self.mlp = FeedForward(dataclasses.replace(config, feed_forward_width=hidden)) if hidden else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """B x T x D -> B x D."""
         query, key, value = self.query_key_value(tokens)
-        pooled = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        return self.after_attention(F.scaled_dot_product_attention(query, key, value))
+
+    def after_attention(self, attended: Tensor) -> Tensor:
+        """What the query is given, B x heads x 1 x D/heads -> B x D."""
+        pooled = self.proj(attended.transpose(1, 2).flatten(-2))
+        return (pooled if self.mlp is None else pooled + self.mlp(self.norm(pooled)))[:, 0]
 
     def query_key_value(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """B x T x D -> the query B x heads x 1 x D/heads, keys and values B x heads x (T-skip) x D/heads."""
@@ -79,11 +101,12 @@ class AttentionPooling(nn.Module):
 def build_pooling(config: CortexConfig) -> nn.Module:
     """The pooling module that the configuration names."""
     if config.pooling == "token":
-        return TokenPooling()
+        return DistilledPooling() if config.distilled else TokenPooling()
     skip = 0 if config.pool_prefix_tokens else config.prefix_tokens
     if config.pooling == "average":
         return AveragePooling(skip)
-    return AttentionPooling(config.block, config.attention_pool_heads, skip)
+    hidden = config.block.feed_forward_width if config.attention_pool_width is None else config.attention_pool_width
+    return AttentionPooling(config.block, config.attention_pool_heads, skip, hidden)
 
 
 class CortexOutput(NamedTuple):
@@ -102,35 +125,49 @@ class CortexTransformer(nn.Module):
 
     def __init__(self, config: CortexConfig) -> None:
         super().__init__()
-        width, eps = config.block.width, config.block.norm_eps
+        width = config.block.width
         own_prefix = config.prefix_tokens and not config.prefix_from_front
         self.prefix = PrefixTokens(config.prefix_tokens, width) if own_prefix else nn.Identity()
+        self.positions = build_positions(config.positions, config.block, config.prefix_tokens)
         self.blocks = nn.ModuleList(
-            TransformerBlock(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
+            build_block(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
             for index in range(config.depth)
         )
-        self.norm = nn.LayerNorm(width, eps=eps) if config.final_norm else nn.Identity()
+        self.norm = build_norm(config.block) if config.final_norm else nn.Identity()
         self.pooling = build_pooling(config)
-        self.pooled_norm = nn.LayerNorm(width, eps=eps) if config.pooled_norm else nn.Identity()
+        self.pooled_norm = build_norm(config.block) if config.pooled_norm else nn.Identity()
         self.projection = (
             nn.Identity() if config.projection is None else nn.Linear(width, config.projection, bias=config.projection_bias)
         )
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
-    def forward(self, tokens: Tensor) -> CortexOutput:
-        """Tokens B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in -> the image's embedding."""
+    def forward(self, tokens: Tensor, rois: Tensor) -> CortexOutput:
+        """Embeds an image.
+
+        Args:
+            tokens: B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in.
+            rois: of the N latent tokens, B x N x 4, or 1 x N x 4 where they are the same in all images.
+        """
         tokens = self.prefix(tokens)  # B x (R+N) x D
-        for block in self.blocks:
-            tokens = block(tokens)
+        for block, places in zip(self.blocks, self.places(rois), strict=True):
+            tokens = block(tokens, places)
         pooled, tokens = self.read(tokens)  # B x D, B x (R+N) x D
         embedding = self.projection(pooled)  # B x D_out
-        logits = None if self.classifier is None else self.classifier(embedding)
-        return CortexOutput(embedding, logits, tokens)
+        return CortexOutput(embedding, self.classify(embedding, tokens), tokens)
+
+    def places(self, rois: Tensor) -> list[Places]:
+        """What the attention of each block is told of its tokens' places; ``rois`` as for :meth:`forward`."""
+        places: list[Places] = [NOWHERE] if self.positions is None else self.positions(rois)
+        return places * len(self.blocks) if len(places) == 1 else places
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens B x T x D after the last block -> the pooled one B x D, and all of them after the final norm."""
         tokens = self.norm(tokens)
         return self.pooled_norm(self.pooling(tokens)), tokens
+
+    def classify(self, embedding: Tensor, tokens: Tensor) -> Tensor | None:
+        """Embeddings B x D_out -> logits B x classes; None without a classifier."""
+        return None if self.classifier is None else self.classifier(embedding)
 
 
 class PoolFirstCortexTransformer(CortexTransformer):
@@ -140,6 +177,21 @@ class PoolFirstCortexTransformer(CortexTransformer):
         return self.norm(self.pooling(tokens)), self.norm(tokens)
 
 
+class DistilledCortexTransformer(CortexTransformer):
+    """A cortex whose class token and distillation token have a classifier each; what these say is averaged (DeiT)."""
+
+    def __init__(self, config: CortexConfig) -> None:
+        super().__init__(config)
+        self.distilled_classifier = None if config.classes is None else nn.Linear(config.block.width, config.classes)
+
+    def classify(self, embedding: Tensor, tokens: Tensor) -> Tensor | None:
+        if self.classifier is None or self.distilled_classifier is None:
+            return None
+        return (self.classifier(tokens[:, 0]) + self.distilled_classifier(tokens[:, 1])) / 2
+
+
 def build_cortex(config: CortexConfig) -> CortexTransformer:
     """The cortex that the configuration means."""
+    if config.distilled:
+        return DistilledCortexTransformer(config)
     return PoolFirstCortexTransformer(config) if config.pool_first else CortexTransformer(config)

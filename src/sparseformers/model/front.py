@@ -20,6 +20,13 @@ class FrontOutput(NamedTuple):
     attention_map: Tensor | None = None
     """B x h x w, float32, of sum 1: the share of the teacher's attention that is expected in each part of the image, by which
     RoIs were split; None from a front without a map."""
+    fixed_rois: bool = False
+    """Whether the RoIs are the same in all images."""
+
+    @property
+    def final_rois(self) -> Tensor:
+        """B x N x 4, or 1 x N x 4 where RoIs are fixed: the RoIs of the tokens as they enter the cortex."""
+        return self.rois[: 1 if self.fixed_rois else None, -1]
 
 
 class Front(Protocol):

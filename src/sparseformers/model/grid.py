@@ -16,23 +16,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import CortexConfig, GridConfig
+from sparseformers.config import BlockConfig, CortexConfig, GridConfig
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.front import FrontOutput
+from sparseformers.model.layers import build_norm
 
 
 class CellEmbedding(nn.Module):
     """The teacher's patch and position embedding."""
 
-    def __init__(self, config: GridConfig, width: int) -> None:
+    def __init__(self, config: GridConfig, block: BlockConfig) -> None:
         super().__init__()
+        width = block.width
         self.weight = nn.Parameter(torch.zeros(width, 3, config.patch_size, config.patch_size))
         self.bias = nn.Parameter(torch.zeros(width)) if config.patch_bias else None
+        self.norm = build_norm(block) if config.patch_norm else nn.Identity()
         self.positions = nn.Parameter(torch.zeros(width, *config.grid))
 
     def forward(self, patches: Tensor, rois: Tensor) -> Tensor:
         """Patches B x N x 3 x P x P and their RoIs B x N x 4 -> tokens B x N x D."""
-        return F.linear(patches.flatten(2), self.weight.flatten(1), self.bias) + read_map(self.positions, rois)
+        return self.norm(F.linear(patches.flatten(2), self.weight.flatten(1), self.bias)) + read_map(self.positions, rois)
 
 
 class Resize(nn.Module):
@@ -59,8 +62,8 @@ class GridFront(nn.Module):
         self.patch_size, self.aspect = config.patch_size, config.aspect
         self.register_buffer("cells", roi_arithmetic.cells(config.tokens, config.aspect), persistent=False)
         self.resize: nn.Module = Resize()
-        self.embedding = CellEmbedding(config, width)
-        self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
+        self.embedding = CellEmbedding(config, cortex.block)
+        self.pre_norm = build_norm(cortex.block) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
 
     def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
@@ -80,7 +83,7 @@ class GridFront(nn.Module):
         read = self.cut_patches if rows * columns == len(cells) else self.sample_patches
         latent = self.pre_norm(self.embedding(read(images.float(), rois), rois))  # B x N x D
         points = roi_arithmetic.regular_points(rois, self.patch_size)  # B x N x P² x 2
-        return FrontOutput(self.prefix(latent), rois.unsqueeze(1), (points,))
+        return FrontOutput(self.prefix(latent), rois.unsqueeze(1), (points,), fixed_rois=True)
 
     def cells_of(self, tokens: int) -> Tensor:
         """The cells of N tokens, N x 4."""

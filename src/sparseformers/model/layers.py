@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sparseformers.config import BlockConfig
+
 
 class QuietLayerNorm(nn.LayerNorm):
     """A LayerNorm at the head of a branch that should say little at first: its weight starts at width^-0.5."""
@@ -22,6 +24,12 @@ def start_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def build_norm(block: BlockConfig, width: int | None = None) -> nn.Module:
+    """A norm of the kind that the blocks have, over their own width by default."""
+    kind = nn.RMSNorm if block.norm == "rms" else nn.LayerNorm
+    return kind(block.width if width is None else width, eps=block.norm_eps)
 
 
 class LayerScale(nn.Module):

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import CortexConfig, MixedResolutionConfig
+from sparseformers.config import BlockConfig, CortexConfig, MixedResolutionConfig
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.front import FrontOutput
 from sparseformers.model.grid import Resize
+from sparseformers.model.layers import build_norm
 from sparseformers.model.quadtree import Quadtree
 from sparseformers.model.selector import Selector
 
@@ -26,16 +27,19 @@ from sparseformers.model.selector import Selector
 class MixedCellEmbedding(nn.Module):
     """The teacher's patch embedding, its positions in cells of all levels, and an embedding of a cell's size from zero on."""
 
-    def __init__(self, config: MixedResolutionConfig, width: int, tree: Quadtree) -> None:
+    def __init__(self, config: MixedResolutionConfig, block: BlockConfig, tree: Quadtree) -> None:
         super().__init__()
+        width = block.width
         self.weight = nn.Parameter(torch.zeros(width, 3, config.patch_size, config.patch_size))
         self.bias = nn.Parameter(torch.zeros(width)) if config.patch_bias else None
+        self.norm = build_norm(block) if config.patch_norm else nn.Identity()
         self.positions = nn.Parameter(torch.zeros(len(tree.cells), width))
         self.size_tokens = nn.Parameter(torch.zeros(len(tree.grids), width))
 
     def forward(self, patches: Tensor, cells: Tensor, levels: Tensor) -> Tensor:
         """Patches B x N x 3P², the numbers of their cells and these cells' levels (N or B x N) -> tokens B x N x D."""
-        return F.linear(patches, self.weight.flatten(1), self.bias) + (self.positions[cells] + self.size_tokens[levels])
+        patches = self.norm(F.linear(patches, self.weight.flatten(1), self.bias))
+        return patches + (self.positions[cells] + self.size_tokens[levels])
 
 
 class MixedResolutionFront(nn.Module):
@@ -52,8 +56,8 @@ class MixedResolutionFront(nn.Module):
         self.config, self.patch_size = config, config.patch_size
         self.tree = Quadtree(config.start, config.levels)
         self.resize: nn.Module = Resize()
-        self.embedding = MixedCellEmbedding(config, width, self.tree)
-        self.pre_norm = nn.LayerNorm(width, eps=cortex.block.norm_eps) if config.pre_norm else nn.Identity()
+        self.embedding = MixedCellEmbedding(config, cortex.block, self.tree)
+        self.pre_norm = build_norm(cortex.block) if config.pre_norm else nn.Identity()
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
         glance, map_grid = self.tree.grids[config.glance], self.tree.map_grid
         self.selector = Selector(width, config.channels, glance=glance, map_grid=map_grid)

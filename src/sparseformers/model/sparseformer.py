@@ -115,7 +115,7 @@ class SparseFormer(nn.Module):
         """
         check_images(images)
         front = self.focusing(self.normalise(images), tokens)
-        embedding, logits, final_tokens = self.cortex(front.tokens)
+        embedding, logits, final_tokens = self.cortex(front.tokens, front.final_rois)
         return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens, front.attention_map)
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:

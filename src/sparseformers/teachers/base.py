@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseformers.config import CortexConfig, PreprocessingConfig
+from sparseformers.config import CortexConfig, PreprocessingConfig, RotaryConfig
 from sparseformers.errors import TeacherError, WeightsError, shorten
 from sparseformers.model.block import TransformerBlock
-from sparseformers.model.cortex import CortexTransformer
+from sparseformers.model.cortex import build_cortex
+from sparseformers.model.layers import build_norm
 from sparseformers.model.sparseformer import Normalise
 
 PASSED_IN, FROM_PYTHON = "a module passed in", "passed in from Python"  # name and source of a teacher without others
@@ -39,13 +41,22 @@ class PatchEmbedding(NamedTuple):
     weight: Tensor  # D x 3 x P x P, the kernel over normalised pixels
     bias: Tensor | None  # D
     positions: Tensor  # D x rows x columns, added to the token of each patch
-    pre_norm: tuple[Tensor, Tensor] | None
-    """Weight and bias (D each) of a LayerNorm over the tokens before the first block (CLIP)."""
+    patch_norm: Mapping[str, Tensor] = {}
+    """The weights of a norm over patches before positions are added (AIMv2); empty without one."""
+    pre_norm: Mapping[str, Tensor] = {}
+    """The weights of a norm over the tokens before the first block (CLIP); empty without one."""
 
     @classmethod
-    def of(cls, projection: nn.Conv2d, positions: Tensor, pre_norm: nn.Module | None) -> PatchEmbedding:
-        norm = (pre_norm.weight, pre_norm.bias) if isinstance(pre_norm, nn.LayerNorm) else None
-        return cls(projection.weight, projection.bias, positions, norm)
+    def of(
+        cls, weight: Tensor, bias: Tensor | None, positions: Tensor, patch_norm: nn.Module | None, pre_norm: nn.Module | None
+    ) -> PatchEmbedding:
+        norms = ({} if norm is None else norm.state_dict() for norm in (patch_norm, pre_norm))
+        return cls(weight, bias, positions, *norms)
+
+    @property
+    def projection(self) -> dict[str, Tensor]:
+        """The weights of the convolution."""
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,7 @@ class Teacher(nn.Module, ABC):
     """A foundation model to inherit from, behind one interface; one adapter per host library.
 
     ``network`` is the host library's module, never changed; ``anatomy`` its blocks and everything after them, at full depth;
-    ``patch_size`` the side of a patch in pixels. Raises TeacherError unless its blocks are plain pre-norm ones by their weights.
+    ``patch_size`` the side of a patch in pixels. Raises TeacherError unless its blocks are the cortex's by their weights.
     """
 
     def __init__(
@@ -89,7 +100,7 @@ class Teacher(nn.Module, ABC):
         with torch.device("meta"):
             expected = TransformerBlock(anatomy.block).state_dict()
         if odd := self.block_state(0).keys() ^ expected.keys():
-            reason = f"its blocks are not plain pre-norm transformer blocks (they differ in: {shorten(odd)})"
+            reason = f"its blocks are not plain transformer blocks (they differ in: {shorten(odd)})"
             raise refuse(identity.name, reason)
 
     @property
@@ -107,21 +118,42 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def head_state(self) -> dict[str, Tensor]:
-        """The weights after the blocks under the names of :class:`CortexTransformer`."""
+        """The weights after the blocks under the names of :class:`~sparseformers.model.cortex.CortexTransformer`."""
 
     @abstractmethod
     def patch_embedding(self) -> PatchEmbedding:
         """The layers that make tokens of pixels, with the positions of its own grid of patches."""
+
+    def attention_positions(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """What its attention is told of places on a grid of patches, as weights of :mod:`sparseformers.model.positions`.
+
+        As the host has it on images of that size; empty for teachers that tell positions to their tokens alone.
+        """
+        return {}
+
+    def liberties(self) -> tuple[str, ...]:
+        """Sentences on what was done to its weights so that they are the cortex's; the function is the same."""
+        return ()
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether it adds positions to its tokens."""
+        return True
 
     @property
     def depth(self) -> int:
         return self.anatomy.depth
 
     @property
-    def patch_tokens(self) -> int:
-        """The number of patches in an image of its own size."""
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches in an image of its own size."""
         height, width = self.preprocessing.size
-        return (height // self.patch_size) * (width // self.patch_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def patch_tokens(self) -> int:
+        """The number of these patches."""
+        return math.prod(self.grid)
 
     def forward(self, images: Tensor) -> TeacherOutput:
         """Embeds images B x 3 x H x W in [0, 1]; raises ValueError unless they are of ``preprocessing.size``."""
@@ -136,10 +168,11 @@ class Teacher(nn.Module, ABC):
             embedding = self(images).embedding
         tokens = captured[0][:, self.anatomy.prefix_tokens :]
         if self.anatomy.final_norm:
-            state, block = self.head_state(), self.anatomy.block
-            tokens = F.layer_norm(tokens.float(), (block.width,), state["norm.weight"], state["norm.bias"], block.norm_eps)
-        columns = self.preprocessing.size[1] // self.patch_size
-        return embedding, tokens.transpose(1, 2).unflatten(-1, (-1, columns))
+            norm = build_norm(self.anatomy.block).to(tokens.device)
+            state = {name.removeprefix("norm."): value for name, value in self.head_state().items() if name.startswith("norm.")}
+            norm.load_state_dict(state)
+            tokens = norm.requires_grad_(False)(tokens.float())
+        return embedding, tokens.transpose(1, 2).unflatten(-1, self.grid)
 
     def block_inputs(self, images: Tensor) -> list[Tensor]:
         """The tokens that enter each block and, last, those that leave the last one: L+1 tensors B x T x D."""
@@ -179,13 +212,27 @@ class Teacher(nn.Module, ABC):
     def cortex_state(self) -> dict[str, Tensor]:
         """All weights of a cortex of this anatomy, contiguous copies; raises WeightsError if one is missing or misshapen."""
         state = {f"blocks.{i}.{name}": value for i in range(self.depth) for name, value in self.block_state(i).items()}
-        state |= self.head_state()
+        state |= self.head_state() | self.positions_state(*self.grid)
         if self.anatomy.prefix_tokens:
             state["prefix.tokens"] = self.prefix_tokens()
         with torch.device("meta"):
-            expected = CortexTransformer(self.anatomy).state_dict()
+            expected = build_cortex(self.anatomy).state_dict()
         check_fit(expected, state, what=f"the teacher '{self.identity.name}'")
         return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
+
+    def positions_state(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """The part of :meth:`cortex_state` that depends on the grid of patches, for any grid."""
+        state = self.attention_positions(rows, columns)
+        return {f"positions.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}
+
+    def anatomy_on(self, rows: int, columns: int) -> CortexConfig:
+        """The form of a cortex of all its blocks for images of so many patches."""
+        positions = self.anatomy.positions
+        if isinstance(positions, RotaryConfig):
+            positions = dataclasses.replace(positions, aspect=rows / columns)
+        elif positions is not None:
+            positions = dataclasses.replace(positions, grid=(rows, columns))
+        return dataclasses.replace(self.anatomy, positions=positions)
 
     def fingerprint(self) -> str:
         """SHA-256 over all its weights: two teachers with the same one give the same embeddings."""
@@ -216,7 +263,7 @@ def refuse(name: str, reason: str) -> TeacherError:
     """The error for a teacher that exists but cannot be inherited from."""
     return TeacherError(
         f"'{name}' cannot be inherited from yet: {reason}.",
-        "Choose a plain vision transformer, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k.",
+        "Choose another, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k: sparseformers teachers lists them.",
     )
 
 

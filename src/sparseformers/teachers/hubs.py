@@ -11,11 +11,26 @@ from pathlib import Path
 from sparseformers.errors import SparseFormersError, TeacherError
 
 LICENCES = {
-    "Apache-2.0": ("dinov2", "lvd142m", "dino", "webli", "augreg", "orig"),
-    "CC-BY-NC-4.0": ("metaclip", "mae"),
-    "MIT": ("openai", "laion", "datacomp", "commonpool"),
+    "DINOv3 License": ("dinov3-license", "dinov3"),
+    "Sapiens2 License": ("sapiens2",),
+    "FAIR Noncommercial Research License": ("fair-noncommercial", "eupe"),
+    "Apple ML Research Model Terms": ("aimv2", "apple-amlr", "dfndr2b"),
+    "Apple Sample Code License": ("apple-ascl",),
+    "NVIDIA Open Model License": ("nvidia", "radio"),
+    "CC-BY-NC-4.0": ("cc-by-nc", "metaclip", "mae"),
+    "MIT": ("mit", "eva", "openai", "laion", "datacomp", "commonpool"),
+    "Apache-2.0": ("apache", "dinov2", "lvd142m", "dino", "webli", "siglip", "pe_", "pe-", "augreg", "orig"),
 }
-"""Licences of hub weights as their authors publish them, and parts of their names."""
+"""Licences of hub weights as their authors publish them, and parts of their names or of what a hub calls them."""
+
+RESTRICTED = (
+    "DINOv3 License",
+    "Sapiens2 License",
+    "FAIR Noncommercial Research License",
+    "Apple ML Research Model Terms",
+    "CC-BY-NC-4.0",
+)
+"""Those that restrict what the weights, and a student's that derive from them, may be used for."""
 
 TESTED_VERSIONS = {"timm": ("1.0.21", "1.0.31"), "open_clip_torch": ("2.30", "3.3"), "transformers": ("4.52", "5.23")}
 """The oldest and newest version of each host library that the tests ran with."""
@@ -32,9 +47,21 @@ def check_version(library: str) -> None:
         raise TeacherError(problem, f"Upgrade it with: pip install '{library}>={oldest}'.")
 
 
-def licence_of(name: str) -> str | None:
-    """Looks up the licence of hub weights by their name."""
-    return next((licence for licence, parts in LICENCES.items() if any(part in name.lower() for part in parts)), None)
+def licence_of(name: str, *, stated: str | None = None) -> str | None:
+    """The licence of hub weights by what their hub states, or else by their name."""
+    # For AIMv2 timm states another licence than its authors do.
+    for text in (name, stated or "") if "aimv2" in name else (stated or "", name):
+        for licence, parts in LICENCES.items():
+            if any(re.search(rf"(?<![a-z]){re.escape(part)}", text.lower()) for part in parts):
+                return licence
+    return stated
+
+
+def restriction(licence: str | None) -> str | None:
+    """A sentence for licences that restrict use."""
+    if licence not in RESTRICTED:
+        return None
+    return f"The teacher's weights are under the {licence}, which restricts their use, and with it the student's: read it."
 
 
 def expect_hub(repository: str | None) -> None:

@@ -1,7 +1,8 @@
-"""Teachers from Hugging Face transformers, by repository or local folder: ViT, DINOv2 (with registers), CLIP and SigLIP.
+"""Teachers from Hugging Face transformers, by repository or local folder.
 
-The embedding is the class token after the final norm (ViT, DINOv2), CLIP's projected image embedding (its pooled class token
-where a checkpoint has no projection), or SigLIP's pooled output. Only the vision part of a model is loaded.
+The embedding is the class token after the final norm (ViT, MAE, DINOv2 and 3), the projected image embedding of a CLIP (its
+pooled class token where a checkpoint has no projection), the pooled output of SigLIP, BEiT, Data2Vec and of an AIMv2 with a head,
+or the mean of the patches (I-JEPA, AIMv2 without a head). Only the vision part of a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,34 +19,51 @@ from torch import nn
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import TeacherError, WeightsError, shorten
-from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, TeacherIdentity, check_image_size, refuse, square_patch
-from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, sides_of
+from sparseformers.teachers import timm
+from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, Teacher, TeacherIdentity, check_image_size, refuse, square_patch
+from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors, licence_of
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, own_sides, sides_of
 
 LOGGER = logging.getLogger(__name__)
 
 TOWERS = {
     "vit": "ViTModel",
+    "vit_mae": "ViTMAEModel",
+    "ijepa": "IJepaModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_vit": "DINOv3ViTModel",
+    "beit": "BeitModel",
+    "data2vec-vision": "Data2VecVisionModel",
     "clip": "CLIPVisionModelWithProjection",
     "clip_vision_model": "CLIPVisionModelWithProjection",
+    "metaclip_2": "MetaClip2VisionModelWithProjection",
+    "metaclip_2_vision_model": "MetaClip2VisionModelWithProjection",
     "siglip": "SiglipVisionModel",
     "siglip_vision_model": "SiglipVisionModel",
+    "siglip2": "Siglip2VisionModel",
+    "siglip2_vision_model": "Siglip2VisionModel",
+    "aimv2": "Aimv2VisionModel",
+    "aimv2_vision_model": "Aimv2VisionModel",
 }
 """Model types that can be inherited from, and the class that loads their vision part."""
+
+CLASSIFIERS = {
+    "vit": "ViTForImageClassification",
+    "beit": "BeitForImageClassification",
+    "data2vec-vision": "Data2VecVisionForImageClassification",
+    "ijepa": "IJepaForImageClassification",
+}
+"""Those whose classifier takes the image embedding alone, so that it is inherited, and the class that loads both."""
 
 REASONS = {
     "swin": "it is windowed",
     "swinv2": "it is windowed",
-    "beit": "its attention has relative positions",
-    "data2vec-vision": "its attention has relative positions",
-    "dinov3_vit": "it uses rotary positions, which its blocks would need for tokens without a fixed place",
     "deit": "it has a distillation token with a head of its own",
-    "siglip2": "it takes patches, not images, at a native aspect ratio (checkpoints of one size are of the type siglip)",
 }
 """Why some known model types are refused."""
 
+TIMM_WRAPPER = "timm_wrapper"  # the type of a timm model in transformers
 BICUBIC, BILINEAR = 3, 2
 FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's numbers of resampling filters
 
@@ -56,38 +74,51 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "vit": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
     "dinov2": _DINOV2,
     "dinov2_with_registers": _DINOV2,
+    "dinov3_vit": {"resample": BILINEAR, "image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std},
+    "beit": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
+    "data2vec-vision": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
+    "vit_mae": {"resample": BICUBIC, "image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std},
+    "ijepa": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
     "clip_vision_model": _CLIP,
+    "metaclip_2_vision_model": _CLIP,
     "siglip_vision_model": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
+    "siglip2_vision_model": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
+    "aimv2_vision_model": _CLIP,
 }
 """Preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it."""
 
 
-def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> HuggingFaceTeacher:
+def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """A model from a repository of the hub (OWNER/NAME) or a local folder in its format; see ``load_teacher``.
 
-    The classifier of a ViT is inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are left out.
+    Classifiers on the image embedding are inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are
+    left out.
     """
     with _errors_of(name), _quiet():
         settings, _ = transformers.PretrainedConfig.get_config_dict(name)
+        source = name if Path(name).is_dir() else f"Hugging Face hub, {name}"
+        if settings.get("model_type") == TIMM_WRAPPER or "pretrained_cfg" in settings:
+            return _of_timm(_load_wrapper(name), name=f"hf:{name}", source=source, image_size=image_size, crop=crop)
         model_type = _check_type(settings, name)
         part = _vision_part(_load(name, model_type), f"hf:{name}")
         processor: dict[str, Any] = {}
         with suppress(OSError):  # it may have none
             processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     architectures = settings.get("architectures") or []
-    if model_type != "vit" and any(kind.endswith("ForImageClassification") for kind in architectures):
+    if model_type not in CLASSIFIERS and any(kind.endswith("ForImageClassification") for kind in architectures):
         LOGGER.warning("The classifier of 'hf:%s' is not inherited: it takes more than the image embedding.", name)
-    source = name if Path(name).is_dir() else f"Hugging Face hub, {name}"
     return _wrap(part, name=f"hf:{name}", source=source, processor=processor, image_size=image_size, crop=crop)
 
 
 def from_module(
     network: nn.Module, *, name: str = PASSED_IN, image_size: tuple[int, int] | None = None, crop: float | None = None
-) -> HuggingFaceTeacher:
-    """A ViT, DINOv2, CLIP or SigLIP of transformers, or its vision part, that exists already; the teacher is a copy.
+) -> Teacher:
+    """A vision model of transformers, or the vision part of a larger one, that exists already; the teacher is a copy.
 
     Its preprocessing is the one usual for its type. Raises TeacherError, with the reason, where it cannot be inherited from.
     """
+    if getattr(getattr(network, "config", None), "model_type", None) == TIMM_WRAPPER:
+        return _of_timm(network, name=name, source=FROM_PYTHON, image_size=image_size, crop=crop)
     part = copy.deepcopy(_vision_part(network, name))
     return _wrap(part, name=name, source=FROM_PYTHON, processor={}, image_size=image_size, crop=crop)
 
@@ -102,18 +133,41 @@ def _wrap(
     crop: float | None,
 ) -> HuggingFaceTeacher:
     config = part.tower.config
+    if config.model_type == "vit_mae":
+        config.mask_ratio = 0.0  # all patches are seen, as after its pre-training
     patch = square_patch(sides_of(config.patch_size), name)
     check_image_size(image_size, patch)
-    rows, columns = sides_of(config.image_size)
-    if image_size not in (None, (rows, columns)) and rows != columns:
-        raise refuse(name, f"transformers resamples square grids of positions alone, and its images are {rows} x {columns}")
+    height, width = own_sides(config)
+    if image_size not in (None, (height, width)):
+        if config.model_type == "aimv2_vision_model" and not config.is_native:
+            raise refuse(name, f"transformers does not resample its positions, which are for images of {height} x {width} pixels")
+        if height != width and config.model_type != "dinov3_vit":
+            raise refuse(name, f"transformers resamples square grids of positions alone, and its images are {height} x {width}")
+    preprocessing = _preprocessing(processor, config, image_size=image_size, crop=crop)
     return HuggingFaceTeacher(
         part.float(),
-        identity=TeacherIdentity(name=name, source=source, class_names=_class_names(part)),
-        anatomy=anatomy_of(part, name),
-        preprocessing=_preprocessing(processor, config, image_size=image_size, crop=crop),
+        identity=TeacherIdentity(name=name, source=source, licence=licence_of(name), class_names=_class_names(part)),
+        anatomy=anatomy_of(part, name, grid=(preprocessing.size[0] // patch, preprocessing.size[1] // patch)),
+        preprocessing=preprocessing,
         patch_size=patch,
     )
+
+
+def _of_timm(network: Any, *, name: str, source: str, image_size: tuple[int, int] | None, crop: float | None) -> Teacher:
+    """The teacher in transformers' wrapper around a timm model, with the preprocessing that the wrapper's configuration has."""
+    inner = copy.copy(network.timm_model)
+    settings = getattr(network.config, "pretrained_cfg", None) or {}
+    inner.pretrained_cfg = {**(inner.pretrained_cfg or {}), "architecture": network.config.architecture, **settings}
+    return timm.from_module(inner, name=name, source=source, licence=licence_of(name), image_size=image_size, crop=crop)
+
+
+def _load_wrapper(name: str) -> nn.Module:
+    """Loads transformers' wrapper around a timm model, with its head if it has one."""
+    config = transformers.AutoConfig.from_pretrained(name)
+    headed = getattr(config, "num_labels", 0) and "TimmWrapperModel" not in (config.architectures or [])
+    kind = transformers.AutoModelForImageClassification if headed else transformers.AutoModel
+    network: nn.Module = kind.from_pretrained(name, config=config)
+    return network
 
 
 def _check_type(settings: Mapping[str, Any], name: str) -> str:
@@ -121,8 +175,7 @@ def _check_type(settings: Mapping[str, Any], name: str) -> str:
     if not model_type:
         raise TeacherError(f"'{name}' holds no model of transformers (its config.json names no type).", "Check the name.")
     if model_type not in TOWERS:
-        known = "vit, dinov2, dinov2_with_registers, clip or siglip"
-        raise refuse(f"hf:{name}", REASONS.get(model_type, f"its type '{model_type}' is none of {known}"))
+        raise refuse(f"hf:{name}", REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(TOWERS)}"))
     return str(model_type)
 
 
@@ -130,13 +183,13 @@ def _load(name: str, model_type: str) -> nn.Module:
     """Loads the vision part of a checkpoint; a missing weight is an error, not a random one."""
     config = transformers.AutoConfig.from_pretrained(name)
     kind, options = TOWERS[model_type], {}
-    if model_type == "vit" and "ViTForImageClassification" in (config.architectures or []):
-        kind = "ViTForImageClassification"
+    if CLASSIFIERS.get(model_type) in (config.architectures or []):
+        kind = CLASSIFIERS[model_type]
     elif model_type == "vit":
         options["add_pooling_layer"] = False
     elif model_type == "clip_vision_model" and "CLIPVisionModel" in (config.architectures or []):
         kind = "CLIPVisionModel"  # whose weights some versions of transformers name without the part that it is
-    if model_type == "clip":
+    if model_type in ("clip", "metaclip_2"):
         config.vision_config.projection_dim = config.projection_dim
     config = getattr(config, "vision_config", config)
     network, report = getattr(transformers, kind).from_pretrained(name, config=config, output_loading_info=True, **options)
@@ -152,12 +205,12 @@ def _load(name: str, model_type: str) -> nn.Module:
 
 
 def _vision_part(network: nn.Module, name: str) -> VisionPart:
-    holders = ("vit", "dinov2", "dinov2_with_registers", "vision_model")
+    holders = ("vit", "beit", "data2vec_vision", "ijepa", "dinov2", "dinov2_with_registers", "vision_model")
     tower = next((getattr(network, holder) for holder in holders if hasattr(network, holder)), network)
     model_type = getattr(getattr(tower, "config", None), "model_type", type(network).__name__)
     if model_type not in PROCESSORS:
         raise refuse(name, REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(PROCESSORS)}"))
-    classifier = getattr(network, "classifier", None) if model_type == "vit" else None
+    classifier = getattr(network, "classifier", None) if model_type in CLASSIFIERS else None
     return VisionPart(
         tower,
         projection=getattr(network, "visual_projection", None),
@@ -177,7 +230,7 @@ def _preprocessing(
 ) -> PreprocessingConfig:
     settings = {**PROCESSORS[config.model_type], **{key: value for key, value in processor.items() if value is not None}}
     crops = bool(settings.get("do_center_crop"))
-    edges = _edges(settings.get("size"), default=sides_of(config.image_size))
+    edges = _edges(settings.get("size"), default=own_sides(config))
     kept = _edges(settings.get("crop_size"), default=edges) if crops else edges
     squashes = not crops and "shortest_edge" not in (settings["size"] if isinstance(settings.get("size"), Mapping) else {})
     normalises = settings.get("do_normalize", True)

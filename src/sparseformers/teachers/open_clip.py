@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from open_clip.model import _build_vision_tower  # the public create_model would build the text tower too
 from open_clip.timm_model import TimmModel
@@ -20,7 +21,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sparseformers.config import BlockConfig, CortexConfig, PreprocessingConfig
-from sparseformers.teachers import open_clip_names, plain_vit
+from sparseformers.teachers import open_clip_names
 from sparseformers.teachers.base import (
     FROM_PYTHON,
     PASSED_IN,
@@ -37,6 +38,14 @@ from sparseformers.teachers.base import (
 )
 from sparseformers.teachers.checkpoints import read_weights
 from sparseformers.teachers.hubs import licence_of
+from sparseformers.teachers.timm_families import (
+    TimmFamilyTeacher,
+    activation_of,
+    anatomy_of,
+    own_image_size,
+    patch_layer,
+    refuse_module,
+)
 
 RENAMED = {
     "ln_1.": "norm1.",
@@ -80,30 +89,24 @@ class OpenClipTeacher(Teacher):
     def patch_embedding(self) -> PatchEmbedding:
         network = self.network
         positions = network.positional_embedding[1:].T.reshape(-1, *network.grid_size)
-        return PatchEmbedding.of(network.conv1, positions, network.ln_pre)
+        return PatchEmbedding.of(network.conv1.weight, network.conv1.bias, positions, None, network.ln_pre)
 
 
-class OpenClipTimmTeacher(Teacher):
-    """A timm ``VisionTransformer`` inside an OpenCLIP model (SigLIP) as a teacher."""
+class OpenClipTimmTeacher(TimmFamilyTeacher):
+    """A vision transformer of timm inside an OpenCLIP model (SigLIP, EVA-02, Perception Encoder) as a teacher."""
 
     network: TimmModel
 
     @property
-    def host_blocks(self) -> Sequence[nn.Module]:
-        return list(self.network.trunk.blocks)
+    def trunk(self) -> Any:
+        return self.network.trunk
 
     def embed(self, normalised: Tensor) -> TeacherOutput:
         return TeacherOutput(self.network(normalised), None)
 
-    def block_state(self, index: int) -> dict[str, Tensor]:
-        return plain_vit.canonical_block_state(self.network.trunk.blocks[index])
-
     def head_state(self) -> dict[str, Tensor]:
         projection = {f"projection.{name.removeprefix('proj.')}": value for name, value in self.network.head.state_dict().items()}
-        return plain_vit.head_state_of(self.network.trunk, projects=True) | projection
-
-    def patch_embedding(self) -> PatchEmbedding:
-        return plain_vit.patch_embedding_of(self.network.trunk)
+        return super().head_state() | projection
 
 
 def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
@@ -157,6 +160,21 @@ def from_module(network: nn.Module, *, image_size: tuple[int, int] | None = None
     return _wrap(tower, name=PASSED_IN, source=FROM_PYTHON, licence=None, settings=settings, crop=crop)
 
 
+def architectures() -> dict[str, dict[str, str | None]]:
+    """The models of OpenCLIP that have weights: for each the names of these, as of teachers, with their licences."""
+    found: dict[str, dict[str, str | None]] = {}
+    for architecture, tag in open_clip.list_pretrained():
+        found.setdefault(architecture, {})[f"open_clip:{architecture}/{tag}"] = licence_of(f"{architecture}/{tag}")
+    return found
+
+
+def on_meta(architecture: str) -> Teacher:
+    """A teacher of an architecture without memory or weights; raises TeacherError if it cannot be inherited from."""
+    found = open_clip_names.find_architecture(architecture)
+    settings = open_clip_names.first_settings(found)
+    return _wrap(_build(found), name=f"open_clip:{architecture}", source="no weights", licence=None, settings=settings, crop=None)
+
+
 def _wrap(
     network: nn.Module,
     *,
@@ -204,7 +222,8 @@ def _size_of(network: Any, state: Mapping[str, Tensor], image_size: tuple[int, i
     """The height and width that the position grid was made for, where the weights tell; else the network's own."""
     own, name, prefix = _image_size(network), "positional_embedding", 1
     if isinstance(network, TimmModel):
-        name, prefix = "trunk.pos_embed", 0 if network.trunk.no_embed_class else network.trunk.num_prefix_tokens
+        own_class = getattr(network.trunk, "no_embed_class", False)
+        name, prefix = "trunk.pos_embed", 0 if own_class else network.trunk.num_prefix_tokens
     return own_size(state[name].shape[-2] - prefix, _patch_size(network), image_size, own) if name in state else own
 
 
@@ -215,7 +234,8 @@ def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
     patch = _patch_size(network)
     check_image_size(image_size, patch)
     if isinstance(network, TimmModel):
-        network.trunk.set_input_size(img_size=image_size)
+        if hasattr(network.trunk, "patch_embed"):  # those of timm without one take any size
+            network.trunk.set_input_size(img_size=image_size)
         network.image_size = image_size
         return
     grid, positions = (image_size[0] // patch, image_size[1] // patch), network.positional_embedding.detach().unsqueeze(0)
@@ -225,12 +245,15 @@ def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
 
 
 def _image_size(network: Any) -> tuple[int, int]:
-    height, width = network.trunk.patch_embed.img_size if isinstance(network, TimmModel) else network.image_size
+    if isinstance(network, TimmModel) and hasattr(network.trunk, "patch_embed"):
+        return own_image_size(network.trunk)
+    height, width = network.image_size
     return height, width
 
 
 def _patch_size(network: Any) -> int:
-    return square_patch(network.trunk.patch_embed.patch_size if isinstance(network, TimmModel) else network.patch_size, PASSED_IN)
+    holder = patch_layer(network.trunk) if isinstance(network, TimmModel) else network
+    return square_patch(holder.patch_size, PASSED_IN)
 
 
 def _preprocessing(network: Any, settings: Mapping[str, Any], crop: float | None) -> PreprocessingConfig:
@@ -253,7 +276,7 @@ def _rename(name: str) -> str:
 def _refuse_tower(network: nn.Module, name: str) -> None:
     """Raises TeacherError with the reason, for a tower that cannot be inherited from."""
     if isinstance(network, TimmModel):
-        plain_vit.refuse_module(network.trunk, name)
+        refuse_module(network.trunk, name)
         extra = [kind for kind in network.head._modules if kind not in ("drop", "proj")]
         if extra:
             raise refuse(name, f"its head has a part '{extra[0]}' besides a linear projection")
@@ -278,7 +301,7 @@ def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
             width=network.conv1.out_channels,
             heads=block.attn.num_heads,
             feed_forward_width=block.mlp.c_fc.out_features,
-            activation=plain_vit.activation_of(block.mlp.gelu, name),
+            activation=activation_of(block.mlp.gelu, name),
             qkv_bias=block.attn.in_proj_bias is not None,
             query_key_norm=isinstance(getattr(block.attn, "ln_q", None), nn.LayerNorm),
             layer_scale=not isinstance(block.ls_1, nn.Identity),
@@ -294,7 +317,7 @@ def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
 
 def _clip_timm_anatomy(network: TimmModel, name: str) -> CortexConfig:
     """The cortex that a timm tower calls for, with the projection that OpenCLIP puts after it."""
-    anatomy = plain_vit.anatomy_of(network.trunk, name, projects=True)
+    anatomy = anatomy_of(network.trunk, name, projects=True, size=_image_size(network))
     projection = getattr(network.head, "proj", None)
     if projection is None:
         return anatomy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,8 +40,8 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
     Args:
         teacher: ``timm:NAME``, ``timm:NAME@FILE``, ``open_clip:ARCH/TAG``, ``open_clip:ARCH@FILE``, ``hf:REPO`` (or a
             folder in its format) or ``bundled``, with ``FILE#PLACE`` for one of several networks in a file; or a network, which
-            is copied: a ``VisionTransformer`` of timm, a CLIP of OpenCLIP, or a ViT, DINOv2, CLIP or SigLIP of transformers; or
-            a teacher, which is returned as it is.
+            is copied: a vision transformer of timm, a CLIP of OpenCLIP, or a vision model of transformers; or a teacher, which
+            is returned as it is. ``sparseformers teachers`` lists what can be inherited from.
         image_size: side in pixels, or height and width, to run it at, if not its own; its position embeddings are resampled.
         crop: share of the shorter side that its central crop keeps, if not its own.
 
@@ -105,6 +106,11 @@ def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Te
     """A timm architecture with random weights, to measure its cost, which does not depend on them."""
     size = None if image_size is None else (image_size, image_size)
     return _adapter("timm").untrained(architecture, image_size=size)
+
+
+def huggingface_types() -> tuple[str, ...]:
+    """The model types of transformers that can be inherited from; none where it is not installed."""
+    return tuple(_adapter("huggingface").TOWERS) if importlib.util.find_spec("transformers") else ()
 
 
 def load_text_tower(teacher: str) -> TextTower:

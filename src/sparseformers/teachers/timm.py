@@ -1,9 +1,10 @@
-"""Teachers from timm: every plain ``VisionTransformer``, from the hub, from a file, or passed in."""
+"""Teachers from timm: its vision transformers, from the hub, from a file, or passed in."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import timm
 import timm.data
 import torch
 from timm.models import is_model_pretrained
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from sparseformers.config import PreprocessingConfig
@@ -19,8 +20,6 @@ from sparseformers.errors import TeacherError, WeightsError, suggest
 from sparseformers.teachers.base import (
     FROM_PYTHON,
     PASSED_IN,
-    PatchEmbedding,
-    Teacher,
     TeacherIdentity,
     TeacherOutput,
     check_fit,
@@ -30,36 +29,39 @@ from sparseformers.teachers.base import (
 )
 from sparseformers.teachers.checkpoints import class_names_of, read_weights
 from sparseformers.teachers.hubs import expect_hub, hub_errors, licence_of
-from sparseformers.teachers.plain_vit import anatomy_of, canonical_block_state, head_state_of, patch_embedding_of, refuse_module
+from sparseformers.teachers.timm_families import TimmFamilyTeacher, anatomy_of, own_image_size, patch_layer, refuse_module
 
-ANCHORS = ("patch_embed.proj.weight", "visual.class_embedding")
+TRANSFORMERS = (
+    "vision_transformer",
+    "vision_transformer_relpos",
+    "vision_transformer_hybrid",
+    "vision_transformer_sam",
+    "eva",
+    "beit",
+    "deit",
+    "naflexvit",
+    "xcit",
+    "hiera",
+    "cait",
+)
+"""timm's modules of vision transformers with one grid of tokens, or nearly."""
+
+ANCHORS = ("patch_embed.proj.weight", "embeds.proj.weight", "visual.class_embedding")
 """Weights by which a network is found in a file, in timm's names or in OpenAI's."""
 
 
-class TimmTeacher(Teacher):
-    """A timm ``VisionTransformer`` as a teacher."""
+class TimmTeacher(TimmFamilyTeacher):
+    """A vision transformer of timm as a teacher."""
 
-    network: VisionTransformer
-
-    @property
-    def host_blocks(self) -> Sequence[nn.Module]:
-        return list(self.network.blocks)
+    network: Any  # each family has its own attributes
 
     def embed(self, normalised: Tensor) -> TeacherOutput:
-        embedding = self.network.forward_head(self.network.forward_features(normalised), pre_logits=True)
+        features = self.network.forward_features(normalised)
+        embedding = self.network.forward_head(features, pre_logits=True)
         if not isinstance(self.network.head, nn.Linear):
             return TeacherOutput(embedding, None)
-        head = self.network.head(embedding)
+        head = self.network.forward_head(features) if self.anatomy.distilled else self.network.head(embedding)
         return TeacherOutput(head, None) if self.anatomy.projection else TeacherOutput(embedding, head)
-
-    def block_state(self, index: int) -> dict[str, Tensor]:
-        return canonical_block_state(self.network.blocks[index])
-
-    def head_state(self) -> dict[str, Tensor]:
-        return head_state_of(self.network, projects=self.anatomy.projection is not None)
-
-    def patch_embedding(self) -> PatchEmbedding:
-        return patch_embedding_of(self.network)
 
 
 def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> TimmTeacher:
@@ -67,12 +69,13 @@ def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: floa
     empty = _empty_network(name)
     if not is_model_pretrained(name):
         raise TeacherError(f"timm has no weights for '{name}'.", f"Give them as timm:{name}@FILE.")
-    check_image_size(image_size, empty.patch_embed.patch_size[0])
+    check_image_size(image_size, patch_layer(empty).patch_size[0])
     with hub_errors(f"timm:{name}", by_hand=f"timm:{name}@FILE"):
         expect_hub(empty.pretrained_cfg.get("hf_hub_id"))
         network = timm.create_model(name, pretrained=True, img_size=image_size)
-    tag = empty.pretrained_cfg.get("tag", "")
-    return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", crop=crop, licence=licence_of(f"{name}.{tag}"))
+    tag, stated = empty.pretrained_cfg.get("tag", ""), empty.pretrained_cfg.get("license")
+    licence = licence_of(f"{name}.{tag}", stated=stated)
+    return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", size=image_size, crop=crop, licence=licence)
 
 
 def from_file(
@@ -88,21 +91,38 @@ def from_file(
     ``place`` tells which of several networks in the file, see :func:`~sparseformers.teachers.checkpoints.read_weights`.
     """
     empty = _empty_network(name)
-    check_image_size(image_size, empty.patch_embed.patch_size[0])
+    check_image_size(image_size, patch_layer(empty).patch_size[0])
     weights = read_weights(path, ANCHORS, place=place)
     state = weights.state
     _refuse_other_patches(empty, state, name, path)
     classes = state["head.weight"].shape[0] if "head.weight" in state else 0
     # timm leaves an img_size of None out.
     network = timm.create_model(name, num_classes=classes, img_size=_size_of(empty, state, image_size) or image_size)
-    state = {key: value.float() for key, value in checkpoint_filter_fn(state, network).items()}
+    state = {key: value.float() for key, value in _in_timms_names(state, network).items()}
     check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict(state)
-    if image_size is not None:
-        network.set_input_size(img_size=image_size)
+    _resize(network, image_size)
     named = f"timm:{name}@{path}" + (f"#{place}" if place else "")
     names = class_names_of(path)
-    return _wrap(network, name=named, source=weights.source(path), place=weights.place, crop=crop, class_names=names)
+    source = weights.source(path)
+    return _wrap(network, name=named, source=source, place=weights.place, size=image_size, crop=crop, class_names=names)
+
+
+def architectures() -> dict[str, dict[str, str | None]]:
+    """The transformers of timm that have weights: for each the names of these, as of teachers, with their licences."""
+    found: dict[str, dict[str, str | None]] = {}
+    for name in timm.list_pretrained():
+        architecture = name.partition(".")[0]
+        if timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2] in TRANSFORMERS:
+            stated = timm.models.get_pretrained_cfg_value(name, "license")
+            found.setdefault(architecture, {})[f"timm:{name}"] = licence_of(name, stated=stated)
+    return found
+
+
+def on_meta(architecture: str) -> TimmTeacher:
+    """A teacher of an architecture without memory or weights; raises TeacherError if it cannot be inherited from."""
+    network = _empty_network(architecture)
+    return _wrap(network, name=f"timm:{architecture}", source="no weights", size=None, crop=None)
 
 
 def untrained(name: str, *, image_size: tuple[int, int] | None = None) -> TimmTeacher:
@@ -120,32 +140,50 @@ def from_module(
     image_size: tuple[int, int] | None = None,
     crop: float | None = None,
 ) -> TimmTeacher:
-    """A timm ``VisionTransformer`` that exists already; the teacher is a copy, the module stays as it is."""
+    """A vision transformer of timm that exists already; the teacher is a copy, the module stays as it is."""
     refuse_module(network, name)
     copied: Any = copy.deepcopy(network)
-    if image_size is not None:
-        check_image_size(image_size, copied.patch_embed.patch_size[0])
-        copied.set_input_size(img_size=image_size)
-    return _wrap(copied, name=name, source=source, crop=crop, licence=licence)
+    check_image_size(image_size, patch_layer(copied).patch_size[0])
+    _resize(copied, image_size)
+    return _wrap(copied, name=name, source=source, size=image_size, crop=crop, licence=licence)
 
 
 def _wrap(
-    network: VisionTransformer,
+    network: Any,
     *,
     name: str,
     source: str,
+    size: tuple[int, int] | None,
     crop: float | None,
     class_names: tuple[str, ...] | None = None,
     licence: str | None = None,
     place: str = "",
 ) -> TimmTeacher:
+    preprocessing = _preprocessing(network, size, crop)
     return TimmTeacher(
         network,
         identity=TeacherIdentity(name=name, source=source, place=place, licence=licence, class_names=class_names),
-        anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network)),
-        preprocessing=_preprocessing(network, crop),
-        patch_size=square_patch(network.patch_embed.patch_size, name),
+        anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network), size=preprocessing.size),
+        preprocessing=preprocessing,
+        patch_size=square_patch(patch_layer(network).patch_size, name),
     )
+
+
+def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
+    """Makes a network take another image size, in place; NaFlex networks take any."""
+    if image_size is None or not hasattr(network, "patch_embed"):
+        return
+    if not hasattr(network, "set_input_size"):
+        problem = f"This version of timm cannot give a {type(network).__name__} another image size."
+        raise TeacherError(problem, "Upgrade timm, or use the model at its own size.")
+    network.set_input_size(img_size=image_size)
+
+
+def _in_timms_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Weights in the names of the authors' own code as timm has them; those in timm's names stay."""
+    family = sys.modules[type(network).__module__]
+    own = getattr(family, "checkpoint_filter_fn", None) or getattr(family, "_beit_checkpoint_filter_fn", None)
+    return dict(state if own is None else own(state, network))
 
 
 def _check_name(name: str) -> None:
@@ -159,7 +197,7 @@ def _check_name(name: str) -> None:
         raise TeacherError(f"timm has no weights of the name '{name}'.", near)
 
 
-def _empty_network(name: str) -> VisionTransformer:
+def _empty_network(name: str) -> Any:
     """Builds the architecture without memory, to see whether it can be inherited from before anything is fetched."""
     _check_name(name)
     with torch.device("meta"):
@@ -168,34 +206,43 @@ def _empty_network(name: str) -> VisionTransformer:
     return network
 
 
-def _size_of(empty: VisionTransformer, state: dict[str, Tensor], image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+def _size_of(empty: Any, state: dict[str, Tensor], image_size: tuple[int, int] | None) -> tuple[int, int] | None:
     """The height and width that the weights' position grid was made for, where they tell."""
+    if isinstance(empty, NaFlexVit):
+        return None
+    side, own = empty.patch_embed.patch_size[0], empty.patch_embed.img_size
+    tables = [value for key, value in state.items() if key.endswith("relative_position_bias_table")]
+    if tables:
+        differences = len(tables[0]) - 3 * min(1, empty.num_prefix_tokens)
+        fits = [size for size in (image_size, own) if size and math.prod(2 * (edge // side) - 1 for edge in size) == differences]
+        edge = side * (math.isqrt(differences) + 1) // 2
+        return (fits or [(edge, edge)])[0]
     if "pos_embed" not in state or state["pos_embed"].ndim != 3:
         return None
-    prefix = 0 if empty.no_embed_class else empty.num_prefix_tokens
-    return own_size(state["pos_embed"].shape[1] - prefix, empty.patch_embed.patch_size[0], image_size, empty.patch_embed.img_size)
+    prefix = 0 if getattr(empty, "no_embed_class", False) else empty.num_prefix_tokens
+    return own_size(state["pos_embed"].shape[1] - prefix, side, image_size, own)
 
 
-def _refuse_other_patches(empty: VisionTransformer, state: dict[str, Tensor], name: str, path: Path) -> None:
+def _refuse_other_patches(empty: Any, state: dict[str, Tensor], name: str, path: Path) -> None:
     """Raises WeightsError for weights of another patch size, which timm would resample."""
-    weight, side = state.get("patch_embed.proj.weight"), empty.patch_embed.patch_size[0]
-    if weight is not None and weight.shape[-1] != side:
+    weight, side = state.get("patch_embed.proj.weight"), patch_layer(empty).patch_size[0]
+    if weight is not None and weight.ndim == 4 and weight.shape[-1] != side:
         problem = f"The weights in '{path}' are of patches of {weight.shape[-1]} pixels, those of '{name}' are of {side}."
         raise WeightsError(problem, f"Name the architecture that they are of, such as one with patch{weight.shape[-1]}.")
 
 
-def _is_projection(network: VisionTransformer) -> bool:
+def _is_projection(network: Any) -> bool:
     """Tells whether the head projects into the space shared with text: a CLIP that was not fine-tuned to classify."""
     settings = getattr(network, "pretrained_cfg", None) or {}
     name = f"{settings.get('architecture', '')}.{settings.get('tag', '')}"
-    return "clip" in name and "_ft" not in name and settings.get("num_classes") == network.num_classes
+    shares = "clip" in name or "_pe_core_" in name
+    return shares and "_ft" not in name and settings.get("num_classes") == network.num_classes
 
 
-def _preprocessing(network: VisionTransformer, crop: float | None) -> PreprocessingConfig:
+def _preprocessing(network: Any, size: tuple[int, int] | None, crop: float | None) -> PreprocessingConfig:
     settings = timm.data.resolve_data_config(model=network)
-    height, width = network.patch_embed.img_size
     return PreprocessingConfig(
-        size=(height, width),
+        size=own_image_size(network) if size is None else size,
         crop=settings["crop_pct"] if crop is None else crop,
         interpolation="bicubic" if settings["interpolation"] == "random" else settings["interpolation"],
         resize="squash" if settings["crop_mode"] == "squash" else "shorter",

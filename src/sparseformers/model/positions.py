@@ -1,0 +1,130 @@
+"""Positions that attention is told of: rotary embedding and relative bias, as functions of the centres of RoIs.
+
+A teacher reads them off the indices of its patches. Here they are read at places, so that tokens may lie anywhere; at the cells
+of a grid they are what the teacher has on that grid. A token has one place, its RoI's centre, however large the RoI is.
+
+Legend: B batch (1 where RoIs are the same in all images), N latent tokens, R prefix tokens, T = R+N, C channels of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseformers.config import BlockConfig, RelativeConfig, RotaryConfig
+from sparseformers.rois import centre_and_size, grid_of
+
+
+class Places(NamedTuple):
+    """What the attention of one block is told of the places of its tokens."""
+
+    rotation: tuple[Tensor, Tensor] | None = None
+    """Cosine and sine of the angles, each B x 1 x T x C/2 or B x heads x T x C/2, float32; prefix tokens are not turned."""
+    bias: Tensor | None = None
+    """B x heads x T x T, float32: added to the logits of attention, queries by rows."""
+
+
+NOWHERE = Places()
+"""For blocks whose tokens hold their positions themselves."""
+
+
+class RotaryPositions(nn.Module):
+    """Angles for queries and keys: a frequency times the row plus another one times the column (Su et al., RoFormer, 2021).
+
+    Each pair of channels, the i-th of a head's first half and of its second, has frequencies of its own.
+
+    Args:
+        config: its coordinates.
+        block: the form of the blocks.
+        prefix_tokens: R.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, config: RotaryConfig, block: BlockConfig, prefix_tokens: int) -> None:
+        super().__init__()
+        self.config, self.prefix_tokens = config, prefix_tokens
+        pairs = block.width // block.heads // 2
+        self.register_buffer("frequencies", torch.zeros(2, config.blocks, config.heads, pairs))  # of rows, of columns
+
+    def forward(self, rois: Tensor) -> list[Places]:
+        """RoIs B x N x 4 -> places for each block, or one for all."""
+        column, row = self.coordinates(rois).unbind(-1)  # B x N each
+        of_rows, of_columns = self.frequencies.unsqueeze(3).unbind(0)  # blocks x heads x 1 x C/2 each
+        places = []
+        for index in range(self.config.blocks):
+            angles = row[:, None, :, None] * of_rows[index] + column[:, None, :, None] * of_columns[index]
+            angles = F.pad(angles, (0, 0, self.prefix_tokens, 0))  # B x heads x T x C/2
+            places.append(Places(rotation=(angles.cos(), angles.sin())))
+        return places
+
+    def coordinates(self, rois: Tensor) -> Tensor:
+        """RoIs B x N x 4 -> their centres B x N x 2, (x, y) in the teacher's coordinates, float32."""
+        centres, _ = centre_and_size(rois)
+        if self.config.coordinates == "image":
+            return 2 * centres - 1
+        rows, columns = grid_of(centres.shape[1], self.config.aspect)
+        grid = torch.tensor([columns, rows], dtype=torch.float32, device=centres.device)
+        cells = centres * grid - 0.5 + self.config.offset
+        if self.config.reference is None:
+            return cells
+        return cells / grid * torch.tensor(self.config.reference[::-1], dtype=torch.float32, device=centres.device)
+
+
+class RelativePositions(nn.Module):
+    """A bias for each head, read from a table of differences between places (bilinear between its entries).
+
+    Args:
+        config: the table's size.
+        block: the form of the blocks.
+        prefix_tokens: R.
+    """
+
+    def __init__(self, config: RelativeConfig, block: BlockConfig, prefix_tokens: int) -> None:
+        super().__init__()
+        self.config, self.heads, self.prefix_tokens = config, block.heads, prefix_tokens
+        rows, columns = config.grid
+        self.table = nn.Parameter(torch.zeros(config.blocks, block.heads, 2 * rows - 1, 2 * columns - 1))
+        # What a prefix token adds as it attends to a latent one, is attended to by one, and among prefix tokens.
+        self.prefix_bias = nn.Parameter(torch.zeros(config.blocks, block.heads, 3)) if prefix_tokens else None
+
+    def forward(self, rois: Tensor) -> list[Places]:
+        """RoIs B x N x 4 -> places for each block, or one for all."""
+        rows, columns = self.config.grid
+        centres, _ = centre_and_size(rois)
+        apart = centres.unsqueeze(2) - centres.unsqueeze(1)  # B x N x N x 2, of the query from the key
+        # A difference of all cells but one is the table's last entry, 1 to grid_sample.
+        widest = [columns / max(1, columns - 1), rows / max(1, rows - 1)]
+        at = apart * torch.tensor(widest, dtype=torch.float32, device=centres.device)
+        tables = self.table.float().flatten(0, 1).expand(len(at), -1, -1, -1)
+        bias = F.grid_sample(tables, at, mode="bilinear", padding_mode="border", align_corners=True)
+        bias = bias.unflatten(1, (self.config.blocks, self.heads))  # B x blocks x heads x N x N
+        return [Places(bias=self.with_prefix(bias[:, index], index)) for index in range(self.config.blocks)]
+
+    def with_prefix(self, bias: Tensor, index: int) -> Tensor:
+        """The bias of a block among latent tokens B x heads x N x N -> among all B x heads x T x T."""
+        if self.prefix_bias is None:
+            return bias
+        latent, prefix = bias.shape[-1], self.prefix_tokens
+        kinds = self.prefix_bias[index].float().view(1, -1, 3, 1, 1).expand(len(bias), -1, -1, -1, -1)
+        attends, attended, among = kinds.unbind(2)  # B x heads x 1 x 1 each
+        top = torch.cat([among.expand(-1, -1, prefix, prefix), attends.expand(-1, -1, prefix, latent)], dim=-1)
+        rest = torch.cat([attended.expand(-1, -1, latent, prefix), bias], dim=-1)
+        return torch.cat([top, rest], dim=-2)
+
+
+def build_positions(config: RotaryConfig | RelativeConfig | None, block: BlockConfig, prefix_tokens: int) -> nn.Module | None:
+    """The positions that the configuration means; None where tokens hold them themselves."""
+    if isinstance(config, RotaryConfig):
+        return RotaryPositions(config, block, prefix_tokens)
+    return None if config is None else RelativePositions(config, block, prefix_tokens)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns each pair of channels of queries or keys B x heads x T x C by its angle; lengths stay as they are."""
+    cosine, sine = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(x.dtype)
