@@ -87,7 +87,7 @@ def test_a_network_that_is_made_for_tall_images(build: partial[Any], tmp_path: P
     [(partial(timm.tiny, patch_size=(8, 16)), "8 x 16"), (partial(open_clip.tiny, patch_size=(16, 8)), "16 x 8")],
 )
 def test_patches_that_are_not_square_are_refused(build: Build, reason: str) -> None:
-    with refused(TeacherError, f"its patches are {reason} pixels, and not squares", "Choose a plain vision transformer"):
+    with refused(TeacherError, f"its patches are {reason} pixels, and not squares", "Choose another"):
         load_teacher(build())
 
 

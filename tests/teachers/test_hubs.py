@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.teachers.base import check_fit
-from sparseformers.teachers.hubs import expect_hub, hub_errors, licence_of
+from sparseformers.teachers.hubs import expect_hub, hub_errors, licence_of, restriction
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 
@@ -40,6 +40,19 @@ def test_hub_errors() -> None:
         raise KeyboardInterrupt
 
 
+class GatedRepoError(OSError):
+    pass
+
+
+@pytest.mark.parametrize("gated", [GatedRepoError("403"), OSError("You are trying to access a gated repo.\nMake sure ...")])
+def test_a_gated_model__says_how_to_be_let_in(gated: OSError) -> None:
+    with pytest.raises(TeacherError) as error, hub_errors("hf:facebook/dinov3", by_hand="hf:FOLDER"):
+        raise OSError("cannot load it") from gated
+    assert "'hf:facebook/dinov3' are gated" in error.value.problem
+    assert "Accept it on the model's page, log in (hf auth login)" in error.value.remedy
+    assert "hf:FOLDER" in error.value.remedy
+
+
 def test_a_hub_that_cannot_be_reached_is_noticed_at_once_and_not_needed_for_what_is_in_the_cache(dead_hub: Path) -> None:
     with pytest.raises(TeacherError, match="could not be fetched"), hub_errors("timm:name", by_hand="timm:name@FILE"):
         expect_hub("owner/name")
@@ -52,4 +65,19 @@ def test_a_hub_that_cannot_be_reached_is_noticed_at_once_and_not_needed_for_what
 def test_licences() -> None:
     licences = {"vit_base_patch16_224.augreg_in21k": "Apache-2.0", "vit_base_patch16_224.mae": "CC-BY-NC-4.0", "openai": "MIT"}
     licences |= {"metaclip_400m": "CC-BY-NC-4.0", "something_else": None}
+    licences |= {"vit_pe_core_base_patch16_224.fb": "Apache-2.0", "facebook/dinov3-vits16": "DINOv3 License"}
+    licences |= {"eva02_base_patch14_224.mim_in22k": "MIT", "aimv2_large_patch14_224.apple_pt": "Apple ML Research Model Terms"}
+    licences |= {"nvidia/C-RADIOv3-B": "NVIDIA Open Model License", "google/siglip2-base-patch16-naflex": "Apache-2.0"}
     assert {name: licence_of(name) for name in licences} == licences
+    # What a hub states counts, but for AIMv2, of which timm states an older one; unknown ones are passed on.
+    assert licence_of("vit_small_patch16_dinov3_qkvb.eupe", stated="fair-noncommercial-research-license").startswith("FAIR")
+    assert licence_of("aimv2_large_patch14_224.apple_pt", stated="apple-ascl") == "Apple ML Research Model Terms"
+    assert licence_of("anything", stated="some-licence") == "some-licence"
+
+
+def test_a_licence_that_restricts_use__is_warned_of() -> None:
+    assert restriction("Apache-2.0") is None
+    assert restriction(None) is None
+    sentence = restriction("DINOv3 License")
+    assert sentence is not None
+    assert "restricts their use, and with it the student's" in sentence

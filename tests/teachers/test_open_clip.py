@@ -112,8 +112,8 @@ def test_preprocessing() -> None:
 REFUSED: list[tuple[Any, str]] = [
     (lambda: tiny(attentional_pool=True, attn_pooler_heads=2), "it pools by CoCa's attentional pooler"),
     (lambda: tiny(pool_type="none"), "its pooling 'none' is neither the class token nor the average"),
-    (lambda: tiny(scale_fc=True), "not plain pre-norm transformer blocks .*mlp.ln.weight"),
-    (lambda: tiny(scaled_cosine_attn=True), "not plain pre-norm transformer blocks .*attn.logit_scale"),
+    (lambda: tiny(scale_fc=True), "not plain transformer blocks .*mlp.ln.weight"),
+    (lambda: tiny(scaled_cosine_attn=True), "not plain transformer blocks .*attn.logit_scale"),
     (lambda: siglip(proj="mlp"), "its head has a part 'mlp' besides a linear projection"),
     (lambda: siglip(trunk={"global_pool": "max", "class_token": True}), "its pooling 'max' is none of"),
     (lambda: nn.Linear(2, 2), "its Linear is convolutional or otherwise not a plain vision transformer"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,10 +79,28 @@ def expect_hub(repository: str | None) -> None:
         get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
 
 
-def hub_errors(teacher: str, *, by_hand: str) -> AbstractContextManager[None]:
+@contextmanager
+def hub_errors(teacher: str, *, by_hand: str) -> Iterator[None]:
     """Turns whatever a hub's client raises into one TeacherError that says how to go on without the hub."""
     remedy = f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub."
-    return client_errors(TeacherError, f"The weights of '{teacher}' could not be fetched", remedy)
+    try:
+        with client_errors(TeacherError, f"The weights of '{teacher}' could not be fetched", remedy):
+            yield
+    except TeacherError as error:
+        if not _is_gated(error.__cause__):
+            raise
+        problem = f"The weights of '{teacher}' are gated: the hub gives them to those who have accepted their licence."
+        remedy = f"Accept it on the model's page, log in (hf auth login), and try again; or give a local copy as {by_hand}."
+        raise TeacherError(problem, remedy) from error
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """Whether a hub's refusal of a gated repository is among the causes of an error."""
+    while error is not None:
+        if type(error).__name__ == "GatedRepoError" or "gated repo" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

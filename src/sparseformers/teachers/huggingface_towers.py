@@ -116,11 +116,10 @@ class HuggingFaceTeacher(Teacher):
         """The tower's own forward, in the form that its type wants."""
         tower, kind, (rows, columns) = self.network.tower, self.network.tower.config.model_type, self.grid
         if kind == "siglip2_vision_model":  # which takes patches, channels last
-            side, batch = self.patch_size, len(normalised)
+            side = self.patch_size
             patches = normalised.unflatten(2, (rows, side)).unflatten(4, (columns, side)).permute(0, 2, 4, 3, 5, 1)
-            shapes = torch.tensor([[rows, columns]], device=normalised.device).expand(batch, 2)
-            present = torch.ones(batch, rows * columns, dtype=torch.int32, device=normalised.device)
-            return tower(pixel_values=patches.flatten(3).flatten(1, 2), pixel_attention_mask=present, spatial_shapes=shapes)
+            shapes = torch.tensor([[rows, columns]]).expand(len(normalised), 2)  # read as numbers, so on no device
+            return tower(pixel_values=patches.flatten(3).flatten(1, 2), pixel_attention_mask=None, spatial_shapes=shapes)
         own_size = tuple(normalised.shape[-2:]) == own_sides(tower.config)
         options: dict[str, Any] = {} if own_size or kind in TAKES_ANY_SIZE else {"interpolate_pos_encoding": True}
         if kind == "vit_mae":  # whose tokens are masked at random and shuffled, unless all stay, in the order of this noise
