@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -22,7 +23,10 @@ SIZES = {"its own": (64, 64), "another": (48, 80)}
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def network(request: pytest.FixtureRequest) -> nn.Module:
-    return small(request.param)
+    built = small(request.param)
+    if hasattr(built, "patch_embed") and not hasattr(built, "set_input_size"):
+        pytest.skip(f"timm {timm.__version__} cannot give a {type(built).__name__} another image size")
+    return built
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -189,6 +189,9 @@ def _load(name: str, model_type: str) -> nn.Module:
         options["add_pooling_layer"] = False
     elif model_type == "clip_vision_model" and "CLIPVisionModel" in (config.architectures or []):
         kind = "CLIPVisionModel"  # whose weights some versions of transformers name without the part that it is
+    if not hasattr(transformers, kind):
+        problem = f"transformers {transformers.__version__} does not have the model of 'hf:{name}' ({kind}) yet."
+        raise TeacherError(problem, "Upgrade it with: pip install --upgrade transformers.")
     if model_type in ("clip", "metaclip_2"):
         config.vision_config.projection_dim = config.projection_dim
     config = getattr(config, "vision_config", config)

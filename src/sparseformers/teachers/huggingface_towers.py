@@ -119,7 +119,7 @@ class HuggingFaceTeacher(Teacher):
             side = self.patch_size
             patches = normalised.unflatten(2, (rows, side)).unflatten(4, (columns, side)).permute(0, 2, 4, 3, 5, 1)
             shapes = torch.tensor([[rows, columns]]).expand(len(normalised), 2)  # read as numbers, so on no device
-            return tower(pixel_values=patches.flatten(3).flatten(1, 2), pixel_attention_mask=None, spatial_shapes=shapes)
+            return tower(patches.flatten(3).flatten(1, 2), None, shapes)  # no patch is masked
         own_size = tuple(normalised.shape[-2:]) == own_sides(tower.config)
         options: dict[str, Any] = {} if own_size or kind in TAKES_ANY_SIZE else {"interpolate_pos_encoding": True}
         if kind == "vit_mae":  # whose tokens are masked at random and shuffled, unless all stay, in the order of this noise
