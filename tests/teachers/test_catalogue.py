@@ -69,6 +69,7 @@ def test_families_by_name() -> None:
         ("timm:vit_base_patch16_siglip_224.v2_webli", "SigLIP 2"),
         ("timm:vit_base_patch16_siglip_224.webli", "SigLIP"),
         ("open_clip:PE-Core-B-16/meta", "Perception Encoder"),
+        ("timm:vit_base_patch16_rope_224.naver_in1k", "ViT, rotary positions"),
         ("timm:vit_base_patch16_224.augreg_in21k", "ViT"),
     ):
         assert family_of(name) == family

@@ -11,12 +11,16 @@ from torch import nn
 
 from sparseformers import load, save
 from sparseformers.evaluation.rebuilt import RebuiltTeacher
+from sparseformers.exporting import ExportConfig, export
 from sparseformers.inference import fold, fold_embedding
 from sparseformers.inheritance import inherit
+from sparseformers.inheritance.inheriting import FrontKind
+from sparseformers.model import SparseFormerOutput
 from sparseformers.model.positions import RelativePositions, RotaryPositions
 from sparseformers.teachers import Teacher, load_teacher
 from tests.teachers.identity import check_identity, check_same, images_for
 from tests.teachers.timm_families import FAMILIES, small
+from tests.tiny import write_images
 
 SIZES = {"its own": (64, 64), "another": (48, 80)}
 
@@ -107,3 +111,26 @@ def test_the_embedding_and_tokens_of_a_teacher_with_root_mean_square_norms() -> 
     embedding, tokens = teacher.embedding_and_tokens(images)
     assert tokens.shape == (2, 64, 8, 8)
     check_same(tokens.mean(dim=(2, 3)), embedding, tolerance=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["DINOv3", "Perception Encoder, core", "BEiT", "relative positions, shared"])
+@pytest.mark.parametrize("front", ["grid", "mixed"])
+def test_compiles_whole__and_exports(family: str, front: FrontKind) -> None:
+    student = inherit(load_teacher(small(family), image_size=64), front=front, tokens=16).student.eval()
+    images, shapes = torch.rand(3, 3, 64, 64), {"images": {0: torch.export.Dim("batch")}}
+    expected = student(images).embedding
+    torch._dynamo.reset()
+    compiled = torch.compile(student, fullgraph=True, backend="eager")(images)
+    check_same(compiled.embedding, expected, tolerance=1e-6)
+    exported = torch.export.export(student, (torch.rand(2, 3, 64, 64),), dynamic_shapes=shapes).module()
+    check_same(SparseFormerOutput(*exported(images)).embedding, expected, tolerance=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_onnx_file_of_each_family(family: str, tmp_path: Path) -> None:
+    student = inherit(load_teacher(small(family), image_size=64), tokens=16).student
+    write_images(tmp_path / "photos", 4)
+    summary = export(student, tmp_path / "student.onnx", ExportConfig(format="onnx", data=(tmp_path / "photos",)))
+    assert summary.agreement.greatest_error < 1e-5

@@ -99,7 +99,7 @@ class RelativePositions(nn.Module):
         # A difference of all cells but one is the table's last entry, 1 to grid_sample.
         widest = [columns / max(1, columns - 1), rows / max(1, rows - 1)]
         at = apart * torch.tensor(widest, dtype=torch.float32, device=centres.device)
-        tables = self.table.float().flatten(0, 1).expand(len(at), -1, -1, -1)
+        tables = self.table.float().flatten(0, 1).expand(at.shape[0], -1, -1, -1)
         bias = F.grid_sample(tables, at, mode="bilinear", padding_mode="border", align_corners=True)
         bias = bias.unflatten(1, (self.config.blocks, self.heads))  # B x blocks x heads x N x N
         return [Places(bias=self.with_prefix(bias[:, index], index)) for index in range(self.config.blocks)]
@@ -109,7 +109,7 @@ class RelativePositions(nn.Module):
         if self.prefix_bias is None:
             return bias
         latent, prefix = bias.shape[-1], self.prefix_tokens
-        kinds = self.prefix_bias[index].float().view(1, -1, 3, 1, 1).expand(len(bias), -1, -1, -1, -1)
+        kinds = self.prefix_bias[index].float().view(1, -1, 3, 1, 1).expand(bias.shape[0], -1, -1, -1, -1)
         attends, attended, among = kinds.unbind(2)  # B x heads x 1 x 1 each
         top = torch.cat([among.expand(-1, -1, prefix, prefix), attends.expand(-1, -1, prefix, latent)], dim=-1)
         rest = torch.cat([attended.expand(-1, -1, latent, prefix), bias], dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -97,8 +98,7 @@ def _known(build: Callable[[str], Teacher], architecture: str, names: Mapping[st
 
 def family_of(name: str) -> str:
     """The family of a teacher, by its name."""
-    plain = name.lower()
-    return next((family for part, family in FAMILIES.items() if part in plain), "ViT")
+    return next((family for part, family in FAMILIES.items() if re.search(rf"(?<![a-z]){part}", name.lower())), "ViT")
 
 
 def _matches(name: str, pattern: str) -> bool:

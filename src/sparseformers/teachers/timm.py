@@ -171,7 +171,7 @@ def _wrap(
 
 def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
     """Makes a network take another image size, in place; NaFlex networks take any."""
-    if image_size is None or not hasattr(network, "patch_embed"):
+    if image_size is None or not hasattr(network, "patch_embed") or image_size == own_image_size(network):
         return
     if not hasattr(network, "set_input_size"):
         problem = f"This version of timm cannot give a {type(network).__name__} another image size."
