@@ -7,6 +7,7 @@ Legend: M images, D width of the embedding, h x w the teacher's patches.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ class LookingConfig:
 
     data: Path
     """Folder of images to learn from."""
-    eval_data: Path
-    """Folder of other images to judge by."""
+    eval_data: tuple[Path, ...]
+    """Folders of other images to judge by, each for itself: what is common to a folder's images is taken off there."""
     out: Path
     """Folder to keep the teacher's answers in; what is there is not computed again."""
     teacher: str = "bundled"
@@ -68,7 +69,7 @@ class LookingConfig:
     train_images: Annotated[int, AtLeast(2)] = 1200
     """Most different images among them."""
     eval_images: Annotated[int, AtLeast(20)] = 300
-    """Most images to judge by."""
+    """Most images to judge by, of each folder."""
     seeds: Annotated[int, AtLeast(1)] = 2
     """How often each row is trained, with the seeds 0, 1, ..."""
     rows: str = ",".join(MAPS)
@@ -104,6 +105,7 @@ class RowFigures:
     row: str
     seed: int
     samples: int
+    judged_by: str  # the name of the folder
     centred_cosine: float
     concentrated: float  # the same on the quarter of the images on which the teacher's attention is most concentrated
     neighbours: float  # share of the teacher's 10 nearest that the student finds, too
@@ -131,12 +133,16 @@ def compare_maps(config: LookingConfig, console: Console) -> list[RowFigures]:
     """Trains and judges all rows with all seeds."""
     teacher = load_teacher(config.teacher, image_size=config.image_size)
     to_learn = answers(teacher, config.data, config.train_images, config.out / "train.safetensors")
-    to_judge = answers(teacher, config.eval_data, config.eval_images, config.out / "eval.safetensors")
+    to_judge = {
+        folder.name: answers(teacher, folder, config.eval_images, config.out / f"eval-{folder.name}.safetensors")
+        for folder in config.eval_data
+    }
     figures: list[RowFigures] = []
     for seed in range(config.seeds):
         for row in config.names:
             figures += Row(config, teacher, row, seed, to_learn, to_judge).run()
-            console.print(f"{row}, seed {seed}: {figures[-1].centred_cosine:.3f}", highlight=False)
+            last = ", ".join(f"{each.judged_by} {each.centred_cosine:.3f}" for each in figures[-len(to_judge) :])
+            console.print(f"{row}, seed {seed}: {last}", highlight=False)
     return figures
 
 
@@ -160,7 +166,7 @@ class Row:
     """One row with one seed."""
 
     def __init__(
-        self, config: LookingConfig, teacher: Teacher, row: str, seed: int, to_learn: Answers, to_judge: Answers
+        self, config: LookingConfig, teacher: Teacher, row: str, seed: int, to_learn: Answers, to_judge: dict[str, Answers]
     ) -> None:
         self.config, self.row, self.seed, self.to_learn, self.to_judge = config, row, seed, to_learn, to_judge
         front: FrontKind = "grid" if row == "grid" else "mixed"
@@ -181,10 +187,10 @@ class Row:
 
     def run(self) -> list[RowFigures]:
         """Judges, trains and judges again."""
-        found = [self.judge(0)]
+        found = [self.judge(name, 0) for name in self.to_judge]
         if self.config.samples:
             self.train()
-            found.append(self.judge(self.config.samples))
+            found += [self.judge(name, self.config.samples) for name in self.to_judge]
         return found
 
     def __call__(self, images: Tensor, attention: Tensor) -> SparseFormer:
@@ -207,7 +213,7 @@ class Row:
         front = self.given.front if self.given is not None else self.student.focusing
         self.student.focusing = front
         optimiser = build_optimiser(self.student, lr=RATE, lr_ratios={}, weight_decay=WEIGHT_DECAY)
-        objective = Objective(whitening=Whitening.of(self.to_judge.embedding))
+        objective = Objective(whitening=Whitening.of(self.to_learn.embedding))
         generator, steps = torch.Generator().manual_seed(self.seed), max(1, self.config.samples // BATCH)
         images, embedding, attention = self.to_learn
         passes = -(-steps * BATCH // len(images))
@@ -224,9 +230,9 @@ class Row:
             optimiser.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
-    def judge(self, samples: int) -> RowFigures:
-        """The student's distance from the teacher, on all images and where the teacher's attention is concentrated."""
-        images, embedding, attention = self.to_judge
+    def judge(self, name: str, samples: int) -> RowFigures:
+        """The student's distance from the teacher on a folder's images, and where the teacher's attention is concentrated."""
+        images, embedding, attention = self.to_judge[name]
         outputs = []
         for part, maps in zip(images.split(BATCH), attention.split(BATCH), strict=True):
             pixels = part.float() / 255
@@ -242,6 +248,7 @@ class Row:
             row=self.row,
             seed=self.seed,
             samples=samples,
+            judged_by=name,
             centred_cosine=cosine.mean().item(),
             concentrated=cosine[entropy.argsort()[: len(images) // 4]].mean().item(),
             neighbours=measure_alignment(ours, embedding).neighbour_agreement,
@@ -251,19 +258,19 @@ class Row:
 
 
 def looking_table(config: LookingConfig, figures: list[RowFigures]) -> TextTable:
-    """A line a row, means over the seeds; untrained beside trained."""
+    """A line for each row and folder, means over the seeds; untrained beside trained."""
     lines = []
-    for row in config.names:
-        cells = [MAPS[row]]
+    for row, name in itertools.product(config.names, (folder.name for folder in config.eval_data)):
+        cells = [MAPS[row], name]
+        of_row = [each for each in figures if (each.row, each.judged_by) == (row, name)]
         for samples in sorted({each.samples for each in figures}):
-            of_row = [each for each in figures if (each.row, each.samples) == (row, samples)]
-            for name in ("centred_cosine", "concentrated"):
-                values = torch.tensor([getattr(each, name) for each in of_row])
+            for figure in ("centred_cosine", "concentrated"):
+                values = torch.tensor([getattr(each, figure) for each in of_row if each.samples == samples])
                 spread = f" ± {values.std():.3f}" if samples and len(values) > 1 else ""
                 cells.append(f"{values.mean():.3f}{spread}")
-        found = torch.tensor([each.neighbours for each in figures if each.row == row and each.samples == config.samples])
+        found = torch.tensor([each.neighbours for each in of_row if each.samples == config.samples])
         lines.append((*cells, f"{found.mean():.1%}"))
     lengths = ["untrained", *([f"{config.samples:,} images"] if config.samples else [])]
     columns = [f"{length}, {what}" for length in lengths for what in ("all", "concentrated quarter")]
     title = f"Centred cosine, {config.tokens} tokens, {config.image_size} pixels"
-    return TextTable(title, ("split by", *columns, "neighbours found"), tuple(lines))
+    return TextTable(title, ("split by", "judged by", *columns, "neighbours found"), tuple(lines))

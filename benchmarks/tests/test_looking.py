@@ -24,16 +24,20 @@ def test_looking__judges_each_row_before_and_after(tmp_path: Path, capsys: pytes
     assert main(arguments(tmp_path, "--json")) == 0
     figures = json.loads(capsys.readouterr().out)["rows"]
     assert [(each["row"], each["samples"]) for each in figures] == [(row, samples) for row in MAPS for samples in (0, 32)]
+    assert {each["judged_by"] for each in figures} == {"eval"}
     assert all(-1 <= each["centred_cosine"] <= 1 for each in figures)
     assert all((each["divergence"] is not None) == (each["row"] == "learnt") for each in figures)
     kept = (tmp_path / "out" / "train.safetensors").read_bytes()
-    assert main(arguments(tmp_path, "--rows", "grid,oracle", "--samples", "0")) == 0
+    write_images(tmp_path / "others", 20, seed=2)
+    both = ["--eval-data", str(tmp_path / "eval"), str(tmp_path / "others")]
+    assert main(arguments(tmp_path, "--rows", "grid,oracle", "--samples", "0", *both)) == 0
     told = capsys.readouterr()
     assert "the teacher's own attention" in told.out + told.err
+    assert "others" in told.out + told.err
     assert (tmp_path / "out" / "train.safetensors").read_bytes() == kept
 
 
 def test_refuses__an_unknown_row_and_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no row 'orakle'") as refused:
-        LookingConfig(data=tmp_path, eval_data=tmp_path, out=tmp_path, rows="grid,orakle")
+        LookingConfig(data=tmp_path, eval_data=(tmp_path,), out=tmp_path, rows="grid,orakle")
     assert "oracle" in refused.value.remedy
