@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -42,10 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to fill; renamed onto it at the end, removed if anything fails.
-
-    With ``keep_existing`` a folder that is there by then stays, because another process has made the same.
-    """
+    """A temporary folder to fill, renamed onto ``path`` (with ``keep_existing`` unless one is there by then), else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     made = aside / "made"
@@ -92,6 +90,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    checksum = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum.update(chunk)
+    return checksum.hexdigest()
 
 
 def synchronise(path: Path) -> None:
@@ -161,6 +168,14 @@ else:
 
     def _lock(handle: int) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def cut(text: str, longest: int) -> str:
+    """Text of at most that many letters, without the middle of a longer one."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def printable(name: str) -> str:

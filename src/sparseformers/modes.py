@@ -34,10 +34,7 @@ def autocast_dtype(precision: Precision) -> torch.dtype | None:
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """Multiplies the loss so that small gradients do not vanish in float16; in other precisions it does nothing.
-
-    Each process has one: PyTorch tells all of them whether gradients are finite, so their scales stay the same.
-    """
+    """Scales the loss so that small gradients do not vanish in float16, alike in all processes; else it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 

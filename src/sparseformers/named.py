@@ -41,7 +41,6 @@ def original_config(
 def _named(
     *, tokens: int, focusing_width: int, width: int, depth: int, projection: int | None = None, classes: int | None = None
 ) -> SparseFormerConfig:
-    """A size of the paper's Table."""
     activation: Activation = "gelu" if projection is None else "quick_gelu"
     eps = 1e-6 if projection is None else 1e-5
     block = BlockConfig(width=width, heads=width // 64, feed_forward_width=4 * width, activation=activation, norm_eps=eps)

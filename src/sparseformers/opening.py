@@ -56,11 +56,9 @@ def open_student(model: Model) -> SavedModel:
         return load_saved(path)
     state = released.read_official(path)
     if not released.is_official(state):
-        raise WeightsError(
-            f"The file '{path}' is no SparseFormer and has no regions of interest: it carries no configuration of ours, and its "
-            "weights are not named as the authors'.",
-            "Give a run folder, its model.safetensors, or a file that the authors released.",
-        )
+        problem = f"The file '{path}' is no SparseFormer and has no regions of interest: it carries no configuration of ours, "
+        problem += "and its weights are not named as the authors'."
+        raise WeightsError(problem, "Give a run folder, its model.safetensors, or a file that the authors released.")
     return SavedModel(released.load_official(state, activation=released.activation_of(state)), None)
 
 

@@ -21,8 +21,7 @@ from sparseformers.errors import ConfigError
 LONGEST_WAIT = timedelta(minutes=30)
 """Longest wait of processes for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
 
-PATIENCE = 10.0
-"""Seconds after which a process that is waiting for others says so."""
+PATIENCE = 10.0  # seconds after which a process that is waiting for others says so
 
 ALONE = "env -u WORLD_SIZE -u RANK -u LOCAL_RANK sparseformers ..."
 

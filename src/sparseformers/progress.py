@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -50,15 +49,10 @@ def duration(seconds: float) -> str:
 
 
 class ImageProgress:
-    """The bar of one work on images, of a size in any unit, such as bytes of the input; 0 where it is not known.
-
-    ``total`` is the number of images, if known; an earlier process has done ``images``, which took ``reached`` of the size.
-    """
+    """The bar of a work on ``total`` images, of a ``size`` in any unit (0: unknown), ``reached`` by an earlier process."""
 
     def __init__(self, console: Console, name: str, *, size: int, total: int | None, images: int, reached: int) -> None:
-        self.console = console
-        self.size = size
-        self.total = total
+        self.console, self.size, self.total = console, size, total
         self._images = self._images_before = images
         self._reached_before = reached
         self._skipped = 0
@@ -70,7 +64,7 @@ class ImageProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     @property

@@ -57,12 +57,8 @@ def save(
 ) -> None:
     """Writes a student with its configuration to one .safetensors file, whole or not at all; the same student, the same bytes.
 
-    Raises OSError if it cannot be written.
-
-    Args:
-        weights: the student's state dict, where it does not hold all of it itself.
-        score: how near it is to its teacher, for :func:`saved_score`.
-        metadata: further texts by name; what loading needs comes before them.
+    ``weights`` are its state dict, where it does not hold all of it itself, ``score`` tells how near it is to its teacher (see
+    :func:`saved_score`), and ``metadata`` is further texts by name. Raises OSError if it cannot be written.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in (weights or student.state_dict()).items()}
     texts = {
@@ -81,11 +77,7 @@ def save(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a .safetensors file and waits until it is on the disk; the same content gives the same bytes.
-
-    ``tensors`` are contiguous, on the CPU, none sharing memory with another; ``metadata`` is texts by name. Raises OSError if the
-    file cannot be written, or its folder is not there.
-    """
+    """Writes tensors (contiguous, on the CPU) and texts down to the disk; the same content, the same bytes. Raises OSError."""
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:  # which tells the cause in its text only
@@ -167,11 +159,7 @@ def load_saved(run_or_file: str | Path) -> SavedModel:
 
 
 def read_config(values: Any, *, where: str) -> SparseFormerConfig:
-    """The configuration of a network from JSON values that were saved of it, by this version or an older one.
-
-    ``where`` says what they are, for messages. Raises ConfigError if they do not fit, and WeightsError for a network that this
-    version does not have any more.
-    """
+    """A network's configuration from JSON values (``where``) of this version or an older one; ConfigError or WeightsError."""
     if isinstance(values, dict):
         for part, retired in RETIRED.items():
             if isinstance(values.get(part), dict):

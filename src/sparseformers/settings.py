@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 from sparseformers.errors import ConfigError, suggest
 
-ImageSize = int | tuple[int, int]
-"""Pixels a side of images, for a square; or height and width."""
+ImageSize = int | tuple[int, int]  # pixels a side of images, for a square; or height and width
 KIND = "kind"  # the field that tells the dataclasses of a union apart
 Settings = TypeVar("Settings")
 Group = TypeVar("Group", bound="Grouped")
@@ -38,7 +37,6 @@ class Above:
     low: float
 
     def refusal(self, value: float) -> tuple[str, str] | None:
-        """As for :class:`AtLeast`."""
         return None if value > self.low else (f"above {self.low}", "Use a positive number.")
 
 
@@ -52,7 +50,6 @@ class Between:
     example: float | None = None
 
     def refusal(self, value: float) -> tuple[str, str] | None:
-        """As for :class:`AtLeast`."""
         above = value >= self.low if self.ends[0] == "[" else value > self.low
         below = value <= self.high if self.ends[1] == "]" else value < self.high
         if above and below:
@@ -69,10 +66,7 @@ class Mark(enum.Enum):
 
 
 def check_bounds(settings: Any, *, named: Callable[[str], str] | None = None) -> None:
-    """Holds each number of a dataclass against the bound beside its field; each item of a tuple, too.
-
-    ``named`` gives what messages call a field, by its name; by default its flag. Raises ConfigError for the first out of range.
-    """
+    """Holds each number of a dataclass, and in its tuples, against the bound beside it; ConfigError calls it ``named(field)``."""
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         if typing.get_origin(hint) is not typing.Annotated:
             continue
@@ -109,10 +103,7 @@ class Grouped:
 
     @classmethod
     def of(cls: type[Group], **values: Any) -> Group:
-        """The settings from their names without groups: ``BootstrapConfig.of(teacher="bundled", data=["photos"], lr=1e-4)``.
-
-        Raises ConfigError for unknown names, with the nearest ones, and values of a wrong type or out of range.
-        """
+        """The settings from names without groups: ``of(teacher="bundled", lr=1e-4)``; ConfigError for what does not fit."""
         return cls.from_flat(values, where="settings")
 
     @classmethod
@@ -146,7 +137,6 @@ class Grouped:
 
 
 def _kinds(grouped: type[Grouped]) -> dict[str, type]:
-    """The dataclass of each group by its name."""
     hints = typing.get_type_hints(grouped)
     return {name: hints[name] for name in _names(grouped)}
 
@@ -177,11 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(kind: type[Settings], values: Any, *, where: str = "configuration") -> Settings:
-    """Builds the dataclass ``kind`` from JSON values by field name, nested ones from nested mappings; ``where`` names them.
-
-    Raises ConfigError with all unknown keys, missing keys and values of a wrong type, nested ones too, in one message; if there
-    are none, for the first value that is out of range.
-    """
+    """The dataclass ``kind`` from JSON values, nested too; ConfigError with all that is unfit, else the first out of range."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"The {where} is not a mapping of names to values.", "Give a JSON object.")
     try:
@@ -197,7 +183,6 @@ def with_words(kind: type[Settings], settings: Settings | None, words: Mapping[s
 
 
 def _unfit(where: str, unfit: _UnfitError, known: Sequence[str]) -> ConfigError:
-    """The error for values that do not fit."""
     problem = f"The {where} does not fit: {unfit}"
     return ConfigError(problem if problem.endswith("?") else f"{problem}.", f"Known keys are: {', '.join(known)}.")
 
@@ -209,12 +194,9 @@ def _build(kind: type[Settings], values: Mapping[str, Any], *, prefix: str) -> S
     known = f"Known there are: {', '.join(fields)}" if prefix else ""
     unknown = [str(key) for key in values if key not in fields]
     faults = [f"unknown key '{prefix}{key}'. {suggest(key, fields) or known}".rstrip(". ") for key in unknown]
-    required = (
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
-    faults += [f"missing key '{prefix}{name}'" for name in required if name not in values]
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            faults.append(f"missing key '{prefix}{name}'")
     built: dict[str, Any] = {}
     out_of_range: list[ConfigError] = []
     for name in [name for name in fields if name in values]:
@@ -288,10 +270,7 @@ def _coerce_union(arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
 
 
 def _member(members: Sequence[Any], values: Mapping[str, Any], *, where: str) -> Any:
-    """The one of several dataclasses that ``values`` mean, by the Literal field ``kind`` that they all have.
-
-    Without that key it is the first one, as in files from before there were others.
-    """
+    """The one of several dataclasses that the field ``kind`` of ``values`` means; the first without it, as in older files."""
     owners = {choice: member for member in members for choice in typing.get_args(typing.get_type_hints(member)[KIND])}
     kind = values.get(KIND, members[0].kind)
     if not isinstance(kind, str) or kind not in owners:

@@ -1,24 +1,10 @@
 """A folder in which one process at a time does work that may be stopped: a run, an embedding, a packing, a cache, a bench.
 
-Each kind of folder is a subclass that says what it is called and adds the paths of its files::
-
-    @dataclass(frozen=True)
-    class PackFolder(WorkFolder):
-        KIND: ClassVar[str] = "shards"
-        MANIFEST: ClassVar[str] = "manifest.json"
-        skipped = InFolder("skipped_images.txt")
-
-    folder = PackFolder(out)
-    with folder.held(), folder.writing():  # refuses a folder of something else or in use; a full disk is a RunError
-        if folder.is_begun:
-            folder.refuse_differences(differences(folder.read_manifest()["content"], content))
-        else:
-            folder.write_manifest({"content": content})
-        with replacing(folder.path / "000000.tar") as unfinished: ...
-
-What lies in the folder is written aside and renamed, by :func:`~sparseformers.files.replacing` and ``replacing_folder``, so a
-process that is killed leaves whole files and leftovers, which the next one removes. A folder counts as begun from the
-manifest on.
+Each kind of folder is a subclass that says what it is called and adds the paths of its files, such as
+:class:`~sparseformers.data.pack.run.PackFolder`. Work goes on within ``with folder.held(), folder.writing()``, which refuses a
+folder of something else or in use, and tells of a full disk. What lies in the folder is written aside and renamed, by
+:func:`~sparseformers.files.replacing` and ``replacing_folder``, so a process that is killed leaves whole files and leftovers,
+which the next one removes. A folder counts as begun from the manifest on.
 """
 
 from __future__ import annotations
@@ -76,7 +62,6 @@ class WorkFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to go on with."""
         return self.manifest.is_file()
 
     def is_ours(self) -> bool:
@@ -93,10 +78,7 @@ class WorkFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes out of it; removes it at the end if the work was not even begun.
-
-        Raises RunError if another process holds it, it holds something else, or it cannot be made.
-        """
+        """Makes the folder and holds it alone, removes it if it was not begun; RunError if it is held, not ours, or not made."""
         self.require_ours()
         with ExitStack() as stack:
             with self.writing():
@@ -117,10 +99,8 @@ class WorkFolder:
                         self.path.rmdir()
 
     def busy(self) -> RunError:
-        """The error for a folder that another process holds."""
-        return RunError(
-            f"{_capital(self.title)} is in use by another process.", f"Wait for its end, or choose another {self.OPTION}."
-        )
+        problem = f"{_capital(self.title)} is in use by another process."
+        return RunError(problem, f"Wait for its end, or choose another {self.OPTION}.")
 
     @contextmanager
     def writing(self, *, room_only: bool = False) -> Iterator[None]:
@@ -136,14 +116,10 @@ class WorkFolder:
         """The error for a file of the work that cannot be written."""
         reason = error.strerror or error
         if error.errno in NO_ROOM:
-            return RunError(
-                f"There is no room left to write {self.title} ({reason}); what was finished before is kept.",
-                f"Free some space, then {self.going_on}",
-            )
-        return RunError(
-            f"{_capital(self.title)} cannot be written ({reason}).",
-            f"Mend that or choose another {self.OPTION}; to go on, {self.going_on}",
-        )
+            problem = f"There is no room left to write {self.title} ({reason}); what was finished before is kept."
+            return RunError(problem, f"Free some space, then {self.going_on}")
+        problem = f"{_capital(self.title)} cannot be written ({reason})."
+        return RunError(problem, f"Mend that or choose another {self.OPTION}; to go on, {self.going_on}")
 
     def read_manifest(self) -> dict[str, Any]:
         """The content of the manifest; raises RunError if there is none, or it cannot be read."""
@@ -158,7 +134,6 @@ class WorkFolder:
             raise RunError(f"The file '{file}' cannot be read ({error}).", remedy) from None
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
-        """Writes the manifest, plain JSON values, whole or not at all."""
         write_json(self.manifest, content)
 
     def refuse_differences(self, names: Sequence[str]) -> None:
@@ -178,10 +153,7 @@ class WorkFolder:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of settings that differ between a manifest and what is asked for; those with short values with both.
-
-    ``then`` has plain JSON values; whatever becomes equal as JSON is equal.
-    """
+    """The names of settings that differ between a manifest and what is asked for, as JSON; short values are told with both."""
     plain = json.loads(json.dumps(dict(now)))
     changes = [(name, then.get(name), value) for name, value in plain.items() if then.get(name) != value]
     return [f"{name} ({old} then, {new} now)" if _is_short(old) and _is_short(new) else name for name, old, new in changes]
