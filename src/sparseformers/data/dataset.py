@@ -17,7 +17,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError
 from sparseformers.data.loading import Loader
 from sparseformers.data.order import FullShuffle, Interleaved, ViewKey, derived_seed
-from sparseformers.data.sources import ImageSource, as_source
+from sparseformers.data.sources import FolderSource, ImageSource
 from sparseformers.data.transforms import CropView, evaluation_view
 from sparseformers.errors import DataError
 
@@ -52,17 +52,10 @@ class ImageViews(Dataset[LoadedView]):
     """
 
     def __init__(
-        self,
-        images: ImageSource | Sequence[Path],
-        view: Callable[[Image.Image], Tensor],
-        *,
-        seed: int,
-        views_per_image: int = 1,
+        self, images: ImageSource | Sequence[Path], view: Callable[[Image.Image], Tensor], *, seed: int, views_per_image: int = 1
     ) -> None:
-        self.source = as_source(images)
-        self.view = view
-        self.seed = seed
-        self.views_per_image = views_per_image
+        self.source = images if isinstance(images, ImageSource) else FolderSource(images)
+        self.view, self.seed, self.views_per_image = view, seed, views_per_image
         self._at_least: int | None = getattr(view, "at_least", None)
         self._pixels: Callable[[Image.Image], Tensor] = getattr(view, "pixels", view)
         self.view_bytes: int = getattr(view, "bytes", VIEW_BYTES)
@@ -71,7 +64,6 @@ class ImageViews(Dataset[LoadedView]):
         return len(self.source) * self.views_per_image
 
     def name(self, index: int) -> str:
-        """The name of the image of a view."""
         return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> LoadedView:
@@ -215,17 +207,11 @@ def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: 
 
 
 def evaluation_batches(
-    images: ImageSource | Sequence[Path],
-    preprocessing: PreprocessingConfig,
-    *,
-    batch_size: int,
-    workers: int,
-    process: int = 0,
-    processes: int = 1,
+    images: ImageSource | Sequence[Path], preprocessing: PreprocessingConfig, *, batch_size: int, workers: int, **turn: int
 ) -> Loader[Batch]:
-    """Loads the teacher's own view of each image, in order; several processes take turns, batch by batch."""
+    """Loads the teacher's own view of each image, in order; several processes (``process`` of ``processes``) take turns."""
     views = ImageViews(images, evaluation_view(preprocessing), seed=0)
-    return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
+    return batch_loader(views, _InOrder(len(views), batch_size, **turn), workers=workers)
 
 
 def fixed_views(
@@ -237,13 +223,12 @@ def fixed_views(
     scale: tuple[float, float] = (0.1, 0.6),
     batch_size: int = 32,
     workers: int = 0,
-    process: int = 0,
-    processes: int = 1,
+    **turn: int,
 ) -> Loader[Batch]:
     """Loads K random crops of each image, the same ones every time, to evaluate with few images.
 
     ``scale`` is the least and greatest share of the image's area that a crop keeps, ``size`` its height and width in pixels.
-    Several processes take turns, batch by batch.
+    Several processes (``process`` of ``processes``) take turns, batch by batch.
     """
     views = ImageViews(images, CropView(size, scale), seed=seed, views_per_image=views_per_image)
-    return batch_loader(views, _InOrder(len(views), batch_size, process=process, processes=processes), workers=workers)
+    return batch_loader(views, _InOrder(len(views), batch_size, **turn), workers=workers)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data.images import UnreadableImageError, decode, upright_size
-from sparseformers.data.places import checked, images_under
+from sparseformers.data.places import checked, find
 from sparseformers.data.transforms import evaluation_view
 from sparseformers.errors import DataError, shorten
 
@@ -31,8 +31,7 @@ class Foregrounds(ABC):
     """The foreground of some images; ``known`` says for each whether there is a mask or box."""
 
     def __init__(self, paths: Sequence[Path], known: Sequence[bool]) -> None:
-        self.paths = tuple(paths)
-        self.known = tuple(known)
+        self.paths, self.known = tuple(paths), tuple(known)
 
     @abstractmethod
     def mask(self, index: int) -> Image.Image:
@@ -56,7 +55,7 @@ class MaskFolder(Foregrounds):
     def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
         checked(folder)
         found: dict[str, Path] = {}
-        for mask in images_under([folder]):
+        for mask in find([folder]).images:
             stem = mask.relative_to(folder).with_suffix("").as_posix()
             if stem in found:
                 problem = f"There are two masks of the same image: '{found[stem]}' and '{mask}'."
@@ -86,10 +85,7 @@ class MaskFolder(Foregrounds):
 
 
 class BoxFile(Foregrounds):
-    """Boxes around objects in a file of COCO's form, with names relative to ``data``; the inside of all boxes is foreground.
-
-    Raises DataError for a file that is missing, of another form, of none of the images, or of images of another size.
-    """
+    """Boxes around objects (the foreground) in COCO's form, by names relative to ``data``; DataError if they do not fit."""
 
     def __init__(self, paths: Sequence[Path], data: Path, file: Path) -> None:
         named = read_boxes(file)

@@ -47,11 +47,7 @@ class DatasetName(NamedTuple):
 
 
 class HuggingFaceSource(ImageSource):
-    """Images in a column of a dataset, named hf:REPO[:CONFIG][@SPLIT][#COLUMN].
-
-    Raises MissingExtraError without ``datasets``, ConfigError if there is no such split or column, and DataError if the dataset
-    cannot be loaded.
-    """
+    """Images in a column of a dataset; MissingExtraError, ConfigError for no such split or column, DataError if not loaded."""
 
     def __init__(self, name: str, *, most_pixels: int = MOST_PIXELS) -> None:
         self.dataset_name = DatasetName.parse(name)

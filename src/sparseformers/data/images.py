@@ -61,7 +61,7 @@ def decode(
         with warnings.catch_warnings():
             # Pillow warns of odd metadata once per file and worker; what matters of it is raised.
             warnings.simplefilter("ignore")
-            with _opened(source) as image:
+            with Image.open(source, formats=_known_formats()) as image:
                 width, height = image.size
                 if width * height > most_pixels:
                     most = f"{most_pixels / 1e6:g} million" if most_pixels >= 1_000_000 else f"{most_pixels:,}"
@@ -84,7 +84,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _opened(path) as image:
+            with Image.open(path, formats=_known_formats()) as image:
                 width, height = image.size
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 if isinstance(image, TiffImageFile):  # Pillow says the size of some as it is after they are turned
@@ -92,10 +92,6 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     except Exception:  # as in decode: anything may come of a damaged file
         return None
     return (height, width) if turned else (width, height)
-
-
-def _opened(source: Path | BinaryIO) -> Image.Image:
-    return Image.open(source, formats=_known_formats())
 
 
 @cache
@@ -157,7 +153,6 @@ class SkippedImages:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> SkippedImages:
-        """The collection of these (name, reason)."""
         skipped = cls()
         skipped.load_state_dict(pairs)
         return skipped

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseformers.data.places import find_images, images_under
+from sparseformers.data.places import find, find_images
 from sparseformers.errors import DataError, shorten, suggest
 
 TRAIN_FOLDER = "train"
@@ -56,7 +56,7 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
         return {}
     parts = {TRAIN_FOLDER, *TEST_FOLDERS, *OTHER_FOLDERS}
     places = [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
-    classes = {place.name: images_under([place]) for place in places if place.name not in parts}
+    classes = {place.name: find([place]).images for place in places if place.name not in parts}
     return {name: images for name, images in classes.items() if images}
 
 
@@ -76,10 +76,9 @@ class CaptionedImages:
     def only(self, images: Sequence[int]) -> CaptionedImages:
         """The images at these places in ``paths``, in this order and none twice, with their captions."""
         places = {image: place for place, image in enumerate(images)}
-        kept = [(caption, places[image]) for caption, image in zip(self.captions, self.image_of, strict=True) if image in places]
-        return CaptionedImages(
-            tuple(self.paths[image] for image in images), tuple(caption for caption, _ in kept), tuple(image for _, image in kept)
-        )
+        kept = [place for place, image in enumerate(self.image_of) if image in places]
+        captions, image_of = (self.captions[place] for place in kept), (places[self.image_of[place]] for place in kept)
+        return CaptionedImages(tuple(self.paths[image] for image in images), tuple(captions), tuple(image_of))
 
 
 def read_captions(path: Path, folder: Path) -> CaptionedImages:

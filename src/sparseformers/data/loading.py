@@ -27,13 +27,10 @@ from torchvision.transforms.v2 import functional
 from sparseformers.errors import LoadingError, SparseFormersError
 
 MOST_WORKERS = 8
-BATCHES_AHEAD = 4
-"""Most batches that each process keeps ready."""
-MOST_BYTES_AHEAD = 2**30
-"""Of all batches that are kept ready, however much shared memory there is."""
+BATCHES_AHEAD = 4  # most batches that each process keeps ready
+MOST_BYTES_AHEAD = 2**30  # of all batches that are kept ready, however much shared memory there is
 SHARED_MEMORY = Path("/dev/shm")  # on Linux; elsewhere it has no size of its own
-LONGEST_FAREWELL = 2.0
-"""Seconds that the processes get to end by themselves."""
+LONGEST_FAREWELL = 2.0  # seconds that the processes get to end by themselves
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Item = TypeVar("Item")
@@ -49,16 +46,10 @@ def default_workers() -> int:
 class Loader(Generic[Item]):
     """What a dataset yields, read by processes of its own; each iteration begins anew.
 
-    Args:
-        dataset: of anything, or an iterable one; what it yields has a tensor ``images``.
-        workers: processes; 0 reads in this one.
-        batch_bytes: of the tensor of a batch, about.
-        received: makes what comes out of what a process sent; it may raise.
-        seed: of the loader's own generator.
-        collate: puts items together; ``options`` are others of PyTorch's DataLoader.
-
-    Raises:
-        LoadingError: while iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
+    The dataset, of anything or an iterable one, yields what has a tensor ``images``, of about ``batch_bytes`` in a batch.
+    ``collate`` puts items together, and ``received`` makes what comes out of what a process sent; it may raise. ``workers`` are
+    processes (0 reads in this one), ``seed`` that of the loader's own generator, ``options`` others of PyTorch's DataLoader.
+    Raises LoadingError while iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
     """
 
     def __init__(
@@ -96,7 +87,8 @@ class Loader(Generic[Item]):
             )
             reading = stack.enter_context(_Reading(loader, self.batch_bytes))
             for sent in reading:
-                yield self.received(_out_of_file(sent))
+                in_file = isinstance(sent.images, _InFile)
+                yield self.received(sent._replace(images=sent.images.open()) if in_file else sent)
 
 
 class _Reading:
@@ -128,10 +120,8 @@ class _Reading:
                 sent = next(self.items)
             except StopIteration:
                 return
-            except SparseFormersError:
-                raise
             except Exception as error:
-                told = self._explained(error)
+                told = None if isinstance(error, SparseFormersError) else self._explained(error)
                 if told is None:
                     raise
                 raise told from None
@@ -161,10 +151,8 @@ class _Reading:
         """What a user can do about an error of the processes; None for one of which nothing is known."""
         text, workers = str(error), self.loader.num_workers
         if "Too many open files" in text or "received 0 items of ancdata" in text:
-            return LoadingError(
-                f"The {workers} processes that read images ran out of open files ({_open_files()}).",
-                "Raise that by 'ulimit -n 4096', or lower --workers.",
-            )
+            problem = f"The {workers} processes that read images ran out of open files ({_open_files()})."
+            return LoadingError(problem, "Raise that by 'ulimit -n 4096', or lower --workers.")
         if any(sign in text for sign in ("shared memory", "Bus error", "No space left", "unable to mmap", "unable to write")):
             wanted = workers * max(1, self.loader.prefetch_factor or 1) + 2
             return LoadingError(
@@ -180,10 +168,8 @@ class _Reading:
                 "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
                 "or use --workers 0.",
             )
-        return LoadingError(
-            "A process that reads images was killed, probably by the system as memory ran out.",
-            "Lower --workers or --batch-size, or free some memory.",
-        )
+        problem = "A process that reads images was killed, probably by the system as memory ran out."
+        return LoadingError(problem, "Lower --workers or --batch-size, or free some memory.")
 
 
 def batches_ahead(workers: int, batch_bytes: int) -> int:
@@ -225,8 +211,6 @@ def images_on(device: torch.device | str, images: Tensor) -> Tensor:
 
 
 class _InFile(NamedTuple):
-    """A tensor in a file."""
-
     path: str
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -252,10 +236,6 @@ def _ready_to_send(items: Any, *, collate: Callable[[Any], Any], folder: str | N
     if not batch.images.numel():
         return batch
     return batch._replace(images=batch.images.share_memory_() if folder is None else _InFile.of(batch.images, folder))
-
-
-def _out_of_file(batch: Any) -> Any:
-    return batch._replace(images=batch.images.open()) if isinstance(batch.images, _InFile) else batch
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from sparseformers.data.huggingface_datasets import PREFIX, DatasetName, HuggingFaceSource
 from sparseformers.data.images import MOST_PIXELS
@@ -18,13 +17,13 @@ from sparseformers.data.places import find, no_images
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shard_source import ShardSource
 from sparseformers.data.shards import find_shards, is_local, is_shards
-from sparseformers.data.sources import FolderSource, ImageSource, digest_of, draw_of
+from sparseformers.data.sources import DerivedSource, FolderSource, ImageSource, digest_of, draw_of
 from sparseformers.errors import ConfigError, DataError, shorten
 
 Kind = Literal["folder", "shards", "dataset"]
 
 
-class MixedSource(ImageSource):
+class MixedSource(DerivedSource):
     """Images of several sources, one source after the other; ``weights`` are their shares of the samples (default: sizes)."""
 
     def __init__(self, sources: Sequence[ImageSource], weights: Sequence[float] | None = None) -> None:
@@ -35,30 +34,9 @@ class MixedSource(ImageSource):
     def __len__(self) -> int:
         return int(self.bounds[-1])
 
-    def name(self, index: int) -> str:
-        source, place = self._place(index)
-        return source.name(place)
-
-    def key(self, index: int) -> str:
-        source, place = self._place(index)
-        return source.key(place)
-
-    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
-        source, place = self._place(index)
-        return source.read(place, at_least=at_least)
-
-    def size(self, index: int) -> int | None:
-        source, place = self._place(index)
-        return source.size(place)
-
-    def faults(self) -> Sequence[tuple[str, str]]:
-        return [fault for source in self.sources for fault in source.faults()]
-
-    def missing(self) -> int:
-        return sum(source.missing() for source in self.sources)
-
-    def remarks(self) -> Sequence[str]:
-        return [remark for source in self.sources for remark in source.remarks()]
+    def place(self, index: int) -> tuple[ImageSource, int]:
+        number = int(np.searchsorted(self.bounds, index, side="right")) - 1
+        return self.sources[number], index - int(self.bounds[number])
 
     def sample_order(self) -> Interleaved:
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
@@ -79,18 +57,11 @@ class MixedSource(ImageSource):
     def digest(self) -> str:
         return digest_of(source.digest() for source in self.sources)
 
-    def _place(self, index: int) -> tuple[ImageSource, int]:
-        number = int(np.searchsorted(self.bounds, index, side="right")) - 1
-        return self.sources[number], index - int(self.bounds[number])
-
     def _parted(self, places: Sequence[int]) -> list[tuple[ImageSource, list[int]]]:
         """Increasing places among all images by their sources, counted from the beginning of each."""
-        begins = np.searchsorted(places, self.bounds)
-        own = [places[begin:end] for begin, end in pairwise(begins.tolist())]
-        return [
-            (source, [int(place - before) for place in part])
-            for source, part, before in zip(self.sources, own, self.bounds[:-1], strict=True)
-        ]
+        begins = pairwise(np.searchsorted(places, self.bounds).tolist())
+        parts = zip(self.sources, begins, self.bounds[:-1], strict=True)
+        return [(source, [int(place - before) for place in places[begin:end]]) for source, (begin, end), before in parts]
 
 
 def kind_of(data: str) -> Kind:

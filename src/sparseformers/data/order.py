@@ -66,10 +66,7 @@ PassOrder: TypeAlias = FullShuffle | WindowShuffle  # the order of the passes ov
 
 @dataclass(frozen=True)
 class Interleaved:
-    """Samples of several sources, each with passes of its own; the samples of a chunk are shuffled.
-
-    Of the first t samples, a source of share s has s * t, rounded, and that of the greatest share the rest.
-    """
+    """Sources with passes of their own, shuffled by chunks: of the first t samples a source of share s has s * t, rounded."""
 
     parts: tuple[PassOrder, ...]  # one for each source; its indices begin where those of the source before end
     weights: tuple[int, ...]  # shares of the samples, above 0, in any unit

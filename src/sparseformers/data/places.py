@@ -26,8 +26,7 @@ IMAGE_SUFFIXES = (
 )
 """Endings of image files, in any case; some need a newer Pillow or the extra ``heic``, see :func:`readable_suffixes`."""
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
-OUR_MANIFESTS = ("config.json", "metrics.jsonl")
-"""Files that a folder of a run has, whose pictures are not images to learn from."""
+OUR_MANIFESTS = ("config.json", "metrics.jsonl")  # of the folder of a run, whose pictures are not images to learn from
 DEAD_LINK = "a link that leads nowhere"
 
 Kind = Literal["image", "shard", "fault", "other"]
@@ -48,13 +47,10 @@ class Found:
 
     images: list[Path] = field(default_factory=list)
     shards: list[Path] = field(default_factory=list)
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    """(path, reason) of entries that cannot be read."""
-    passed_over: Counter[str] = field(default_factory=Counter)
-    """Files by the endings of their names, which are none that are read."""
+    faults: list[tuple[str, str]] = field(default_factory=list)  # (path, reason) of entries that cannot be read
+    passed_over: Counter[str] = field(default_factory=Counter)  # files by the endings of their names, none that are read
 
     def add(self, entry: Entry) -> None:
-        """Puts an entry where it belongs."""
         if entry.kind == "fault":
             self.faults.append((str(entry.path), entry.reason))
         elif entry.kind == "other":
@@ -83,10 +79,7 @@ class Found:
 
 
 def find(places: Sequence[Path]) -> Found:
-    """All that folders, image files and shards hold.
-
-    Raises DataError for a place that is not there, or a file that is neither an image nor a shard.
-    """
+    """All that folders, image files and shards hold; raises DataError for a place that is not there, or is none of these."""
     visited: set[str] = set()
     entries = [entry for place in places for entry in walk(checked(place), visited)]
     found, seen = Found(), set[str]()
@@ -112,11 +105,6 @@ def no_images(places: Sequence[Path], found: Found) -> DataError:
     named = shorten(f"'{place}'" for place in places) or "given"
     held = "The folder {} holds no images" if len(places) == 1 else "The folders {} hold no images"
     return DataError(f"{held.format(named)}{found.reasons()}.", f"Images are files that end in {', '.join(readable_suffixes())}.")
-
-
-def images_under(folders: Sequence[Path]) -> list[Path]:
-    """The image files of folders that are there; none is no error."""
-    return find(folders).images
 
 
 @cache
@@ -178,7 +166,6 @@ def walk(place: Path, visited: set[str]) -> Iterator[Entry]:
 
 
 def _entry(entry: os.DirEntry[str], path: Path, folder: str, visited: set[str]) -> Iterator[Entry]:
-    """One entry of a folder, or what is under it."""
     try:
         if entry.is_dir():
             yield from walk(path, visited)
@@ -192,12 +179,9 @@ def _entry(entry: os.DirEntry[str], path: Path, folder: str, visited: set[str]) 
     except OSError as error:
         yield Entry("fault", path, str(path), _reason(error))
         return
-    if is_image_name(entry.name) and entry.is_file():
-        yield Entry("image", path, real)
-    elif is_shard_name(entry.name) and entry.is_file():
-        yield Entry("shard", path, real)
-    elif entry.is_file():
-        yield Entry("other", path, real)
+    if entry.is_file():
+        kind: Kind = "image" if is_image_name(entry.name) else "shard" if is_shard_name(entry.name) else "other"
+        yield Entry(kind, path, real)
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:
@@ -205,7 +189,6 @@ def _count(number: int, one: str, several: str | None = None) -> str:
 
 
 def _reason(error: OSError) -> str:
-    """Why an entry cannot be read, in a few words."""
     if error.errno == errno.ENOENT:
         return DEAD_LINK
     if error.errno == errno.ELOOP:

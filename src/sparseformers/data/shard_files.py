@@ -79,11 +79,7 @@ def read_index(path: Path) -> ShardIndex | None:
 
 
 class ShardFiles:
-    """Local files of shards, and their indices.
-
-    ``folder`` holds at most ``most_bytes`` of copies, and the indices that are not beside their shard; ``waits`` are the
-    seconds before each new attempt at a shard that cannot be reached.
-    """
+    """Local files and indices of shards: ``folder`` holds at most ``most_bytes`` of copies, ``waits`` are before new attempts."""
 
     def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:
         self.folder = folder
@@ -242,7 +238,6 @@ class ShardFiles:
             ) from error
 
     def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
-        """The result of the first attempt that succeeds."""
         waits = list(self.waits)
         while True:
             try:
@@ -269,6 +264,5 @@ def _unpacker(path: Path) -> Callable[..., Any] | None:
 
 
 def _digest(shard: str, state: list[int] | None) -> str:
-    """A name for what belongs to a shard as it is."""
     text = json.dumps([shard, state])
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

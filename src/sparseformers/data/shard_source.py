@@ -37,10 +37,7 @@ class _Shard(NamedTuple):
 
 
 class ShardSource(ImageSource):
-    """Images in tar shards, shard by shard; ``window`` shards are shuffled together.
-
-    Raises DataError if a shard cannot be reached, or the folder for copies cannot hold the shards that are read at a time.
-    """
+    """Images in tar shards, ``window`` shuffled together; DataError if one cannot be reached, or copies have too little room."""
 
     def __init__(self, shards: Sequence[str], files: ShardFiles, *, window: int, most_pixels: int = MOST_PIXELS) -> None:
         self.files = files

@@ -72,10 +72,7 @@ def find_shards(data: str) -> list[str]:
 
 
 def expand_shards(pattern: str) -> list[str]:
-    """The files or addresses of a brace pattern such as ``shards/{00000..00127}.tar``, in its order.
-
-    Raises ConfigError if it cannot be understood, DataError if one of the files is missing, MissingExtraError without webdataset.
-    """
+    """The files or addresses of a brace pattern, in its order; ConfigError for no pattern, DataError if a file is missing."""
     if Path(pattern).is_file():
         return [pattern]
     MissingExtraError.require("webdataset", "shards")
@@ -128,10 +125,7 @@ def shard_members(shard: str, *, others: bool = False) -> Iterator[ShardMember]:
 
 
 def opened(shard: str) -> IO[bytes]:
-    """A file or an address, opened to be read; an address may raise OSError only when it is read from, or closed.
-
-    Raises ConfigError for an address of a kind that nothing opens, DataError if the command that reads such is not installed.
-    """
+    """A file or address, opened to be read (OSError may come only then, or on closing); raises ConfigError or DataError."""
     if is_local(shard):
         return Path(shard).open("rb")
     with _address(shard) as address:
@@ -265,7 +259,6 @@ class ShardIndex:
         return hashlib.sha256(self.text().encode()).hexdigest()[:32]
 
     def text(self) -> str:
-        """JSON of it all."""
         members = zip(self.names, self.starts.tolist(), self.sizes.tolist(), strict=True)
         content = {"format": FORMAT, "bytes": self.bytes, "members": list(members), "problems": self.problems}
         return json.dumps(content, separators=(",", ":"))
@@ -282,7 +275,8 @@ def scan(tar: Path) -> ShardIndex:
     images: set[str] = set()
     others: dict[str, str] = {}
     for member in shard_members(str(tar), others=True):
-        key = _key(member.name)
+        folder, base = posixpath.split(member.name)
+        key = posixpath.join(folder, base.partition(".")[0])
         if member.problem == NO_IMAGE:
             others.setdefault(key, member.name)
             continue
@@ -302,9 +296,3 @@ def scan(tar: Path) -> ShardIndex:
         problems=tuple(problems),
         bytes=size,
     )
-
-
-def _key(name: str) -> str:
-    """The key of the sample that a member belongs to: its path up to the first dot of the file's name."""
-    folder, base = posixpath.split(name)
-    return posixpath.join(folder, base.partition(".")[0])

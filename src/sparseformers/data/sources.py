@@ -38,10 +38,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
-        """An image in 8-bit RGB, as :func:`~sparseformers.data.read_image` gives it.
-
-        Raises UnreadableImageError if this image is bad, and DataError if the source cannot be reached any more.
-        """
+        """An image in 8-bit RGB; UnreadableImageError if it is bad, DataError if the source cannot be reached any more."""
 
     @abstractmethod
     def identity(self) -> list[Any]:
@@ -85,10 +82,7 @@ class ImageSource(ABC):
 
 
 class FolderSource(ImageSource):
-    """Image files; one that is missing, or has more than ``most_pixels``, counts as unreadable.
-
-    ``found`` is all that their folders hold.
-    """
+    """Image files of folders that hold ``found``; a missing one, or one of too many pixels, counts as unreadable."""
 
     def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS, found: Found | None = None) -> None:
         self.paths = tuple(paths)
@@ -139,11 +133,6 @@ class FolderSource(ImageSource):
         return digest_of(relative_names(self.paths, self._root))
 
 
-def as_source(images: ImageSource | Sequence[Path]) -> ImageSource:
-    """The source of these image files; a source stays what it is."""
-    return images if isinstance(images, ImageSource) else FolderSource(images)
-
-
 def common_folder(paths: Sequence[Path]) -> str:
     """The folder that all paths share, absolute; the root of all for none."""
     if not paths:
@@ -179,11 +168,46 @@ def state_of(path: str | Path) -> tuple[int | None, int | None]:
     return status.st_size, status.st_mtime_ns
 
 
-class Selection(ImageSource):
+class DerivedSource(ImageSource):
+    """Images of other ``sources``, in another choice or order."""
+
+    sources: tuple[ImageSource, ...]
+
+    @abstractmethod
+    def place(self, index: int) -> tuple[ImageSource, int]:
+        """The source of an image, and the image's place in the whole of it."""
+
+    def name(self, index: int) -> str:
+        source, place = self.place(index)
+        return source.name(place)
+
+    def key(self, index: int) -> str:
+        source, place = self.place(index)
+        return source.key(place)
+
+    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
+        source, place = self.place(index)
+        return source.read(place, at_least=at_least)
+
+    def size(self, index: int) -> int | None:
+        source, place = self.place(index)
+        return source.size(place)
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        return [fault for source in self.sources for fault in source.faults()]
+
+    def missing(self) -> int:
+        return sum(source.missing() for source in self.sources)
+
+    def remarks(self) -> Sequence[str]:
+        return [remark for source in self.sources for remark in source.remarks()]
+
+
+class Selection(DerivedSource):
     """The images of a source at these increasing places, or, with ``leave_out``, at all others."""
 
     def __init__(self, source: ImageSource, places: Sequence[int] | np.ndarray, *, leave_out: bool) -> None:
-        self.source = source
+        self.source, self.sources = source, (source,)
         self.places = np.asarray(places, dtype=np.int64)
         self.leave_out = leave_out
         # Before the k-th place that is left out there are places[k] - k of the others.
@@ -192,32 +216,10 @@ class Selection(ImageSource):
     def __len__(self) -> int:
         return len(self.source) - len(self.places) if self.leave_out else len(self.places)
 
-    def place(self, index: int) -> int:
-        """The image's place in the whole source."""
+    def place(self, index: int) -> tuple[ImageSource, int]:
         if not self.leave_out:
-            return int(self.places[index])
-        return index + int(np.searchsorted(self._others_before, index, side="right"))
-
-    def name(self, index: int) -> str:
-        return self.source.name(self.place(index))
-
-    def key(self, index: int) -> str:
-        return self.source.key(self.place(index))
-
-    def read(self, index: int, *, at_least: int | None = None) -> Image.Image:
-        return self.source.read(self.place(index), at_least=at_least)
-
-    def size(self, index: int) -> int | None:
-        return self.source.size(self.place(index))
-
-    def faults(self) -> Sequence[tuple[str, str]]:
-        return self.source.faults()
-
-    def missing(self) -> int:
-        return self.source.missing()
-
-    def remarks(self) -> Sequence[str]:
-        return self.source.remarks()
+            return self.source, int(self.places[index])
+        return self.source, index + int(np.searchsorted(self._others_before, index, side="right"))
 
     def order(self) -> PassOrder:
         whole = self.source.order()
@@ -227,10 +229,10 @@ class Selection(ImageSource):
         return WindowShuffle(whole.bounds - before if self.leave_out else before, whole.window)
 
     def only(self, places: Sequence[int]) -> ImageSource:
-        return Selection(self.source, [self.place(place) for place in places], leave_out=False)
+        return Selection(self.source, [self.place(place)[1] for place in places], leave_out=False)
 
     def without(self, places: Sequence[int]) -> ImageSource:
-        left_out = [self.place(place) for place in places]
+        left_out = [self.place(place)[1] for place in places]
         if self.leave_out:
             return Selection(self.source, sorted([*self.places.tolist(), *left_out]), leave_out=True)
         return Selection(self.source, np.setdiff1d(self.places, left_out), leave_out=False)

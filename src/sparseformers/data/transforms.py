@@ -160,10 +160,7 @@ class StrongView(CropView):
 
 @dataclass(frozen=True)
 class EvaluationView(ByteView):
-    """The teacher's own view, without its normalisation: resize and central crop as timm does them.
-
-    The resized image is 1 / crop of the size, rounded down. Can be pickled.
-    """
+    """The teacher's own view without normalisation: resized (1 / crop of the size, rounded down) and cropped as timm does it."""
 
     preprocessing: PreprocessingConfig
 
@@ -211,5 +208,4 @@ evaluation_view = EvaluationView
 
 
 def _uniform(low: float, high: float) -> float:
-    """A random number, from torch's global generator."""
     return low + (high - low) * float(torch.rand(()))

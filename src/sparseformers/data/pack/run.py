@@ -135,7 +135,6 @@ class PackFolder(WorkFolder):
         return packing
 
     def keep(self, packing: _Packing, content: Mapping[str, Any]) -> None:
-        """Notes how far a packing is."""
         write_json(self.state, {"content": dict(content), "packing": to_dict(packing)})
 
     def finish(self, packing: _Packing, content: Mapping[str, Any]) -> None:
@@ -164,10 +163,7 @@ class PackFolder(WorkFolder):
 
 
 def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None = None) -> PackSummary:
-    """Packs a folder of images into tar shards; goes on with a packing that was stopped, to the same bytes.
-
-    Raises SparseFormersError for images or a folder that cannot be used.
-    """
+    """Packs a folder of images into tar shards, or goes on with it, to the same bytes; raises SparseFormersError if it cannot."""
     console = console or Console(quiet=True)
     images, folder = ImageList(config.folder, None if config.keep_order else config.seed), PackFolder(config.out)
     with folder.held(), folder.writing():
@@ -202,7 +198,6 @@ def pack(config: PackConfig, *, overwrite: bool = False, console: Console | None
 def _packed(
     images: ImageList, config: PackConfig, folder: PackFolder, packing: _Packing, bar: ImageProgress
 ) -> Iterator[_Packing]:
-    """The state after each shard."""
     from sparseformers.data.loading import default_workers  # imports PyTorch, which the command's help does not need
 
     threads = default_workers() if config.workers is None else config.workers

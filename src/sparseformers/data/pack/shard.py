@@ -25,17 +25,14 @@ from sparseformers.data.places import find, no_images
 from sparseformers.data.shards import MOST_BYTES, ShardIndex, scan
 from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names, state_of
 from sparseformers.errors import RunError
+from sparseformers.files import sha256_of
 
 AHEAD = 4  # images that each thread prepares ahead, held in memory
 DRAFT = 2  # a JPEG is decoded with sides of at least so many times those of its target, which makes no visible difference
-BLOCK = 2**20  # bytes of a shard that are read at a time
 
 
 class ImageList:
-    """All images of a folder in a random order, or that of their names if ``seed`` is None; raises DataError for none.
-
-    ``found`` is all that the folder holds.
-    """
+    """All images of a folder (``found``) in a random order, or by their names without ``seed``; raises DataError for none."""
 
     def __init__(self, folder: Path, seed: int | None) -> None:
         self.found = find([folder])
@@ -119,20 +116,14 @@ def _prepared(name: str, path: Path, shrinking: Shrinking) -> PackedImage:
         image = decode(io.BytesIO(content), path, at_least=at_least, most_pixels=shrinking.most_pixels)
         if side is None or min(image.size) <= side:
             return PackedImage(name, path, content, None)
-        return PackedImage(f"{name.rpartition('.')[0]}.jpg", path, _shrunk(image, side, shrinking.quality), None)
+        scale, file = side / min(image.size), io.BytesIO()
+        size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+        image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=shrinking.quality)
+        return PackedImage(f"{name.rpartition('.')[0]}.jpg", path, file.getvalue(), None)
     except UnreadableImageError as error:
         return PackedImage(name, path, b"", error.reason)
     except OSError as error:
         return PackedImage(name, path, b"", (error.strerror or str(error)).lower())
-
-
-def _shrunk(image: Image.Image, shorter: int, quality: int) -> bytes:
-    """A JPEG with a shorter side of so many pixels."""
-    scale = shorter / min(image.size)
-    size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
-    file = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -165,7 +156,6 @@ class OpenShard:
         return not self._written or _rounded(end, tarfile.RECORDSIZE) <= self.most_bytes
 
     def add(self, image: PackedImage) -> None:
-        """Appends an image."""
         self._archive.addfile(_header(image), io.BytesIO(image.content))
         self._archive.members.clear()  # type: ignore[attr-defined]  # or it would remember them all
         self._written.append((image.name, len(image.content), hashlib.sha256(image.content).digest()))
@@ -189,11 +179,7 @@ class OpenShard:
                 file.seek(start)
                 if hashlib.sha256(file.read(size)).digest() != digest:
                     raise _not_as_written(name, f"'{member}' has other bytes")
-            file.seek(0)
-            whole = hashlib.sha256()
-            while block := file.read(BLOCK):
-                whole.update(block)
-        return PackedShard(name, len(self), index.bytes, whole.hexdigest()), index
+        return PackedShard(name, len(self), index.bytes, sha256_of(self.path)), index
 
 
 def _header(image: PackedImage) -> tarfile.TarInfo:
@@ -208,6 +194,5 @@ def _rounded(size: int, unit: int) -> int:
 
 
 def _not_as_written(name: str, how: str) -> RunError:
-    return RunError(
-        f"The shard '{name}' was not written as it should be: {how}.", "Check the disk; the same command makes it again."
-    )
+    problem = f"The shard '{name}' was not written as it should be: {how}."
+    return RunError(problem, "Check the disk; the same command makes it again.")
