@@ -1,9 +1,7 @@
 """Alignment of a student's embeddings with its teacher's, and nearest neighbours: pure functions of tensors, no model.
 
 Plain cosine flatters: many foundation models embed into a narrow cone, so that a constant output already scores high. Centred
-cosine takes the common direction away and therefore comes first.
-
-Legend: M images (rows), D embedding width, Q queries, k neighbours.
+cosine takes the common direction away and therefore comes first. Legend: as in the package.
 """
 
 from __future__ import annotations
@@ -141,24 +139,19 @@ def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10)
     low, median = torch.quantile(cosine, torch.tensor([0.05, 0.5]).to(cosine)).tolist()
     centre = mean_embedding(teacher)
     compared = min(neighbours, images - 1)
+    nearest = (nearest_neighbours(each, each, compared, exclude_self=True).indices for each in (student, teacher))
+    of_student, of_teacher = nearest  # M x k each
     return Alignment(
         centred_cosine=centred_cosine(student, teacher, centre).mean().item(),
         cosine_mean=cosine.mean().item(),
         cosine_median=median,
         cosine_p05=low,
         constant_baseline=F.cosine_similarity(centre.unsqueeze(0), teacher, dim=-1).mean().item(),
-        neighbour_agreement=_neighbour_agreement(student, teacher, compared),
+        neighbour_agreement=(of_student.unsqueeze(2) == of_teacher.unsqueeze(1)).any(dim=2).double().mean().item(),
         neighbour_chance=compared / (images - 1),
         neighbours=compared,
         images=images,
     )
-
-
-def _neighbour_agreement(student: Tensor, teacher: Tensor, k: int) -> float:
-    """Mean share of the k nearest neighbours that two embeddings of the same images have in common."""
-    _, of_student = nearest_neighbours(student, student, k, exclude_self=True)  # M x k
-    _, of_teacher = nearest_neighbours(teacher, teacher, k, exclude_self=True)
-    return (of_student.unsqueeze(2) == of_teacher.unsqueeze(1)).any(dim=2).double().mean().item()
 
 
 def _same_shape(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

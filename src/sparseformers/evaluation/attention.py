@@ -30,9 +30,7 @@ class AttentionMaps(NamedTuple):
     """Patches that a teacher's embedding comes from; each map is of patches alone and sums to one."""
 
     last: Tensor  # B x h x w, float32: what the class token attends to in the last block, the mean over heads
-    rollout: Tensor
-    """B x h x w, float32: attention rollout through all blocks (Abnar and Zuidema, "Quantifying Attention Flow in
-    Transformers", ACL 2020)."""
+    rollout: Tensor  # B x h x w, float32: attention rollout through all blocks, see :func:`rollout`
 
 
 class TeacherAnswer(NamedTuple):
@@ -47,10 +45,8 @@ class AttendingTeacher(nn.Module):
     """A teacher that also tells where it looks, in one forward pass.
 
     The map is the mean over the heads of the last third of its blocks of what the class token attends to, or all patches in a
-    teacher without one; where an attention pool makes the embedding, it is what its query attends to.
-
-    Args:
-        teacher: on the device where it is to stay; its weights are copied.
+    teacher without one; where an attention pool makes the embedding, it is what its query attends to. The teacher's weights are
+    copied, on the device where they are.
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -216,10 +212,7 @@ def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's rank correlation of two maps of one shape, in [-1, 1]; equal values share their mean rank.
-
-    Not a number where a map is constant or not finite. Raises ValueError for different shapes, or no values.
-    """
+    """Spearman's rank correlation of two maps of one shape, in [-1, 1]; NaN for one that is constant or not finite."""
     if first.shape != second.shape or not first.numel():
         raise ValueError(f"a correlation is of two maps of one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
     if not (first.isfinite().all() and second.isfinite().all()):

@@ -37,7 +37,6 @@ class Condition:
 
     @classmethod
     def of_both(cls, name: str, view: ImageView) -> Condition:
-        """The condition in which student and teacher see the same image."""
         return cls(name, view, view)
 
 

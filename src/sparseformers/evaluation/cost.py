@@ -88,7 +88,6 @@ class TrainingCost:
 
     @property
     def total(self) -> int:
-        """The sum of all three."""
         return self.teacher_forward + self.student_forward + self.student_backward
 
 

@@ -12,14 +12,7 @@ import torch
 from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data import (
-    Batch,
-    LabelledImages,
-    SkippedImages,
-    default_workers,
-    evaluation_batches,
-    images_on,
-)
+from sparseformers.data import Batch, LabelledImages, SkippedImages, default_workers, evaluation_batches, images_on
 from sparseformers.data.places import find, no_images
 from sparseformers.errors import DataError
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference, resolve_precision
@@ -76,7 +69,6 @@ class ImageFolder:
         return evaluation_batches(list(paths), preprocessing, batch_size=self.batch_size, workers=default_workers())
 
     def autocast(self, device: torch.device) -> torch.dtype | None:
-        """The dtype for autocast; None for none."""
         return autocast_dtype(resolve_precision(self.precision, device))
 
     def running(self, device: torch.device, paths: Sequence[Path], advance: Advance, *, views: int = 1) -> dict[str, Any]:
@@ -137,36 +129,28 @@ def embed(
     each unreadable image and its fault. ``autocast`` is None for the networks' own precision. ``keep_logits=False`` saves memory.
     Raises DataError if there was no image to embed.
     """
-    indices, embeddings, logits = _embed(
-        (student, teacher), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits
-    )
+    running: dict[str, Any] = {"autocast": autocast, "progress": progress, "on_unreadable": on_unreadable}
+    indices, embeddings, logits = _embed((student, teacher), batches, device=device, keep_logits=keep_logits, **running)
     return Embedded(embeddings[0], embeddings[1], logits[0], logits[1], indices)
 
 
-def embed_one(
-    network: Network,
+def embed_one(network: Network, batches: Iterable[Batch], **running: Any) -> Tensor:
+    """The embeddings by one network alone, M x D, float32 on the CPU; as :func:`embed` in everything else."""
+    return _embed((network,), batches, keep_logits=False, **running)[1][0]
+
+
+def _embed(
+    networks: Sequence[Network],
     batches: Iterable[Batch],
     *,
     device: torch.device | str,
     autocast: torch.dtype | None,
     progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
-) -> Tensor:
-    """The embeddings by one network alone, M x D, float32 on the CPU; as :func:`embed` in everything else."""
-    _, embeddings, _ = _embed((network,), batches, torch.device(device), autocast, progress, on_unreadable, keep_logits=False)
-    return embeddings[0]
-
-
-def _embed(
-    networks: Sequence[Network],
-    batches: Iterable[Batch],
-    device: torch.device,
-    autocast: torch.dtype | None,
-    progress: Advance | None,
-    on_unreadable: Callable[[int, str], None] | None,
     keep_logits: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
     """Indices of the M readable images, and for each network their embeddings and logits."""
+    device = torch.device(device)
     indices: list[Tensor] = []
     embeddings: list[list[Tensor]] = [[] for _ in networks]
     logits: list[list[Tensor]] = [[] for _ in networks]

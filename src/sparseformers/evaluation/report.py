@@ -15,8 +15,16 @@ from sparseformers.evaluation.embeddings import Embedded
 from sparseformers.settings import to_dict
 
 
+class Report:
+    """What was measured of a student; a dataclass."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return to_dict(self)
+
+
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Report):
     """A student beside its teacher on one set of images; accuracies are shares in [0, 1], None where they cannot be had."""
 
     alignment: Alignment
@@ -28,10 +36,6 @@ class Evaluation:
     classifier_agreement: float | None = None  # share of images with the same top-1 class; needs no labels
     skipped: int = 0  # images that could not be read; no figure counts them
     skipped_images: tuple[str, ...] = ()  # their names and what was wrong with them
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
 
     def tables(self, title: str) -> list[Table]:
         """One table: centred cosine first, and beside it what a constant output or chance would score."""
@@ -62,11 +66,11 @@ class Evaluation:
 
 def evaluate_unlabelled(embedded: Embedded, *, skipped: int = 0) -> Evaluation:
     """Evaluates what needs no labels; ``skipped`` images could not be read. Raises DataError for fewer than two images."""
-    return Evaluation(
-        alignment=measure_alignment(embedded.student, embedded.teacher),
-        classifier_agreement=_classifier_agreement(embedded),
-        skipped=skipped,
-    )
+    student, teacher, agreement = embedded.student_logits, embedded.teacher_logits, None
+    if student is not None and teacher is not None and student.shape == teacher.shape:
+        agreement = (student.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()
+    alignment = measure_alignment(embedded.student, embedded.teacher)
+    return Evaluation(alignment=alignment, classifier_agreement=agreement, skipped=skipped)
 
 
 def evaluate_labelled(
@@ -106,10 +110,7 @@ def evaluate_labelled(
 
 
 def align_labels(class_names: Sequence[str], teacher_class_names: Sequence[str] | None) -> list[int] | None:
-    """The output of the teacher's classifier for each class folder; None if a name is no output's, or that of several.
-
-    Without names of the outputs they are taken to be in the order of the folders.
-    """
+    """The classifier's output of each class folder (in order without names); None if a name is no output's, or several'."""
     if teacher_class_names is None:
         return list(range(len(class_names)))
     outputs = {name: output for output, name in enumerate(teacher_class_names)}
@@ -128,10 +129,3 @@ def _top1(logits: Tensor | None, labels: Tensor, outputs: list[int] | None) -> f
     if logits is None or outputs is None or logits.shape[1] != len(outputs):
         return None
     return (logits.argmax(dim=1) == torch.tensor(outputs)[labels]).double().mean().item()
-
-
-def _classifier_agreement(embedded: Embedded) -> float | None:
-    student, teacher = embedded.student_logits, embedded.teacher_logits
-    if student is None or teacher is None or student.shape != teacher.shape:
-        return None
-    return (student.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()

@@ -36,7 +36,6 @@ class Spread:
 
     @classmethod
     def of(cls, values: Tensor) -> Spread:
-        """The spread of M values, at least one."""
         exact = values.double()
         return cls(exact.mean().item(), exact.std(correction=0).item())
 
@@ -94,9 +93,9 @@ def side(rois: Tensor) -> Tensor:
     return centre_and_size(rois)[1].prod(dim=-1).sqrt()
 
 
-def coverage(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
-    """Share of the image that at least one RoI (B x N x 4) of a stage covers, on a grid of ``points`` a side: B."""
-    return (depth(rois, points) > 0).float().mean(dim=(1, 2))
+def coverage(rois: Tensor) -> Tensor:
+    """Share of the image that at least one RoI (B x N x 4) of a stage covers: B."""
+    return (depth(rois) > 0).float().mean(dim=(1, 2))
 
 
 def overlap(rois: Tensor, points: int = COVERAGE_SIDE) -> Tensor:
@@ -140,10 +139,7 @@ def _boxes_over_grid(centre: Tensor, half: Tensor, points: int) -> Tensor:
 
 
 def point_density(points: Tensor, height: int, width: int) -> Tensor:
-    """Share of sampling points (B x N x P x 2, in [0, 1] of the image) in each pixel: B x H x W, sum 1, float32.
-
-    Points outside of the image count at its border, which is what they read.
-    """
+    """Share of sampling points (B x N x P x 2, in [0, 1]) in each pixel: B x H x W, sum 1; those outside count at the border."""
     places = points.float().flatten(1, 2)  # B x NP x 2
     column = (places[..., 0] * width).floor().clamp(0, width - 1).long()
     row = (places[..., 1] * height).floor().clamp(0, height - 1).long()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -20,6 +19,7 @@ from sparseformers.data import Batch, UnreadableImageError, find_images, images_
 from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, relative_name
 from sparseformers.errors import ConfigError, DataError, shorten
 from sparseformers.evaluation.embeddings import Advance, ImageFolder, thinned, told
+from sparseformers.evaluation.report import Report
 from sparseformers.evaluation.roi_measures import (
     Elsewhere,
     ForegroundFigures,
@@ -34,7 +34,6 @@ from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.modes import evaluation_mode, inference
 from sparseformers.opening import Model, model_name, open_student, with_tokens
 from sparseformers.processes import process_state
-from sparseformers.settings import to_dict
 
 LEAST_FOREGROUND = 0.5  # pixels of the view: of less, a share of sampling points over a share of the area would be noise
 
@@ -77,18 +76,13 @@ class RoIReport:
 
 
 @dataclass(frozen=True)
-class RoIReports:
+class RoIReports(Report):
     """RoIs of a student, at one number of tokens or several."""
 
     focus: tuple[RoIReport, ...]
     skipped_images: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
-
     def tables(self, title: str) -> list[Table]:
-        """One for each number of tokens."""
         return [report.table(title) for report in self.focus]
 
     def remarks(self) -> list[str]:
@@ -116,10 +110,7 @@ def _share(spread: Spread | None) -> str:
 def report_rois(
     model: Model, folder: ImageFolder, *, tokens: Sequence[int] = (), masks: Path | None = None, boxes: Path | None = None
 ) -> RoIReports:
-    """Measures where the RoIs of a student go on the images of a folder, at each number of tokens; needs no teacher.
-
-    Raises ConfigError if the RoIs cannot move or the tokens cannot be had, DataError for images, masks or boxes that do not fit.
-    """
+    """Measures where a student's RoIs go, at each number of tokens; ConfigError if they cannot move, DataError for bad files."""
     paths = find_images([folder.path])
     if masks is not None:  # which may lie inside of the folder of images
         paths = [path for path in paths if masks.resolve() not in path.resolve().parents]
@@ -146,17 +137,11 @@ def report_rois(
             return None
 
     reports, names = [], [relative_name(path, folder.path).as_posix() for path in paths]
+    seen = None if known is None else foreground
     for number in tokens or (None,):
         with folder.progress("images", len(paths), doing="looking at") as advance:
-            report = measure_rois(
-                student,
-                folder.batches(paths, student.config.preprocessing),
-                names,
-                tokens=number,
-                foreground=None if known is None else foreground,
-                **folder.running(device, paths, advance),
-            )
-        reports.append(report)
+            batches, running = folder.batches(paths, student.config.preprocessing), folder.running(device, paths, advance)
+            reports.append(measure_rois(student, batches, names, tokens=number, foreground=seen, **running))
     return RoIReports(tuple(reports), tuple(folder.skipped.lines()))
 
 
@@ -252,23 +237,19 @@ class _Measured:
         rois = torch.cat(self.rois)  # M x S x 5
         covered = torch.cat(self.sampled) if self.sampled else rois.new_zeros(len(rois), 0)
         unread = rois.shape[1] - covered.shape[1]  # stages before the first one with sampling points
-        foregrounds = self._foreground_figures()
+        foregrounds: list[ForegroundFigures] = []  # one for each stage with sampling points; none where nothing is known
+        if self.areas:
+            shares, areas = torch.cat(self.on_foreground), torch.cat(self.areas)
+            for share, elsewhere in zip(shares.T, self.elsewhere, strict=True):
+                foregrounds.append(ForegroundFigures(Spread.of(share), Spread.of(share / areas), elsewhere.share()))
         rows = []
         for stage in range(rois.shape[1]):
             moved, from_start, size, rois_cover, overlapping = (Spread.of(column) for column in rois[:, stage].T)
             read = stage - unread
-            rows.append(
-                StageFigures(
-                    stage=stage,
-                    moved=moved if stage else None,
-                    from_start=from_start,
-                    size=size,
-                    rois_cover=rois_cover,
-                    overlap=overlapping,
-                    points_cover=Spread.of(covered[:, read]) if read >= 0 else None,
-                    foreground=foregrounds[read] if foregrounds and read >= 0 else None,
-                )
-            )
+            points_cover = Spread.of(covered[:, read]) if read >= 0 else None
+            foreground = foregrounds[read] if foregrounds and read >= 0 else None
+            of_rois = (moved if stage else None, from_start, size, rois_cover, overlapping)
+            rows.append(StageFigures(stage, *of_rois, points_cover, foreground))
         return RoIReport(
             tokens=self.tokens,
             points=self.points,
@@ -280,13 +261,3 @@ class _Measured:
             not_annotated=tuple(self.not_annotated),
             out_of_view=tuple(self.out_of_view),
         )
-
-    def _foreground_figures(self) -> list[ForegroundFigures]:
-        """One for each stage with sampling points; none where nothing is known."""
-        if not self.areas:
-            return []
-        shares, areas = torch.cat(self.on_foreground), torch.cat(self.areas)
-        return [
-            ForegroundFigures(Spread.of(share), Spread.of(share / areas), elsewhere.share())
-            for share, elsewhere in zip(shares.T, self.elsewhere, strict=True)
-        ]

@@ -138,18 +138,11 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
             labels = [outputs[label] for label in test.labels]
     conditions = shift_conditions(pair.teacher.preprocessing, paths)
     tokens, views = pair.student.config.focusing.tokens, len(views_of(conditions))
+    low = LowResolutionTeacher(pair.teacher, tokens).to(pair.device)
     with folder.progress(f"{len(paths)} images in {views} views", len(paths) * views) as advance:
-        report = measure_shifts(
-            pair.student,
-            pair.teacher,
-            paths,
-            conditions,
-            labels=labels,
-            low_resolution=LowResolutionTeacher(pair.teacher, tokens).to(pair.device),
-            batch_size=folder.batch_size,
-            workers=default_workers(),
-            **folder.running(pair.device, paths, advance),
-        )
+        running = folder.running(pair.device, paths, advance)
+        running |= {"batch_size": folder.batch_size, "workers": default_workers()}
+        report = measure_shifts(pair.student, pair.teacher, paths, conditions, labels=labels, low_resolution=low, **running)
     return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
 
 
@@ -175,14 +168,6 @@ def _evaluate(
     index = splits.get("train")
     of_test = embedded(test.paths, "queries")
     of_index = of_test if index is None else embedded(index.paths, "index")
-    return evaluate_labelled(
-        of_test,
-        test.labels,
-        of_index,
-        (index or test).labels,
-        len(test.class_names),
-        index is None,
-        class_names=test.class_names,
-        teacher_class_names=pair.teacher.identity.class_names,
-        skipped=len(folder.skipped),
-    )
+    names: dict[str, Any] = {"class_names": test.class_names, "teacher_class_names": pair.teacher.identity.class_names}
+    labelled = (of_test, test.labels, of_index, (index or test).labels, len(test.class_names), index is None)
+    return evaluate_labelled(*labelled, **names, skipped=len(folder.skipped))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.table import Table
@@ -20,11 +20,11 @@ from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.conditions import Condition, ImageView, SmallView
 from sparseformers.evaluation.embeddings import Advance, told
+from sparseformers.evaluation.report import Report
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SparseFormerOutput
 from sparseformers.modes import evaluation_mode, inference
 from sparseformers.rois import centre_and_size
-from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, TeacherOutput
 
 STUDENT, TEACHER, LOW_RESOLUTION = "student", "teacher", "low_resolution"
@@ -71,7 +71,7 @@ class PoorImage:
 
 
 @dataclass(frozen=True)
-class ShiftReport:
+class ShiftReport(Report):
     """Loss of alignment by condition."""
 
     rows: tuple[ShiftRow, ...]  # the clean condition, then the others by falling loss
@@ -79,10 +79,6 @@ class ShiftReport:
     images: int
     skipped: int  # images that could not be read; no figure counts them
     skipped_images: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
 
     def tables(self, title: str) -> list[Table]:
         """The conditions, the clean one first and then the one in which most is lost; and the images aligned worst."""
@@ -99,7 +95,6 @@ class Answers(NamedTuple):
 
     @classmethod
     def of(cls, indices: Tensor, output: SparseFormerOutput | TeacherOutput) -> Answers:
-        """The answers to one batch, copied."""
         moving = isinstance(output, SparseFormerOutput) and output.rois.shape[1] > 1
         rois = output.rois[:, [0, -1]].float().cpu() if isinstance(output, SparseFormerOutput) and moving else None
         return cls(indices, output.embedding.float().cpu(), None if output.logits is None else output.logits.float().cpu(), rois)
@@ -114,7 +109,6 @@ class Answers(NamedTuple):
         return cls(indices, embedding, logits, rois)
 
     def of_images(self, indices: Tensor) -> Answers:
-        """The rows of these images alone."""
         kept = torch.isin(self.indices, indices)
         logits, rois = (None if column is None else column[kept] for column in (self.logits, self.rois))
         return Answers(self.indices[kept], self.embedding[kept], logits, rois)
@@ -218,11 +212,8 @@ def _figures(answers: Answers, target: Answers, clean: Answers, labels: Tensor |
     top1 = None
     if labels is not None and answers.logits is not None:
         top1 = (answers.logits.argmax(dim=1) == labels).double().mean().item()
-    return ShiftFigures(
-        same_image=centred_cosine(answers.embedding, target.embedding).mean().item(),
-        clean_image=centred_cosine(answers.embedding, clean.embedding).mean().item(),
-        top1=top1,
-    )
+    same, of_clean = (centred_cosine(answers.embedding, other.embedding).mean().item() for other in (target, clean))
+    return ShiftFigures(same_image=same, clean_image=of_clean, top1=top1)
 
 
 def _roi_figures(answers: Answers, condition: Condition, seed: int) -> RoIFigures | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.table import Table
@@ -17,18 +17,18 @@ from sparseformers.data.labels import CaptionedImages, read_captions, read_words
 from sparseformers.errors import ConfigError, DataError, TeacherError, shorten, suggest
 from sparseformers.evaluation.embeddings import ImageFolder, embed, embed_one, thinned
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
+from sparseformers.evaluation.report import Report
 from sparseformers.evaluation.zero_shot import Retrieval, ZeroShot, evaluate_retrieval, evaluate_zero_shot
 from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.modes import inference
 from sparseformers.opening import Pair
-from sparseformers.settings import to_dict
 from sparseformers.teachers.registry import load_text_tower, named_templates
 
 TEXTS_AT_ONCE = 256  # sentences that go through the text tower together
 
 
 @dataclass(frozen=True)
-class WordReport:
+class WordReport(Report):
     """Zero-shot classification and image-text retrieval by the teacher's own text tower; None for what was not asked."""
 
     zero_shot: ZeroShot | None
@@ -36,12 +36,7 @@ class WordReport:
     low_resolution: LowResolution
     skipped_images: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
-
     def tables(self, title: str) -> list[Table]:
-        """One for each that was measured."""
         height, width = self.low_resolution.size
         at = f"{height}" if height == width else f"{height} x {width}"
         low = f"teacher at {at} px, {self.low_resolution.tokens} tokens"
@@ -88,10 +83,7 @@ class Words(NamedTuple):
 
 
 def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
-    """Classifies images by the names of their classes, and finds images by captions and captions by images.
-
-    ``student`` is that of the pair, at the number of tokens asked for. Raises TeacherError if the teacher has no text tower.
-    """
+    """Classifies by names of classes and finds by captions; ``student`` is the pair's. TeacherError without a text tower."""
     tower = load_text_tower(pair.teacher.identity.name)
     if tower.width != pair.teacher.anatomy.embedding_width:
         raise TeacherError(
@@ -145,10 +137,7 @@ NAMED_TEMPLATES = ("openai", "simple")
 
 
 def read_templates(templates: str) -> tuple[str, ...]:
-    """Sentences with ``{}`` for the name of a class: ``openai``, ``simple``, or a text file with a sentence on each line.
-
-    Raises ConfigError for a file that is missing or empty, or a line that does not have just one ``{}``.
-    """
+    """Sentences with ``{}`` for the name of a class: ``openai``, ``simple``, or the lines of a file; or ConfigError."""
     if templates in NAMED_TEMPLATES:
         return named_templates(templates)
     path = Path(templates)
@@ -178,35 +167,27 @@ def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ..
     FOLDER, a tab, and its name. A list goes by the sorted order of the folders, unless it names them in another order. Raises
     DataError for a file that is missing or cannot be read, or names that do not match the folders.
     """
+    pretty = [pretty_name(folder) for folder in folders]
     if path is None:
-        return tuple(pretty_name(folder) for folder in folders)
+        return tuple(pretty)
     if not path.is_file():
         raise DataError(f"There is no file of class names '{path}'.", "Check the path after --classnames.")
     named, listed = _parse(path)
     if named:
-        return _by_folder(named, folders, path)
+        missing, unknown = set(folders) - named.keys(), named.keys() - set(folders)
+        faults = {"no name": missing, "no folder": unknown}
+        if told := "; ".join(f"{fault} for {shorten(names)}" for fault, names in faults.items() if names):
+            near = next((near for name in sorted(unknown) if (near := suggest(name, missing))), "")
+            problem = f"The class names in '{path}' do not match the class folders ({told})."
+            raise DataError(problem, f"{near} Give each folder one name.".strip())
+        return tuple(named[folder] for folder in folders)
     by_name = {name.lower(): name for name in listed}
-    if len(listed) == len(folders) and by_name.keys() == {pretty_name(folder).lower() for folder in folders}:
-        return tuple(by_name[pretty_name(folder).lower()] for folder in folders)
+    if len(listed) == len(folders) and by_name.keys() == {name.lower() for name in pretty}:
+        return tuple(by_name[name.lower()] for name in pretty)
     if len(listed) != len(folders):
         problem = f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders."
         raise DataError(problem, "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.")
     return tuple(listed)
-
-
-def _by_folder(named: dict[str, str], folders: Sequence[str], path: Path) -> tuple[str, ...]:
-    faults = []
-    if missing := set(folders) - named.keys():
-        faults.append(f"no name for {shorten(missing)}")
-    if unknown := named.keys() - set(folders):
-        faults.append(f"no folder for {shorten(unknown)}")
-    if faults:
-        raise DataError(
-            f"The class names in '{path}' do not match the class folders ({'; '.join(faults)}).",
-            f"{next((near for name in sorted(unknown) if (near := suggest(name, missing))), '')} "
-            "Give each folder one name.".strip(),
-        )
-    return tuple(named[folder] for folder in folders)
 
 
 def _parse(path: Path) -> tuple[dict[str, str], list[str]]:

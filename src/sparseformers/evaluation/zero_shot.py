@@ -104,18 +104,9 @@ def _percent(*shares: float) -> list[str]:
 
 
 def evaluate_zero_shot(
-    teacher: Tensor,
-    student: Tensor,
-    low_resolution: Tensor,
-    classes: Tensor,
-    labels: Sequence[int] | Tensor,
-    *,
-    templates: int,
+    teacher: Tensor, student: Tensor, low_resolution: Tensor, classes: Tensor, labels: Sequence[int] | Tensor, *, templates: int
 ) -> ZeroShot:
-    """Compares the image embeddings of three towers (M x D each) by the same class embeddings (C x D); ``labels`` are M classes.
-
-    ``templates`` is the number of sentences for each name, for the record. Raises DataError for no image, ValueError for shapes.
-    """
+    """Compares the images of three towers (M x D each) by the same classes (C x D); ``labels`` are M. DataError for no image."""
     labels = torch.as_tensor(labels, dtype=torch.int64)
     ranked = [nearest_classes(embeddings, classes) for embeddings in (teacher, student, low_resolution)]
     of_teacher, of_student, of_low = (accuracy(nearest, labels) for nearest in ranked)
@@ -141,10 +132,7 @@ def nearest_classes(embeddings: Tensor, classes: Tensor, k: int = 5) -> Tensor:
 
 
 def accuracy(nearest: Tensor, labels: Tensor) -> Accuracy:
-    """Shares of images whose label (M) is the first of the nearest classes (M x k), and among them.
-
-    Raises DataError for no image, and ValueError for another number of labels than of images.
-    """
+    """Shares of images whose label (M) is the first of the nearest classes (M x k), and among them; DataError for no image."""
     if len(nearest) != len(labels):
         raise ValueError(f"every image needs a label: {len(labels)} labels of {len(nearest)} images")
     if len(labels) == 0:
