@@ -85,10 +85,7 @@ def trace_density(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[DensityPicture]:
-    """Runs a student and its teacher on photographs of any shapes: sampling points beside attention.
-
-    Both see the same part of a photograph, each at its own resolution.
-    """
+    """Sampling points beside the teacher's attention, on photographs of any shapes; both networks see the same part of each."""
     attention, own = TeacherAttention(teacher), student.config.preprocessing
     pictures = []
     for title, photograph in photographs:
@@ -139,14 +136,10 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
     if any(len(picture.points) != stages for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same number of stages")
     names = ["Points 1"] if stages == 1 else [*(f"Points {stage}" for stage in range(1, stages)), "Last points"]
-    sheet = open_sheet(
-        [picture.image for picture in pictures],
-        [picture.title for picture in pictures],
-        ["Input", *names, "Attention, last block", "Attention rollout"],
-        columns=columns,
-        groups=[("Where sampling points fall", stages), ("What the teacher attends to", 2)],
-        caption=CAPTION,
-    )
+    images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
+    headings = ["Input", *names, "Attention, last block", "Attention rollout"]
+    groups = [("Where sampling points fall", stages), ("What the teacher attends to", 2)]
+    sheet = open_sheet(images, titles, headings, columns=columns, groups=groups, caption=CAPTION)
     for picture, panels in zip(pictures, sheet.panels, strict=True):
         draw_photograph(panels[0], picture.image)
         draw_scale(panels[0], height=CAPTION)
@@ -164,13 +157,14 @@ def signed(correlation: float) -> str:
 
 
 def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
-    """A grey photograph (3 x H x W in [0, 1]) under the colours of a coarse map (h x w of ``frame``, sums to one), smoothed.
-
-    The photograph darkens the colours and never hides them; what is outside of the frame is dark.
-    """
+    """A grey photograph (3 x H x W in [0, 1]) under the colours of a map (h x w of ``frame``), smoothed; dark outside of it."""
     from matplotlib import colormaps
 
-    places = _places_in(frame, *image.shape[-2:])
+    # The centres of pixels, H x W x 2: (x, y) in [0, 1] inside of the frame.
+    (height, width), (x1, y1, x2, y2) = image.shape[-2:], frame
+    across = ((torch.arange(width) + 0.5) / width - x1) / (x2 - x1)
+    down = ((torch.arange(height) + 0.5) / height - y1) / (y2 - y1)
+    places = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
     scaled = (heat.float() * heat.numel() / LIGHTEST).clamp(0, 1)  # before smoothing, which overshoots around high peaks
     grid = (2 * places - 1).unsqueeze(0)
     smooth = F.grid_sample(scaled[None, None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0, 0]
@@ -191,11 +185,3 @@ def draw_scale(axes: Axes, *, height: float) -> None:
     scale.set_xticks([0, 1, LIGHTEST], ["none", "even", f"{LIGHTEST:g} {TIMES} even"])
     scale.tick_params(labelsize=6.5, labelcolor=FAINT_INK, color=FAINT_INK, length=1.5, width=0.5, pad=1)
     scale.spines[:].set_visible(False)
-
-
-def _places_in(frame: Box, height: int, width: int) -> Tensor:
-    """The centres of H x W pixels in a part of the image: H x W x 2, (x, y) in [0, 1] inside of it."""
-    x1, y1, x2, y2 = frame
-    across = ((torch.arange(width) + 0.5) / width - x1) / (x2 - x1)
-    down = ((torch.arange(height) + 0.5) / height - y1) / (y2 - y1)
-    return torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)

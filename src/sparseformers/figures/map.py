@@ -54,10 +54,8 @@ def mapping_front(student: SparseFormer) -> MixedResolutionConfig:
     front = student.config.focusing
     if isinstance(front, MixedResolutionConfig):
         return front
-    raise ConfigError(
-        f"This student has no map of where to look: its front is '{front.kind}'.",
-        "Draw another figure, or a student that was made with --front mixed.",
-    )
+    problem = f"This student has no map of where to look: its front is '{front.kind}'."
+    raise ConfigError(problem, "Draw another figure, or a student that was made with --front mixed.")
 
 
 def trace_map(
@@ -68,10 +66,7 @@ def trace_map(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[MapPicture]:
-    """Runs a student and its teacher on photographs of any shapes; both see the same part of each.
-
-    Raises ConfigError for a student without a map.
-    """
+    """Map and attention on photographs of any shapes, whose same part both see; ConfigError for a student without a map."""
     mapping_front(student)
     attending, pictures = AttendingTeacher(teacher), []
     for title, photograph in photographs:

@@ -15,18 +15,15 @@ from sparseformers.figures.data import (
     RoIPicture,
     TitledImage,
     ViewKind,
-    coverage,
     drawn_pixels,
-    inside_frame,
     inside_rois,
     trace_photograph,
 )
-from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois, token_colours
+from sparseformers.figures.panels import draw_last_points, draw_photograph, draw_stage, token_colours
 from sparseformers.figures.sheet import check_count, open_sheet
 from sparseformers.model.sparseformer import SparseFormer
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -84,38 +81,24 @@ def draw_models(pictures: Sequence[ModelsPicture], *, stages: Sequence[int] | No
     images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
     figure, rows = open_sheet(images, titles, headings, columns=columns, groups=groups)
     for picture, panels in zip(pictures, rows, strict=True):
-        draw_photograph(panels[0], picture.image, _given(picture))
-        first = 1
+        # Bright is what at least one model was given.
+        height, width = picture.image.shape[-2:]
+        frames = torch.tensor([of_model.frame for of_model in picture.models.values()])
+        first, *others = panels
+        draw_photograph(first, picture.image, inside_rois(frames, height=height, width=width))
+        places = iter(others)
         for name, of_model in picture.models.items():
-            _draw_model(panels[first : first + len(shown[name]) + 1], of_model, shown[name])
-            first += len(shown[name]) + 1
+            colours = token_colours(of_model.rois.shape[1])
+            for stage in shown[name]:
+                draw_stage(next(places), of_model, of_model.rois[stage], colours)
+            draw_last_points(next(places), of_model, colours)
     return figure
 
 
 def draw_student(pictures: Sequence[RoIPicture], *, stages: Sequence[int] | None = None, columns: int | None = None) -> Figure:
     """As :func:`draw_models` for one student."""
-    return draw_models(
-        [ModelsPicture(picture.image, picture.title, {"": picture}) for picture in pictures], stages=stages, columns=columns
-    )
-
-
-def _draw_model(panels: Sequence[Axes], picture: RoIPicture, stages: Sequence[int]) -> None:
-    """RoIs at the stages, one panel each, and the last sampling points in the last panel."""
-    height, width = picture.image.shape[-2:]
-    given = inside_frame(picture, height=height, width=width)
-    colours = token_colours(picture.rois.shape[1])
-    for axes, stage in zip(panels, stages, strict=False):
-        draw_photograph(axes, picture.image, given * inside_rois(picture.rois[stage], height=height, width=width))
-        draw_rois(axes, picture.rois[stage], colours, width=width, height=height)
-    draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
-    draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
-
-
-def _given(picture: ModelsPicture) -> Tensor:
-    """Mask (H x W) of the part of the photograph that at least one model was given."""
-    height, width = picture.image.shape[-2:]
-    frames = torch.tensor([of_model.frame for of_model in picture.models.values()])
-    return inside_rois(frames, height=height, width=width)
+    of_one = [ModelsPicture(picture.image, picture.title, {"": picture}) for picture in pictures]
+    return draw_models(of_one, stages=stages, columns=columns)
 
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.data import RoIPicture, inside_frame, inside_rois
+from sparseformers.figures.data import RoIPicture
 from sparseformers.figures.output import Frame
-from sparseformers.figures.panels import draw_paths, draw_photograph, draw_rois, token_colours
+from sparseformers.figures.panels import draw_paths, draw_stage, token_colours
 from sparseformers.figures.sheet import LONGEST_SIDE, check_count, open_sheet
 from sparseformers.rois import centre_and_size, from_centre_and_size
 
@@ -33,11 +33,7 @@ def centre_paths(rois: Tensor) -> Tensor:
 
 
 def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = None) -> Figure:
-    """A panel for the start and one for each focusing iteration: the RoIs, and faintly the path of each centre since the last.
-
-    A token keeps its colour in all panels. Raises ConfigError for no picture, more than 64 or less than one column, and
-    ValueError if the pictures differ in their numbers of stages or tokens.
-    """
+    """A panel for the start and each iteration: RoIs, and faintly the way of each centre; raises as :func:`draw_models`."""
     check_count(len(pictures))
     tokens = pictures[0].rois.shape[1]
     if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
@@ -47,11 +43,9 @@ def draw_iterations(pictures: Sequence[RoIPicture], *, columns: int | None = Non
     colours = token_colours(tokens)
     for picture, panels in zip(pictures, rows, strict=True):
         height, width = picture.image.shape[-2:]
-        given, paths = inside_frame(picture, height=height, width=width), centre_paths(picture.rois)
+        paths = centre_paths(picture.rois)
         for stage, axes in enumerate(panels):
-            rois = picture.rois[stage]
-            draw_photograph(axes, picture.image, given * inside_rois(rois, height=height, width=width))
-            draw_rois(axes, rois, colours, width=width, height=height)
+            draw_stage(axes, picture, picture.rois[stage], colours)
             if stage:
                 before, after = paths[stage - 1].unbind(dim=1)
                 draw_paths(axes, before, after, colours, width=width, height=height)
@@ -105,11 +99,7 @@ def draw_frames(
     frames_per_move: int = FRAMES_PER_MOVE,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[Frame]:
-    """Draws the frames of an animation one after the other, with the name of the stage above the photographs.
-
-    ``side`` is pixels along the longer side of a photograph; ``on_frame`` is told of each frame that is taken. Raises ConfigError
-    for no picture or more than 64, or if nothing moves, and ValueError for different numbers of stages or tokens.
-    """
+    """Draws an animation's frames one by one, ``side`` pixels a photograph; raises as :func:`glide` and as all sheets."""
     check_count(len(pictures))
     if any(picture.rois.shape != pictures[0].rois.shape for picture in pictures):
         raise ValueError("the pictures of an animation must have the same numbers of stages and tokens")
@@ -126,11 +116,7 @@ def _draw_frame(pictures: Sequence[RoIPicture], glides: Sequence[Glide], frame: 
     figure, rows = open_sheet(images, titles, [heading], columns=columns)
     colours = token_colours(pictures[0].rois.shape[1])
     for picture, (axes,), gliding in zip(pictures, rows, glides, strict=True):
-        height, width = picture.image.shape[-2:]
-        rois = gliding.rois[frame]
-        bright = inside_frame(picture, height=height, width=width) * inside_rois(rois, height=height, width=width)
-        draw_photograph(axes, picture.image, bright)
-        draw_rois(axes, rois, colours, width=width, height=height)
+        draw_stage(axes, picture, gliding.rois[frame], colours)
     figure.set_dpi(side / LONGEST_SIDE)
     canvas = cast("FigureCanvasAgg", figure.canvas)
     canvas.draw()

@@ -32,10 +32,7 @@ WEBP_QUALITY = 70  # from 0 to 100
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: float = 150) -> None:
-    """Writes a figure whole or not at all, in the place of an old file; missing folders are made.
-
-    Raises ConfigError for a suffix other than .png, .pdf, .svg, .jpg, .jpeg or .webp, and RunError if it cannot be written.
-    """
+    """Writes a figure whole or not at all; raises ConfigError for an unknown suffix, and RunError if it cannot be written."""
     path = Path(path)
     check_suffix(path, FORMATS)
     with replacing_figure(path) as temporary:
@@ -56,10 +53,7 @@ def replacing_figure(path: Path) -> Iterator[Path]:
 
 
 def check_target(path: Path, suffixes: Iterable[str] = FORMATS) -> None:
-    """Finds out before any work whether a file could be written; nothing is left on the disk.
-
-    Raises ConfigError for a suffix other than these (in small letters), and RunError if the file could not be written.
-    """
+    """Finds out whether a file could be written; ConfigError for another suffix than these, RunError if it could not."""
     check_suffix(path, suffixes)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
@@ -79,11 +73,7 @@ def check_suffix(path: Path, suffixes: Iterable[str]) -> None:
 
 
 def save_animation(frames: Iterable[Frame], seconds: Sequence[float], path: Path) -> None:
-    """Writes an endless animation of frames of one size with even sides, each shown for its ``seconds``, whole or not at all.
-
-    Raises ConfigError for a suffix other than .gif, .webp or .mp4, MissingExtraError for .mp4 without PyAV, RunError if it cannot
-    be written.
-    """
+    """Writes an endless animation of frames with even sides, each for its ``seconds``; raises as :func:`check_animation`."""
     path = Path(path)
     check_animation(path)
     with replacing_figure(path) as temporary:
@@ -142,28 +132,19 @@ CURVES = (
 
 
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss and the held-out centred cosine over the training images seen, and how near the map is where there is one.
-
-    ``history`` has records such as the lines of ``metrics.jsonl``; a record may lack either figure, and what is not finite is
-    left out.
-    """
+    """Loss, centred cosine and, where there is one, the map over the images seen; ``history`` is lines of ``metrics.jsonl``."""
     rows = 2 if any("map_overlap" in record for record in history) else 1
     figure = empty_figure(8.4, 3.0 * rows)
     for place, (key, title, colour) in enumerate(CURVES[: 2 * rows]):
         left, bottom = (0.07, 0.565)[place % 2], (rows - 1 - place // 2 + 0.16) / rows
         axes = figure.add_axes((left, bottom, 0.4, 0.72 / rows))
-        _draw_curve(axes, *_series(history, key), title=title, colour=colour, smooth=key == "loss")
+        known = [entry for entry in history if entry.get("samples") is not None and entry.get(key) is not None]
+        pairs = [(float(entry["samples"]), float(entry[key])) for entry in known]
+        seen, values = ([pair[axis] for pair in pairs if all(map(math.isfinite, pair))] for axis in (0, 1))
+        _draw_curve(axes, seen, values, title=title, colour=colour, smooth=key == "loss")
         if key == "centred_cosine":
             axes.axhline(0, color="#909090", linewidth=0.8, linestyle=":")
     return figure
-
-
-def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Images seen and a figure, of the records that have both."""
-    pairs = [(record.get("samples"), record.get(key)) for record in history]
-    finite = [(float(seen), float(value)) for seen, value in pairs if seen is not None and value is not None]
-    finite = [pair for pair in finite if all(map(math.isfinite, pair))]
-    return [seen for seen, _ in finite], [value for _, value in finite]
 
 
 def _draw_curve(axes: Axes, seen: list[float], values: list[float], *, title: str, colour: str, smooth: bool) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from sparseformers.figures.data import RoIPicture, coverage, inside_frame, inside_rois
 from sparseformers.rois import centre_and_size, row_lengths
 
 if TYPE_CHECKING:
@@ -93,6 +94,21 @@ def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: i
     boxes.set_zorder(2)
     axes.add_collection(boxes, autolim=False)
     _draw_dots(axes, _on_panel(centre, width, height), colours, size=9.0, name="centres")
+
+
+def draw_stage(axes: Axes, picture: RoIPicture, rois: Tensor, colours: Array) -> None:
+    """A picture with N x 4 RoIs on it; dark where none of them is, and where the student was not given it."""
+    height, width = picture.image.shape[-2:]
+    given = inside_frame(picture, height=height, width=width)
+    draw_photograph(axes, picture.image, given * inside_rois(rois, height=height, width=width))
+    draw_rois(axes, rois, colours, width=width, height=height)
+
+
+def draw_last_points(axes: Axes, picture: RoIPicture, colours: Array) -> None:
+    """A picture with its last sampling points on it; dark where none of them is near."""
+    height, width = picture.image.shape[-2:]
+    draw_photograph(axes, picture.image, coverage(picture, height=height, width=width))
+    draw_points(axes, picture.points[-1], colours, width=width, height=height)
 
 
 def draw_cells(axes: Axes, cells: Tensor, *, width: int, height: int) -> None:

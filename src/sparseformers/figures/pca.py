@@ -15,14 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.data import (
-    LONGEST_DRAWN,
-    Box,
-    TitledImage,
-    ViewKind,
-    drawn_pixels,
-    network_input,
-)
+from sparseformers.figures.data import LONGEST_DRAWN, Box, TitledImage, ViewKind, drawn_pixels, network_input
 from sparseformers.figures.panels import draw_photograph
 from sparseformers.figures.sheet import open_sheet
 from sparseformers.model.sparseformer import SparseFormer
@@ -118,10 +111,7 @@ def trace_pca(
 
 
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
-    """A row of panels for each picture: the input, the teacher's patches, the student's tokens on the same grid.
-
-    One colour means the same features in all panels that were traced in one call. Raises ConfigError as all sheets.
-    """
+    """A row for each picture: input, the teacher's patches, the student's tokens on the same grid, in the same colours."""
     images = [picture.image for picture in pictures]
     titles = [f"{picture.title} (cosine {picture.cosine:.2f})" for picture in pictures]
     figure, panels = open_sheet(images, titles, HEADINGS, columns=columns)

@@ -19,7 +19,7 @@ from sparseformers.figures.density import draw_density, trace_density
 from sparseformers.figures.map import draw_map, mapping_front, trace_map
 from sparseformers.figures.models import draw_models, trace_models
 from sparseformers.figures.motion import draw_frames, draw_iterations, glide
-from sparseformers.figures.output import FORMATS, WRITERS, check_animation, check_target, save_animation, save_figure
+from sparseformers.figures.output import WRITERS, check_animation, check_target, save_animation, save_figure
 from sparseformers.figures.pca import draw_pca, trace_pca
 from sparseformers.figures.sheet import LARGEST_SHEET, LONGEST_SIDE
 from sparseformers.figures.tokens import draw_tokens, trace_tokens
@@ -171,12 +171,12 @@ def _check_options(
 
 
 def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) -> ReadablePhotographs:
-    places = [images] if isinstance(images, str | Path) else list(images)
+    places = [Path(place) for place in ([images] if isinstance(images, str | Path) else images)]
     if not places:
         raise ConfigError("No image was named.", "Name image files, or folders of them, after the model.")
-    found = find([Path(place) for place in places])
+    found = find(places)
     if not found.images:
-        raise no_images([Path(place) for place in places], found)
+        raise no_images(places, found)
     # Entries that cannot be read are noted when their turn comes, as damaged images are.
     paths = [*found.images, *(Path(name) for name, _ in found.faults)]
     if len(paths) > LARGEST_SHEET:
@@ -190,7 +190,7 @@ def _check_targets(out: Path | None, animate: Path | None, images: Sequence[Path
         if target is not None and any(target.absolute() == path.absolute() for path in images):
             raise ConfigError(f"'{target}' is one of the images to draw.", "Write to another file.")
     if out is not None:
-        check_target(out, FORMATS)
+        check_target(out)
     if animate is not None:
         check_animation(animate)
         check_target(animate, WRITERS)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.figures.panels import margin
-from sparseformers.files import printable
+from sparseformers.files import cut, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,14 +48,10 @@ def open_sheet(
 ) -> Sheet:
     """Lays out a row of panels for each picture (3 x H x W of any shapes) and writes the titles.
 
-    Args:
-        headings: one per panel of a row; written once at the top of each block of rows.
-        columns: pictures side by side; by default as many as make the sheet about square.
-        groups: names of neighbouring panels, each with how many they are; written above their headings.
-        caption: empty room under each panel, in inches.
-
-    Raises:
-        ConfigError: for no picture, more than 64, or less than one column.
+    There is a heading for each panel of a row, once at the top of each block of rows; ``groups`` are names of neighbouring
+    panels, each with how many they are, above their headings. ``columns`` is pictures side by side, by default as many as make
+    the sheet about square, ``caption`` empty room under each panel, in inches. Raises ConfigError for no picture, more than 64,
+    or less than one column.
     """
     check_count(len(images))
     if columns is not None and columns < 1:
@@ -69,7 +65,12 @@ def open_sheet(
     )
     figure = empty_figure(layout.width, layout.height)
     _write_headings(figure, layout, headings, [name for name, _ in groups])
-    _write_row_titles(figure, layout, images, titles)
+    # The title of each picture above its panels, from the left edge of the first photograph on.
+    for place, panels, image, title in zip(layout.row_titles, layout.panels, images, titles, strict=True):
+        height, width = image.shape[-2:]
+        at_photograph = place.left + panels[0].width * margin(width, height) / panel_size(image)[0]
+        fitting = shorten_title(title, letters=int(place.width * layout.width / LETTER))
+        write(figure, at_photograph, place, fitting, size=8, colour=FAINT_INK, align="left")
     return Sheet(figure, [[figure.add_axes(place) for place in places] for places in layout.panels])
 
 
@@ -105,29 +106,14 @@ def write(figure: Figure, x: float, place: PanelPlace, text: str, *, size: float
 
 def write_under(axes: Axes, text: str, *, line: int = 0) -> None:
     """One small line in the room under a panel; ``line`` counts from 0 at the panel."""
-    axes.annotate(
-        text,
-        (0.5, 0),
-        xycoords="axes fraction",
-        xytext=(0, -1 - 9 * line),
-        textcoords="offset points",
-        fontsize=7.5,
-        color=FAINT_INK,
-        ha="center",
-        va="top",
-        annotation_clip=False,
-        gid="under",
-        parse_math=False,
-    )
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "xytext": (0, -1 - 9 * line), "annotation_clip": False}
+    look = {"fontsize": 7.5, "color": FAINT_INK, "ha": "center", "va": "top", "parse_math": False}
+    axes.annotate(text, (0.5, 0), gid="under", **place, **look)  # type: ignore[arg-type]
 
 
 def shorten_title(title: str, *, letters: int) -> str:
     """A title on one line of at most that many letters; of a longer one the middle is left out."""
-    title = printable(" ".join(title.split()))  # a file name may hold bytes that no font has letters for
-    if len(title) <= letters:
-        return title
-    head = (letters - 1) // 2
-    return f"{title[:head]}…{title[len(title) - (letters - 1 - head) :]}"
+    return cut(printable(" ".join(title.split())), letters)  # a file name may hold bytes that no font has letters for
 
 
 def _write_headings(figure: Figure, layout: Layout, headings: Sequence[str], groups: Sequence[str]) -> None:
@@ -142,15 +128,6 @@ def _write_headings(figure: Figure, layout: Layout, headings: Sequence[str], gro
     for place in (place for block in layout.group_titles for place in block):
         rule = Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8)
         figure.add_artist(rule)
-
-
-def _write_row_titles(figure: Figure, layout: Layout, images: Sequence[Tensor], titles: Sequence[str]) -> None:
-    """The title of each picture above its panels, from the left edge of the first photograph on."""
-    for place, panels, image, title in zip(layout.row_titles, layout.panels, images, titles, strict=True):
-        height, width = image.shape[-2:]
-        at_photograph = place.left + panels[0].width * margin(width, height) / panel_size(image)[0]
-        fitting = shorten_title(title, letters=int(place.width * layout.width / LETTER))
-        write(figure, at_photograph, place, fitting, size=8, colour=FAINT_INK, align="left")
 
 
 class PanelPlace(NamedTuple):
@@ -182,10 +159,7 @@ def block_columns(pictures: int, panels: int) -> int:
 def lay_out(
     sizes: Sequence[tuple[float, float]], *, panels: int, columns: int, groups: Sequence[int] = (), caption: float = 0.0
 ) -> Layout:
-    """Places a row of ``panels`` for each picture (width, height in any unit) on a sheet, ``columns`` pictures side by side.
-
-    ``groups`` has how many panels each named group has, counted from the right. ``caption`` is room under each row, in inches.
-    """
+    """Places rows of ``panels`` for pictures (width, height), ``columns`` side by side; ``groups`` are counted from the right."""
     scaled = [(width * LONGEST_SIDE / max(width, height), height * LONGEST_SIDE / max(width, height)) for width, height in sizes]
     columns = min(columns, len(sizes))
     cell = max(NARROWEST_CELL, *(width for width, _ in scaled))
@@ -212,18 +186,9 @@ def lay_out(
 
     def strips(height: float, bottom: float, spans: Sequence[tuple[int, int]]) -> tuple[tuple[PanelPlace, ...], ...]:
         """For each block, strips over spans of its panels (the first one, and how many), that end at ``bottom``."""
-        return tuple(
-            tuple(
-                place(
-                    BORDER + column * (block + BLOCK_GAP) + first * (cell + GAP),
-                    bottom - height,
-                    count * (cell + GAP) - GAP,
-                    height,
-                )
-                for first, count in spans
-            )
-            for column in range(columns)
-        )
+        lefts = [BORDER + column * (block + BLOCK_GAP) for column in range(columns)]
+        across = [(first * (cell + GAP), count * (cell + GAP) - GAP) for first, count in spans]
+        return tuple(tuple(place(left + start, bottom - height, width, height) for start, width in across) for left in lefts)
 
     firsts = accumulate(groups, initial=panels - sum(groups))
     column_titles = strips(COLUMN_TITLE, BORDER + head, [(panel, 1) for panel in range(panels)])
@@ -232,10 +197,7 @@ def lay_out(
 
 
 def divide(place: PanelPlace, count: int, *, width: float, height: float, caption: float) -> list[PanelPlace]:
-    """Divides a place on a sheet of ``width`` x ``height`` inches into ``count`` equal cells, row by row, as large as possible.
-
-    ``caption`` is room under each cell; that under the last row is below the place.
-    """
+    """A place on a sheet of ``width`` x ``height`` inches as ``count`` equal cells, each with room for a ``caption`` under it."""
     wide, high = place.width * width, place.height * height
 
     def cell(rows: int) -> tuple[float, float]:

@@ -56,9 +56,8 @@ class TokensPicture:
         check_picture(self.image)
         count = len(self.tokens)
         if not count or self.influence.shape != (count,) or self.rois.shape != (count, 4):
-            raise ValueError(
-                f"{count} tokens need as many influences and RoIs, not {tuple(self.influence.shape)} and {tuple(self.rois.shape)}"
-            )
+            shapes = f"{tuple(self.influence.shape)} and {tuple(self.rois.shape)}"
+            raise ValueError(f"{count} tokens need as many influences and RoIs, not {shapes}")
 
     @property
     def contents(self) -> tuple[Tensor, ...]:
@@ -74,10 +73,7 @@ def trace_tokens(
     view: ViewKind = "whole",
     longest: int = LONGEST_DRAWN,
 ) -> list[TokensPicture]:
-    """Runs a student on photographs of any shapes and finds the ``count`` tokens that make most of each embedding.
-
-    Of tokens of equal influence the first is taken. Raises ConfigError for a count below 1 or a student without attention.
-    """
+    """Finds the ``count`` tokens that make most of each photograph's embedding; ConfigError below 1, or without attention."""
     if count < 1:
         raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
     pictures = []
@@ -94,10 +90,7 @@ def trace_tokens(
 
 
 def cut_out(image: Tensor, roi: Tensor, frame: Box = WHOLE) -> Tensor:
-    """The pixels of a RoI (4), in the RoI's own aspect ratio: 3 x h x w, at least one pixel and at most ``LARGEST_CUT`` a side.
-
-    Outside of the frame its border is repeated, which is what the network reads. A RoI that is not finite is black.
-    """
+    """A RoI's pixels in its aspect ratio: 3 x h x w, at most ``LARGEST_CUT`` a side; the frame's border is repeated outside."""
     if not roi.isfinite().all():
         return image.new_zeros(3, 1, 1)
     height, width = image.shape[-2:]
@@ -130,45 +123,32 @@ SMALLEST_CONTENT = 0.04  # a side of what is drawn of a content, in inches: a Ro
 
 
 def draw_tokens(pictures: Sequence[TokensPicture], *, columns: int | None = None) -> Figure:
-    """For each picture, the most influential tokens: their RoIs on the image, and what is in each, with its influence.
-
-    Tokens are numbered from the most influential one, in the colours of all other figures. Raises ConfigError as all sheets, and
-    ValueError if the pictures differ in their numbers of tokens.
-    """
+    """For each picture the most influential tokens, from 1 on: RoIs, and what is in each; raises as :func:`draw_models`."""
     check_count(len(pictures))
     shown, of = len(pictures[0].tokens), pictures[0].of
     if any((len(picture.tokens), picture.of) != (shown, of) for picture in pictures):
         raise ValueError("the pictures on a sheet must have the same numbers of tokens")
     room = min(MOST_PANELS, math.ceil(shown / CELLS_IN_PANEL))
     heading = f"All {of} tokens" if shown == of else f"The {shown} most influential of {of} tokens"
-    sheet = open_sheet(
-        [picture.image for picture in pictures],
-        [picture.title for picture in pictures],
-        ["Their RoIs", "What is inside", *[""] * (room - 1)],
-        columns=columns,
-        groups=[(heading, 1 + room)],
-        caption=CAPTION,
-    )
+    images, titles = [picture.image for picture in pictures], [picture.title for picture in pictures]
+    headings, groups = ["Their RoIs", "What is inside", *[""] * (room - 1)], [(heading, 1 + room)]
+    sheet = open_sheet(images, titles, headings, columns=columns, groups=groups, caption=CAPTION)
     all_colours = token_colours(of)
     for picture, (on_image, *rest) in zip(pictures, sheet.panels, strict=True):
-        colours = all_colours[picture.tokens.numpy()]
-        _draw_on_image(on_image, picture, colours)
+        # RoIs with their ranks, and the share of all of them together.
+        colours, (height, width) = all_colours[picture.tokens.numpy()], picture.image.shape[-2:]
+        given = inside_rois(torch.tensor([picture.frame]), height=height, width=width)
+        inside = inside_rois(picture.rois, height=height, width=width)
+        draw_photograph(on_image, picture.image, given * (BESIDE + (1 - BESIDE) * inside))
+        draw_rois(on_image, picture.rois, colours, width=width, height=height)
+        draw_numbers(on_image, picture.rois, colours, width=width, height=height)
+        write_under(on_image, f"together {picture.influence.sum().item():.1%} of the attention")
+        # What is in each.
         cells = _cells(sheet.figure, rest, shown)
         for rank, (content, cell) in enumerate(zip(picture.contents, cells, strict=True)):
             axes = _draw_content(sheet.figure, cell, content, colours[rank])
             write_under(axes, f"{rank + 1}: {picture.influence[rank].item():.1%}")
     return sheet.figure
-
-
-def _draw_on_image(axes: Axes, picture: TokensPicture, colours: Array) -> None:
-    """RoIs with their ranks, and the share of all of them together."""
-    height, width = picture.image.shape[-2:]
-    given = inside_rois(torch.tensor([picture.frame]), height=height, width=width)
-    inside = inside_rois(picture.rois, height=height, width=width)
-    draw_photograph(axes, picture.image, given * (BESIDE + (1 - BESIDE) * inside))
-    draw_rois(axes, picture.rois, colours, width=width, height=height)
-    draw_numbers(axes, picture.rois, colours, width=width, height=height)
-    write_under(axes, f"together {picture.influence.sum().item():.1%} of the attention")
 
 
 def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[PanelPlace]:
@@ -177,9 +157,8 @@ def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[PanelPlac
     for axes in panels:
         axes.remove()
     width, height = figure.get_size_inches()
-    return divide(
-        PanelPlace(first.x0, first.y0, last.x1 - first.x0, first.height), count, width=width, height=height, caption=CAPTION
-    )
+    room = PanelPlace(first.x0, first.y0, last.x1 - first.x0, first.height)
+    return divide(room, count, width=width, height=height, caption=CAPTION)
 
 
 def _draw_content(figure: Figure, cell: PanelPlace, content: Tensor, colour: Array) -> Axes:

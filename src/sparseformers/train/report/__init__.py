@@ -56,15 +56,10 @@ class ReportFile:
 def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = False, most_bytes: int = MOST_BYTES) -> ReportFile:
     """Puts a run on a page: curves, cost, where RoIs went, its worst images, what was skipped, and its configuration.
 
-    Needs the run folder alone, and shows what there is of a run that is not at its end, or of an earlier version.
-
-    Args:
-        out: the file to write or replace; ``report.html`` in the run folder by default.
-        finished: whether the run is at its end, before its folder says so.
-        most_bytes: size of the file, at most: pictures become coarser and fewer until it fits.
-
-    Raises:
-        RunError: if the folder is no run, or the file cannot be written or made so small.
+    Needs the run folder alone, and shows what there is of a run that is not at its end, or of an earlier version. ``out`` is the
+    file to write or replace (default: ``report.html`` in the run folder); ``finished`` says that the run is at its end before its
+    folder does; pictures become coarser and fewer until the file has at most ``most_bytes``. Raises RunError if the folder is no
+    run, or the file cannot be written or made so small.
     """
     content = collect(run)
     if finished:
@@ -94,8 +89,7 @@ class ReportPage(Callback):
             note = f"The report of the run could not be made ({type(error).__name__}: {error}). The run is finished all the same."
             LOGGER.warning(note, exc_info=True)
             say(self.console, note, "yellow")
-            again = f"Make it again by: sparseformers report {self.run.path}"
-            say(self.console, again)
+            say(self.console, f"Make it again by: sparseformers report {self.run.path}")
 
 
 class Pictures(Callback):
@@ -142,7 +136,6 @@ def render(page: PageContent) -> bytes:
 
 @cache
 def _template() -> tuple[Template, str]:
-    """The template and the style sheet."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

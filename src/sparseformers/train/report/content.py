@@ -56,6 +56,7 @@ def collect(run: RunFolder) -> RunContent:
     status, content = read_status(run.path), run.read_config()
     beat, entries, record = read_beat(run.heartbeat), run.read_metrics(), HeldOutRecord(run.held_out)
     images = record.images()
+    moments = [moment for moment in record.moments() if len(moment.rois) == len(moment.points) == len(images)]
     return RunContent(
         path=run.path,
         status=status,
@@ -67,14 +68,8 @@ def collect(run: RunFolder) -> RunContent:
         held_out=tuple(entry for entry in entries if entry["kind"] == "held_out"),
         costs=recorded_costs(content["resolved"]),
         images=tuple(images),
-        moments=_comparable(record.moments(), len(images)),
+        moments=tuple(moment for moment in moments if moment.rois.shape == moments[-1].rois.shape),
         cosines=tuple(record.cosines()),
         worst_pictures=record.worst(),
         skipped=run.read_skipped(),
     )
-
-
-def _comparable(moments: Sequence[Moment], images: int) -> tuple[Moment, ...]:
-    """The moments that are of as many images and of the same shape as the newest one."""
-    fitting = [moment for moment in moments if len(moment.rois) == len(moment.points) == images]
-    return tuple(moment for moment in fitting if moment.rois.shape == fitting[-1].rois.shape)

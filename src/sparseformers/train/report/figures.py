@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from sparseformers.config import MixedResolutionConfig
 from sparseformers.data import from_bytes
-from sparseformers.files import printable
+from sparseformers.files import cut, printable
 from sparseformers.settings import from_dict
 from sparseformers.train.held_out_record import Moment, Picture, small
-from sparseformers.train.report.tables import cut, thinned
+from sparseformers.train.report.tables import thinned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sparseformers.figures import RoIPicture
-    from sparseformers.figures.sheet import PanelPlace
 
 MOST_RECORDS = 1000  # lines of the metrics of a kind that a curve is drawn through
 LONGEST_TITLE = 60  # letters of an image's title
@@ -54,10 +53,7 @@ def curves_svg(steps: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[st
 
 
 def rois_webp(images: Sequence[Picture], moments: Mapping[str, Moment], detail: Detail, front: Mapping[str, Any]) -> bytes:
-    """A row for each of B images or fewer: the image, its last RoIs at each moment by its title, and the last moment's points.
-
-    Of a front with a map, whose sizes ``front`` has: the last moment as :func:`sparseformers.figures.draw_map` draws it.
-    """
+    """A row for each image, its RoIs at each moment and the last points; of a ``front`` with a map as ``draw_map`` has it."""
     from sparseformers.figures import MapPicture, RoIPicture, draw_map
 
     images, last = images[: detail.images], list(moments.values())[-1]
@@ -90,34 +86,22 @@ def _draw_sheet(pictures: Sequence[RoIPicture], titles: Sequence[str]) -> Figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from sparseformers.figures import coverage, token_colours
-    from sparseformers.figures.data import inside_rois
-    from sparseformers.figures.panels import draw_photograph, draw_points, draw_rois
-    from sparseformers.figures.sheet import lay_out
+    from sparseformers.figures.panels import draw_last_points, draw_photograph, draw_stage, token_colours
+    from sparseformers.figures.sheet import lay_out, write
 
     sizes = [(float(picture.image.shape[2]), float(picture.image.shape[1])) for picture in pictures]
     sheet = lay_out(sizes, panels=len(titles), columns=1)
     figure = Figure(figsize=(sheet.width, sheet.height), facecolor="none")
     FigureCanvasAgg(figure)
     for place, title in zip(sheet.column_titles[0], titles, strict=True):
-        _write(figure, place, title, size=11, align="center")
+        write(figure, place.left + place.width / 2, place, title, size=11, colour=GREY, align="center")
     for place, picture in zip(sheet.row_titles, pictures, strict=True):
-        _write(figure, place, cut(printable(picture.title), LONGEST_TITLE), size=9.5, align="left")
+        write(figure, place.left, place, cut(printable(picture.title), LONGEST_TITLE), size=9.5, colour=GREY, align="left")
     colours = token_colours(pictures[0].rois.shape[1])
     for picture, places in zip(pictures, sheet.panels, strict=True):
-        height, width = picture.image.shape[-2:]
         panels = [figure.add_axes(place) for place in places]
         draw_photograph(panels[0], picture.image)
         for axes, rois in zip(panels[1:-1], picture.rois, strict=True):
-            draw_photograph(axes, picture.image, inside_rois(rois, height=height, width=width))
-            draw_rois(axes, rois, colours, width=width, height=height)
-        draw_photograph(panels[-1], picture.image, coverage(picture, height=height, width=width))
-        draw_points(panels[-1], picture.points[-1], colours, width=width, height=height)
+            draw_stage(axes, picture, rois, colours)
+        draw_last_points(panels[-1], picture, colours)
     return figure
-
-
-def _write(figure: Figure, place: PanelPlace, text: str, *, size: float, align: Literal["left", "center"]) -> None:
-    # Without mathtext: a file name may hold dollar signs.
-    x = place.left + (place.width / 2 if align == "center" else 0.0)
-    y = place.bottom + place.height / 2
-    figure.text(x, y, text, fontsize=size, color=GREY, ha=align, va="center", parse_math=False)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 
-from sparseformers.files import printable
+from sparseformers.files import cut, printable
 from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
 from sparseformers.train.report.content import RunContent
 from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
-from sparseformers.train.report.tables import Cell, Table, cut
+from sparseformers.train.report.tables import LONGEST, Cell, Table
 
 STATES = {
     "finished": "The training is at its end.",
@@ -77,11 +77,13 @@ class PageContent:
 def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
     """The page, with ``curves`` from :func:`draw_curves`, which are the same for all details."""
     moments, rois_note = _moments(content)
+    drawn, worst = bool(moments and detail.images), worst_of(content.cosines)
     costs, groups = content.costs, content.resolved.get("parameters", {})
     network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
+    resolved = {name: value for name, value in content.resolved.items() if name != "costs"}  # which have a table of their own
     return PageContent(
         title=printable(content.path.absolute().name),
-        teacher=cut(printable(str(network.get("teacher", "")))),
+        teacher=cut(printable(str(network.get("teacher", ""))), LONGEST),
         state=content.status.state,
         state_sentence=_state_sentence(content),
         tiles=_tiles(content),
@@ -90,18 +92,14 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
         measurements=tables.measurements(content) if content.held_out else None,
         cost=None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
         moves_rois=content.moves_rois,
-        rois=_address("image/webp", rois_webp(content.images, moments, detail, content.front))
-        if moments and detail.images
-        else None,
+        rois=_address("image/webp", rois_webp(content.images, moments, detail, content.front)) if drawn else None,
         rois_note=rois_note,
-        worst=tuple(
-            _worst_view(content, view, detail, place < detail.worst) for place, view in enumerate(worst_of(content.cosines))
-        ),
+        worst=tuple(_worst_view(content, each, detail, place < detail.worst) for place, each in enumerate(worst)),
         worst_note=_worst_note(content),
         skipped=tables.skipped(content) if content.skipped else None,
         settings=tables.settings(content),
-        resolved=tables.resolved(content),
-        versions=tables.versions(content),
+        resolved=tables.plain_table("choice", tables.flattened(resolved)),
+        versions=tables.plain_table("package", tables.flattened(content.versions)),
         resume=content.status.resume,
         missing=_missing(content),
     )
@@ -109,13 +107,11 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
 
 def draw_curves(content: RunContent) -> str | None:
     """The curves as a data address; None where nothing was measured."""
-    if not content.steps and not content.held_out:
-        return None
-    return _address("image/svg+xml", curves_svg(content.steps, content.held_out))
+    measured = content.steps or content.held_out
+    return _address("image/svg+xml", curves_svg(content.steps, content.held_out)) if measured else None
 
 
 def _missing(content: RunContent) -> dict[str, str]:
-    """Why sections are empty, by section."""
     measured = bool(content.held_out)
     earlier = "an earlier version made the run, which did not keep {0}" if measured else "the run has not measured yet"
     missing = {}
@@ -135,14 +131,13 @@ def _missing(content: RunContent) -> dict[str, str]:
 def _state_sentence(content: RunContent) -> str:
     sentences, sign = [STATES[content.status.state]], content.status.last_sign
     if content.reason:
-        sentences.append(f"It said: {cut(printable(content.reason))}")
+        sentences.append(f"It said: {cut(printable(content.reason), LONGEST)}")
     if sign is not None:
         sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
     return " ".join(sentences)
 
 
 def _tiles(content: RunContent) -> tuple[Tile, ...]:
-    """The figures that people look for first."""
     tiles, held_out, costs = [], content.held_out, content.costs
     if held_out:
         first, last = held_out[0]["centred_cosine"], held_out[-1]["centred_cosine"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparseformers.files import printable
+from sparseformers.files import cut, printable
 from sparseformers.progress import duration
 from sparseformers.settings import to_dict
 from sparseformers.train.report.content import RunContent
@@ -146,7 +146,7 @@ def skipped(content: RunContent) -> Table:
     """Images that could not be read, with reasons."""
     more = len(content.skipped) - MOST_SKIPPED
     note = f"{more:,} more are in skipped_images.txt." if more > 0 else ""
-    return _plain_table("image", content.skipped[:MOST_SKIPPED], "reason", note=note)
+    return plain_table("image", content.skipped[:MOST_SKIPPED], "reason", note=note)
 
 
 def settings(content: RunContent) -> Table:
@@ -165,18 +165,9 @@ def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from value.items() if isinstance(value, Mapping) else [(name, value)]
 
 
-def resolved(content: RunContent) -> Table:
-    """The values of settings that were left open, without the costs, which have a table of their own."""
-    return _plain_table("choice", flattened({name: value for name, value in content.resolved.items() if name != "costs"}))
-
-
-def versions(content: RunContent) -> Table:
-    """Versions of Python and of packages."""
-    return _plain_table("package", flattened(content.versions))
-
-
-def _plain_table(title: str, pairs: Iterable[tuple[str, Any]], value_title: str = "value", *, note: str = "") -> Table:
-    rows = tuple(Row(cut(printable(name)), (Cell(value_text(value)),)) for name, value in pairs)
+def plain_table(title: str, pairs: Iterable[tuple[str, Any]], value_title: str = "value", *, note: str = "") -> Table:
+    """A row for each pair of a name and a value."""
+    rows = tuple(Row(cut(printable(name), LONGEST), (Cell(value_text(value)),)) for name, value in pairs)
     return Table((title, value_title), rows[:MOST_VALUES], note)
 
 
@@ -188,14 +179,6 @@ def thinned(records: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str
     return [records[place] for place in places]
 
 
-def cut(text: str, longest: int = LONGEST) -> str:
-    """Text of at most that many letters, without the middle of a longer one."""
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
-
-
 def value_text(value: Any) -> str:
     """A setting as a person writes it."""
     if value is None:
@@ -203,8 +186,8 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return cut(", ".join(value_text(item) for item in value)) or "-"
-    return cut(printable(str(value)))
+        return cut(", ".join(value_text(item) for item in value), LONGEST) or "-"
+    return cut(printable(str(value)), LONGEST)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
