@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ class Callback:
         """Before the first step, or the first one after the run was resumed."""
 
     def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
-        """After each step.
-
-        Args:
-            state: where the training is.
-            figures: loss, gradient norms, learning rates (``lr_NAME``), images a second and the like, over the steps since they
-                were last given: every ``log_every`` steps. None in between.
+        """After each step; ``figures`` are loss, gradient norms, learning rates (``lr_NAME``), images a second and the like, over
+        the steps since they were last given, every ``log_every`` steps; None in between.
         """
 
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
@@ -38,30 +34,16 @@ class Callback:
         """When a checkpoint begins to be written."""
 
     def on_end(self, parts: Parts, summary: RunSummary) -> None:
-        """When the training is finished.
-
-        Args:
-            parts: of the training, the student whole also where it was sharded.
-            summary: what came of it.
-        """
+        """When the training is finished; the student in ``parts`` is whole also where it was sharded."""
 
     def on_stop(self, error: BaseException | None) -> None:
-        """At the very end, however the training ends.
-
-        Args:
-            error: that ends it; None for a finished training.
-        """
+        """At the very end, however the training ends; ``error`` ended it, None for a finished one."""
 
 
 @contextmanager
 def attached(callbacks: Sequence[Callback]) -> Iterator[None]:
     """Sees to it that every callback's :meth:`~Callback.on_stop` is called, the last one's first."""
-    error: BaseException | None = None
-    try:
+    with ExitStack() as stack:
+        for callback in callbacks:
+            stack.push(lambda _kind, error, _trace, callback=callback: callback.on_stop(error))
         yield
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        for callback in reversed(callbacks):
-            callback.on_stop(error)

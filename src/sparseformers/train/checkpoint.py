@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,16 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sparseformers.errors import RunError
-from sparseformers.files import replacing_folder, synchronise
+from sparseformers.files import replacing_folder, sha256_of, synchronise
 from sparseformers.saving import write_tensors
 
 MANIFEST = "manifest.json"
 """Sizes and SHA-256 of the other files; written last, and without a complete one there is no checkpoint."""
 STATE = "state.json"  # all that is no tensor
 FORMAT = 1  # version of the folder; a later one is refused by name
-TENSOR = "$tensor"
-TUPLE = "$tuple"
-ITEMS = "$items"
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 """Marks of what JSON has no form for; a mapping with keys that are no texts, or look like a mark, is a list of items."""
 
 
@@ -37,23 +34,15 @@ class Snapshot(NamedTuple):
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
-    """Writes a checkpoint, whole or not at all, in the place of one that is there; returns its size in bytes.
-
-    Raises OSError if it cannot be written; nothing is left of it then.
-    """
-    with replacing_folder(folder) as temporary:
-        return _fill(temporary, snapshot)
-
-
-def _fill(folder: Path, snapshot: Snapshot) -> int:
-    """Writes the files, each down to the disk, the manifest last."""
-    for file, tensors in snapshot.tensors.items():
-        write_tensors(folder / f"{file}.safetensors", tensors)
-    _write_json(folder / STATE, snapshot.state)
-    written = sorted(folder.iterdir())
-    files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
-    _write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
-    return sum(path.stat().st_size for path in [*written, folder / MANIFEST])
+    """Writes a checkpoint, in the place of one that is there; returns its bytes. An OSError leaves nothing of it."""
+    with replacing_folder(folder) as unfinished:
+        for file, tensors in snapshot.tensors.items():
+            write_tensors(unfinished / f"{file}.safetensors", tensors)
+        _write_json(unfinished / STATE, snapshot.state)
+        written = sorted(unfinished.iterdir())
+        files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
+        _write_json(unfinished / MANIFEST, {"format": FORMAT, "files": files})
+        return sum(path.stat().st_size for path in unfinished.iterdir())
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -95,15 +84,6 @@ def read_checkpoint(folder: Path) -> Snapshot:
     return Snapshot(state, tensors)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            checksum.update(chunk)
-    return checksum.hexdigest()
-
-
 def step_name(samples: int, batch_size: int) -> str:
     """The name of the checkpoint after so many images: ``step-00000500``."""
     return f"step-{-(-samples // batch_size):08}"
@@ -126,10 +106,7 @@ class Stateful(Protocol):
 
 
 def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
-    """A state, or the part of it of the path ``name``, as plain JSON values; ``tensors`` takes its tensors, by their path in it.
-
-    Raises TypeError for anything that is no mapping, list, tuple, tensor, number, text or None.
-    """
+    """A state (the part of path ``name``) as plain JSON values; ``tensors`` takes its tensors by path. TypeError for others."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach()
         return {TENSOR: name}

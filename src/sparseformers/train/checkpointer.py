@@ -32,10 +32,7 @@ class Found(NamedTuple):
 
 
 def find_checkpoint(run: RunFolder, accelerator: Accelerator) -> Found:
-    """The newest whole checkpoint, the same one in all processes; the main process looks, byte by byte.
-
-    Raises RunError if there are some and none is whole, or the run is one of an earlier version.
-    """
+    """The newest whole checkpoint, the same in all processes; RunError if there are some, but none that is whole or of ours."""
     return chosen_by_first(lambda: _newest_whole(run), accelerator)
 
 
@@ -83,10 +80,7 @@ class Checkpointer:
         return self._writing.failure is not None
 
     def save(self, snapshot: Snapshot, now: Place) -> None:
-        """Copies the main process's tensors of a snapshot and begins to write it; ``now`` is where the training is.
-
-        Raises RunError if the one before could not be written.
-        """
+        """Copies the main process's tensors and begins to write them; RunError if the one before could not be written."""
         self.saved = now
         if not self.accelerator.is_main_process:
             return
@@ -120,14 +114,11 @@ class Checkpointer:
         size = write_checkpoint(folder, snapshot)
         took = time.perf_counter() - began
         LOGGER.info("wrote checkpoint %s: %.1f MB, copied in %.3f s, written in %.3f s", folder.name, size / 1e6, copied, took)
-        for old in self._superfluous(folder):
-            remove(old)
-
-    def _superfluous(self, written: Path) -> list[Path]:
-        """All but the newest ones, that many as are kept; those after the one just written are of no use any more."""
+        # As many of the newest ones are kept; those after the one just written are of no use any more.
         folders = self.run.checkpoint_folders()
-        place = folders.index(written)
-        return folders[: max(0, place + 1 - self.settings.run.keep)] + folders[place + 1 :]
+        place = folders.index(folder)
+        for old in folders[: max(0, place + 1 - self.settings.run.keep)] + folders[place + 1 :]:
+            remove(old)
 
 
 class Writing:
@@ -139,7 +130,6 @@ class Writing:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a task is going on."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, task: Callable[[], None]) -> None:
@@ -148,7 +138,6 @@ class Writing:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the task is done, if there is one."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -23,11 +23,7 @@ LOGGER = logging.getLogger("sparseformers")
 
 
 class NonFiniteSteps:
-    """The latest steps that no process made because the loss or the gradient of one of them was not finite.
-
-    A step that float16's scaler skips while it looks for its scale is none of them. The file at ``path`` takes the names of the
-    images when the run has to stop.
-    """
+    """The latest steps that all skipped as a loss or gradient was not finite; ``path`` takes their images if the run stops."""
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.path, self.accelerator = path, accelerator
@@ -38,10 +34,7 @@ class NonFiniteSteps:
         self._files.clear()
 
     def skipped(self, files: Sequence[str], *, samples: int) -> None:
-        """Notes a step on ``files``, this process's share of the batch, that all processes skip after ``samples`` images.
-
-        Raises NonFiniteLossError for the third one in a row.
-        """
+        """Notes a step on ``files``, this process's part of a batch that all skip; NonFiniteLossError for the third in a row."""
         self._files.append(list(gather_object(list(files))))
         if self.accelerator.is_main_process:
             LOGGER.warning("%d images: a loss or gradient is not a finite number, so the step was skipped", samples)

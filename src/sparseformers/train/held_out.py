@@ -6,6 +6,7 @@ whatever the number of processes, and so are the embeddings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -75,7 +76,6 @@ class Seen(NamedTuple):
     attention_map: Tensor | None  # M x h x w, float32: where it looks, if it tells
 
     def among(self, indices: Tensor) -> Seen:
-        """The rows of these views alone."""
         kept = torch.isin(self.indices, indices)
         maps = self.attention_map
         return Seen(self.indices[kept], self.embedding[kept], None if maps is None else maps[kept])
@@ -140,11 +140,11 @@ class HeldOut:
     def _embed(
         self, model: Teacher | AttendingTeacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
     ) -> Seen:
-        """What a network gives for the views that can be read."""
         rows: list[Seen] = []
         batches = iter(self._batches())
         with evaluation_mode(model):
-            for _ in range(self._rounds()):
+            # Each process goes through as many batches, the last one of which may not be there for some.
+            for _ in range(math.ceil(len(self.parts.held_out) * self.views / (self.batch_size * self.accelerator.num_processes))):
                 batch = next(batches, None)
                 if batch is not None and len(batch.images):
                     rows.append(self._see(model, batch.indices, batch.images))
@@ -164,7 +164,6 @@ class HeldOut:
         return Seen(sorted_indices, torch.cat(embedding)[order], None if maps[0] is None else torch.cat(maps)[order])
 
     def _see(self, model: nn.Module, indices: Tensor, images: Tensor) -> Seen:
-        """What a network gives for a batch of views."""
         parts = self.parts
         images = images_on(parts.device, images)
         with inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(model)):
@@ -172,11 +171,6 @@ class HeldOut:
         maps = getattr(output, "attention_map", None)
         # Ordinary tensors, not those of inference mode.
         return Seen(indices, output.embedding.float().cpu().clone(), None if maps is None else maps.float().cpu().clone())
-
-    def _rounds(self) -> int:
-        """Batches that each process goes through, the last one of which may not be there for some."""
-        images = len(self.parts.held_out) * self.views
-        return -(-images // (self.batch_size * self.accelerator.num_processes))
 
     def _batches(self) -> Loader[Batch]:
         parts, settings = self.parts, self.parts.settings
@@ -194,10 +188,7 @@ def rois_move(student: SparseFormer) -> bool:
 
 
 def first_views(parts: Parts, count: int) -> tuple[Tensor, list[str]]:
-    """The evaluation views B x 3 x H x W in [0, 1] of the first images that can be read, at most ``count``, and their file names.
-
-    The names can be drawn: no font has letters for bytes that are no UTF-8.
-    """
+    """The evaluation views B x 3 x H x W in [0, 1] of the first ``count`` images that can be read, and their names as drawn."""
     view, images, names = evaluation_view(parts.teacher.preprocessing), [], []
     for index in range(len(parts.held_out)):
         try:

@@ -63,14 +63,17 @@ class Picture(NamedTuple):
     image: Tensor  # 3 x H x W bytes
 
 
-class HeldOutRecord:
-    """The files of the record in a folder, which is made when something is written; only the main process writes."""
+class HeldOutRecord(Callback):
+    """The files of the record in a folder, written by the main process alone; a callback that keeps each measurement."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._cosines = folder / "cosines.jsonl"
         self._images = folder / "images.safetensors"
         self._worst = folder / "worst.safetensors"
+
+    def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
+        self.add(held_out, measurement, samples=state.samples, progress=state.progress)
 
     def add(self, held_out: HeldOut, measured: Measurement, *, samples: int, progress: float) -> None:
         """Keeps a measurement, which is the last one at ``progress`` 1; raises OSError if it cannot be written."""
@@ -80,7 +83,11 @@ class HeldOutRecord:
             if not self._images.is_file():
                 shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
                 write_pictures(self._images, list(map(Picture, held_out.focus_names, shown)))
-        cosines = _of_views(held_out, measured, samples)
+        columns = (measured.indices, measured.cosine, measured.centred_cosine)
+        cosines = []
+        for index, cosine, centred in zip(*(column.tolist() for column in columns), strict=True):
+            name, view = held_out.name(index)
+            cosines.append(ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred))
         self._write_cosines(cosines)
         if progress >= 1:
             pictures = ((cosine.index, held_out.picture(cosine.index)) for cosine in worst_of(cosines))
@@ -144,28 +151,9 @@ class HeldOutRecord:
             synchronise(temporary)
 
 
-class RecordHeldOut(Callback):
-    """Keeps each measurement in a record."""
-
-    def __init__(self, record: HeldOutRecord) -> None:
-        self.record = record
-
-    def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
-        self.record.add(held_out, measurement, samples=state.samples, progress=state.progress)
-
-
 def worst_of(cosines: Sequence[ViewCosine], count: int = WORST_IMAGES) -> list[ViewCosine]:
     """The views with the lowest centred cosine, the lowest first."""
     return sorted(cosines, key=lambda each: (each.centred_cosine, each.index))[:count]
-
-
-def _of_views(held_out: HeldOut, measured: Measurement, samples: int) -> list[ViewCosine]:
-    cosines = []
-    columns = (measured.indices, measured.cosine, measured.centred_cosine)
-    for index, cosine, centred in zip(*(column.tolist() for column in columns), strict=True):
-        name, view = held_out.name(index)
-        cosines.append(ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred))
-    return cosines
 
 
 def _thinned(points: Tensor) -> Tensor:

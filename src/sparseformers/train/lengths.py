@@ -55,10 +55,7 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str, *, flag: str) -> Interval:
-        """Reads ``10m``, ``30s``, ``2h``, ``500steps``, ``100000samples`` or ``1epoch``; blanks and long names are welcome.
-
-        Raises ConfigError for anything else; ``flag`` is what the text was given to, for the message.
-        """
+        """Reads ``10m``, ``2h``, ``500steps``, ``100000samples`` or ``1epoch``; ConfigError, on ``flag``, for anything else."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*-?\s*([a-z]+)", text.strip().lower())
         if match is None or match[2] not in SPELLINGS:
             near = suggest(match[2], SPELLINGS) if match else ""
@@ -80,8 +77,14 @@ class Interval:
         """
         if self.unit == "seconds":
             return now.seconds - before.seconds >= self.amount
-        done_before, done = (self._done(place.samples, batch_size=batch_size, images=images) for place in (before, now))
-        return done > done_before
+
+        def done(samples: int) -> int:
+            """Number of times that it has ended since the beginning of the training."""
+            if self.unit == "steps":
+                return math.ceil(samples / batch_size) // int(self.amount)
+            return int(samples // (self.amount * (images if self.unit == "epochs" else 1)))
+
+        return done(now.samples) > done(before.samples)
 
     def in_seconds(self, *, step: float, batch_size: int, images: int) -> float:
         """Its length in seconds, for steps of ``step`` seconds and epochs of ``images``."""
@@ -89,9 +92,3 @@ class Interval:
             return self.amount
         steps = {"steps": 1.0, "samples": 1 / batch_size, "epochs": images / batch_size}[self.unit]
         return self.amount * steps * step
-
-    def _done(self, samples: int, *, batch_size: int, images: int) -> int:
-        """Number of times that it has ended since the beginning of the training."""
-        if self.unit == "steps":
-            return math.ceil(samples / batch_size) // int(self.amount)
-        return int(samples // (self.amount * (images if self.unit == "epochs" else 1)))

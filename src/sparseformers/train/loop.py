@@ -36,14 +36,10 @@ from sparseformers.train.view_cache import ViewCache
 
 
 class Trainer:
-    """Aligns a student to its teacher on plain images.
+    """Aligns a student to its teacher on plain images, and writes to the folder ``run``.
 
-    Args:
-        parts: teacher, student, images, budget.
-        run: where to write.
-        accelerator: of the process, or of one of several.
-        snapshot: of a checkpoint to go on from; None starts at the beginning.
-        cache: views with the teacher's embeddings to train on; without it views are made and the teacher runs.
+    ``snapshot`` is that of a checkpoint to go on from; None starts at the beginning. ``cache`` has views with the teacher's
+    embeddings to train on; without it views are made and the teacher runs.
     """
 
     def __init__(
@@ -60,12 +56,8 @@ class Trainer:
         self.student = parts.inheritance.student
         if self.learning.shard_weights:
             shard(self.student, accelerator)
-        self.optimiser = build_optimiser(
-            self.student,
-            lr=self.learning.lr,
-            lr_ratios=self.settings.lr_ratios,
-            weight_decay=self.learning.weight_decay,
-        )
+        lr, decay = self.learning.lr, self.learning.weight_decay
+        self.optimiser = build_optimiser(self.student, lr=lr, lr_ratios=self.settings.lr_ratios, weight_decay=decay)
         self.bad = BadImages(parts, accelerator)
         self.skipped = self.bad.skipped
         self.meters = Meters(parts.device, every=self.settings.run.log_every)
@@ -86,12 +78,8 @@ class Trainer:
     def train(self, callbacks: Sequence[Callback], signals: StopSignals) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
 
-        Args:
-            callbacks: that hear of it, in their order; none but in the main process.
-            signals: that may ask to stop.
-
-        Raises:
-            RunStopped: after a step, with the state saved, if a signal asked for it.
+        ``callbacks`` hear of it in their order; there are none but in the main process. Raises RunStopped after a step, with the
+        state saved, if one of the ``signals`` asked for it.
         """
         held_out = HeldOut(self.parts, self.skipped, self.accelerator)
         step = self._make_step(held_out)
@@ -105,13 +93,15 @@ class Trainer:
 
         with closing(self._batches()) as batches:
             self._until_spent(step, held_out, batches, signals)
-        self._refuse_if_nothing_was_read()
+        if self.meters.images == 0 and len(self.skipped):
+            self.skipped.write(self.run.skipped)
+            problem = f"None of the {len(self.parts.train)} training images can be read."
+            raise DataError(problem, f"See '{self.run.skipped}' for the reasons.")
         self._last_checkpoint()
         assert self.state.alignment is not None  # measured at the end, if not before
         return self.state.alignment
 
     def _until_spent(self, step: TrainingStep, held_out: HeldOut, batches: Iterator[Batch], signals: StopSignals) -> None:
-        """Steps, measurements and checkpoints."""
         clock = time.perf_counter()
         while True:
             # A batch, a step, and where the training is after it.
@@ -128,7 +118,10 @@ class Trainer:
             self.state.progress = self._progress()
 
             # Tell of it, measure, save, stop.
-            figures = self._figures() if self.meters.due() else None
+            figures = None
+            if self.meters.due():
+                rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+                figures = {**self.meters.read(), **rates}
             for callback in self.callbacks:
                 callback.on_step(self.state, figures)
             if self.state.progress >= self.state.evaluations / self.settings.run.evaluations:  # number 0 is before the first step
@@ -183,11 +176,7 @@ class Trainer:
         return batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__()
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
-        """A step on the batch, unless no process could read any of it.
-
-        Raises:
-            NonFiniteLossError: for the third step in a row that had to be skipped.
-        """
+        """A step on the batch, unless no process could read any of it; NonFiniteLossError for the third skipped one in a row."""
         # The rate at the middle of the step: at its end the last one, or the only one, would have a rate of zero.
         ahead = self._step_size() / 2 / self.parts.budget.samples if self.parts.budget.samples else 0.0
         middle = min(1.0, self.state.progress + ahead)
@@ -219,13 +208,7 @@ class Trainer:
         return min(self.learning.batch_size, self.parts.budget.samples - self.state.samples)
 
     def _progress(self) -> float:
-        """Share of the budget that is spent."""
         return self.parts.budget.progress(samples=self.state.samples, seconds=self.state.seconds)
-
-    def _figures(self) -> dict[str, float]:
-        """Figures of the steps since the last time, with the learning rates."""
-        rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
-        return {**self.meters.read(), **rates}
 
     def _measure(self, held_out: HeldOut) -> None:
         """Measures on the held-out images, tells of it, and saves the model."""
@@ -277,11 +260,3 @@ class Trainer:
         if code := int(agreed(float(signals.asked), self.accelerator)):
             self._last_checkpoint()
             raise RunStopped(self.run.path, samples=self.state.samples, by=signal.Signals(code))
-
-    def _refuse_if_nothing_was_read(self) -> None:
-        if self.meters.images == 0 and len(self.skipped):
-            self.skipped.write(self.run.skipped)
-            raise DataError(
-                f"None of the {len(self.parts.train)} training images can be read.",
-                f"See '{self.run.skipped}' for the reasons.",
-            )

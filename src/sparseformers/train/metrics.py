@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -207,13 +206,16 @@ class MetricsLog(Callback):
 
 
 def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples: int) -> GeneralTracker:
-    """The tracker of that name, not started."""
     from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     if name == "tensorboard":
         # What a stopped run wrote after its checkpoint is measured again.
         return TensorBoardTracker("", run.path / "tensorboard", purge_step=samples + 1 if samples else None)
-    title, identity = run.path.absolute().name, _identity(run.path / "tracker.json")
+    # The run's name at trackers that know many: made once, so that a resumed run finds itself.
+    title, named = run.path.absolute().name, run.path / "tracker.json"
+    if not named.is_file():
+        write_json(named, {"id": uuid.uuid4().hex[:8]})
+    identity = str(json.loads(named.read_text(encoding="utf-8"))["id"])
     if name == "wandb":
         return WandBTracker(
             settings.run.tracker_project,
@@ -225,10 +227,3 @@ def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples:
             settings={"console": "off"},  # the log and the bar are ours
         )
     return TrackioTracker(settings.run.tracker_project, name=f"{title}-{identity}", resume="allow", config=to_dict(settings))
-
-
-def _identity(path: Path) -> str:
-    """The run's name at trackers that know many: made once, so that a resumed run finds itself."""
-    if not path.is_file():
-        write_json(path, {"id": uuid.uuid4().hex[:8]})
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])

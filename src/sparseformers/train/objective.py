@@ -38,12 +38,9 @@ class Targets(NamedTuple):
 def teacher_targets(
     teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer], images: Tensor, autocast: torch.dtype | None
 ) -> Targets:
-    """The teacher's answer on images B x 3 x H x W in [0, 1].
+    """The teacher's answer on images B x 3 x H x W in [0, 1] of its size; one that attends gives its tokens and maps, too.
 
-    Args:
-        teacher: frozen; one that attends gives its tokens and maps, too.
-        images: of the teacher's size.
-        autocast: precision; None for float32.
+    ``autocast`` is the precision; None for float32.
     """
     with torch.inference_mode(), torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
         answer = teacher(images)
@@ -154,15 +151,10 @@ def alignment_loss(
 ) -> Tensor:
     """The objective on one batch that both see alike: the teacher without gradient, the student with.
 
-    Args:
-        student: or the wrapper that synchronises its gradients between processes.
-        teacher: frozen.
-        images: B x 3 x H x W in [0, 1] at the teacher's size.
-        autocast: precision of both; None for float32.
-        targets: the teacher's answer on these images where it is known; it is not run then.
-        objective: the plain cosine by default.
-        coarse: gives the dense targets, where the objective has a weight for them.
-        tokens: of the student, if other than its own number.
+    ``student`` may be the wrapper that synchronises its gradients between processes. ``images`` are B x 3 x H x W in [0, 1] at
+    the teacher's size, ``targets`` its answer on them where that is known: it is not run then. ``autocast`` is the precision of
+    both, None for float32; ``coarse`` gives the dense targets, where the objective has a weight for them; ``tokens`` is the
+    student's number, if other than its own.
     """
     answer = teacher_targets(teacher, images, autocast) if targets is None else targets
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):

@@ -40,10 +40,7 @@ def is_decayed(name: str, parameter: nn.Parameter) -> bool:
 
 
 def rate_factor(progress: float, warm_up: float) -> float:
-    """The share of the peak rate at a point of the training: a linear rise, then half a cosine down to zero.
-
-    ``progress`` is in [0, 1], of samples or of the clock; ``warm_up`` the share of the training that the rise takes, in [0, 1).
-    """
+    """Share of the peak rate at ``progress`` in [0, 1]: a linear rise over ``warm_up`` in [0, 1), then half a cosine to zero."""
     progress = min(max(progress, 0.0), 1.0)
     if progress < warm_up:
         return progress / warm_up

@@ -100,16 +100,11 @@ class TrainingPlan:
 
 
 def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: torch.device) -> TrainingPlan:
-    """Plans a training: makes some of its steps and reckons from them.
+    """Plans a training: makes some of its steps on ``device`` and reckons from them.
 
-    Args:
-        settings: of the training; a :class:`PlanConfig` may have no images.
-        scale: how large it is to be; as it is, on one device, by default.
-        device: to measure on.
-
-    Raises:
-        ConfigError: if neither images nor their number were given, or the devices cannot share a batch evenly.
-        SparseFormersError: of another kind, if anything that was asked for is not to be had.
+    The settings may have no images if they are a :class:`PlanConfig`; without ``scale`` it is as large as it is, on one device.
+    Raises ConfigError if neither images nor their number were given, or the devices cannot share a batch evenly, and another
+    SparseFormersError if anything that was asked for is not to be had.
     """
     import torch
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class StopSignals:
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
@@ -81,10 +81,7 @@ def is_sharded(model: object) -> bool:
 
 
 def weights_of(student: nn.Module) -> dict[str, Any]:
-    """A student's whole state dict; all processes have to call it.
-
-    Its own tensors where it is whole; where it is sharded, copies in host memory on the main process and nothing on others.
-    """
+    """A student's whole state dict, asked for by all processes; of a sharded one the main process alone has it, on its host."""
     return get_model_state_dict(student, options=_whole(student))
 
 
@@ -96,10 +93,7 @@ def moments_of(student: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str
 
 
 def load_weights(student: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Gives a student, sharded or not, the whole state of :func:`weights_of`; all processes have to give the same.
-
-    Raises RuntimeError if the state is of another network.
-    """
+    """Gives a student the whole state of :func:`weights_of`, in all processes; RuntimeError if it is another network's."""
     set_model_state_dict(student, dict(state), options=_whole(student))
 
 

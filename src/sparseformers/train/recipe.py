@@ -54,15 +54,11 @@ class Recipe:
 
     @property
     def without_flags(self) -> dict[str, Any]:
-        """Its settings that have no flag."""
         return {key: value for key, value in self.settings.items() if key in NO_FLAGS}
 
 
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
-    """The settings with some of them changed, as strictly as those read from a file.
-
-    Raises ConfigError for an unknown name, or a value of a wrong type or out of range; it names ``where`` changes come from.
-    """
+    """The settings with some changed, as strictly as from a file; raises ConfigError, which names ``where`` they come from."""
     try:
         return type(settings).from_flat(settings.flat() | dict(changes), where=where)
     except ConfigError as error:
@@ -74,10 +70,7 @@ def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str
 def settings_of(
     settings: BootstrapConfig | None, *, teacher: object, recipe: str | Path | None, options: Mapping[str, Any]
 ) -> BootstrapConfig:
-    """The settings that a call of ``bootstrap`` asks for: ``settings`` if given, then the teacher, the recipe, and the options.
-
-    A module is named by its class. Raises ConfigError for an unknown name, a missing one, or a value that does not fit.
-    """
+    """The settings that a call asks for: ``settings``, then teacher (a module by its class), recipe, options; or ConfigError."""
     values = {} if settings is None else settings.flat()
     if isinstance(teacher, str):
         values["teacher"] = teacher
@@ -89,10 +82,7 @@ def settings_of(
 
 
 def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConfig.groups())) -> dict[str, Any]:
-    """Turns the ``KEY=VALUE`` pairs of ``--set`` into settings; values are as in TOML, bare words are text.
-
-    Names may have hyphens. Raises ConfigError for what is no pair, or not one of the ``known`` names.
-    """
+    """The ``KEY=VALUE`` pairs of ``--set`` as settings, values as in TOML or bare words; ConfigError for names not ``known``."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
@@ -109,15 +99,11 @@ def parse_pairs(pairs: Sequence[str], known: Sequence[str] = tuple(BootstrapConf
     return settings
 
 
-MOVABLE = ("teacher", "data", "eval_data")
-"""Settings that say where something is; that it is the same shows by its fingerprint."""
+MOVABLE = ("teacher", "data", "eval_data")  # settings that say where something is; that it is the same shows by its fingerprint
 
 
 def refuse_changes(there: BootstrapConfig, asked: BootstrapConfig) -> list[str]:
-    """The changes without effect on what is learnt between a run's settings and those it is to go on with, as phrases.
-
-    Raises ConfigError for the others, each by its name.
-    """
+    """The changes, as phrases, that have no effect on what is learnt; raises ConfigError with all others, by name."""
     before, after = there.flat(), asked.flat()
     harmless = [*BootstrapConfig.marked(Mark.WITHOUT_EFFECT), *MOVABLE]
     changes = {name: f"{name} is {before[name]}, {after[name]} asked" for name in after if after[name] != before[name]}
@@ -142,10 +128,7 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Reads a recipe of that name, or from a TOML file with ``description = "..."`` and a table ``[settings]``.
-
-    Raises ConfigError if there is none of that name, or the file is no recipe.
-    """
+    """Reads a recipe by its name or from a TOML file; raises ConfigError if there is none of that name, or the file is none."""
     known, name = list_recipes(), str(name_or_path)
     path = recipes_folder() / f"{name}.toml" if name in known else Path(name)
     if not path.is_file():

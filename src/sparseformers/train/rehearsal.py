@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,17 +16,15 @@ from sparseformers.data.loading import BATCHES_AHEAD
 from sparseformers.processes import make_accelerator
 from sparseformers.saving import save
 from sparseformers.train.callbacks import Callback
+from sparseformers.train.held_out import HeldOut, Measurement
 from sparseformers.train.lengths import Budget
 from sparseformers.train.loop import Trainer
 from sparseformers.train.metrics import peak_memory
 from sparseformers.train.processes import StopSignals
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts, thin
+from sparseformers.train.state import TrainingState
 from sparseformers.train.view_cache import ViewCache
-
-if TYPE_CHECKING:
-    from sparseformers.train.held_out import HeldOut, Measurement
-    from sparseformers.train.state import TrainingState
 
 FEWEST_STEPS = 3  # that are timed however long they take
 

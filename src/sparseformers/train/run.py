@@ -21,9 +21,9 @@ from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback, attached
 from sparseformers.train.checkpoint import Snapshot, read_checkpoint
 from sparseformers.train.checkpointer import Found, find_checkpoint, remove_leftovers
-from sparseformers.train.held_out_record import HeldOutRecord, RecordHeldOut
+from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.loop import Trainer
-from sparseformers.train.metrics import MetricsLog, chosen_trackers
+from sparseformers.train.metrics import MetricsLog, chosen_trackers, peak_memory
 from sparseformers.train.processes import StopSignals, unsharded
 from sparseformers.train.recipe import MOVABLE, changed, refuse_changes, settings_of
 from sparseformers.train.report import Pictures, ReportPage
@@ -32,14 +32,7 @@ from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.setup import Parts, fit_front, gather_parts
 from sparseformers.train.state import random_state_in, random_state_of
 from sparseformers.train.status import Heartbeat
-from sparseformers.train.summary import (
-    Card,
-    ProgressBar,
-    RunSummary,
-    measure_costs,
-    summarise,
-    summary_of_finished,
-)
+from sparseformers.train.summary import Card, ProgressBar, RunSummary, measure_costs, summarise, summary_of_finished
 from sparseformers.train.view_cache_making import prepare_cache, require_room
 
 LOGGER = logging.getLogger("sparseformers")
@@ -166,9 +159,17 @@ def _go_on(
         found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
         if accelerator.is_main_process and not finished:
             _report(logger, console, found.notes)
-            _prepare(run, settings, changes, logger)
-        with _moved(run):
+            for name in remove_leftovers(run):  # of a kill
+                logger.warning("removed what was left unfinished: %s", name)
+            if changes:
+                run.change_settings(to_dict(settings))
+                logger.info("changed: %s", "; ".join(changes))
+        try:
             parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=resolved.get("precision"))
+        except (DataError, TeacherError, WeightsError) as error:
+            option = "--data DATA" if isinstance(error, DataError) else "--teacher TEACHER"
+            remedy = f"{error.remedy} If it was moved: sparseformers resume {run.path} {option}"
+            raise type(error)(error.problem, remedy) from error
         parts.inheritance.provenance.require_same_teacher(str(resolved.get("teacher_fingerprint")))
         if finished:
             say(console, f"The run '{run.path}' is finished; nothing was changed.")
@@ -177,17 +178,6 @@ def _go_on(
             return summary_of_finished(parts, run)
         snapshot = None if found.folder is None else read_checkpoint(found.folder)
     return _train(parts, run, console, resumed=True, snapshot=snapshot)
-
-
-@contextmanager
-def _moved(run: RunFolder) -> Iterator[None]:
-    """Adds to an error of a place that is not there any more how to say where it is now."""
-    try:
-        yield
-    except (DataError, TeacherError, WeightsError) as error:
-        option = "--data DATA" if isinstance(error, DataError) else "--teacher TEACHER"
-        remedy = f"{error.remedy} If it was moved: sparseformers resume {run.path} {option}"
-        raise type(error)(error.problem, remedy) from error
 
 
 def _console(console: Console | None, accelerator: Accelerator) -> Console:
@@ -199,15 +189,6 @@ def _report(logger: logging.Logger, console: Console, notes: Sequence[str]) -> N
     for note in notes:
         logger.warning(note)
         say(console, note, "yellow")
-
-
-def _prepare(run: RunFolder, settings: BootstrapConfig, changes: Sequence[str], logger: logging.Logger) -> None:
-    """Clears away what a kill has left, and writes down what was changed."""
-    for name in remove_leftovers(run):
-        logger.warning("removed what was left unfinished: %s", name)
-    if changes:
-        run.change_settings(to_dict(settings))
-        logger.info("changed: %s", "; ".join(changes))
 
 
 def resolved_choices(parts: Parts) -> dict[str, Any]:
@@ -234,14 +215,8 @@ def resolved_choices(parts: Parts) -> dict[str, Any]:
 
 
 def _train(
-    parts: Parts,
-    run: RunFolder,
-    console: Console,
-    *,
-    resumed: bool = False,
-    snapshot: Snapshot | None = None,
+    parts: Parts, run: RunFolder, console: Console, *, resumed: bool = False, snapshot: Snapshot | None = None
 ) -> RunSummary:
-    """Trains to the end, with all that hangs on a training."""
     accelerator = make_accelerator()
     writes = accelerator.is_main_process
     with (
@@ -270,13 +245,14 @@ def _train(
         # The training itself, and what is told of it.
         callbacks: list[Callback] = []
         if writes:
-            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), RecordHeldOut(record)]
+            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), record]
             callbacks += [Pictures(run), Card(run), ReportPage(run, console)]
         with attached(callbacks):
             with StopSignals(speaks=writes) as signals, random_state_of(random_state, accelerator.device), trainer.checkpointer:
                 alignment = trainer.train(callbacks, signals)
             parts = unsharded(parts)
-            summary = summarise(parts, run, trainer.state, trainer.meters, skipped=len(trainer.skipped))
+            bad = {"skipped": len(trainer.skipped), "non_finite_steps": trainer.meters.non_finite}
+            summary = summarise(parts, run, trainer.state, **bad, memory=peak_memory(parts.device) / 2**30)
             for callback in callbacks:
                 callback.on_end(parts, summary)
         logger.info("finished: held-out centred cosine %.4f", alignment.centred_cosine)

@@ -94,14 +94,16 @@ class RunFolder(WorkFolder):
         return run
 
     def busy(self) -> RunError:
-        return RunError(
-            f"The run '{self.path}' is being trained by another process.",
-            f"Wait until it ends or stop it; how it is doing tells: sparseformers status {self.path}",
-        )
+        problem = f"The run '{self.path}' is being trained by another process."
+        return RunError(problem, f"Wait until it ends or stop it; how it is doing tells: sparseformers status {self.path}")
 
     def write_config(self, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
         """Records the settings, what became of their open choices, and the versions."""
-        self.write_manifest({"settings": dict(settings), "resolved": dict(resolved), "versions": installed_versions()})
+        versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+        for package in ("sparseformers", *LIBRARIES):
+            with suppress(PackageNotFoundError):  # of those that are installed
+                versions[package] = version(package)
+        self.write_manifest({"settings": dict(settings), "resolved": dict(resolved), "versions": versions})
 
     def read_config(self) -> dict[str, Any]:
         """The settings and resolved choices in ``config.json``; raises RunError if they cannot be read."""
@@ -155,10 +157,7 @@ class RunFolder(WorkFolder):
 
     @contextmanager
     def logging(self, process: int = 0) -> Iterator[logging.Logger]:
-        """A logger that writes to ``train.log`` with times, as long as the context lasts.
-
-        Processes but the first, number 0, write warnings and errors alone, with their number.
-        """
+        """A logger to ``train.log`` within the context; processes but the first write warnings and errors alone."""
         handler = _LogFile(self.log, encoding="utf-8")
         number = f"process {process}: " if process else ""
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {number}%(message)s"))
@@ -182,12 +181,3 @@ class _LogFile(logging.FileHandler):
     def close(self) -> None:
         with suppress(OSError):
             super().close()
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, as far as they are installed."""
-    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for package in ("sparseformers", *LIBRARIES):
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

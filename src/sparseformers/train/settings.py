@@ -88,14 +88,11 @@ class NetworkSettings:
             object.__setattr__(self, "teacher", f"{self.teacher}#{self.teacher_weights}")
             object.__setattr__(self, "teacher_weights", None)
         if self.start == "fitted" and self.front != "focusing":
-            raise ConfigError(
-                f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already.",
-                "Use --recipe fitted without --front.",
-            )
+            problem = f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already."
+            raise ConfigError(problem, "Use --recipe fitted without --front.")
         if self.elastic and self.front == "focusing":
-            raise ConfigError(
-                f"--elastic {self.elastic[0]} needs a front that can have any number of tokens.", "Use --front grid."
-            )
+            problem = f"--elastic {self.elastic[0]} needs a front that can have any number of tokens."
+            raise ConfigError(problem, "Use --front grid.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,18 +140,15 @@ class DataSettings:
             object.__setattr__(self, name, tuple(str(each) for each in getattr(self, name)))
         check_bounds(self)
         if self.weight and len(self.weight) != len(self.data):
-            raise ConfigError(
-                f"--weight was given {len(self.weight)} times and --data {len(self.data)} times.",
-                "Give one weight for each --data, in their order.",
-            )
+            problem = f"--weight was given {len(self.weight)} times and --data {len(self.data)} times."
+            raise ConfigError(problem, "Give one weight for each --data, in their order.")
         for weight in self.weight:
             if not 1e-6 <= weight <= 1e6:
                 raise ConfigError(f"--weight must be in [1e-6, 1e6], not {weight}.", "Leave out a --data that has no weight.")
         if self.max_pixels > PILLOWS_MOST_PIXELS:
-            raise ConfigError(
-                f"--max-pixels must be at most {PILLOWS_MOST_PIXELS}, not {self.max_pixels}.",
-                "Pillow decodes no larger images; make them smaller first, with sparseformers pack --resize for example.",
-            )
+            problem = f"--max-pixels must be at most {PILLOWS_MOST_PIXELS}, not {self.max_pixels}."
+            remedy = "Pillow decodes no larger images; make them smaller first, with sparseformers pack --resize for example."
+            raise ConfigError(problem, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +195,8 @@ class OptimisationSettings:
         check_bounds(self)
         lengths = [name for name in ("epochs", "samples", "minutes") if getattr(self, name) is not None]
         if len(lengths) > 1:
-            raise ConfigError(
-                f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)}).", "Keep one of them."
-            )
+            problem = f"The length of training was given {len(lengths)} times (--{', --'.join(lengths)})."
+            raise ConfigError(problem, "Keep one of them.")
 
     def budget(self, images: int) -> Budget:
         """The length of a training on so many images."""
@@ -256,10 +249,8 @@ class BootstrapConfig(Grouped):
         if self.needs_data and not self.data.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
         if (weight := self.optimisation.token_weight) and self.data.cache_teacher is not None:
-            raise ConfigError(
-                f"--token-weight {weight} needs the teacher's tokens, which --cache-teacher does not keep.",
-                "Leave out one of the two.",
-            )
+            problem = f"--token-weight {weight} needs the teacher's tokens, which --cache-teacher does not keep."
+            raise ConfigError(problem, "Leave out one of the two.")
 
     def absolute(self) -> BootstrapConfig:
         """The same settings with all paths absolute, so that a run can be resumed from any working directory."""
@@ -299,11 +290,7 @@ OFF: Mapping[str, float | None] = {"ema": 0, "layer_decay": 1, "looks": 0, "rois
 
 
 def read_settings(values: Mapping[str, Any], *, where: str) -> tuple[BootstrapConfig, str | None]:
-    """Settings as a run keeps them, and a note on what was made of them if they are of version 0.1, which had no groups.
-
-    Raises:
-        ConfigError: for values that do not fit, and for old ones that this version cannot go on with.
-    """
+    """Settings of a run, and a note if they were version 0.1's, which had no groups; raises ConfigError for what does not fit."""
     if "network" in values or not values.keys() & {"teacher", "data"}:
         return from_dict(BootstrapConfig, values, where=where), None
     flat = dict(values)
@@ -319,8 +306,7 @@ def read_settings(values: Mapping[str, Any], *, where: str) -> tuple[BootstrapCo
         refused["whiten"] = flat["whiten"]
     if refused:
         told = ", ".join(f"{name} = {value}" for name, value in refused.items())
-        raise ConfigError(
-            f"The {where} have {told}, which this version no longer does.", "Go on with sparseformers 0.1, or start a new run."
-        )
+        problem = f"The {where} have {told}, which this version no longer does."
+        raise ConfigError(problem, "Go on with sparseformers 0.1, or start a new run.")
     dropped = f"; dropped, as they were off: {', '.join(gone)}" if gone else ""
     return BootstrapConfig.from_flat(flat, where=where), f"read the settings of version 0.1, which had no groups{dropped}"

@@ -70,7 +70,7 @@ class Parts:
     @property
     def has_map(self) -> bool:
         """Whether the student chooses its RoIs by a map of the teacher's attention."""
-        return _has_map(self.inheritance.student)
+        return isinstance(self.inheritance.student.config.focusing, MixedResolutionConfig)
 
     @property
     def cache_folder(self) -> Path | None:
@@ -80,11 +80,9 @@ class Parts:
 
     @property
     def order(self) -> Interleaved:
-        """The order that images are learnt in."""
         return self.train.sample_order()
 
     def training_views(self) -> ImageViews:
-        """Random views of the images to learn from."""
         view = training_view(self.size, self.settings.data.augment, crop_scale=self.settings.data.crop_scale)
         return ImageViews(self.train, view, seed=self.settings.views_seed)
 
@@ -96,46 +94,25 @@ def gather_parts(
     teacher: nn.Module | None = None,
     precision: Precision | None = None,
 ) -> Parts:
-    """Finds the images, loads the teacher and makes the student; cheap checks come first.
-
-    Args:
-        settings: of the run.
-        device: to put the networks on.
-        teacher: a module to use instead of loading ``settings.network.teacher``.
-        precision: resolved earlier, for a run that is resumed.
-
-    Raises:
-        SparseFormersError: if anything that was asked for is not to be had.
-    """
+    """Finds the images, loads the teacher (if it is not a module already) and makes the student; cheap checks come first."""
     network, learning = settings.network, settings.optimisation
     train, held_out = gather_images(settings) if settings.data.data else (FolderSource(()), FolderSource(()))  # a plan needs none
     loaded = load_teacher(teacher or network.teacher, image_size=network.image_size, crop=network.crop)
     refuse_more_tokens(max([network.tokens or 0, *network.elastic]), loaded.patch_tokens)
-    inheritance = inherit(
-        loaded,
-        front=network.front,
-        tokens=network.tokens,
-        truncate=network.truncate,
-        tune=network.tune,
-        freeze=network.freeze,
-        focusing_width=network.focusing_width,
-        channels=network.channels,
-        points=network.points,
-        iterations=network.iterations,
-        seed=learning.seed,
-    )
-    _refuse_elastic(network.elastic, inheritance.student)
+    names = ("front", "tokens", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations")
+    inheritance = inherit(loaded, seed=learning.seed, **{name: getattr(network, name) for name in names})
+    student = inheritance.student
+    _refuse_elastic(network.elastic, student)
     if learning.gradient_checkpointing:
-        recompute_blocks(inheritance.student)
+        recompute_blocks(student)
     if not (learning.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
-        inheritance.student.to(device)
+        student.to(device)
     precision = precision or resolve_precision(learning.precision, device)
     cache_key = None
     if settings.data.cache_teacher is not None and train:
-        fingerprint = inheritance.provenance.teacher_fingerprint
-        cache_key = make_cache_key(
-            settings, loaded, fingerprint=fingerprint, precision=precision, images=train, has_map=_has_map(inheritance.student)
-        )
+        made_by = {"fingerprint": inheritance.provenance.teacher_fingerprint, "precision": precision}
+        has_map = isinstance(student.config.focusing, MixedResolutionConfig)
+        cache_key = make_cache_key(settings, loaded, **made_by, images=train, has_map=has_map)
     return Parts(
         settings=settings,
         teacher=loaded.to(device),
@@ -150,10 +127,6 @@ def gather_parts(
     )
 
 
-def _has_map(student: SparseFormer) -> bool:
-    return isinstance(student.config.focusing, MixedResolutionConfig)
-
-
 def _refuse_elastic(elastic: Sequence[int], student: SparseFormer) -> None:
     """Raises ConfigError for a number of tokens that the student cannot have, before a step meets it."""
     for tokens in elastic:
@@ -164,31 +137,22 @@ def _refuse_elastic(elastic: Sequence[int], student: SparseFormer) -> None:
 
 
 def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
-    """Images to learn from and held-out ones.
-
-    Raises:
-        DataError: if there are none, none can be read, too many are bad as far as is known without reading them, or fewer than
-            two are left to measure progress on.
-    """
-    train, held_out = _split(settings)
+    """Images to learn from and held-out ones; raises DataError if there are too few of either, or too many bad ones."""
+    data = settings.data
+    train = _opened(settings, data.data, data.weight or None)
+    if data.eval_data:
+        held_out = _opened(settings, data.eval_data, None)
+        train = without_images_of(train, held_out)
+    else:
+        train, held_out = split_source(train, data.holdout, seed=settings.views_seed)
     if not can_read(train, 1):
         raise DataError(f"None of the {len(train)} training images can be read.", "Name another folder with --data.")
     if not can_read(held_out, 1 if settings.data.eval_views > 1 else 2):
-        raise DataError(
-            f"Too few of the {len(held_out)} held-out images can be read to measure progress on.",
-            "Raise --holdout, add images, or name a folder with --eval-data.",
-        )
+        problem = f"Too few of the {len(held_out)} held-out images can be read to measure progress on."
+        raise DataError(problem, "Raise --holdout, add images, or name a folder with --eval-data.")
     faults = [f"{name}: {reason}" for name, reason in train.faults()]
     BadShare(missing=train.missing(), images=len(train), most=settings.data.max_bad).refuse(shorten(faults, limit=3))
     return train, thin(held_out, settings.data.holdout_limit)
-
-
-def _split(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
-    images = _opened(settings, settings.data.data, settings.data.weight or None)
-    if not settings.data.eval_data:
-        return split_source(images, settings.data.holdout, seed=settings.views_seed)
-    evaluation = _opened(settings, settings.data.eval_data, None)
-    return without_images_of(images, evaluation), evaluation
 
 
 def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
@@ -220,14 +184,7 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
 
 
 def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
-    """Fits the starting values of the student's front on the first images of the training, or the cached views of them.
-
-    Returns:
-        How well it went, in a sentence for the log; empty where there is nothing to fit.
-
-    Raises:
-        DataError: if fewer than two of the images can be read.
-    """
+    """Fits the starting values of the front on the first images, or their cached views; returns how it went, for the log."""
     student, shares = parts.inheritance.student, parts.inheritance.provenance.shares
     seed = parts.settings.optimisation.seed
     if parts.has_map:
@@ -255,10 +212,8 @@ def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> list[Bat
     batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch for batch in batches if len(batch.images)]
     if sum(len(batch.images) for batch in read) < 2:
-        raise DataError(
-            f"Fewer than two of the {most} images that the start was to be fitted on can be read.",
-            "Name another folder with --data.",
-        )
+        problem = f"Fewer than two of the {most} images that the start was to be fitted on can be read."
+        raise DataError(problem, "Name another folder with --data.")
     return read
 
 

@@ -74,10 +74,7 @@ def identity_of(parts: Parts) -> dict[str, Any]:
     """The identity of a training as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
     return {
         "settings": to_dict(parts.settings),
-        "teacher": {
-            "identity": to_dict(parts.teacher.identity),
-            "fingerprint": parts.inheritance.provenance.teacher_fingerprint,
-        },
+        "teacher": {"identity": to_dict(parts.teacher.identity), "fingerprint": parts.inheritance.provenance.teacher_fingerprint},
         # A place among the images, which is a number, means nothing among others.
         "data": {
             "train_images": len(parts.train),
@@ -125,15 +122,16 @@ def restore(
     parts: Parts,
     identity: Mapping[str, Any],
 ) -> TrainingState:
-    """Gives what :func:`collect` collected back.
-
-    Raises ConfigError if a setting was changed since that does have an effect, DataError if the images are others, WeightsError
-    if the teacher is another one, and RunError if something is missing.
-    """
+    """Gives what :func:`collect` collected back; raises an error of ours if settings, images or teacher are others by now."""
     content = snapshot.state
     refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
     parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
-    _require_same_data(content["data"], identity["data"])
+    there, found = content["data"], identity["data"]
+    if there != found:
+        before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
+        told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
+        problem = f"The images are no longer those that the run has learnt from ({told})."
+        raise DataError(problem, "Put them back as they were, or start a new run.")
     loading: dict[str, Callable[[Any], object]] = {
         "student": partial(load_weights, student),
         "optimiser": partial(load_moments, student, optimiser),
@@ -155,15 +153,6 @@ def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
     """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
     states = snapshot.state["random"]
     return states[process] if process < len(states) else None
-
-
-def _require_same_data(there: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    if there == found:
-        return
-    before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
-    told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
-    problem = f"The images are no longer those that the run has learnt from ({told})."
-    raise DataError(problem, "Put them back as they were, or start a new run.")
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

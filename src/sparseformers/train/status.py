@@ -49,10 +49,7 @@ class Beat:
 
 
 class Heartbeat(Callback):
-    """Writes signs of life from a thread of its own as long as the context lasts, and how it ended; the main process does.
-
-    A file that cannot be written stops nothing: the training has to say so itself.
-    """
+    """Writes signs of life, and how it ended, from a thread of the main process; a file that cannot be written stops nothing."""
 
     def __init__(self, path: Path, *, writes: bool) -> None:
         self.path, self.writes = path, writes
@@ -193,7 +190,6 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
 
 
 def _state(run: RunFolder, beat: Beat | None, now: float) -> tuple[State, str]:
-    """The state and a sentence on it."""
     if beat is None:
         if run.card.is_file():  # it is written last
             return "finished", "It is finished."

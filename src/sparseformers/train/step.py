@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -30,32 +30,21 @@ for its scale; ``non_finite`` means that the loss or the gradient is not a finit
 OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
 SMALLEST_SCALE = 1.0
 """At this scale of the loss or below, float16 has the range that it has without one, so an overflow is not the scaler's."""
-COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")
-"""Modules that the errors of ``torch.compile`` come from."""
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")  # which the errors of ``torch.compile`` come from
 
 
 class StepFigures(NamedTuple):
     """The figures of a step, in the host's memory."""
 
     outcome: Outcome
-    loss: Tensor
-    """Mean over the images of the batch, over all processes."""
-    norm: Tensor
-    """Norm of the gradient before clipping."""
-    norms: dict[str, Tensor]
-    """The same by group of parameters."""
-    images: int
-    """Images that could be read, over all processes."""
+    loss: Tensor  # mean over the images of the batch, over all processes
+    norm: Tensor  # of the gradient before clipping
+    norms: dict[str, Tensor]  # the same by group of parameters
+    images: int  # that could be read, over all processes
 
 
 class TrainingStep:
-    """Makes the student learn from batches, one at a time.
-
-    Args:
-        model: the student, or the wrapper that synchronises its gradients between processes.
-        scaler: of the loss, see :func:`~sparseformers.modes.gradient_scaler`; whoever gives it keeps its state.
-        coarse: gives the dense targets, if there are any.
-    """
+    """Makes the student, or the wrapper that synchronises its gradients between processes, learn from batches, one at a time."""
 
     def __init__(
         self,
@@ -84,16 +73,9 @@ class TrainingStep:
     def __call__(self, batch: Batch, *, rate: float, samples: int, progress: float = 1.0) -> StepFigures | None:
         """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
 
-        Where something is not finite in some process, no process changes anything; figures say so.
-
-        Args:
-            batch: this process's share, which may be empty.
-            rate: share of the peak learning rates.
-            samples: images seen before.
-            progress: share of the training that is behind, in [0, 1].
-
-        Raises:
-            ConfigError: if the networks were to be compiled and cannot be.
+        Where something is not finite in some process, no process changes anything; figures say so. ``batch`` is this process's
+        share, which may be empty; ``rate`` a share of the peak learning rates; ``samples`` images were seen before; ``progress``
+        is the share of the training that is behind, in [0, 1]. Raises ConfigError if the networks cannot be compiled as asked.
         """
         images = int(summed(len(batch.images), self.accelerator))
         if images == 0:
@@ -104,12 +86,7 @@ class TrainingStep:
         return self.learn(loss, images)
 
     def learn(self, loss: Tensor, images: int) -> StepFigures:
-        """Follows the backward pass: clips the gradient, makes the step of the optimiser, and drops the gradient.
-
-        Args:
-            loss: mean over the images of the batch, over all processes, as a scalar on the device.
-            images: how many, over all processes.
-        """
+        """Follows the backward pass: clips the gradient, makes the step, drops the gradient; ``loss`` is on the device."""
         # Measure loss and gradient, on the host: the device is waited for once.
         self.scaler.unscale_(self.optimiser)
         loss, norms = fetched(loss, group_norms(self.optimiser))
@@ -156,17 +133,12 @@ class TrainingStep:
     def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
         device = self.parts.device
         images = images_on(device, batch.images)
-        targets = None
+        targets, maps = None, batch.attention_maps
         if batch.targets is not None:
-            maps = batch.attention_maps
             maps = None if maps is None else maps.to(device, non_blocking=True)
             targets = Targets(batch.targets.to(device, non_blocking=True), attention_map=maps)
-        return alignment_loss(
-            *(self.student, self.teacher, images, self.autocast, targets),
-            objective=objective,
-            coarse=self.coarse,
-            tokens=tokens,
-        )
+        networks = (self.student, self.teacher)
+        return alignment_loss(*networks, images, self.autocast, targets, objective=objective, coarse=self.coarse, tokens=tokens)
 
     def _tokens(self, samples: int) -> int | None:
         """The number of tokens of the step: drawn from the seed and the samples seen, so that a resumed run agrees."""
@@ -193,25 +165,16 @@ def stand_in(parts: Parts) -> Batch:
 
 
 def group_norms(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The norm of the gradient of each group of parameters by the group's name: float32 scalars on the device.
-
-    Groups that share a name, such as those with and without weight decay, are one. Parts on several processes are added up.
-
-    Args:
-        optimiser: after the backward pass, gradients unscaled.
-    """
+    """The norm of each group's (unscaled) gradient by its name, float32 on the device; groups that share a name are one."""
     named: dict[str, list[nn.Parameter]] = {}
     for group in optimiser.param_groups:
         named.setdefault(group["name"], []).extend(group["params"])
-    return {name: _norm(parameters) for name, parameters in named.items()}
-
-
-def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return torch.zeros((), device=parameters[0].device)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norms: dict[str, Tensor] = {}
+    for name, parameters in named.items():
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=parameters[0].device)
+        norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norms
 
 
 def total_norm(norms: Mapping[str, Tensor]) -> Tensor:
@@ -226,13 +189,7 @@ def fetched(loss: Tensor, norms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str
 
 
 def clip(optimiser: torch.optim.Optimizer, norm: Tensor, largest: float) -> None:
-    """Scales all gradients down, if their norm is larger than ``largest``.
-
-    Args:
-        optimiser: after the backward pass, gradients unscaled.
-        norm: of all gradients, finite and in the host's memory: no gradient is read once more to measure it.
-        largest: norm that they may have.
-    """
+    """Scales all (unscaled) gradients down if their norm, known to the host, is larger than ``largest``."""
     share = (largest / (norm + 1e-6)).item()  # to the bit what torch.nn.utils.clip_grad_norm_ multiplies by
     if share < 1:
         gradients = [each.grad for group in optimiser.param_groups for each in group["params"] if each.grad is not None]
@@ -242,11 +199,8 @@ def clip(optimiser: torch.optim.Optimizer, norm: Tensor, largest: float) -> None
 class CompiledForBatches:
     """A network that is compiled for full batches; others, such as the last one, run as they are: compiling takes minutes.
 
-    The network itself stays as it is, with its names, and what else uses it does not run compiled.
-
-    Args:
-        network: that takes B x 3 x H x W and perhaps a number of tokens, for each of which it is compiled once.
-        batch: B of a full batch in this process.
+    The network itself stays as it is, with its names, and what else uses it does not run compiled. It takes B x 3 x H x W and
+    perhaps a number of tokens, for each of which it is compiled once; a full batch in this process has B = ``batch``.
     """
 
     def __init__(self, network: Callable[..., Any], batch: int) -> None:
@@ -254,7 +208,6 @@ class CompiledForBatches:
         self.compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
 
     def __call__(self, images: Tensor, *arguments: int | None) -> Any:
-        """As the network."""
         run = self.compiled if len(images) == self.batch else self.network
         return run(images, *arguments)
 
@@ -267,6 +220,5 @@ def compile_errors() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(COMPILERS):
             raise
-        raise ConfigError(
-            f"The networks cannot be compiled on this machine ({type(error).__name__}).", "Leave out --compile."
-        ) from error
+        problem = f"The networks cannot be compiled on this machine ({type(error).__name__})."
+        raise ConfigError(problem, "Leave out --compile.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,13 +16,10 @@ from sparseformers.integrations.card import Figures, card_text
 from sparseformers.progress import figures_bar
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.metrics import Meters, peak_memory
+from sparseformers.train.held_out import HeldOut, Measurement
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
 from sparseformers.train.state import RunSummary, TrainingState
-
-if TYPE_CHECKING:
-    from sparseformers.train.held_out import HeldOut, Measurement
 
 
 @dataclass(frozen=True)
@@ -46,37 +43,26 @@ def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
     return None if costs is None else from_dict(Costs, costs, where="costs of the run")
 
 
-def summarise(parts: Parts, run: RunFolder, state: TrainingState, meters: Meters, *, skipped: int) -> RunSummary:
-    """The summary of a training that has just ended, with the number of images that could not be read."""
-    assert state.alignment is not None  # measured at the end, if not before
-    memory = peak_memory(parts.device) / 2**30
-    return _summary(parts, run, state.alignment, state.samples, state.seconds, skipped, meters.non_finite, memory)
-
-
 def summary_of_finished(parts: Parts, run: RunFolder) -> RunSummary:
     """The summary of a run that is at its end, from its folder."""
     figures, lines = run.read_figures(), run.read_metrics()
     alignment = from_dict(Alignment, figures["alignment"], where=f"figures in '{run.config}'")
     skipped_steps = max((int(line.get("non_finite_steps", 0)) for line in lines), default=0)
-    return _summary(parts, run, alignment, figures["samples"], figures["seconds"], figures["skipped"], skipped_steps)
+    state = TrainingState(samples=figures["samples"], seconds=figures["seconds"], alignment=alignment)
+    return summarise(parts, run, state, skipped=figures["skipped"], non_finite_steps=skipped_steps)
 
 
-def _summary(
-    parts: Parts,
-    run: RunFolder,
-    alignment: Alignment,
-    samples: int,
-    seconds: float,
-    skipped: int,
-    non_finite_steps: int,
-    memory: float = 0.0,
+def summarise(
+    parts: Parts, run: RunFolder, state: TrainingState, *, skipped: int, non_finite_steps: int, memory: float = 0.0
 ) -> RunSummary:
-    """The summary, with what the run's folder tells; ``memory`` is the peak of this process, in GiB."""
+    """The summary of a training at its end, with what its folder tells; ``memory`` is the peak of this process, in GiB."""
+    assert state.alignment is not None  # measured at the end, if not before
+    samples, seconds = state.samples, state.seconds
     costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     steps = [line for line in run.read_metrics() if line["kind"] == "train"]
     return RunSummary(
         path=run.path,
-        alignment=alignment,
+        alignment=state.alignment,
         samples=samples,
         seconds=seconds,
         images_per_second=samples / seconds if seconds else 0.0,

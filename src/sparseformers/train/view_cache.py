@@ -67,7 +67,6 @@ class CacheKey:
 
     @property
     def views(self) -> int:
-        """The number of views, of all images together."""
         return self.epochs * self.images
 
     @property
@@ -79,16 +78,7 @@ class CacheKey:
 def make_cache_key(
     settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource, has_map: bool = False
 ) -> CacheKey:
-    """The key of the views that a run trains on.
-
-    Args:
-        settings: of the run.
-        teacher: at the run's image size.
-        fingerprint: of the teacher's weights.
-        precision: that the teacher runs in.
-        images: to learn from, in the order that the stream of samples counts them in.
-        has_map: whether the student learns the teacher's attention maps, too.
-    """
+    """The key of a run's views; ``fingerprint`` is of the teacher's weights, ``images`` are in the order of the samples."""
     data, width = settings.data, teacher.anatomy.embedding_width
     content: dict[str, Any] = {
         "format": FORMAT,

@@ -64,18 +64,16 @@ _Rows = tuple[list[np.ndarray], list[tuple[int, int, str]]]
 
 
 def prepare_cache(parts: Parts, accelerator: Accelerator, console: Console) -> ViewCache | None:
-    """The cache of the run's views, made by the main process unless it is there already; None if the run has none.
-
-    Raises:
-        RunError: if it cannot be written.
-        DataError: if the processes do not find the same images.
-    """
+    """The cache of the run's views, if it has one, made by the main process unless it is there; raises RunError or DataError."""
     key, folder = parts.cache_key, parts.cache_folder
     if key is None or folder is None:
         return None
     if len(set(gather_object([key.digest]))) > 1:
         raise DataError("The training images change while the processes start.", "Start again when they are all in place.")
-    cache = _found_or_made(parts, key, folder, console) if accelerator.is_main_process else _awaited(folder, key)
+    cache = _found_or_made(parts, key, folder, console) if accelerator.is_main_process else _whole(folder, key)
+    while cache is None:  # until the main process has made it: no collective operation waits as long as that may take
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        cache = _whole(folder, key)
     accelerator.wait_for_everyone()
     return cache
 
@@ -91,10 +89,8 @@ def require_room(parts: Parts) -> None:
         with tempfile.TemporaryDirectory(dir=root):
             free = shutil.disk_usage(root).free
     if free < key.bytes:
-        raise RunError(
-            f"The cache of views needs {key.bytes / 2**30:.1f} GiB, but '{root}' has {free / 2**30:.1f} GiB left.",
-            "Free some space, lower --cached-views, or name a folder on another disk with --cache-teacher.",
-        )
+        problem = f"The cache of views needs {key.bytes / 2**30:.1f} GiB, but '{root}' has {free / 2**30:.1f} GiB left."
+        raise RunError(problem, "Free some space, lower --cached-views, or name a folder on another disk with --cache-teacher.")
 
 
 def _whole(folder: Path, key: CacheKey) -> ViewCache | None:
@@ -121,13 +117,6 @@ def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) 
     return made
 
 
-def _awaited(folder: Path, key: CacheKey) -> ViewCache:
-    """The cache when the main process has made it: no collective operation waits as long as that may take."""
-    while (cache := _whole(folder, key)) is None:
-        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-    return cache
-
-
 def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
     """Writes the cache aside and renames it; another process may do the same, and the first one counts."""
     require_room(parts)
@@ -142,11 +131,7 @@ def _make(parts: Parts, key: CacheKey, folder: Path, console: Console) -> None:
 
 
 def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
-    """Makes all views in order, batch by batch, with the teacher's embeddings of them, and draws the bar.
-
-    Yields:
-        The next rows of each of the key's arrays, and (epoch, index, reason) of those that are zeros.
-    """
+    """Makes all views in order, batch by batch: rows of the key's arrays, and (epoch, index, reason) of those that are zeros."""
     dtype, done = autocast_dtype(parts.precision), 0
     batch_size = parts.settings.optimisation.batch_size
     teacher = parts.teacher if key.patches is None else AttendingTeacher(parts.teacher)
