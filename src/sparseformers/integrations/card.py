@@ -53,10 +53,7 @@ output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.
 def card_text(
     config: SparseFormerConfig, *, cost: Cost, provenance: Provenance | None, figures: Figures | None, loading: str
 ) -> str:
-    """The text of a model card, in Markdown.
-
-    ``cost`` is the student's, told where there are no figures of a run; ``loading`` is the Python expression that loads it.
-    """
+    """The text of a model card, in Markdown; ``cost`` is told without figures of a run, ``loading`` is a Python expression."""
     parts = [_opening(provenance)]
     parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures)]
     parts += [] if provenance is None else [_making(provenance, figures)]

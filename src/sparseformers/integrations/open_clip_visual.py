@@ -81,7 +81,6 @@ class OpenClipVisual(nn.Module):
                 part.requires_grad_(True)
 
     def _groups(self) -> list[Sequence[nn.Module]]:
-        """The parts with parameters, first to last."""
         cortex = self.student.cortex
         blocks = list(cortex.blocks)
         groups: list[Sequence[nn.Module]] = [

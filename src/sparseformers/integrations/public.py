@@ -83,9 +83,8 @@ def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens
         clip, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained="openai")
         clip.visual = sparseformers.as_open_clip_visual("runs/clip")
 
-    Args:
-        student: bootstrapped from that model's image tower; used as it is, not copied. Or a name for :func:`open_model`.
-        output_tokens: whether to return the latent tokens too.
+    The student (or the one of a name for :func:`open_model`) was bootstrapped from that model's image tower; it is used as it is,
+    not copied. With ``output_tokens`` the latent tokens are returned, too.
     """
     return OpenClipVisual(open_student(student).student, output_tokens=output_tokens)
 

@@ -62,7 +62,6 @@ class ConfiguredNetwork(nn.Module):
         self.open_shape, self.own_head = open_shape, own_head
 
     def take(self, student: SparseFormer) -> None:
-        """Takes over the modules of a student."""
         self.config = student.config
         self.focusing, self.cortex = student.focusing, student.cortex
 
@@ -82,13 +81,17 @@ class ConfiguredNetwork(nn.Module):
         self.open_shape = False
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads weights as PyTorch does, but raises WeightsError, with what to do, if they do not fit.
-
-        Those of a SparseFormer have no configuration beside them and are taken to have this network's.
-        """
+        """Loads weights as PyTorch does, those without a configuration as this network's; raises WeightsError with a remedy."""
         state = {CONFIGURATION: self.get_extra_state(), **state_dict}
         if strict:
-            self._check_fit(state)
+            expected, given = _weights(self.state_dict()), _weights(state)
+            if self.open_shape:
+                with torch.device("meta"):
+                    expected = SparseFormer(self._config_for(state[CONFIGURATION])).state_dict()
+            try:
+                check_fit(expected, given, what="the checkpoint")
+            except WeightsError as error:
+                raise WeightsError(error.problem, self._remedy(expected, given)) from None
         return super().load_state_dict(state, strict=strict, assign=assign)
 
     def _config_for(self, state: Tensor) -> SparseFormerConfig:
@@ -103,16 +106,6 @@ class ConfiguredNetwork(nn.Module):
         kept = {name: getattr(own, name) for name in ("classes", "projection", "projection_bias", "pooling")}
         return dataclasses.replace(config, cortex=dataclasses.replace(config.cortex, **kept))
 
-    def _check_fit(self, state: Mapping[str, Any]) -> None:
-        expected, given = _weights(self.state_dict()), _weights(state)
-        if self.open_shape:
-            with torch.device("meta"):
-                expected = SparseFormer(self._config_for(state[CONFIGURATION])).state_dict()
-        try:
-            check_fit(expected, given, what="the checkpoint")
-        except WeightsError as error:
-            raise WeightsError(error.problem, self._remedy(expected, given)) from None
-
     def _remedy(self, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         if "initial_roi.weight" in given:
             return "These are the authors' names: ask for pretrained=True, or convert the file by sparseformers convert."
@@ -124,7 +117,6 @@ class ConfiguredNetwork(nn.Module):
         return ANOTHER_RUN
 
     def _become(self, config: SparseFormerConfig) -> None:
-        """Makes this the network of another configuration."""
         student, own = SparseFormer(config), dict(self.named_parameters())
         first = next(iter(own.values()))
         if _shapes(student.state_dict()) == _shapes(self.state_dict()):
@@ -141,10 +133,7 @@ class ConfiguredNetwork(nn.Module):
 
 
 class NetworkWithHead(ConfiguredNetwork):
-    """Pooling and a head that timm may take off and put on; for ``open_shape`` and ``own_head`` see :class:`ConfiguredNetwork`.
-
-    The head is the classifier; a CLIP has none, and its projection is the head, as in timm's own CLIPs.
-    """
+    """Pooling and a head (classifier, or a CLIP's projection) that timm may take off; see :class:`ConfiguredNetwork`."""
 
     def __init__(self, student: SparseFormer, *, drop_rate: float, open_shape: bool, own_head: bool) -> None:
         super().__init__(open_shape=open_shape, own_head=own_head)
@@ -161,7 +150,6 @@ class NetworkWithHead(ConfiguredNetwork):
 
     @property
     def head_hidden_size(self) -> int:
-        """Channels of the head's input."""
         cortex = self.config.cortex
         return cortex.block.width if self._head_name == "projection" else cortex.embedding_width
 
@@ -221,7 +209,6 @@ class NetworkWithHead(ConfiguredNetwork):
 
 
 def _weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without the configuration."""
     return {name: value for name, value in state.items() if name != CONFIGURATION}
 
 

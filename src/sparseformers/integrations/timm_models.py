@@ -34,9 +34,7 @@ RUN_CONFIG = SparseFormerConfig(
 )
 """``sf_run`` without a run: the default recipe's student of DINOv2's ViT-S/14 at 224 pixels."""
 
-RELEASED = {"license": "mit", "origin_url": "https://github.com/showlab/sparseformer"}
-"""timm's entry for the origin of the authors' weights."""
-
+RELEASED = {"license": "mit", "origin_url": "https://github.com/showlab/sparseformer"}  # where the authors' weights come from
 URLS = {name: f"{RELEASE_URL}/{file}" for name, file in RELEASES.items()}
 default_cfgs = generate_default_cfgs(
     {name: timm_settings(config) | RELEASED | {"url": URLS[name]} for name, config in NAMED_CONFIGS.items()}

@@ -69,9 +69,7 @@ class TimmSparseFormer(NetworkWithHead):
     def embed_dim(self) -> int:
         return self.config.cortex.block.width
 
-    @property
-    def num_features(self) -> int:
-        return self.embed_dim
+    num_features = embed_dim
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -161,7 +159,6 @@ class TimmSparseFormer(NetworkWithHead):
         return result if intermediates_only else (self.norm(tokens), result)
 
     def _grid_of(self, output_fmt: str) -> tuple[int, int] | None:
-        """Rows and columns to arrange tokens in; None for a row."""
         if output_fmt == "NLC":
             return None
         focusing, grid = self.config.focusing, None
@@ -176,10 +173,7 @@ class TimmSparseFormer(NetworkWithHead):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes what :meth:`forward_intermediates` does not need for the blocks ``indices``; returns these, counted from 0.
-
-        With ``prune_norm`` also the final norm, with ``prune_head`` also the head and what pools.
-        """
+        """Removes what is behind the blocks ``indices``, the norm and head if asked for; returns the blocks, from 0."""
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         self.cortex.blocks = self.cortex.blocks[: last + 1]
         self.note(depth=last + 1)
@@ -196,7 +190,6 @@ class TimmSparseFormer(NetworkWithHead):
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """The names of embeddings and RoIs."""
         return {name for name, value in self.named_parameters() if value.ndim > 1 and name.rpartition(".")[2] in UNDECAYED}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -240,10 +233,7 @@ def build_network(
 
 
 def _chosen_blocks(blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
-    """The blocks that timm's ``indices`` mean: all (None), the last so many (a number), or those of the indices.
-
-    Returns their indices, counted from the first one, and the largest; raises ConfigError for none, or one that is not there.
-    """
+    """The blocks that timm's ``indices`` mean (None: all, a number: the last so many) and the largest; or ConfigError."""
     if indices is None or isinstance(indices, int):
         count = blocks if indices is None else indices
         wanted = list(range(blocks - count, blocks))
