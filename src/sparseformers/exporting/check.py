@@ -34,10 +34,7 @@ class Agreement:
 
 
 def compare(file: Runner, student: SparseFormer | WithTokens, probes: Sequence[Probe]) -> Agreement:
-    """Puts the same images through an exported file and the student, which is on the CPU, in float32.
-
-    Raises ExportCheckError if the file fails at a batch or a size that it should take, or gives what are no embeddings.
-    """
+    """Puts the same images through a file and the student (CPU, float32); ExportCheckError if the file fails on any."""
     with evaluation_mode(student), inference(torch.device("cpu"), None):
         expected = [student(probe.of_student).embedding for probe in probes]
         given = [_given(file, probe.of_file, wanted) for probe, wanted in zip(probes, expected, strict=True)]

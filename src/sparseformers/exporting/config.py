@@ -69,5 +69,4 @@ class ExportConfig:
 
     @property
     def allowed_error(self) -> float:
-        """The tolerance that holds."""
         return TOLERANCES[self.precision] if self.tolerance is None else self.tolerance

@@ -34,7 +34,6 @@ class Contents:
     calibration: Sequence[Tensor]  # for int8: batches of images of the kind that the file takes; empty otherwise
 
     def program(self) -> ExportedProgram:
-        """The student as a program from images to embeddings."""
         return trace(network_of(self.student, self.settings), self.settings, self.student.config.preprocessing.size)
 
 
@@ -73,10 +72,7 @@ def require(kind: FileFormat, settings: ExportConfig) -> None:
 
 
 def trace(network: nn.Module, settings: ExportConfig, size: tuple[int, int]) -> ExportedProgram:
-    """The program of a network from images to embeddings, for the batches and sizes of the settings.
-
-    ``size`` is height and width of the images to trace it with, where any will do.
-    """
+    """A network as a program for the settings' batches and sizes, traced at ``size`` (height, width) where any will do."""
     height, width = settings.height_and_width or (size[0], size[1] + 16)  # unlike sides, so that none is taken for the other
     batch = 2 if settings.batch == "dynamic" else settings.batch
     sides, black = (2, 3), torch.zeros(batch, 3, height, width)

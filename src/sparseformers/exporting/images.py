@@ -41,10 +41,7 @@ class CheckImages(NamedTuple):
 
 
 def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
-    """Reads images: those of ``--data``, or the ones that a run, if ``model`` is its folder, was trained on.
-
-    Raises ConfigError if it is not known where images are, and DataError if there are none, or they cannot be read.
-    """
+    """Reads the images of ``--data``, or those that a run was trained on; raises ConfigError or DataError if there are none."""
     paths = find_images(settings.data or _of_run(model))
     calibration = settings.calibration_images if settings.precision == "int8" else 0
     read: list[Image.Image] = []

@@ -135,10 +135,6 @@ class Bfloat16Linear(nn.Module):
 
 def network_of(student: SparseFormer, settings: ExportConfig) -> nn.Module:
     """The network that a file with these settings holds; for int8 in float32, to be quantised in the file."""
-    network = EmbeddingNetwork(
-        student,
-        tokens=settings.tokens,
-        with_preprocessing=settings.with_preprocessing,
-        gathers=settings.format != "torch-export",
-    )
+    gathers, prepares = settings.format != "torch-export", settings.with_preprocessing
+    network = EmbeddingNetwork(student, tokens=settings.tokens, with_preprocessing=prepares, gathers=gathers)
     return replace_layers(network, nn.Linear, Bfloat16Linear) if settings.precision == "bf16" else network

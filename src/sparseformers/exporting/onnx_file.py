@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.evaluation import parameters
 from sparseformers.exporting.config import Precision
 from sparseformers.exporting.formats import Contents, FileFormat, Runner
-from sparseformers.exporting.quantise import quantise_onnx
+from sparseformers.exporting.quantise import only_errors, quantise_onnx
 
 OPSET = 20  # the first one that has GELU as an operator
 MOST_BYTES = 2_000_000_000  # Protocol Buffers hold no more weights in one file
@@ -35,10 +34,9 @@ class OnnxFile(FileFormat):
     def write(self, contents: Contents, path: Path) -> None:
         student = contents.student
         if 4 * parameters(student) > MOST_BYTES:
-            raise ConfigError(
-                f"The student's {parameters(student) / 1e6:.0f}M parameters do not fit into one .onnx file, which holds 2 GB.",
-                "Use --format openvino or torch-export.",
-            )
+            size = f"{parameters(student) / 1e6:.0f}M"
+            problem = f"The student's {size} parameters do not fit into one .onnx file, which holds 2 GB."
+            raise ConfigError(problem, "Use --format openvino or torch-export.")
         write_onnx(contents.program(), path, metadata=contents.metadata, calibration=contents.calibration)
 
     def open(self, path: Path) -> Runner:
@@ -48,10 +46,7 @@ class OnnxFile(FileFormat):
 def write_onnx(
     program: ExportedProgram, path: Path, *, metadata: Mapping[str, str] | None = None, calibration: Sequence[Tensor] = ()
 ) -> None:
-    """Writes a program from ``images`` to embeddings as a file, quantised where there are batches of images to calibrate it on.
-
-    ``metadata`` is what the file says of itself; ``sparseformers`` is the version.
-    """
+    """Writes a program from ``images`` to embeddings as a file with ``metadata``, quantised where there is ``calibration``."""
     with _quiet():
         translated = torch.onnx.export(
             program,
@@ -84,10 +79,7 @@ def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = Non
 
 
 def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = None, trace: Path | None = None) -> Any:
-    """A session of ONNX Runtime as for :func:`open_onnx`.
-
-    To profile it, ``trace`` is how the file begins that its ``end_profiling`` writes and names.
-    """
+    """A session as for :func:`open_onnx`; to profile it, ``trace`` is how the name of the profile's file begins."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -105,15 +97,9 @@ def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keeps the translation from talking about itself."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), only_errors("torch.onnx"):
         warnings.simplefilter("ignore")
-        level = logging.getLogger("torch.onnx").level
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.getLogger("torch.onnx").setLevel(level)
+        yield
 
 
 def _attention(

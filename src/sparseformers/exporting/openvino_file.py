@@ -14,8 +14,7 @@ from torch.export import ExportedProgram
 from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.exporting.quantise import quantise_openvino
 
-SECTION = "sparseformers"
-"""The place of the metadata in the runtime information: ``model.get_rt_info(["sparseformers", "teacher"])``."""
+SECTION = "sparseformers"  # of the runtime information that has the metadata: ``model.get_rt_info(["sparseformers", NAME])``
 
 
 class OpenVinoFile(FileFormat):
@@ -43,10 +42,7 @@ def write_openvino(
     calibration: Sequence[Tensor] = (),
     channels: int = 1,
 ) -> None:
-    """Writes a program from images to embeddings as a .xml file and the file of its weights, as :func:`write_onnx` a .onnx file.
-
-    ``channels`` is the axis of the images' colours.
-    """
+    """Writes a program as .xml and .bin files, as :func:`write_onnx` does; ``channels`` is the axis of the images' colours."""
     import openvino
 
     model = openvino.convert_model(program)

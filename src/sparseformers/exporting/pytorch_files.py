@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.exporting.config import ExportConfig, Precision
 from sparseformers.exporting.formats import Contents, FileFormat, Runner
 from sparseformers.saving import load, save
 
-METADATA_FILE = "sparseformers.json"
-"""The extra file inside that says what it is: ``torch.export.load(path, extra_files={"sparseformers.json": ""})``."""
+METADATA_FILE = "sparseformers.json"  # says what it is: ``torch.export.load(path, extra_files={"sparseformers.json": ""})``
 
 
 class TorchExportFile(FileFormat):
@@ -56,10 +54,4 @@ class SafetensorsFile(FileFormat):
 
     def open(self, path: Path) -> Runner:
         student = load(path)
-
-        def run(images: Tensor) -> Tensor:
-            with torch.inference_mode():
-                embedding: Tensor = student(images).embedding
-            return embedding
-
-        return run
+        return torch.inference_mode()(lambda images: student(images).embedding)

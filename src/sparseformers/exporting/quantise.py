@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 LINEAR = "torch.nn.modules.linear.Linear"  # the mark of linear layers in the operators that they became
 CLASSES = "pkg.torch.onnx.class_hierarchy"  # the field in which the translation to ONNX has that mark
+
+
+@contextlib.contextmanager
+def only_errors(logger: str | None) -> Iterator[None]:
+    """Keeps a logger, or that of all, from telling anything but errors."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
@@ -45,10 +57,7 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
     fold_transposed_weights(model)
     onnx.save(model, path)
     batches = ({"images": images.numpy()} for images in calibration)
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)  # it recommends a step that the translation has done already
-    try:
+    with only_errors(None):  # it recommends a step that the translation has done already
         quantize_static(
             path,
             path,
@@ -60,8 +69,6 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
             nodes_to_quantize=linear_layers(model),
             extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
-    finally:
-        log.setLevel(level)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
@@ -128,6 +135,5 @@ def quantise_openvino(model: Any, program: ExportedProgram, calibration: Sequenc
 
 
 def _is_layer(node: Node) -> bool:
-    """Whether a node of a program is the product of a linear layer."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return node.target is torch.ops.aten.linear.default and bool(stack) and stack[-1][1] == LINEAR

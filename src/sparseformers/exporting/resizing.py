@@ -61,10 +61,7 @@ def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor, *, to_levels: bool = False) -> Tensor:
-    """Images B x C x H x W through the matrices of their height (H_out x H) and width (W_out x W): B x C x H_out x W_out.
-
-    ``to_levels`` rounds to whole values in 0 ... 255 after each of the two, as Pillow does with bytes.
-    """
+    """Images B x C x H x W by matrices to B x C x H_out x W_out; ``to_levels`` rounds after each, as Pillow does with bytes."""
     images = images @ columns.T
     if to_levels:
         images = whole_levels(images)

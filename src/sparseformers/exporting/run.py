@@ -38,7 +38,6 @@ FORMATS: Mapping[Format, FileFormat] = {
     "torch-export": TorchExportFile(),
     "safetensors": SafetensorsFile(),
 }
-"""Kinds of files by name."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,11 @@ def export(
         step.update("checking the file")
         agreement = compare(kind.open(folder / out.name), at_tokens, checked)
         require_agreement(agreement, settings.allowed_error, what=f"{settings.format} file in {settings.precision}")
-        size = sum(path.stat().st_size for path in kind.files(folder / out.name))
-        for path in kind.files(folder / out.name):
+        files = kind.files(folder / out.name)
+        size = sum(path.stat().st_size for path in files)
+        for path in files:
             synchronise(path)
-        for path in kind.files(folder / out.name):
+        for path in files:
             os.replace(path, out.parent / path.name)
     return ExportSummary(tuple(kind.files(out)), size, agreement, settings.allowed_error, metadata)
 
@@ -102,10 +102,9 @@ def export(
 def describe(student: SparseFormer, provenance: Provenance | None, settings: ExportConfig) -> Mapping[str, str]:
     """The metadata of a file: texts by name. ``mean``, ``std``, ``image_size`` and ``config`` are JSON."""
     preprocessing = student.config.preprocessing
+    images = "float32, batch x 3 x height x width, red-green-blue in [0, 1], resized and cropped; normalised inside"
     if settings.with_preprocessing:
         images = "uint8, batch x height x width x 3, red-green-blue, any size; resized, cropped and normalised inside"
-    else:
-        images = "float32, batch x 3 x height x width, red-green-blue in [0, 1], resized and cropped; normalised inside"
     texts = {
         "sparseformers": __version__,
         "teacher": "unknown" if provenance is None else provenance.teacher,
@@ -130,7 +129,6 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
 
 
 def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overwrite: bool) -> None:
-    """Refuses an output that has another ending or is there already."""
     if out.suffix != kind.suffix:
         raise ConfigError(f"'{out}' does not end as files of the format {settings.format} do.", f"Let it end in {kind.suffix}.")
     taken = next((path for path in kind.files(out) if path.exists()), None)
