@@ -26,8 +26,7 @@ Columns = Mapping[str, np.ndarray]
 NAME = "file_name"  # the column of file names
 Info = Mapping[str, Any]  # a description of how an output was made, as plain JSON values
 INFO = b"sparseformers"  # key of a Parquet file's metadata with the description of its making, as JSON
-WRITING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
-"""Numbers hardly repeat, so that a dictionary of them only costs."""
+WRITING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}  # numbers hardly repeat: a dictionary only costs
 FOLDER_SKIPPED = "_skipped.txt"
 """The list of skipped images. Readers of Parquet folders pass over names that begin with an underscore."""
 
@@ -89,10 +88,7 @@ class OutputFormat(ABC):
 
     @abstractmethod
     def install(self, finished: Finished, workplace: Path, info: Info) -> None:
-        """Puts the output in its place; may be stopped at any moment and called again with the parts that are still there.
-
-        ``workplace`` is an empty folder on the same disk.
-        """
+        """Puts the output in its place, also after a stop on the way; ``workplace`` is an empty folder on the same disk."""
 
     def part_files(self, finished: Finished) -> Iterator[Path]:
         """The files of the parts that have rows, in order."""
@@ -110,10 +106,7 @@ class OutputFormat(ABC):
 
 
 class ParquetFile(OutputFormat):
-    """A ``.parquet`` file with a row group for each part.
-
-    Its columns are file_name (string), embedding (list of D), tokens (T lists of D), rois (N lists of 4).
-    """
+    """A ``.parquet`` file, a row group a part: file_name, embedding (list of D), tokens (T lists of D), rois (N lists of 4)."""
 
     def __init__(self, out: Path) -> None:
         super().__init__(out)
@@ -149,19 +142,12 @@ def write_parquet(path: Path, rows: Rows, info: Info) -> None:
     import pyarrow.parquet as pq
 
     columns: dict[str, pa.Array] = {NAME: pa.array(rows.names, pa.string())}
-    columns |= {name: _nested(values) for name, values in rows.columns.items()}
+    for name, values in rows.columns.items():
+        columns[name] = pa.array(np.ascontiguousarray(values).reshape(-1))
+        for width in values.shape[:0:-1]:  # b x M as b lists of M numbers, b x M x K as b lists of M lists of K
+            columns[name] = pa.FixedSizeListArray.from_arrays(columns[name], width)
     table = pa.table(columns).replace_schema_metadata({INFO: json.dumps(info, sort_keys=True)})
     pq.write_table(table, path, row_group_size=len(rows), **WRITING)
-
-
-def _nested(values: np.ndarray) -> pa.Array:
-    """b x M as b lists of M numbers; b x M x K as b lists of M lists of K."""
-    import pyarrow as pa
-
-    array = pa.array(np.ascontiguousarray(values).reshape(-1))
-    for width in values.shape[:0:-1]:
-        array = pa.FixedSizeListArray.from_arrays(array, width)
-    return array
 
 
 class ParquetFolder(ParquetFile):
@@ -231,7 +217,10 @@ class NumpyFile(OutputFormat):
             os.replace(path, self.out.with_name(path.name))
 
     def _parts(self, finished: Finished) -> Iterator[Rows]:
-        return (_read_part(path) for path in self.part_files(finished))
+        for path in self.part_files(finished):
+            with path.open("rb") as file:
+                header = json.loads(np.load(file).tobytes())
+                yield Rows(tuple(header["names"]), {column: np.load(file) for column in header["columns"]})
 
     def _write_column(self, path: Path, column: str, finished: Finished) -> None:
         with path.open("wb") as file:
@@ -244,19 +233,12 @@ class NumpyFile(OutputFormat):
                 file.write(values.data)
 
 
-def _read_part(path: Path) -> Rows:
-    with path.open("rb") as file:
-        header = json.loads(np.load(file).tobytes())
-        return Rows(tuple(header["names"]), {column: np.load(file) for column in header["columns"]})
-
-
 def _one_line(name: str) -> str:
     """A name on a line of its own: backslashes and line breaks are written as in Python, with backslashes."""
     return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
-FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}
-"""Kinds of output by the ending of their name."""
+FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}  # by ending
 
 
 def output_format(out: Path) -> OutputFormat:

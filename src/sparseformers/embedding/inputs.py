@@ -30,11 +30,11 @@ class ListedImage(NamedTuple):
     bytes_before: int  # size of all the files before it
 
 
+@dataclass(frozen=True)
 class Listing:
     """The image files that :func:`write_listing` listed, in the order of their paths, folder by folder as these were given."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    file: Path
 
     def total(self) -> tuple[int, int]:
         """The number of images, and their bytes."""
@@ -70,11 +70,8 @@ def write_listing(folders: Sequence[Path], root: Path, file: Path) -> tuple[List
     """Lists the images in folder trees, each file once, in memory that does not grow with their number.
 
     Entries that cannot be read are listed as images are, and skipped with the reason as such are. Names are relative to ``root``,
-    an absolute path; ``file`` is written whole or not at all. Raises DataError for a folder that is missing, or a file that is
-    no image.
-
-    Returns:
-        The list, and what else there is: shards and, by ending, what is passed over.
+    an absolute path; ``file`` is written whole or not at all. Returns the list, and what else there is: shards and, by ending,
+    what is passed over. Raises DataError for a folder that is missing, or a file that is no image.
     """
     starts = [checked(folder) for folder in folders]
     visited: set[str] = set()
@@ -154,14 +151,15 @@ class Inputs:
 def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
     """Lists the images of ``data``: those in folders and image files, in the file ``listing``, and then the shards.
 
-    Shards may lie in the folders, too.
-
-    Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError for a brace pattern that is none.
+    Shards may lie in the folders, too. Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError
+    for a brace pattern that is none.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
     shards = list(dict.fromkeys(_absolute(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
     places = [_absolute(str(folder.parent if folder.is_file() else folder)) for folder in folders]
-    root = _common([*places, *(shard.rpartition("/")[0] for shard in shards)])
+    # The common beginning of all, in whole folders.
+    levels = zip(*(place.split("/") for place in [*places, *(shard.rpartition("/")[0] for shard in shards)]), strict=False)
+    root = "/".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
     sources, images = [], None
     remarks: tuple[str, ...] = ()
     if folders:
@@ -182,9 +180,3 @@ def find_inputs(data: Sequence[str], listing: Path) -> Inputs:
 def _absolute(place: str) -> str:
     """An absolute path parted by slashes, or an address."""
     return Path(os.path.abspath(place)).as_posix() if is_local(place) else place  # noqa: PTH100 - links stay as they are
-
-
-def _common(places: Sequence[str]) -> str:
-    """The common beginning of paths and addresses, in whole folders."""
-    levels = zip(*(place.split("/") for place in places), strict=False)
-    return "/".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))

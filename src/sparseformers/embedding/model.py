@@ -51,7 +51,6 @@ class Embedder:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """A description of the network for the index, as plain JSON values."""
         return {
             "model": self.settings.model,
             "fingerprint": self.fingerprint(),
@@ -60,10 +59,7 @@ class Embedder:
         }
 
     def ready(self, device: torch.device, autocast: torch.dtype | None) -> Callable[[Tensor], Columns]:
-        """A function from images B x 3 x H x W in [0, 1] to their rows, for the network in evaluation mode on ``device``.
-
-        ``autocast`` is the precision of the matrix products; None for the network's own.
-        """
+        """A function from images B x 3 x H x W in [0, 1] to their rows, for the network in evaluation mode on ``device``."""
         outputs: Outputs = partial(_kept, self.network, self.settings)
         if isinstance(self.network, SparseFormer) and not self.settings.tokens and not self.settings.rois:
             outputs = _embedding_alone(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
@@ -82,7 +78,6 @@ class Embedder:
 
 
 def _kept(network: SparseFormer | Teacher, settings: EmbedConfig, images: Tensor) -> dict[str, Tensor]:
-    """The outputs that are kept of images, all on the device."""
     if isinstance(network, Teacher) and settings.tokens:
         embedding, tokens = network.embedding_and_tokens(images)
         return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
@@ -104,11 +99,7 @@ def _embedding_alone(student: SparseFormer, *, in_float32_on_cpu: bool) -> Outpu
 
 
 def load_network(settings: EmbedConfig) -> SparseFormer | Teacher:
-    """The network that ``settings.model`` names.
-
-    Raises ConfigError if a student is to run as something else than it was made for, and another SparseFormersError if the name
-    is none or the network cannot be loaded.
-    """
+    """The network that ``settings.model`` names; raises ConfigError, or another SparseFormersError if it cannot be loaded."""
     model = settings.model
     if model.partition(":")[0] in KINDS:
         return load_teacher(model, image_size=settings.image_size, crop=settings.crop)

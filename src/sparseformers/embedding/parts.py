@@ -118,16 +118,19 @@ class EmbeddingFolder(WorkFolder):
         return self.workplace
 
 
+@dataclass(frozen=True)
 class PartFiles:
     """The files and records of the parts in a folder."""
 
-    def __init__(self, folder: EmbeddingFolder, output: OutputFormat) -> None:
-        self.folder = folder
-        self.output = output
+    folder: EmbeddingFolder
+    output: OutputFormat
 
     def finished(self) -> EmbeddedParts:
         done = EmbeddedParts()
-        while (record := self._finished(done.parts)) is not None:
+        while (self.folder.records / _record_name(done.parts)).is_file():
+            record, path = self._record(done.parts), self._file(done.parts)
+            if record.rows and not (path.is_file() and path.stat().st_size == record.bytes):
+                break  # the part is not whole
             done = done.after(record)
         return done
 
@@ -167,14 +170,6 @@ class PartFiles:
     def _record(self, number: int) -> PartRecord:
         path = self.folder.records / _record_name(number)
         return from_dict(PartRecord, self.folder.read_json(path), where=f"record '{path}'")
-
-    def _finished(self, number: int) -> PartRecord | None:
-        """The record of a part, if it is whole."""
-        if not (self.folder.records / _record_name(number)).is_file():
-            return None
-        record, path = self._record(number), self._file(number)
-        whole = not record.rows or (path.is_file() and path.stat().st_size == record.bytes)
-        return record if whole else None
 
 
 def _record_name(number: int) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embedding.config import EmbedConfig
@@ -25,11 +24,10 @@ from sparseformers.model import SparseFormer
 from sparseformers.modes import Precision, autocast_dtype, evaluation_mode, resolve_precision
 from sparseformers.processes import process_state
 from sparseformers.progress import ImageProgress, say
-from sparseformers.settings import to_dict, with_words
+from sparseformers.settings import flag, to_dict, with_words
 from sparseformers.teachers import Teacher, load_teacher
 
-SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")
-"""Settings that have to be the same to go on."""
+SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")  # these, to go on
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,10 @@ def embed(
         if taken is not None and not overwrite and not (folder.is_begun and folder.complete.is_file()):
             raise RunError(f"'{taken}' is there already.", "Choose another --out, or add --overwrite to replace it.")
         device = process_state().device
-        embedder = Embedder(load_network(settings) if model is None else _network_of(model), settings)
+        network: Any = load_network(settings) if model is None else model
+        if not isinstance(network, SparseFormer | Teacher):  # a network of a host library
+            network = load_teacher(network)
+        embedder = Embedder(network, settings)
         embedder.network.to(device)
         with folder.writing():
             inputs, resolved = _begun(settings, embedder, folder, device, overwrite=overwrite)
@@ -109,10 +110,6 @@ def embed(
             return _completed(_Job(settings, inputs, embedder, parts, device, resolved["precision"], resolved["info"]), console)
 
 
-def _network_of(model: SparseFormer | nn.Module) -> SparseFormer | Teacher:
-    return model if isinstance(model, SparseFormer | Teacher) else load_teacher(model)
-
-
 def _begun(
     settings: EmbedConfig, embedder: Embedder, folder: EmbeddingFolder, device: torch.device, *, overwrite: bool
 ) -> tuple[Inputs, dict[str, Any]]:
@@ -120,7 +117,9 @@ def _begun(
     if not folder.is_begun:
         folder.clear()  # a stop may have left something
     inputs = find_inputs(settings.data, folder.listing_now)
-    content = _content(settings, embedder, inputs)
+    # All that has to be the same to go on, by the names in which a difference is told.
+    content: dict[str, Any] = {"the model": embedder.fingerprint(), "the shards": inputs.state()}
+    content |= {flag(name): getattr(settings, name) for name in SAME}
     if folder.is_begun:
         try:
             resolved = folder.resolved(content, inputs.listing)
@@ -136,15 +135,6 @@ def _begun(
         resolved = {"precision": resolve_precision(settings.precision, device), "info": info}
         folder.begin(content, resolved)
     return inputs.listed_in(folder.listing), resolved
-
-
-def _content(settings: EmbedConfig, embedder: Embedder, inputs: Inputs) -> dict[str, Any]:
-    """All that has to be the same to go on, by the names in which a difference is told."""
-    return {
-        "the model": embedder.fingerprint(),
-        "the shards": inputs.state(),
-        **{f"--{name.replace('_', '-')}": getattr(settings, name) for name in SAME},
-    }
 
 
 def _completed(job: _Job, console: Console) -> EmbedSummary:

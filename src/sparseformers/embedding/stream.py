@@ -128,10 +128,7 @@ def _batch(number: int, items: Sequence[tuple[LoadedView, str]], end: Position, 
 
 
 def input_batches(stream: InputStream, *, workers: int) -> Iterator[InputBatch]:
-    """The batches of a stream in order, read by ``workers`` processes, or by this one if 0; raises DataError if a shard is gone.
-
-    Addresses are read by one process at most, to fetch them once.
-    """
+    """The batches of a stream in order, by ``workers`` processes (one at most for addresses); DataError if a shard is gone."""
     if not all(source.kind == "files" or is_local(source.location) for source in stream.inputs.sources):
         workers = min(workers, 1)
     size = getattr(stream.view, "bytes", VIEW_BYTES // 4)
