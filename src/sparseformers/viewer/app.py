@@ -169,7 +169,6 @@ class Guard:
         self.policy = CONTENT + (LOCAL_FRAMES if framed else "'none'")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or refuses it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

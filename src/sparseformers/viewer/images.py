@@ -43,7 +43,6 @@ class KeptInput:
     seen: Region  # which part of the photograph that is
 
     def image(self) -> Tensor:
-        """3 x H x W in [0, 1]."""
         return from_bytes(self.pixels)
 
 
@@ -100,7 +99,6 @@ class Recent(Generic[Key, Value]):
             return self._entries.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Keeps a value, in the place of an older one."""
         with self._lock:
             self._entries[key] = value
             self._entries.move_to_end(key)
@@ -136,10 +134,7 @@ class Gallery:
         return self._path(number).name
 
     def file(self, number: int) -> Path:
-        """The file of an image as it is now, all links resolved.
-
-        Raises IndexError for an unknown number, UnreadableImageError if it is gone or has become a link that leads elsewhere.
-        """
+        """An image's file, links resolved; IndexError for an unknown number, UnreadableImageError if it is gone or leads out."""
         path = self._path(number)
         real = os.path.realpath(path)
         if not self._within(real):
@@ -172,15 +167,11 @@ class UnreadableError(DataError):
 
     @classmethod
     def of(cls, error: UnreadableImageError) -> UnreadableError:
-        """The error for an image, by its name without its folders."""
         return cls(f"'{error.path.name}' cannot be read: {error.reason}.", "Choose another image.")
 
 
 class Library:
-    """Gives out images by key, to any number of threads; one is decoded at a time, so that memory stays bounded.
-
-    Raises DataError for a folder without images, or if none of the images named one by one can be read.
-    """
+    """Gives out images by key, to any number of threads, and decodes one at a time; DataError if there is none to read."""
 
     def __init__(self, config: ViewConfig) -> None:
         self.images = Gallery(config.images)  # those named at the start

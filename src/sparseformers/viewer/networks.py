@@ -37,7 +37,6 @@ class ShownModel:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """The preprocessing of its images."""
         return self.student.config.preprocessing
 
     @property
@@ -85,7 +84,6 @@ class Networks:
 
     @property
     def preprocessings(self) -> set[PreprocessingConfig]:
-        """Those of all networks."""
         of_teacher = set() if self.teacher is None else {self.teacher.preprocessing}
         return {model.preprocessing for model in self.models} | of_teacher
 
@@ -132,26 +130,13 @@ class NearImage(NamedTuple):
 
 
 class FolderIndex:
-    """Embeddings of a folder by one network: made once, in a thread, and kept in memory.
-
-    ``turn`` is held while the network runs, so that one network runs at a time.
-    """
+    """Embeddings of a folder by one network, made once by a thread that holds ``turn`` while the network runs."""
 
     def __init__(
-        self,
-        network: ShownModel | Teacher,
-        gallery: Gallery,
-        *,
-        device: torch.device,
-        turn: threading.Lock,
-        most_pixels: int,
+        self, network: ShownModel | Teacher, gallery: Gallery, *, device: torch.device, turn: threading.Lock, most_pixels: int
     ) -> None:
-        self.network = _module_of(network)
-        self.view = evaluation_view(network.preprocessing)
-        self.gallery = gallery
-        self.device = device
-        self.turn = turn
-        self.most_pixels = most_pixels
+        self.network, self.view = _module_of(network), evaluation_view(network.preprocessing)
+        self.gallery, self.device, self.turn, self.most_pixels = gallery, device, turn, most_pixels
         self.done = 0  # images embedded or left out so far
         self.skipped: list[UnreadableImageError] = []  # images that cannot be read
         self.problem: SparseFormersError | None = None  # why there will be no embeddings
@@ -162,11 +147,9 @@ class FolderIndex:
 
     @property
     def ready(self) -> bool:
-        """Whether all images are embedded."""
         return self._rows is not None
 
     def start(self) -> None:
-        """Begins to embed, unless it has begun."""
         with self._starting:
             if self._thread.ident is None and not self._stopping.is_set():
                 self._thread.start()

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sparseformers.errors import ConfigError, MissingExtraError, RunError
@@ -65,32 +64,27 @@ class Page:
         self._socket = free_port(port)
         self.port: int = self._socket.getsockname()[1]
         self.asked_port = port
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(session, port=self.port, framed=framed),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                timeout_graceful_shutdown=2,
-            )
+        app = make_app(session, port=self.port, framed=framed)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
         )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="sparseformers.viewer", daemon=True
-        )
+        self._server = uvicorn.Server(config)
+        sockets = {"sockets": [self._socket]}
+        self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="sparseformers.viewer", daemon=True)
         self._thread.start()
-        self._await_start()
+        begun = time.monotonic()
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() - begun > LONGEST_START:
+                raise RunError(f"The server did not start on port {self.port}.", "Try another --port.")
+            time.sleep(0.01)
         session.start()
 
     @property
     def url(self) -> str:
-        """The page's address."""
         return f"http://{ADDRESS}:{self.port}/"
 
     @property
     def open(self) -> bool:
-        """Whether it is still being served."""
         return self._thread.is_alive()
 
     def close(self) -> None:
@@ -103,7 +97,7 @@ class Page:
     def __enter__(self) -> Page:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -119,13 +113,6 @@ class Page:
             f'<p><a href="{url}" target="_blank" rel="noopener">Open it in a window of its own</a></p>'
         )
 
-    def _await_start(self) -> None:
-        begun = time.monotonic()
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() - begun > LONGEST_START:
-                raise RunError(f"The server did not start on port {self.port}.", "Try another --port.")
-            time.sleep(0.01)
-
 
 def require_extra() -> None:
     """Raises MissingExtraError unless the libraries of the extra ``view`` are installed."""
@@ -134,10 +121,7 @@ def require_extra() -> None:
 
 
 def free_port(port: int, *, tried: int = PORTS_TRIED) -> socket.socket:
-    """A socket bound to ``port`` on this machine, or to the next of ``tried`` ports that is not in use; to any for 0.
-
-    Raises ConfigError if the port may not be used, or all of the next ones are in use.
-    """
+    """A socket on ``port``, or on the next of ``tried`` that is free, or for 0 on any; raises ConfigError if there is none."""
     last = min(port + tried, 65536)
     for candidate in range(port, last):
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -20,10 +20,7 @@ NEIGHBOURS = 8  # neighbours that are shown
 
 
 class Session:
-    """Answers the page's questions, in plain JSON values and to any number of threads; networks run one at a time.
-
-    ``networks`` are loaded as the configuration says, unless given. Raises SparseFormersError as :func:`load_networks`.
-    """
+    """Answers the page's questions, in plain JSON values and to any number of threads; networks run one at a time."""
 
     def __init__(self, config: ViewConfig, networks: Networks | None = None) -> None:
         self.config = config
@@ -40,12 +37,10 @@ class Session:
             self.indices["0"].start()
 
     def close(self) -> None:
-        """Ends what runs in the background."""
         for index in self.indices.values():
             index.close()
 
     def state(self) -> dict[str, Any]:
-        """All that the page has to know at its start."""
         networks, config = self.networks, self.config
         folder = None if config.neighbours is None else {"name": config.neighbours.name, "images": len(self.library.neighbours)}
         return {
@@ -62,7 +57,6 @@ class Session:
         return self.describe(self.library.upload(content, name, self.networks.preprocessings))
 
     def describe(self, key: str) -> dict[str, Any]:
-        """An image's name, and its size in pixels."""
         photograph = self.photograph(key)
         return {"key": key, "name": photograph.name, "width": photograph.width, "height": photograph.height}
 
@@ -115,13 +109,10 @@ class Session:
         photograph = self.photograph(key)
         embedding = self._embedding(key, photograph, by)
         found = index.nearest(embedding, NEIGHBOURS, without=self.library.neighbour_number(key))
-        results = [
-            {"key": f"n{number}", "name": index.gallery.name(number), "cosine": round(cosine, 4)} for number, cosine in found
-        ]
+        results = [{"key": f"n{each}", "name": index.gallery.name(each), "cosine": round(cosine, 4)} for each, cosine in found]
         return {"state": "ready", "results": results, "skipped": len(index.skipped)}
 
     def _network(self, name: str) -> ShownModel | Teacher:
-        """A model by its number, or the teacher."""
         networks = self.networks
         if name == "teacher" and networks.teacher is not None:
             return networks.teacher
@@ -151,13 +142,5 @@ class Session:
         asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
         if networks.teacher is not None:
             asked["teacher"] = networks.teacher
-        return {
-            name: FolderIndex(
-                network,
-                self.library.neighbours,
-                device=networks.device,
-                turn=self._turn,
-                most_pixels=self.config.most_pixels,
-            )
-            for name, network in asked.items()
-        }
+        running: dict[str, Any] = {"device": networks.device, "turn": self._turn, "most_pixels": self.config.most_pixels}
+        return {name: FolderIndex(network, self.library.neighbours, **running) for name, network in asked.items()}
