@@ -51,7 +51,6 @@ class Convert:
         say(console_for(as_json=False), f"Wrote '{self.out}': {kind}, {size}.")
 
     def _student(self) -> SparseFormer:
-        """The model that the command line asks for."""
         from sparseformers.named import NAMED_CONFIGS
         from sparseformers.released import create_model, load_official
 

@@ -13,7 +13,6 @@ from sparseformers.settings import Above, check_bounds, to_dict
 
 if TYPE_CHECKING:
     from sparseformers.demo import DemoSummary
-    from sparseformers.evaluation import Alignment
 
 HONESTLY = (
     "Fifteen photographs teach the student the teacher's view of the textures and shapes that are in them, not of the world: on "
@@ -74,12 +73,9 @@ def demo_table(summary: DemoSummary) -> Table:
         "centred cosine": lambda a: f"{a.centred_cosine:.3f}",
         "cosine": lambda a: f"{a.cosine_mean:.3f}",
         "cosine of a constant output": lambda a: f"{a.constant_baseline:.3f}",
-        "nearest neighbours in common": _neighbours,
+        "nearest neighbours in common": lambda a: (
+            f"{a.neighbour_agreement:.1%} ({a.neighbour_agreement / a.neighbour_chance:.1f}x chance)"
+        ),
     }.items():
         table.add_row(measure, *(figure(alignment) for alignment in columns.values()))
     return table
-
-
-def _neighbours(alignment: Alignment) -> str:
-    times = alignment.neighbour_agreement / alignment.neighbour_chance
-    return f"{alignment.neighbour_agreement:.1%} ({times:.1f}x chance)"

@@ -47,11 +47,8 @@ class _Option(NamedTuple):
 def parse(kind: type[Command], prog: str, arguments: Sequence[str], *, speaks: bool = True) -> Command:
     """A command (a dataclass) with the options that follow ``prog`` on the command line; prints its help where that is asked for.
 
-    ``speaks`` tells whether this process prints what is wrong.
-
-    Raises:
-        ConfigError: for an option that the command does not have, or has no more.
-        SystemExit: after help, and with code 2 for values that do not fit.
+    ``speaks`` tells whether this process prints what is wrong. Raises ConfigError for an option that the command does not have,
+    or has no more, and SystemExit after help, and with code 2 for values that do not fit.
     """
     options, arguments = list(_options(kind)), [_at_home(word) for word in arguments]
     if any(Mark.EXPERT in option.marks for option in options):
@@ -111,7 +108,6 @@ def _short_help(kind: type, prog: str, options: Sequence[_Option]) -> str:
 
 
 def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
-    """All settings of a command, group by group; its own come last."""
     texts, hints = documented(kind), typing.get_type_hints(kind, include_extras=True)
     own: list[_Option] = []
     for field in dataclasses.fields(kind):
@@ -121,9 +117,8 @@ def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
             nested = typing.cast(type, bare)
             yield from _options(nested, group=(nested.__doc__ or field.name).partition(".")[0])
         elif SUPPRESSED not in marks:
-            name = next(
-                (mark.name for mark in marks if getattr(mark, "metavar", None) and getattr(mark, "name", None)), field.name
-            )
+            given = (mark.name for mark in marks if getattr(mark, "metavar", None) and getattr(mark, "name", None))
+            name = next(given, field.name)
             own.append(_Option(group, name, marks, _value(bare, marks), texts.get(field.name, ""), field.default))
     yield from own
 

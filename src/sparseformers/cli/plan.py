@@ -84,7 +84,6 @@ def plan_table(plan: TrainingPlan) -> Table:
 
 
 def _size(count: float) -> str:
-    """Bytes as a person would say them."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= factor:
             return f"{count / factor:,.1f} {unit}"

@@ -73,10 +73,8 @@ def status_table(status: RunStatus) -> Table:
         change = "" if status.loss_change is None else f" ({status.loss_change:+.1%} of late)"
         table.add_row("loss", f"{status.loss:.4f}{change} {curve(status.losses)}")
     if status.held_out_last is not None:
-        table.add_row(
-            "held-out centred cosine",
-            f"first {status.held_out_first:.4f}, best {status.held_out_best:.4f}, last {status.held_out_last:.4f}",
-        )
+        measured = f"first {status.held_out_first:.4f}, best {status.held_out_best:.4f}, last {status.held_out_last:.4f}"
+        table.add_row("held-out centred cosine", measured)
         table.add_row("held-out cosine", f"mean {status.cosine_mean:.4f}, 5th percentile {status.cosine_p05:.4f}")
     if status.images_per_second is not None:
         table.add_row("images a second", f"{status.images_per_second:.1f}, {status.data_wait:.1%} of the time waiting for data")

@@ -62,10 +62,7 @@ class DemoSummary:
 
 
 def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = False, console: Console | None = None) -> DemoSummary:
-    """Bootstraps from the bundled teacher on the photographs of installed packages, and evaluates on held-out views.
-
-    The photographs are put beside the run folder, in ``OUT-photographs``.
-    """
+    """Bootstraps on photographs of installed packages (laid into ``OUT-photographs``), and evaluates on held-out views."""
     RunFolder.refuse(out, overwrite=overwrite)
     folders = gather_photographs(out.absolute().with_name(f"{out.absolute().name}-photographs"))
     settings = BootstrapConfig.of(
@@ -94,14 +91,9 @@ def run_demo(out: Path, *, minutes: float, seed: int = 0, overwrite: bool = Fals
 
 
 def _measure_whole(student: SparseFormer, teacher: Teacher, folder: Path, settings: BootstrapConfig) -> Alignment:
-    device = next(student.parameters()).device
-    views = fixed_views(
-        find_images([folder]),
-        size=(IMAGE_SIZE, IMAGE_SIZE),
-        views_per_image=VIEWS,
-        seed=settings.optimisation.seed,
-        workers=default_workers(),
-    )
+    device, size = next(student.parameters()).device, (IMAGE_SIZE, IMAGE_SIZE)
+    options: dict[str, Any] = {"seed": settings.optimisation.seed, "workers": default_workers()}
+    views = fixed_views(find_images([folder]), size=size, views_per_image=VIEWS, **options)
     autocast = autocast_dtype(resolve_precision("auto", device))
     embedded = embed(student, teacher, views, device=device, autocast=autocast)
     return measure_alignment(embedded.student, embedded.teacher)
@@ -117,10 +109,7 @@ class PhotographFolders:
 
 
 def gather_photographs(folder: Path) -> PhotographFolders:
-    """Cuts the photographs into what is learnt from and what is held out, as JPEG files of high quality in ``folder``.
-
-    Raises MissingExtraError if the packages that ship the photographs are not installed.
-    """
+    """Cuts the photographs into JPEG files to learn from and to hold out; MissingExtraError if their packages are missing."""
     folders = PhotographFolders(folder / "train", folder / "held_out_regions", folder / "held_out_photographs")
     for place in (folders.train, folders.regions, folders.whole):
         place.mkdir(parents=True, exist_ok=True)

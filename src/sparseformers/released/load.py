@@ -25,7 +25,6 @@ RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-
 
 CACHE_VARIABLE = "SPARSEFORMERS_CACHE"  # environment variable that names another cache folder
 
-
 RELEASES: Mapping[str, str] = {
     "sf_v1_tiny": "sparseformer_v1_tiny_converted.pth",
     "sf_v1_small": "sparseformer_v1_small_converted.pth",
@@ -45,19 +44,13 @@ def released_file(name: str) -> str:
 
 
 def released_config(name: str) -> SparseFormerConfig:
-    """The configuration of a named size as the authors trained it.
-
-    The bootstrapped ones differ from the appendix in the RoI position encoding, and have an epsilon of 1e-5 in all LayerNorms.
-    """
+    """A named size as the authors trained it: the bootstrapped ones with their position encoding, and 1e-5 in all LayerNorms."""
     config = named_config(name)
     if not isinstance(config.focusing, FocusingConfig):
         return config
-    block = dataclasses.replace(config.cortex.block, norm_eps=1e-5)
-    return dataclasses.replace(
-        config,
-        focusing=dataclasses.replace(config.focusing, position_encoding="released"),
-        cortex=dataclasses.replace(config.cortex, block=block),
-    )
+    focusing = dataclasses.replace(config.focusing, position_encoding="released")
+    cortex = dataclasses.replace(config.cortex, block=dataclasses.replace(config.cortex.block, norm_eps=1e-5))
+    return dataclasses.replace(config, focusing=focusing, cortex=cortex)
 
 
 def cache_folder() -> Path:
@@ -67,10 +60,7 @@ def cache_folder() -> Path:
 
 
 def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str = RELEASE_URL) -> dict[str, Tensor]:
-    """The weights that the authors released of a named size, under their names; fetched once and kept in a cache.
-
-    Raises ConfigError if none of the name were, and WeightsError, with how to fetch them by hand, if they cannot be had.
-    """
+    """The authors' weights of a named size, fetched once and cached; raises ConfigError or WeightsError if there are none."""
     file, folder = released_file(name), cache_folder() if cache is None else Path(cache)
     url, path = f"{base_url}/{file}", folder / file
     try:
@@ -119,12 +109,10 @@ def create_model(
 def load_official(source: str | Path | Mapping[str, Any], *, activation: OfficialActivation = "gelu") -> SparseFormer:
     """Loads weights that the authors released, in evaluation mode; names and shapes tell which network they belong to.
 
-    Args:
-        source: a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``.
-        activation: of the cortex: ``gelu``, or ``quick_gelu`` for the models bootstrapped from OpenAI's CLIP.
-
-    Raises WeightsError if the file is missing, damaged or carries code, if the weights are not those of one of the authors'
-    networks, if any is missing, unexpected or of another shape, or if the activation is not that of the network.
+    ``source`` is a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``. The
+    ``activation`` is that of the cortex: ``quick_gelu`` for the models bootstrapped from OpenAI's CLIP, else ``gelu``. Raises
+    WeightsError if the file is missing, damaged or carries code, if the weights are not those of one of the authors' networks, if
+    any is missing, unexpected or of another shape, or if the activation is not that of the network.
     """
     state = read_official(source)
     what = "the given state dict" if isinstance(source, Mapping) else f"'{source}'"
