@@ -103,7 +103,10 @@ class Grouped:
 
     @classmethod
     def of(cls: type[Group], **values: Any) -> Group:
-        """The settings from names without groups: ``of(teacher="bundled", lr=1e-4)``; ConfigError for what does not fit."""
+        """The settings from their names without groups: ``BootstrapConfig.of(teacher="bundled", data=["photos"], lr=1e-4)``.
+
+        Raises ConfigError for unknown names, with the nearest ones, and values of a wrong type or out of range.
+        """
         return cls.from_flat(values, where="settings")
 
     @classmethod

@@ -16,6 +16,7 @@ from sparseformers.files import write_json
 from sparseformers.inheritance import Provenance
 from sparseformers.saving import read_config
 from sparseformers.settings import from_dict, to_dict
+from sparseformers.teachers.hubs import restriction
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
 
@@ -59,8 +60,10 @@ def card_text(
     parts += [] if provenance is None else [_making(provenance, figures)]
     parts += [USAGE.format(loading=loading)]
     if provenance is not None:
-        licence = (None if figures is None else figures.licence) or "see where the teacher comes from"
-        parts.append(f"The weights derive from the teacher's, whose licence holds for them: {licence}.\n")
+        licence = None if figures is None else figures.licence
+        told = licence or "see where the teacher comes from"
+        restricts = "" if restriction(licence) is None else " It restricts what they may be used for: read it."
+        parts.append(f"The weights derive from the teacher's, whose licence holds for them: {told}.{restricts}\n")
     return "\n".join(parts)
 
 

@@ -86,8 +86,13 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
     ) -> SparseFormer:
         """Loads a model from a folder (a run's, or one of :meth:`save_pretrained`), a model file, or a repository of the hub.
 
-        What exists as a path is taken as one, anything else as OWNER/NAME. The options, such as ``revision`` (branch, tag or
-        commit) and ``token`` (for a private repository), are those of the hub's client, with its defaults.
+        Args:
+            pretrained_model_name_or_path: a path, or OWNER/NAME; what exists as a path is taken as one.
+            revision: branch, tag or commit of the repository; its main branch by default.
+            token: for a private repository; True for the one that was logged in with, as by default where there is one.
+            cache_dir: folder for fetched files; the hub client's own cache by default.
+            local_files_only: look in that cache only.
+            force_download: fetch again what is in it.
 
         Returns the model in evaluation mode, float32, on the CPU. Raises HubError if the repository cannot be fetched, or holds
         no model file, RunError if it is neither a path nor a repository's name, or a folder without a model, WeightsError if the
@@ -118,8 +123,13 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
     ) -> str | None:
         """Saves ``model.safetensors``, ``config.json`` and a model card, replacing files of these names.
 
-        Figures that a run measured go with the very weights that it measured, and are left out for any others. ``repo_id`` is
-        what the model card says to load, OWNER/NAME, and where it is pushed, too, if asked for (the folder's name by default).
+        Figures that a run measured go with the very weights that it measured, and are left out for any others.
+
+        Args:
+            save_directory: the folder; made if need be.
+            repo_id: what the model card says to load, OWNER/NAME; the folder by default.
+            push_to_hub: whether to push it, too, to ``repo_id`` (a repository of the folder's name by default).
+            token: to push with.
 
         Returns the address of the commit where it was pushed. Raises RunError if the folder is a run's, whose settings would be
         lost, and HubError if pushing fails.
@@ -145,9 +155,12 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
     ) -> str:
         """Pushes what :meth:`save_pretrained` writes to a repository of the hub, made if need be, in one commit.
 
-        ``repo_id`` is OWNER/NAME, or NAME under the account that was logged in with; by default its token is used, and its choice
-        of ``private`` for a new repository. Returns the address of the commit; raises HubError if the hub cannot be reached, or
-        refuses.
+        Args:
+            repo_id: OWNER/NAME, or NAME under the account that was logged in with.
+            private: whether a repository made by this is private; as the account has it by default.
+            token: that may write; the one that was logged in with by default.
+
+        Returns the address of the commit; raises HubError if the hub cannot be reached, or refuses.
         """
         remedy = "Check name and network, and log in by 'hf auth login' or give a token that may write; or use save_pretrained."
         problem = f"The model could not be pushed to '{repo_id}'"
