@@ -26,6 +26,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
+from sparseformers.model.positions import of_blocks
 from sparseformers.model.quadtree import Quadtree
 from sparseformers.rois import grid_of
 from sparseformers.teachers import Teacher, load_teacher
@@ -193,10 +194,8 @@ def _without_first(anatomy: CortexConfig, skipped: int) -> CortexConfig:
 def _cortex_state(teacher: Teacher, grid: tuple[int, int], *, skipped: int, prefix: bool) -> dict[str, Tensor]:
     """The teacher's weights from the blocks on, without its first ones, as a student's; blocks are counted from 0 again."""
     kept, positions = {}, teacher.positions_state(*grid)
-    if (
-        teacher.anatomy.positions is not None and teacher.anatomy.positions.blocks > 1
-    ):  # blocks are the second dimension, or the first
-        positions = {name: value[:, skipped:] if "frequencies" in name else value[skipped:] for name, value in positions.items()}
+    if teacher.anatomy.positions is not None and teacher.anatomy.positions.blocks > 1:
+        positions = of_blocks(positions, slice(skipped, None))
     for name, value in (teacher.cortex_state() | positions).items():
         room, _, rest = name.partition(".")
         if room == "blocks":

@@ -6,6 +6,7 @@ as timm's data loaders give them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -20,10 +21,10 @@ from sparseformers.integrations.timm_base import NetworkWithHead
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
 from sparseformers.model.layers import stochastic_depth
-from sparseformers.model.positions import Places
+from sparseformers.model.positions import Places, build_positions, of_blocks
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
 
-UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent")
+UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent", "table", "prefix_bias")
 """Last parts of the names of embeddings and RoIs, which weight decay would only pull towards an arbitrary zero."""
 
 
@@ -176,7 +177,13 @@ class TimmSparseFormer(NetworkWithHead):
         """Removes what is behind the blocks ``indices``, the norm and head if asked for; returns the blocks, from 0."""
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         self.cortex.blocks = self.cortex.blocks[: last + 1]
-        self.note(depth=last + 1)
+        positions, own = self.config.cortex.positions, self.cortex.positions
+        if positions is not None and own is not None and positions.blocks > 1:  # those of the blocks that stay
+            positions = dataclasses.replace(positions, blocks=last + 1)
+            kept = build_positions(positions, self.config.cortex.block, self.num_prefix_tokens)
+            kept.load_state_dict(of_blocks(own.state_dict(), slice(last + 1)))
+            self.cortex.positions = kept
+        self.note(depth=last + 1, positions=positions)
         if prune_norm:
             self.cortex.norm = nn.Identity()
             self.note(final_norm=False, pool_first=False)

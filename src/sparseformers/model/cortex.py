@@ -128,7 +128,8 @@ class CortexTransformer(nn.Module):
         width = config.block.width
         own_prefix = config.prefix_tokens and not config.prefix_from_front
         self.prefix = PrefixTokens(config.prefix_tokens, width) if own_prefix else nn.Identity()
-        self.positions = build_positions(config.positions, config.block, config.prefix_tokens)
+        told, prefix = config.positions, config.prefix_tokens
+        self.positions = None if told is None else build_positions(told, config.block, prefix)
         self.blocks = nn.ModuleList(
             build_block(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
             for index in range(config.depth)

@@ -8,6 +8,7 @@ Legend: B batch (1 where RoIs are the same in all images), N latent tokens, R pr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -48,12 +49,12 @@ class RotaryPositions(nn.Module):
         super().__init__()
         self.config, self.prefix_tokens = config, prefix_tokens
         pairs = block.width // block.heads // 2
-        self.register_buffer("frequencies", torch.zeros(2, config.blocks, config.heads, pairs))  # of rows, of columns
+        self.register_buffer("frequencies", torch.zeros(config.blocks, 2, config.heads, pairs))  # of rows, of columns
 
     def forward(self, rois: Tensor) -> list[Places]:
         """RoIs B x N x 4 -> places for each block, or one for all."""
         column, row = self.coordinates(rois).unbind(-1)  # B x N each
-        of_rows, of_columns = self.frequencies.unsqueeze(3).unbind(0)  # blocks x heads x 1 x C/2 each
+        of_rows, of_columns = self.frequencies.unsqueeze(3).unbind(1)  # blocks x heads x 1 x C/2 each
         places = []
         for index in range(self.config.blocks):
             angles = row[:, None, :, None] * of_rows[index] + column[:, None, :, None] * of_columns[index]
@@ -116,11 +117,16 @@ class RelativePositions(nn.Module):
         return torch.cat([top, rest], dim=-2)
 
 
-def build_positions(config: RotaryConfig | RelativeConfig | None, block: BlockConfig, prefix_tokens: int) -> nn.Module | None:
-    """The positions that the configuration means; None where tokens hold them themselves."""
+def of_blocks(state: Mapping[str, Tensor], blocks: slice) -> dict[str, Tensor]:
+    """The weights of positions for some of the blocks, where each has its own: they are the first dimension of all."""
+    return {name: value[blocks] for name, value in state.items()}
+
+
+def build_positions(config: RotaryConfig | RelativeConfig, block: BlockConfig, prefix_tokens: int) -> nn.Module:
+    """The positions that the configuration means."""
     if isinstance(config, RotaryConfig):
         return RotaryPositions(config, block, prefix_tokens)
-    return None if config is None else RelativePositions(config, block, prefix_tokens)
+    return RelativePositions(config, block, prefix_tokens)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

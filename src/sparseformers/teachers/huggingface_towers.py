@@ -171,7 +171,7 @@ class HuggingFaceTeacher(Teacher):
         if isinstance(self.anatomy.positions, RotaryConfig):
             each = 2 * math.pi * tower.rope_embeddings.inv_freq.float().cpu()
             nothing = torch.zeros_like(each)
-            return {"frequencies": torch.stack([torch.cat([each, nothing]), torch.cat([nothing, each])]).view(2, 1, 1, -1)}
+            return {"frequencies": torch.stack([torch.cat([each, nothing]), torch.cat([nothing, each])]).view(1, 2, 1, -1)}
         tables = bias_tables(tower)
         if not tables:
             return {}

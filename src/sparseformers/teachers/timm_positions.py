@@ -51,11 +51,11 @@ def positions_state(network: Any, grid: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def frequencies(rope: Any) -> Tensor:
-    """What a rotary embedding multiplies rows and columns with: 2 x blocks x heads x pairs of channels, float32."""
+    """What a rotary embedding multiplies rows and columns with: blocks x 2 x heads x pairs of channels, float32."""
     rows_first = getattr(rope, "grid_indexing", "ij") == "ij"
     if type(rope).__name__ == "RotaryEmbeddingMixed":
-        learnt = rope.freqs.detach().float()
-        return learnt if rows_first else learnt.flip(0)
+        learnt = rope.freqs.detach().float().transpose(0, 1)
+        return learnt if rows_first else learnt.flip(1)
     bands = rope.dim // 4
     if type(rope).__name__ == "RotaryEmbeddingDinoV3":
         each = 2 * math.pi / rope.periods.float().cpu()
@@ -64,7 +64,7 @@ def frequencies(rope: Any) -> Tensor:
     # The first half of the pairs grows with the first coordinate, the second half with the other one.
     of_first, of_second = torch.cat([each, torch.zeros(bands)]), torch.cat([torch.zeros(bands), each])
     both = [of_first, of_second] if rows_first else [of_second, of_first]
-    return torch.stack(both).view(2, 1, 1, -1)
+    return torch.stack(both).view(1, 2, 1, -1)
 
 
 def bias_holders(network: Any, name: str) -> list[nn.Module]:
