@@ -22,7 +22,8 @@ from sparseformers.errors import TeacherError, WeightsError, shorten
 from sparseformers.teachers import timm
 from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, Teacher, TeacherIdentity, check_image_size, refuse, square_patch
 from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors, licence_of
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, own_sides, sides_of
+from sparseformers.teachers.huggingface_anatomy import VisionPart, anatomy_of, own_sides, sides_of
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher
 
 LOGGER = logging.getLogger(__name__)
 
