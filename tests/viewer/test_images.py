@@ -83,6 +83,17 @@ def test_links_that_lead_out_of_the_folder_are_left_out_and_one_that_was_named_i
     assert Gallery([tmp_path / "link.jpg"]).file(0) == target.resolve()
 
 
+def test_entries_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds no images .1 unreadable entry: a link that leads nowhere"):
+        Gallery([tmp_path])
+    Image.new("RGB", (40, 40)).save(tmp_path / "there.png")
+    gallery = Gallery([tmp_path])
+    assert len(gallery) == 1
+    ((path, reason),) = gallery.faults
+    assert (Path(path).name, reason) == ("gone.jpg", "a link that leads nowhere")
+
+
 def test_forgets_what_was_not_used_for_longest() -> None:
     recent: Recent[str, int] = Recent(2)
     recent.put("a", 1)

@@ -56,6 +56,8 @@ class View:
         if networks.teacher_problem is not None:
             say(console, networks.teacher_problem)
         for gallery in (library.images, library.neighbours):
+            for path, reason in gallery.faults:
+                say(console, f"left out: {path}: {reason}")
             if gallery.led_out:
                 say(console, f"left out: {gallery.led_out} links that lead out of their folder")
         for error in library.unreadable:

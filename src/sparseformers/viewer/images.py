@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data import UnreadableImageError, evaluation_view, find_images, from_bytes
+from sparseformers.data import UnreadableImageError, evaluation_view, from_bytes
 from sparseformers.data.images import decode
+from sparseformers.data.places import find, no_images
 from sparseformers.errors import DataError
 from sparseformers.viewer.config import ViewConfig
 
@@ -119,7 +120,11 @@ class Gallery:
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._roots = [os.path.realpath(place) for place in places]
-        found = sorted(find_images(places), key=lambda path: _place_of(path, places)) if places else []
+        there = find(places)
+        if places and not there.images:
+            raise no_images(places, there)
+        self.faults = tuple(there.faults)  # entries of the folders that cannot be read, with the reasons
+        found = sorted(there.images, key=lambda path: _place_of(path, places))
         self.paths = tuple(path for path in found if self._within(os.path.realpath(path)))
         self.led_out = len(found) - len(self.paths)  # number of links that lead out of the folders
         if found and not self.paths:
