@@ -41,8 +41,8 @@ class TokenMergingTeacher(RebuiltTeacher):
 
     def __init__(self, teacher: Teacher, merged_per_block: int | Sequence[int], *, proportional: bool = True) -> None:
         super().__init__(teacher)
-        block = teacher.anatomy.block
-        if teacher.anatomy.positions is not None or block.post_norm or block.attention_norm or teacher.anatomy.distilled:
+        anatomy = teacher.anatomy
+        if anatomy.positions is not None or anatomy.block.post_norm or anatomy.distilled:
             problem = (
                 f"The tokens of '{teacher.identity.name}' cannot be merged: its attention needs their places, or is not plain."
             )
@@ -85,7 +85,7 @@ def attend(block: TransformerBlock, tokens: Tensor, bias: Tensor | None) -> tupl
     attention = block.attn
     query, key, value = attention.query_key_value(block.norm1(tokens))  # B x heads x T x D/heads each
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=_mask(bias, query))
-    return tokens + block.drop(block.ls1(attention.proj(attended.transpose(1, 2).flatten(-2)))), key.mean(dim=1)
+    return tokens + block.drop(block.ls1(attention.join(attended))), key.mean(dim=1)
 
 
 def pool(pooling: nn.Module, tokens: Tensor, sizes: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from sparseformers.teachers import open_clip as open_clip_adapter
 from tests.evaluation.networks import batches_of
+from tests.refusals import refused
 from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
@@ -38,7 +39,7 @@ def tiny_teacher(variant: str = "class token", **options: Any) -> Teacher:
 
 @torch.no_grad()
 def test_without_merging_it_is_the_teacher_of_any_library() -> None:
-    teachers = {variant: tiny_teacher(variant) for variant in timm.VARIANTS}
+    teachers = {variant: tiny_teacher(variant) for variant in timm.VARIANTS if variant != "post-norm"}
     teachers["CLIP"] = open_clip_adapter.from_module(open_clip.tiny(quick_gelu=True))
     teachers["SigLIP"] = huggingface_adapter.from_module(huggingface.siglip_vision(), image_size=(32, 32))
     for teacher in teachers.values():
@@ -48,6 +49,11 @@ def test_without_merging_it_is_the_teacher_of_any_library() -> None:
         assert (actual.logits is None) == (expected.logits is None)
         if expected.logits is not None:
             check_same(actual.logits, expected.logits, tolerance=1e-5)
+
+
+def test_tokens_that_attention_needs_the_places_of_are_not_merged() -> None:
+    with refused(ConfigError, "cannot be merged: its attention needs their places, or is not plain", "bundled"):
+        TokenMergingTeacher(tiny_teacher("post-norm"), 1)
 
 
 def placeless(variant: str) -> Teacher:
