@@ -44,7 +44,7 @@ class ClassTokenAttention(nn.Module):
         query, key = self.q_norm(query), self.k_norm(key)
         if places.rotation is not None:  # which leaves the first token's query as it is
             key = rotate(key, places.rotation)
-        bias = None if places.bias is None else places.bias[..., :1, :]
+        bias = None if places.bias is None else places.bias[..., :1, :].to(query.dtype)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(self.norm(attended.transpose(1, 2).flatten(-2)))
 

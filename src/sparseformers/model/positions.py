@@ -53,7 +53,7 @@ class RotaryPositions(nn.Module):
 
     def forward(self, rois: Tensor) -> list[Places]:
         """RoIs B x N x 4 -> places for each block, or one for all."""
-        column, row = self.coordinates(rois).unbind(-1)  # B x N each
+        row, column = self.coordinates(rois)
         of_rows, of_columns = self.frequencies.unsqueeze(3).unbind(1)  # blocks x heads x 1 x C/2 each
         places = []
         for index in range(self.config.blocks):
@@ -62,17 +62,19 @@ class RotaryPositions(nn.Module):
             places.append(Places(rotation=(angles.cos(), angles.sin())))
         return places
 
-    def coordinates(self, rois: Tensor) -> Tensor:
-        """RoIs B x N x 4 -> their centres B x N x 2, (x, y) in the teacher's coordinates, float32."""
-        centres, _ = centre_and_size(rois)
+    def coordinates(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """RoIs B x N x 4 -> the row and the column of their centres in the teacher's coordinates, B x N each, float32."""
+        (x, y), sizes = centre_and_size(rois)[0].unbind(-1), grid_of(rois.shape[1], self.config.aspect)
+        references = self.config.reference or (None, None)
+        row, column = (self.along(*axis) for axis in zip((y, x), sizes, references, strict=True))
+        return row, column
+
+    def along(self, places: Tensor, cells: int, reference: int | None) -> Tensor:
+        """Places in [0, 1] along an axis of so many cells -> the teacher's coordinates there."""
         if self.config.coordinates == "image":
-            return 2 * centres - 1
-        rows, columns = grid_of(centres.shape[1], self.config.aspect)
-        grid = torch.tensor([columns, rows], dtype=torch.float32, device=centres.device)
-        cells = centres * grid - 0.5 + self.config.offset
-        if self.config.reference is None:
-            return cells
-        return cells / grid * torch.tensor(self.config.reference[::-1], dtype=torch.float32, device=centres.device)
+            return 2 * places - 1
+        counted = places * cells - 0.5 + self.config.offset
+        return counted if reference is None else counted / cells * reference
 
 
 class RelativePositions(nn.Module):
@@ -97,9 +99,9 @@ class RelativePositions(nn.Module):
         rows, columns = self.config.grid
         centres, _ = centre_and_size(rois)
         apart = centres.unsqueeze(2) - centres.unsqueeze(1)  # B x N x N x 2, of the query from the key
+        x, y = apart.unbind(-1)
         # A difference of all cells but one is the table's last entry, 1 to grid_sample.
-        widest = [columns / max(1, columns - 1), rows / max(1, rows - 1)]
-        at = apart * torch.tensor(widest, dtype=torch.float32, device=centres.device)
+        at = torch.stack([x * (columns / max(1, columns - 1)), y * (rows / max(1, rows - 1))], dim=-1)
         tables = self.table.float().flatten(0, 1).expand(at.shape[0], -1, -1, -1)
         bias = F.grid_sample(tables, at, mode="bilinear", padding_mode="border", align_corners=True)
         bias = bias.unflatten(1, (self.config.blocks, self.heads))  # B x blocks x heads x N x N
