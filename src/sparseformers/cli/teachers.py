@@ -11,6 +11,7 @@ import tyro
 from rich.table import Table
 
 from sparseformers.cli.output import console_for, embedding_progress, print_json, print_whole
+from sparseformers.errors import ConfigError
 from sparseformers.progress import say
 from sparseformers.settings import to_dict
 
@@ -29,7 +30,7 @@ class Teachers:
     Example: sparseformers teachers dinov3
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = ""
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = ""
     """A part of names, or a pattern such as 'timm:*_clip_*'; all by default, which takes a minute."""
     refused: bool = False
     """List those that cannot be inherited from, with the reasons."""
@@ -42,6 +43,9 @@ class Teachers:
 
         console, rows = console_for(as_json=self.json), list["CatalogueRow"]()
         calls = catalogue(self.pattern)
+        if not calls:
+            problem = f"No teacher's name has or matches '{self.pattern}'."
+            raise ConfigError(problem, "Try a shorter part of it, such as dinov3 or siglip; without one all are listed.")
         with embedding_progress(console, "architectures", len(calls), unit="a", doing="looking at") as advance:
             for call in calls:
                 rows += call()
@@ -54,7 +58,8 @@ class Teachers:
             return
         print_whole(refused_table(refused) if self.refused else accepted_table(accepted), console)
         say(console, f"{len(accepted):,} can be inherited from, {len(refused):,} not (--refused tells why).")
-        say(console, f"And hf:OWNER/NAME of the types: {', '.join(huggingface_types())}.")
+        if not self.pattern:
+            say(console, f"And hf:OWNER/NAME of the types: {', '.join(huggingface_types())}.")
 
 
 def accepted_table(rows: Iterable[AcceptedRow]) -> Table:

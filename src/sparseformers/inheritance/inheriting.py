@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from sparseformers.config import (
     MixedResolutionConfig,
     SparseFormerConfig,
 )
-from sparseformers.errors import ConfigError
+from sparseformers.errors import ConfigError, suggest
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
@@ -83,6 +84,7 @@ def inherit(
         TeacherError: if the teacher is unknown, or cannot be inherited from.
         WeightsError: if the teacher lacks a weight that it should have.
     """
+    _check_words(front, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
@@ -122,9 +124,23 @@ def inherit(
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
 
 
+def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
+    """Raises ConfigError for an unknown front, and for what is no whole number."""
+    if front not in get_args(FrontKind):
+        near = suggest(str(front), get_args(FrontKind))
+        raise ConfigError(f"There is no front '{front}'.", near or f"Choose from {', '.join(get_args(FrontKind))}.")
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ConfigError(f"{name} is a whole number, not {value!r}.", "Give a whole number, or leave it out.")
+
+
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
     """What a user should hear of numbers of tokens and of the teacher's weights."""
     notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
+    border = [side % teacher.patch_size for side in teacher.preprocessing.size]
+    if any(border):
+        height, width = border
+        notes.append(f"The teacher leaves out the last {height} rows and {width} columns of pixels; the student sees them all.")
     notes += [f"Teacher weights: {teacher.identity.source}."] if teacher.identity.place else []
     restricted = restriction(teacher.identity.licence)
     return (*notes, *teacher.liberties(), *([restricted] if restricted else []))

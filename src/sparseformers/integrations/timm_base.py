@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparseformers.config import CortexConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.model import SparseFormer
-from sparseformers.model.cortex import build_pooling
+from sparseformers.model.cortex import DistilledCortexTransformer, build_pooling
 from sparseformers.model.layers import start_linear
 from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.saving import CONFIGURATION, configuration_tensor, read_config
@@ -171,16 +171,23 @@ class NetworkWithHead(ConfiguredNetwork):
         """
         if global_pool is not None:
             self._set_pooling(global_pool)
-        first = next(self.parameters())
-        head = nn.Linear(self.head_hidden_size, num_classes, device=first.device, dtype=first.dtype) if num_classes else None
-        if head is not None:
-            start_linear(head.train(self.training))
+        head = self._new_head(num_classes)
         if self._head_name == "projection":
             self.cortex.projection = nn.Identity() if head is None else head
             self.note(projection=num_classes or None, projection_bias=head is not None)
         else:
             self.cortex.classifier = head
+            if isinstance(self.cortex, DistilledCortexTransformer):
+                self.cortex.distilled_classifier = self._new_head(num_classes)
             self.note(classes=num_classes or None)
+
+    def _new_head(self, num_classes: int) -> nn.Linear | None:
+        if not num_classes:
+            return None
+        first = next(self.parameters())
+        head = nn.Linear(self.head_hidden_size, num_classes, device=first.device, dtype=first.dtype)
+        start_linear(head.train(self.training))
+        return head
 
     def _set_pooling(self, pool: str) -> None:
         own = self.config.cortex.pooling
@@ -205,7 +212,10 @@ class NetworkWithHead(ConfiguredNetwork):
         if self._head_name == "classifier":
             pooled = self.cortex.projection(pooled)
         pooled = self.head_drop(pooled)
-        return pooled if pre_logits else self.get_classifier()(pooled)
+        if pre_logits:
+            return pooled
+        logits = self.cortex.classify(pooled, self.head_drop(x)) if self.config.cortex.distilled else None
+        return self.get_classifier()(pooled) if logits is None else logits
 
 
 def _weights(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,6 +218,9 @@ class Teacher(nn.Module, ABC):
         with torch.device("meta"):
             expected = build_cortex(self.anatomy).state_dict()
         check_fit(expected, state, what=f"the teacher '{self.identity.name}'")
+        if odd := [name for name, value in state.items() if not value.isfinite().all()]:
+            problem = f"The weights of the teacher '{self.identity.name}' are not all finite numbers ({shorten(odd)})."
+            raise WeightsError(problem, "Use another checkpoint: this one comes from a training that failed.")
         return {name: value.detach().float().contiguous().clone() for name, value in state.items()}
 
     def positions_state(self, rows: int, columns: int) -> dict[str, Tensor]:
@@ -268,10 +271,15 @@ def refuse(name: str, reason: str) -> TeacherError:
 
 
 def check_image_size(image_size: tuple[int, int] | None, patch_size: int) -> None:
-    """Raises TeacherError unless an image of this height and width in pixels, if given, holds at least one patch."""
-    if image_size is not None and min(image_size) < patch_size:
+    """Raises TeacherError unless an image of this height and width in pixels, if given, is one or more whole patches."""
+    if image_size is None:
+        return
+    if min(image_size) < patch_size:
         problem = f"An image size of {min(image_size)} does not hold a single patch of {patch_size} x {patch_size} pixels."
         raise TeacherError(problem, f"Use a multiple of {patch_size}, for example {16 * patch_size}.")
+    if odd := next((side for side in image_size if side % patch_size), None):
+        problem = f"An image size of {odd} is not of whole patches of {patch_size} x {patch_size} pixels."
+        raise TeacherError(problem, f"Use {odd // patch_size * patch_size} or {(odd // patch_size + 1) * patch_size}.")
 
 
 def square_patch(sides: Sequence[int], name: str) -> int:

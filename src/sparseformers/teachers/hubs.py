@@ -17,7 +17,7 @@ LICENCES = {
     "Apple ML Research Model Terms": ("aimv2", "apple-amlr", "dfndr2b"),
     "Apple Sample Code License": ("apple-ascl",),
     "NVIDIA Open Model License": ("nvidia", "radio"),
-    "CC-BY-NC-4.0": ("cc-by-nc", "metaclip", "mae"),
+    "CC-BY-NC-4.0": ("cc-by-nc", "metaclip", "mae", "nllb"),
     "MIT": ("mit", "eva", "openai", "laion", "datacomp", "commonpool"),
     "Apache-2.0": ("apache", "dinov2", "lvd142m", "dino", "webli", "siglip", "pe_", "pe-", "augreg", "orig"),
 }

@@ -11,6 +11,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ TOWERS = {
     "siglip_vision_model": "SiglipVisionModel",
     "siglip2": "Siglip2VisionModel",
     "siglip2_vision_model": "Siglip2VisionModel",
-    "aimv2": "Aimv2VisionModel",
+    "aimv2": "Aimv2Model",
     "aimv2_vision_model": "Aimv2VisionModel",
 }
 """Model types that can be inherited from, and the class that loads their vision part."""
@@ -64,6 +65,8 @@ REASONS = {
 }
 """Why some known model types are refused."""
 
+SQUARE_ALONE = ("dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
+"""Types whose positions transformers always takes for those of square images."""
 TIMM_WRAPPER = "timm_wrapper"  # the type of a timm model in transformers
 BICUBIC, BILINEAR = 3, 2
 FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's numbers of resampling filters
@@ -134,6 +137,9 @@ def _wrap(
     crop: float | None,
 ) -> HuggingFaceTeacher:
     config = part.tower.config
+    if getattr(config, "num_channels", 3) != 3:
+        raise refuse(name, "its images do not have three channels")
+    config.return_dict = True
     if config.model_type == "vit_mae":
         config.mask_ratio = 0.0  # all patches are seen, as after its pre-training
     patch = square_patch(sides_of(config.patch_size), name)
@@ -144,6 +150,8 @@ def _wrap(
             raise refuse(name, f"transformers does not resample its positions, which are for images of {height} x {width} pixels")
         if height != width and config.model_type != "dinov3_vit":
             raise refuse(name, f"transformers resamples square grids of positions alone, and its images are {height} x {width}")
+    if height != width and config.model_type in SQUARE_ALONE:
+        raise refuse(name, f"transformers runs it on square images alone, and its positions are for {height} x {width} pixels")
     preprocessing = _preprocessing(processor, config, image_size=image_size, crop=crop)
     return HuggingFaceTeacher(
         part.float(),
@@ -195,8 +203,14 @@ def _load(name: str, model_type: str) -> nn.Module:
         raise TeacherError(problem, "Upgrade it with: pip install --upgrade transformers.")
     if model_type in ("clip", "metaclip_2"):
         config.vision_config.projection_dim = config.projection_dim
-    config = getattr(config, "vision_config", config)
-    network, report = getattr(transformers, kind).from_pretrained(name, config=config, output_loading_info=True, **options)
+    if kind != "Aimv2Model":  # of which transformers does not find the vision part by itself
+        config = getattr(config, "vision_config", config)
+    if kind in ("BeitModel", "Data2VecVisionModel"):
+        options["add_pooling_layer"] = True
+    load = partial(getattr(transformers, kind).from_pretrained, name, config=config, output_loading_info=True)
+    network, report = load(**options)
+    if any(key.startswith("pooler.") for key in report["missing_keys"]):  # a checkpoint without one
+        network, report = load(add_pooling_layer=False)
     missing = {key for key in report["missing_keys"] if not key.endswith("mask_token")}
     if kind == "CLIPVisionModel" and not missing:
         return getattr(network, "vision_model", network)
@@ -211,6 +225,8 @@ def _load(name: str, model_type: str) -> nn.Module:
 def _vision_part(network: nn.Module, name: str) -> VisionPart:
     holders = ("vit", "beit", "data2vec_vision", "ijepa", "dinov2", "dinov2_with_registers", "vision_model")
     tower = next((getattr(network, holder) for holder in holders if hasattr(network, holder)), network)
+    if type(tower).__name__.endswith("Backbone"):
+        raise refuse(name, f"a {type(tower).__name__} gives feature maps, not an embedding")
     model_type = getattr(getattr(tower, "config", None), "model_type", type(network).__name__)
     if model_type not in PROCESSORS:
         raise refuse(name, REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(PROCESSORS)}"))

@@ -5,7 +5,6 @@ Weight names changed between its major versions 4 and 5; both are read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig, RelativeConfig, RotaryConfig
-from sparseformers.teachers.base import named_weights, refuse
+from sparseformers.teachers.base import named_weights, own_size, refuse
 from sparseformers.teachers.canonical import canonical_block
 
 WITH_POOLER = ("clip_vision_model", "metaclip_2_vision_model", "siglip_vision_model", "siglip2_vision_model")
@@ -172,7 +171,7 @@ def anatomy_of(part: VisionPart, name: str, *, grid: tuple[int, int]) -> CortexC
         ),
         depth=len(blocks_of(tower)),
         positions=RotaryConfig(coordinates="image", aspect=grid[0] / grid[1]) if kind == "dinov3_vit" else positions,
-        prefix_tokens=0 if kind in WITHOUT_PREFIX else 1 + getattr(config, "num_register_tokens", 0),
+        prefix_tokens=0 if kind in WITHOUT_PREFIX else 1 + _registers(tower),
         final_norm=not isinstance(final_norm(tower), nn.Identity),
         pooled_norm=pooled_norm,
         **_pooling_of(part.tower, pooled_norm),
@@ -180,6 +179,11 @@ def anatomy_of(part: VisionPart, name: str, *, grid: tuple[int, int]) -> CortexC
         projection_bias=part.projection is not None and part.projection.bias is not None,
         classes=None if part.classifier is None else part.classifier.out_features,
     )
+
+
+def _registers(tower: Any) -> int:
+    registers = getattr(tower.embeddings, "register_tokens", None)
+    return 0 if registers is None else int(registers.shape[1])
 
 
 def _pooling_of(tower: Any, pooled_norm: bool) -> dict[str, Any]:
@@ -193,7 +197,7 @@ def _pooling_of(tower: Any, pooled_norm: bool) -> dict[str, Any]:
 def own_sides(config: Any) -> tuple[int, int]:
     """Height and width in pixels of the images that the positions of a tower are for."""
     if config.model_type == "siglip2_vision_model":
-        return sides_of(math.isqrt(config.num_patches) * config.patch_size)
+        return own_size(config.num_patches, config.patch_size)
     return sides_of(config.image_size)
 
 

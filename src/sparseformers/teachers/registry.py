@@ -18,6 +18,7 @@ from sparseformers.teachers.hubs import check_version
 if TYPE_CHECKING:
     from sparseformers.teachers.open_clip_text import TextTower
 
+LARGEST_SIDE = 10_000  # pixels
 KINDS = ("timm", "open_clip", "hf", "bundled")  # the beginnings of teachers' names
 
 FORMS = "timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled"
@@ -52,10 +53,11 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
     """
     if isinstance(teacher, Teacher):
         return teacher
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = _size(image_size)
     options: dict[str, Any] = {"image_size": size, "crop": crop}
     if isinstance(teacher, nn.Module):
-        return _adapter(_library_of(teacher)).from_module(teacher, **options)
+        inner: nn.Module = getattr(teacher, "_orig_mod", getattr(teacher, "module", teacher))  # of torch.compile, or DataParallel
+        return _adapter(_library_of(inner)).from_module(inner, **options)
     if not isinstance(teacher, str):
         problem = f"A teacher is a name or a network (a torch.nn.Module), not {type(teacher).__name__}."
         raise TeacherError(problem, f"Names are {FORMS}.")
@@ -67,6 +69,17 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
     if name.file is not None:
         return _adapter(name.kind).from_file(name.rest, Path(name.file), place=name.place, **options)
     return _adapter("huggingface" if name.kind == "hf" else name.kind).from_hub(name.rest, **options)
+
+
+def _size(image_size: ImageSize | None) -> tuple[int, int] | None:
+    """Height and width of a size; raises TeacherError for what is none."""
+    if image_size is None:
+        return None
+    sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    if len(sides) != 2 or any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in sides):
+        problem = f"An image size is a number of pixels up to {LARGEST_SIDE:,}, or a height and a width, not {image_size!r}."
+        raise TeacherError(problem, "Use 224, or (256, 128), for example.")
+    return sides[0], sides[1]
 
 
 class _Name(NamedTuple):

@@ -142,7 +142,7 @@ def from_module(
 ) -> TimmTeacher:
     """A vision transformer of timm that exists already; the teacher is a copy, the module stays as it is."""
     refuse_module(network, name)
-    copied: Any = copy.deepcopy(network)
+    copied: Any = copy.deepcopy(network).float()
     check_image_size(image_size, patch_layer(copied).patch_size[0])
     _resize(copied, image_size)
     return _wrap(copied, name=name, source=source, size=image_size, crop=crop, licence=licence)

@@ -66,8 +66,10 @@ class TimmFamilyTeacher(Teacher):
     def patch_embedding(self) -> PatchEmbedding:
         trunk, embed = self.trunk, patch_layer(self.trunk)
         weight = embed.proj.weight
-        if weight.ndim == 2:  # NaFlex: a linear layer over the pixels of a patch, channels last
-            weight = weight.unflatten(1, (self.patch_size, self.patch_size, 3)).permute(0, 3, 1, 2)
+        if weight.ndim == 2:  # NaFlex: a linear layer over the pixels of a patch
+            side = self.patch_size
+            last = getattr(embed, "channels_last", True)
+            weight = weight.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2) if last else weight.unflatten(1, (3, side, side))
         rows, columns = self.grid
         positions = torch.zeros(trunk.embed_dim, rows, columns)
         if isinstance(trunk, NaFlexVit):
@@ -119,23 +121,30 @@ def refuse_module(network: Any, name: str) -> None:
         raise refuse(name, f"its {kind} is windowed, convolutional or otherwise not a plain vision transformer")
     if type(network) not in FAMILIES:
         raise refuse(name, f"its {kind} changes the vision transformer that it derives from")
-    block = network.blocks[0]
+    embed, block, pool = patch_layer(network), network.blocks[0], network.global_pool
     attention = getattr(block, "attn", None)
-    reason = None
-    if hasattr(patch_layer(network), "backbone"):
-        reason = "it is a hybrid with a convolutional backbone"
-    elif network.global_pool not in POOLINGS:
-        reason = f"its pooling '{network.global_pool}' is none of token, average or attention pooling"
-    elif type(block).__name__ not in BLOCKS:
-        reason = f"its {type(block).__name__} blocks are not plain transformer blocks"
-    elif type(attention).__name__ not in ATTENTIONS:
-        reason = f"its {type(attention).__name__} is not plain attention"
-    elif getattr(attention, "gate", None) is not None:
-        reason = "its attention has a gate"
-    elif getattr(patch_layer(network), "norm_input", None) is not None:
-        reason = "it norms the pixels of a patch"
-    if reason:
+    reasons = {
+        "it is a hybrid with a convolutional backbone": hasattr(embed, "backbone"),
+        "its images do not have three channels": network.in_chans != 3,
+        "it pads images to whole patches": getattr(embed, "dynamic_img_pad", False),
+        "it norms the pixels of a patch": getattr(embed, "norm_input", None) is not None,
+        f"its pooling '{pool}' is none of token, average or attention pooling": pool not in POOLINGS,
+        f"its {type(block).__name__} blocks are not plain transformer blocks": type(block).__name__ not in BLOCKS,
+        f"its {type(attention).__name__} is not plain attention": type(attention).__name__ not in ATTENTIONS,
+        "its attention has a gate": getattr(attention, "gate", None) is not None,
+        "its feed-forward network is not linear": not isinstance(getattr(getattr(block, "mlp", None), "fc2", None), nn.Linear),
+        "its blocks differ from one another": len({_form(each) for each in network.blocks}) > 1,
+        f"its head is a {type(network.head).__name__}, not one linear layer": type(network.head) not in (nn.Linear, nn.Identity),
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), None):
         raise refuse(name, reason)
+
+
+def _form(block: Any) -> tuple[Any, ...]:
+    """What has to be the same in all blocks, beside the shapes of their weights."""
+    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    kinds = (block, attention, mlp, getattr(mlp, "act", None), getattr(mlp, "fc2", None))
+    return (*map(type, kinds), getattr(attention, "num_heads", None))
 
 
 def patch_layer(network: Any) -> Any:
@@ -162,6 +171,8 @@ def anatomy_of(network: Any, name: str, *, projects: bool, size: tuple[int, int]
     attention, mlp = block.attn, block.mlp
     states = {name.rpartition(".")[0] for name in block.state_dict()} | set(block.state_dict())
     has_head = isinstance(network.head, nn.Linear)
+    if has_head and not projects and network.head.bias is None:
+        raise refuse(name, "its classifier has no bias")
     norm, eps = _norms_of(network, name)
     rows, columns = (side // patch_layer(network).patch_size[0] for side in size)
     attends = not isinstance(network, Eva) or network.global_pool != "map"

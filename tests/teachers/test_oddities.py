@@ -1,0 +1,155 @@
+"""What teachers with something odd about them end in: their own answer, or a sentence; never another answer in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import transformers as hf
+from torch import nn
+
+from sparseformers.errors import ConfigError, SparseFormersError, TeacherError, WeightsError
+from sparseformers.inheritance import inherit
+from sparseformers.integrations.timm_network import build_network
+from sparseformers.teachers import load_teacher
+from tests.refusals import refused
+from tests.teachers import huggingface_models as huggingface
+from tests.teachers.identity import check_identity, check_same, images_for, randomise
+from tests.teachers.timm_families import FAMILIES, NAFLEX, SIZED, small
+
+
+def test_a_naflex_network_with_channels_first() -> None:
+    architecture, _ = FAMILIES["NaFlexViT"]
+    network = randomise(timm.create_model(architecture, **NAFLEX, patchify_channels_last=False))
+    check_identity(load_teacher(network, image_size=64))
+
+
+@torch.no_grad()
+def test_a_distilled_teachers_logits__as_a_guest_of_timm() -> None:
+    student = inherit(load_teacher(small("DeiT, distilled"), image_size=64), tokens=16).student.eval()
+    network, images = build_network(student).eval(), torch.rand(2, 3, 64, 64)
+    output = student(images)
+    assert output.logits is not None
+    check_same(network(student.normalise(images)), output.logits, tolerance=1e-6)
+    network.reset_classifier(7)
+    assert network(student.normalise(images)).shape == (2, 7)
+    network.reset_classifier(0)
+    check_same(network(student.normalise(images)), output.embedding, tolerance=1e-6)
+
+
+def changed(change: Callable[[Any], Any], **options: Any) -> nn.Module:
+    network = randomise(timm.create_model("vit_tiny_patch16_224", **{**SIZED, **options}))
+    return change(network) or network
+
+
+def put_relu(network: Any) -> None:
+    network.blocks[1].mlp.act = nn.ReLU()
+
+
+def put_other_heads(network: Any) -> None:
+    network.blocks[1].attn.num_heads = 4
+
+
+def put_nothing(network: Any) -> None:
+    network.blocks[1] = nn.Identity()
+
+
+def put_head(network: Any) -> None:
+    network.head = nn.Linear(64, 4, bias=False)
+
+
+def put_two_layers(network: Any) -> None:
+    network.head = nn.Sequential(nn.Dropout(), nn.Linear(64, 4))
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "another activation in one block": (lambda: changed(put_relu), "its blocks differ from one another"),
+    "other heads in one block": (lambda: changed(put_other_heads), "its blocks differ from one another"),
+    "a block that is none": (lambda: changed(put_nothing), "its blocks differ from one another"),
+    "a head without bias": (lambda: changed(put_head), "its classifier has no bias"),
+    "a head of two layers": (lambda: changed(put_two_layers), "its head is a Sequential"),
+    "grey images": (lambda: timm.create_model("vit_tiny_patch16_224", **SIZED, in_chans=1), "do not have three channels"),
+    "padding": (
+        lambda: timm.create_model(
+            "vit_tiny_patch16_224", **{**SIZED, "img_size": 68}, dynamic_img_size=True, dynamic_img_pad=True
+        ),
+        "it pads images to whole patches",
+    ),
+    "convolutions": (lambda: timm.create_model("vit_tiny_patch16_224", **SIZED, mlp_layer=timm.layers.ConvMlp), "not linear"),
+    "grey images of transformers": (lambda: huggingface.vit(num_channels=1), "do not have three channels"),
+    "a backbone": (lambda: hf.Dinov2Backbone(hf.Dinov2Config(**huggingface.SIZES)), "gives feature maps, not an embedding"),
+    "tall images of BEiT": (
+        lambda: huggingface.beit(use_relative_position_bias=True, image_size=(64, 32)),
+        "transformers runs it on square images alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_the_reason(case: str) -> None:
+    build, reason = REFUSED[case]
+    with pytest.raises(TeacherError, match=f"cannot be inherited from yet: .*{reason}"):
+        load_teacher(build())
+
+
+def test_modules_in_half_precision__wrapped__or_that_return_tuples() -> None:
+    network = small("DINOv3")
+    check_identity(load_teacher(network.half()))
+    check_identity(load_teacher(torch.compile(network, backend="eager")))
+    check_identity(load_teacher(nn.DataParallel(network)))
+    check_identity(load_teacher(huggingface.vit(return_dict=False)))
+    check_identity(load_teacher(huggingface.dinov2(num_register_tokens=5)))
+
+
+@torch.no_grad()
+def test_poolers_and_whole_models__from_folders(tmp_path: Path) -> None:
+    kinds = {"image_size": 32, "use_relative_position_bias": True}
+    config = hf.Data2VecVisionConfig(**{**huggingface.TOWER, **kinds})
+    for pooler, pooling in ((True, "average"), (False, "token")):
+        network = randomise(hf.Data2VecVisionModel(config, add_pooling_layer=pooler))
+        teacher = load_teacher(huggingface.save(network, tmp_path / f"data2vec-{pooler}"))
+        assert teacher.anatomy.pooling == pooling
+        check_identity(teacher)
+    whole = hf.Aimv2Config(text_config=huggingface.TEXT, vision_config=huggingface.TOWER, projection_dim=16)
+    network = randomise(hf.Aimv2Model(whole))
+    teacher = load_teacher(huggingface.save(network, tmp_path / "aimv2"))
+    assert teacher.anatomy.projection == 16
+    check_same(teacher(images_for(teacher)).embedding, load_teacher(network)(images_for(teacher)).embedding, tolerance=1e-6)
+
+
+def test_images_of_parts_of_patches() -> None:
+    network = small("DINOv3")
+    with refused(TeacherError, "An image size of 60 is not of whole patches of 8 x 8 pixels", "Use 56 or 64"):
+        load_teacher(network, image_size=60)
+    own = randomise(timm.create_model("vit_tiny_patch16_224", **{**SIZED, "img_size": 68}))
+    assert "leaves out the last 4 rows and 4 columns" in " ".join(inherit(own, tokens=16).report.notes)
+
+
+def test_weights_that_are_no_numbers() -> None:
+    network = small("AIMv2")
+    network.blocks[1].mlp.fc2.weight.data[0, 0] = float("nan")
+    with refused(WeightsError, "are not all finite numbers (blocks.1.mlp.fc2.weight)", "another checkpoint"):
+        inherit(network, tokens=16)
+
+
+@pytest.mark.parametrize("size", ["64", 64.0, (64,), (64, 64, 64), (64.5, 64), 10**6, 0, -64])
+def test_sizes_that_are_none(size: Any) -> None:
+    with pytest.raises(SparseFormersError, match="An image size is a number of pixels"):
+        load_teacher(small("DINOv3"), image_size=size)
+
+
+def test_words_of_inherit_that_it_does_not_know() -> None:
+    network = small("DINOv3")
+    for words, told in (
+        ({"front": "paper"}, "There is no front 'paper'"),
+        ({"tokens": True}, "tokens is a whole number, not True"),
+    ):
+        with refused(ConfigError, told, ""):
+            inherit(network, **words)
+    with refused(ConfigError, "freeze is a whole number, not 1.5", ""):
+        inherit(network, freeze=1.5)
+    assert load_teacher(network, image_size=[64, 64]).preprocessing.size == (64, 64)
