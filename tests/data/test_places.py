@@ -45,6 +45,18 @@ def test_links_that_lead_nowhere_or_in_circles__are_skipped_and_told(tmp_path: P
     assert source.only([0]).missing() == 3
 
 
+def test_pipes_and_devices_that_are_called_images__are_skipped_and_told(tmp_path: Path) -> None:
+    write(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null.png").symlink_to("/dev/null")
+    found = find([tmp_path])
+    assert relative(found.images, tmp_path) == ["a.png"]
+    assert {Path(path).name for path, _ in found.faults} == {"pipe.jpg", "null.png"}
+    assert {reason for _, reason in found.faults} == {"a pipe, a socket or a device, not a file"}
+    assert found.passed_over == Counter({"without ending": 1})
+
+
 def test_where_nothing_is_left__the_error_says_why(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").symlink_to("/nowhere")

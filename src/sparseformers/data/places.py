@@ -175,13 +175,14 @@ def _entry(entry: os.DirEntry[str], path: Path, folder: str, visited: set[str]) 
         real = os.path.realpath(path) if is_link else str(Path(folder, entry.name))
         if is_link and not entry.is_file():
             os.stat(path)  # noqa: PTH116 - raises the reason
-            return  # a link to a device
     except OSError as error:
         yield Entry("fault", path, str(path), _reason(error))
         return
-    if entry.is_file():
-        kind: Kind = "image" if is_image_name(entry.name) else "shard" if is_shard_name(entry.name) else "other"
+    kind: Kind = "image" if is_image_name(entry.name) else "shard" if is_shard_name(entry.name) else "other"
+    if kind == "other" or entry.is_file():
         yield Entry(kind, path, real)
+    else:
+        yield Entry("fault", path, real, "a pipe, a socket or a device, not a file")
 
 
 def _count(number: int, one: str, several: str | None = None) -> str:
