@@ -109,6 +109,17 @@ def test_shards_beside_images_and_deeper__are_read_too(tmp_path: Path) -> None:
         find_images([tmp_path / "mixed"])
 
 
+def test_beside_shards_alone__what_cannot_be_read_and_what_is_passed_over_is_told(tmp_path: Path) -> None:
+    x, y = contents(sorted(write(tmp_path.parent / "made", "x.png", "y.png").iterdir())).items()
+    write_shard(tmp_path / "a.tar", [x, y])
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "gone.jpg").symlink_to("/nowhere")
+    source = open_source([str(tmp_path)], files=ShardFiles(tmp_path / ".cache", most_bytes=1), window=1)
+    assert (len(source), source.missing()) == (2, 1)
+    assert list(source.faults()) == [(str(tmp_path / "gone.jpg"), "a link that leads nowhere")]
+    assert list(source.remarks()) == ["1 file passed over: .txt 1."]
+
+
 def test_what_pillow_can_read_is_read__and_the_rest_is_counted_by_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.jfif", "b.avif", "c.jp2", "d.ppm", "e.heic"]
     for name in names[:-1]:

@@ -115,7 +115,8 @@ def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: in
         sources.append(FolderSource(found.images, most_pixels=most_pixels, found=found))
     named = [shard for each in kinds["shards"] for shard in find_shards(each)]
     if shards := dict.fromkeys([*(str(path.absolute()) for path in found.shards), *named]):
-        of_shards = ShardSource(list(shards), files, window=window, most_pixels=most_pixels)
+        beside = None if found.images else found  # else the images tell it
+        of_shards = ShardSource(list(shards), files, window=window, most_pixels=most_pixels, found=beside)
         if named or len(of_shards) or not sources:  # beside images an archive may be of anything
             sources.append(of_shards)
     sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sparseformers.data.images import MOST_PIXELS, UnreadableImageError, decode
 from sparseformers.data.order import PassOrder, WindowShuffle
+from sparseformers.data.places import Found
 from sparseformers.data.shard_files import ShardFiles
 from sparseformers.data.shards import CUT_SHORT, ShardIndex
 from sparseformers.data.sources import ImageSource, digest_of
@@ -37,10 +38,22 @@ class _Shard(NamedTuple):
 
 
 class ShardSource(ImageSource):
-    """Images in tar shards, ``window`` shuffled together; DataError if one cannot be reached, or copies have too little room."""
+    """Images in tar shards, ``window`` shuffled together; ``found`` is what was found beside them where there are no images.
 
-    def __init__(self, shards: Sequence[str], files: ShardFiles, *, window: int, most_pixels: int = MOST_PIXELS) -> None:
+    Raises DataError if a shard cannot be reached, or copies have too little room.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str],
+        files: ShardFiles,
+        *,
+        window: int,
+        most_pixels: int = MOST_PIXELS,
+        found: Found | None = None,
+    ) -> None:
         self.files = files
+        self.found = found or Found()
         self.window = window
         self.most_pixels = most_pixels
         with ThreadPoolExecutor(INDEXED_AT_ONCE) as pool:
@@ -80,17 +93,22 @@ class ShardSource(ImageSource):
         return int(self._index(shard).sizes[row])
 
     def faults(self) -> Sequence[tuple[str, str]]:
-        return [
+        of_shards = [
             (f"{shard.address}:{name}" if name else shard.address, reason)
             for shard in self.shards
             for name, reason in shard.problems
         ]
+        return [*self.found.faults, *of_shards]
+
+    def remarks(self) -> Sequence[str]:
+        return self.found.remarks()
 
     def missing(self) -> int:
         """A damaged shard is taken to lack as many images as it has fewer than the median of the whole ones, at least one."""
         whole = [shard.images for shard in self.shards if not shard.is_damaged]
         usual = int(np.median(whole)) if whole else 0
         found = sum(bool(name) for shard in self.shards for name, _ in shard.problems)
+        found += len(self.found.faults)
         return found + sum(max(1, usual - shard.images) for shard in self.shards if shard.is_damaged)
 
     def order(self) -> PassOrder:
