@@ -153,3 +153,10 @@ def test_words_of_inherit_that_it_does_not_know() -> None:
     with refused(ConfigError, "freeze is a whole number, not 1.5", ""):
         inherit(network, freeze=1.5)
     assert load_teacher(network, image_size=[64, 64]).preprocessing.size == (64, 64)
+
+
+def test_images_below_what_a_student_sees__are_refused_before_a_training() -> None:
+    network = randomise(timm.create_model("vit_tiny_patch16_224", **{**SIZED, "img_size": 24}))
+    with refused(TeacherError, "The teacher sees images of 24 x 24 pixels, and a student none below 32.", "example 32"):
+        inherit(load_teacher(network))
+    inherit(load_teacher(network, image_size=32))

@@ -23,12 +23,13 @@ from sparseformers.config import (
     MixedResolutionConfig,
     SparseFormerConfig,
 )
-from sparseformers.errors import ConfigError, suggest
+from sparseformers.errors import ConfigError, TeacherError, suggest
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.model.positions import of_blocks
 from sparseformers.model.quadtree import Quadtree
+from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.rois import grid_of
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.hubs import restriction
@@ -86,6 +87,7 @@ def inherit(
     """
     _check_words(front, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)
+    _refuse_small_images(teacher)
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
     # The network: a front before as many of the teacher's blocks as are kept.
@@ -132,6 +134,15 @@ def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
     for name, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise ConfigError(f"{name} is a whole number, not {value!r}.", "Give a whole number, or leave it out.")
+
+
+def _refuse_small_images(teacher: Teacher) -> None:
+    """Raises TeacherError for a teacher of images that are smaller than a student can see."""
+    if min(teacher.preprocessing.size) < SMALLEST_SIDE:
+        height, width = teacher.preprocessing.size
+        larger = math.ceil(SMALLEST_SIDE / teacher.patch_size) * teacher.patch_size
+        problem = f"The teacher sees images of {height} x {width} pixels, and a student none below {SMALLEST_SIDE}."
+        raise TeacherError(problem, f"Load the teacher with another image size (--image-size), for example {larger}.")
 
 
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
