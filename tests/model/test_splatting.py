@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -30,9 +31,17 @@ def test_cells_of_the_grid_give_back_the_tokens(tokens: int) -> None:
     features = torch.randn(2, tokens, 5)
     grid = splat(features, cells(tokens).expand(2, -1, -1), grid_of(tokens))
     assert grid.shape == (2, 5, *grid_of(tokens))
-    torch.testing.assert_close(grid.flatten(2).mT, features, atol=0.12, rtol=0)
+    torch.testing.assert_close(grid.flatten(2).mT, features, atol=0.03, rtol=0)
     weights = cell_weights(cells(tokens)[None], *grid_of(tokens))[0].flatten(1)
     assert weights.diagonal().min() > 0.98
+
+
+@pytest.mark.parametrize("size", [(16, 16), (7, 9), (40, 33)])
+def test_between_cells_of_a_grid__it_is_bilinear_interpolation(size: tuple[int, int]) -> None:
+    features = torch.randn(2, 64, 5)
+    grid = splat(features, cells(64).expand(2, -1, -1), size)
+    smooth = F.interpolate(features.mT.unflatten(2, (8, 8)), size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(grid, smooth, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 7), (16, 16), (5, 2)])
@@ -51,7 +60,7 @@ def test_a_cell_that_no_roi_covers_gets_the_nearest_tokens_features() -> None:
     weights = cell_weights(rois[None], 8, 8)[0]
     assert weights[2, 7, 7] > 0.99
     assert weights[2, 6, 6] > 0.95  # covered by none
-    assert weights[2, 5, 5] > 0.9  # covered by none, nearer to the small one than to the wide one
+    assert weights[2, 5, 5] > 0.8  # covered by none, nearer to the small one than to the wide one
     assert weights[3, 3, 3] > 0.95
     far = splat(torch.randn(1, 4, 3), rois[None] - 40, 4)
     assert far.isfinite().all()
@@ -73,7 +82,7 @@ def test_a_small_roi_counts_for_more_than_a_large_one_around_it() -> None:
     assert weights[0, 2, 2] > 0.9
 
 
-def test_places_in_leaves_of_mixed_sizes_get_their_own_leafs_token() -> None:
+def test_places_in_leaves_of_mixed_sizes_get_tokens_of_their_own_leaf_and_those_beside_it() -> None:
     tree = Quadtree((2, 2), 3)
     shares = (2 * torch.randn(4, 8, 8)).flatten(1).softmax(dim=1).unflatten(1, (8, 8))
     rois = tree.stages(tree.leaves(tree.claims(shares, 0.0), splits=20))[:, -1]
@@ -84,8 +93,11 @@ def test_places_in_leaves_of_mixed_sizes_get_their_own_leafs_token() -> None:
     inside = down.unsqueeze(3) & across.unsqueeze(2)
     assert torch.equal(inside.sum(dim=1), torch.ones(4, 16, 16, dtype=torch.int64))  # they tile the image
     weights = cell_weights(rois, 16, 16)
-    assert (weights * inside).sum(dim=1).mean() > 0.9
-    assert (weights.argmax(dim=1) == inside.int().argmax(dim=1)).float().mean() > 0.95
+    sides = rois[..., 2:] - rois[..., :2]
+    near = (((rois[..., :2] + rois[..., 2:]) / 2)[..., None] - middles).abs() < sides[..., None]  # B x N x 2 x 16
+    near = near[:, :, 1, :, None] & near[:, :, 0, None]
+    assert (weights * near).sum(dim=1).min() > 0.97  # its own leaf's, and those of leaves beside it
+    assert (weights.argmax(dim=1) == inside.int().argmax(dim=1)).float().mean() > 0.85
 
 
 def test_tokens_far_away_leave_a_cell_alone() -> None:

@@ -5,17 +5,15 @@ column j spans [j / w, (j + 1) / w] x [i / h, (i + 1) / h].
 
 The kernel. How much a token says at a point is told by its RoI alone:
 
-- Inside the RoI, exp(-``FALL`` u²) / area, with u the distance from the centre in units of the half sides, along the axis where
-  that is greater (0 at the centre, 1 on the border). The share of the area makes a small RoI count for more than a large one
-  around it, because its token has read the place more closely; the fall towards the border makes the many half-image RoIs of
-  the papers' fronts, which all overlap, differ, and gives every part of a RoI a gradient.
-- Outside of it, what it is on the border, falling by exp(-``DECAY``) with each spacing of N tokens spread evenly over the
-  image (1 / sqrt(N)). This is a distance on the image, not one in sizes of the RoI: a place that no RoI covers gets the nearest
-  tokens, and not the widest ones, as it would with Gaussians. Where a RoI covers the place, such tails are all but nothing.
+- Near its RoI, a tent: 1 at the centre, falling along each axis to 0 at a distance of one RoI side, over the root of the RoI's
+  area. Between RoIs that are the cells of a grid this is bilinear interpolation, and their border goes on outside of the outer
+  middles; where RoIs lie over each other, a small one counts for more, because its token has read the place more closely.
+- Elsewhere, ``LEAST`` of that, falling by exp(-``DECAY``) with each spacing of N tokens spread evenly over the image
+  (1 / sqrt(N)). This is a distance on the image, not one in sizes of the RoI: a place that no RoI is near gets the nearest
+  tokens, and not the widest ones. Where a RoI is near, such tails are all but nothing.
 
 These are taken in logarithms and made weights by a softmax over the tokens. So the weights of a cell sum to 1 however far away
-all RoIs are, none is exactly 0, and a token far away still has a gradient that pulls its RoI closer. RoIs that are the cells of
-the grid give each cell its own token to 98% or more.
+all RoIs are, none is exactly 0, and a token far away still has a gradient that pulls its RoI closer.
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ from torch import Tensor
 
 from sparseformers.rois import centre_and_size
 
-FALL = 3.0
-"""By how many e-foldings a token counts for less on its RoI's border than at its centre."""
+LEAST = 1e-3
+"""Share of its weight at the centre that a token keeps on the border of its RoI, where no tent reaches."""
 DECAY = 8.0
-"""By how many e-foldings it counts for less with each spacing of tokens away from its RoI."""
+"""By how many e-foldings that falls with each spacing of tokens away from the RoI."""
 SMALLEST_SIDE = 0.25
 """Side of a RoI in spacings of tokens: smaller ones count as being of that size, or one of no size would take all."""
 
@@ -60,7 +58,7 @@ def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
 def cell_weights(rois: Tensor, rows: int, columns: int) -> Tensor:
     """The share of each token in each cell.
 
-    On a grid with fewer rows or columns than the tokens would have, a cell is the mean of several points in it, so that no
+    On a grid with far fewer rows or columns than the tokens would have, a cell is the mean of several points in it, so that no
     token falls between the points.
 
     Returns:
@@ -72,7 +70,7 @@ def cell_weights(rois: Tensor, rows: int, columns: int) -> Tensor:
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid needs at least one row and one column, not {rows} x {columns}")
     spacing = 1 / math.sqrt(rois.shape[-2])
-    down, across = (max(1, math.ceil(1 / (spacing * cells) - 1e-9)) for cells in (rows, columns))  # points in a cell
+    down, across = (max(1, math.ceil(1 / (spacing * cells) - 0.5)) for cells in (rows, columns))  # points in a cell
     weights = _log_kernel(rois.float(), rows * down, columns * across, spacing).softmax(dim=1)
     return weights.unflatten(3, (columns, across)).unflatten(2, (rows, down)).mean(dim=(3, 5))
 
@@ -83,11 +81,12 @@ def _log_kernel(rois: Tensor, rows: int, columns: int, spacing: float) -> Tensor
     size = size.clamp_min(SMALLEST_SIDE * spacing)
     from_x = (_middles(columns, rois) - centre[..., :1]).abs().unsqueeze(-2)  # B x N x 1 x w
     from_y = (_middles(rows, rois) - centre[..., 1:]).abs().unsqueeze(-1)  # B x N x h x 1
-    half_width, half_height = (size / 2)[..., None, None].unbind(dim=2)  # B x N x 1 x 1 each
-    inside = torch.maximum(from_x / half_width, from_y / half_height).clamp(max=1)
+    width, height = size[..., None, None].unbind(dim=2)  # B x N x 1 x 1 each
+    tent = (1 - from_x / width).clamp_min(0) * (1 - from_y / height).clamp_min(0)
     # Along the axes and not diagonally: the root of a sum of squares has no gradient where both are 0.
-    outside = (from_x - half_width).clamp_min(0) + (from_y - half_height).clamp_min(0)
-    return -FALL * inside.square() - size.log().sum(dim=-1)[..., None, None] - (DECAY / spacing) * outside
+    outside = (from_x - width / 2).clamp_min(0) + (from_y - height / 2).clamp_min(0)
+    near, far = tent.clamp_min(1e-30).log(), math.log(LEAST) - (DECAY / spacing) * outside
+    return torch.maximum(near, far) - 0.5 * size.log().sum(dim=-1)[..., None, None]
 
 
 def _middles(cells: int, like: Tensor) -> Tensor:
