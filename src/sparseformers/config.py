@@ -358,6 +358,29 @@ class PreprocessingConfig(_Checked):
     """Divides each channel after that."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadOutConfig(_Checked):
+    """What reads a map of the teacher's features out of the tokens; beyond the papers."""
+
+    layer: Annotated[int, Between(-1000, -1, example=-2)] = -1
+    """The teacher's layer that the map is of, counted from the end: -1 after the final norm, -2 the output of the last block but
+    one, as LLaVA reads it."""
+    layers: Count = 1
+    """Layers of cross-attention from places to tokens."""
+    hidden: Count
+    """Hidden channels of their feed-forward networks."""
+    grid: Annotated[tuple[int, int], AtLeast(1)]
+    """Rows and columns of the teacher's own positions."""
+    patch_size: Count = 16
+    """Side in pixels of the patches that the teacher's embedding takes, P."""
+    patch_bias: bool = True
+    """Whether the teacher's patch embedding has a bias."""
+    patch_norm: bool = False
+    """Whether the teacher norms patches before it adds their positions (AIMv2)."""
+    pre_norm: bool = False
+    """Whether the teacher norms its tokens before the first block (CLIP)."""
+
+
 FrontConfig: TypeAlias = FocusingConfig | OriginalFocusingConfig | GridConfig | MixedResolutionConfig
 """The configuration of any front."""
 
@@ -372,6 +395,8 @@ class SparseFormerConfig:
     """The part that is inherited (in v1: the blocks after the one that samples)."""
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     """The teacher's own."""
+    read_out: ReadOutConfig | None = None
+    """What gives a map of features; None for students that spread their tokens over the image for it."""
 
     def __post_init__(self) -> None:
         width = self.cortex.block.width
@@ -379,6 +404,11 @@ class SparseFormerConfig:
             self.cortex.prefix_from_front == isinstance(self.focusing, GridConfig | MixedResolutionConfig),
             "The prefix tokens are the front's where it starts as the teacher, and the cortex's in the papers' fronts.",
             "Set prefix_from_front accordingly.",
+        )
+        _require(
+            self.read_out is None or -self.read_out.layer <= self.cortex.depth,
+            "A map can be of the blocks that the student has, not of those before.",
+            f"Use a layer from {-self.cortex.depth} to -1.",
         )
         if isinstance(self.focusing, OriginalFocusingConfig):
             _require_heads("A cortex width", width, self.focusing.heads)

@@ -54,7 +54,7 @@ def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(
 ) -> None:
     settings = settings.with_(samples=160, lr=1e-3)
     for name, weight in (("plain", 0.0), ("dense", 10.0)):
-        monkeypatch.setattr(loop, "DENSE_WEIGHT", weight)
+        monkeypatch.setattr(loop, "COARSE_WEIGHT", weight)
         bootstrap(settings, tmp_path / name)
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)

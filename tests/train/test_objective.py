@@ -13,14 +13,13 @@ from sparseformers.saving import load
 from sparseformers.teachers import load_teacher
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.objective import (
-    DENSE_SHARE,
+    COARSE_SHARE,
     FLOOR,
     MAP_WEIGHT,
     Objective,
     Targets,
     Whitening,
     teacher_targets,
-    tokens_in_rois,
     unexplained_variance,
 )
 from tests.tiny import SIDE, write_teacher
@@ -76,20 +75,13 @@ def test_whiten__is_done_in_full_precision() -> None:
         torch.testing.assert_close(objective(output(ours, tokens), Targets(theirs)), expected, rtol=0, atol=0)
 
 
-def test_tokens_in_rois__of_cells_are_the_means_of_their_quarters() -> None:
-    grid = random(2, 8, 4, 4)
-    expected = F.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
-    # Bilinear reading blends a little over a cell's border, more than that of a constant region.
-    constant = F.interpolate(F.avg_pool2d(grid, 2), scale_factor=2, mode="nearest")
-    smooth = tokens_in_rois(constant, 0.5 * (cells(4) + cells(4).view(4, 2, 2).mean(1).repeat(1, 2)).expand(2, -1, -1))
-    torch.testing.assert_close(smooth, expected, rtol=0, atol=1e-5)
-
-
-def test_token_weight__adds_the_distance_of_the_latent_tokens_alone() -> None:
-    ours, grid, tokens = random(3, 8), random(3, 8, 4, 4), random(3, 5, 8)
-    answer = Targets(ours, grid)
-    distance = (1 - F.cosine_similarity(tokens[:, 1:], tokens_in_rois(grid, cells(4).expand(3, -1, -1)), dim=-1)).mean()
-    torch.testing.assert_close(Objective(token_weight=0.5)(output(ours, tokens), answer), 0.5 * distance)
+def test_dense__adds_the_distance_of_the_maps_as_seen_from_the_teachers_mean_token() -> None:
+    ours, maps = random(3, 8), 5 + random(2, 3, 8, 4, 4)
+    centre = maps[1].mean(dim=(0, 2, 3)).view(8, 1, 1)
+    distance = (1 - F.cosine_similarity(maps[0] - centre, maps[1] - centre, dim=1)).mean()
+    told = output(ours, random(3, 5, 8))._replace(dense=maps[0])
+    torch.testing.assert_close(Objective(dense_weight=0.5)(told, Targets(ours, maps[1])), 0.5 * distance)
+    assert Objective(dense_weight=0.5)(output(ours, random(3, 5, 8)), Targets(ours, maps[1])).abs() < 1e-6
 
 
 def test_a_map__adds_its_divergence_from_the_teachers() -> None:
@@ -107,12 +99,12 @@ def test_unexplained_variance__is_0_for_the_same_and_1_for_the_mean_token_whatev
     assert unexplained_variance(torch.ones(2, 3, 4), torch.ones(2, 3, 4)).item() == 0
 
 
-def test_dense_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades() -> None:
+def test_coarse_weight__holds_what_the_front_gives_to_the_coarse_tokens_and_fades() -> None:
     ours, tokens, coarse = random(3, 8), random(3, 5, 8), random(3, 4, 8, seed=1)
     answer = Targets(ours, coarse=coarse)
     distance = unexplained_variance(tokens[:, 1:], coarse)
-    objective = Objective(dense_weight=2.0)
-    for progress, share in ((0.0, 1.0), (DENSE_SHARE / 2, 0.5), (DENSE_SHARE, 0.0), (1.0, 0.0)):
+    objective = Objective(coarse_weight=2.0)
+    for progress, share in ((0.0, 1.0), (COARSE_SHARE / 2, 0.5), (COARSE_SHARE, 0.0), (1.0, 0.0)):
         torch.testing.assert_close(objective.at(progress)(output(ours, tokens), answer), 2 * share * distance)
 
 
@@ -142,7 +134,7 @@ def test_bootstrap__each_option_changes_what_is_learnt_and_elastic_tokens_repeat
     settings: BootstrapConfig, tmp_path: Path
 ) -> None:
     learnt: list[torch.Tensor] = []
-    for number, options in enumerate([{}, {"whiten": False}, {"token_weight": 1.0}, {"tune": 0}, {"elastic": (1, 9)}]):
+    for number, options in enumerate([{}, {"whiten": False}, {"dense": 1.0}, {"tune": 0}, {"elastic": (1, 9)}]):
         bootstrap(settings.with_(lr=1e-3, **options), tmp_path / str(number))
         learnt.append(load(tmp_path / str(number))(IMAGES).embedding)
         assert learnt[number].isfinite().all()

@@ -41,8 +41,9 @@ def settings(**options: object) -> BootstrapConfig:
         ({"epochs": 1.0, "minutes": 2.0}, "given 2 times"),
         ({"elastic": (9,), "front": "focusing"}, "--elastic 9 needs a front that can have any number of tokens"),
         ({"elastic": (0,)}, "--elastic must be at least 1, not 0"),
-        ({"token_weight": 1.0, "cache_teacher": Path("cache")}, "--token-weight 1.0 needs the teacher's tokens"),
-        ({"token_weight": -1.0}, "--token-weight must be in"),
+        ({"dense_layer": -2}, "--dense-layer -2 says which layer maps are of, and no maps are learnt"),
+        ({"dense": -1.0}, "--dense must be in"),
+        ({"dense": 1.0, "dense_layer": 0}, "--dense-layer must be in"),
         ({"start": "fitted"}, "The fitted start is for the paper's front.*--recipe fitted"),
     ],
 )
@@ -75,13 +76,17 @@ OLD = {"teacher": "bundled", "data": ["photos"], "lr": 1e-4, "front": "inherited
 
 
 def test_read_settings__of_version_0_1_with_what_is_gone_switched_off() -> None:
-    gone = {"ema": 0.0, "layer_decay": 1.0, "looks": 0, "rois_lr_ratio": 3.0, "dense_weight": 0.0, "whiten": 1.0}
+    gone = {"ema": 0.0, "layer_decay": 1.0, "looks": 0, "rois_lr_ratio": 3.0, "dense_weight": 0.0, "token_weight": 0.0}
+    gone["whiten"] = 1.0
     read, note = read_settings({**OLD, **gone}, where="settings")
     assert read == settings(front="grid", lr=1e-4, whiten=True, checkpoint_every="300s")
-    assert "dropped, as they were off: ema, layer_decay, looks, rois_lr_ratio, dense_weight" in note
+    assert "dropped, as they were off: ema, layer_decay, looks, rois_lr_ratio, dense_weight, token_weight" in note
     fitted = {"front": "bootstrapped", "start": "fitted", "dense_weight": 1.0, "whiten": 0.0}
     assert read_settings({**OLD, **fitted}, where="settings")[0].network.start == "fitted"
-    assert read_settings(to_dict(read), where="settings") == (read, None)
+    grouped = to_dict(read)
+    assert read_settings(grouped, where="settings") == (read, None)
+    grouped["optimisation"]["token_weight"] = 0.0
+    assert read_settings(grouped, where="settings") == (read, None)
 
 
 @pytest.mark.parametrize("gone", [{"ema": 0.99}, {"layer_decay": 0.5}, {"looks": 2}, {"dense_weight": 1.0}, {"whiten": 0.5}])

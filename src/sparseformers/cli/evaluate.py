@@ -27,6 +27,9 @@ class Evaluate:
     With --focus it is measured where the RoIs of a student go that can move them: how far, how large they are and how much of
     the image they cover; and with masks or boxes, whether sampling points fall on objects more than on the rest.
 
+    With --dense its maps of features are compared with the teacher's, place by place; and with masks of classes, a segmentation
+    that is learnt on the teacher's maps is given the student's.
+
     Example: sparseformers evaluate runs/first --data photos/validation
 
     Example: sparseformers evaluate runs/first --data photos/validation --shifts --limit 200
@@ -48,9 +51,11 @@ class Evaluate:
     """Measure under changed conditions, beside the teacher itself and the teacher at a lower resolution with as many tokens."""
     focus: bool = False
     """Measure where moving RoIs go; the teacher is not needed for it."""
+    dense: bool = False
+    """Measure maps of features, beside the teacher itself and the teacher at a lower resolution."""
     masks: Path | None = None
     """With --focus: a folder of masks of the images' objects, at the same relative paths whatever their suffix; what is not zero
-    is foreground."""
+    is foreground. With --dense: masks with the number of a class at each pixel, 0 for the background, 255 for nothing said."""
     boxes: Path | None = None
     """With --focus: boxes around the objects, in a JSON file of COCO's form; names of images are relative to DIR."""
     zero_shot: bool = False

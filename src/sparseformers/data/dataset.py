@@ -41,6 +41,7 @@ class Batch(NamedTuple):
     unreadable: tuple[tuple[int, str], ...]  # (index, reason) of each view that is missing from the batch
     targets: Tensor | None = None  # b x D_out float32: the teacher's embeddings, if they were computed before
     attention_maps: Tensor | None = None  # b x h x w: the share of the teacher's attention in each patch, if it was, too
+    tokens: Tensor | None = None  # b x D x h x w: the teacher's patch tokens, if they were, too
 
 
 class ImageViews(Dataset[LoadedView]):

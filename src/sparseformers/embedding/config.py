@@ -28,6 +28,9 @@ class EmbedConfig:
     tokens: bool = False
     """Keep the final tokens, too: of a student all that leave the last norm (class token, registers, latent tokens), of a teacher
     its patch tokens."""
+    dense: bool = False
+    """Keep the map of features, too, one row of D numbers for each place of the teacher's grid: of a student trained with --dense
+    what its read-out gives, of a teacher its patch tokens."""
     rois: bool = False
     """Keep the last region of interest of each latent token, too: (x1, y1, x2, y2) in [0, 1] of the central view, float32."""
     image_size: Annotated[ImageSize | None, SIZE, AtLeast(32)] = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns = Mapping[str, np.ndarray]
-"""By name: ``embedding`` b x D, and where asked for ``tokens`` b x T x D and ``rois`` b x N x 4."""
+"""By name: ``embedding`` b x D, and where asked for ``tokens`` b x T x D, ``dense`` b x hw x D and ``rois`` b x N x 4."""
 NAME = "file_name"  # the column of file names
 Info = Mapping[str, Any]  # a description of how an output was made, as plain JSON values
 INFO = b"sparseformers"  # key of a Parquet file's metadata with the description of its making, as JSON
@@ -106,7 +106,7 @@ class OutputFormat(ABC):
 
 
 class ParquetFile(OutputFormat):
-    """A ``.parquet`` file, a row group a part: file_name, embedding (list of D), tokens (T lists of D), rois (N lists of 4)."""
+    """A ``.parquet`` file, a row group a part: file_name, embedding (list of D), tokens and dense (lists of D), rois (of 4)."""
 
     def __init__(self, out: Path) -> None:
         super().__init__(out)
@@ -179,11 +179,13 @@ class NumpyFile(OutputFormat):
     """``FILE.npy`` (rows x D), which can be mapped into memory.
 
     Beside it lie ``FILE.names.txt`` (a line each), ``FILE.json`` (how it was made), and where asked for ``FILE.tokens.npy``
-    (rows x T x D) and ``FILE.rois.npy`` (rows x N x 4).
+    (rows x T x D), ``FILE.dense.npy`` (rows x hw x D) and ``FILE.rois.npy`` (rows x N x 4).
     """
 
     def files(self) -> tuple[Path, ...]:
-        return *(self._beside(what) for what in ("npy", "tokens.npy", "rois.npy", "names.txt", "json")), self.skipped_beside()
+        return *(
+            self._beside(what) for what in ("npy", "tokens.npy", "dense.npy", "rois.npy", "names.txt", "json")
+        ), self.skipped_beside()
 
     def _beside(self, suffix: str) -> Path:
         return self.out.with_suffix(f".{suffix}") if suffix != "npy" else self.out

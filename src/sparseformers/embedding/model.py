@@ -34,6 +34,9 @@ class Embedder:
     def __init__(self, network: SparseFormer | Teacher, settings: EmbedConfig) -> None:
         if settings.rois and isinstance(network, Teacher):
             raise ConfigError(f"The teacher '{settings.model}' has no regions of interest.", "Leave out --rois.")
+        if settings.dense and isinstance(network, SparseFormer) and network.config.read_out is None:
+            problem = f"The student '{settings.model}' has no read-out, so there is no map to keep."
+            raise ConfigError(problem, "Train one with bootstrap --dense 0.5, or keep its --tokens.")
         self.network = network
         self.settings = settings
 
@@ -51,17 +54,27 @@ class Embedder:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        return {
+        described = {
             "model": self.settings.model,
             "fingerprint": self.fingerprint(),
             "preprocessing": to_dict(self.preprocessing),
             "dtype": self.settings.dtype,
         }
+        return described | ({"dense_grid": list(self.grid)} if self.settings.dense else {})
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the map of features."""
+        if isinstance(self.network, Teacher):
+            return self.network.grid
+        assert self.network.config.read_out is not None  # which was asked for at the start
+        return self.network.config.read_out.grid
 
     def ready(self, device: torch.device, autocast: torch.dtype | None) -> Callable[[Tensor], Columns]:
         """A function from images B x 3 x H x W in [0, 1] to their rows, for the network in evaluation mode on ``device``."""
-        outputs: Outputs = partial(_kept, self.network, self.settings)
-        if isinstance(self.network, SparseFormer) and not self.settings.tokens and not self.settings.rois:
+        settings = self.settings
+        outputs: Outputs = partial(_kept, self.network, settings, self.grid if settings.dense else None)
+        if isinstance(self.network, SparseFormer) and not (settings.tokens or settings.rois or settings.dense):
             outputs = _embedding_alone(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
         dtypes = {"rois": np.dtype("float32")}  # a float16 would move them by pixels of a large image
 
@@ -77,12 +90,17 @@ class Embedder:
         return rows
 
 
-def _kept(network: SparseFormer | Teacher, settings: EmbedConfig, images: Tensor) -> dict[str, Tensor]:
-    if isinstance(network, Teacher) and settings.tokens:
+def _kept(
+    network: SparseFormer | Teacher, settings: EmbedConfig, grid: tuple[int, int] | None, images: Tensor
+) -> dict[str, Tensor]:
+    if isinstance(network, Teacher) and (settings.tokens or settings.dense):
         embedding, tokens = network.embedding_and_tokens(images)
-        return {"embedding": embedding, "tokens": tokens.flatten(2).transpose(1, 2)}
-    output = network(images)
+        rows = tokens.flatten(2).transpose(1, 2)
+        return {"embedding": embedding} | {name: rows for name in ("tokens", "dense") if getattr(settings, name)}
+    output = network(images) if isinstance(network, Teacher) else network(images, grid=grid)
     kept = {"embedding": output.embedding}
+    if settings.dense:
+        kept["dense"] = output.dense.flatten(2).transpose(1, 2)
     if settings.tokens:
         kept["tokens"] = output.tokens
     if settings.rois:

@@ -27,7 +27,7 @@ from sparseformers.progress import ImageProgress, say
 from sparseformers.settings import flag, to_dict, with_words
 from sparseformers.teachers import Teacher, load_teacher
 
-SAME = ("dtype", "tokens", "rois", "image_size", "crop", "precision", "batch_size", "part_images")  # these, to go on
+SAME = ("dtype", "tokens", "dense", "rois", "image_size", "crop", "precision", "batch_size", "part_images")  # these, to go on
 
 
 @dataclass(frozen=True)

@@ -37,41 +37,47 @@ class TeacherAnswer(NamedTuple):
     """A teacher's embeddings of B images, with what they were made of."""
 
     embedding: Tensor  # B x D_out
-    tokens: Tensor  # B x D x h x w, its patch tokens after the final norm
-    attention_map: Tensor  # B x h x w, float32, of sum 1: the share of its attention in each patch
+    tokens: Tensor  # B x D x h x w, its patch tokens of the layer that was asked for, by default after the final norm
+    attention_map: Tensor | None  # B x h x w, float32, of sum 1: the share of its attention in each patch
 
 
 class AttendingTeacher(nn.Module):
-    """A teacher that also tells where it looks, in one forward pass.
+    """A teacher that also tells its patch tokens and where it looks, in one forward pass.
 
     The map is the mean over the heads of the last third of its blocks of what the class token attends to, or all patches in a
-    teacher without one; where an attention pool makes the embedding, it is what its query attends to. The teacher's weights are
-    copied, on the device where they are.
+    teacher without one; where an attention pool makes the embedding, it is what its query attends to. It is spared by
+    ``attends=False``. On another ``grid`` of patches (rows, columns) it takes smaller images. The teacher's weights are copied,
+    on the device where they are.
     """
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, *, attends: bool = True, layer: int = -1, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
-        self.size = self.teacher.size
+        self.teacher = RebuiltTeacher(teacher, grid=grid).to(next(teacher.parameters()).device)
+        self.attends, self.size = attends, self.teacher.size
         self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)  # h, w
         self.prefix_tokens = teacher.anatomy.prefix_tokens
         self.asks_from = teacher.depth - max(1, round(teacher.depth / 3))
+        self.keeps = None if layer == -1 else teacher.depth + layer  # the block whose tokens are given instead of the final ones
 
     def forward(self, images: Tensor) -> TeacherAnswer:
         """Images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
         cortex = self.teacher.cortex
         tokens, attended = cortex.prefix(self.teacher.tokens(images)), []
-        places = cortex.places(self.teacher.rois)
+        kept, places = tokens, cortex.places(self.teacher.rois)
         for index, block in enumerate(_blocks(cortex)):
-            if index >= self.asks_from and not isinstance(cortex.pooling, AttentionPooling):
+            if self.attends and index >= self.asks_from and not isinstance(cortex.pooling, AttentionPooling):
                 queries = 1 if self.prefix_tokens else None
                 weights = block.attention(tokens, places[index], queries)  # B x heads x queries x T
                 attended.append(weights.mean(dim=(1, 2)))
             tokens = block(tokens, places[index])
-        if isinstance(cortex.pooling, AttentionPooling):
+            if index == self.keeps:
+                kept = tokens
+        if self.attends and isinstance(cortex.pooling, AttentionPooling):
             attended.append(_pooling_shares(cortex, tokens))
         pooled, tokens = cortex.read(tokens)
-        patches = tokens[:, self.prefix_tokens :].transpose(1, 2).unflatten(-1, self.grid)
+        patches = (tokens if self.keeps is None else kept)[:, self.prefix_tokens :].transpose(1, 2).unflatten(-1, self.grid)
+        if not self.attends:
+            return TeacherAnswer(cortex.projection(pooled), patches, None)
         shares = torch.stack(attended).mean(dim=0)[:, self.prefix_tokens :].float()
         shares = shares / shares.sum(dim=1, keepdim=True)
         return TeacherAnswer(cortex.projection(pooled), patches, shares.unflatten(-1, self.grid))

@@ -92,15 +92,25 @@ class TrainingCost:
 
 
 def measure_training_cost(
-    student: nn.Module, teacher: nn.Module | None, size: tuple[int, int], *, tokens: Sequence[int | None] = (None,)
+    student: nn.Module,
+    teacher: nn.Module | None,
+    size: tuple[int, int],
+    *,
+    tokens: Sequence[int | None] = (None,),
+    grid: tuple[int, int] | None = None,
 ) -> TrainingCost:
     """Multiply-adds for one image (of that height and width) of a training.
 
     ``teacher`` is None where its embeddings were computed before. The mean over ``tokens`` counts, the numbers of tokens that
-    steps take in turn (None for the student's own).
+    steps take in turn (None for the student's own). ``grid`` is that of the maps which are learnt, too, if any are.
     """
     image = torch.empty(1, 3, *size, device="meta")
-    passes = [training_multiply_adds(student, image, number, result=lambda output: output.embedding) for number in tokens]
+
+    def learnt(output: Any) -> Tensor:
+        return output.embedding if grid is None else output.embedding.sum() + output.dense.sum()
+
+    asked = () if grid is None else (grid,)
+    passes = [training_multiply_adds(student, image, number, *asked, result=learnt) for number in tokens]
     forward, backward = (round(sum(counts) / len(passes)) for counts in zip(*passes, strict=True))
     return TrainingCost(0 if teacher is None else multiply_adds(teacher, image), forward, backward)
 

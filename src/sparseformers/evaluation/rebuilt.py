@@ -70,7 +70,7 @@ class RebuiltTeacher(nn.Module):
 
     def forward(self, images: Tensor) -> TeacherOutput:
         """Embeds images B x 3 x H x W in [0, 1] of the height and width ``size``; raises ValueError for another size."""
-        embedding, logits, _ = self.cortex(self.tokens(images), self.rois)
+        embedding, logits, *_ = self.cortex(self.tokens(images), self.rois)
         return TeacherOutput(embedding, logits)
 
     def tokens(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from sparseformers.data import Batch, LabelledImages, default_workers, fixed_views, labelled_splits
 from sparseformers.errors import ConfigError, as_path
 from sparseformers.evaluation.conditions import shift_conditions
+from sparseformers.evaluation.dense import DenseReport, measure_dense
 from sparseformers.evaluation.embeddings import Embedded, ImageFolder, Network, Progress, embed, silent
 from sparseformers.evaluation.rebuilt import LowResolutionTeacher
 from sparseformers.evaluation.report import Evaluation, align_labels, evaluate_labelled, evaluate_unlabelled
@@ -18,7 +19,7 @@ from sparseformers.evaluation.shifts import ShiftReport, measure_shifts, views_o
 from sparseformers.evaluation.words import WordReport, Words, measure_words
 from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
 
-EvaluationReport: TypeAlias = Evaluation | ShiftReport | RoIReports | WordReport
+EvaluationReport: TypeAlias = Evaluation | ShiftReport | RoIReports | WordReport | DenseReport
 
 
 def evaluate(
@@ -28,6 +29,7 @@ def evaluate(
     views: int = 0,
     shifts: bool = False,
     focus: bool = False,
+    dense: bool = False,
     masks: str | Path | None = None,
     boxes: str | Path | None = None,
     zero_shot: bool = False,
@@ -52,7 +54,9 @@ def evaluate(
         views: fixed random crops of each image to measure on (no classes then); 0 takes the central view.
         shifts: measure under changed conditions, beside the teacher at a lower resolution with as many tokens.
         focus: measure where moving RoIs go; the teacher is not needed for it.
-        masks: with ``focus``, a folder of masks of the images' objects, at the same relative paths whatever their suffix.
+        dense: measure maps of features, place by place, beside the teacher at a lower resolution.
+        masks: with ``focus``, a folder of masks of the images' objects, at the same relative paths whatever their suffix; with
+            ``dense`` of classes, from which a segmentation is learnt on the teacher's maps and judged on the others.
         boxes: with ``focus``, a JSON file of COCO's form with boxes around them.
         zero_shot: classify by the names of the class folders, with the teacher's own text tower (OpenCLIP).
         classnames: with ``zero_shot``, a file with the classes' names.
@@ -70,12 +74,12 @@ def evaluate(
     """
     tokens = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     in_words = zero_shot or captions is not None
-    _check_numbers(tokens, limit, shifts=shifts, focus=focus)
-    _check_kinds(shifts=shifts, focus=focus, views=views, in_words=in_words, with_teacher=teacher is not None)
+    _check_numbers(tokens, limit, focus=focus, at_own_number="--shifts" if shifts else "--dense" if dense else None)
+    _check_kinds(shifts=shifts, focus=focus, dense=dense, views=views, in_words=in_words, with_teacher=teacher is not None)
     needed = {
         "--classnames is for zero-shot classification only": (classnames is not None, "--zero-shot", zero_shot),
         "--templates is for zero-shot classification only": (templates != "openai", "--zero-shot", zero_shot),
-        "--masks is for measuring the focus only": (masks is not None, "--focus", focus),
+        "--masks is for measuring the focus or maps only": (masks is not None, "--focus or --dense", focus or dense),
         "--boxes is for measuring the focus only": (boxes is not None, "--focus", focus),
     }
     for problem, (given, option, there) in needed.items():
@@ -89,8 +93,10 @@ def evaluate(
     if focus:
         return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))
     words = Words.read(folder, zero_shot=zero_shot, classnames=_path(classnames), templates=templates, captions=_path(captions))
-    splits = None if views or in_words else labelled_splits(folder.path)
+    splits = None if views or in_words or dense else labelled_splits(folder.path)
     pair = open_pair(run, teacher)
+    if dense:
+        return measure_dense(pair, folder, _path(masks))
     if shifts:
         return _evaluate_shifts(pair, folder, splits)
     student = with_tokens(pair.student, tokens[0] if tokens else None, model_name(run))
@@ -104,18 +110,23 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool) -> None:
+def _check_numbers(tokens: Sequence[int], limit: int, *, focus: bool, at_own_number: str | None) -> None:
     if tokens and min(tokens) < 1:
         raise ConfigError(f"--tokens must be at least 1, not {min(tokens)}.", "Use 16, for example.")
     if len(tokens) > 1 and not focus:
         raise ConfigError("Several numbers of --tokens go with --focus only.", "Give one number, or measure one after the other.")
-    if tokens and shifts:
-        raise ConfigError("--shifts measures at the student's own number of tokens, not at --tokens.", "Leave out one of them.")
+    if tokens and at_own_number is not None:
+        raise ConfigError(
+            f"{at_own_number} measures at the student's own number of tokens, not at --tokens.", "Leave out one of them."
+        )
     if limit < 0 or limit == 1:
         raise ConfigError(f"Nothing can be measured on --limit {limit} images.", "Give 2 or more, or 0 for all.")
 
 
-def _check_kinds(*, shifts: bool, focus: bool, views: int, in_words: bool, with_teacher: bool) -> None:
+def _check_kinds(*, shifts: bool, focus: bool, dense: bool, views: int, in_words: bool, with_teacher: bool) -> None:
+    if dense and (shifts or focus or views or in_words):
+        problem = "--dense measures the central view of an image, without --shifts, --focus, --views, --zero-shot and --captions."
+        raise ConfigError(problem, "Measure them in another run.")
     if focus and (shifts or views or in_words):
         problem = "--focus measures the central view of an image, without --shifts, --views, --zero-shot and --captions."
         raise ConfigError(problem, "Measure them in another run.")

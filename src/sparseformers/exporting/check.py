@@ -22,7 +22,7 @@ class ExportCheckError(WeightsError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """The embeddings of an exported file beside those of the student in float32."""
+    """What an exported file gives beside what the student gives in float32: embeddings, or whole maps in their place."""
 
     images: int  # compared, some of them at several sizes
     batches: tuple[int, ...]  # numbers of images at a time
@@ -36,9 +36,10 @@ class Agreement:
 def compare(file: Runner, student: SparseFormer | WithTokens, probes: Sequence[Probe]) -> Agreement:
     """Puts the same images through a file and the student (CPU, float32); ExportCheckError if the file fails on any."""
     with evaluation_mode(student), inference(torch.device("cpu"), None):
-        expected = [student(probe.of_student).embedding for probe in probes]
+        outputs = [student(probe.of_student) for probe in probes]
+        expected = [output.embedding if output.dense is None else output.dense for output in outputs]
         given = [_given(file, probe.of_file, wanted) for probe, wanted in zip(probes, expected, strict=True)]
-    one, other = torch.cat(given).double(), torch.cat(expected).double()
+    one, other = (torch.cat(values).flatten(1).double() for values in (given, expected))
     cosines = F.cosine_similarity(one, other)
     sides = (1, 2) if probes[0].of_file.dtype == torch.uint8 else (2, 3)
     sizes = dict.fromkeys((probe.of_file.shape[sides[0]], probe.of_file.shape[sides[1]]) for probe in probes)

@@ -26,6 +26,8 @@ class ExportConfig:
     format: Format
     """onnx: one .onnx file. openvino: a .xml file and the .bin file of its weights, which stay together. torch-export: one .pt2
     file. safetensors: the weights for sparseformers.load, which needs this package."""
+    output: Literal["embedding", "dense"] = "embedding"
+    """embedding: one vector an image. dense: the map of features on the teacher's grid, of a student trained with --dense."""
     precision: Precision = "fp32"
     """fp32; bf16 (openvino, torch-export, safetensors); int8, calibrated on images (onnx, openvino)."""
     batch: Literal["dynamic"] | int = "dynamic"

@@ -5,6 +5,7 @@ Legend: B batch, C channels of the feature map, N latent tokens, P sampling poin
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar, cast
 
@@ -12,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseformers.config import ReadOutConfig
+from sparseformers.errors import ConfigError
 from sparseformers.exporting.config import ExportConfig
 from sparseformers.exporting.resizing import Preprocessing, resample, resampling_matrix
 from sparseformers.inference import fold_embedding
@@ -115,6 +118,32 @@ class EmbeddingNetwork(nn.Module):
         return embedding
 
 
+class DenseNetwork(nn.Module):
+    """A copy of a student from images to maps on its own grid; the arguments are those of :class:`EmbeddingNetwork`."""
+
+    def __init__(
+        self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False, gathers: bool = True
+    ) -> None:
+        super().__init__()
+        self.student, self.tokens, self.grid = copy.deepcopy(student).cpu().eval(), tokens, required_read_out(student).grid
+        self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
+        replace_layers(self.student, Resize, lambda _: PortableResize())
+        if gathers:
+            replace_layers(self.student, BilinearSampling, lambda layer: GatheredSampling(layer.outside))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images as for :class:`EmbeddingNetwork` -> B x D x h x w, float32."""
+        dense: Tensor = self.student(self.preprocessing(images), self.tokens, self.grid).dense
+        return dense
+
+
+def required_read_out(student: SparseFormer) -> ReadOutConfig:
+    """The configuration of a student's read-out; raises ConfigError if it has none."""
+    if student.config.read_out is None:
+        raise ConfigError("The student has no read-out, so there is no map to export.", "Train one with bootstrap --dense 0.5.")
+    return student.config.read_out
+
+
 class Bfloat16Linear(nn.Module):
     """A linear layer, given in float32, in bfloat16 between values in float32.
 
@@ -136,5 +165,6 @@ class Bfloat16Linear(nn.Module):
 def network_of(student: SparseFormer, settings: ExportConfig) -> nn.Module:
     """The network that a file with these settings holds; for int8 in float32, to be quantised in the file."""
     gathers, prepares = settings.format != "torch-export", settings.with_preprocessing
-    network = EmbeddingNetwork(student, tokens=settings.tokens, with_preprocessing=prepares, gathers=gathers)
+    make = EmbeddingNetwork if settings.output == "embedding" else DenseNetwork
+    network = make(student, tokens=settings.tokens, with_preprocessing=prepares, gathers=gathers)
     return replace_layers(network, nn.Linear, Bfloat16Linear) if settings.precision == "bf16" else network

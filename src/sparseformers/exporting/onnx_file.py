@@ -25,7 +25,7 @@ MOST_BYTES = 2_000_000_000  # Protocol Buffers hold no more weights in one file
 
 
 class OnnxFile(FileFormat):
-    """Input ``images``, output ``embedding``; metadata_props say what it is."""
+    """Input ``images``, output ``embedding`` or ``dense``; metadata_props say what it is."""
 
     suffix = ".onnx"
     libraries: Mapping[str, str] = {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -37,16 +37,22 @@ class OnnxFile(FileFormat):
             size = f"{parameters(student) / 1e6:.0f}M"
             problem = f"The student's {size} parameters do not fit into one .onnx file, which holds 2 GB."
             raise ConfigError(problem, "Use --format openvino or torch-export.")
-        write_onnx(contents.program(), path, metadata=contents.metadata, calibration=contents.calibration)
+        of_file: dict[str, Any] = {"metadata": contents.metadata, "calibration": contents.calibration}
+        write_onnx(contents.program(), path, output=contents.settings.output, **of_file)
 
     def open(self, path: Path) -> Runner:
         return open_onnx(path)
 
 
 def write_onnx(
-    program: ExportedProgram, path: Path, *, metadata: Mapping[str, str] | None = None, calibration: Sequence[Tensor] = ()
+    program: ExportedProgram,
+    path: Path,
+    *,
+    output: str = "embedding",
+    metadata: Mapping[str, str] | None = None,
+    calibration: Sequence[Tensor] = (),
 ) -> None:
-    """Writes a program from ``images`` to embeddings as a file with ``metadata``, quantised where there is ``calibration``."""
+    """Writes a program from ``images`` to ``output`` as a file with ``metadata``, quantised where there is ``calibration``."""
     with _quiet():
         translated = torch.onnx.export(
             program,
@@ -54,7 +60,7 @@ def write_onnx(
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
             input_names=["images"],
-            output_names=["embedding"],
+            output_names=[output],
             external_data=False,
             verbose=False,
         )

@@ -18,7 +18,10 @@ SECTION = "sparseformers"  # of the runtime information that has the metadata: `
 
 
 class OpenVinoFile(FileFormat):
-    """Input ``images``, output ``embedding``; the weights are in a .bin file with the same stem, which has to stay beside it."""
+    """Input ``images``, output ``embedding`` or ``dense``.
+
+    The weights are in a .bin file with the same stem, which has to stay beside it.
+    """
 
     suffix = ".xml"
     libraries: Mapping[str, str] = {"openvino": "openvino", "nncf": "openvino"}
@@ -28,7 +31,8 @@ class OpenVinoFile(FileFormat):
 
     def write(self, contents: Contents, path: Path) -> None:
         channels = 3 if contents.settings.with_preprocessing else 1
-        write_openvino(contents.program(), path, metadata=contents.metadata, calibration=contents.calibration, channels=channels)
+        of_file: dict[str, Any] = {"metadata": contents.metadata, "calibration": contents.calibration}
+        write_openvino(contents.program(), path, output=contents.settings.output, **of_file, channels=channels)
 
     def open(self, path: Path) -> Runner:
         return open_openvino(path)
@@ -38,6 +42,7 @@ def write_openvino(
     program: ExportedProgram,
     path: Path,
     *,
+    output: str = "embedding",
     metadata: Mapping[str, str] | None = None,
     calibration: Sequence[Tensor] = (),
     channels: int = 1,
@@ -47,7 +52,7 @@ def write_openvino(
 
     model = openvino.convert_model(program)
     model.inputs[0].get_tensor().set_names({"images"})
-    model.outputs[0].get_tensor().set_names({"embedding"})
+    model.outputs[0].get_tensor().set_names({output})
     shape = model.inputs[0].get_partial_shape()
     shape[channels] = 3  # which the conversion forgets
     model.reshape({"images": shape})

@@ -41,6 +41,7 @@ class SafetensorsFile(FileFormat):
             ("--batch", settings.batch != "dynamic"),
             ("--size", settings.size != "dynamic"),
             ("--tokens", settings.tokens is not None),
+            ("--output dense", settings.output == "dense"),
         ):
             if is_set:
                 problem = f"A .safetensors file holds weights and no program, so that {name} has no meaning."

@@ -22,12 +22,13 @@ from sparseformers.exporting.config import ExportConfig, Format
 from sparseformers.exporting.formats import Contents, FileFormat
 from sparseformers.exporting.formats import require as require_format
 from sparseformers.exporting.images import batches, find_photographs, other_sizes
+from sparseformers.exporting.network import required_read_out
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.openvino_file import OpenVinoFile
 from sparseformers.exporting.pytorch_files import SafetensorsFile, TorchExportFile
 from sparseformers.files import synchronise
 from sparseformers.inheritance import Provenance
-from sparseformers.model import SparseFormer
+from sparseformers.model import SparseFormer, WithTokens
 from sparseformers.opening import model_name, open_student, with_tokens
 from sparseformers.saving import digest
 from sparseformers.settings import to_dict, with_words
@@ -79,7 +80,9 @@ def export(
     _require_place(kind, out, settings, overwrite=overwrite)
     saved = open_student(model)
     student = copy.deepcopy(saved.student).cpu().float().eval()  # the caller's stays where and how it is
-    at_tokens = with_tokens(student, settings.tokens, model_name(model))
+    at_tokens: SparseFormer | WithTokens = with_tokens(student, settings.tokens, model_name(model))
+    if settings.output == "dense":
+        at_tokens = WithTokens(student, settings.tokens or student.config.focusing.tokens, required_read_out(student).grid)
     metadata, preprocessing = describe(student, saved.provenance, settings), student.config.preprocessing
     with (console or Console(quiet=True)).status("reading images") as step, _aside(out) as folder:
         found = find_photographs(settings, None if isinstance(model, SparseFormer) else Path(model))
@@ -111,7 +114,7 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
         "teacher_fingerprint": "unknown" if provenance is None else provenance.teacher_fingerprint,
         "weights_digest": digest(student.state_dict()),
         "images": images,
-        "embedding": f"float32, batch x {student.config.cortex.embedding_width}",
+        settings.output: f"float32, batch x {_channels(student, settings)}",
         "image_size": json.dumps(list(preprocessing.size)),
         "crop": json.dumps(preprocessing.crop),
         "interpolation": preprocessing.interpolation,
@@ -126,6 +129,13 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
         "config": json.dumps(to_dict(student.config)),
     }
     return dict(sorted(texts.items()))
+
+
+def _channels(student: SparseFormer, settings: ExportConfig) -> str:
+    if settings.output == "embedding":
+        return f"{student.config.cortex.embedding_width}"
+    rows, columns = required_read_out(student).grid
+    return f"{student.config.cortex.block.width} x {rows} x {columns}"
 
 
 def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overwrite: bool) -> None:

@@ -49,7 +49,7 @@ class FoldedSparseFormer(nn.Module):
         """As :meth:`SparseFormer.forward` at the number of tokens that it was folded for."""
         check_images(images)
         front = self.focusing(self.normalise(images), self.tokens)
-        embedding, logits, final_tokens = self.cortex(front.tokens, front.final_rois)
+        embedding, logits, final_tokens, _ = self.cortex(front.tokens, front.final_rois)
         return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens, front.attention_map)
 
 

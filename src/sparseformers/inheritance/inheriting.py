@@ -21,6 +21,7 @@ from sparseformers.config import (
     FrontConfig,
     GridConfig,
     MixedResolutionConfig,
+    ReadOutConfig,
     SparseFormerConfig,
 )
 from sparseformers.errors import ConfigError, TeacherError, suggest
@@ -60,6 +61,7 @@ def inherit(
     channels: int = 64,
     points: int = 16,
     iterations: int = 4,
+    dense_layer: int | None = None,
     seed: int = 0,
 ) -> Inheritance:
     """Makes a student of a teacher.
@@ -78,6 +80,7 @@ def inherit(
         channels: the paper's front: C of the stem.
         points: the paper's front: P sampling points per token.
         iterations: the paper's front: of the focusing transformer.
+        dense_layer: the teacher's layer that a read-out gives a map of, -1 for what its final norm gives; None for no read-out.
         seed: of the starting values of the new parts.
 
     Raises:
@@ -103,14 +106,19 @@ def inherit(
     grid = grid_of(focusing.tokens, height / width if as_teacher else 1.0)
     anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
     cortex = dataclasses.replace(anatomy, depth=depth, prefix_from_front=as_teacher)
+    read_out = None if dense_layer is None else _read_out_config(teacher, dense_layer)
     # Starting values of the new parts are a function of the seed alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = SparseFormer(SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing))
+        student = SparseFormer(
+            SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
+        )
     # The teacher's weights come over them.
     inherited = _cortex_state(teacher, grid, skipped=shares.truncate, prefix=not as_teacher)
     if isinstance(focusing, GridConfig | MixedResolutionConfig):
         inherited |= _front_state(teacher, focusing)
+    if read_out is not None:
+        inherited |= _patches_state(teacher, "read_out", read_out.grid)
     student.load_state_dict(student.state_dict() | inherited)
     freeze_inherited(student, shares)
     provenance = Provenance(
@@ -209,6 +217,11 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
     return MixedResolutionConfig(tokens=tokens, start=start, levels=levels, glance=glance, channels=channels, **_reading(teacher))
 
 
+def _read_out_config(teacher: Teacher, layer: int) -> ReadOutConfig:
+    width = teacher.anatomy.block.width
+    return ReadOutConfig(layer=layer, hidden=3 * width // 2, grid=teacher.grid, **_reading(teacher))
+
+
 def _without_first(anatomy: CortexConfig, skipped: int) -> CortexConfig:
     """The same with positions for all blocks but the first ones, where each has its own."""
     positions = anatomy.positions
@@ -236,17 +249,19 @@ def _cortex_state(teacher: Teacher, grid: tuple[int, int], *, skipped: int, pref
 
 def _front_state(teacher: Teacher, config: GridConfig | MixedResolutionConfig) -> dict[str, Tensor]:
     """The teacher's weights for a front that reads as it does: patch embedding, positions, pre-norm, prefix tokens."""
-    embedding = teacher.patch_embedding()
-    state = {"embedding.weight": embedding.weight}
-    if isinstance(config, GridConfig):
-        state["embedding.positions"] = teacher.positions_on(*config.grid)
-    else:
-        grids = Quadtree(config.start, config.levels).grids
-        state["embedding.positions"] = torch.cat([teacher.positions_on(*grid).flatten(1).T for grid in grids])
-    if embedding.bias is not None:
-        state["embedding.bias"] = embedding.bias
+    grids = [config.grid] if isinstance(config, GridConfig) else Quadtree(config.start, config.levels).grids
+    state = _patches_state(teacher, "focusing", *grids)
+    if teacher.anatomy.prefix_tokens:
+        state["focusing.prefix.tokens"] = teacher.prefix_tokens().float()
+    return state
+
+
+def _patches_state(teacher: Teacher, part: str, *grids: tuple[int, int]) -> dict[str, Tensor]:
+    """The weights for a part that reads patches as the teacher does: as a map on one grid, or in cells of several."""
+    embedding, positions = teacher.patch_embedding(), [teacher.positions_on(*grid) for grid in grids]
+    state = {"embedding.weight": embedding.weight} | ({} if embedding.bias is None else {"embedding.bias": embedding.bias})
+    in_cells = torch.cat([of_grid.flatten(1).T for of_grid in positions])
+    state["embedding.positions"] = positions[0] if len(grids) == 1 else in_cells
     state |= {f"embedding.norm.{name}": value for name, value in embedding.patch_norm.items()}
     state |= {f"pre_norm.{name}": value for name, value in embedding.pre_norm.items()}
-    if teacher.anatomy.prefix_tokens:
-        state["prefix.tokens"] = teacher.prefix_tokens()
-    return {f"focusing.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}
+    return {f"{part}.{name}": value.detach().float().contiguous().clone() for name, value in state.items()}

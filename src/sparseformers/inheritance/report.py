@@ -14,7 +14,7 @@ class InheritReport:
 
     shares: Shares
     parameters: dict[str, int]
-    """Parameters of the student by group: ``new``, ``tuned`` and ``frozen``."""
+    """Parameters of the student by group: ``new``, ``tuned``, ``frozen``, and ``read_out`` where there is one."""
     teacher_parameters: int
     left_behind: tuple[str, ...]
     """Parts of the teacher that the student does not have."""
@@ -28,7 +28,7 @@ class InheritReport:
             fates.append(f"{fate}: {_span(begin, count)}")
             begin += count
         truncated = [f"blocks {_span(0, self.shares.truncate)}"] if self.shares.truncate else []
-        counts = [f"{group} {count / 1e6:.1f}M" for group, count in self.parameters.items()]
+        counts = [f"{group.replace('_', '-')} {count / 1e6:.1f}M" for group, count in self.parameters.items()]
         total = sum(self.parameters.values())
         return [
             f"Teacher's blocks {'; '.join(fates)}.",

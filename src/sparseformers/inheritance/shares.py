@@ -12,6 +12,8 @@ from sparseformers.model.grid import GridFront
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 
 GROUPS = ("new", "tuned", "frozen")
+READ_OUT = "read_out"
+"""The group of the new layers of a read-out, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +70,15 @@ def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
 
 
 def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """The student's named parameters by group, see ``GROUPS``; needs ``requires_grad`` to be set."""
-    groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in GROUPS}
+    """The student's named parameters by group, see ``GROUPS`` and ``READ_OUT``; needs ``requires_grad`` to be set."""
+    names = GROUPS if student.read_out is None else (*GROUPS, READ_OUT)
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in names}
     as_teacher = isinstance(student.focusing, GridFront | MixedResolutionFront)
     new_parts = ("cortex.prefix.", "focusing.selector." if as_teacher else "focusing.")
     for name, parameter in student.named_parameters():
+        if name.startswith(tuple(f"{READ_OUT}.{part}." for part in ("layers", "norm"))):
+            groups[READ_OUT].append((name, parameter))
+            continue
         new = name.startswith(new_parts)
         groups["new" if new else "tuned" if parameter.requires_grad else "frozen"].append((name, parameter))
     return groups

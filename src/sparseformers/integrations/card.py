@@ -40,6 +40,7 @@ class Figures:
     precision: str
     licence: str | None  # that of the teacher's weights, where known
     map: MapAgreement | None = None  # where the student has a map, and the teacher's attention
+    dense_cosine: float | None = None  # of its maps of features, where it learnt them
 
 
 USAGE = """```python
@@ -126,6 +127,9 @@ MAP_ROWS = """\
 """
 
 
+DENSE_ROW = "| centred cosine of each place of the feature map to the teacher's | {:.3f} |\n"
+
+
 def _alignment(figures: Figures) -> str:
     alignment, near = figures.alignment, figures.map
     neighbours, chance = alignment.neighbours, alignment.neighbour_chance
@@ -136,7 +140,7 @@ def _alignment(figures: Figures) -> str:
 | centred cosine to the teacher | {alignment.centred_cosine:.3f} |
 | cosine to the teacher (a constant output has {alignment.constant_baseline:.3f}) | {alignment.cosine_mean:.3f} |
 | nearest {neighbours} neighbours in common (chance {chance:.1%}) | {alignment.neighbour_agreement:.1%} |
-{"" if near is None else MAP_ROWS.format(near)}"""
+{"" if near is None else MAP_ROWS.format(near)}{"" if figures.dense_cosine is None else DENSE_ROW.format(figures.dense_cosine)}"""
 
 
 def _making(provenance: Provenance, figures: Figures | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from sparseformers import released, saving
-from sparseformers.errors import MissingExtraError, as_path
+from sparseformers.errors import ConfigError, MissingExtraError, as_path
 from sparseformers.inheritance import Inheritance, InheritReport, Provenance
 from sparseformers.inheritance import inherit as inherit_core
 from sparseformers.integrations.hub import SparseFormer
@@ -89,7 +89,9 @@ def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens
     return OpenClipVisual(open_student(student).student, output_tokens=output_tokens)
 
 
-def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | None = None) -> SparseFormerVisionTower:
+def as_vision_tower(
+    student: CoreSparseFormer | str | Path, *, tokens: int | None = None, dense: bool = False
+) -> SparseFormerVisionTower:
     """Puts a student in the place of its teacher as the vision tower of a model of transformers, such as LLaVA.
 
     It is a ``PreTrainedModel`` that takes ``pixel_values``, B x 3 x H x W, normalised as for the teacher, and returns a
@@ -107,21 +109,29 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
     visual tokens is ``tower.config.image_seq_length``, N; where it is a square number, ``image_size`` and ``patch_size`` give it
     too, as processors compute it.
 
+    With ``dense`` it gives as many visual tokens as the teacher itself, on the teacher's grid, for a model that was trained with
+    those: nothing else of it changes. The states of the layer that the student's read-out learnt are its map, those of other
+    layers are the student's tokens spread over the grid. LLaVA reads layer -2: bootstrap with ``--dense 0.5 --dense-layer -2``.
+
     Args:
         student: the student, whose modules it shares: to train or move one is to train or move the other. Or a name for
             :func:`open_model`.
         tokens: N, if other than configured; the papers' fronts have no other.
+        dense: give a token for each place of the teacher's grid.
 
     Raises:
         MissingExtraError: if transformers is not installed.
         TeacherError: if transformers is too old.
-        ConfigError: for a number of tokens that the student cannot have.
+        ConfigError: for a number of tokens that the student cannot have, or ``dense`` without a read-out.
     """
     MissingExtraError.require("transformers", "huggingface")
     check_version("transformers")
     core = open_student(student).student
     own = core.config.focusing
     with_tokens(core, tokens, model_name(student))
+    if dense and core.config.read_out is None:
+        problem = f"'{model_name(student)}' has no read-out, so it has no token for each place of the teacher's grid."
+        raise ConfigError(problem, "Bootstrap with --dense 0.5 --dense-layer -2, or leave out dense.")
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
-    return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens)
+    return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens, dense=dense)

@@ -63,7 +63,7 @@ class ConfiguredNetwork(nn.Module):
 
     def take(self, student: SparseFormer) -> None:
         self.config = student.config
-        self.focusing, self.cortex = student.focusing, student.cortex
+        self.focusing, self.cortex, self.read_out = student.focusing, student.cortex, student.read_out
 
     def student(self) -> SparseFormer:
         """Copies this network as a SparseFormer in evaluation mode, which takes images in [0, 1] and normalises them itself."""

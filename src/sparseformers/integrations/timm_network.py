@@ -23,8 +23,9 @@ from sparseformers.model.block import TransformerBlock
 from sparseformers.model.layers import stochastic_depth
 from sparseformers.model.positions import Places, build_positions, of_blocks
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
+from sparseformers.model.splatting import splat
 
-UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent", "table", "prefix_bias")
+UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent", "table", "prefix_bias", "falls")
 """Last parts of the names of embeddings and RoIs, which weight decay would only pull towards an arbitrary zero."""
 
 
@@ -105,16 +106,16 @@ class TimmSparseFormer(NetworkWithHead):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised images B x 3 x H x W -> tokens B x T x D after the final norm, prefix tokens first."""
-        tokens, places = self._before_blocks(x)
+        tokens, places, _ = self._before_blocks(x)
         for index in range(len(self.cortex.blocks)):
             tokens = self._through_block(index, tokens, places)
         return self.norm(tokens)
 
-    def _before_blocks(self, x: Tensor) -> tuple[Tensor, list[Places]]:
-        """The tokens that enter the first block, and what each block is told of their places."""
+    def _before_blocks(self, x: Tensor) -> tuple[Tensor, list[Places], Tensor]:
+        """The tokens that enter the first block, what each block is told of their places, and their RoIs."""
         check_images(x)
         front = self.focusing(x)
-        return self.cortex.prefix(front.tokens), self.cortex.places(front.final_rois)
+        return self.cortex.prefix(front.tokens), self.cortex.places(front.final_rois), front.final_rois
 
     def _through_block(self, index: int, tokens: Tensor, places: list[Places]) -> Tensor:
         block = self.cortex.blocks[index]
@@ -137,20 +138,30 @@ class TimmSparseFormer(NetworkWithHead):
 
         ``indices`` are the last so many blocks, or those of these indices (all by default); with ``return_prefix_tokens`` each
         comes in a pair with its prefix tokens B x R x D. ``output_fmt`` is ``NLC``, or ``NCHW`` where tokens stand for the cells
-        of a grid and stay there. Raises ConfigError for a block that is not there, or a format that the tokens do not have.
+        of a grid and stay there. A network with a read-out gives its map as ``NCHW`` of the block that it is of, on the teacher's
+        grid: of the last one with ``norm``, as what it learnt is normed. Raises ConfigError for a block that is not there, or a
+        format that the tokens do not have.
         """
-        grid = self._grid_of(output_fmt)
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
-        tokens, places = self._before_blocks(x)
+        read = self._read_block(norm) if output_fmt == "NCHW" else None
+        grid = None if taken == [read] else self._grid_of(output_fmt)
+        tokens, places, rois = self._before_blocks(x)
         outputs = []
-        for index in range(last + 1 if stop_early else len(self.cortex.blocks)):
+        for index in range(last + 1 if stop_early and read not in taken else len(self.cortex.blocks)):
             tokens = self._through_block(index, tokens, places)
             if index in taken:
                 outputs.append(self.norm(tokens) if norm else tokens)
+        kept = dict(zip(taken, outputs, strict=True)).get(-1 if read is None else read)
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
         outputs = [output[:, self.num_prefix_tokens :] for output in outputs]
         if grid is not None:
             outputs = [output.transpose(1, 2).unflatten(-1, grid).contiguous() for output in outputs]
+        if kept is not None and self.read_out is not None and self.config.read_out is not None:
+            spread = splat(kept[:, self.num_prefix_tokens :], rois, self.config.read_out.grid)
+            outputs = [
+                self.read_out(x, self.norm(tokens), rois, spread) if index == read else output
+                for index, output in zip(taken, outputs, strict=True)
+            ]
         if output_dict:
             named: dict[str, Any] = {"image_intermediates": outputs}
             if return_prefix_tokens and prefix is not None:
@@ -158,6 +169,11 @@ class TimmSparseFormer(NetworkWithHead):
             return named if intermediates_only else named | {"image_features": self.norm(tokens)}
         result = list(zip(outputs, prefix, strict=True)) if return_prefix_tokens and prefix is not None else outputs
         return result if intermediates_only else (self.norm(tokens), result)
+
+    def _read_block(self, norm: bool) -> int | None:
+        """The block whose map the read-out gives, with or without the final norm."""
+        layer = None if self.config.read_out is None else self.config.read_out.layer
+        return len(self.cortex.blocks) + layer if layer is not None and (layer == -1) == norm else None
 
     def _grid_of(self, output_fmt: str) -> tuple[int, int] | None:
         if output_fmt == "NLC":
@@ -183,6 +199,8 @@ class TimmSparseFormer(NetworkWithHead):
             kept = build_positions(positions, self.config.cortex.block, self.num_prefix_tokens)
             kept.load_state_dict(of_blocks(own.state_dict(), slice(last + 1)))
             self.cortex.positions = kept
+        if last + 1 < self.config.cortex.depth or prune_norm:  # what a read-out reads is gone
+            self.config, self.read_out = dataclasses.replace(self.config, read_out=None), None
         self.note(depth=last + 1, positions=positions)
         if prune_norm:
             self.cortex.norm = nn.Identity()

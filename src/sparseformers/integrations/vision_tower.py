@@ -21,6 +21,7 @@ from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.grid import GridFront
 from sparseformers.model.positions import Places
 from sparseformers.model.sparseformer import Normalise, check_images
+from sparseformers.model.splatting import splat
 from sparseformers.named import named_config
 from sparseformers.saving import read_config
 from sparseformers.settings import to_dict
@@ -30,24 +31,28 @@ class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # trans
     """The configuration of a tower in the form of transformers, with those of its settings in ``common``.
 
     ``sparseformer`` is a :class:`~sparseformers.config.SparseFormerConfig` as plain values, by default that of ``sf_base_clip``;
-    ``tokens`` is N, if other than configured.
+    ``tokens`` is N, if other than configured. With ``dense`` there is a visual token for each place of the teacher's grid.
     """
 
     model_type = "sparseformer_vision"
     base_config_key = "vision_config"
 
-    def __init__(self, sparseformer: Mapping[str, Any] | None = None, tokens: int | None = None, **common: Any) -> None:
+    def __init__(
+        self, sparseformer: Mapping[str, Any] | None = None, tokens: int | None = None, dense: bool = False, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.sparseformer = to_dict(named_config("sf_base_clip")) if sparseformer is None else dict(sparseformer)
         config = self.student_config()
         block = config.cortex.block
         self.tokens = config.focusing.tokens if tokens is None else tokens
-        self.image_seq_length = self.tokens
+        self.dense = dense and config.read_out is not None
+        visual = math.prod(config.read_out.grid) if dense and config.read_out is not None else self.tokens
+        self.image_seq_length = visual
         self.hidden_size, self.intermediate_size = block.width, block.feed_forward_width
         self.num_hidden_layers, self.num_attention_heads = config.cortex.depth, block.heads
         self.num_channels = 3
         self.image_size = config.preprocessing.size[0]
-        self.patch_size = max(1, self.image_size // math.isqrt(self.tokens))
+        self.patch_size = max(1, self.image_size // math.isqrt(visual))
 
     def student_config(self) -> SparseFormerConfig:
         return read_config(self.sparseformer, where="configuration of the vision tower")
@@ -69,10 +74,10 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         self.post_init()
 
     @classmethod
-    def of(cls, student: SparseFormer, tokens: int) -> SparseFormerVisionTower:
+    def of(cls, student: SparseFormer, tokens: int, *, dense: bool = False) -> SparseFormerVisionTower:
         """Makes a tower of N tokens with the very modules of a student."""
         with torch.device("meta"):
-            tower = cls(SparseFormerVisionConfig(to_dict(student.config), tokens))
+            tower = cls(SparseFormerVisionConfig(to_dict(student.config), tokens, dense))
         tower.student = student
         return tower.train(student.training)
 
@@ -91,13 +96,29 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         for block, places in zip(cortex.blocks, cortex.places(focus.final_rois), strict=True):
             states.append(self._run(block, states[-1], places))
         pooled, tokens = cortex.read(states[-1])
+        given = {-1: tokens} | ({} if wanted is None or wanted is False else dict(enumerate(states)))
+        if self.config.dense:
+            given = self._on_grid(given, pixel_values, tokens, focus.final_rois)
+        given = {place: self._without_registers(state) for place, state in given.items()}
         output = BaseModelOutputWithPooling(
-            last_hidden_state=self._without_registers(tokens),
-            pooler_output=pooled,
-            hidden_states=None if wanted is None or wanted is False else tuple(map(self._without_registers, states)),
+            last_hidden_state=given.pop(-1), pooler_output=pooled, hidden_states=tuple(given.values()) or None
         )
         as_output = self.config.return_dict if return_dict is None else return_dict
         return output if as_output else output.to_tuple()
+
+    def _on_grid(self, states: dict[int, Tensor], pixel_values: Tensor, tokens: Tensor, rois: Tensor) -> dict[int, Tensor]:
+        """States B x (R+N) x D, by the block after which they are (-1: the final ones) -> B x (R+hw) x D each."""
+        read_out, settings = self.student.read_out, self.config.student_config().read_out
+        assert read_out is not None
+        assert settings is not None
+        of_map = -1 if settings.layer == -1 else len(self.student.cortex.blocks) + 1 + settings.layer
+        prefix, on_grid = tokens.shape[1] - rois.shape[1], {}
+        for place, state in states.items():
+            spread = splat(state[:, prefix:], rois, settings.grid)
+            if place == of_map:
+                spread = read_out(pixel_values.to(self.dtype), tokens, rois, spread)
+            on_grid[place] = torch.cat([state[:, :prefix], spread.flatten(2).mT.to(state.dtype)], dim=1)
+        return on_grid
 
     def _run_front(self, pixel_values: Tensor) -> FrontOutput:
         """Applies the front; its RoIs stay in float32 where a model has been cast to half precision."""
@@ -114,8 +135,8 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         return block(tokens, places)
 
     def _without_registers(self, tokens: Tensor) -> Tensor:
-        """B x (R+N) x D -> B x (1+N) x D, or B x N x D where there is no class token."""
-        registers = tokens.shape[1] - self.config.tokens - 1
+        """B x (R+M) x D of M visual tokens -> B x (1+M) x D, or B x M x D where there is no class token."""
+        registers = tokens.shape[1] - self.config.image_seq_length - 1
         return tokens if registers < 1 else torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
 
     @torch.no_grad()

@@ -118,6 +118,8 @@ class CortexOutput(NamedTuple):
     """B x classes where a classifier was inherited."""
     tokens: Tensor
     """B x (R+N) x D after the final norm."""
+    layer: Tensor
+    """B x (R+N) x D, those of the layer that was asked for; the same by default."""
 
 
 class CortexTransformer(nn.Module):
@@ -142,19 +144,22 @@ class CortexTransformer(nn.Module):
         )
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
-    def forward(self, tokens: Tensor, rois: Tensor) -> CortexOutput:
+    def forward(self, tokens: Tensor, rois: Tensor, layer: int = -1) -> CortexOutput:
         """Embeds an image.
 
         Args:
             tokens: B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in.
             rois: of the N latent tokens, B x N x 4, or 1 x N x 4 where they are the same in all images.
+            layer: whose tokens to give besides: -1 for the final ones, -2 for those that leave the last block but one, and so on.
         """
         tokens = self.prefix(tokens)  # B x (R+N) x D
-        for block, places in zip(self.blocks, self.places(rois), strict=True):
+        of_layer = tokens
+        for left, block, places in zip(reversed(range(len(self.blocks))), self.blocks, self.places(rois), strict=True):
             tokens = block(tokens, places)
+            of_layer = tokens if layer + left == -1 else of_layer
         pooled, tokens = self.read(tokens)  # B x D, B x (R+N) x D
         embedding = self.projection(pooled)  # B x D_out
-        return CortexOutput(embedding, self.classify(embedding, tokens), tokens)
+        return CortexOutput(embedding, self.classify(embedding, tokens), tokens, tokens if layer == -1 else of_layer)
 
     def places(self, rois: Tensor) -> list[Places]:
         """What the attention of each block is told of its tokens' places; ``rois`` as for :meth:`forward`."""

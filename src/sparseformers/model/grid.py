@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseformers import rois as roi_arithmetic
-from sparseformers.config import BlockConfig, CortexConfig, GridConfig
+from sparseformers.config import BlockConfig, CortexConfig, GridConfig, ReadOutConfig
 from sparseformers.model.cortex import PrefixTokens
 from sparseformers.model.front import FrontOutput
 from sparseformers.model.layers import build_norm
@@ -25,7 +25,7 @@ from sparseformers.model.layers import build_norm
 class CellEmbedding(nn.Module):
     """The teacher's patch and position embedding."""
 
-    def __init__(self, config: GridConfig, block: BlockConfig) -> None:
+    def __init__(self, config: GridConfig | ReadOutConfig, block: BlockConfig) -> None:
         super().__init__()
         width = block.width
         self.weight = nn.Parameter(torch.zeros(width, 3, config.patch_size, config.patch_size))
@@ -97,9 +97,7 @@ class GridFront(nn.Module):
 
     def cut_patches(self, images: Tensor, rois: Tensor) -> Tensor:
         """Images B x 3 x H x W and the cells B x N x 4 of a grid whose rows are alike -> patches B x N x 3 x P x P."""
-        resized = self.at_resolution(images, rois.shape[1])
-        patches = resized.unflatten(2, (-1, self.patch_size)).unflatten(4, (-1, self.patch_size))
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+        return cut_patches(self.at_resolution(images, rois.shape[1]), self.patch_size)
 
     def sample_patches(self, images: Tensor, rois: Tensor) -> Tensor:
         """Images B x 3 x H x W and any RoIs B x N x 4 -> patches B x N x 3 x P x P, without aliasing.
@@ -117,6 +115,12 @@ class GridFront(nn.Module):
             read = F.grid_sample(resized, points, mode="bilinear", padding_mode="border", align_corners=False)  # B x 3 x N x P²
             pixels = pixels + (1 - (octave - own).abs()).clamp(min=0) * read
         return pixels.transpose(1, 2).unflatten(-1, (self.patch_size, self.patch_size))
+
+
+def cut_patches(images: Tensor, side: int) -> Tensor:
+    """Images B x 3 x H x W of whole patches -> these, row by row: B x N x 3 x side x side."""
+    patches = images.unflatten(2, (-1, side)).unflatten(4, (-1, side))
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
 def read_map(position_map: Tensor, rois: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from sparseformers.config import (
     OriginalFocusingConfig,
     SparseFormerConfig,
 )
-from sparseformers.model.cortex import build_cortex
+from sparseformers.model.cortex import CortexOutput, build_cortex
 from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.front import Front, FrontOutput
 from sparseformers.model.grid import GridFront
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.original import OriginalFocusingTransformer
+from sparseformers.model.read_out import ReadOut
 from sparseformers.model.splatting import splat
 
 SMALLEST_SIDE = 32
@@ -46,16 +47,21 @@ class SparseFormerOutput(NamedTuple):
     """B x h x w, float32, of sum 1: the share of the teacher's attention that a mixed-resolution front expects in each part of
     the image, by which it chose its RoIs; None from other fronts."""
 
+    dense: Tensor | None = None
+    """B x D x h x w, float32: the map of the teacher's features on the grid that was asked for; None where none was."""
+
     @property
     def latent_tokens(self) -> Tensor:
         """B x N x D: the tokens that have RoIs, without the R prefix tokens."""
         return self.tokens[:, self.tokens.shape[1] - self.rois.shape[-2] :]
 
     def to_grid(self, size: int | tuple[int, int]) -> Tensor:
-        """The latent tokens' features on a regular grid over the image, for what needs one feature per place.
+        """The latent tokens themselves on a regular grid over the image, whatever the student has learnt besides.
 
-        Each cell has the mean of the tokens, weighted by how near the place is to the middle of their final RoIs, small RoIs
-        before large ones; where no RoI is, of the nearest. :mod:`sparseformers.model.splatting` has the kernel and its reasons.
+        :meth:`SparseFormer.dense` is what comes nearest to the teacher's map. Each cell here has the mean of the tokens, weighted
+        by how near the place is to the middle of their final RoIs, small RoIs before large ones; where no RoI is, of the nearest.
+        :mod:`sparseformers.model.splatting` has the kernel and its reasons.
+
         Differentiable in tokens and RoIs; it works in ``torch.compile`` and ``torch.export``.
 
         Args:
@@ -87,7 +93,7 @@ class Normalise(nn.Module):
 
 
 class SparseFormer(nn.Module):
-    """A front that turns the image into a few tokens with RoIs, and the cortex transformer.
+    """A front that turns the image into a few tokens with RoIs, the cortex transformer, and perhaps a read-out of maps.
 
     Args:
         config: what it is made of.
@@ -100,23 +106,53 @@ class SparseFormer(nn.Module):
         self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
         self.focusing = build_front(config.focusing, config.cortex) if front is None else front
         self.cortex = build_cortex(config.cortex)
+        self.read_out = None if config.read_out is None else ReadOut(config.read_out, config.cortex)
 
-    def forward(self, images: Tensor, tokens: int | None = None) -> SparseFormerOutput:
+    def forward(self, images: Tensor, tokens: int | None = None, grid: int | tuple[int, int] | None = None) -> SparseFormerOutput:
         """Embeds images.
 
         Args:
             images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
             tokens: latent tokens N, if other than configured: with a grid front any number, best one of those that it
                 was trained with.
+            grid: rows and columns (h, w) of the map to give as ``dense``, or one number for both; nothing of it is computed
+                without.
 
         Raises:
             ValueError: for another number of dimensions or channels, a smaller image, or a number of tokens that the front
                 cannot give.
         """
         check_images(images)
-        front = self.focusing(self.normalise(images), tokens)
-        embedding, logits, final_tokens = self.cortex(front.tokens, front.final_rois)
-        return SparseFormerOutput(embedding, logits, final_tokens, front.rois, front.tokens, front.attention_map)
+        normalised = self.normalise(images)
+        front = self.focusing(normalised, tokens)
+        cortex = self.cortex(front.tokens, front.final_rois, -1 if self.read_out is None else self.read_out.layer)
+        dense = None if grid is None else dense_map(self.read_out, normalised, cortex, front.final_rois, grid)
+        return SparseFormerOutput(
+            cortex.embedding, cortex.logits, cortex.tokens, front.rois, front.tokens, front.attention_map, dense
+        )
+
+    def dense(self, images: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
+        """The map of the teacher's features that the student expects: its tokens on a grid, and what its read-out adds.
+
+        Without a read-out it is :meth:`SparseFormerOutput.to_grid`.
+
+        Args:
+            images: as for :meth:`forward`.
+            size: rows and columns (h, w) of the grid, or one number for both; by default the teacher's own, where there is a
+                read-out.
+
+        Returns:
+            B x D x h x w, float32.
+
+        Raises:
+            ValueError: as for :meth:`forward`; for a size below 1, or none where there is no read-out.
+        """
+        if size is None and self.config.read_out is None:
+            raise ValueError("a student without a read-out has no grid of its own: give the size of the map")
+        own = None if self.config.read_out is None else self.config.read_out.grid
+        dense = self(images, grid=own if size is None else size).dense
+        assert dense is not None
+        return dense
 
     def sampling_points(self, images: Tensor) -> tuple[Tensor, ...]:
         """The points of :meth:`run_front`: for each sampling one B x N x P x 2, (x, y) in [0, 1] of the image or outside."""
@@ -139,17 +175,24 @@ def build_front(config: FrontConfig, cortex: CortexConfig) -> Front:
     return FocusingTransformer(config, cortex.block.width)
 
 
-class WithTokens(nn.Module):
-    """A SparseFormer with a grid front at N other tokens than configured, for what calls it with images alone."""
+def dense_map(
+    read_out: ReadOut | None, normalised: Tensor, cortex: CortexOutput, rois: Tensor, grid: int | tuple[int, int]
+) -> Tensor:
+    """The map of features on a grid, B x D x h x w: the latent tokens spread over it, and what the read-out adds."""
+    spread = splat(cortex.layer[:, -rois.shape[1] :], rois, grid)
+    return spread if read_out is None else read_out(normalised, cortex.tokens, rois, spread)
 
-    def __init__(self, student: SparseFormer, tokens: int) -> None:
+
+class WithTokens(nn.Module):
+    """A SparseFormer at N other tokens than configured, perhaps with a map, for what calls it with images alone."""
+
+    def __init__(self, student: SparseFormer, tokens: int, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.student = student
-        self.tokens = tokens
+        self.student, self.tokens, self.grid = student, tokens, grid
 
     def forward(self, images: Tensor) -> SparseFormerOutput:
         """As :meth:`SparseFormer.forward`."""
-        output: SparseFormerOutput = self.student(images, self.tokens)
+        output: SparseFormerOutput = self.student(images, self.tokens, self.grid)
         return output
 
 

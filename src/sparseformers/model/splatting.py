@@ -19,6 +19,7 @@ all RoIs are, none is exactly 0, and a token far away still has a gradient that 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Features on a grid, a weighted mean of the tokens in each cell; differentiable in tokens and RoIs.
 
     Args:
-        rois: B x N x 4, finite; they may overlap, leave parts of the image out, or reach outside of it.
+        rois: B x N x 4, or 1 x N x 4 where they are the same in all images; finite. They may overlap, leave parts of the image
+            out, or reach outside of it.
         size: rows and columns (h, w) of the grid, or one number for both.
 
     Returns:
@@ -47,9 +49,10 @@ def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
         ValueError: for a size below 1, or tokens and RoIs that do not fit each other.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
-    if tokens.ndim != 3 or rois.shape != (*tokens.shape[:2], 4):
+    if tokens.ndim != 3 or rois.shape[1:] != (tokens.shape[1], 4) or rois.shape[0] not in (1, tokens.shape[0]):
         raise ValueError(f"tokens B x N x D need RoIs B x N x 4, not {tuple(tokens.shape)} and {tuple(rois.shape)}")
-    with torch.autocast(tokens.device.type, enabled=False):  # the sums of many small weights want all digits
+    # The sums of many small weights want all digits. The meta device, on which costs are counted, knows no autocast.
+    with nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False):
         weights = cell_weights(rois, rows, columns)
         features = tokens.float().transpose(1, 2) @ weights.flatten(2)
     return features.unflatten(-1, (rows, columns))

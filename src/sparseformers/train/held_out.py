@@ -34,6 +34,7 @@ from sparseformers.data import (
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
 from sparseformers.evaluation.attention import AttendingTeacher, MapAgreement, measure_map
+from sparseformers.evaluation.dense import dense_cosine
 from sparseformers.files import printable
 from sparseformers.model import SparseFormer
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference
@@ -44,6 +45,7 @@ from sparseformers.train.setup import Parts
 
 LARGEST_BATCH = 64  # images, few enough for a process that holds only its share of a step
 FOCUS_IMAGES = 16  # held-out images on which the RoIs are followed
+DENSE_IMAGES = 64  # held-out images whose maps of features are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,9 @@ class Measurement:
     centred_cosine: Tensor  # M, in [-1, 1], as seen from the teacher's mean embedding
     followed: FollowedRoIs | None = None  # on the first images; None if RoIs cannot move
     map: MapAgreement | None = None  # of a student that chooses its RoIs by a map
+    dense_cosine: float | None = (
+        None  # centred cosine of each place of its maps of features to the teacher's, the mean of the first
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +97,16 @@ class HeldOut:
         def on_unreadable(index: int, reason: str) -> None:
             skipped.add(parts.held_out.name(index // self.views), reason)
 
-        teacher = AttendingTeacher(parts.teacher) if parts.has_map else parts.teacher
+        teacher = parts.telling_teacher()
         self.by_teacher = self._embed(teacher, on_unreadable)
         images, self.focus_names = first_views(parts, FOCUS_IMAGES)
         self.focus_images = images.to(parts.device)
         with evaluation_mode(teacher):
             seen = self._see(teacher, torch.arange(len(images)), images) if parts.has_map else None
         self.focus_maps = None if seen is None else seen.attention_map
+        self.dense = (
+            self._teacher_maps(teacher) if isinstance(teacher, AttendingTeacher) and parts.settings.optimisation.dense else []
+        )
 
     def measure(self, student: SparseFormer) -> Measurement:
         """Measures the student as it is now; all processes have to take part."""
@@ -109,7 +117,31 @@ class HeldOut:
         alignment, agreement = measure_alignment(ours.embedding, theirs.embedding), None
         if ours.attention_map is not None and theirs.attention_map is not None:
             agreement = measure_map(ours.attention_map, theirs.attention_map)
-        return Measurement(alignment, ours.indices, cosine, centred_cosine, self._followed(student), agreement)
+        return Measurement(
+            alignment, ours.indices, cosine, centred_cosine, self._followed(student), agreement, self._dense_cosine(student)
+        )
+
+    def _teacher_maps(self, teacher: AttendingTeacher) -> list[tuple[Tensor, Tensor]]:
+        """The first images, and the teacher's maps of them, on the CPU, in batches."""
+        images, _ = first_views(self.parts, DENSE_IMAGES)
+        seen = []
+        for part in images.split(self.batch_size):
+            with evaluation_mode(teacher), inference(self.parts.device, autocast_dtype(self.parts.precision)):
+                seen.append((part, teacher(part.to(self.parts.device)).tokens.half().cpu().clone()))
+        return seen
+
+    def _dense_cosine(self, student: SparseFormer) -> float | None:
+        """How near the student's maps are to the teacher's, as seen from the teacher's mean token; None if it learns none."""
+        if not self.dense:
+            return None
+        centre, cosines = torch.cat([theirs for _, theirs in self.dense]).float().mean(dim=(0, 2, 3)), []
+        device, autocast = self.parts.device, autocast_dtype(self.parts.precision)
+        for images, theirs in self.dense:
+            rows, columns = theirs.shape[-2:]
+            with evaluation_mode(student), inference(device, autocast, gradients_later=is_sharded(student)):
+                ours = student(images.to(device), grid=(rows, columns)).dense
+            cosines.append(dense_cosine(ours.cpu(), theirs, centre))
+        return torch.cat(cosines).mean().item()
 
     def _followed(self, student: SparseFormer) -> FollowedRoIs | None:
         """The RoIs on the first images, if they can move."""

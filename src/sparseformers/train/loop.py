@@ -25,7 +25,7 @@ from sparseformers.train.checkpointer import Checkpointer
 from sparseformers.train.guards import BadImages, NonFiniteSteps
 from sparseformers.train.held_out import HeldOut
 from sparseformers.train.metrics import Meters
-from sparseformers.train.objective import DENSE_WEIGHT, Objective, Whitening
+from sparseformers.train.objective import COARSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
@@ -148,8 +148,8 @@ class Trainer:
         fitted = self.settings.network.start == "fitted"
         objective = Objective(
             whitening=Whitening.of(held_out.by_teacher.embedding.to(self.parts.device)) if self.settings.whitens else None,
-            token_weight=self.learning.token_weight,
-            dense_weight=DENSE_WEIGHT if fitted else 0.0,
+            dense_weight=self.learning.dense,
+            coarse_weight=COARSE_WEIGHT if fitted else 0.0,
         )
         coarse = None
         if fitted:

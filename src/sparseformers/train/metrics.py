@@ -192,7 +192,8 @@ class MetricsLog(Callback):
         drift = {} if measurement.followed is None else asdict(measurement.followed.drift)
         rois = {f"roi_{name}": round(value, 5) for name, value in drift.items()}
         maps = {} if measurement.map is None else {f"map_{name}": value for name, value in asdict(measurement.map).items()}
-        self._append("held_out", state, {**asdict(measurement.alignment), **rois, **maps})
+        dense = {} if measurement.dense_cosine is None else {"dense_cosine": measurement.dense_cosine}
+        self._append("held_out", state, {**asdict(measurement.alignment), **rois, **maps, **dense})
         LOGGER.info("%d images: held-out centred cosine %.4f", state.samples, measurement.alignment.centred_cosine)
 
     def on_stop(self, error: BaseException | None) -> None:

@@ -14,23 +14,21 @@ from sparseformers.evaluation.attention import TeacherAnswer
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.model.selector import map_divergence
-from sparseformers.rois import regular_points
 from sparseformers.teachers import TeacherOutput
-
-POINTS_A_SIDE = 4  # the teacher's tokens are averaged over so many points along each side of a RoI
 
 FLOOR = 0.1  # share of the mean variance that whitening adds along each axis
 
 MAP_WEIGHT = 0.01  # of the map's loss, which only the selector learns by: AdamW takes any, and a small one leaves clipping alone
 
-DENSE_SHARE = 0.3  # of the training, over which the weight of dense targets falls to zero
+COARSE_WEIGHT = 1.0  # of the coarse tokens at the start of a training with the fitted start
+COARSE_SHARE = 0.3  # of the training, over which that weight falls to zero
 
 
 class Targets(NamedTuple):
     """The teacher's answer on B images, without gradient; None where it is not asked for."""
 
     embedding: Tensor  # B x D_out
-    tokens: Tensor | None = None  # B x D x rows x columns, its patch tokens after the final norm
+    tokens: Tensor | None = None  # B x D x rows x columns, its patch tokens
     coarse: Tensor | None = None  # B x N x D, its tokens at the truncation depth on an image with N patches
     attention_map: Tensor | None = None  # B x rows x columns, of sum 1, its attention
 
@@ -38,7 +36,7 @@ class Targets(NamedTuple):
 def teacher_targets(
     teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer], images: Tensor, autocast: torch.dtype | None
 ) -> Targets:
-    """The teacher's answer on images B x 3 x H x W in [0, 1] of its size; one that attends gives its tokens and maps, too.
+    """The teacher's answer on images B x 3 x H x W in [0, 1] of its size; an AttendingTeacher gives tokens and maps, too.
 
     ``autocast`` is the precision; None for float32.
     """
@@ -47,7 +45,8 @@ def teacher_targets(
     # Autograd does not take tensors of inference mode; a copy made outside of it is an ordinary one.
     embedding = answer.embedding.clone()
     if isinstance(answer, TeacherAnswer):
-        return Targets(embedding, answer.tokens.clone(), attention_map=answer.attention_map.clone())
+        maps = answer.attention_map
+        return Targets(embedding, answer.tokens.clone(), attention_map=None if maps is None else maps.clone())
     return Targets(embedding)
 
 
@@ -66,14 +65,11 @@ def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours.float() - wanted).square().mean() / (spread + torch.finfo(torch.float32).tiny)
 
 
-def tokens_in_rois(tokens: Tensor, rois: Tensor) -> Tensor:
-    """The mean of a grid of tokens over each RoI: B x D x rows x columns, B x N x 4 -> B x N x D.
-
-    Unlike :meth:`SparseFormerOutput.to_grid`, which spreads tokens over cells, it measures each token on its own.
-    """
-    points = 2 * regular_points(rois, POINTS_A_SIDE) - 1
-    read = F.grid_sample(tokens.float(), points, mode="bilinear", padding_mode="border", align_corners=False)
-    return read.mean(dim=-1).transpose(1, 2)
+def dense_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean over places of 1 - cosine between maps B x D x h x w, as seen from the mean of ``theirs``: a float32 scalar."""
+    ours, theirs = ours.float(), theirs.float()
+    centre = theirs.mean(dim=(0, 2, 3), keepdim=True)
+    return (1 - F.cosine_similarity(ours - centre, theirs - centre, dim=1)).mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +107,12 @@ class Objective:
     """The loss of a student's output by its teacher's answer: the cosine, and more where asked for."""
 
     whitening: Whitening | None = None  # of embeddings, before the cosine is taken
-    token_weight: float = 0.0  # of the cosine distance between final tokens and the teacher's, averaged over their RoIs
-    dense_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
+    dense_weight: float = 0.0  # of the distance between the student's map and the teacher's patch tokens
+    coarse_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
 
     def at(self, progress: float) -> Objective:
-        """The objective after that share of the training, in [0, 1]: dense targets fade out."""
-        return replace(self, dense_weight=self.dense_weight * max(0.0, 1 - progress / DENSE_SHARE))
+        """The objective after that share of the training, in [0, 1]: coarse tokens fade out."""
+        return replace(self, coarse_weight=self.coarse_weight * max(0.0, 1 - progress / COARSE_SHARE))
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
         """The loss, a float32 scalar, at least 0."""
@@ -124,22 +120,20 @@ class Objective:
             loss = cosine_distance(output.embedding, targets.embedding)
         else:
             loss = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
-        if self.token_weight and targets.tokens is not None:
-            rois = output.rois[:, -1].detach()
-            loss = loss + self.token_weight * cosine_distance(output.latent_tokens, tokens_in_rois(targets.tokens, rois))
-        if self.dense_weight and targets.coarse is not None:
-            loss = loss + self.dense_weight * unexplained_variance(output.focused, targets.coarse)
+        if output.dense is not None and targets.tokens is not None:
+            loss = loss + self.dense_weight * dense_distance(output.dense, targets.tokens)
+        if self.coarse_weight and targets.coarse is not None:
+            loss = loss + self.coarse_weight * unexplained_variance(output.focused, targets.coarse)
         if output.attention_map is not None and targets.attention_map is not None:
             loss = loss + MAP_WEIGHT * map_divergence(output.attention_map, targets.attention_map)
         return loss
 
 
-DENSE_WEIGHT = 1.0  # of the dense targets at the start of a training with the fitted start
 PLAIN = Objective()  # the paper's: the plain cosine of the embeddings
 
 
 def alignment_loss(
-    student: Callable[[Tensor, int | None], SparseFormerOutput],
+    student: Callable[..., SparseFormerOutput],
     teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer],
     images: Tensor,
     autocast: torch.dtype | None,
@@ -151,14 +145,18 @@ def alignment_loss(
 ) -> Tensor:
     """The objective on one batch that both see alike: the teacher without gradient, the student with.
 
-    ``student`` may be the wrapper that synchronises its gradients between processes. ``images`` are B x 3 x H x W in [0, 1] at
+    ``student`` may be the wrapper that synchronises its gradients between processes; it is asked for a map of the teacher's grid
+    where the objective has a weight for that. ``images`` are B x 3 x H x W in [0, 1] at
     the teacher's size, ``targets`` its answer on them where that is known: it is not run then. ``autocast`` is the precision of
-    both, None for float32; ``coarse`` gives the dense targets, where the objective has a weight for them; ``tokens`` is the
+    both, None for float32; ``coarse`` gives the coarse tokens, where the objective has a weight for them; ``tokens`` is the
     student's number, if other than its own.
     """
     answer = teacher_targets(teacher, images, autocast) if targets is None else targets
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
-        if coarse is not None and objective.dense_weight:
+        if coarse is not None and objective.coarse_weight:
             with torch.no_grad():
                 answer = answer._replace(coarse=coarse.latent(images))
-        return objective(student(images, tokens), answer)
+        if not objective.dense_weight or answer.tokens is None:
+            return objective(student(images, tokens), answer)
+        rows, columns = answer.tokens.shape[-2:]
+        return objective(student(images, tokens, (rows, columns)), answer)

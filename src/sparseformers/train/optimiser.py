@@ -12,7 +12,7 @@ from torch import nn
 from sparseformers.inheritance import parameter_groups
 from sparseformers.model import SparseFormer
 
-UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "bias", "gamma")
+UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "bias", "gamma", "falls")
 """Last parts of the names of parameters that weight decay would only pull towards an arbitrary zero."""
 
 

@@ -142,7 +142,8 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
         ),
     )
     cached = data.cache_teacher is not None
-    view = 3 * math.prod(parts.size) + 4 * parts.teacher.anatomy.embedding_width  # pixels, and an embedding in float32
+    key = parts.cache_key
+    view = 0.0 if key is None else key.bytes / key.views
     per_image = view if cached else _bytes_per_image(parts, scale, given=bool(data.data))
     return TrainingPlan(
         teacher=parts.teacher.identity.name,
@@ -214,7 +215,8 @@ def _training_cost(parts: Parts) -> TrainingCost:
     elastic = settings.network.elastic
     choices = sorted({student.config.focusing.tokens, *elastic}) if elastic else [None]
     teacher = None if settings.data.cache_teacher is not None else parts.teacher
-    return measure_training_cost(student, teacher, parts.size, tokens=choices)
+    grid = parts.teacher.grid if settings.optimisation.dense else None
+    return measure_training_cost(student, teacher, parts.size, tokens=choices, grid=grid)
 
 
 def _bytes_per_image(parts: Parts, scale: Scale, *, given: bool) -> float:

@@ -20,7 +20,7 @@ else:
 
 RECIPE_KEYS = (
     *("front", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations", "start"),
-    *("batch_size", "lr", "tuned_lr_ratio", "whiten", "token_weight", "weight_decay", "warm_up", "clip_norm"),
+    *("batch_size", "lr", "tuned_lr_ratio", "whiten", "dense", "dense_layer", "weight_decay", "warm_up", "clip_norm"),
     *("augment", "crop_scale"),
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""

@@ -106,11 +106,13 @@ def _noise_for_views(parts: Parts) -> ViewCache:
     images = noise.integers(0, 256, (1, 1, 3, *parts.size), dtype=np.uint8)
     embeddings = noise.standard_normal((1, 1, width), dtype=np.float32)
     shape, key = (1, len(parts.train)), parts.cache_key
-    maps = None if key is None or key.patches is None else np.full((1, 1, *key.patches), 1 / math.prod(key.patches), np.float16)
+    maps = None if key is None or key.maps is None else np.full((1, 1, *key.maps), 1 / math.prod(key.maps), np.float16)
+    tokens = None if key is None or key.tokens is None else noise.standard_normal((1, 1, *key.tokens)).astype(np.float16)
     return ViewCache(
         folder=Path(),
         images=np.broadcast_to(images, (*shape, *images.shape[2:])),
         embeddings=np.broadcast_to(embeddings, (*shape, width)),
         unreadable={},
         attention_maps=None if maps is None else np.broadcast_to(maps, (*shape, *maps.shape[2:])),
+        tokens=None if tokens is None else np.broadcast_to(tokens, (*shape, *tokens.shape[2:])),
     )

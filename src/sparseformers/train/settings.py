@@ -20,6 +20,7 @@ from sparseformers.train.lengths import Budget, Interval
 EXPERT, WITHOUT_EFFECT = Mark.EXPERT, Mark.WITHOUT_EFFECT
 NOT_NEGATIVE = Between(0, math.inf, "[)")
 DEFAULT_EPOCHS = 10.0
+READ_OUT_RATE = 10.0  # learning rate of the read-out's new layers, as a multiple of that of tuned blocks
 
 
 def read_size(text: str) -> ImageSize:
@@ -78,6 +79,9 @@ class NetworkSettings:
     """Side in pixels, or height x width; the teacher's own by default. For example 224, or 256x128."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875), EXPERT] = None
     """Share of the shorter side that the central crop of evaluation keeps; the teacher's own by default."""
+    dense_layer: Annotated[int, Between(-1000, -1, example=-2), EXPERT] = -1
+    """With --dense: the teacher's layer that maps are of. -1 is what its final norm gives, -2 what the last block but one gives,
+    as LLaVA reads it."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -174,8 +178,8 @@ class OptimisationSettings:
     whiten: Annotated[bool | None, EXPERT] = None
     """Compare embeddings after whitening both by the teacher's mean and covariance over the held-out images: all directions in
     which images differ then count alike. By default, but for the paper's front: from a random start it is useless."""
-    token_weight: Annotated[float, NOT_NEGATIVE, EXPERT] = 0.0
-    """Grid front: weight of a second loss that aligns each final token to the teacher's, averaged over its RoI."""
+    dense: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Weight of a second loss, by which the student learns the teacher's feature map, too, with a read-out; 0.5 is a good one."""
     weight_decay: Annotated[float, NOT_NEGATIVE, EXPERT] = 0.05
     """AdamW's weight decay; none on biases, norms, embeddings and RoIs."""
     warm_up: Annotated[float, Between(0, 1, "[)"), EXPERT] = 0.05
@@ -248,9 +252,9 @@ class BootstrapConfig(Grouped):
     def __post_init__(self) -> None:
         if self.needs_data and not self.data.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
-        if (weight := self.optimisation.token_weight) and self.data.cache_teacher is not None:
-            problem = f"--token-weight {weight} needs the teacher's tokens, which --cache-teacher does not keep."
-            raise ConfigError(problem, "Leave out one of the two.")
+        if self.network.dense_layer != -1 and not self.optimisation.dense:
+            problem = f"--dense-layer {self.network.dense_layer} says which layer maps are of, and no maps are learnt."
+            raise ConfigError(problem, "Add --dense 0.5, or leave it out.")
 
     def absolute(self) -> BootstrapConfig:
         """The same settings with all paths absolute, so that a run can be resumed from any working directory."""
@@ -271,7 +275,8 @@ class BootstrapConfig(Grouped):
     @property
     def lr_ratios(self) -> dict[str, float]:
         """Learning rates by group of parameters, as shares of ``lr``."""
-        return {"tuned": self.optimisation.tuned_lr_ratio}
+        tuned = self.optimisation.tuned_lr_ratio
+        return {"tuned": tuned, "read_out": READ_OUT_RATE * tuned}
 
     @property
     def views_seed(self) -> int:
@@ -285,13 +290,23 @@ class BootstrapConfig(Grouped):
         return self.network.front != "focusing" if whiten is None else whiten
 
 
-OFF: Mapping[str, float | None] = {"ema": 0, "layer_decay": 1, "looks": 0, "rois_lr_ratio": None, "dense_weight": 0}
-"""Settings of version 0.1 that are gone, with the value that switched them off; None for one without effect by itself."""
+OFF: Mapping[str, float | None] = {
+    "ema": 0,
+    "layer_decay": 1,
+    "looks": 0,
+    "rois_lr_ratio": None,
+    "dense_weight": 0,
+    "token_weight": 0,
+}
+"""Settings of earlier versions that are gone, with the value that switched them off; None for one without effect by itself."""
 
 
 def read_settings(values: Mapping[str, Any], *, where: str) -> tuple[BootstrapConfig, str | None]:
     """Settings of a run, and a note if they were version 0.1's, which had no groups; raises ConfigError for what does not fit."""
     if "network" in values or not values.keys() & {"teacher", "data"}:
+        learning = values.get("optimisation")
+        if isinstance(learning, Mapping) and learning.get("token_weight") == 0:  # of the first days of version 0.2
+            values = {**values, "optimisation": {name: value for name, value in learning.items() if name != "token_weight"}}
         return from_dict(BootstrapConfig, values, where=where), None
     flat = dict(values)
     if isinstance(flat.get("checkpoint_minutes"), (int, float)):

@@ -72,6 +72,12 @@ class Parts:
         """Whether the student chooses its RoIs by a map of the teacher's attention."""
         return isinstance(self.inheritance.student.config.focusing, MixedResolutionConfig)
 
+    def telling_teacher(self) -> Teacher | AttendingTeacher:
+        """The teacher, with its attention and its patch tokens as far as the student learns of them."""
+        if not (self.has_map or self.settings.optimisation.dense):
+            return self.teacher
+        return AttendingTeacher(self.teacher, attends=self.has_map, layer=self.settings.network.dense_layer)
+
     @property
     def cache_folder(self) -> Path | None:
         """The folder of the cache of views that the run trains on, made or not."""
@@ -100,7 +106,8 @@ def gather_parts(
     loaded = load_teacher(teacher or network.teacher, image_size=network.image_size, crop=network.crop)
     refuse_more_tokens(max([network.tokens or 0, *network.elastic]), loaded.patch_tokens)
     names = ("front", "tokens", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations")
-    inheritance = inherit(loaded, seed=learning.seed, **{name: getattr(network, name) for name in names})
+    layer = network.dense_layer if learning.dense else None
+    inheritance = inherit(loaded, seed=learning.seed, dense_layer=layer, **{name: getattr(network, name) for name in names})
     student = inheritance.student
     _refuse_elastic(network.elastic, student)
     if learning.gradient_checkpointing:
@@ -112,7 +119,7 @@ def gather_parts(
     if settings.data.cache_teacher is not None and train:
         made_by = {"fingerprint": inheritance.provenance.teacher_fingerprint, "precision": precision}
         has_map = isinstance(student.config.focusing, MixedResolutionConfig)
-        cache_key = make_cache_key(settings, loaded, **made_by, images=train, has_map=has_map)
+        cache_key = make_cache_key(settings, loaded, **made_by, images=train, has_map=has_map, dense_layer=layer)
     return Parts(
         settings=settings,
         teacher=loaded.to(device),

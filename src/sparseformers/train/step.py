@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation.attention import AttendingTeacher, TeacherAnswer
+from sparseformers.evaluation.attention import TeacherAnswer
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
@@ -60,10 +60,8 @@ class TrainingStep:
         self.parts, self.model, self.optimiser, self.accelerator = parts, model, optimiser, accelerator
         self.settings, self.objective, self.coarse, self.scaler = parts.settings, objective, coarse, scaler
         self.autocast = autocast_dtype(parts.precision)
-        self.student: Callable[[Tensor, int | None], SparseFormerOutput] = model
-        self.teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer] = parts.teacher
-        if objective.token_weight or parts.has_map:
-            self.teacher = AttendingTeacher(parts.teacher)
+        self.student: Callable[..., SparseFormerOutput] = model
+        self.teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer] = parts.telling_teacher()
         learning = self.settings.optimisation
         if learning.compile:
             part = -(-learning.batch_size // (accelerator.num_processes * learning.accumulate))
@@ -133,10 +131,11 @@ class TrainingStep:
     def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
         device = self.parts.device
         images = images_on(device, batch.images)
-        targets, maps = None, batch.attention_maps
+        targets = None
         if batch.targets is not None:
-            maps = None if maps is None else maps.to(device, non_blocking=True)
-            targets = Targets(batch.targets.to(device, non_blocking=True), attention_map=maps)
+            others = (batch.tokens, batch.attention_maps)
+            of_places, maps = (None if each is None else each.to(device, non_blocking=True) for each in others)
+            targets = Targets(batch.targets.to(device, non_blocking=True), of_places, attention_map=maps)
         networks = (self.student, self.teacher)
         return alignment_loss(*networks, images, self.autocast, targets, objective=objective, coarse=self.coarse, tokens=tokens)
 
@@ -153,7 +152,7 @@ def split(batch: Batch, count: int) -> list[Batch]:
     """The readable views of a batch in ``count`` parts whose sizes differ by one at most; some may be empty."""
     if count == 1:
         return [batch]
-    columns = (batch.images, batch.indices, batch.targets, batch.attention_maps)
+    columns = (batch.images, batch.indices, batch.targets, batch.attention_maps, batch.tokens)
     parts = ([None] * count if column is None else column.tensor_split(count) for column in columns)
     return [Batch(images, indices, (), *known) for images, indices, *known in zip(*parts, strict=True)]
 
@@ -200,14 +199,14 @@ class CompiledForBatches:
     """A network that is compiled for full batches; others, such as the last one, run as they are: compiling takes minutes.
 
     The network itself stays as it is, with its names, and what else uses it does not run compiled. It takes B x 3 x H x W and
-    perhaps a number of tokens, for each of which it is compiled once; a full batch in this process has B = ``batch``.
+    perhaps a number of tokens and a grid, for each of which it is compiled once; a full batch in this process has B = ``batch``.
     """
 
     def __init__(self, network: Callable[..., Any], batch: int) -> None:
         self.network, self.batch = network, batch
         self.compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
 
-    def __call__(self, images: Tensor, *arguments: int | None) -> Any:
+    def __call__(self, images: Tensor, *arguments: int | tuple[int, int] | None) -> Any:
         run = self.compiled if len(images) == self.batch else self.network
         return run(images, *arguments)
 

@@ -99,12 +99,13 @@ class ProgressBar(Callback):
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
         alignment = measurement.alignment
         self.held_out = f"{alignment.centred_cosine:.3f}"
+        dense = "" if measurement.dense_cosine is None else f"; maps {measurement.dense_cosine:.3f}"
         line = Text.assemble(
             (f"{state.progress:4.0%} {state.samples:>9,} images", "dim"),
             "  held-out centred cosine ",
             (self.held_out, "bold"),
             f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
-            f" neighbours {alignment.neighbour_agreement:.0%})",
+            f" neighbours {alignment.neighbour_agreement:.0%}{dense})",
         )
         self.console.print(line, soft_wrap=True)
 
@@ -133,6 +134,7 @@ class Card(Callback):
             precision=parts.precision,
             licence=parts.teacher.identity.licence,
             map=MapAgreement(last["map_divergence"], last["map_overlap"]) if "map_overlap" in last else None,
+            dense_cosine=last.get("dense_cosine"),
         )
         self.run.write_manifest({**self.run.read_manifest(), "figures": to_dict(figures)})
         student, provenance = parts.inheritance.student, parts.inheritance.provenance

@@ -33,6 +33,7 @@ LIBRARIES = ("pillow", "torch", "torchvision")  # that views are made with: anot
 IMAGES = "images.npy"  # K x images x 3 x H x W bytes; zeros for a view that is missing
 EMBEDDINGS = "embeddings.npy"  # K x images x D_out float32; zeros for a view that is missing
 MAPS = "attention_maps.npy"  # K x images x h x w float16, where the student has a map to learn
+TOKENS = "patch_tokens.npy"  # K x images x D x h x w float16, where the student learns maps of features
 UNREADABLE = "unreadable.json"  # a list of [epoch, index, reason], one for each view that is missing
 KEY = "key.json"  # the content of the cache's key
 
@@ -48,7 +49,8 @@ class CacheKey:
     images: int
     size: tuple[int, int]  # height and width of the views in pixels
     width: int  # D_out, channels of the teacher's embedding
-    patches: tuple[int, int] | None = None  # h x w of the teacher's attention maps; None without them
+    maps: tuple[int, int] | None = None  # h x w of the teacher's attention maps; None without them
+    tokens: tuple[int, int, int] | None = None  # D x h x w of its patch tokens; None without them
 
     @cached_property
     def digest(self) -> str:
@@ -63,7 +65,8 @@ class CacheKey:
             IMAGES: (np.dtype(np.uint8), (*views, 3, *self.size)),
             EMBEDDINGS: (np.dtype(np.float32), (*views, self.width)),
         }
-        return kept if self.patches is None else kept | {MAPS: (np.dtype(np.float16), (*views, *self.patches))}
+        others = {MAPS: self.maps, TOKENS: self.tokens}
+        return kept | {name: (np.dtype(np.float16), (*views, *shape)) for name, shape in others.items() if shape is not None}
 
     @property
     def views(self) -> int:
@@ -76,9 +79,19 @@ class CacheKey:
 
 
 def make_cache_key(
-    settings: BootstrapConfig, teacher: Teacher, *, fingerprint: str, precision: str, images: ImageSource, has_map: bool = False
+    settings: BootstrapConfig,
+    teacher: Teacher,
+    *,
+    fingerprint: str,
+    precision: str,
+    images: ImageSource,
+    has_map: bool = False,
+    dense_layer: int | None = None,
 ) -> CacheKey:
-    """The key of a run's views; ``fingerprint`` is of the teacher's weights, ``images`` are in the order of the samples."""
+    """The key of a run's views; ``fingerprint`` is of the teacher's weights, ``images`` are in the order of the samples.
+
+    With ``has_map`` the cache holds the teacher's attention, with a ``dense_layer`` its patch tokens of that layer.
+    """
     data, width = settings.data, teacher.anatomy.embedding_width
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -101,11 +114,13 @@ def make_cache_key(
         content["crop_scale"] = data.crop_scale
     if data.max_pixels != MOST_PIXELS:
         content["max_pixels"] = data.max_pixels
-    size, patches = teacher.preprocessing.size, None
     if has_map:
         content["attention_maps"] = True
-        patches = (size[0] // teacher.patch_size, size[1] // teacher.patch_size)
-    return CacheKey(content, data.cached_views, len(images), size, width, patches)
+    if dense_layer is not None:
+        content["patch_tokens"] = dense_layer
+    maps = teacher.grid if has_map else None
+    tokens = None if dense_layer is None else (teacher.anatomy.block.width, *teacher.grid)
+    return CacheKey(content, data.cached_views, len(images), teacher.preprocessing.size, width, maps, tokens)
 
 
 class DamagedCacheError(Exception):
@@ -121,6 +136,7 @@ class ViewCache:
     embeddings: np.ndarray  # K x images x D_out float32, read-only
     unreadable: Mapping[tuple[int, int], str]  # why the view (epoch, index) is missing, for those that are
     attention_maps: np.ndarray | None = None  # K x images x h x w float16, read-only, if there are any
+    tokens: np.ndarray | None = None  # K x images x D x h x w float16, read-only, if there are any
 
     def batch(self, keys: Sequence[ViewKey]) -> Batch:
         """The views of these keys with the teacher's embeddings of them, in their order."""
@@ -134,6 +150,7 @@ class ViewCache:
             unreadable=tuple((index, self.unreadable[epoch, index]) for epoch, index in missing),
             targets=torch.from_numpy(self.embeddings[epochs, indices]),
             attention_maps=None if self.attention_maps is None else torch.from_numpy(self.attention_maps[epochs, indices]),
+            tokens=None if self.tokens is None else torch.from_numpy(self.tokens[epochs, indices]),
         )
 
     def batches(self, stream: SampleStream) -> Generator[Batch]:
@@ -156,6 +173,7 @@ def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
             images=arrays[IMAGES],
             embeddings=arrays[EMBEDDINGS],
             attention_maps=arrays.get(MAPS),
+            tokens=arrays.get(TOKENS),
             unreadable={(int(epoch), int(index)): str(reason) for epoch, index, reason in rows},
         )
     except (OSError, ValueError, TypeError) as error:

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from sparseformers.data import images_on, views_in_order
 from sparseformers.errors import DataError, RunError
-from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing_folder, write_text
 from sparseformers.modes import autocast_dtype
 from sparseformers.progress import ImageProgress, say
@@ -32,6 +31,7 @@ from sparseformers.train.view_cache import (
     KEY,
     LOGGER,
     MAPS,
+    TOKENS,
     UNREADABLE,
     CacheKey,
     DamagedCacheError,
@@ -134,7 +134,7 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
     """Makes all views in order, batch by batch: rows of the key's arrays, and (epoch, index, reason) of those that are zeros."""
     dtype, done = autocast_dtype(parts.precision), 0
     batch_size = parts.settings.optimisation.batch_size
-    teacher = parts.teacher if key.patches is None else AttendingTeacher(parts.teacher)
+    teacher = parts.telling_teacher()
     loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
     with ImageProgress(console, "caching views", size=key.views, total=key.views, images=0, reached=0) as bar:
         for batch in loader:
@@ -146,8 +146,9 @@ def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
                 arrays[IMAGES][rows] = batch.images.numpy()
                 answer = teacher_targets(teacher, images_on(parts.device, batch.images), dtype)
                 arrays[EMBEDDINGS][rows] = answer.embedding.float().cpu().numpy()
-                if answer.attention_map is not None:
-                    arrays[MAPS][rows] = answer.attention_map.cpu().numpy()
+                for name, told in ((MAPS, answer.attention_map), (TOKENS, answer.tokens)):
+                    if name in arrays and told is not None:
+                        arrays[name][rows] = told.half().cpu().numpy()
             yield list(arrays.values()), [(epoch, index, reason) for index, reason in batch.unreadable]
             done += count
             bar.step(len(batch.images), len(batch.unreadable), done)

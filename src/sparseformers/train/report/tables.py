@@ -27,6 +27,7 @@ MEASURES: tuple[tuple[str, str, int | None], ...] = (
     ("covered by RoIs", "roi_coverage", None),
     ("map's divergence", "map_divergence", 4),
     ("heaviest parts found", "map_overlap", None),
+    ("of feature maps", "dense_cosine", 4),
 )
 """Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
 

@@ -1,0 +1,88 @@
+"""Trainings that learn maps of features, too."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparseformers.errors import RunStopped
+from sparseformers.evaluation.attention import AttendingTeacher
+from sparseformers.inheritance.shares import READ_OUT, parameter_groups
+from sparseformers.saving import load
+from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.train.objective import dense_distance
+from sparseformers.train.plan import make_plan
+from sparseformers.train.setup import gather_parts
+from tests.train.runs import at_each_step, entries, focusing, tiny_settings, weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BootstrapConfig:
+    return tiny_settings(tmp_path).with_(dense=0.5, tokens=4, lr=1e-3)
+
+
+@pytest.mark.parametrize("front", ["grid", "mixed", "focusing"])
+def test_bootstrap__maps_come_nearer_and_are_measured(settings: BootstrapConfig, tmp_path: Path, front: str) -> None:
+    settings = (focusing(settings) if front == "focusing" else settings.with_(front=front)).with_(samples=160, dense=2.0)
+    bootstrap(settings, tmp_path / "run")
+    measured = [entry["dense_cosine"] for entry in entries(tmp_path / "run", "held_out")]
+    assert measured[-1] > measured[0] + 0.01
+    assert "lr_read_out" in entries(tmp_path / "run", "train")[0]
+    assert "feature map to the teacher's" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    student = load(tmp_path / "run")
+    assert student.dense(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_resume__ends_at_the_same_bytes(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings.with_(checkpoint_every="2steps", cache_teacher=tmp_path / "cache", accumulate=2)
+    bootstrap(settings, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        at_each_step(patched, lambda _step, _batch, samples: samples == 16 and os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(RunStopped):
+            bootstrap(settings, tmp_path / "stopped")
+    resume(tmp_path / "stopped")
+    assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
+
+
+def test_cache__keeps_the_patch_tokens_of_the_layer_in_half_precision(settings: BootstrapConfig, tmp_path: Path) -> None:
+    settings = settings.with_(cache_teacher=tmp_path / "cache", dense_layer=-2)
+    bootstrap(settings, tmp_path / "run")
+    (cached,) = (tmp_path / "cache").glob("*/patch_tokens.npy")
+    tokens = np.load(cached)
+    parts = gather_parts(settings, device=CPU)
+    assert parts.cache_key is not None
+    assert tokens.dtype == np.float16
+    assert tokens.shape[2:] == (parts.teacher.anatomy.block.width, *parts.teacher.grid)
+    images = torch.from_numpy(np.load(cached.with_name("images.npy"))[0, :2]).float() / 255
+    theirs = AttendingTeacher(parts.teacher, attends=False, layer=-2)(images).tokens
+    torch.testing.assert_close(torch.from_numpy(tokens[0, :2]).float(), theirs, atol=5e-3, rtol=1e-2)
+    # The plan counts them, and another layer is another cache.
+    plan = make_plan(settings, device=CPU)
+    assert plan.cache_gib * 2**30 == pytest.approx(sum(path.stat().st_size for path in cached.parent.glob("*.npy")), rel=0.01)
+    assert gather_parts(settings.with_(dense_layer=-1), device=CPU).cache_key.digest != cached.parent.name
+
+
+def test_the_last_layer_but_one__is_what_leaves_that_block(settings: BootstrapConfig) -> None:
+    teacher = gather_parts(settings, device=CPU).teacher
+    images = torch.rand(2, 3, *teacher.preprocessing.size)
+    left = teacher.block_inputs(images)[-2][:, teacher.anatomy.prefix_tokens :]  # what enters the last block
+    answer = AttendingTeacher(teacher, attends=False, layer=-2)(images)
+    torch.testing.assert_close(answer.tokens.flatten(2).mT, left, atol=1e-4, rtol=1e-4)
+    assert answer.attention_map is None
+    assert dense_distance(answer.tokens, answer.tokens) < 1e-6
+
+
+def test_the_read_out__has_a_rate_of_its_own_and_the_rest_what_it_had(settings: BootstrapConfig) -> None:
+    student, plain = (gather_parts(each, device=CPU).inheritance.student for each in (settings, settings.with_(dense=0.0)))
+    groups, without = parameter_groups(student), parameter_groups(plain)
+    assert READ_OUT not in without
+    assert {name for name, _ in groups["tuned"]} - {name for name, _ in without["tuned"]} == {
+        f"read_out.embedding.{name}" for name in ("weight", "bias", "positions")
+    }
+    assert settings.lr_ratios[READ_OUT] == 10
+    assert focusing(settings).lr_ratios[READ_OUT] == 1
