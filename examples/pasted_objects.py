@@ -2,8 +2,10 @@
 
 To ask a student whether it looks at objects more than at the rest, without anybody's annotations. An object is cut out with an
 opacity that is 1 inside of an ellipse and falls to 0 at its border, made smaller, and put at a random place of a random square of
-a background. Where the opacity is at least one half is foreground. OUT/images/NAME.jpg, OUT/masks/NAME.png (255 is foreground)
-and OUT/boxes.json (COCO's form; names relative to OUT/images) are written, the same ones for the same seed.
+a background. Where the opacity is at least one half is foreground. OUT/images/NAME.jpg, OUT/masks/NAME.png (255 is foreground),
+OUT/classes/NAME.png (the number of the object's class, from 1; 0 is background) and OUT/boxes.json (COCO's form; names relative
+to OUT/images) are written, the same ones for the same seed. An object's class is the folder that it is in, or itself where all
+are in one.
 
 Without --objects and --backgrounds they are made of photographs that scikit-image, scikit-learn and matplotlib bring along. With
 --objects FOLDER each of its images is an object: an ellipse that fills it, which suits photographs of one thing in the middle.
@@ -11,6 +13,7 @@ Without --objects and --backgrounds they are made of photographs that scikit-ima
 
     python examples/pasted_objects.py --out pasted --count 200
     sparseformers evaluate RUN --data pasted/images --focus --masks pasted/masks
+    sparseformers evaluate RUN --data pasted/images --dense --masks pasted/classes
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from sparseformers.files import replacing, write_text
 
 Ellipse = tuple[float, float, float, float]
 """Its box, (x1, y1, x2, y2) in [0, 1] of the photograph."""
+MOST_CLASSES = 254
+"""Of a mask with a byte for each pixel: 0 is background, 255 nothing said."""
 FILLING: Ellipse = (0.04, 0.04, 0.96, 0.96)
 """In a photograph of one thing."""
 OBJECTS: dict[str, dict[str, Ellipse]] = {
@@ -92,6 +97,16 @@ def known_objects(folder: Path | None) -> list[tuple[Path, Ellipse]]:
     return list(zip(installed(names), ellipses, strict=True))
 
 
+def classes_of(paths: list[Path]) -> dict[Path, int]:
+    """The number of each photograph's class, from 1."""
+    folders = {path.parent for path in paths}
+    keys = {path: str(path.parent if len(folders) > 1 else path) for path in paths}
+    numbers = {key: number for number, key in enumerate(sorted(set(keys.values())), start=1)}
+    if len(numbers) > MOST_CLASSES:
+        raise ConfigError(f"There are {len(numbers)} classes of objects, and a mask has at most {MOST_CLASSES}.", "Use fewer.")
+    return {path: numbers[key] for path, key in keys.items()}
+
+
 def cut_out(photograph: Image.Image, ellipse: Ellipse, longest: int) -> tuple[Image.Image, Image.Image]:
     """The object alone and its opacity (grey, 255 is solid), with a longer side of that many pixels."""
     x1, y1, x2, y2 = (share * side for share, side in zip(ellipse, 2 * photograph.size, strict=True))
@@ -135,6 +150,7 @@ def loaded(path: Path) -> Image.Image:
 def main(settings: Settings) -> None:
     """Makes the folder."""
     items = known_objects(settings.objects)
+    classes = classes_of([path for path, _ in items])
     backgrounds = installed(BACKGROUNDS) if settings.backgrounds is None else find_images([settings.backgrounds])
     images, annotations = [], []
     for number in track(range(settings.count), "pasting"):
@@ -146,13 +162,19 @@ def main(settings: Settings) -> None:
             picture.save(temporary, format="JPEG", quality=92)
         with replacing(settings.out / "masks" / f"{name}.png") as temporary:
             mask.save(temporary, format="PNG")
+        with replacing(settings.out / "classes" / f"{name}.png") as temporary:
+            mask.point([0] * 128 + [classes[path]] * 128).save(temporary, format="PNG")
         left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
         images.append({"id": number, "file_name": f"{name}.jpg", "width": settings.side, "height": settings.side})
         shape = {"bbox": [left, top, right - left, bottom - top], "area": mask.histogram()[255], "iscrowd": 0}
-        annotations.append({"id": number, "image_id": number, "category_id": 1} | shape)
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
+        annotations.append({"id": number, "image_id": number, "category_id": classes[path]} | shape)
+    several = len(set(classes.values())) < len(classes)
+    names = {number: path.parent.name if several else path.stem for path, number in classes.items()}
+    categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
+    content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(settings.out / "boxes.json", json.dumps(content))
-    print(f"{settings.count} pictures in {settings.out / 'images'}, their masks in {settings.out / 'masks'}")
+    masks = f"{settings.out / 'masks'} and {settings.out / 'classes'}"
+    print(f"{settings.count} pictures in {settings.out / 'images'}, their masks in {masks}")
 
 
 if __name__ == "__main__":

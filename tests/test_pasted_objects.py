@@ -46,6 +46,20 @@ def test_masks_and_boxes_are_where_the_object_is(tmp_path: Path, colours: tuple[
         assert annotation["area"] == (mask > 0).sum()
 
 
+def test_masks_of_classes_have_the_number_of_the_objects_folder(tmp_path: Path, colours: tuple[Path, Path]) -> None:
+    for name in ("cat", "dog"):
+        (colours[0] / name).mkdir()
+        Image.new("RGB", (80, 60), "white").save(colours[0] / name / f"{name}.png")
+    (colours[0] / "white.png").unlink()
+    names = made(tmp_path / "out", colours, count=8)
+    for name in names:
+        classes, mask = (np.asarray(Image.open(tmp_path / "out" / kind / f"{name}.png")) for kind in ("classes", "masks"))
+        assert set(np.unique(classes)) == {0, 1 if name.endswith("cat") else 2}
+        assert np.array_equal(classes > 0, mask > 0)
+    categories = json.loads((tmp_path / "out" / "boxes.json").read_text())["categories"]
+    assert categories == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+
+
 def test_the_same_seed_makes_the_same_pictures(tmp_path: Path, colours: tuple[Path, Path]) -> None:
     for out, seed in (("one", 0), ("two", 0), ("other", 1)):
         made(tmp_path / out, colours, seed=seed)

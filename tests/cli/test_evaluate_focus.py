@@ -91,7 +91,9 @@ def test_bad_input(model: str, pasted: Path, tmp_path: Path, command: Command) -
     def refused(*changes: object) -> str:
         return command.refused("evaluate", model, "--data", pasted / "images", *changes)
 
-    assert "--masks is for measuring the focus only. Add --focus, or leave it out." in refused("--masks", masks)
+    assert "--masks is for measuring the focus or maps only. Add --focus or --dense, or leave it out." in refused(
+        "--masks", masks
+    )
     both = refused("--focus", "--masks", masks, "--boxes", boxes)
     assert "The foreground is told by --masks or by --boxes, not by both. Leave one of them out." in both
     assert "--focus measures the central view of an image" in refused("--focus", "--shifts")
