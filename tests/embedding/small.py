@@ -74,7 +74,7 @@ def read(out: Path) -> dict[str, Any]:
     """Names and numbers of an output."""
     if out.suffix == ".npy":
         names = (out.parent / f"{out.stem}.names.txt").read_text(encoding="utf-8").splitlines()
-        beside = {column: out.with_suffix(f".{column}.npy") for column in ("tokens", "rois")}
+        beside = {column: out.with_suffix(f".{column}.npy") for column in ("tokens", "dense", "rois")}
         return {"names": names, "embedding": np.load(out)} | {
             column: np.load(path) for column, path in beside.items() if path.exists()
         }

@@ -67,6 +67,23 @@ def test_rows_tokens_and_rois__are_what_the_model_says_of_each_image(photos: Pat
     np.testing.assert_allclose(rows["rois"], truth["rois"], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_maps__of_students_and_teachers_go_along(tmp_path: Path, photos: Path, out: Path, name: str) -> None:
+    teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
+    dense = inherit(teacher, tokens=4, dense_layer=-1).student.eval()
+    images = torch.stack([evaluation_view(teacher.preprocessing)(read_image(path)) for path in sorted(photos.rglob("*.jpg"))])
+    with torch.inference_mode():
+        maps = {dense: dense.dense(images), teacher: teacher.embedding_and_tokens(images)[1]}
+    for model, wanted in maps.items():
+        embed(settings(photos, dense=True), out / name, model=model, overwrite=True)
+        rows = read(out / name)
+        assert rows["dense"].shape == (9, 16, 64)
+        np.testing.assert_allclose(rows["dense"], wanted.flatten(2).mT.numpy(), atol=1e-4)
+        assert (info_of(out / name) if name != "index" else {"dense_grid": [4, 4]})["dense_grid"] == [4, 4]
+    with pytest.raises(ConfigError, match="has no read-out, so there is no map to keep"):
+        embed(settings(photos, dense=True), out / "other.npy", model=student())
+
+
 def test_a_teacher__gives_its_embedding_and_patch_tokens_but_has_no_rois(tmp_path: Path, photos: Path, out: Path) -> None:
     teacher = load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
     embed(settings(photos, tokens=True), out / "index.npy", model=teacher)

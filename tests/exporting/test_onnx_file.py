@@ -12,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from sparseformers.config import ReadOutConfig
 from sparseformers.data import evaluation_view
+from sparseformers.errors import ConfigError
 from sparseformers.exporting import ExportConfig, export
 from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import network_of
 from sparseformers.exporting.onnx_file import write_onnx
 from tests.exporting.students import FRONTS, student_of
+from tests.refusals import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 TRANSPOSES = 4
@@ -48,6 +51,28 @@ def test_takes_any_batch_and_size(front: str, photographs: Path, tmp_path: Path)
     assert json.loads(metadata["std"]) == list(student.config.preprocessing.std)
     assert metadata["precision"] == "fp32"
     assert "[0, 1]" in metadata["images"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
+def test_maps_of_features__agree_for_any_batch_and_size(kind: str, photographs: Path, tmp_path: Path) -> None:
+    read_out = ReadOutConfig(hidden=48, grid=(6, 6), patch_size=8)
+    student = student_of(replace(FRONTS["grid"], read_out=read_out))
+    out = tmp_path / {"onnx": "out.onnx", "openvino": "out.xml", "torch-export": "out.pt2"}[kind]
+    summary = export(student, out, ExportConfig(format=kind, output="dense", data=(photographs,), images=3))
+    assert summary.agreement.greatest_error < 1e-5
+    assert summary.metadata["dense"] == "float32, batch x 32 x 6 x 6"
+    if kind == "onnx":
+        images = torch.rand(SHAPES[2])
+        (given,) = opened(out).run(["dense"], {"images": images.numpy()})
+        np.testing.assert_allclose(given, student.dense(images).detach().numpy(), atol=2e-5)
+
+
+def test_maps_of_features__need_a_read_out_and_a_program(photographs: Path, tmp_path: Path) -> None:
+    plain = student_of(FRONTS["grid"])
+    with refused(ConfigError, "has no read-out, so there is no map to export", "--dense 0.5"):
+        export(plain, tmp_path / "out.onnx", ExportConfig(format="onnx", output="dense", data=(photographs,)))
+    with refused(ConfigError, "--output dense has no meaning"):
+        export(plain, tmp_path / "out.safetensors", ExportConfig(format="safetensors", output="dense", data=(photographs,)))
 
 
 @pytest.mark.slow

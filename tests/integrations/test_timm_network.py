@@ -1,6 +1,7 @@
 """The checks that timm makes of its models, made of ours; and that the network gives what its SparseFormer gives."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import timm.models
@@ -8,9 +9,13 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
+from sparseformers.config import ReadOutConfig
 from sparseformers.errors import ConfigError
+from sparseformers.integrations.timm_network import build_network
+from sparseformers.model import SparseFormer
 from tests.integrations.kinds import every_kind, student_of
 from tests.integrations.timm_small import images, network_of
+from tests.model.small import scattered
 from tests.refusals import refused
 
 
@@ -65,6 +70,28 @@ def test_intermediates_are_the_features_on_the_way(kind: str) -> None:
         problem = f"There are 3 blocks to give intermediates of, so that {bad} is out of range."
         with refused(ConfigError, problem, "Ask for the last 1 to 3, or for indices from 0 to 2."):
             network.forward_intermediates(images(), indices=bad)
+
+
+def test_the_map_of_a_read_out_is_the_intermediate_of_its_layer_on_the_teachers_grid() -> None:
+    config = replace(student_of("cells").config, read_out=ReadOutConfig(hidden=32, grid=(6, 4), patch_size=4))
+    for layer, norm in ((-1, True), (-2, False)):
+        config = replace(config, read_out=replace(config.read_out, layer=layer))
+        reading = scattered(SparseFormer(config)).eval()
+        network = build_network(reading)
+        shown = torch.rand(2, 3, 32, 32)
+        wanted = reading.dense(shown)
+        index = len(network.cortex.blocks) + layer
+        asked = {"indices": [index], "output_fmt": "NCHW", "norm": norm, "intermediates_only": True}
+        (given,) = network.forward_intermediates(reading.normalise(shown), **asked, stop_early=True)
+        torch.testing.assert_close(given, wanted)
+        (plain,) = network.forward_intermediates(reading.normalise(shown), **asked | {"norm": not norm})
+        assert plain.shape[-2:] != given.shape[-2:]
+        again = build_network(reading)
+        again.load_state_dict(network.state_dict())
+        torch.testing.assert_close(again.student().dense(shown), wanted)
+        network.prune_intermediate_layers([0])
+        assert network.read_out is None
+        assert network.student().config.read_out is None
 
 
 @every_kind

@@ -15,7 +15,7 @@ from sparseformers.errors import ConfigError, MissingExtraError, TeacherError
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import hubs
 from sparseformers.teachers import huggingface as adapter
-from tests.model.small import small_model
+from tests.model.small import scattered, small_model
 from tests.refusals import refused
 from tests.teachers.huggingface_models import clip_vision, dinov2, dinov2_with_registers, siglip_vision, vit
 from tests.teachers.identity import check_same
@@ -251,6 +251,39 @@ def test_llava_with_it_is_saved_and_loaded_by_its_own_means(tmp_path: Path) -> N
     # What no file holds is there too: the statistics of images and the cells of the grid.
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(again.model.vision_tower.student(images).tokens, student(images).tokens)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("strategy", ["default", "full"])
+def test_llava_reads_as_many_visual_tokens_as_ever_from_a_dense_student(strategy: str) -> None:
+    model = llava(strategy=strategy)
+    count = PATCHES + (strategy == "full")
+    before = say(model, count).image_hidden_states
+    whole, quarter = (student_of(model.model.vision_tower, tokens=tokens, dense_layer=-2) for tokens in (PATCHES, 4))
+    same = say(place(sparseformers.as_vision_tower(whole, dense=True), model), count).image_hidden_states
+    torch.testing.assert_close(same, before, atol=1e-3, rtol=1e-3)
+    tower = sparseformers.as_vision_tower(quarter, dense=True)
+    new = say(place(tower, model), count).image_hidden_states  # the same prompt, a quarter of the tokens inside
+    assert new.shape == before.shape
+    assert tower.config.image_seq_length == PATCHES
+    assert (tower.config.image_size, tower.config.patch_size) == (32, 8)
+    states = tower(pixels(), output_hidden_states=True).hidden_states
+    read = quarter.dense(pixels() * quarter.normalise.std + quarter.normalise.mean)
+    torch.testing.assert_close(states[-2][:, 1:], read.flatten(2).mT)
+    assert {state.shape for state in states} == {(2, 1 + PATCHES, 64)}
+
+
+@torch.no_grad()
+def test_a_dense_tower_is_saved_loaded_and_halved(tmp_path: Path) -> None:
+    model = llava()
+    student = scattered(student_of(model.model.vision_tower, tokens=4, dense_layer=-2))
+    place(sparseformers.as_vision_tower(student, dense=True), model).save_pretrained(tmp_path)
+    again = hf.LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(say(again, PATCHES).logits, say(model, PATCHES).logits)
+    halved = model.model.vision_tower.to(torch.bfloat16)(pixels()).last_hidden_state
+    assert halved.dtype == torch.bfloat16
+    with refused(ConfigError, "has no read-out", "--dense-layer -2"):
+        sparseformers.as_vision_tower(student_of(clip_vision()), dense=True)
 
 
 def test_llava_builds_one_from_a_configuration() -> None:

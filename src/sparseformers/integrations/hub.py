@@ -69,7 +69,7 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         """Makes a model that can be shared of a core model, with its very modules, not copies."""
         with torch.device("meta"):
             shared = cls(student.config, front=student.focusing)
-        shared.normalise, shared.cortex = student.normalise, student.cortex
+        shared.normalise, shared.cortex, shared.read_out = student.normalise, student.cortex, student.read_out
         shared.provenance = provenance
         return shared.train(student.training)
 

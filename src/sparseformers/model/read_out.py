@@ -45,7 +45,8 @@ class CrossAttention(nn.Module):
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         bias = -self.falls * distances.unsqueeze(1)  # B x heads x hw x T
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        return self.proj(attended.transpose(1, 2).flatten(-2))
+        # Heads side by side, whatever order the kernel keeps them in: exported files have another one than this machine.
+        return self.proj(torch.cat(attended.unbind(1), dim=-1))
 
 
 class ReadOutLayer(nn.Module):
