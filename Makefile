@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow docs notebook lint format types imports check clean
-.PHONY: bench-recipes bench-table1 bench-speed bench-targets bench-looking gpu-check
+.PHONY: bench-recipes bench-table1 bench-speed bench-targets bench-looking bench-dense gpu-check
 # One environment: two installs at a time would meet in it.
 .NOTPARALLEL:
 
@@ -72,6 +72,9 @@ bench-targets: $(VENV)/.dev ## Tell whether a student is as fast as it is meant 
 
 bench-looking: $(VENV)/.dev $(VENV)/.teacher ## Compare maps that RoIs may be split by: make bench-looking ARGS="--data ... --eval-data ... --out ..."
 	$(BIN)/python -m benchmarks looking $(ARGS)
+
+bench-dense: $(VENV)/.dev $(VENV)/.teacher ## Compare ways to a map of features: make bench-dense ARGS="--data ... --eval-data ... --out ..."
+	$(BIN)/python -m benchmarks dense $(ARGS)
 
 gpu-check: ## Check training, resuming, exporting and speed on a CUDA device, on one page: make gpu-check GPU_PYTHON=python3
 	PYTHONPATH=src $(GPU_PYTHON) -m benchmarks.gpu_check $(ARGS)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks COMMAND``: recipes side by side, the paper's Table 1, speed, and where to look."""
+"""``python -m benchmarks COMMAND``: recipes side by side, the paper's Table 1, speed, where to look, maps of features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.dense import DenseConfig, compare_maps_of_features, dense_table
 from benchmarks.looking import LookingConfig, compare_maps, looking_table
 from benchmarks.recipes import (
     TABLE_1,
@@ -180,11 +181,30 @@ class Looking(_Printing):
             print_tables([looking_table(self.settings, figures)], self.console, as_markdown=self.markdown)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dense(_Printing):
+    """Compare students that learn the teacher's feature map by a read-out, by their tokens alone, and not at all.
+
+    Example: python -m benchmarks dense --data photos/train --eval-data photos/test --out runs/dense
+    """
+
+    settings: Annotated[DenseConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Runs the command."""
+        figures = compare_maps_of_features(self.settings, self.console)
+        if self.json:
+            print_json({"rows": [to_dict(each) for each in figures]})
+        else:
+            print_tables([dense_table(self.settings, figures)], self.console, as_markdown=self.markdown)
+
+
 Command = Union[  # noqa: UP007  # tyro reads the names off the annotations
     Annotated[Recipes, tyro.conf.subcommand("recipes")],
     Annotated[Table1, tyro.conf.subcommand("table1")],
     Annotated[Speed, tyro.conf.subcommand("speed")],
     Annotated[Looking, tyro.conf.subcommand("looking")],
+    Annotated[Dense, tyro.conf.subcommand("dense")],
 ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -18,8 +17,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.short_training import BATCH, train, views_of
 from benchmarks.text_table import TextTable
-from sparseformers.data import evaluation_view, find_images, read_image
 from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation import measure_alignment
 from sparseformers.evaluation.alignment import centred_cosine
@@ -34,9 +33,7 @@ from sparseformers.model.selector import shares_on
 from sparseformers.settings import AtLeast, Between, check_bounds
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.objective import Objective, Targets, Whitening
-from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
 
-BATCH, RATE, WARM_UP, WEIGHT_DECAY, CLIP = 32, 3e-5, 0.05, 0.05, 1.0
 MAPS = {
     "grid": "cells of equal size, by the grid front",
     "learnt": "the student's own map",
@@ -150,11 +147,8 @@ def compare_maps(config: LookingConfig, console: Console) -> list[RowFigures]:
 def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
     """The teacher's answers on a random choice of the images, computed once."""
     if not path.is_file():
-        paths = find_images([folder])
-        random.Random(0).shuffle(paths)
-        attending, view, parts = AttendingTeacher(teacher).eval(), evaluation_view(teacher.preprocessing), []
-        for first in range(0, min(most, len(paths)), BATCH):
-            views = torch.stack([view(read_image(each)) for each in paths[first : min(most, first + BATCH)]])
+        attending, parts = AttendingTeacher(teacher).eval(), []
+        for views in views_of(teacher, folder, most):
             answer = attending(views)
             parts.append(((255 * views).round().byte(), answer.embedding, answer.attention_map))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,22 +206,16 @@ class Row:
         """One view of each image, the default recipe's loss and rates; the schedule ends at the last step."""
         front = self.given.front if self.given is not None else self.student.focusing
         self.student.focusing = front
-        optimiser = build_optimiser(self.student, lr=RATE, lr_ratios={}, weight_decay=WEIGHT_DECAY)
         objective = Objective(whitening=Whitening.of(self.to_learn.embedding))
-        generator, steps = torch.Generator().manual_seed(self.seed), max(1, self.config.samples // BATCH)
         images, embedding, attention = self.to_learn
-        passes = -(-steps * BATCH // len(images))
-        order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(passes)])
-        torch.manual_seed(self.seed)
-        for step in range(steps):
-            rows = order[step * BATCH : (step + 1) * BATCH]
-            set_rates(optimiser, rate_factor((step + 0.5) / steps, WARM_UP))
-            student = self(images[rows].float() / 255, attention[rows]).train()
+
+        def loss_of(rows: Tensor) -> Tensor:
+            pixels = images[rows].float() / 255
+            student = self(pixels, attention[rows]).train()
             maps = attention[rows] if self.row == "learnt" else None
-            objective(student(images[rows].float() / 255), Targets(embedding[rows], attention_map=maps)).backward()
-            nn.utils.clip_grad_norm_(student.parameters(), CLIP)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            return objective(student(pixels), Targets(embedding[rows], attention_map=maps))
+
+        train(self.student, loss_of, images=len(images), samples=self.config.samples, seed=self.seed)
 
     @torch.inference_mode()
     def judge(self, name: str, samples: int) -> RowFigures:

@@ -1,0 +1,183 @@
+"""What a read-out brings: students that learn the teacher's feature map with and without one, and one that does not learn it.
+
+One view of each image, so the teacher answers once; its answers are shared by all rows and seeds.
+Legend: M images, D width, h x w the teacher's patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.short_training import BATCH, train, views_of
+from benchmarks.text_table import TextTable
+from sparseformers.errors import ConfigError, suggest
+from sparseformers.evaluation.alignment import centred_cosine
+from sparseformers.evaluation.cost import multiply_adds
+from sparseformers.evaluation.dense import dense_cosine
+from sparseformers.inheritance import inherit
+from sparseformers.inheritance.inheriting import FrontKind
+from sparseformers.model import SparseFormer, WithTokens
+from sparseformers.settings import AtLeast, check_bounds
+from sparseformers.teachers import Teacher, load_teacher
+from sparseformers.train.objective import Objective, Targets, Whitening
+from sparseformers.train.settings import READ_OUT_RATE
+
+ROWS = {
+    "embedding": "embedding alone learnt, tokens on the grid",
+    "spread": "map learnt, tokens on the grid",
+    "read-out": "map learnt, by the read-out",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """The conditions that all rows share."""
+
+    data: Path
+    """Folder of images to learn from."""
+    eval_data: Path
+    """Folder of other images to judge by."""
+    out: Path
+    """Folder to keep the teacher's answers in, and the students; answers that are there are not computed again."""
+    teacher: str = "bundled"
+    """As for bootstrap."""
+    image_size: int = 224
+    """Side in pixels."""
+    front: FrontKind = "grid"
+    """As for bootstrap."""
+    tokens: Annotated[int, AtLeast(1)] = 64
+    """Latent tokens N."""
+    samples: Annotated[int, AtLeast(1)] = 1600
+    """Images that each row learns from."""
+    train_images: Annotated[int, AtLeast(2)] = 1600
+    """Most different images among them."""
+    eval_images: Annotated[int, AtLeast(20)] = 400
+    """Most images to judge by."""
+    dense: Annotated[float, AtLeast(0)] = 0.5
+    """Weight of the maps."""
+    seeds: Annotated[int, AtLeast(1)] = 1
+    """How often each row is trained, with the seeds 0, 1, ..."""
+    first_seed: int = 0
+    """The first of them."""
+    rows: str = ",".join(ROWS)
+    """Rows, separated by commas."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        for row in self.names:
+            if row not in ROWS:
+                raise ConfigError(f"There is no row '{row}'.", suggest(row, ROWS) or f"Choose from {', '.join(ROWS)}.")
+
+    @property
+    def names(self) -> list[str]:
+        return self.rows.split(",")
+
+
+class Answers(NamedTuple):
+    """Images as the teacher sees them, with its answers."""
+
+    images: Tensor  # M x 3 x H x W bytes
+    embedding: Tensor  # M x D float32
+    tokens: Tensor  # M x D x h x w float16
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """A row as judged with one seed."""
+
+    row: str
+    seed: int
+    samples: int
+    dense_cosine: float  # mean over places
+    dense_cosine_p05: float  # 5th percentile over places
+    centred_cosine: float  # of embeddings
+    multiply_adds: int  # of embedding and map together
+
+
+def compare_maps_of_features(config: DenseConfig, console: Console) -> list[RowFigures]:
+    """Trains and judges all rows with all seeds."""
+    teacher = load_teacher(config.teacher, image_size=config.image_size)
+    to_learn = answers(teacher, config.data, config.train_images, config.out / "train.safetensors")
+    to_judge = answers(teacher, config.eval_data, config.eval_images, config.out / "eval.safetensors")
+    figures = []
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
+        for row in config.names:
+            layer = -1 if row == "read-out" else None
+            student = inherit(teacher, front=config.front, tokens=config.tokens, seed=seed, dense_layer=layer).student
+            for samples in (0, config.samples):
+                if samples:
+                    learn(student, config, to_learn, weight=0.0 if row == "embedding" else config.dense, seed=seed)
+                figures.append(RowFigures(row, seed, samples, *judged(student, to_judge)))
+                last = figures[-1]
+                told = f"maps {last.dense_cosine:.4f}, embedding {last.centred_cosine:.4f}"
+                console.print(f"{row}, seed {seed}, {samples:,} images: {told}", highlight=False)
+            torch.save(student.state_dict(), config.out / f"{row}-{seed}.pt")
+    return figures
+
+
+@torch.inference_mode()
+def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
+    """The teacher's answers on a random choice of the images, computed once."""
+    if not path.is_file():
+        parts = [
+            ((255 * views).round().byte(), *teacher.embedding_and_tokens(views)) for views in views_of(teacher, folder, most)
+        ]
+        images, embedding, tokens = (torch.cat(column) for column in zip(*parts, strict=True))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"images": images, "embedding": embedding, "tokens": tokens.half().contiguous()}, path)
+    return Answers(**{name: value[:most] for name, value in load_file(path).items()})
+
+
+def learn(student: SparseFormer, config: DenseConfig, known: Answers, *, weight: float, seed: int) -> None:
+    """Aligns embeddings and, where they have a weight, maps."""
+    objective = Objective(whitening=Whitening.of(known.embedding), dense_weight=weight)
+    grid = (known.tokens.shape[2], known.tokens.shape[3]) if weight else None
+    student.train()
+
+    def loss_of(rows: Tensor) -> Tensor:
+        output = student(known.images[rows].float() / 255, grid=grid)
+        return objective(output, Targets(known.embedding[rows], known.tokens[rows]))
+
+    train(student, loss_of, images=len(known.images), samples=config.samples, seed=seed, lr_ratios={"read_out": READ_OUT_RATE})
+
+
+@torch.inference_mode()
+def judged(student: SparseFormer, known: Answers) -> tuple[float, float, float, int]:
+    """The figures of :class:`RowFigures`."""
+    student.eval()
+    grid, centre = (known.tokens.shape[2], known.tokens.shape[3]), known.tokens.float().mean(dim=(0, 2, 3))
+    cosines, embeddings = [], []
+    for images, tokens in zip(known.images.split(BATCH), known.tokens.split(BATCH), strict=True):
+        output = student(images.float() / 255, grid=grid)
+        assert output.dense is not None
+        embeddings.append(output.embedding)
+        cosines.append(dense_cosine(output.dense, tokens, centre).flatten())
+    places = torch.cat(cosines)
+    lowest = places.kthvalue(max(1, len(places) // 20)).values.item()
+    cost = multiply_adds(WithTokens(student, student.config.focusing.tokens, grid), known.images[:1].float())
+    return places.mean().item(), lowest, centred_cosine(torch.cat(embeddings), known.embedding).mean().item(), cost
+
+
+def dense_table(config: DenseConfig, figures: list[RowFigures]) -> TextTable:
+    """A line for each row, means over the seeds."""
+    lines = []
+    for row in config.names:
+        cells = [ROWS[row]]
+        for samples in (0, config.samples):
+            of_row = [each for each in figures if (each.row, each.samples) == (row, samples)]
+            for figure in ("dense_cosine", "dense_cosine_p05", "centred_cosine"):
+                values = torch.tensor([getattr(each, figure) for each in of_row])
+                spread = f" ± {values.std():.4f}" if samples and len(values) > 1 else ""
+                cells.append(f"{values.mean():.4f}{spread}")
+        lines.append((*cells, f"{of_row[0].multiply_adds / 1e9:.2f} G"))
+    measures = ("places", "their 5th percentile", "embedding")
+    columns = [f"{length}, {what}" for length in ("untrained", f"{config.samples:,} images") for what in measures]
+    title = f"Centred cosine, {config.tokens} tokens, {config.image_size} pixels"
+    return TextTable(title, ("student", *columns, "multiply-adds"), tuple(lines))
