@@ -60,8 +60,6 @@ class DenseConfig:
     """Most different images among them."""
     eval_images: Annotated[int, AtLeast(20)] = 400
     """Most images to judge by."""
-    dense: Annotated[float, AtLeast(0)] = 0.5
-    """Weight of the maps."""
     seeds: Annotated[int, AtLeast(1)] = 1
     """How often each row is trained, with the seeds 0, 1, ..."""
     first_seed: int = 0
@@ -113,7 +111,7 @@ def compare_maps_of_features(config: DenseConfig, console: Console) -> list[RowF
             student = inherit(teacher, front=config.front, tokens=config.tokens, seed=seed, dense_layer=layer).student
             for samples in (0, config.samples):
                 if samples:
-                    learn(student, config, to_learn, weight=0.0 if row == "embedding" else config.dense, seed=seed)
+                    learn(student, config, to_learn, dense=row != "embedding", seed=seed)
                 figures.append(RowFigures(row, seed, samples, *judged(student, to_judge)))
                 last = figures[-1]
                 told = f"maps {last.dense_cosine:.4f}, embedding {last.centred_cosine:.4f}"
@@ -135,10 +133,10 @@ def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
     return Answers(**{name: value[:most] for name, value in load_file(path).items()})
 
 
-def learn(student: SparseFormer, config: DenseConfig, known: Answers, *, weight: float, seed: int) -> None:
-    """Aligns embeddings and, where they have a weight, maps."""
-    objective = Objective(whitening=Whitening.of(known.embedding), dense_weight=weight)
-    grid = (known.tokens.shape[2], known.tokens.shape[3]) if weight else None
+def learn(student: SparseFormer, config: DenseConfig, known: Answers, *, dense: bool, seed: int) -> None:
+    """Aligns embeddings, and maps if asked to."""
+    objective = Objective(whitening=Whitening.of(known.embedding))
+    grid = (known.tokens.shape[2], known.tokens.shape[3]) if dense else None
     student.train()
 
     def loss_of(rows: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def test_maps_of_features__agree_for_any_batch_and_size(kind: str, photographs: 
 
 def test_maps_of_features__need_a_read_out_and_a_program(photographs: Path, tmp_path: Path) -> None:
     plain = student_of(FRONTS["grid"])
-    with refused(ConfigError, "has no read-out, so there is no map to export", "--dense 0.5"):
+    with refused(ConfigError, "has no read-out, so there is no map to export", "--dense"):
         export(plain, tmp_path / "out.onnx", ExportConfig(format="onnx", output="dense", data=(photographs,)))
     with refused(ConfigError, "--output dense has no meaning"):
         export(plain, tmp_path / "out.safetensors", ExportConfig(format="safetensors", output="dense", data=(photographs,)))

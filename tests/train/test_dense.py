@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> BootstrapConfig:
-    return tiny_settings(tmp_path).with_(dense=0.5, tokens=4, lr=1e-3)
+    return tiny_settings(tmp_path).with_(dense=True, tokens=4, lr=1e-3)
 
 
 @pytest.mark.parametrize("front", ["grid", "mixed", "focusing"])
 def test_bootstrap__maps_come_nearer_and_are_measured(settings: BootstrapConfig, tmp_path: Path, front: str) -> None:
-    settings = (focusing(settings) if front == "focusing" else settings.with_(front=front)).with_(samples=160, dense=2.0)
+    settings = (focusing(settings) if front == "focusing" else settings.with_(front=front)).with_(samples=160)
     bootstrap(settings, tmp_path / "run")
     measured = [entry["dense_cosine"] for entry in entries(tmp_path / "run", "held_out")]
     assert measured[-1] > measured[0] + 0.01
@@ -78,7 +78,7 @@ def test_the_last_layer_but_one__is_what_leaves_that_block(settings: BootstrapCo
 
 
 def test_the_read_out__has_a_rate_of_its_own_and_the_rest_what_it_had(settings: BootstrapConfig) -> None:
-    student, plain = (gather_parts(each, device=CPU).inheritance.student for each in (settings, settings.with_(dense=0.0)))
+    student, plain = (gather_parts(each, device=CPU).inheritance.student for each in (settings, settings.with_(dense=False)))
     groups, without = parameter_groups(student), parameter_groups(plain)
     assert READ_OUT not in without
     assert {name for name, _ in groups["tuned"]} - {name for name, _ in without["tuned"]} == {

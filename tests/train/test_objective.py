@@ -14,6 +14,7 @@ from sparseformers.teachers import load_teacher
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.objective import (
     COARSE_SHARE,
+    DENSE_WEIGHT,
     FLOOR,
     MAP_WEIGHT,
     Objective,
@@ -80,8 +81,8 @@ def test_dense__adds_the_distance_of_the_maps_as_seen_from_the_teachers_mean_tok
     centre = maps[1].mean(dim=(0, 2, 3)).view(8, 1, 1)
     distance = (1 - F.cosine_similarity(maps[0] - centre, maps[1] - centre, dim=1)).mean()
     told = output(ours, random(3, 5, 8))._replace(dense=maps[0])
-    torch.testing.assert_close(Objective(dense_weight=0.5)(told, Targets(ours, maps[1])), 0.5 * distance)
-    assert Objective(dense_weight=0.5)(output(ours, random(3, 5, 8)), Targets(ours, maps[1])).abs() < 1e-6
+    torch.testing.assert_close(Objective()(told, Targets(ours, maps[1])), DENSE_WEIGHT * distance)
+    assert Objective()(output(ours, random(3, 5, 8)), Targets(ours, maps[1])).abs() < 1e-6
 
 
 def test_a_map__adds_its_divergence_from_the_teachers() -> None:
@@ -134,7 +135,7 @@ def test_bootstrap__each_option_changes_what_is_learnt_and_elastic_tokens_repeat
     settings: BootstrapConfig, tmp_path: Path
 ) -> None:
     learnt: list[torch.Tensor] = []
-    for number, options in enumerate([{}, {"whiten": False}, {"dense": 1.0}, {"tune": 0}, {"elastic": (1, 9)}]):
+    for number, options in enumerate([{}, {"whiten": False}, {"dense": True}, {"tune": 0}, {"elastic": (1, 9)}]):
         bootstrap(settings.with_(lr=1e-3, **options), tmp_path / str(number))
         learnt.append(load(tmp_path / str(number))(IMAGES).embedding)
         assert learnt[number].isfinite().all()

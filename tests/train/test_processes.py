@@ -139,7 +139,7 @@ def test_resume__with_other_numbers_of_processes(tmp_path: Path, arguments: list
     "options",
     [
         ["--front", "focusing", "--focusing-width", "64", "--channels", "8", "--points", "4"],
-        ["--elastic", "9", "--dense", "0.5"],
+        ["--elastic", "9", "--dense"],
         ["--eval-views", "3", "--cached-views", "2", "--cache-teacher", "cache"],
     ],
     ids=["focusing", "elastic", "views"],

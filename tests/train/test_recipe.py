@@ -41,7 +41,7 @@ def test_paper_is_the_papers_recipe_fitted_its_network_from_the_fit_and_grid_the
     expected = {"front": "focusing", "start": "random", "channels": 64, "points": 16, "iterations": 4, "batch_size": 32}
     expected |= {"lr": 1e-3, "tuned_lr_ratio": 0.1, "augment": "default", "weight_decay": 0.05, "warm_up": 0.05, "clip_norm": 1.0}
     thirds = {"truncate": None, "tune": None, "freeze": None}
-    assert applied.flat().items() >= {**expected, **thirds, "dense": 0.0, "whiten": False}.items()
+    assert applied.flat().items() >= {**expected, **thirds, "dense": False, "whiten": False}.items()
     applied = load_recipe("fitted").apply(settings)
     assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
     plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))

@@ -42,8 +42,7 @@ def settings(**options: object) -> BootstrapConfig:
         ({"elastic": (9,), "front": "focusing"}, "--elastic 9 needs a front that can have any number of tokens"),
         ({"elastic": (0,)}, "--elastic must be at least 1, not 0"),
         ({"dense_layer": -2}, "--dense-layer -2 says which layer maps are of, and no maps are learnt"),
-        ({"dense": -1.0}, "--dense must be in"),
-        ({"dense": 1.0, "dense_layer": 0}, "--dense-layer must be in"),
+        ({"dense": True, "dense_layer": 0}, "--dense-layer must be in"),
         ({"start": "fitted"}, "The fitted start is for the paper's front.*--recipe fitted"),
     ],
 )

@@ -36,7 +36,7 @@ class Embedder:
             raise ConfigError(f"The teacher '{settings.model}' has no regions of interest.", "Leave out --rois.")
         if settings.dense and isinstance(network, SparseFormer) and network.config.read_out is None:
             problem = f"The student '{settings.model}' has no read-out, so there is no map to keep."
-            raise ConfigError(problem, "Train one with bootstrap --dense 0.5, or keep its --tokens.")
+            raise ConfigError(problem, "Train one with bootstrap --dense, or keep its --tokens.")
         self.network = network
         self.settings = settings
 

@@ -140,7 +140,7 @@ class DenseNetwork(nn.Module):
 def required_read_out(student: SparseFormer) -> ReadOutConfig:
     """The configuration of a student's read-out; raises ConfigError if it has none."""
     if student.config.read_out is None:
-        raise ConfigError("The student has no read-out, so there is no map to export.", "Train one with bootstrap --dense 0.5.")
+        raise ConfigError("The student has no read-out, so there is no map to export.", "Train one with bootstrap --dense.")
     return student.config.read_out
 
 

@@ -111,7 +111,7 @@ def as_vision_tower(
 
     With ``dense`` it gives as many visual tokens as the teacher itself, on the teacher's grid, for a model that was trained with
     those: nothing else of it changes. The states of the layer that the student's read-out learnt are its map, those of other
-    layers are the student's tokens spread over the grid. LLaVA reads layer -2: bootstrap with ``--dense 0.5 --dense-layer -2``.
+    layers are the student's tokens spread over the grid. LLaVA reads layer -2: bootstrap with ``--dense --dense-layer -2``.
 
     Args:
         student: the student, whose modules it shares: to train or move one is to train or move the other. Or a name for
@@ -131,7 +131,7 @@ def as_vision_tower(
     with_tokens(core, tokens, model_name(student))
     if dense and core.config.read_out is None:
         problem = f"'{model_name(student)}' has no read-out, so it has no token for each place of the teacher's grid."
-        raise ConfigError(problem, "Bootstrap with --dense 0.5 --dense-layer -2, or leave out dense.")
+        raise ConfigError(problem, "Bootstrap with --dense --dense-layer -2, or leave out dense.")
     from sparseformers.integrations.vision_tower import SparseFormerVisionTower
 
     return SparseFormerVisionTower.of(core, own.tokens if tokens is None else tokens, dense=dense)

@@ -104,9 +104,7 @@ class HeldOut:
         with evaluation_mode(teacher):
             seen = self._see(teacher, torch.arange(len(images)), images) if parts.has_map else None
         self.focus_maps = None if seen is None else seen.attention_map
-        self.dense = (
-            self._teacher_maps(teacher) if isinstance(teacher, AttendingTeacher) and parts.settings.optimisation.dense else []
-        )
+        self.dense = self._teacher_maps(teacher) if isinstance(teacher, AttendingTeacher) and parts.settings.network.dense else []
 
     def measure(self, student: SparseFormer) -> Measurement:
         """Measures the student as it is now; all processes have to take part."""

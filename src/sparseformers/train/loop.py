@@ -148,7 +148,6 @@ class Trainer:
         fitted = self.settings.network.start == "fitted"
         objective = Objective(
             whitening=Whitening.of(held_out.by_teacher.embedding.to(self.parts.device)) if self.settings.whitens else None,
-            dense_weight=self.learning.dense,
             coarse_weight=COARSE_WEIGHT if fitted else 0.0,
         )
         coarse = None

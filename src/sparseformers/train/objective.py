@@ -20,6 +20,8 @@ FLOOR = 0.1  # share of the mean variance that whitening adds along each axis
 
 MAP_WEIGHT = 0.01  # of the map's loss, which only the selector learns by: AdamW takes any, and a small one leaves clipping alone
 
+DENSE_WEIGHT = 0.02  # of the map of features: AdamW takes any for the read-out, and the embedding is to lose nothing by it
+
 COARSE_WEIGHT = 1.0  # of the coarse tokens at the start of a training with the fitted start
 COARSE_SHARE = 0.3  # of the training, over which that weight falls to zero
 
@@ -107,7 +109,6 @@ class Objective:
     """The loss of a student's output by its teacher's answer: the cosine, and more where asked for."""
 
     whitening: Whitening | None = None  # of embeddings, before the cosine is taken
-    dense_weight: float = 0.0  # of the distance between the student's map and the teacher's patch tokens
     coarse_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
 
     def at(self, progress: float) -> Objective:
@@ -121,7 +122,7 @@ class Objective:
         else:
             loss = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
         if output.dense is not None and targets.tokens is not None:
-            loss = loss + self.dense_weight * dense_distance(output.dense, targets.tokens)
+            loss = loss + DENSE_WEIGHT * dense_distance(output.dense, targets.tokens)
         if self.coarse_weight and targets.coarse is not None:
             loss = loss + self.coarse_weight * unexplained_variance(output.focused, targets.coarse)
         if output.attention_map is not None and targets.attention_map is not None:
@@ -142,21 +143,19 @@ def alignment_loss(
     objective: Objective = PLAIN,
     coarse: CoarseTokens | None = None,
     tokens: int | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Tensor:
     """The objective on one batch that both see alike: the teacher without gradient, the student with.
 
-    ``student`` may be the wrapper that synchronises its gradients between processes; it is asked for a map of the teacher's grid
-    where the objective has a weight for that. ``images`` are B x 3 x H x W in [0, 1] at
+    ``student`` may be the wrapper that synchronises its gradients between processes. ``images`` are B x 3 x H x W in [0, 1] at
     the teacher's size, ``targets`` its answer on them where that is known: it is not run then. ``autocast`` is the precision of
     both, None for float32; ``coarse`` gives the coarse tokens, where the objective has a weight for them; ``tokens`` is the
-    student's number, if other than its own.
+    student's number, if other than its own; ``grid`` that of the map of features, if it learns one.
     """
     answer = teacher_targets(teacher, images, autocast) if targets is None else targets
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
         if coarse is not None and objective.coarse_weight:
             with torch.no_grad():
                 answer = answer._replace(coarse=coarse.latent(images))
-        if not objective.dense_weight or answer.tokens is None:
-            return objective(student(images, tokens), answer)
-        rows, columns = answer.tokens.shape[-2:]
-        return objective(student(images, tokens, (rows, columns)), answer)
+        output = student(images, tokens) if grid is None else student(images, tokens, grid)
+        return objective(output, answer)

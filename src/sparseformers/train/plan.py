@@ -215,7 +215,7 @@ def _training_cost(parts: Parts) -> TrainingCost:
     elastic = settings.network.elastic
     choices = sorted({student.config.focusing.tokens, *elastic}) if elastic else [None]
     teacher = None if settings.data.cache_teacher is not None else parts.teacher
-    grid = parts.teacher.grid if settings.optimisation.dense else None
+    grid = parts.teacher.grid if settings.network.dense else None
     return measure_training_cost(student, teacher, parts.size, tokens=choices, grid=grid)
 
 

@@ -19,8 +19,20 @@ else:
     import tomli as tomllib
 
 RECIPE_KEYS = (
-    *("front", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations", "start"),
-    *("batch_size", "lr", "tuned_lr_ratio", "whiten", "dense", "dense_layer", "weight_decay", "warm_up", "clip_norm"),
+    *(
+        "front",
+        "truncate",
+        "tune",
+        "freeze",
+        "focusing_width",
+        "channels",
+        "points",
+        "iterations",
+        "start",
+        "dense",
+        "dense_layer",
+    ),
+    *("batch_size", "lr", "tuned_lr_ratio", "whiten", "weight_decay", "warm_up", "clip_norm"),
     *("augment", "crop_scale"),
 )
 """Settings of :class:`BootstrapConfig` that are the method; teacher, images, sizes, length, seed and machine are not."""

@@ -79,6 +79,9 @@ class NetworkSettings:
     """Side in pixels, or height x width; the teacher's own by default. For example 224, or 256x128."""
     crop: Annotated[float | None, Between(0, 1, "(]", example=0.875), EXPERT] = None
     """Share of the shorter side that the central crop of evaluation keeps; the teacher's own by default."""
+    dense: bool = False
+    """Learn the teacher's feature map, too, by a read-out. It costs a fifth more where a map is asked for, and the embedding
+    nothing."""
     dense_layer: Annotated[int, Between(-1000, -1, example=-2), EXPERT] = -1
     """With --dense: the teacher's layer that maps are of. -1 is what its final norm gives, -2 what the last block but one gives,
     as LLaVA reads it."""
@@ -94,6 +97,9 @@ class NetworkSettings:
         if self.start == "fitted" and self.front != "focusing":
             problem = f"The fitted start is for the paper's front: the {self.front} one starts as the teacher already."
             raise ConfigError(problem, "Use --recipe fitted without --front.")
+        if self.dense_layer != -1 and not self.dense:
+            problem = f"--dense-layer {self.dense_layer} says which layer maps are of, and no maps are learnt."
+            raise ConfigError(problem, "Add --dense, or leave it out.")
         if self.elastic and self.front == "focusing":
             problem = f"--elastic {self.elastic[0]} needs a front that can have any number of tokens."
             raise ConfigError(problem, "Use --front grid.")
@@ -178,8 +184,6 @@ class OptimisationSettings:
     whiten: Annotated[bool | None, EXPERT] = None
     """Compare embeddings after whitening both by the teacher's mean and covariance over the held-out images: all directions in
     which images differ then count alike. By default, but for the paper's front: from a random start it is useless."""
-    dense: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Weight of a second loss, by which the student learns the teacher's feature map, too, with a read-out; 0.5 is a good one."""
     weight_decay: Annotated[float, NOT_NEGATIVE, EXPERT] = 0.05
     """AdamW's weight decay; none on biases, norms, embeddings and RoIs."""
     warm_up: Annotated[float, Between(0, 1, "[)"), EXPERT] = 0.05
@@ -252,9 +256,6 @@ class BootstrapConfig(Grouped):
     def __post_init__(self) -> None:
         if self.needs_data and not self.data.data:
             raise ConfigError("No folder with images was given.", "Name at least one with --data.")
-        if self.network.dense_layer != -1 and not self.optimisation.dense:
-            problem = f"--dense-layer {self.network.dense_layer} says which layer maps are of, and no maps are learnt."
-            raise ConfigError(problem, "Add --dense 0.5, or leave it out.")
 
     def absolute(self) -> BootstrapConfig:
         """The same settings with all paths absolute, so that a run can be resumed from any working directory."""

@@ -74,7 +74,7 @@ class Parts:
 
     def telling_teacher(self) -> Teacher | AttendingTeacher:
         """The teacher, with its attention and its patch tokens as far as the student learns of them."""
-        if not (self.has_map or self.settings.optimisation.dense):
+        if not (self.has_map or self.settings.network.dense):
             return self.teacher
         return AttendingTeacher(self.teacher, attends=self.has_map, layer=self.settings.network.dense_layer)
 
@@ -106,7 +106,7 @@ def gather_parts(
     loaded = load_teacher(teacher or network.teacher, image_size=network.image_size, crop=network.crop)
     refuse_more_tokens(max([network.tokens or 0, *network.elastic]), loaded.patch_tokens)
     names = ("front", "tokens", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations")
-    layer = network.dense_layer if learning.dense else None
+    layer = network.dense_layer if network.dense else None
     inheritance = inherit(loaded, seed=learning.seed, dense_layer=layer, **{name: getattr(network, name) for name in names})
     student = inheritance.student
     _refuse_elastic(network.elastic, student)

@@ -137,7 +137,8 @@ class TrainingStep:
             of_places, maps = (None if each is None else each.to(device, non_blocking=True) for each in others)
             targets = Targets(batch.targets.to(device, non_blocking=True), of_places, attention_map=maps)
         networks = (self.student, self.teacher)
-        return alignment_loss(*networks, images, self.autocast, targets, objective=objective, coarse=self.coarse, tokens=tokens)
+        asked: dict[str, Any] = {"tokens": tokens, "grid": self.parts.teacher.grid if self.settings.network.dense else None}
+        return alignment_loss(*networks, images, self.autocast, targets, objective=objective, coarse=self.coarse, **asked)
 
     def _tokens(self, samples: int) -> int | None:
         """The number of tokens of the step: drawn from the seed and the samples seen, so that a resumed run agrees."""
