@@ -84,5 +84,5 @@ def test_the_read_out__has_a_rate_of_its_own_and_the_rest_what_it_had(settings: 
     assert {name for name, _ in groups["tuned"]} - {name for name, _ in without["tuned"]} == {
         f"read_out.embedding.{name}" for name in ("weight", "bias", "positions")
     }
-    assert settings.lr_ratios[READ_OUT] == 30
-    assert focusing(settings).lr_ratios[READ_OUT] == pytest.approx(3)
+    assert settings.lr_ratios[READ_OUT] == 100
+    assert focusing(settings).lr_ratios[READ_OUT] == pytest.approx(10)

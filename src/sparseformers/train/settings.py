@@ -20,7 +20,7 @@ from sparseformers.train.lengths import Budget, Interval
 EXPERT, WITHOUT_EFFECT = Mark.EXPERT, Mark.WITHOUT_EFFECT
 NOT_NEGATIVE = Between(0, math.inf, "[)")
 DEFAULT_EPOCHS = 10.0
-READ_OUT_RATE = 30.0  # learning rate of the read-out's new layers, as a multiple of that of tuned blocks
+READ_OUT_RATE = 100.0  # learning rate of the read-out's new layers, as a multiple of that of tuned blocks
 
 
 def read_size(text: str) -> ImageSize:
