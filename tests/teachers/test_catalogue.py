@@ -11,10 +11,9 @@ import timm
 from sparseformers.cli.main import main
 from sparseformers.evaluation.cost import measure_cost
 from sparseformers.inheritance import inherit
-from sparseformers.inheritance.catalogue import multiply_adds
+from sparseformers.inheritance.catalogue import family_of, multiply_adds
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import timm as adapter
-from sparseformers.teachers.catalogue import family_of
 from tests.teachers.timm_families import small
 
 ACCEPTED = (Path(__file__).parent / "accepted_timm.txt").read_text().split()

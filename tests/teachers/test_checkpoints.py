@@ -56,7 +56,7 @@ def test_the_network_in_a_checkpoint_is_found__averaged_before_raw(tmp_path: Pat
     torch.save(content, tmp_path / "a.pth.tar")
     weights = read_weights(tmp_path / "a.pth.tar", ("nothing", "embed.weight"))
     assert weights.place == place
-    assert weights.source(Path("a")) == (f"{place} of a" if place else "a")
+    assert weights.identity("vit", Path("a"), None).source == (f"{place} of a" if place else "a")
     assert_close(weights.state, EMA)
     if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
         save_file(content, tmp_path / "A.SAFETENSORS")

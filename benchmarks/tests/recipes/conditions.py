@@ -11,15 +11,7 @@ Finished = tuple[ComparisonConfig, Findings]
 CLASSES = ("apple", "bird", "cup")
 TRAIN, TEST = 5, 4
 """Images of each class."""
-TINY = (
-    "focusing_width=64",
-    "channels=8",
-    "points=4",
-    "batch_size=4",
-    "precision=fp32",
-    "workers=0",
-    "holdout=0.3",
-)
+TINY = ("focusing_width=64", "channels=8", "points=4", "batch_size=4", "precision=fp32", "workers=0", "holdout=0.3")
 """Settings of a small and fast student."""
 
 

@@ -62,7 +62,6 @@ def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
 
 
 def _of_run(model: Path | None) -> tuple[Path, ...]:
-    """The folders that a run was trained on, as far as they are still there."""
     folders: list[Path] = []
     if model is not None and model.is_dir():
         with contextlib.suppress(SparseFormersError):  # it may have no settings that can be read

@@ -28,12 +28,9 @@ from sparseformers.model.grid import read_map
 from sparseformers.model.sampling import RoIPosition
 from sparseformers.teachers import Teacher
 
-AT_ONCE = 64
-"""Images that are put through a network together."""
-RIDGE = 1e-2
-"""The ridge of the regressions, as a share of the mean variance of their inputs."""
-PLACES = 256
-"""Draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too."""
+AT_ONCE = 64  # images that are put through a network together
+RIDGE = 1e-2  # the ridge of the regressions, as a share of the mean variance of their inputs
+PLACES = 256  # draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too
 
 
 class CoarseTokens(nn.Module):
@@ -69,10 +66,8 @@ class CoarseTokens(nn.Module):
 class LinearMap(NamedTuple):
     """The result of a regression."""
 
-    weight: Tensor
-    """D_out x D_in."""
-    bias: Tensor
-    """D_out."""
+    weight: Tensor  # D_out x D_in
+    bias: Tensor  # D_out
 
 
 @torch.no_grad()

@@ -18,12 +18,10 @@ from sparseformers.model import SparseFormer
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.selector import Selector, map_divergence, shares_on
 
-AT_ONCE = 64
-"""Images that are put through a network together, and images of a step."""
+AT_ONCE = 64  # images that are put through a network together, and images of a step
 STEPS, STEPS_BETWEEN = 300, 30  # between two looks at the images that are kept back
 RATE, WEIGHT_DECAY = 3e-3, 0.05
-KEPT_BACK = 10
-"""One of so many images tells when to stop."""
+KEPT_BACK = 10  # one of so many images tells when to stop
 
 
 class MapFit(NamedTuple):

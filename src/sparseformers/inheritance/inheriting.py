@@ -15,14 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import (
-    CortexConfig,
-    FocusingConfig,
-    FrontConfig,
-    GridConfig,
-    MixedResolutionConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import CortexConfig, FocusingConfig, FrontConfig, GridConfig, MixedResolutionConfig, SparseFormerConfig
 from sparseformers.errors import ConfigError, TeacherError, suggest
 from sparseformers.inheritance.report import InheritReport, Provenance
 from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
@@ -127,7 +120,6 @@ def inherit(
 
 
 def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
-    """Raises ConfigError for an unknown front, and for what is no whole number."""
     if front not in get_args(FrontKind):
         near = suggest(str(front), get_args(FrontKind))
         raise ConfigError(f"There is no front '{front}'.", near or f"Choose from {', '.join(get_args(FrontKind))}.")
@@ -137,7 +129,6 @@ def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
 
 
 def _refuse_small_images(teacher: Teacher) -> None:
-    """Raises TeacherError for a teacher of images that are smaller than a student can see."""
     if min(teacher.preprocessing.size) < SMALLEST_SIDE:
         height, width = teacher.preprocessing.size
         larger = math.ceil(SMALLEST_SIDE / teacher.patch_size) * teacher.patch_size
@@ -146,7 +137,6 @@ def _refuse_small_images(teacher: Teacher) -> None:
 
 
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
-    """What a user should hear of numbers of tokens and of the teacher's weights."""
     notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
     border = [side % teacher.patch_size for side in teacher.preprocessing.size]
     if any(border):

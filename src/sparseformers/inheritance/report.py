@@ -39,7 +39,6 @@ class InheritReport:
 
 
 def _span(first: int, count: int) -> str:
-    """Numbers in a row as words: none, the one, or from first to last."""
     return "none" if not count else str(first) if count == 1 else f"{first} to {first + count - 1}"
 
 

@@ -58,7 +58,6 @@ class OpenClipVisual(nn.Module):
         return (embedding, tokens[:, self.student.config.cortex.prefix_tokens :]) if self.output_tokens else embedding
 
     def _checkpointed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the student's forward with gradient checkpointing of the front and of each block."""
         check_images(images)
         front, cortex = self.student.focusing, self.student.cortex
         focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)

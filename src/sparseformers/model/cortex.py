@@ -112,12 +112,9 @@ def build_pooling(config: CortexConfig) -> nn.Module:
 class CortexOutput(NamedTuple):
     """The output of the cortex."""
 
-    embedding: Tensor
-    """B x D_out, in the teacher's space."""
-    logits: Tensor | None
-    """B x classes where a classifier was inherited."""
-    tokens: Tensor
-    """B x (R+N) x D after the final norm."""
+    embedding: Tensor  # B x D_out, in the teacher's space
+    logits: Tensor | None  # B x classes where a classifier was inherited
+    tokens: Tensor  # B x (R+N) x D after the final norm
 
 
 class CortexTransformer(nn.Module):

@@ -38,12 +38,9 @@ class RoIAdjustment(nn.Module):
 class FocusingState(NamedTuple):
     """The state after one focusing iteration."""
 
-    tokens: Tensor
-    """B x N x F."""
-    rois: Tensor
-    """B x N x 4."""
-    points: Tensor
-    """B x N x P x 2, sampled in this iteration."""
+    tokens: Tensor  # B x N x F
+    rois: Tensor  # B x N x 4
+    points: Tensor  # B x N x P x 2, sampled in this iteration
 
 
 class FocusingLayer(nn.Module):

@@ -14,10 +14,8 @@ from sparseformers.model.layers import QuietLayerNorm
 class MixingMatrices(NamedTuple):
     """The two matrices that each token mixes its features with."""
 
-    channel: Tensor
-    """... x C x C, from the right."""
-    spatial: Tensor
-    """... x P_out x P, from the left."""
+    channel: Tensor  # ... x C x C, from the right.
+    spatial: Tensor  # ... x P_out x P, from the left.
 
 
 class MixingGenerator(nn.Sequential):
@@ -26,9 +24,7 @@ class MixingGenerator(nn.Sequential):
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
         points_out = max(points, 32)
         super().__init__(
-            QuietLayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.Linear(hidden, channels * channels + points * points_out),
+            QuietLayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, channels * channels + points * points_out)
         )
         self.channels, self.points, self.points_out = channels, points, points_out
 

@@ -24,12 +24,10 @@ class Places(NamedTuple):
 
     rotation: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of the angles, each B x 1 x T x C/2 or B x heads x T x C/2, float32; prefix tokens are not turned."""
-    bias: Tensor | None = None
-    """B x heads x T x T, float32: added to the logits of attention, queries by rows."""
+    bias: Tensor | None = None  # B x heads x T x T, float32: added to the logits of attention, queries by rows
 
 
-NOWHERE = Places()
-"""For blocks whose tokens hold their positions themselves."""
+NOWHERE = Places()  # for blocks whose tokens hold their positions themselves
 
 
 class RotaryPositions(nn.Module):

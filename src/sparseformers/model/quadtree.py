@@ -22,22 +22,16 @@ class Quadtree(nn.Module):
         levels: L, how often a cell can be split, at least 1.
     """
 
-    cells: Tensor
-    """M x 4, RoIs."""
-    level: Tensor
-    """M, the level of each cell, int64."""
-    ancestors: Tensor
-    """M x (L+1), int64: the cell of each level that a cell lies in; itself from its own level on."""
-    order: Tensor
-    """The factors of ``ORDER``, one for each cell that can be split."""
+    cells: Tensor  # M x 4, RoIs
+    level: Tensor  # M, the level of each cell, int64
+    ancestors: Tensor  # M x (L+1), int64: the cell of each level that a cell lies in; itself from its own level on
+    order: Tensor  # the factors of ORDER, one for each cell that can be split
 
     def __init__(self, start: tuple[int, int], levels: int) -> None:
         super().__init__()
-        self.grids = [(start[0] << level, start[1] << level) for level in range(levels + 1)]
-        """Rows and columns of each level."""
+        self.grids = [(start[0] << level, start[1] << level) for level in range(levels + 1)]  # rows and columns of each level
         sizes = [rows * columns for rows, columns in self.grids]
-        self.first = [sum(sizes[:level]) for level in range(levels + 2)]
-        """The number of the first cell of each level, and last M."""
+        self.first = [sum(sizes[:level]) for level in range(levels + 2)]  # the number of the first cell of each level, and last M
         boxes = [_boxes(rows, columns) for rows, columns in self.grids]
         self.register_buffer("cells", torch.cat(boxes), persistent=False)
         self.register_buffer(
@@ -47,7 +41,6 @@ class Quadtree(nn.Module):
         self.register_buffer("order", 1 - ORDER * torch.arange(self.first[levels]) / self.first[levels], persistent=False)
 
     def _ancestors(self, level: int) -> Tensor:
-        """The ancestors of the cells of one level."""
         rows, columns = (torch.arange(side) for side in self.grids[level])
         found = []
         for other in range(len(self.grids)):

@@ -14,10 +14,7 @@ from sparseformers.config import FocusingConfig
 from sparseformers.model.layers import QuietLayerNorm
 from sparseformers.model.mixing import AdaptiveMixing
 
-ENCODINGS = {
-    "appendix": roi_arithmetic.position_encoding,
-    "released": roi_arithmetic.released_position_encoding,
-}
+ENCODINGS = {"appendix": roi_arithmetic.position_encoding, "released": roi_arithmetic.released_position_encoding}
 """The continuous sinusoidal encodings of RoIs by name; see :mod:`sparseformers.rois`."""
 
 
@@ -117,10 +114,8 @@ class RoIPosition(nn.Module):
 class SampledTokens(NamedTuple):
     """Tokens after the image was sampled once."""
 
-    tokens: Tensor
-    """B x N x width, after mixing and position injection."""
-    points: Tensor
-    """B x N x P x 2, where the features were read, (x, y) in [0, 1] of the image."""
+    tokens: Tensor  # B x N x width, after mixing and position injection
+    points: Tensor  # B x N x P x 2, where the features were read, (x, y) in [0, 1] of the image
 
 
 class FeatureSampling(nn.Module):

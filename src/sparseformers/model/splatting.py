@@ -27,10 +27,8 @@ from torch import Tensor
 
 from sparseformers.rois import centre_and_size
 
-FALL = 3.0
-"""By how many e-foldings a token counts for less on its RoI's border than at its centre."""
-DECAY = 8.0
-"""By how many e-foldings it counts for less with each spacing of tokens away from its RoI."""
+FALL = 3.0  # by how many e-foldings a token counts for less on its RoI's border than at its centre
+DECAY = 8.0  # by how many e-foldings it counts for less with each spacing of tokens away from its RoI
 SMALLEST_SIDE = 0.25
 """Side of a RoI in spacings of tokens: smaller ones count as being of that size, or one of no size would take all."""
 

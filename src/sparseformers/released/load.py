@@ -147,7 +147,6 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
 
 
 def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
-    """Raises WeightsError, saying which model the file is instead, unless its configuration is the one of ``name``."""
     asked = released_config(name)
     if config == asked:
         return

@@ -31,11 +31,7 @@ SAMPLING: Mapping[str, str] = {
 """Parts of a layer that samples, in both networks; each has two more."""
 
 BOOTSTRAPPED_SAMPLING = {**SAMPLING, "pe_transition.0": "position.norm", "pe_transition.1": "position.projection"}
-ORIGINAL_SAMPLING = {
-    **SAMPLING,
-    "adaptive_mixing.m_beta": "mixing.channel_bias",
-    "adaptive_mixing.s_beta": "mixing.spatial_bias",
-}
+ORIGINAL_SAMPLING = {**SAMPLING, "adaptive_mixing.m_beta": "mixing.channel_bias", "adaptive_mixing.s_beta": "mixing.spatial_bias"}
 
 BOOTSTRAPPED: Mapping[str, str] = {
     **SHARED,

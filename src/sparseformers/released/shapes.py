@@ -81,8 +81,6 @@ def _check_activation(variant: Variant, head: Head, activation: OfficialActivati
 
 
 class _Shapes:
-    """The shapes of weights by the authors' names, with an error for a missing one."""
-
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._state = state
 
@@ -102,7 +100,6 @@ class _Shapes:
 
 
 def _front_sizes(shapes: _Shapes) -> dict[str, Any]:
-    """The sizes that the focusing transformers of both networks have."""
     return {
         "tokens": shapes("initial_roi.weight")[0],
         "width": shapes("initial_embedding.weight")[1],

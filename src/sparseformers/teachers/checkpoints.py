@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sparseformers.errors import WeightsError, shorten
+from sparseformers.teachers.base import TeacherIdentity
 
 PREFERRED = ("ema", "averaged", "teacher")
 """Words of places, the better ones first: averaged weights come before raw ones, as in timm."""
@@ -35,9 +36,15 @@ class Weights(NamedTuple):
     state: dict[str, Tensor]
     place: str
 
-    def source(self, path: Path) -> str:
-        """Where they are from, in words."""
-        return f"{self.place} of {path}" if self.place else str(path)
+    def identity(
+        self, architecture: str, path: Path, asked: str | None, class_names: tuple[str, ...] | None = None
+    ) -> TeacherIdentity:
+        """The identity of a teacher with these weights from a file, in which a user ``asked`` for a place, or not."""
+        name, source = (
+            f"{architecture}@{path}" + (f"#{asked}" if asked else ""),
+            f"{self.place} of {path}" if self.place else str(path),
+        )
+        return TeacherIdentity(name=name, source=source, place=self.place, class_names=class_names)
 
 
 def read_weights(path: Path, anchors: Sequence[str] = (), *, place: str | None = None) -> Weights:
@@ -117,7 +124,6 @@ def _whole(keys: tuple[str, ...], tensors: dict[str, Tensor]) -> Weights:
 
 
 def _content(path: Path) -> Any:
-    """What a file holds."""
     if not path.is_file():
         raise WeightsError(f"There is no weight file '{path}'.", "Check the path after the '@'.")
     with path.open("rb") as file:

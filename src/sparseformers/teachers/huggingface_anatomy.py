@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseformers.config import Activation, BlockConfig, CortexConfig, RelativeConfig, RotaryConfig
 from sparseformers.teachers.base import named_weights, own_size, refuse
-from sparseformers.teachers.canonical import canonical_block
+from sparseformers.teachers.canonical import canonical_block, renamed
 
 WITH_POOLER = ("clip_vision_model", "metaclip_2_vision_model", "siglip_vision_model", "siglip2_vision_model")
 """Model types whose embedding is the pooler's output; that of most others is the class token after the final norm."""
@@ -34,33 +34,33 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """Hugging Face's names of activations, and ours."""
 
-RENAMED = (
-    ("rms_norm1.", "norm1."),
-    ("rms_norm2.", "norm2."),
-    ("ffn.", "mlp."),
-    ("layernorm_before.", "norm1."),
-    ("layernorm_after.", "norm2."),
-    ("layer_norm1.", "norm1."),
-    ("layer_norm2.", "norm2."),
-    ("attention.attention.", "attn."),
-    ("attention.output.dense.", "attn.proj."),
-    ("attention.", "attn."),
-    ("self_attn.", "attn."),
-    ("attn.o_proj.", "attn.proj."),
-    ("attn.out_proj.", "attn.proj."),
-    ("attn.query.", "attn.q_proj."),
-    ("attn.key.", "attn.k_proj."),
-    ("attn.value.", "attn.v_proj."),
-    ("intermediate.dense.", "mlp.fc1."),
-    ("output.dense.", "mlp.fc2."),
-    ("mlp.weights_in.", "mlp.fc1."),
-    ("mlp.weights_out.", "mlp.fc2."),
-    ("mlp.down_proj.", "mlp.fc2."),
-    ("layer_scale1.lambda1", "ls1.gamma"),
-    ("layer_scale2.lambda1", "ls2.gamma"),
-    ("lambda_1", "gamma_1"),
-    ("lambda_2", "gamma_2"),
-)
+RENAMED = {
+    "rms_norm1.": "norm1.",
+    "rms_norm2.": "norm2.",
+    "ffn.": "mlp.",
+    "layernorm_before.": "norm1.",
+    "layernorm_after.": "norm2.",
+    "layer_norm1.": "norm1.",
+    "layer_norm2.": "norm2.",
+    "attention.attention.": "attn.",
+    "attention.output.dense.": "attn.proj.",
+    "attention.": "attn.",
+    "self_attn.": "attn.",
+    "attn.o_proj.": "attn.proj.",
+    "attn.out_proj.": "attn.proj.",
+    "attn.query.": "attn.q_proj.",
+    "attn.key.": "attn.k_proj.",
+    "attn.value.": "attn.v_proj.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+    "mlp.weights_in.": "mlp.fc1.",
+    "mlp.weights_out.": "mlp.fc2.",
+    "mlp.down_proj.": "mlp.fc2.",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "lambda_1": "gamma_1",
+    "lambda_2": "gamma_2",
+}
 """Beginnings of a block's weight names in transformers, and ours; applied one after the other."""
 
 
@@ -123,29 +123,21 @@ def bias_tables(tower: Any) -> list[Tensor]:
 
 def renamed_block(block: nn.Module) -> dict[str, Tensor]:
     """The weights of a block under our names, or the host's of projections that are apart; others keep theirs."""
-    state = {}
-    for full_name, value in block.state_dict().items():
-        if "relative_position" in full_name:
-            continue
-        name = full_name
-        for theirs, ours in RENAMED:
-            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
-        state[name] = value
-    if "mlp.up_proj.weight" in state and "mlp.gate_proj.weight" not in state:  # DINOv3 without a gate
-        state = {name.replace("mlp.up_proj.", "mlp.fc1."): value for name, value in state.items()}
-    return state
+    state = renamed({name: value for name, value in block.state_dict().items() if "relative_position" not in name}, RENAMED)
+    without_gate = "mlp.up_proj.weight" in state and "mlp.gate_proj.weight" not in state  # DINOv3's
+    return renamed(state, {"mlp.up_proj.": "mlp.fc1."}) if without_gate else state
 
 
 def anatomy_of(part: VisionPart, name: str, *, grid: tuple[int, int]) -> CortexConfig:
     """The cortex that a tower and its heads call for; raises TeacherError for a part that the cortex does not have."""
-    config: Any = part.tower.config
-    state = canonical_block(renamed_block(blocks_of(part.tower)[0]), heads=config.num_attention_heads)
+    tower, config = part.tower, part.tower.config
+    state = canonical_block(renamed_block(blocks_of(tower)[0]), heads=config.num_attention_heads)
     hidden = state["mlp.fc2.weight"].shape[1]
     gated = len(state["mlp.fc1.weight"]) == 2 * hidden
     activation = ACTIVATIONS.get(config.hidden_act)
     if activation is None:
         raise refuse(name, f"its activation is {config.hidden_act}")
-    kind, tower = config.model_type, part.tower
+    kind = config.model_type
     if kind.startswith("siglip") and not hasattr(tower, "head"):
         raise refuse(name, "its SigLIP tower has no pooling head, so there is no image embedding")
     norm: Literal["layer", "rms"] = "rms" if "norm1.bias" not in state else "layer"
@@ -174,7 +166,7 @@ def anatomy_of(part: VisionPart, name: str, *, grid: tuple[int, int]) -> CortexC
         prefix_tokens=0 if kind in WITHOUT_PREFIX else 1 + _registers(tower),
         final_norm=not isinstance(final_norm(tower), nn.Identity),
         pooled_norm=pooled_norm,
-        **_pooling_of(part.tower, pooled_norm),
+        **_pooling_of(tower, pooled_norm),
         projection=None if part.projection is None else part.projection.out_features,
         projection_bias=part.projection is not None and part.projection.bias is not None,
         classes=None if part.classifier is None else part.classifier.out_features,
@@ -187,7 +179,6 @@ def _registers(tower: Any) -> int:
 
 
 def _pooling_of(tower: Any, pooled_norm: bool) -> dict[str, Any]:
-    """How the embedding is made of the tokens, in our words."""
     if hasattr(tower, "head") and pools_by_itself(tower):
         own = {} if hasattr(tower.head, "probe") else {"attention_pool_width": 0}
         return {"pooling": "attention", "attention_pool_heads": tower.config.num_attention_heads, **own}

@@ -61,7 +61,6 @@ class HuggingFaceTeacher(Teacher):
         return TeacherOutput(embedding, None if self.network.classifier is None else self.network.classifier(embedding))
 
     def _run(self, normalised: Tensor) -> Any:
-        """The tower's own forward, in the form that its type wants."""
         tower, kind, (rows, columns) = self.network.tower, self.network.tower.config.model_type, self.grid
         if kind == "siglip2_vision_model":  # which takes patches, channels last
             side = self.patch_size

@@ -72,7 +72,6 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
 
 
 def _size(image_size: ImageSize | None) -> tuple[int, int] | None:
-    """Height and width of a size; raises TeacherError for what is none."""
     if image_size is None:
         return None
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
@@ -146,7 +145,6 @@ def named_templates(name: str) -> tuple[str, ...]:
 
 
 def _adapter(name: str) -> Any:
-    """Imports an adapter, and with it its host library, if that is there and new enough."""
     module, package, extra = HOSTS[name]
     MissingExtraError.require(module, extra)
     check_version(package)
