@@ -1,6 +1,6 @@
 import pytest
 
-from sparseformers.released.names import name_table, rename, reverse
+from sparseformers.released.form import name_table, rename, reverse
 
 BOOTSTRAPPED = name_table("focusing", depth=2, head="projection")
 V1 = name_table("original", depth=2, head="classifier")

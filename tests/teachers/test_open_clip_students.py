@@ -18,7 +18,6 @@ from sparseformers.inheritance.inheriting import FrontKind
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
 from sparseformers.teachers import open_clip as adapter
-from sparseformers.teachers import open_clip_names as names
 from sparseformers.train.objective import Objective, teacher_targets
 from tests.teachers.identity import check_identity, check_same, images_for, randomise
 from tests.teachers.test_open_clip import siglip, tiny
@@ -108,8 +107,7 @@ def test_the_objective_ignores_the_length_of_embeddings(front: FrontKind) -> Non
 
 def test_the_real_vit_l_14__calls_for_the_papers_sf_l_clip() -> None:
     """Without memory for its 304 million weights: what inheritance makes of it is the named size."""
-    network = adapter._build(names.find_architecture("ViT-L-14-quickgelu"))
-    teacher = adapter._wrap(network, name="ViT-L/14", source="nowhere", licence=None, settings={}, crop=None)
+    teacher = adapter.on_meta("ViT-L-14-quickgelu")
     named = named_config("sf_large_clip")
     anatomy = teacher.anatomy
     assert default_tokens(teacher, "focusing") == named.focusing.tokens == 63
@@ -119,8 +117,6 @@ def test_the_real_vit_l_14__calls_for_the_papers_sf_l_clip() -> None:
 
 
 def test_the_real_siglip__pools_by_attention() -> None:
-    network = adapter._build(names.find_architecture("ViT-B-16-SigLIP"))
-    teacher = adapter._wrap(network, name="SigLIP", source="nowhere", licence=None, settings={}, crop=None)
-    anatomy = teacher.anatomy
+    anatomy = adapter.on_meta("ViT-B-16-SigLIP").anatomy
     assert (anatomy.pooling, anatomy.attention_pool_heads, anatomy.prefix_tokens) == ("attention", 12, 0)
     assert anatomy.embedding_width == 768

@@ -16,12 +16,11 @@ from rich.console import Console
 
 from sparseformers import __version__
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.exporting.check import Agreement, compare
+from sparseformers.exporting.check import Agreement, batches, compare, find_photographs, other_sizes
 from sparseformers.exporting.check import require as require_agreement
 from sparseformers.exporting.config import ExportConfig, Format
 from sparseformers.exporting.formats import Contents, FileFormat
 from sparseformers.exporting.formats import require as require_format
-from sparseformers.exporting.images import batches, find_photographs, other_sizes
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.openvino_file import OpenVinoFile
 from sparseformers.exporting.pytorch_files import SafetensorsFile, TorchExportFile

@@ -32,15 +32,9 @@ class MapFit(NamedTuple):
 
 
 def fit_map(student: SparseFormer, images: Tensor, attention_maps: Tensor, *, seed: int = 0) -> MapFit:
-    """Fits the selector of a student with a mixed-resolution front, in place.
+    """Fits the selector of a student with a mixed-resolution front, in place; raises TypeError if it has another front.
 
-    Args:
-        student: on the device of the images.
-        images: M x 3 x H x W in [0, 1], at least two.
-        attention_maps: M x h x w, the teacher's.
-
-    Raises:
-        TypeError: if the student has another front.
+    Images M x 3 x H x W in [0, 1], at least two, and the teacher's maps M x h x w; all on one device.
     """
     front = student.focusing
     if not isinstance(front, MixedResolutionFront):

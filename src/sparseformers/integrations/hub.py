@@ -233,8 +233,6 @@ def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: b
         wanted, places = [MODEL_FILE, CONFIG_FILE], {"cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = Path(snapshot_download(repository, allow_patterns=wanted, **places, **options))
     if not (folder / MODEL_FILE).is_file():
-        raise HubError(
-            f"The repository '{repository}' holds no {MODEL_FILE}.",
-            f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}').",
-        )
+        remedy = f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}')."
+        raise HubError(f"The repository '{repository}' holds no {MODEL_FILE}.", remedy)
     return folder

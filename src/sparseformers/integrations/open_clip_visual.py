@@ -42,10 +42,9 @@ class OpenClipVisual(nn.Module):
         """
         dtype = next(self.student.parameters()).dtype
         if dtype != torch.float32:
-            raise ConfigError(
-                f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}.",
-                "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast.",
-            )
+            problem = f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}."
+            remedy = "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast."
+            raise ConfigError(problem, remedy)
         normalise = self.student.normalise
         images = x.float() * normalise.std + normalise.mean  # the student normalises for itself
         if self.grad_checkpointing and torch.is_grad_enabled():

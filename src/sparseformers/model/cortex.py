@@ -58,11 +58,7 @@ class AveragePooling(nn.Module):
 class AttentionPooling(nn.Module):
     """A learnt query attends to all tokens but the first ``skip``, then mostly a feed-forward residual (SigLIP's "MAP").
 
-    Args:
-        config: the form of the blocks.
-        heads: of attention.
-        skip: prefix tokens that are left out.
-        hidden: channels of the feed-forward network; 0 for none (AIMv2).
+    ``hidden`` is the number of channels of the feed-forward network; 0 for none (AIMv2).
     """
 
     def __init__(self, config: BlockConfig, heads: int, skip: int, hidden: int) -> None:
@@ -140,11 +136,8 @@ class CortexTransformer(nn.Module):
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
     def forward(self, tokens: Tensor, rois: Tensor) -> CortexOutput:
-        """Embeds an image.
-
-        Args:
-            tokens: B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in.
-            rois: of the N latent tokens, B x N x 4, or 1 x N x 4 where they are the same in all images.
+        """Embeds an image: tokens B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in, and the RoIs of the N
+        latent ones, B x N x 4, or 1 x N x 4 where they are the same in all images.
         """
         tokens = self.prefix(tokens)  # B x (R+N) x D
         for block, places in zip(self.blocks, self.places(rois), strict=True):

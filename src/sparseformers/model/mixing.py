@@ -51,13 +51,7 @@ class AdaptiveMixing(nn.Module):
     """Mixes the P sampled features of a token over channels, then over points, and adds them to the token.
 
     Spec: Gao et al., ICLR 2024, section 3 (after AdaMixer); the bootstrapped network has no activation between the two
-    products and no biases in them.
-
-    Args:
-        width: of the tokens.
-        channels: C of a sampled feature.
-        points: P sampled features per token.
-        hidden: bottleneck of the generator.
+    products and no biases in them. ``hidden`` is the bottleneck of the generator.
     """
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:

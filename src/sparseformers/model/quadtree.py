@@ -15,12 +15,7 @@ ORDER = 1e-3
 
 
 class Quadtree(nn.Module):
-    """The cells, and which of them are the leaves of a map.
-
-    Args:
-        start: rows and columns of the coarsest grid.
-        levels: L, how often a cell can be split, at least 1.
-    """
+    """The cells from ``start`` rows and columns down L = ``levels`` >= 1 splits, and which of them are the leaves of a map."""
 
     cells: Tensor  # M x 4, RoIs
     level: Tensor  # M, the level of each cell, int64
@@ -58,14 +53,8 @@ class Quadtree(nn.Module):
         """How much each cell asks to be split: its share of the map over its area to the power of ``sharpness``.
 
         No cell asks for more than the one that it lies in, so that the cells with the largest claims are those that a greedy
-        splitting, the heaviest first, would come to.
-
-        Args:
-            shares: B x rows x columns on ``map_grid``, at least 0.
-            sharpness: 0 goes by the share alone, 1 by its density.
-
-        Returns:
-            B x (cells that can be split), float32.
+        splitting, the heaviest first, would come to. A ``sharpness`` of 0 goes by the share alone, 1 by its density.
+        Shares B x rows x columns on ``map_grid``, at least 0 -> B x (cells that can be split), float32.
         """
         masses = [shares.float().unsqueeze(1)]  # B x 1 x rows x columns, coarsest first
         while len(masses) < len(self.grids) - 1:
@@ -77,14 +66,9 @@ class Quadtree(nn.Module):
         return torch.cat([each.flatten(1) for each in claims], dim=1) * self.order
 
     def leaves(self, claims: Tensor, splits: int) -> Tensor:
-        """The cells that tile the image after so many splits, those with the largest claims.
+        """The cells that tile the image after so many splits (1 to all), those of the largest of :meth:`claims`.
 
-        Args:
-            claims: of :meth:`claims`.
-            splits: at least 1, at most all.
-
-        Returns:
-            B x N int64 in ascending order, N = start cells + 3 ``splits``.
+        B x N int64 in ascending order, N = start cells + 3 ``splits``.
         """
         count = len(self.cells)
         split = torch.zeros(claims.shape[0], count, device=claims.device)

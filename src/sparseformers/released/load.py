@@ -16,8 +16,16 @@ from sparseformers.config import FocusingConfig, SparseFormerConfig
 from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
-from sparseformers.released.names import name_table, rename, reverse
-from sparseformers.released.shapes import TITLES, OfficialActivation, config_from_state, head_of, variant_of_config
+from sparseformers.released.form import (
+    TITLES,
+    OfficialActivation,
+    config_from_state,
+    head_of,
+    name_table,
+    rename,
+    reverse,
+    variant_of_config,
+)
 from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.checkpoints import find_weights, read_weights
 

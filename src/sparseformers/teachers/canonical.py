@@ -26,11 +26,9 @@ def renamed(state: Mapping[str, Tensor], beginnings: Mapping[str, str]) -> dict[
 def canonical_block(state: Mapping[str, Tensor], *, heads: int, interleaved: bool = False) -> dict[str, Tensor]:
     """The weights of a block under the names of :class:`~sparseformers.model.block.TransformerBlock`.
 
-    Args:
-        state: under these names, but for projections that are apart (``attn.q_proj``, ``attn.q_bias``, ``mlp.fc1_g``) and
-            layer scales ``gamma_1`` and ``gamma_2``; a name without counterpart stays, to be refused.
-        heads: of attention.
-        interleaved: whether rotary positions turn neighbouring channels, and not those of the two halves of a head.
+    ``state`` has these names, but for projections that are apart (``attn.q_proj``, ``attn.q_bias``, ``mlp.fc1_g``) and layer
+    scales ``gamma_1`` and ``gamma_2``; a name without counterpart stays, to be refused. ``interleaved`` tells whether rotary
+    positions turn neighbouring channels, and not those of the two halves of a head.
     """
     found = {name: value.detach() for name, value in state.items()}
     _join_attention(found, heads)

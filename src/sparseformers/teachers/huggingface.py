@@ -23,8 +23,7 @@ from sparseformers.errors import TeacherError, WeightsError, shorten
 from sparseformers.teachers import timm
 from sparseformers.teachers.base import PASSED_IN, Teacher, TeacherIdentity, check_image_size, refuse, square_patch
 from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors, licence_of
-from sparseformers.teachers.huggingface_anatomy import VisionPart, anatomy_of, own_sides, sides_of
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, own_sides, sides_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -220,11 +219,8 @@ def _vision_part(network: nn.Module, name: str) -> VisionPart:
     if model_type not in PROCESSORS:
         raise refuse(name, REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(PROCESSORS)}"))
     classifier = getattr(network, "classifier", None) if model_type in CLASSIFIERS else None
-    return VisionPart(
-        tower,
-        projection=getattr(network, "visual_projection", None),
-        classifier=classifier if isinstance(classifier, nn.Linear) else None,
-    )
+    classifier = classifier if isinstance(classifier, nn.Linear) else None
+    return VisionPart(tower, projection=getattr(network, "visual_projection", None), classifier=classifier)
 
 
 def _class_names(part: VisionPart) -> tuple[str, ...] | None:
