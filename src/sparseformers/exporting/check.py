@@ -193,9 +193,7 @@ def require(agreement: Agreement, tolerance: float, *, what: str) -> None:
     """Raises ExportCheckError, which calls the file ``what``, unless the greatest error is within the tolerance."""
     if agreement.greatest_error <= tolerance:
         return
-    raise ExportCheckError(
-        f"The {what} differs from the student by {agreement.greatest_error:.2g} of an embedding's length, more than the "
-        f"tolerance of {tolerance:g} (greatest difference {agreement.greatest_difference:.2g}, lowest cosine "
-        f"{agreement.lowest_cosine:.5f}).",
-        "Nothing was written: choose a higher --precision, or allow more with --tolerance.",
-    )
+    figures = f"greatest difference {agreement.greatest_difference:.2g}, lowest cosine {agreement.lowest_cosine:.5f}"
+    by = f"{agreement.greatest_error:.2g} of an embedding's length"
+    problem = f"The {what} differs from the student by {by}, more than the tolerance of {tolerance:g} ({figures})."
+    raise ExportCheckError(problem, "Nothing was written: choose a higher --precision, or allow more with --tolerance.")

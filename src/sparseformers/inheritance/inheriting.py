@@ -72,10 +72,8 @@ def inherit(
         iterations: the paper's front: of the focusing transformer.
         seed: of the starting values of the new parts.
 
-    Raises:
-        ConfigError: if the shares do not add up to the teacher's depth, or a size is impossible.
-        TeacherError: if the teacher is unknown, or cannot be inherited from.
-        WeightsError: if the teacher lacks a weight that it should have.
+    Raises ConfigError if the shares do not add up to the teacher's depth, or a size is impossible, TeacherError if the teacher is
+    unknown, or cannot be inherited from, and WeightsError if it lacks a weight that it should have.
     """
     _check_words(front, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)

@@ -112,10 +112,8 @@ def as_vision_tower(student: CoreSparseFormer | str | Path, *, tokens: int | Non
             :func:`open_model`.
         tokens: N, if other than configured; the papers' fronts have no other.
 
-    Raises:
-        MissingExtraError: if transformers is not installed.
-        TeacherError: if transformers is too old.
-        ConfigError: for a number of tokens that the student cannot have.
+    Raises MissingExtraError without transformers, TeacherError if it is too old, and ConfigError for a number of tokens that the
+    student cannot have.
     """
     MissingExtraError.require("transformers", "huggingface")
     check_version("transformers")

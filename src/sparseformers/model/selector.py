@@ -18,11 +18,7 @@ class Selector(nn.Module):
     It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them. Blocks of the teacher
     on a coarser glance tell no more (docs/lab/looking.md).
 
-    Args:
-        width: D.
-        channels: C.
-        glance: rows and columns of the cells that it looks at.
-        map_grid: h, w.
+    ``width`` is D, ``channels`` C; ``glance`` has the rows and columns of the cells that it looks at, ``map_grid`` h and w.
     """
 
     def __init__(self, width: int, channels: int, *, glance: tuple[int, int], map_grid: tuple[int, int]) -> None:

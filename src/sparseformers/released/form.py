@@ -133,10 +133,10 @@ def config_from_state(state: Mapping[str, Tensor], activation: OfficialActivatio
     No shape tells the activation of the cortex: ``quick_gelu`` for OpenAI's CLIP. Raises WeightsError if the weights are of
     neither network, one that tells a size is missing, or the activation is one that the network does not have.
     """
-    variant, shapes = variant_of(state), _Shapes(state)
+    variant = variant_of(state)
     _check_activation(variant, head_of(state), activation)
     try:
-        return _original(shapes) if variant == "original" else _bootstrapped(shapes, head_of(state), activation)
+        return _original(state) if variant == "original" else _bootstrapped(state, head_of(state), activation)
     except ConfigError as error:
         problem = f"The shapes of the weights make no {TITLES[variant]}: {error.problem}"
         raise WeightsError(problem, "Give a file as it was released.") from None
@@ -154,55 +154,52 @@ def _check_activation(variant: Variant, head: Head, activation: OfficialActivati
         raise WeightsError(problem, "Ask for quick_gelu (--activation quick_gelu); if this is no CLIP, its proj.bias is missing.")
 
 
-class _Shapes:
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._state = state
-
-    def __call__(self, name: str, *, dimensions: int = 2) -> tuple[int, ...]:
-        if name not in self._state:
-            raise WeightsError(f"The weights do not fit (missing: {name}).", "Check that the file is whole.")
-        shape = tuple(self._state[name].shape)
-        if len(shape) != dimensions or min(shape) < 1:
-            problem = f"The weights do not fit (other shape: {name} {list(shape)}, not {dimensions} dimensions)."
-            raise WeightsError(problem, "Check that the file is whole.")
-        return shape
-
-    def depth(self) -> int:
-        """Counts the cortex's blocks; a gap in their numbers is found when names are compared."""
-        layers = {name.split(".")[1] for name in self._state if name.startswith("layers.")}
-        return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
+def _shape(state: Mapping[str, Tensor], name: str, *, dimensions: int = 2) -> tuple[int, ...]:
+    if name not in state:
+        raise WeightsError(f"The weights do not fit (missing: {name}).", "Check that the file is whole.")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or min(shape) < 1:
+        problem = f"The weights do not fit (other shape: {name} {list(shape)}, not {dimensions} dimensions)."
+        raise WeightsError(problem, "Check that the file is whole.")
+    return shape
 
 
-def _front_sizes(shapes: _Shapes) -> dict[str, Any]:
+def _depth(state: Mapping[str, Tensor]) -> int:
+    """The number of the cortex's blocks; a gap in their numbers is found when names are compared."""
+    layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
+    return sum(layer.isdecimal() and int(layer) >= FIRST_BLOCK for layer in layers)
+
+
+def _front_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
-        "tokens": shapes("initial_roi.weight")[0],
-        "width": shapes("initial_embedding.weight")[1],
-        "channels": shapes("feat_extractor.conv1.weight", dimensions=4)[0],
-        "points": shapes("layers.0.roi_offset_bias", dimensions=1)[0] // 2,
+        "tokens": _shape(state, "initial_roi.weight")[0],
+        "width": _shape(state, "initial_embedding.weight")[1],
+        "channels": _shape(state, "feat_extractor.conv1.weight", dimensions=4)[0],
+        "points": _shape(state, "layers.0.roi_offset_bias", dimensions=1)[0] // 2,
     }
 
 
-def _cortex_sizes(shapes: _Shapes) -> dict[str, Any]:
-    feed_forward_width = shapes(f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0]
-    return {"width": shapes("layers.1.0.weight")[0], "feed_forward_width": feed_forward_width}
+def _cortex_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    feed_forward_width = _shape(state, f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0]
+    return {"width": _shape(state, "layers.1.0.weight")[0], "feed_forward_width": feed_forward_width}
 
 
-def _bootstrapped(shapes: _Shapes, head: Head, activation: OfficialActivation) -> SparseFormerConfig:
+def _bootstrapped(state: Mapping[str, Tensor], head: Head, activation: OfficialActivation) -> SparseFormerConfig:
     focusing = FocusingConfig(
-        **_front_sizes(shapes),
-        iterations=shapes("layers.0.stage_embedding.weight")[0],
-        mixing_hidden=shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0],
+        **_front_sizes(state),
+        iterations=_shape(state, "layers.0.stage_embedding.weight")[0],
+        mixing_hidden=_shape(state, "layers.0.adaptive_mixing.parameter_generator.1.weight")[0],
         position_encoding="released",
     )
     # Heads have 64 channels; every LayerNorm has 1e-5, those of the blocks from AugReg's 1e-6 too.
-    sizes = _cortex_sizes(shapes)
+    sizes = _cortex_sizes(state)
     block = BlockConfig(**sizes, heads=max(1, sizes["width"] // 64), activation=activation, norm_eps=1e-5)
-    outputs = {"projection" if head == "projection" else "classes": shapes("proj.weight")[0]}
-    return bootstrapped_config(focusing, block, depth=shapes.depth(), **outputs)
+    outputs = {"projection" if head == "projection" else "classes": _shape(state, "proj.weight")[0]}
+    return bootstrapped_config(focusing, block, depth=_depth(state), **outputs)
 
 
-def _original(shapes: _Shapes) -> SparseFormerConfig:
+def _original(state: Mapping[str, Tensor]) -> SparseFormerConfig:
     # No shape tells the iterations, which share their weights, nor the heads: the defaults are those of all three sizes.
-    sizes, hidden = _front_sizes(shapes), shapes("layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
+    sizes, hidden = _front_sizes(state), _shape(state, "layers.0.adaptive_mixing.parameter_generator.1.weight")[0]
     focusing = OriginalFocusingConfig(mixing_reduction=sizes["width"] // hidden, **sizes)
-    return original_config(focusing, **_cortex_sizes(shapes), depth=shapes.depth(), classes=shapes("proj.weight")[0])
+    return original_config(focusing, **_cortex_sizes(state), depth=_depth(state), classes=_shape(state, "proj.weight")[0])

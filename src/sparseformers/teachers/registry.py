@@ -46,10 +46,8 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
         image_size: side in pixels, or height and width, to run it at, if not its own; its position embeddings are resampled.
         crop: share of the shorter side that its central crop keeps, if not its own.
 
-    Raises:
-        TeacherError: if it is unknown, cannot be fetched, or cannot be inherited from.
-        WeightsError: if its weights cannot be read or do not fit.
-        MissingExtraError: if the library that it comes from is not installed.
+    Raises TeacherError if it is unknown, cannot be fetched, or cannot be inherited from, WeightsError if its weights cannot be
+    read or do not fit, and MissingExtraError if the library that it comes from is not installed.
     """
     if isinstance(teacher, Teacher):
         return teacher
