@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseformers.inheritance import inherit
+from sparseformers.inheritance import fitted_map, inherit
 from sparseformers.inheritance.fitted_map import fit_map
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher
@@ -46,7 +46,8 @@ def test_fit__learns_where_the_teacher_looks_and_nothing_else_changes() -> None:
         assert new.grad is None
 
 
-def test_fit__is_a_function_of_the_seed() -> None:
+def test_fit__is_a_function_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted_map, "STEPS", 30)
     images, maps = bright_spots(40)
     students = [mixed_student() for _ in range(2)]
     for student in students:
@@ -55,7 +56,8 @@ def test_fit__is_a_function_of_the_seed() -> None:
         assert torch.equal(one, other)
 
 
-def test_fit__to_noise_keeps_the_flat_map() -> None:
+def test_fit__to_noise_keeps_the_flat_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted_map, "STEPS", 90)
     images = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fit = fit_map(student := mixed_student(), images, torch.full((20, 8, 8), 1 / 64))
     assert fit.divergence <= fit.flat == pytest.approx(0, abs=1e-5)

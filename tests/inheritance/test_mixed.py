@@ -23,15 +23,15 @@ def mixed_config(student: SparseFormer) -> MixedResolutionConfig:
 
 
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"class_token": False, "global_pool": "avg"}, {"pre_norm": True}])
-@pytest.mark.parametrize("tokens", [16, 64])
-def test_a_new_student__is_the_one_with_a_grid_front(options: dict[str, object], tokens: int) -> None:
+def test_a_new_student__is_the_one_with_a_grid_front(options: dict[str, object]) -> None:
     teacher = vit(**options)
-    grid, mixed = (inherit(teacher, front=front, tokens=tokens).student.eval() for front in ("grid", "mixed"))
-    with torch.inference_mode():
-        ours, theirs = mixed(images()), grid(images())
-    assert torch.equal(ours.rois[:, -1], theirs.rois[:, -1])
-    assert torch.equal(ours.embedding, theirs.embedding)
-    assert torch.equal(ours.tokens, theirs.tokens)
+    for tokens in (16, 64):
+        grid, mixed = (inherit(teacher, front=front, tokens=tokens).student.eval() for front in ("grid", "mixed"))
+        with torch.inference_mode():
+            ours, theirs = mixed(images()), grid(images())
+        assert torch.equal(ours.rois[:, -1], theirs.rois[:, -1])
+        assert torch.equal(ours.embedding, theirs.embedding)
+        assert torch.equal(ours.tokens, theirs.tokens)
 
 
 def test_numbers_of_tokens__are_the_nearest_that_splits_give_and_it_is_said() -> None:
@@ -64,7 +64,7 @@ def test_levels_and_start__follow_from_the_size_of_the_teacher(
     assert student(torch.rand(1, 3, *size)).rois.shape[2] == config.tokens
 
 
-@pytest.mark.parametrize("tokens", [16, 49, 64])
+@pytest.mark.parametrize("tokens", [16, 64])
 def test_the_selector__costs_at_most_a_twentieth(tokens: int) -> None:
     teacher = load_teacher(tiny(img_size=224, patch_size=16, embed_dim=192, depth=12, num_heads=3))
     grid, mixed = (measure_cost(inherit(teacher, front=front, tokens=tokens).student, (224, 224)) for front in ("grid", "mixed"))

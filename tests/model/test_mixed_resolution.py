@@ -97,9 +97,8 @@ def test_wide_start__has_wide_grids() -> None:
     torch.testing.assert_close(sides, torch.tensor([0.25, 0.5]).expand_as(sides))
 
 
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_compiles_whole__and_exports(pre_norm: bool) -> None:
-    student = mixed_model(MixedResolutionConfig(tokens=16, levels=2, patch_size=4, channels=8, pre_norm=pre_norm))
+def test_compiles_whole__and_exports() -> None:
+    student = mixed_model(MixedResolutionConfig(tokens=16, levels=2, patch_size=4, channels=8, pre_norm=True))
     images = random_images()
     expected = student(images)
     compiled = torch.compile(student, fullgraph=True, backend="aot_eager")(images)

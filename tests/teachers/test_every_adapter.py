@@ -21,6 +21,7 @@ from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import check_identity, check_same, images_for
+from tests.tiny import ARCHITECTURE
 
 Build = Callable[[], Any]
 NETWORKS: dict[str, Build] = {
@@ -93,17 +94,16 @@ def test_patches_that_are_not_square_are_refused(build: Build, reason: str) -> N
 
 def test_a_file_whose_positions_are_of_tall_images(tmp_path: Path) -> None:
     for size, known in (((96, 32), False), ((128, 32), True)):  # 12 patches make no square, 16 do
-        network = timm_library.create_model("vit_tiny_patch16_224", img_size=size, depth=12, num_classes=3)
+        network = timm_library.create_model(ARCHITECTURE, img_size=size, num_classes=3)
         torch.save(network.state_dict(), tmp_path / "tall.pth")
-        name = f"timm:vit_tiny_patch16_224@{tmp_path / 'tall.pth'}"
+        name = f"timm:{ARCHITECTURE}@{tmp_path / 'tall.pth'}"
         teacher = load_teacher(name, image_size=size)
         assert torch.equal(teacher.patch_embedding().positions, load_teacher(network).patch_embedding().positions)
         if known:
             assert load_teacher(name).preprocessing.size == (64, 64)
         else:
-            with refused(
-                WeightsError, "The weights have positions for 12 patches, which make no square.", "--image-size 256x128"
-            ):
+            problem = "The weights have positions for 12 patches, which make no square."
+            with refused(WeightsError, problem, "--image-size 256x128"):
                 load_teacher(name)
 
 
