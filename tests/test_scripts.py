@@ -33,8 +33,8 @@ def command(*words: object, **options: object) -> subprocess.CompletedProcess[by
     return subprocess.run(given, check=False, capture_output=True, timeout=400, **options)  # type: ignore[call-overload]
 
 
-def test_all_that_is_written__is_open_to_whom_the_umask_lets_in(tmp_path: Path) -> None:
-    umask = 0o026  # the group reads, others may only look for what they know
+@pytest.mark.parametrize("umask", [0o077, 0o002])
+def test_all_that_is_written__is_open_to_whom_the_umask_lets_in(tmp_path: Path, umask: int) -> None:
     options = ["--samples", "8", "--batch-size", "4", "--evaluations", "1", "--workers", "0", "--trackers", "none"]
     given = command_line(tmp_path, *options, photographs=8)
     ended = command(*given, "--out", tmp_path / "run", preexec_fn=lambda: os.umask(umask))
@@ -59,14 +59,13 @@ def test_a_tilde_behind_an_equals_sign__is_the_home_folder(monkeypatch: pytest.M
     assert absolute_name("open_clip:/a@b/c.json@/d@e.pt") == "open_clip:/a@b/c.json@/d@e.pt"
 
 
-def test_odd_names__are_printed_as_they_are_whatever_the_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_names__are_printed_as_they_are_whatever_the_encoding(tmp_path: Path) -> None:
     write_images(tmp_path / ODD, 3)
-    words = ["evaluate", str(tmp_path / f"no {ODD}"), "--data", str(tmp_path / ODD)]
-    ended = command(*words, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
-    assert (ended.returncode, b"Traceback" in ended.stderr) == (2, False), ended.stderr
-    assert b"caf\\udce9 [wip] [/]" in ended.stderr
-    assert main(words) == 2  # in UTF-8
-    assert "caf\\udce9 [wip] [/]" in capsys.readouterr().err
+    for encoding in ("ascii:strict", "utf-8:strict"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        ended = command("evaluate", tmp_path / f"no {ODD}", "--data", tmp_path / ODD, env=environment)
+        assert (ended.returncode, b"Traceback" in ended.stderr) == (2, False), ended.stderr
+        assert b"caf\\udce9 [wip] [/]" in ended.stderr
 
 
 def test_tables_and_sentences__keep_what_is_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +78,9 @@ def test_tables_and_sentences__keep_what_is_in_brackets(capsys: pytest.CaptureFi
     assert all(text in printed for text in ("Run [wip]", "[/] name", "a [bold] b", "resume runs/[wip]\nline [red]\n"))
 
 
-def test_variables_of_a_launcher_that_is_not_there__are_told() -> None:
-    ended = command("profile", "sf_v1_tiny", env={**os.environ, "WORLD_SIZE": "2", "RANK": "0"})
+def test_variables_of_a_launcher_that_is_not_there__are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {**os.environ, "WORLD_SIZE": "2", "RANK": "0"}
+    ended = command("profile", "sf_v1_tiny", env=alone)
     assert ended.returncode == 2
     assert b"WORLD_SIZE is 2, but this is not one of several processes" in ended.stderr
     assert b"env -u WORLD_SIZE -u RANK" in ended.stderr
@@ -129,7 +129,8 @@ def test_ctrl_c_while_a_command_is_imported__prints_no_traceback(delay: float) -
 
 
 def test_a_run_goes_on_after_data_and_teacher_were_moved(tmp_path: Path) -> None:
-    settings, run = tiny_settings(tmp_path).with_(samples=8, evaluations=1), tmp_path / "run"
+    settings = tiny_settings(tmp_path).with_(samples=8, evaluations=1)
+    run = tmp_path / "run"
     bootstrap(settings, run)
     (RunFolder(run).card).unlink()  # as if it had been killed before its end
     (tmp_path / "photos").rename(tmp_path / "elsewhere")

@@ -1,7 +1,5 @@
 """Our network with the authors' weights gives what their code gives, and has exactly their parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

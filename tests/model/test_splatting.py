@@ -58,13 +58,13 @@ def test_a_cell_that_no_roi_covers_gets_the_nearest_tokens_features() -> None:
     assert far.isfinite().all()
 
 
-@pytest.mark.parametrize("degenerate", [torch.full((4,), 0.3), torch.tensor([0.8, 0.9, 0.2, 0.1]), torch.full((4,), 1e6)])
-def test_odd_rois_give_numbers(degenerate: Tensor) -> None:
-    rois = torch.stack([degenerate, *cells(3)]).unsqueeze(0).requires_grad_()
-    grid = splat(torch.randn(1, 4, 3), rois, 6)
-    grid.square().sum().backward()
-    assert grid.isfinite().all()
-    assert rois.grad.isfinite().all()
+def test_odd_rois_give_numbers() -> None:
+    for degenerate in (torch.full((4,), 0.3), torch.tensor([0.8, 0.9, 0.2, 0.1]), torch.full((4,), 1e6)):
+        rois = torch.stack([degenerate, *cells(3)]).unsqueeze(0).requires_grad_()
+        grid = splat(torch.randn(1, 4, 3), rois, 6)
+        grid.square().sum().backward()
+        assert grid.isfinite().all()
+        assert rois.grad.isfinite().all()
 
 
 def test_a_small_roi_counts_for_more_than_a_large_one_around_it() -> None:

@@ -1,7 +1,5 @@
 """Every family of timm as a teacher: a student with as many tokens as it has patches is the teacher itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

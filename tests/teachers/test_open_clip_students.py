@@ -1,7 +1,5 @@
 """Students of OpenCLIP's image towers: with both fronts they stand in the space of the projected image embedding."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +36,8 @@ def class_token_siglip() -> torch.nn.Module:
 
 TOWERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "ViT-L/14 of OpenAI": (large_14, {"pooling": "token", "projection": 48}),
-    "quick GELU": (lambda: tiny(quick_gelu=True, layers=3), {"pooling": "token", "projection": 16}),
     "no pre-norm, layer scale": (lambda: tiny(no_ln_pre=True, ls_init_value=0.1), {"pooling": "token", "projection": 16}),
-    "average pooling": (lambda: tiny(pool_type="avg"), {"pooling": "average", "projection": 16}),
+    "average pooling": (lambda: tiny(pool_type="avg", layers=3), {"pooling": "average", "projection": 16}),
     "SigLIP": (siglip, {"pooling": "attention", "projection": None}),
     "timm's, projected": (class_token_siglip, {"pooling": "token", "projection": 16}),
 }

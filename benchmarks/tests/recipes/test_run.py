@@ -1,7 +1,5 @@
 """Whole comparisons on the CPU with a tiny teacher and generated photographs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -106,11 +106,6 @@ def views(photographs: Sequence[Image.Image], preprocessing: PreprocessingConfig
     return torch.stack([view(photograph) for photograph in photographs])
 
 
-def pixels(photographs: Sequence[Image.Image]) -> Tensor:
-    """Images of one size as bytes, N x H x W x 3."""
-    return torch.from_numpy(np.stack([np.asarray(photograph) for photograph in photographs]))
-
-
 def _of_bytes(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
     """Each image in its own size, as far as the file takes that; images of a batch in that of the first one."""
     fixed = settings.height_and_width
@@ -119,7 +114,8 @@ def _of_bytes(photographs: Sequence[Image.Image], settings: ExportConfig, prepro
         chosen = [photographs[place] for place in places.tolist()]
         size = chosen[0].size if fixed is None else fixed[::-1]
         alike = [image if image.size == size else image.resize(size, Image.Resampling.BICUBIC) for image in chosen]
-        found.append(Probe(pixels(alike), views(alike, preprocessing)))
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in alike]))
+        found.append(Probe(pixels, views(alike, preprocessing)))
     return found
 
 
