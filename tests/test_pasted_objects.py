@@ -89,14 +89,11 @@ def test_of_the_photographs_of_installed_packages(tmp_path: Path) -> None:
         assert 0.005 < (np.asarray(Image.open(mask)) > 0).mean() < 0.25
 
 
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
+def test_wrong_settings(tmp_path: Path) -> None:
+    for options, problem in (
         ({"share": (0.5, 0.2)}, "--share 0.5 0.2 is no range in"),
         ({"count": 0}, "There cannot be 0 pictures of 224 pixels"),
         ({"out": Path()}, r"The folder \. exists"),
-    ],
-)
-def test_wrong_settings(tmp_path: Path, options: dict[str, object], problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        Settings(**{"out": tmp_path / "out"} | options)  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            Settings(**{"out": tmp_path / "out"} | options)  # type: ignore[arg-type]

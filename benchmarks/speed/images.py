@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.exporting import ExportConfig
-from sparseformers.exporting.images import find_photographs, views
+from sparseformers.exporting.check import find_photographs, views
 
 COMPARED = 32
 """Photographs to take the cosine over."""

@@ -1,7 +1,5 @@
 """What tests of the benches share: a finished comparison, and a tiny student with its teacher on the disk."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -9,8 +9,7 @@ from sparseformers.config import MixedResolutionConfig, PreprocessingConfig, Spa
 from sparseformers.model import SparseFormer
 from tests.model.small import grid_config, original_config, scattered, small_config
 
-SIDE = 48
-"""Pixels a side of what they are made for."""
+SIDE = 48  # pixels a side of what they are made for
 
 FRONTS = {
     "grid": grid_config(),

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseformers.exporting.check import ExportCheckError, compare, require
-from sparseformers.exporting.images import Probe
+from sparseformers.exporting.check import ExportCheckError, Probe, compare, require
 from sparseformers.model import SparseFormer
 from tests.exporting.students import student_of
 from tests.model.small import grid_config

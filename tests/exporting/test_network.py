@@ -1,20 +1,23 @@
+from typing import Literal
+
 import pytest
 import torch
 
 from sparseformers.exporting import ExportConfig
-from sparseformers.exporting.network import EmbeddingNetwork, network_of
+from sparseformers.exporting.network import EmbeddingNetwork, GatheredSampling, network_of
 from sparseformers.inference import fold_embedding
+from sparseformers.model.sampling import BilinearSampling
 from tests.exporting.students import FRONTS, student_of
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("front", "tokens"), [*((front, None) for front in FRONTS), ("grid", 9)])
-@pytest.mark.parametrize("size", [(48, 48), (33, 70), (150, 200)])
-def test_is_the_students_embedding(front: str, tokens: int | None, size: tuple[int, int]) -> None:
+def test_is_the_students_embedding(front: str, tokens: int | None) -> None:
     student = student_of(FRONTS[front])
-    images = torch.rand(2, 3, *size)
-    with torch.no_grad():
-        expected = student(images, tokens).embedding
-        torch.testing.assert_close(EmbeddingNetwork(student, tokens=tokens)(images), expected, rtol=0, atol=2e-5)
+    network = EmbeddingNetwork(student, tokens=tokens)
+    for size in ((48, 48), (33, 70), (150, 200)):
+        images = torch.rand(2, 3, *size)
+        torch.testing.assert_close(network(images), student(images, tokens).embedding, rtol=0, atol=2e-5)
     assert "Portable" not in str(student)  # which was copied
 
 
@@ -32,3 +35,37 @@ def test_bfloat16__is_in_linear_layers_alone() -> None:
     assert given.dtype == torch.float32
     assert 1e-6 < (given - expected).norm() / expected.norm() < 0.1
     assert all(value.dtype == torch.float32 for value in student.parameters())
+
+
+def outside_too(*shape: int) -> torch.Tensor:
+    """Points of which many lie outside the image, and some far from it."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([4 * torch.rand(*shape, generator=generator) - 1.5, 100 * torch.randn(*shape, generator=generator)], dim=1)
+
+
+@pytest.mark.parametrize("outside", ["border", "zeros"])
+def test_reads_what_pytorch_reads(outside: Literal["border", "zeros"]) -> None:
+    for size in ((8, 8), (7, 12), (2, 5), (1, 1)):
+        features, points = torch.randn(3, 5, *size), outside_too(3, 40, 4, 2)
+        expected = BilinearSampling(outside)(features, points)
+        torch.testing.assert_close(GatheredSampling(outside)(features, points), expected, rtol=0, atol=1e-4)
+
+
+def test_keeps_the_precision_of_the_map() -> None:
+    features, points = torch.randn(1, 2, 4, 4).bfloat16(), torch.rand(1, 3, 2, 2)
+    given = GatheredSampling()(features, points)
+    assert given.dtype == torch.bfloat16
+    torch.testing.assert_close(given, BilinearSampling()(features, points), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("front", ["focusing", "original"])
+def test_is_in_the_files_of_other_runtimes_only(front: str) -> None:
+    student = student_of(FRONTS[front])
+
+    def sampled_by(format: Literal["onnx", "openvino", "torch-export"]) -> set[type]:
+        modules = network_of(student, ExportConfig(format=format)).modules()
+        return {type(module) for module in modules if isinstance(module, BilinearSampling)}
+
+    assert sampled_by("onnx") == sampled_by("openvino") == {GatheredSampling}
+    assert sampled_by("torch-export") == {BilinearSampling}
+    assert not any(isinstance(module, GatheredSampling) for module in student.modules())  # which was copied

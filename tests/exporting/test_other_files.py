@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sparseformers.exporting import ExportConfig, export
+from sparseformers.exporting.formats import METADATA_FILE
 from sparseformers.exporting.network import EmbeddingNetwork
 from sparseformers.exporting.openvino_file import openvino_core
-from sparseformers.exporting.pytorch_files import METADATA_FILE
 from tests.exporting.students import FRONTS, student_of
 
 pytestmark = pytest.mark.slow

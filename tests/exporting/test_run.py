@@ -10,7 +10,7 @@ from safetensors import safe_open
 import sparseformers
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.exporting import ExportCheckError, ExportConfig, export
-from sparseformers.exporting.pytorch_files import SafetensorsFile
+from sparseformers.exporting.formats import SafetensorsFile
 from sparseformers.inheritance import Provenance, Shares
 from sparseformers.model import SparseFormer
 from sparseformers.settings import to_dict

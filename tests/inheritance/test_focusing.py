@@ -1,7 +1,5 @@
 """Inheritance with the papers' front: truncate, tune, freeze."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest
@@ -69,16 +67,11 @@ def test_inherit__takes_the_later_blocks_and_the_head_of_the_teacher() -> None:
             torch.testing.assert_close(ours[f"blocks.{block}.{name}"], theirs[f"blocks.{block + 2}.{name}"], rtol=0, atol=0)
     torch.testing.assert_close(ours["norm.weight"], theirs["norm.weight"], rtol=0, atol=0)
     torch.testing.assert_close(ours["classifier.weight"], theirs["head.weight"], rtol=0, atol=0)
+    expected = teacher.network.cls_token[0] + teacher.network.pos_embed[0, :1]
+    torch.testing.assert_close(student.cortex.prefix.tokens, expected, rtol=0, atol=1e-6)
     assert report.shares == provenance.shares == Shares(truncate=2, tune=2, freeze=2)
     assert report.lines()[0] == "Teacher's blocks truncated: 0 to 1; tuned: 2 to 3; frozen: 4 to 5."
     assert provenance.teacher_fingerprint == teacher.fingerprint()
-
-
-def test_inherit__class_token_starts_as_the_teachers_with_its_position() -> None:
-    teacher = vit()
-    student = bootstrapped(teacher).student
-    expected = teacher.network.cls_token[0] + teacher.network.pos_embed[0, :1]
-    torch.testing.assert_close(student.cortex.prefix.tokens, expected, rtol=0, atol=1e-6)
 
 
 def test_inherit__cortex_reproduces_the_teacher_when_nothing_is_truncated() -> None:

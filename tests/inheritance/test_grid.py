@@ -1,7 +1,5 @@
 """Inheritance with a grid front: the student starts as its teacher at a lower resolution."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

@@ -36,8 +36,7 @@ KINDS: Mapping[str, Callable[[], SparseFormerConfig]] = {
 }
 """By what they stand for."""
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
-"""Runs a test with each of them."""
+every_kind = pytest.mark.parametrize("kind", KINDS)  # runs a test with each of them
 
 
 def student_of(kind: str, *, trained: bool = True) -> SparseFormer:

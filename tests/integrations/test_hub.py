@@ -28,16 +28,15 @@ def test_the_functions_that_give_a_student_give_one_that_can_be_shared(tmp_path:
     save(small_model(), tmp_path / "model.safetensors")
     teacher = sparseformers.load_teacher(write_teacher(tmp_path / "teacher.safetensors"), image_size=SIDE)
     inheritance = sparseformers.inherit(teacher, tokens=4)
-    given = {
-        "load": sparseformers.load(tmp_path),
-        "inherit": inheritance.student,
-        "create_model": sparseformers.create_model("sf_v1_tiny"),
-        "load_official": sparseformers.load_official(small_weights(fixtures, "v1")),
-        "the class": sparseformers.SparseFormer(small_model().config),
-    }
-    for name, model in given.items():
-        assert isinstance(model, sparseformers.SparseFormer), name
-        assert isinstance(model, PyTorchModelHubMixin), name
+    for model in (
+        sparseformers.load(tmp_path),
+        inheritance.student,
+        sparseformers.create_model("sf_v1_tiny"),
+        sparseformers.load_official(small_weights(fixtures, "v1")),
+        sparseformers.SparseFormer(small_model().config),
+    ):
+        assert isinstance(model, sparseformers.SparseFormer)
+        assert isinstance(model, PyTorchModelHubMixin)
     assert inheritance.student.provenance == inheritance.provenance
     assert sparseformers.load.__doc__.startswith("Loads a SparseFormer, in evaluation mode, from a run folder or a model file")
 

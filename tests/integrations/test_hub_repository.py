@@ -1,7 +1,5 @@
 """Repositories of the Hugging Face hub: the cache, an unreachable hub, and what is pushed. No network."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -25,7 +23,7 @@ class FakeHub:
     def __init__(self, folder: Path) -> None:
         self.folder, self.token, self.created, self.commit = folder, None, {}, {}
 
-    def open(self, token: str | None = None) -> FakeHub:
+    def open(self, token: str | None = None) -> "FakeHub":
         self.token = token
         return self
 

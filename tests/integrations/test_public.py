@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 import sparseformers
 from sparseformers.config import FocusingConfig, OriginalFocusingConfig
-from sparseformers.errors import ConfigError, RunError, TeacherError, WeightsError
+from sparseformers.errors import ConfigError, RunError, WeightsError
 from sparseformers.released import load_official
 from tests.model.small import small_model
 from tests.released.reference import small_weights
@@ -59,8 +59,6 @@ def test_inherits_from_a_name_a_network_or_a_teacher(tmp_path: Path) -> None:
     for student in students[1:]:
         assert isinstance(student, sparseformers.SparseFormer)
         assert torch.equal(student(images).embedding, students[0](images).embedding)
-    with pytest.raises(TeacherError, match=r"A teacher is a name or a network \(a torch.nn.Module\), not int\."):
-        sparseformers.inherit(3)  # type: ignore[arg-type]
 
 
 def test_hosts_take_a_student_by_its_path(tmp_path: Path) -> None:

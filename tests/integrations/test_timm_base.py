@@ -116,14 +116,13 @@ def test_weights_that_do_not_fit() -> None:
             network_of("augreg").load_state_dict(whole | {CONFIGURATION: torch.tensor(list(broken), dtype=torch.uint8)})
 
 
-@pytest.mark.parametrize("kind", ["augreg", "clip"])
-def test_weights_with_another_head(kind: str) -> None:
-    network = network_of(kind)
-    network.reset_classifier(9)
-    classes = 5 if kind == "augreg" else 24
-    remedy = f"Make the network with num_classes={classes}, as the checkpoint has, and call reset_classifier afterwards."
-    with refused(WeightsError, f"weight [{classes}, 32] instead of [9, 32]", remedy):
-        network.load_state_dict(network_of(kind).state_dict())
+def test_weights_with_another_head() -> None:
+    for kind, classes in (("augreg", 5), ("clip", 24)):
+        network = network_of(kind)
+        network.reset_classifier(9)
+        remedy = f"Make the network with num_classes={classes}, as the checkpoint has, and call reset_classifier afterwards."
+        with refused(WeightsError, f"weight [{classes}, 32] instead of [9, 32]", remedy):
+            network.load_state_dict(network_of(kind).state_dict())
 
 
 def test_within_another_module() -> None:
@@ -189,18 +188,16 @@ def test_a_new_classifier(kind: str) -> None:
     assert {weight.dtype for weight in network.get_classifier().parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize(
-    ("kind", "pool"), [("augreg", "avg"), ("average", "token"), ("v1", "avg"), ("siglip", "avg"), ("cells", "avg")]
-)
-def test_another_pooling(kind: str, pool: str) -> None:
-    network = network_of(kind)
-    network.reset_classifier(0, pool)
-    assert network.global_pool == pool
-    features = network.forward_features(images())
-    pooled = features[:, 0] if pool == "token" else features[:, network.num_prefix_tokens :].mean(dim=1)
-    norm = network.cortex.norm if kind == "v1" else network.cortex.pooled_norm
-    torch.testing.assert_close(network(images()), norm(pooled))
-    assert not [name for name in network.state_dict() if name.startswith("cortex.pooling")]
+def test_another_pooling() -> None:
+    for kind, pool in (("augreg", "avg"), ("average", "token"), ("v1", "avg"), ("siglip", "avg"), ("cells", "avg")):
+        network = network_of(kind)
+        network.reset_classifier(0, pool)
+        assert network.global_pool == pool
+        features = network.forward_features(images())
+        pooled = features[:, 0] if pool == "token" else features[:, network.num_prefix_tokens :].mean(dim=1)
+        norm = network.cortex.norm if kind == "v1" else network.cortex.pooled_norm
+        torch.testing.assert_close(network(images()), norm(pooled))
+        assert not [name for name in network.state_dict() if name.startswith("cortex.pooling")]
 
 
 def test_a_pooling_that_cannot_be_had() -> None:

@@ -58,15 +58,12 @@ def test_the_registry_knows_them() -> None:
 
 @pytest.mark.parametrize("name", ["sf_base_augreg", "sf_large_clip", "sf_v1_small"])
 def test_default_settings(name: str) -> None:
-    settings = timm.get_pretrained_cfg(name)
-    config = named_config(name)
+    settings, config = timm.get_pretrained_cfg(name), named_config(name)
     with torch.device("meta"):
         state = SparseFormer(config).state_dict()
     assert (settings.mean, settings.std) == (config.preprocessing.mean, config.preprocessing.std)
-    assert settings.interpolation == "bicubic"
+    assert (settings.interpolation, settings.input_size, settings.fixed_input_size) == ("bicubic", (3, 224, 224), False)
     assert settings.crop_pct == {"augreg": 0.9, "clip": 1.0}.get(name.rpartition("_")[2], 0.875)
-    assert settings.input_size == (3, 224, 224)
-    assert not settings.fixed_input_size
     assert settings.num_classes == {"sf_large_clip": 768}.get(name, 1000)
     assert f"{settings.classifier}.weight" in state
     assert len(state[f"{settings.classifier}.weight"]) == settings.num_classes
@@ -185,17 +182,15 @@ def test_a_checkpoint_of_timm_brings_its_shape(kind: str, tmp_path: Path) -> Non
     """Tuned in timm and saved as timm's trainer does it, then judged by name and checkpoint alone."""
     sparseformers.save(student_of(kind), tmp_path / "run" / "model.safetensors")
     model = create("sf_run", run=tmp_path / "run", num_classes=7)
-    if kind in ("augreg", "v1", "cells"):
-        path = tmp_path / "checkpoint.pth"
+    path = tmp_path / ("checkpoint.pth" if kind in ("augreg", "v1", "cells") else "checkpoint.safetensors")
+    if path.suffix == ".pth":
         torch.save({"state_dict": model.state_dict(), "arch": "sf_run", "epoch": 3}, path)
     else:
-        path = tmp_path / "checkpoint.safetensors"
         save_file(model.state_dict(), path)
     again = create("sf_run", checkpoint_path=path)
     assert again.num_classes == 7
     assert torch.equal(again(images()), model(images()))
-    assert again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
-    assert again.pretrained_cfg["crop_mode"] == "squash"
+    assert (again.pretrained_cfg["mean"], again.pretrained_cfg["crop_mode"]) == ((0.1, 0.2, 0.3), "squash")
 
 
 @pytest.mark.usefixtures("small")

@@ -140,11 +140,10 @@ def test_pruning_leaves_what_intermediates_need(kind: str, prune_norm: bool) -> 
     assert all(torch.equal(output, other) for output, other in zip(outputs, expected, strict=True))
     assert ("cortex.norm.weight" in network.state_dict()) == (not prune_norm and kind != "average")
 
-
-def test_pruning_may_leave_the_head() -> None:
-    network = network_of("augreg")
-    network.prune_intermediate_layers(3, prune_head=False)
-    assert network(images()).shape == (2, 5)
+    if kind == "augreg":  # the head may stay
+        network = network_of(kind)
+        network.prune_intermediate_layers(3, prune_head=False)
+        assert network(images()).shape == (2, 5)
 
 
 @every_kind
@@ -248,6 +247,6 @@ def test_what_timm_asks_of_a_vision_transformer(kind: str) -> None:
 
 
 def test_images_that_are_refused() -> None:
-    for bad in (torch.randn(2, 1, 40, 40), torch.randn(2, 3, 31, 40), torch.randn(3, 40, 40)):
+    for bad in ((2, 1, 40, 40), (2, 3, 31, 40), (3, 40, 40)):
         with pytest.raises(ValueError, match="images must be"):
-            network_of("augreg")(bad)
+            network_of("augreg")(torch.randn(bad))

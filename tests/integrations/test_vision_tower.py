@@ -21,8 +21,7 @@ from tests.teachers.huggingface_models import clip_vision, dinov2, dinov2_with_r
 from tests.teachers.identity import check_same
 
 PATCHES = 16
-LABELS = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)
-"""Of two prompts with four visual tokens."""
+LABELS = torch.tensor([1, -100, -100, -100, -100, 4, 7]).expand(2, -1)  # of two prompts with four visual tokens
 
 
 def student_of(network: nn.Module, tokens: int = PATCHES, **options: Any) -> SparseFormer:
@@ -76,8 +75,8 @@ def test_at_all_tokens_it_gives_what_the_teachers_own_tower_gives(build: Any) ->
     def without_registers(tokens: Tensor) -> Tensor:
         return torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1)
 
-    # transformers puts the final norm on the last one for some models; the others are the blocks' own.
     assert len(ours.hidden_states) == len(theirs.hidden_states) == 3
+    # transformers puts the final norm on the last one for some models; the others are the blocks' own.
     for state, expected in zip(ours.hidden_states[:-1], theirs.hidden_states[:-1], strict=True):
         check_same(state, without_registers(expected), tolerance=1e-5)
     if build is clip_vision:
@@ -113,8 +112,7 @@ def test_the_output_of_a_student_with_fewer_tokens() -> None:
 
 
 def test_the_papers_front_and_projection() -> None:
-    student = small_model(projection=12)
-    images = torch.rand(2, 3, 48, 64)
+    student, images = small_model(projection=12), torch.rand(2, 3, 48, 64)
     output = sparseformers.as_vision_tower(student)(student.normalise(images), output_hidden_states=True)
     torch.testing.assert_close(output.last_hidden_state, student(images).tokens)
     assert output.pooler_output.shape == (2, 32)
@@ -202,8 +200,8 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("student", [lambda: student_of(clip_vision(), tokens=9), small_model])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(student: Any, dtype: torch.dtype) -> None:
     tower = sparseformers.as_vision_tower(student())
     expected = tower(pixels())
@@ -224,8 +222,7 @@ def test_the_configuration_tells_processors_the_number_of_visual_tokens() -> Non
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 2, 2)
     assert (config.image_size, config.image_seq_length) == (32, 9)
     assert (config.image_size // config.patch_size) ** 2 == 9
-    assert tower.dtype == torch.float32
-    assert tower.device == torch.device("cpu")
+    assert (tower.dtype, tower.device) == (torch.float32, torch.device("cpu"))
     assert sparseformers.as_vision_tower(small_model()).config.image_seq_length == 6
 
 
@@ -287,18 +284,15 @@ def test_a_dense_tower_is_saved_loaded_and_halved(tmp_path: Path) -> None:
 
 
 def test_llava_builds_one_from_a_configuration() -> None:
-    config = sparseformers.as_vision_tower(student_of(clip_vision(), tokens=4)).config
-    model = llava(vision=config)
+    model = llava(vision=sparseformers.as_vision_tower(student_of(clip_vision(), tokens=4)).config)
     assert type(model.model.vision_tower.student) is SparseFormer
     assert say(model, 4).logits.isfinite().all()
 
 
 def test_bad_images_are_refused() -> None:
-    tower = sparseformers.as_vision_tower(small_model())
-    with pytest.raises(ValueError, match="images must be B x 3 x H x W, not 3 x 32 x 32"):
-        tower(torch.zeros(3, 32, 32))
-    with pytest.raises(ValueError, match="at least 32 pixels a side"):
-        tower(torch.zeros(1, 3, 16, 16))
+    for shape, told in (((3, 32, 32), "images must be B x 3 x H x W, not 3 x 32 x 32"), ((1, 3, 16, 16), "at least 32 pixels")):
+        with pytest.raises(ValueError, match=told):
+            sparseformers.as_vision_tower(small_model())(torch.zeros(shape))
 
 
 def test_without_transformers_or_with_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:

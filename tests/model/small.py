@@ -1,7 +1,5 @@
 """Small networks for the tests."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

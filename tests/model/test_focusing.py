@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparseformers import rois as roi_arithmetic
 from sparseformers.model import SparseFormer
@@ -14,39 +14,24 @@ from sparseformers.model.sampling import SamplingPoints
 from tests.model.small import original_model, small_model
 
 
-@pytest.fixture
-def images() -> Tensor:
-    return torch.rand(2, 3, 48, 64)
-
-
-def test_rois_stay_on_the_initial_grid(images: Tensor) -> None:
-    rois = small_model(trained=False, tokens=7, iterations=3)(images).rois
+def test_rois_stay_on_the_initial_grid_and_every_token_samples_the_same_points_of_its_own() -> None:
+    model, images = small_model(trained=False, tokens=7, points=9, iterations=3), torch.rand(2, 3, 48, 64)
     grid = roi_arithmetic.initial_grid(7).expand(2, 4, -1, -1)
-    torch.testing.assert_close(rois, grid, atol=1e-6, rtol=0)
-
-
-def test_every_token_samples_the_same_points_of_its_roi(images: Tensor) -> None:
-    model = small_model(trained=False, tokens=7, points=9)
+    torch.testing.assert_close(model(images).rois, grid, atol=1e-6, rtol=0)
     centre, size = roi_arithmetic.centre_and_size(roi_arithmetic.initial_grid(7))
     for points in model.sampling_points(images):
         inside = (points - centre[:, None]) / size[:, None]
         torch.testing.assert_close(inside, inside[:1, :1].expand_as(inside), atol=1e-5, rtol=0)
 
 
-def test_sampling_points_start_as_a_grid_row_by_row() -> None:
-    module = SamplingPoints(64, 9)
-    module.start()
-    third = 1 / 3
-    expected = [(x, y) for y in (-third, 0.0, third) for x in (-third, 0.0, third)]
-    torch.testing.assert_close(module.bias.detach().view(9, 2), torch.tensor(expected))
-
-
-def test_sampling_points_that_are_no_square_start_at_random_inside_the_roi() -> None:
-    module = SamplingPoints(64, 7)
-    module.start()
-    bias = module.bias.detach()
-    assert bias.abs().max() <= 0.5
-    assert len(bias.unique()) == 14
+def test_sampling_points_start_as_a_grid_row_by_row__or_at_random_inside_the_roi() -> None:
+    square, other = SamplingPoints(64, 9), SamplingPoints(64, 7)
+    for module in (square, other):
+        module.start()
+    expected = [(x, y) for y in (-1 / 3, 0.0, 1 / 3) for x in (-1 / 3, 0.0, 1 / 3)]
+    torch.testing.assert_close(square.bias.detach().view(9, 2), torch.tensor(expected))
+    assert other.bias.abs().max() <= 0.5
+    assert len(other.bias.unique()) == 14
 
 
 def test_mixing_matrices_start_xavier_uniform_whatever_the_token() -> None:

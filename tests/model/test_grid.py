@@ -89,12 +89,10 @@ def test_read_map__at_cells_is_the_map_itself_and_between_them_the_mean() -> Non
     torch.testing.assert_close(read_map(position_map, between)[0, 0], position_map[:, 0, :2].mean(dim=-1))
 
 
-def test_compiles_whole() -> None:
-    images = random_images()
-    for tokens in (6, 7):
-        model = grid_model(tokens=tokens)
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(images).embedding, model(images).embedding, rtol=0, atol=1e-5)
+def test_compiles_whole__with_rows_of_unequal_lengths() -> None:
+    images, model = random_images(), grid_model(tokens=7)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images).embedding, model(images).embedding, rtol=0, atol=1e-5)
 
 
 def test_config__prefix_tokens_have_one_home() -> None:

@@ -1,7 +1,5 @@
 """v1, the original SparseFormer: its front, its cortex, and training it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Our network with the authors' weights gives what their code gives, and has exactly their parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.model import SparseFormer
 from sparseformers.named import NAMED_CONFIGS, named_config
 from sparseformers.released import OfficialActivation, config_from_state
+from sparseformers.released.form import head_of, name_table, rename, reverse
 from sparseformers.released.load import build
-from sparseformers.released.names import name_table, rename, reverse
-from sparseformers.released.shapes import head_of
 from tests.released.reference import released_state, weights_of
 
 ALREADY_NORMALISED = PreprocessingConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -1,7 +1,5 @@
 """Positions in attention: rotary arithmetic and relative bias, as functions of places."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

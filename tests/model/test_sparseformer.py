@@ -29,21 +29,18 @@ def test_images_are_normalised_inside() -> None:
     assert not any(name.startswith("normalise") for name in model.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
+def test_images_that_are_none() -> None:
+    model = small_model()
+    for shape, message in (
         ((32, 32), "images must be B x 3 x H x W, not 32 x 32"),
         ((3, 32, 32), "images must be B x 3 x H x W, not 3 x 32 x 32"),
         ((1, 1, 32, 32), "images must be B x 3 x H x W, not 1 x 1 x 32 x 32"),
         ((1, 3, 31, 64), "images must be at least 32 pixels a side, not 31 x 64"),
         ((1, 3, 64, 8), "images must be at least 32 pixels a side, not 64 x 8"),
-    ],
-)
-def test_images_that_are_none(shape: tuple[int, ...], message: str) -> None:
-    model = small_model()
-    for call in (model, model.sampling_points):
-        with pytest.raises(ValueError, match=message):
-            call(torch.rand(shape))
+    ):
+        for call in (model, model.sampling_points):
+            with pytest.raises(ValueError, match=message):
+                call(torch.rand(shape))
 
 
 def test_forward_changes_nothing_and_repeats_itself() -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,31 +28,30 @@ def output_of(tokens: Tensor, rois: Tensor) -> SparseFormerOutput:
     return SparseFormerOutput(tokens[:, 0], None, tokens, torch.stack([torch.zeros_like(rois), rois], dim=1), tokens)
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 12, 15, 16, 48, 64])
-def test_cells_of_the_grid_give_back_the_tokens(tokens: int) -> None:
-    features = torch.randn(2, tokens, 5)
-    grid = splat(features, cells(tokens).expand(2, -1, -1), grid_of(tokens))
-    assert grid.shape == (2, 5, *grid_of(tokens))
-    torch.testing.assert_close(grid.flatten(2).mT, features, atol=0.03, rtol=0)
-    weights = cell_weights(cells(tokens)[None], *grid_of(tokens))[0].flatten(1)
-    assert weights.diagonal().min() > 0.98
+def test_cells_of_the_grid_give_back_the_tokens() -> None:
+    for tokens in (1, 4, 12, 15, 16, 48, 64):
+        features = torch.randn(2, tokens, 5)
+        grid = splat(features, cells(tokens).expand(2, -1, -1), grid_of(tokens))
+        assert grid.shape == (2, 5, *grid_of(tokens))
+        torch.testing.assert_close(grid.flatten(2).mT, features, atol=0.03, rtol=0)
+        weights = cell_weights(cells(tokens)[None], *grid_of(tokens))[0].flatten(1)
+        assert weights.diagonal().min() > 0.98
 
 
-@pytest.mark.parametrize("size", [(16, 16), (7, 9), (40, 33)])
-def test_between_cells_of_a_grid__it_is_bilinear_interpolation(size: tuple[int, int]) -> None:
-    features = torch.randn(2, 64, 5)
-    grid = splat(features, cells(64).expand(2, -1, -1), size)
-    smooth = F.interpolate(features.mT.unflatten(2, (8, 8)), size, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(grid, smooth, atol=0.02, rtol=0)
+def test_between_cells_of_a_grid__it_is_bilinear_interpolation() -> None:
+    for size in ((16, 16), (7, 9), (40, 33)):
+        features = torch.randn(2, 64, 5)
+        grid = splat(features, cells(64).expand(2, -1, -1), size)
+        smooth = F.interpolate(features.mT.unflatten(2, (8, 8)), size, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(grid, smooth, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 7), (16, 16), (5, 2)])
-@pytest.mark.parametrize("tokens", [1, 7, 16])
-def test_the_weights_of_a_cell_sum_to_1_wherever_rois_are(size: tuple[int, int], tokens: int) -> None:
-    weights = cell_weights(random_rois(3, tokens), *size)
-    assert weights.shape == (3, tokens, *size)
-    assert weights.min() >= 0
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3, *size))
+def test_the_weights_of_a_cell_sum_to_1_wherever_rois_are() -> None:
+    for tokens, size in itertools.product((1, 7, 16), ((1, 1), (3, 7), (16, 16), (5, 2))):
+        weights = cell_weights(random_rois(3, tokens), *size)
+        assert weights.shape == (3, tokens, *size)
+        assert weights.min() >= 0
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(3, *size))
 
 
 def test_a_cell_that_no_roi_covers_gets_the_nearest_tokens_features() -> None:
@@ -66,13 +67,13 @@ def test_a_cell_that_no_roi_covers_gets_the_nearest_tokens_features() -> None:
     assert far.isfinite().all()
 
 
-@pytest.mark.parametrize("degenerate", [torch.full((4,), 0.3), torch.tensor([0.8, 0.9, 0.2, 0.1]), torch.full((4,), 1e6)])
-def test_odd_rois_give_numbers(degenerate: Tensor) -> None:
-    rois = torch.stack([degenerate, *cells(3)]).unsqueeze(0).requires_grad_()
-    grid = splat(torch.randn(1, 4, 3), rois, 6)
-    grid.square().sum().backward()
-    assert grid.isfinite().all()
-    assert rois.grad.isfinite().all()
+def test_odd_rois_give_numbers() -> None:
+    for degenerate in (torch.full((4,), 0.3), torch.tensor([0.8, 0.9, 0.2, 0.1]), torch.full((4,), 1e6)):
+        rois = torch.stack([degenerate, *cells(3)]).unsqueeze(0).requires_grad_()
+        grid = splat(torch.randn(1, 4, 3), rois, 6)
+        grid.square().sum().backward()
+        assert grid.isfinite().all()
+        assert rois.grad.isfinite().all()
 
 
 def test_a_small_roi_counts_for_more_than_a_large_one_around_it() -> None:
@@ -159,17 +160,14 @@ def test_float32_whatever_is_around_it() -> None:
     assert splat(tokens.bfloat16(), rois.bfloat16(), 8).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [(0, "at least one row and one column, not 0 x 0"), ((4, -1), "one column, not 4 x -1")]
-)
-def test_grids_without_cells(size: int | tuple[int, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        splat(torch.zeros(1, 4, 2), cells(4)[None], size)
-
-
-def test_tokens_and_rois_that_do_not_belong_together() -> None:
-    with pytest.raises(ValueError, match="need RoIs B x N x 4"):
-        splat(torch.zeros(1, 5, 2), cells(4)[None], 2)
+def test_grids_without_cells__and_tokens_and_rois_that_do_not_belong_together() -> None:
+    for tokens, size, message in (
+        (4, 0, "at least one row and one column, not 0 x 0"),
+        (4, (4, -1), "one column, not 4 x -1"),
+        (5, 2, "need RoIs B x N x 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            splat(torch.zeros(1, tokens, 2), cells(4)[None], size)
 
 
 def test_to_grid_leaves_out_the_prefix_tokens_and_takes_the_last_rois() -> None:
@@ -184,7 +182,7 @@ def test_to_grid_leaves_out_the_prefix_tokens_and_takes_the_last_rois() -> None:
 class Gridded(nn.Module):
     """Tokens and RoIs as a map of features."""
 
-    def __init__(self, size: int | tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
 
@@ -192,10 +190,9 @@ class Gridded(nn.Module):
         return SparseFormerOutput(tokens[:, 0], None, tokens, rois[:, None], tokens).to_grid(self.size)
 
 
-@pytest.mark.parametrize("size", [(3, 10), 1])
-def test_compiles_and_exports_for_any_batch(size: int | tuple[int, int]) -> None:
+def test_compiles_and_exports_for_any_batch() -> None:
     torch._dynamo.reset()
-    gridded, batch = Gridded(size), Dim("batch")
+    gridded, batch = Gridded((1, 10)), Dim("batch")
     shapes = {"tokens": {0: batch}, "rois": {0: batch}}
     exported = torch.export.export(gridded, (torch.randn(2, 7, 4), random_rois(2, 5)), dynamic_shapes=shapes).module()
     compiled = torch.compile(gridded, fullgraph=True, backend="eager")

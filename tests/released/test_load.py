@@ -1,5 +1,3 @@
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import sparseformers
 from sparseformers.errors import WeightsError
 from sparseformers.released import activation_of, load_official
 from tests.refusals import refused
-from tests.released.reference import Payload, small_weights
+from tests.released.reference import small_weights
 
 
 def failure(source: object) -> WeightsError:
@@ -36,19 +34,16 @@ def test_every_form_of_source_gives_the_same_model(weights: dict[str, Tensor], t
         assert torch.equal(model.focusing.last_layer.sampling.mixing.channel_bias, weights["layers.2.adaptive_mixing.m_beta"])
 
 
-@pytest.mark.parametrize(
-    ("name", "missing"),
-    [
+def test_one_key_missing(fixtures: Path, tmp_path: Path) -> None:
+    for name, missing in (
         ("v1", ("layers.0.adaptive_mixing.s_beta", "norm.weight", "layers.2.roi_adjust_module.1.weight")),
         ("bootstrapped_clip", ("cls_embedding.weight", "layers.0.pe_transition.1.weight", "norm.bias")),
-    ],
-)
-def test_one_key_missing(name: str, missing: tuple[str, ...], fixtures: Path, tmp_path: Path) -> None:
-    weights = small_weights(fixtures, name)
-    for key in missing:
-        path = written_pth({other: value for other, value in weights.items() if other != key}, tmp_path)
-        with refused(WeightsError, f"The weights of '{path}' do not fit (missing: {key})."):
-            load_official(path, activation=activation_of(weights))
+    ):
+        weights = small_weights(fixtures, name)
+        for key in missing:
+            path = written_pth({other: value for other, value in weights.items() if other != key}, tmp_path)
+            with refused(WeightsError, f"The weights of '{path}' do not fit (missing: {key})."):
+                load_official(path, activation=activation_of(weights))
 
 
 def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor]) -> None:
@@ -64,27 +59,22 @@ def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
-def test_any_aspect_ratio__and_an_image_of_a_batch_gives_what_it_gives_alone(name: str, fixtures: Path) -> None:
+def test_any_aspect_ratio__alone_as_in_a_batch__and_saved_and_loaded_again(name: str, fixtures: Path, tmp_path: Path) -> None:
     weights = small_weights(fixtures, name)
     model = load_official(weights, activation=activation_of(weights))
+    sparseformers.save(model, tmp_path / "model.safetensors")
+    again = sparseformers.load(tmp_path / "model.safetensors")
+    assert again.config == model.config
     for size in ((1, 3, 32, 32), (1, 3, 96, 40), (2, 3, 33, 71), (3, 3, 40, 72)):
         images = torch.rand(size)
         together = model(images)
         assert together.embedding.isfinite().all()
+        assert torch.equal(again(images).embedding, together.embedding)
+        assert torch.equal(again(images).tokens, together.tokens)
         for number in range(size[0]):
             alone = model(images[number : number + 1])
             torch.testing.assert_close(alone.embedding[0], together.embedding[number], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(alone.rois[0], together.rois[number], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))])
-def test_a_pickle_that_carries_code_is_refused(
-    write: Callable[[object, Path], object], weights: dict[str, Tensor], tmp_path: Path
-) -> None:
-    write({"model": weights, "extra": Payload(tmp_path / "ran")}, tmp_path / "official.pth")
-    error = failure(tmp_path / "official.pth")
-    assert "holds more than tensors, and loading it could run code" in error.problem
-    assert not (tmp_path / "ran").exists()
 
 
 def test_a_file_cut_short_no_file_and_no_weights(weights: dict[str, Tensor], tmp_path: Path) -> None:
@@ -101,15 +91,3 @@ def test_a_model_of_sparseformers_is_none_of_the_authors(weights: dict[str, Tens
     error = failure(tmp_path / "model.safetensors")
     assert "not those of one of the authors' networks" in error.problem
     assert "needs no converting" in error.remedy
-
-
-@pytest.mark.parametrize("name", ["v1", "bootstrapped_clip"])
-def test_saved_and_loaded_again_it_is_the_same_function(name: str, fixtures: Path, tmp_path: Path) -> None:
-    weights = small_weights(fixtures, name)
-    model = load_official(weights, activation=activation_of(weights))
-    sparseformers.save(model, tmp_path / "model.safetensors")
-    again = sparseformers.load(tmp_path / "model.safetensors")
-    assert again.config == model.config
-    images = torch.rand(2, 3, 40, 56)
-    assert torch.equal(again(images).embedding, model(images).embedding)
-    assert torch.equal(again(images).tokens, model(images).tokens)

@@ -1,7 +1,5 @@
 """Small models of Hugging Face's families with random weights, and folders of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The identity tests that every adapter has to pass: an inherited network does exactly what its teacher does."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

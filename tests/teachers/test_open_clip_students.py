@@ -1,7 +1,5 @@
 """Students of OpenCLIP's image towers: with both fronts they stand in the space of the projected image embedding."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,6 @@ from sparseformers.inheritance.inheriting import FrontKind
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
 from sparseformers.teachers import open_clip as adapter
-from sparseformers.teachers import open_clip_names as names
 from sparseformers.train.objective import Objective, teacher_targets
 from tests.teachers.identity import check_identity, check_same, images_for, randomise
 from tests.teachers.test_open_clip import siglip, tiny
@@ -39,9 +36,8 @@ def class_token_siglip() -> torch.nn.Module:
 
 TOWERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "ViT-L/14 of OpenAI": (large_14, {"pooling": "token", "projection": 48}),
-    "quick GELU": (lambda: tiny(quick_gelu=True, layers=3), {"pooling": "token", "projection": 16}),
     "no pre-norm, layer scale": (lambda: tiny(no_ln_pre=True, ls_init_value=0.1), {"pooling": "token", "projection": 16}),
-    "average pooling": (lambda: tiny(pool_type="avg"), {"pooling": "average", "projection": 16}),
+    "average pooling": (lambda: tiny(pool_type="avg", layers=3), {"pooling": "average", "projection": 16}),
     "SigLIP": (siglip, {"pooling": "attention", "projection": None}),
     "timm's, projected": (class_token_siglip, {"pooling": "token", "projection": 16}),
 }
@@ -108,8 +104,7 @@ def test_the_objective_ignores_the_length_of_embeddings(front: FrontKind) -> Non
 
 def test_the_real_vit_l_14__calls_for_the_papers_sf_l_clip() -> None:
     """Without memory for its 304 million weights: what inheritance makes of it is the named size."""
-    network = adapter._build(names.find_architecture("ViT-L-14-quickgelu"))
-    teacher = adapter._wrap(network, name="ViT-L/14", source="nowhere", licence=None, settings={}, crop=None)
+    teacher = adapter.on_meta("ViT-L-14-quickgelu")
     named = named_config("sf_large_clip")
     anatomy = teacher.anatomy
     assert default_tokens(teacher, "focusing") == named.focusing.tokens == 63
@@ -119,8 +114,6 @@ def test_the_real_vit_l_14__calls_for_the_papers_sf_l_clip() -> None:
 
 
 def test_the_real_siglip__pools_by_attention() -> None:
-    network = adapter._build(names.find_architecture("ViT-B-16-SigLIP"))
-    teacher = adapter._wrap(network, name="SigLIP", source="nowhere", licence=None, settings={}, crop=None)
-    anatomy = teacher.anatomy
+    anatomy = adapter.on_meta("ViT-B-16-SigLIP").anatomy
     assert (anatomy.pooling, anatomy.attention_pool_heads, anatomy.prefix_tokens) == ("attention", 12, 0)
     assert anatomy.embedding_width == 768

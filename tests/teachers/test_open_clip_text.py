@@ -1,7 +1,5 @@
 """Configuration files of OpenCLIP's models as teachers, and the text towers that belong to teachers."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path
@@ -48,16 +46,12 @@ def test_a_configuration_file__in_the_form_of_open_clips_own(tmp_path: Path) -> 
 
 
 def test_configuration_files_that_are_refused(tmp_path: Path) -> None:
-    name = write_clip(tmp_path)
+    name, misspelt = write_clip(tmp_path), '{"embed_dim": 8, "vision_cfg": {"wdth": 8}, "text_cfg": {}}'
     for content, problem, remedy in (
         ("{", "is not JSON (", "Write it again, or fetch it again."),
         ("[]", "is no configuration of an OpenCLIP model: it lacks all keys.", "Give an open_clip_config.json"),
         ('{"embed_dim": 8}', "is no configuration of an OpenCLIP model: it lacks vision_cfg, text_cfg.", "Give an open_clip"),
-        (
-            '{"embed_dim": 8, "vision_cfg": {"wdth": 8}, "text_cfg": {}}',
-            "OpenCLIP cannot build a model by the configuration",
-            "Compare it with OpenCLIP's own model_configs.",
-        ),
+        (misspelt, "OpenCLIP cannot build a model by the configuration", "Compare it with OpenCLIP's own model_configs."),
         (None, "There is no configuration file", "Check the path between 'open_clip:' and the '@'."),
     ):
         (tmp_path / "clip.json").unlink() if content is None else (tmp_path / "clip.json").write_text(content)
@@ -132,21 +126,18 @@ def test_a_file_with_other_weights(tmp_path: Path) -> None:
         load_text_tower(name)
 
 
-@pytest.mark.parametrize(
-    ("part", "options"),
-    [
+def test_a_part_that_only_a_hub_has(tmp_path: Path) -> None:
+    name = write_clip(tmp_path)
+    for part, options in (
         ("tokenizer", {"hf_tokenizer_name": "owner/words"}),
         ("text tower", {"hf_model_name": "owner/words", "hf_proj_type": "mlp"}),
-    ],
-)
-def test_a_part_that_only_a_hub_has(tmp_path: Path, part: str, options: dict[str, str]) -> None:
-    name = write_clip(tmp_path)
-    config = clip_config()
-    config["model_cfg"]["text_cfg"] |= options
-    (tmp_path / "clip.json").write_text(json.dumps(config))
-    problem = f"The {part} of '{name}' comes from 'owner/words' and could not be fetched ("
-    with refused(TeacherError, problem, "Check the network, or bring 'owner/words' into the hub's cache of this machine."):
-        load_text_tower(name)
+    ):
+        config = clip_config()
+        config["model_cfg"]["text_cfg"] |= options
+        (tmp_path / "clip.json").write_text(json.dumps(config))
+        problem = f"The {part} of '{name}' comes from 'owner/words' and could not be fetched ("
+        with refused(TeacherError, problem, "Check the network, or bring 'owner/words' into the hub's cache of this machine."):
+            load_text_tower(name)
 
 
 def test_without_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """From a name to a teacher: the forms that are understood, and what is said of others."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -35,57 +33,48 @@ def test_what_names_no_teacher() -> None:
             load_teacher(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "adapter", "function", "arguments"),
-    [
+def test_each_form_reaches_its_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, adapter, function, arguments in (
         ("timm:vit.tag", "timm", "from_hub", ("vit.tag",)),
         ("timm:vit@a/b@c.pth", "timm", "from_file", ("vit", Path("a/b@c.pth"))),
         ("open_clip:ViT-B/32/openai", "open_clip", "from_hub", ("ViT-B/32/openai",)),
         ("open_clip:ViT-B-32@a.pth", "open_clip", "from_file", ("ViT-B-32", Path("a.pth"))),
         ("hf:owner/name", "huggingface", "from_hub", ("owner/name",)),
         ("hf:some@folder", "huggingface", "from_hub", ("some@folder",)),
-    ],
-)
-def test_each_form_reaches_its_adapter(
-    name: str, adapter: str, function: str, arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-    module = importlib.import_module(f"sparseformers.teachers.{adapter}")
-    monkeypatch.setattr(module, function, lambda *given, **options: calls.append((given, options)))
-    load_teacher(name, image_size=64, crop=0.5)
-    place = {"place": None} if function == "from_file" else {}
-    assert calls == [(arguments, {"image_size": (64, 64), "crop": 0.5, **place})]
+    ):
+        calls: list[Any] = []
+        module = importlib.import_module(f"sparseformers.teachers.{adapter}")
+        monkeypatch.setattr(module, function, lambda *given, calls=calls, **options: calls.append((given, options)))
+        load_teacher(name, image_size=64, crop=0.5)
+        place = {"place": None} if function == "from_file" else {}
+        assert calls == [(arguments, {"image_size": (64, 64), "crop": 0.5, **place})]
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("open_clip:ViT-B-32/openai", "open_clip", "open-clip"), ("hf:owner/name", "transformers", "huggingface")],
-)
-def test_a_library_that_is_not_installed(name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda wanted: None if wanted == package else find(wanted))
-    remedy = f"Install it with: pip install 'sparseformers[{extra}]'."
-    with refused(MissingExtraError, f"The package '{package}' is not installed.", remedy):
-        load_teacher(name)
+def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda wanted: None)
+    for name, package, extra in (
+        ("open_clip:ViT-B-32/openai", "open_clip", "open-clip"),
+        ("hf:owner/name", "transformers", "huggingface"),
+    ):
+        remedy = f"Install it with: pip install 'sparseformers[{extra}]'."
+        with refused(MissingExtraError, f"The package '{package}' is not installed.", remedy):
+            load_teacher(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "oldest", "newest"),
-    [
+def test_a_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, package, oldest, newest in (
         ("timm:vit_tiny_patch16_224", "timm", "1.0.21", "1.0.31"),
         ("open_clip:ViT-B-32/openai", "open_clip_torch", "2.30", "3.3"),
         ("hf:owner/name", "transformers", "4.52", "5.23"),
-    ],
-)
-def test_a_library_that_is_too_old(name: str, package: str, oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for installed in ("0.9.16", "1.0.9"):
-        monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
-        problem = f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
-        with refused(TeacherError, problem, f"Upgrade it with: pip install '{package}>={oldest}'."):
-            load_teacher(name)
-    for installed in (oldest, f"{oldest}.0", "9.0rc1"):
-        monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
-        hubs.check_version(package)
+    ):
+        for installed in ("0.9.16", "1.0.9"):
+            monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
+            problem = f"{package} {installed} is too old; versions {oldest} to {newest} are tested."
+            with refused(TeacherError, problem, f"Upgrade it with: pip install '{package}>={oldest}'."):
+                load_teacher(name)
+        for installed in (oldest, f"{oldest}.0", "9.0rc1"):
+            monkeypatch.setattr(hubs, "version", lambda _package, installed=installed: installed)
+            hubs.check_version(package)
 
 
 def test_modules_of_every_host_library() -> None:

@@ -1,7 +1,5 @@
 """A small network of each family of timm, with random weights and what tells the families apart."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

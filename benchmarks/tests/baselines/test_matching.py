@@ -1,7 +1,5 @@
 """Bipartite soft matching by hand, and against a slow one written with loops."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """A comparison that is done in seconds: the tiny teacher, three classes of generated photographs, trainings of two steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from benchmarks.recipes import ComparisonConfig, Findings
@@ -9,17 +7,8 @@ from tests.tiny import SIDE, write_images, write_teacher
 
 Finished = tuple[ComparisonConfig, Findings]
 CLASSES = ("apple", "bird", "cup")
-TRAIN, TEST = 5, 4
-"""Images of each class."""
-TINY = (
-    "focusing_width=64",
-    "channels=8",
-    "points=4",
-    "batch_size=4",
-    "precision=fp32",
-    "workers=0",
-    "holdout=0.3",
-)
+TRAIN, TEST = 5, 4  # images of each class
+TINY = ("focusing_width=64", "channels=8", "points=4", "batch_size=4", "precision=fp32", "workers=0", "holdout=0.3")
 """Settings of a small and fast student."""
 
 

@@ -1,7 +1,5 @@
 """Whole comparisons on the CPU with a tiny teacher and generated photographs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -42,7 +40,7 @@ def never(*_arguments: object, **_options: object) -> None:
 def test_run__writes_a_run_for_each_row_and_seed(finished: Finished) -> None:
     out = finished[0].out
     assert {path.name for path in out.iterdir()} == {
-        *("bench.json", "baselines.json", "report.json", "teacher.safetensors", "paper"),
+        *("bench.json", "baselines.json", "report.json", "teacher.safetensors", "paper")
     }
     assert {path.name for path in (out / "paper").iterdir()} == {"seed-0", "seed-1"}
     for seed in (0, 1):

@@ -1,7 +1,5 @@
 """What rows share and what they try: settings, budgets, recipes, and the rows of Table 1."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -68,9 +66,7 @@ def test_figures_and_texts__with_and_without_training_and_spread() -> None:
     assert decimal(None) == ""
 
 
-def test_recipes_table__teacher_first_then_what_needs_no_training_then_the_recipes(
-    report: Callable[..., Findings],
-) -> None:
+def test_recipes_table__teacher_first_then_what_needs_no_training_then_the_recipes(report: Callable[..., Findings]) -> None:
     table = recipes_table(report(0.7, 0.72))
     assert [row[0] for row in table.rows] == ["teacher", "merged", "paper"]
     assert cells(table, 0)["top-1"] == "87.0%"

@@ -1,7 +1,5 @@
 """A report with figures that can be worked out by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from benchmarks.speed.backends import Route

@@ -1,7 +1,5 @@
 """Networks for the test of peak memory, in a module that imports next to nothing: the process that is measured imports it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

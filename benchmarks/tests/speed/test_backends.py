@@ -1,7 +1,5 @@
 """Every backend gives the embeddings that the network gives, and its profiler tells where the time goes."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A whole benchmark of a tiny student, with a small product in the place of the machine's large one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,19 +1,134 @@
-"""Whether an exported file computes what the student computes."""
+"""Whether an exported file computes what the student computes, and the images that tell (and those for calibration)."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from sparseformers.errors import WeightsError
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import UnreadableImageError, evaluation_view, find_images, read_image
+from sparseformers.data.mixture import kind_of
+from sparseformers.errors import ConfigError, DataError, SparseFormersError, WeightsError
+from sparseformers.exporting.config import ExportConfig
 from sparseformers.exporting.formats import Runner
-from sparseformers.exporting.images import Probe
 from sparseformers.model import SparseFormer, WithTokens
+from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.modes import evaluation_mode, inference
+from sparseformers.train.run_folder import RunFolder
+
+LARGEST_BATCH = 16  # images that a file for any number of them is checked with at once
+OTHER_SIZES = (0.75, 1.25)
+"""A file for any size is checked at these shares of the student's own height, and at their mirror images of its width."""
+
+
+class Probe(NamedTuple):
+    """The same images as the file takes them and as the student does."""
+
+    of_file: Tensor  # B x 3 x H x W in [0, 1], or B x H x W x 3 bytes
+    of_student: Tensor  # B x 3 x height x width in [0, 1]
+
+
+class CheckImages(NamedTuple):
+    """Decoded images, none in both parts."""
+
+    for_check: Sequence[Image.Image]
+    for_calibration: Sequence[Image.Image]
+
+
+def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
+    """Reads the images of ``--data``, or those that a run was trained on; raises ConfigError or DataError if there are none."""
+    paths = find_images(settings.data or _of_run(model))
+    calibration = settings.calibration_images if settings.precision == "int8" else 0
+    read: list[Image.Image] = []
+    skipped: list[str] = []
+    for place in torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist():
+        if len(read) == settings.images + calibration:
+            break
+        try:
+            read.append(read_image(paths[place]))
+        except UnreadableImageError as error:
+            skipped.append(str(error))
+    if len(read) < (2 if calibration else 1):
+        told = f" ({skipped[0]})" if skipped else ""
+        problem = f"Of the {len(paths)} images only {len(read)} can be read{told}."
+        raise DataError(problem, "Name others with --data: one, or two for int8.")
+    checked = min(settings.images, len(read) // 2) if calibration else settings.images
+    return CheckImages(read[:checked], read[checked:])
+
+
+def _of_run(model: Path | None) -> tuple[Path, ...]:
+    folders: list[Path] = []
+    if model is not None and model.is_dir():
+        with contextlib.suppress(SparseFormersError):  # it may have no settings that can be read
+            sources = RunFolder.existing(model).settings().data.data
+            folders = [Path(each) for each in sources if kind_of(str(each)) == "folder"]
+    there = tuple(folder for folder in folders if folder.exists())
+    if not there:
+        problem = "The file has to be checked on images, and the model does not tell where any are."
+        raise ConfigError(problem, "Name a folder of images with --data.")
+    return there
+
+
+def batches(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
+    """Every image as file and student take it, in batches of different numbers as far as the file takes them."""
+    if not photographs:
+        return []
+    if settings.with_preprocessing:
+        return _of_bytes(photographs, settings, preprocessing)
+    images = views(photographs, replace(preprocessing, size=settings.height_and_width or preprocessing.size))
+    return [Probe(batch, batch) for batch in _batches(images, settings)]
+
+
+def other_sizes(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
+    """Some images at other sizes than the student's own, where the file takes floats of any size."""
+    if settings.with_preprocessing or settings.height_and_width is not None:
+        return []
+    found: list[Probe] = []
+    for one, other in (OTHER_SIZES, OTHER_SIZES[::-1]):
+        height, width = round(preprocessing.size[0] * one), round(preprocessing.size[1] * other)
+        size = (max(SMALLEST_SIDE, height), max(SMALLEST_SIDE, width))
+        found += batches(photographs[:1], replace(settings, size=f"{size[0]}x{size[1]}"), preprocessing)
+    return found
+
+
+def views(photographs: Sequence[Image.Image], preprocessing: PreprocessingConfig) -> Tensor:
+    """The student's views of images, N x 3 x H x W in [0, 1]."""
+    view = evaluation_view(preprocessing)
+    return torch.stack([view(photograph) for photograph in photographs])
+
+
+def _of_bytes(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
+    """Each image in its own size, as far as the file takes that; images of a batch in that of the first one."""
+    fixed = settings.height_and_width
+    found: list[Probe] = []
+    for places in _batches(torch.arange(len(photographs)), settings, largest=4):
+        chosen = [photographs[place] for place in places.tolist()]
+        size = chosen[0].size if fixed is None else fixed[::-1]
+        alike = [image if image.size == size else image.resize(size, Image.Resampling.BICUBIC) for image in chosen]
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in alike]))
+        found.append(Probe(pixels, views(alike, preprocessing)))
+    return found
+
+
+def _batches(images: Tensor, settings: ExportConfig, *, largest: int = LARGEST_BATCH) -> list[Tensor]:
+    """Batches of 1, 2, ... images and then as large as may be; of a fixed size, the first images once more in the last one."""
+    if isinstance(settings.batch, int):
+        missing = -len(images) % settings.batch
+        places = torch.arange(len(images) + missing) % len(images)
+        return list(images[places].split(settings.batch))
+    sizes: list[int] = []
+    while (left := len(images) - sum(sizes)) > 0:
+        sizes.append(min(left, largest, len(sizes) + 1))
+    return list(images.split(sizes))
 
 
 class ExportCheckError(WeightsError):
@@ -61,10 +176,9 @@ def _given(file: Runner, images: Tensor, expected: Tensor) -> Tensor:
         problem = f"The file fails on images of {_shape(images)} ({' '.join(str(error).split())[:300]})."
         raise ExportCheckError(problem, "Try --batch N and --size HxW, or another --format.") from error
     if embedding.shape != expected.shape or not embedding.isfinite().all():
-        raise ExportCheckError(
-            f"For images of {_shape(images)} the file gives {_shape(embedding)} numbers, not {_shape(expected)} finite ones.",
-            "Try another --precision or --format.",
-        )
+        given, wanted = _shape(embedding), _shape(expected)
+        problem = f"For images of {_shape(images)} the file gives {given} numbers, not {wanted} finite ones."
+        raise ExportCheckError(problem, "Try another --precision or --format.")
     return embedding
 
 
@@ -76,9 +190,7 @@ def require(agreement: Agreement, tolerance: float, *, what: str) -> None:
     """Raises ExportCheckError, which calls the file ``what``, unless the greatest error is within the tolerance."""
     if agreement.greatest_error <= tolerance:
         return
-    raise ExportCheckError(
-        f"The {what} differs from the student by {agreement.greatest_error:.2g} of an embedding's length, more than the "
-        f"tolerance of {tolerance:g} (greatest difference {agreement.greatest_difference:.2g}, lowest cosine "
-        f"{agreement.lowest_cosine:.5f}).",
-        "Nothing was written: choose a higher --precision, or allow more with --tolerance.",
-    )
+    figures = f"greatest difference {agreement.greatest_difference:.2g}, lowest cosine {agreement.lowest_cosine:.5f}"
+    by = f"{agreement.greatest_error:.2g} of an embedding's length"
+    problem = f"The {what} differs from the student by {by}, more than the tolerance of {tolerance:g} ({figures})."
+    raise ExportCheckError(problem, "Nothing was written: choose a higher --precision, or allow more with --tolerance.")

@@ -1,7 +1,11 @@
-"""The interface of the formats of exported files, and the program that goes into them."""
+"""The formats of exported files, and the program that goes into them: their interface, and those of PyTorch itself.
+
+These are programs that run without this package (.pt2), and weights for this package (.safetensors).
+"""
 
 from __future__ import annotations
 
+import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +22,11 @@ from sparseformers.exporting.network import network_of
 from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer
 from sparseformers.model.sparseformer import SMALLEST_SIDE
+from sparseformers.saving import load, save
 
 Runner = Callable[[Tensor], Tensor]  # an exported file, opened: images to embeddings
 LONGEST_SIDE = 65_536  # pixels; the whole numbers inside of a resize stay exact up to there
+METADATA_FILE = "sparseformers.json"  # says what it is: ``torch.export.load(path, extra_files={"sparseformers.json": ""})``
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,48 @@ class FileFormat(ABC):
     @abstractmethod
     def open(self, path: Path) -> Runner:
         """The file as whoever deploys it opens it: in its runtime on the CPU, in the precision of the file."""
+
+
+class TorchExportFile(FileFormat):
+    """``torch.export.load(path).module()(images)`` gives embeddings, wherever PyTorch runs."""
+
+    suffix = ".pt2"
+    lacks: Mapping[Precision, str] = {"int8": "PyTorch itself has no quantised layers for it any more"}
+
+    def write(self, contents: Contents, path: Path) -> None:
+        torch.export.save(contents.program(), path, extra_files={METADATA_FILE: json.dumps(dict(contents.metadata), indent=2)})
+
+    def open(self, path: Path) -> Runner:
+        return torch.export.load(path).module()
+
+
+class SafetensorsFile(FileFormat):
+    """``sparseformers.load(path)`` gives the student with all that it has: logits, tokens, RoIs, any number of tokens."""
+
+    suffix = ".safetensors"
+    lacks: Mapping[Precision, str] = {"int8": "it holds weights for this package, which computes with floats"}
+
+    def refuse(self, settings: ExportConfig) -> None:
+        for name, is_set in (
+            ("--with-preprocessing", settings.with_preprocessing),
+            ("--batch", settings.batch != "dynamic"),
+            ("--size", settings.size != "dynamic"),
+            ("--tokens", settings.tokens is not None),
+            ("--output dense", settings.output == "dense"),
+        ):
+            if is_set:
+                problem = f"A .safetensors file holds weights and no program, so that {name} has no meaning."
+                raise ConfigError(problem, f"Leave out {name}, or use --format onnx, openvino or torch-export.")
+
+    def write(self, contents: Contents, path: Path) -> None:
+        weights = contents.student.state_dict()
+        if contents.settings.precision == "bf16":
+            weights = {name: value.bfloat16() if value.is_floating_point() else value for name, value in weights.items()}
+        save(contents.student, path, provenance=contents.provenance, weights=weights, metadata=contents.metadata)
+
+    def open(self, path: Path) -> Runner:
+        student = load(path)
+        return torch.inference_mode()(lambda images: student(images).embedding)
 
 
 def require(kind: FileFormat, settings: ExportConfig) -> None:

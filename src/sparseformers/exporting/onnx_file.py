@@ -53,7 +53,8 @@ def write_onnx(
     calibration: Sequence[Tensor] = (),
 ) -> None:
     """Writes a program from ``images`` to ``output`` as a file with ``metadata``, quantised where there is ``calibration``."""
-    with _quiet():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), only_errors("torch.onnx"):
+        warnings.simplefilter("ignore")
         translated = torch.onnx.export(
             program,
             dynamo=True,
@@ -77,11 +78,7 @@ def write_onnx(
 def open_onnx(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
     """Opens a file in ONNX Runtime on the CPU, for any number of images or for ``batch`` of them at a time."""
     session = onnx_session(path, batch=batch, threads=threads)
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-    return run
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = None, trace: Path | None = None) -> Any:
@@ -99,13 +96,6 @@ def onnx_session(path: Path, *, batch: int | None = None, threads: int | None = 
         options.enable_profiling = True
         options.profile_file_prefix = str(trace)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), only_errors("torch.onnx"):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _attention(

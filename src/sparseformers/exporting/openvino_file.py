@@ -66,11 +66,7 @@ def write_openvino(
 def open_openvino(path: Path, *, batch: int | None = None, threads: int | None = None) -> Runner:
     """Opens a .xml file in OpenVINO on the CPU, for any number of images or for ``batch`` of them at a time."""
     compiled = compiled_openvino(path, batch=batch, threads=threads)
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(images.numpy())[0].copy())
-
-    return run
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0].copy())
 
 
 def compiled_openvino(path: Path, *, batch: int | None = None, threads: int | None = None, profiled: bool = False) -> Any:

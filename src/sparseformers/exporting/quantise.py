@@ -77,13 +77,9 @@ def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
 def linear_layers(model: onnx.ModelProto) -> list[str]:
     """The names of the products that linear layers became."""
     weights = {weight.name for weight in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm")
-        and LINEAR in next((entry.value for entry in node.metadata_props if entry.key == CLASSES), "")
-        and node.input[1] in weights
-    ]
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
+    marks = [next((entry.value for entry in node.metadata_props if entry.key == CLASSES), "") for node in products]
+    return [node.name for node, mark in zip(products, marks, strict=True) if LINEAR in mark]
 
 
 def fold_transposed_weights(model: onnx.ModelProto) -> None:
@@ -115,6 +111,7 @@ def quantise_openvino(model: Any, program: ExportedProgram, calibration: Sequenc
     nncf.set_log_level(logging.ERROR)
     layers = {node.name for node in program.graph.nodes if _is_layer(node)}
     names = [operation.get_friendly_name() for operation in model.get_ops()]
+    others = [name for name in names if name.partition("/")[0] not in layers]  # begin with a node's name, a slash, and more
     with contextlib.redirect_stdout(io.StringIO()):  # which belongs to whoever called
         return nncf.quantize(
             model,
@@ -122,10 +119,7 @@ def quantise_openvino(model: Any, program: ExportedProgram, calibration: Sequenc
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,
-            # A layer's operations are called by its node's name, a slash, and more.
-            ignored_scope=nncf.IgnoredScope(
-                names=[name for name in names if name.partition("/")[0] not in layers], validate=False
-            ),
+            ignored_scope=nncf.IgnoredScope(names=others, validate=False),
             advanced_parameters=advanced.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.DISABLE,
                 activations_range_estimator_params=RangeEstimatorParametersSet.MEAN_MINMAX,

@@ -16,16 +16,14 @@ from rich.console import Console
 
 from sparseformers import __version__
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.exporting.check import Agreement, compare
+from sparseformers.exporting.check import Agreement, batches, compare, find_photographs, other_sizes
 from sparseformers.exporting.check import require as require_agreement
 from sparseformers.exporting.config import ExportConfig, Format
-from sparseformers.exporting.formats import Contents, FileFormat
+from sparseformers.exporting.formats import Contents, FileFormat, SafetensorsFile, TorchExportFile
 from sparseformers.exporting.formats import require as require_format
-from sparseformers.exporting.images import batches, find_photographs, other_sizes
 from sparseformers.exporting.network import required_read_out
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.openvino_file import OpenVinoFile
-from sparseformers.exporting.pytorch_files import SafetensorsFile, TorchExportFile
 from sparseformers.files import synchronise
 from sparseformers.inheritance import Provenance
 from sparseformers.model import SparseFormer, WithTokens
@@ -71,8 +69,7 @@ def export(
         console: for progress; quiet by default.
         options: settings by the words of the command's options, such as ``format`` and ``precision``.
 
-    Raises:
-        SparseFormersError: one of its kinds, with what to do; there is no file then, or the old one.
+    Raises one of the kinds of SparseFormersError, with what to do; there is no file then, or the old one.
     """
     settings = with_words(ExportConfig, settings, options, where="call of export")
     kind, out = FORMATS[settings.format], Path(out)

@@ -1,8 +1,16 @@
 """From a teacher to a student that is not trained yet."""
 
 from sparseformers.inheritance.inheriting import Inheritance, default_tokens, inherit
-from sparseformers.inheritance.report import InheritReport, Provenance
-from sparseformers.inheritance.shares import GROUPS, Shares, count_parameters, freeze_inherited, parameter_groups, split_depth
+from sparseformers.inheritance.shares import (
+    GROUPS,
+    InheritReport,
+    Provenance,
+    Shares,
+    count_parameters,
+    freeze_inherited,
+    parameter_groups,
+    split_depth,
+)
 
 __all__ = [
     "GROUPS",

@@ -28,22 +28,13 @@ from sparseformers.model.grid import read_map
 from sparseformers.model.sampling import RoIPosition
 from sparseformers.teachers import Teacher
 
-AT_ONCE = 64
-"""Images that are put through a network together."""
-RIDGE = 1e-2
-"""The ridge of the regressions, as a share of the mean variance of their inputs."""
-PLACES = 256
-"""Draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too."""
+AT_ONCE = 64  # images that are put through a network together
+RIDGE = 1e-2  # the ridge of the regressions, as a share of the mean variance of their inputs
+PLACES = 256  # draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too
 
 
 class CoarseTokens(nn.Module):
-    """The leading blocks of a teacher, copied and frozen, on images so small that they have N patches: the cells of a grid.
-
-    Args:
-        teacher: to ask.
-        tokens: N.
-        depth: blocks to go through, from 0.
-    """
+    """The ``depth`` leading blocks of a teacher, copied and frozen, on images so small that N patches are the cells of a grid."""
 
     def __init__(self, teacher: Teacher, *, tokens: int, depth: int) -> None:
         super().__init__()
@@ -69,26 +60,17 @@ class CoarseTokens(nn.Module):
 class LinearMap(NamedTuple):
     """The result of a regression."""
 
-    weight: Tensor
-    """D_out x D_in."""
-    bias: Tensor
-    """D_out."""
+    weight: Tensor  # D_out x D_in
+    bias: Tensor  # D_out
 
 
 @torch.no_grad()
 def fit_start(student: SparseFormer, teacher: Teacher, images: Tensor, *, truncated: int, seed: int = 0) -> float:
     """Fits the starting values of a student with the papers' front, in place.
 
-    Args:
-        student: new, with the paper's front; on the device of the teacher.
-        images: M x 3 x H x W in [0, 1] at the teacher's size, some hundreds of those to learn from.
-        truncated: blocks of the teacher that the student leaves behind.
-
-    Returns:
-        The share of the variance of the teacher's tokens that is left on ``images``, in [0, 1] but for rounding.
-
-    Raises:
-        TypeError: if the student has another front.
+    ``images`` are some hundreds of those to learn from, M x 3 x H x W in [0, 1] at the teacher's size, on its device, and
+    ``truncated`` the blocks of the teacher that the student leaves behind. Returns the share of the variance of the teacher's
+    tokens that is left on them, in [0, 1] but for rounding; raises TypeError if the student has another front.
     """
     front = student.focusing
     if not isinstance(front, FocusingTransformer):

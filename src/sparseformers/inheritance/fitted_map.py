@@ -18,12 +18,10 @@ from sparseformers.model import SparseFormer
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.selector import Selector, map_divergence, shares_on
 
-AT_ONCE = 64
-"""Images that are put through a network together, and images of a step."""
+AT_ONCE = 64  # images that are put through a network together, and images of a step
 STEPS, STEPS_BETWEEN = 300, 30  # between two looks at the images that are kept back
 RATE, WEIGHT_DECAY = 3e-3, 0.05
-KEPT_BACK = 10
-"""One of so many images tells when to stop."""
+KEPT_BACK = 10  # one of so many images tells when to stop
 
 
 class MapFit(NamedTuple):
@@ -34,15 +32,9 @@ class MapFit(NamedTuple):
 
 
 def fit_map(student: SparseFormer, images: Tensor, attention_maps: Tensor, *, seed: int = 0) -> MapFit:
-    """Fits the selector of a student with a mixed-resolution front, in place.
+    """Fits the selector of a student with a mixed-resolution front, in place; raises TypeError if it has another front.
 
-    Args:
-        student: on the device of the images.
-        images: M x 3 x H x W in [0, 1], at least two.
-        attention_maps: M x h x w, the teacher's.
-
-    Raises:
-        TypeError: if the student has another front.
+    Images M x 3 x H x W in [0, 1], at least two, and the teacher's maps M x h x w; all on one device.
     """
     front = student.focusing
     if not isinstance(front, MixedResolutionFront):

@@ -25,8 +25,7 @@ from sparseformers.config import (
     SparseFormerConfig,
 )
 from sparseformers.errors import ConfigError, TeacherError, suggest
-from sparseformers.inheritance.report import InheritReport, Provenance
-from sparseformers.inheritance.shares import Shares, count_parameters, freeze_inherited, split_depth
+from sparseformers.inheritance.shares import InheritReport, Provenance, Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.model.positions import of_blocks
 from sparseformers.model.quadtree import Quadtree
@@ -83,43 +82,22 @@ def inherit(
         dense_layer: the teacher's layer that a read-out gives a map of, -1 for what its final norm gives; None for no read-out.
         seed: of the starting values of the new parts.
 
-    Raises:
-        ConfigError: if the shares do not add up to the teacher's depth, or a size is impossible.
-        TeacherError: if the teacher is unknown, or cannot be inherited from.
-        WeightsError: if the teacher lacks a weight that it should have.
+    Raises ConfigError if the shares do not add up to the teacher's depth, or a size is impossible, TeacherError if the teacher is
+    unknown, or cannot be inherited from, and WeightsError if it lacks a weight that it should have.
     """
     _check_words(front, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)
     _refuse_small_images(teacher)
     shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, front) if tokens is None else tokens
-    # The network: a front before as many of the teacher's blocks as are kept.
     if front == "focusing":
-        narrower = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
+        width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing: FrontConfig = FocusingConfig(
-            tokens=tokens, width=narrower, channels=channels, points=points, iterations=iterations
+            tokens=tokens, width=width, channels=channels, points=points, iterations=iterations
         )
     else:
-        focusing = _mixed_config(teacher, tokens) if front == "mixed" else _grid_config(teacher, tokens)
-    depth, as_teacher = teacher.depth - shares.truncate, front != "focusing"
-    height, width = teacher.preprocessing.size
-    grid = grid_of(focusing.tokens, height / width if as_teacher else 1.0)
-    anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
-    cortex = dataclasses.replace(anatomy, depth=depth, prefix_from_front=as_teacher)
-    read_out = None if dense_layer is None else _read_out_config(teacher, dense_layer)
-    # Starting values of the new parts are a function of the seed alone.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        student = SparseFormer(
-            SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
-        )
-    # The teacher's weights come over them.
-    inherited = _cortex_state(teacher, grid, skipped=shares.truncate, prefix=not as_teacher)
-    if isinstance(focusing, GridConfig | MixedResolutionConfig):
-        inherited |= _front_state(teacher, focusing)
-    if read_out is not None:
-        inherited |= _patches_state(teacher, "read_out", read_out.grid)
-    student.load_state_dict(student.state_dict() | inherited)
+        focusing = (_mixed_config if front == "mixed" else _grid_config)(teacher, tokens)
+    student = _student(teacher, focusing, shares, dense_layer, seed)
     freeze_inherited(student, shares)
     provenance = Provenance(
         teacher=teacher.identity.name,
@@ -129,13 +107,38 @@ def inherit(
         crop=teacher.preprocessing.crop,
     )
     size = sum(parameter.numel() for parameter in teacher.parameters())
-    left_behind = () if as_teacher else ("the patch embedding", "the position embeddings")
+    left_behind = ("the patch embedding", "the position embeddings") if front == "focusing" else ()
     notes = _notes(teacher, asked=tokens, given=focusing.tokens)
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
 
 
+def _student(teacher: Teacher, focusing: FrontConfig, shares: Shares, dense_layer: int | None, seed: int) -> SparseFormer:
+    """A front before as many of the teacher's blocks as are kept; new parts start by the seed alone."""
+    reads_as_teacher, aspect = isinstance(focusing, GridConfig | MixedResolutionConfig), _aspect(teacher)
+    grid = grid_of(focusing.tokens, aspect if reads_as_teacher else 1.0)
+    anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
+    cortex = dataclasses.replace(anatomy, depth=teacher.depth - shares.truncate, prefix_from_front=reads_as_teacher)
+    read_out = None if dense_layer is None else _read_out_config(teacher, dense_layer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = SparseFormer(
+            SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
+        )
+    inherited = _cortex_state(teacher, grid, skipped=shares.truncate, prefix=not reads_as_teacher)
+    if isinstance(focusing, GridConfig | MixedResolutionConfig):
+        inherited |= _front_state(teacher, focusing)
+    if read_out is not None:
+        inherited |= _patches_state(teacher, "read_out", read_out.grid)
+    student.load_state_dict(student.state_dict() | inherited)
+    return student
+
+
+def _aspect(teacher: Teacher) -> float:
+    height, width = teacher.preprocessing.size
+    return height / width
+
+
 def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
-    """Raises ConfigError for an unknown front, and for what is no whole number."""
     if front not in get_args(FrontKind):
         near = suggest(str(front), get_args(FrontKind))
         raise ConfigError(f"There is no front '{front}'.", near or f"Choose from {', '.join(get_args(FrontKind))}.")
@@ -145,7 +148,6 @@ def _check_words(front: str, numbers: Mapping[str, int | None]) -> None:
 
 
 def _refuse_small_images(teacher: Teacher) -> None:
-    """Raises TeacherError for a teacher of images that are smaller than a student can see."""
     if min(teacher.preprocessing.size) < SMALLEST_SIDE:
         height, width = teacher.preprocessing.size
         larger = math.ceil(SMALLEST_SIDE / teacher.patch_size) * teacher.patch_size
@@ -154,7 +156,6 @@ def _refuse_small_images(teacher: Teacher) -> None:
 
 
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
-    """What a user should hear of numbers of tokens and of the teacher's weights."""
     notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
     border = [side % teacher.patch_size for side in teacher.preprocessing.size]
     if any(border):
@@ -176,10 +177,8 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
     if front == "focusing":
         return split_depth(depth, truncate=truncate, tune=tune, freeze=freeze)
     if truncate:
-        raise ConfigError(
-            f"--truncate {truncate} is impossible with a {front} front: it keeps all of the teacher's blocks.",
-            "Leave it out, or use --front focusing.",
-        )
+        problem = f"--truncate {truncate} is impossible with a {front} front: it keeps all of the teacher's blocks."
+        raise ConfigError(problem, "Leave it out, or use --front focusing.")
     third = split_depth(depth).freeze
     return split_depth(depth, truncate=0, tune=tune, freeze=third if freeze is None and tune is None else freeze)
 
@@ -187,17 +186,12 @@ def _shares(depth: int, front: FrontKind, *, truncate: int | None, tune: int | N
 def _reading(teacher: Teacher) -> dict[str, Any]:
     """What the fronts that read patches as the teacher does have of it."""
     embedding = teacher.patch_embedding()
-    return {
-        "patch_size": teacher.patch_size,
-        "patch_bias": embedding.bias is not None,
-        "patch_norm": bool(embedding.patch_norm),
-        "pre_norm": bool(embedding.pre_norm),
-    }
+    norms = {"patch_norm": bool(embedding.patch_norm), "pre_norm": bool(embedding.pre_norm)}
+    return {"patch_size": teacher.patch_size, "patch_bias": embedding.bias is not None, **norms}
 
 
 def _grid_config(teacher: Teacher, tokens: int) -> GridConfig:
-    height, width = teacher.preprocessing.size
-    return GridConfig(tokens=tokens, aspect=height / width, **_reading(teacher))
+    return GridConfig(tokens=tokens, aspect=_aspect(teacher), **_reading(teacher))
 
 
 def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:

@@ -1,4 +1,4 @@
-"""The split of a teacher's depth, and the parameters of a student that are new, tuned or frozen by it."""
+"""The split of a teacher's depth, what of a student is new, tuned or frozen by it, and what is said and saved of that."""
 
 from __future__ import annotations
 
@@ -6,10 +6,66 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sparseformers.errors import ConfigError
+from sparseformers.errors import ConfigError, WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront
 from sparseformers.model.mixed_resolution import MixedResolutionFront
+
+
+@dataclass(frozen=True)
+class InheritReport:
+    """The parts that were inherited, and those that were left behind."""
+
+    shares: Shares
+    parameters: dict[str, int]
+    """Parameters of the student by group: ``new``, ``tuned`` and ``frozen``."""
+    teacher_parameters: int
+    left_behind: tuple[str, ...]
+    """Parts of the teacher that the student does not have."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is other than asked for."""
+
+    def lines(self) -> list[str]:
+        """The report as sentences."""
+        begin, fates = 0, []
+        for fate, count in (("truncated", self.shares.truncate), ("tuned", self.shares.tune), ("frozen", self.shares.freeze)):
+            fates.append(f"{fate}: {_span(begin, count)}")
+            begin += count
+        truncated = [f"blocks {_span(0, self.shares.truncate)}"] if self.shares.truncate else []
+        counts = [f"{group.replace('_', '-')} {count / 1e6:.1f}M" for group, count in self.parameters.items()]
+        total = sum(self.parameters.values())
+        return [
+            f"Teacher's blocks {'; '.join(fates)}.",
+            f"Parameters: {', '.join(counts)}; {total / 1e6:.1f}M in all (the teacher has {self.teacher_parameters / 1e6:.1f}M).",
+            f"Left behind: {', '.join([*self.left_behind, *truncated]) or 'nothing'}.",
+            *self.notes,
+        ]
+
+
+def _span(first: int, count: int) -> str:
+    return "none" if not count else str(first) if count == 1 else f"{first} to {first + count - 1}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The origin of a student; saved with its weights."""
+
+    teacher: str
+    """The teacher as it was named."""
+    teacher_fingerprint: str
+    """SHA-256 of the teacher's weights."""
+    shares: Shares
+    image_size: tuple[int, int]
+    """Height and width in pixels that teacher and student were aligned at."""
+    crop: float
+    """Share of the shorter side that the central crop keeps."""
+
+    def require_same_teacher(self, fingerprint: str) -> None:
+        """Raises WeightsError unless the weights of a teacher loaded again have the ``fingerprint`` of this one."""
+        if fingerprint != self.teacher_fingerprint:
+            problem = f"The weights of the teacher '{self.teacher}' are not those that the student was made from."
+            raise WeightsError(problem, "Find the weights of that time, or bootstrap anew.")
+
 
 GROUPS = ("new", "tuned", "frozen")
 READ_OUT = "read_out"
@@ -29,20 +85,15 @@ class Shares:
 
 
 def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = None, freeze: int | None = None) -> Shares:
-    """Splits a depth into thirds (12 -> 4, 4, 4; 7 -> 2, 3, 2), or completes what is given.
-
-    Raises:
-        ConfigError: if the numbers are negative or do not add up to the depth.
-    """
+    """Splits a depth into thirds (12 -> 4, 4, 4; 7 -> 2, 3, 2), or completes what is given; ConfigError if that is impossible."""
     given = {"truncate": truncate, "tune": tune, "freeze": freeze}
     for name, blocks in given.items():
         if blocks is not None and not 0 <= blocks <= depth:
             raise ConfigError(f"--{name} {blocks} is impossible: the teacher has {depth} blocks.", f"Use 0 to {depth}.")
     third = round(depth / 3) if depth > 1 else 0
     if truncate is None:
-        truncate = (
-            depth - tune - freeze if tune is not None and freeze is not None else min(third, depth - (tune or 0) - (freeze or 0))
-        )
+        left = depth - (tune or 0) - (freeze or 0)
+        truncate = left if tune is not None and freeze is not None else min(third, left)
     kept = depth - truncate
     if tune is None:
         tune = kept - freeze if freeze is not None else kept - min(third, kept // 2)
@@ -50,14 +101,11 @@ def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = N
         freeze = kept - tune
     if min(truncate, tune, freeze) < 0 or truncate + tune + freeze != depth:
         asked = ", ".join(f"--{name} {blocks}" for name, blocks in given.items() if blocks is not None)
-        raise ConfigError(
-            f"The shares {asked} do not add up to the teacher's {depth} blocks.",
-            f"Give two of them, or three that sum to {depth}.",
-        )
+        problem = f"The shares {asked} do not add up to the teacher's {depth} blocks."
+        raise ConfigError(problem, f"Give two of them, or three that sum to {depth}.")
     if truncate == depth:
-        raise ConfigError(
-            f"--truncate {truncate} leaves none of the teacher's {depth} blocks.", "Keep at least one to tune or freeze."
-        )
+        problem = f"--truncate {truncate} leaves none of the teacher's {depth} blocks."
+        raise ConfigError(problem, "Keep at least one to tune or freeze.")
     return Shares(truncate=truncate, tune=tune, freeze=freeze)
 
 

@@ -57,12 +57,9 @@ class HubError(SparseFormersError):
 class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc]  # the hub's client is not looked into
     """A SparseFormer that can be saved to a folder, pushed to a hub and loaded from either."""
 
-    provenance: Provenance | None = None
-    """The teacher and what was inherited; None for a model without a teacher."""
-    figures: Figures | None = None
-    """The figures that its run measured; None for a model that comes from no finished run."""
-    _measured: str | None = None
-    """The digest of the weights that the figures were measured with."""
+    provenance: Provenance | None = None  # the teacher and what was inherited; None for a model without a teacher
+    figures: Figures | None = None  # the figures that its run measured; None for a model that comes from no finished run
+    _measured: str | None = None  # the digest of the weights that the figures were measured with
 
     @classmethod
     def of(cls, student: CoreSparseFormer, *, provenance: Provenance | None = None) -> SparseFormer:
@@ -204,7 +201,6 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
     def _figures_of_these_weights(self) -> Figures | None:
-        """The figures, unless the weights have changed since they were measured."""
         if self.figures is None or digest(self.state_dict()) == self._measured:
             return self.figures
         LOGGER.warning("The weights have changed since they were measured: their figures are left out of the model card.")
@@ -228,7 +224,6 @@ def _results(figures: Figures) -> list[Any]:
 
 
 def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: bool, **options: Any) -> Path:
-    """Fetches a repository's model and configuration; returns their folder in the cache."""
     problem = f"There is no folder '{repository}', and it could not be fetched as a repository of the Hugging Face hub"
     remedy = f"Check the name and the network, or fetch its {MODEL_FILE} and {CONFIG_FILE} elsewhere and give their folder."
     with client_errors(HubError, problem, remedy):
@@ -238,8 +233,6 @@ def _fetch(repository: str, *, cache_dir: str | Path | None, local_files_only: b
         wanted, places = [MODEL_FILE, CONFIG_FILE], {"cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = Path(snapshot_download(repository, allow_patterns=wanted, **places, **options))
     if not (folder / MODEL_FILE).is_file():
-        raise HubError(
-            f"The repository '{repository}' holds no {MODEL_FILE}.",
-            f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}').",
-        )
+        remedy = f"Give one that sparseformers pushed; a teacher is loaded by sparseformers.load_teacher('hf:{repository}')."
+        raise HubError(f"The repository '{repository}' holds no {MODEL_FILE}.", remedy)
     return folder

@@ -42,10 +42,9 @@ class OpenClipVisual(nn.Module):
         """
         dtype = next(self.student.parameters()).dtype
         if dtype != torch.float32:
-            raise ConfigError(
-                f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}.",
-                "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast.",
-            )
+            problem = f"A SparseFormer keeps its weights in float32, but those of this CLIP's image tower were cast to {dtype}."
+            remedy = "Cast the CLIP before its image tower is replaced, or leave it in float32 and use torch.autocast."
+            raise ConfigError(problem, remedy)
         normalise = self.student.normalise
         images = x.float() * normalise.std + normalise.mean  # the student normalises for itself
         if self.grad_checkpointing and torch.is_grad_enabled():
@@ -58,7 +57,6 @@ class OpenClipVisual(nn.Module):
         return (embedding, tokens[:, self.student.config.cortex.prefix_tokens :]) if self.output_tokens else embedding
 
     def _checkpointed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the student's forward with gradient checkpointing of the front and of each block."""
         check_images(images)
         front, cortex = self.student.focusing, self.student.cortex
         focus = checkpoint(front, self.student.normalise(images), use_reentrant=False)

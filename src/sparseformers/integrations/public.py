@@ -119,10 +119,8 @@ def as_vision_tower(
         tokens: N, if other than configured; the papers' fronts have no other.
         dense: give a token for each place of the teacher's grid.
 
-    Raises:
-        MissingExtraError: if transformers is not installed.
-        TeacherError: if transformers is too old.
-        ConfigError: for a number of tokens that the student cannot have, or ``dense`` without a read-out.
+    Raises MissingExtraError without transformers, TeacherError if it is too old, and ConfigError for a number of tokens that the
+    student cannot have, or ``dense`` without a read-out.
     """
     MissingExtraError.require("transformers", "huggingface")
     check_version("transformers")

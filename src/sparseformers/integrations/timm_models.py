@@ -44,7 +44,6 @@ default_cfgs = generate_default_cfgs(
 
 
 def _register(name: str) -> None:
-    """Registers a named size under its name, pretrained with the authors' weights unless timm is given others."""
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))

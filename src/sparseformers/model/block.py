@@ -37,15 +37,9 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention before the values.
+    """Scaled dot-product attention before the values, with a bias ... x Q x T on its logits.
 
-    Args:
-        query: ... x Q x C.
-        key: ... x T x C.
-        bias: ... x Q x T, added to the logits.
-
-    Returns:
-        ... x Q x T, float32; rows sum to one.
+    Queries ... x Q x C, keys ... x T x C -> ... x Q x T, float32; rows sum to one.
     """
     logits = (query @ key.mT / key.shape[-1] ** 0.5).float()
     return (logits if bias is None else logits + bias).softmax(dim=-1)
@@ -119,9 +113,7 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """x += attention(norm(x)); x += feed_forward(norm(x)), each branch scaled where the teacher's is.
 
-    Args:
-        config: its form.
-        left_out: chance, in training, that a branch is left out for an image.
+    ``left_out`` is the chance, in training, that a branch is left out for an image.
     """
 
     recompute = False

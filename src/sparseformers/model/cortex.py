@@ -58,11 +58,7 @@ class AveragePooling(nn.Module):
 class AttentionPooling(nn.Module):
     """A learnt query attends to all tokens but the first ``skip``, then mostly a feed-forward residual (SigLIP's "MAP").
 
-    Args:
-        config: the form of the blocks.
-        heads: of attention.
-        skip: prefix tokens that are left out.
-        hidden: channels of the feed-forward network; 0 for none (AIMv2).
+    ``hidden`` is the number of channels of the feed-forward network; 0 for none (AIMv2).
     """
 
     def __init__(self, config: BlockConfig, heads: int, skip: int, hidden: int) -> None:
@@ -112,14 +108,10 @@ def build_pooling(config: CortexConfig) -> nn.Module:
 class CortexOutput(NamedTuple):
     """The output of the cortex."""
 
-    embedding: Tensor
-    """B x D_out, in the teacher's space."""
-    logits: Tensor | None
-    """B x classes where a classifier was inherited."""
-    tokens: Tensor
-    """B x (R+N) x D after the final norm."""
-    layer: Tensor
-    """B x (R+N) x D, those of the layer that was asked for; the same by default."""
+    embedding: Tensor  # B x D_out, in the teacher's space
+    logits: Tensor | None  # B x classes where a classifier was inherited
+    tokens: Tensor  # B x (R+N) x D after the final norm
+    layer: Tensor  # B x (R+N) x D, those of the layer that was asked for; the same by default
 
 
 class CortexTransformer(nn.Module):
@@ -145,12 +137,9 @@ class CortexTransformer(nn.Module):
         self.classifier = None if config.classes is None else nn.Linear(config.embedding_width, config.classes)
 
     def forward(self, tokens: Tensor, rois: Tensor, layer: int = -1) -> CortexOutput:
-        """Embeds an image.
-
-        Args:
-            tokens: B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in.
-            rois: of the N latent tokens, B x N x 4, or 1 x N x 4 where they are the same in all images.
-            layer: whose tokens to give besides: -1 for the final ones, -2 for those that leave the last block but one, and so on.
+        """Embeds an image: tokens B x N x D, or B x (R+N) x D from a front that puts the prefix tokens in, and the RoIs of the N
+        latent ones, B x N x 4, or 1 x N x 4 where they are the same in all images. The tokens of a ``layer`` come besides: -1 for
+        the final ones, -2 for those that leave the last block but one, and so on.
         """
         tokens = self.prefix(tokens)  # B x (R+N) x D
         of_layer = tokens

@@ -16,10 +16,9 @@ from sparseformers.model.sampling import FeatureSampling, SampledTokens, Stem
 
 
 class RoIAdjustment(nn.Module):
-    """A token moves and scales its own RoI.
+    """A token moves and scales its own RoI by its (dx, dy, dw, dh), in sizes of the RoI.
 
-    Args:
-        delta: from tokens to (dx, dy, dw, dh), in sizes of the RoI; ends in a linear layer without bias.
+    ``delta`` makes these of tokens, and ends in a linear layer without bias.
     """
 
     def __init__(self, delta: nn.Sequential) -> None:
@@ -38,12 +37,9 @@ class RoIAdjustment(nn.Module):
 class FocusingState(NamedTuple):
     """The state after one focusing iteration."""
 
-    tokens: Tensor
-    """B x N x F."""
-    rois: Tensor
-    """B x N x 4."""
-    points: Tensor
-    """B x N x P x 2, sampled in this iteration."""
+    tokens: Tensor  # B x N x F
+    rois: Tensor  # B x N x 4
+    points: Tensor  # B x N x P x 2, sampled in this iteration
 
 
 class FocusingLayer(nn.Module):
@@ -69,12 +65,7 @@ class FocusingLayer(nn.Module):
 
 
 class FocusingTransformer(nn.Module):
-    """The paper's front: a stem, focusing iterations with shared weights, and a last sampling at the cortex's width.
-
-    Args:
-        config: its sizes.
-        cortex_width: D, the width of the tokens that it gives.
-    """
+    """The paper's front: a stem, focusing iterations with shared weights, and a last sampling at the cortex's width D."""
 
     def __init__(self, config: FocusingConfig, cortex_width: int) -> None:
         super().__init__()
@@ -109,10 +100,7 @@ class FocusingTransformer(nn.Module):
     def after_first(self, features: Tensor, rois: Tensor, first: FocusingState) -> FrontOutput:
         """The iterations after the first one, which is computed beforehand for inference.
 
-        Args:
-            features: B x C x H/4 x W/4.
-            rois: B x N x 4, at the start.
-            first: the state after the first iteration.
+        Feature map B x C x H/4 x W/4, RoIs at the start B x N x 4, and the state after the first iteration.
         """
         states = [first]
         for stage in range(1, self.iterations):

@@ -33,14 +33,9 @@ class Front(Protocol):
     """The seam between image and cortex: another way of making tokens is another class with this call."""
 
     def __call__(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
-        """Makes tokens of images.
+        """Makes tokens of normalised images B x 3 x H x W: N of them, if other than configured.
 
-        Args:
-            images: B x 3 x H x W, normalised.
-            tokens: N, if other than configured; most fronts have no other.
-
-        Raises:
-            ValueError: for another number of tokens than the front can give.
+        Raises ValueError for another number of tokens than the front can give; most have their own alone.
         """
         ...
 

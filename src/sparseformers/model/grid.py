@@ -47,12 +47,7 @@ class Resize(nn.Module):
 
 
 class GridFront(nn.Module):
-    """Cells of a coarse grid as the teacher's tokens.
-
-    Args:
-        config: its sizes.
-        cortex: the form of the teacher's blocks, and the prefix tokens.
-    """
+    """Cells of a coarse grid as the tokens of a teacher with blocks and prefix tokens as in ``cortex``."""
 
     cells: Tensor
 
@@ -67,15 +62,7 @@ class GridFront(nn.Module):
         self.prefix = PrefixTokens(cortex.prefix_tokens, width) if cortex.prefix_tokens else nn.Identity()
 
     def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
-        """Makes tokens of images.
-
-        Args:
-            images: B x 3 x H x W, normalised.
-            tokens: N, if other than configured.
-
-        Returns:
-            Prefix and latent tokens B x (R+N) x D, with the RoIs of the latent ones.
-        """
+        """Normalised images B x 3 x H x W -> prefix and latent tokens B x (R+N) x D, with the RoIs of the N latent ones."""
         cells = self.cells if tokens in (None, len(self.cells)) else self.cells_of(tokens)
         rois = cells.expand(images.shape[0], -1, -1)  # B x N x 4
         rows, columns = roi_arithmetic.grid_of(len(cells), self.aspect)

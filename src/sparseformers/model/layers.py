@@ -45,12 +45,9 @@ class LayerScale(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leaves out a residual branch for some images of a batch in training, and makes up for it in the others.
+    """Leaves out a residual branch by a chance in (0, 1) for an image in training, and makes up for it in the others.
 
     Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
-
-    Args:
-        chance: of leaving it out, in (0, 1).
     """
 
     def __init__(self, chance: float) -> None:

@@ -43,12 +43,7 @@ class MixedCellEmbedding(nn.Module):
 
 
 class MixedResolutionFront(nn.Module):
-    """Cells of several sizes as the teacher's tokens.
-
-    Args:
-        config: its sizes.
-        cortex: the form of the teacher's blocks, and the prefix tokens.
-    """
+    """Cells of several sizes as the tokens of a teacher with blocks and prefix tokens as in ``cortex``."""
 
     def __init__(self, config: MixedResolutionConfig, cortex: CortexConfig) -> None:
         super().__init__()
@@ -63,17 +58,8 @@ class MixedResolutionFront(nn.Module):
         self.selector = Selector(width, config.channels, glance=glance, map_grid=map_grid)
 
     def forward(self, images: Tensor, tokens: int | None = None) -> FrontOutput:
-        """Makes tokens of images.
-
-        Args:
-            images: B x 3 x H x W, normalised.
-            tokens: N, if other than configured: one of those that the start and whole splits give.
-
-        Returns:
-            Prefix and latent tokens B x (R+N) x D, RoIs from the start cells to the leaves, and the map that they were split by.
-
-        Raises:
-            ValueError: for a number of tokens that no number of splits gives.
+        """Normalised images B x 3 x H x W -> prefix and latent tokens B x (R+N) x D, RoIs from the start cells to the leaves, and
+        the map that they were split by; raises ValueError for an N that the start and whole splits do not give.
         """
         patches = self.patches(images.float())
         shares = self.shares(patches)

@@ -14,10 +14,8 @@ from sparseformers.model.layers import QuietLayerNorm
 class MixingMatrices(NamedTuple):
     """The two matrices that each token mixes its features with."""
 
-    channel: Tensor
-    """... x C x C, from the right."""
-    spatial: Tensor
-    """... x P_out x P, from the left."""
+    channel: Tensor  # ... x C x C, from the right.
+    spatial: Tensor  # ... x P_out x P, from the left.
 
 
 class MixingGenerator(nn.Sequential):
@@ -26,9 +24,7 @@ class MixingGenerator(nn.Sequential):
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:
         points_out = max(points, 32)
         super().__init__(
-            QuietLayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.Linear(hidden, channels * channels + points * points_out),
+            QuietLayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, channels * channels + points * points_out)
         )
         self.channels, self.points, self.points_out = channels, points, points_out
 
@@ -55,13 +51,7 @@ class AdaptiveMixing(nn.Module):
     """Mixes the P sampled features of a token over channels, then over points, and adds them to the token.
 
     Spec: Gao et al., ICLR 2024, section 3 (after AdaMixer); the bootstrapped network has no activation between the two
-    products and no biases in them.
-
-    Args:
-        width: of the tokens.
-        channels: C of a sampled feature.
-        points: P sampled features per token.
-        hidden: bottleneck of the generator.
+    products and no biases in them. ``hidden`` is the bottleneck of the generator.
     """
 
     def __init__(self, width: int, channels: int, points: int, hidden: int) -> None:

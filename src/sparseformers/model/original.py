@@ -94,12 +94,7 @@ class OriginalLayer(nn.Module):
 
 
 class OriginalFocusingTransformer(nn.Module):
-    """The front of v1: a stem, focusing iterations with shared weights, and a last layer at the cortex's width.
-
-    Args:
-        config: its sizes.
-        cortex_width: D, the width of the tokens that it gives.
-    """
+    """The front of v1: a stem, focusing iterations with shared weights, and a last layer at the cortex's width D."""
 
     def __init__(self, config: OriginalFocusingConfig, cortex_width: int) -> None:
         super().__init__()

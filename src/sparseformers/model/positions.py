@@ -24,23 +24,16 @@ class Places(NamedTuple):
 
     rotation: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of the angles, each B x 1 x T x C/2 or B x heads x T x C/2, float32; prefix tokens are not turned."""
-    bias: Tensor | None = None
-    """B x heads x T x T, float32: added to the logits of attention, queries by rows."""
+    bias: Tensor | None = None  # B x heads x T x T, float32: added to the logits of attention, queries by rows
 
 
-NOWHERE = Places()
-"""For blocks whose tokens hold their positions themselves."""
+NOWHERE = Places()  # for blocks whose tokens hold their positions themselves
 
 
 class RotaryPositions(nn.Module):
     """Angles for queries and keys: a frequency times the row plus another one times the column (Su et al., RoFormer, 2021).
 
     Each pair of channels, the i-th of a head's first half and of its second, has frequencies of its own.
-
-    Args:
-        config: its coordinates.
-        block: the form of the blocks.
-        prefix_tokens: R.
     """
 
     frequencies: Tensor
@@ -78,13 +71,7 @@ class RotaryPositions(nn.Module):
 
 
 class RelativePositions(nn.Module):
-    """A bias for each head, read from a table of differences between places (bilinear between its entries).
-
-    Args:
-        config: the table's size.
-        block: the form of the blocks.
-        prefix_tokens: R.
-    """
+    """A bias for each head, read from a table of differences between places (bilinear between its entries)."""
 
     def __init__(self, config: RelativeConfig, block: BlockConfig, prefix_tokens: int) -> None:
         super().__init__()

@@ -15,29 +15,18 @@ ORDER = 1e-3
 
 
 class Quadtree(nn.Module):
-    """The cells, and which of them are the leaves of a map.
+    """The cells from ``start`` rows and columns down L = ``levels`` >= 1 splits, and which of them are the leaves of a map."""
 
-    Args:
-        start: rows and columns of the coarsest grid.
-        levels: L, how often a cell can be split, at least 1.
-    """
-
-    cells: Tensor
-    """M x 4, RoIs."""
-    level: Tensor
-    """M, the level of each cell, int64."""
-    ancestors: Tensor
-    """M x (L+1), int64: the cell of each level that a cell lies in; itself from its own level on."""
-    order: Tensor
-    """The factors of ``ORDER``, one for each cell that can be split."""
+    cells: Tensor  # M x 4, RoIs
+    level: Tensor  # M, the level of each cell, int64
+    ancestors: Tensor  # M x (L+1), int64: the cell of each level that a cell lies in; itself from its own level on
+    order: Tensor  # the factors of ORDER, one for each cell that can be split
 
     def __init__(self, start: tuple[int, int], levels: int) -> None:
         super().__init__()
-        self.grids = [(start[0] << level, start[1] << level) for level in range(levels + 1)]
-        """Rows and columns of each level."""
+        self.grids = [(start[0] << level, start[1] << level) for level in range(levels + 1)]  # rows and columns of each level
         sizes = [rows * columns for rows, columns in self.grids]
-        self.first = [sum(sizes[:level]) for level in range(levels + 2)]
-        """The number of the first cell of each level, and last M."""
+        self.first = [sum(sizes[:level]) for level in range(levels + 2)]  # the number of the first cell of each level, and last M
         boxes = [_boxes(rows, columns) for rows, columns in self.grids]
         self.register_buffer("cells", torch.cat(boxes), persistent=False)
         self.register_buffer(
@@ -47,7 +36,6 @@ class Quadtree(nn.Module):
         self.register_buffer("order", 1 - ORDER * torch.arange(self.first[levels]) / self.first[levels], persistent=False)
 
     def _ancestors(self, level: int) -> Tensor:
-        """The ancestors of the cells of one level."""
         rows, columns = (torch.arange(side) for side in self.grids[level])
         found = []
         for other in range(len(self.grids)):
@@ -65,14 +53,8 @@ class Quadtree(nn.Module):
         """How much each cell asks to be split: its share of the map over its area to the power of ``sharpness``.
 
         No cell asks for more than the one that it lies in, so that the cells with the largest claims are those that a greedy
-        splitting, the heaviest first, would come to.
-
-        Args:
-            shares: B x rows x columns on ``map_grid``, at least 0.
-            sharpness: 0 goes by the share alone, 1 by its density.
-
-        Returns:
-            B x (cells that can be split), float32.
+        splitting, the heaviest first, would come to. A ``sharpness`` of 0 goes by the share alone, 1 by its density.
+        Shares B x rows x columns on ``map_grid``, at least 0 -> B x (cells that can be split), float32.
         """
         masses = [shares.float().unsqueeze(1)]  # B x 1 x rows x columns, coarsest first
         while len(masses) < len(self.grids) - 1:
@@ -84,14 +66,9 @@ class Quadtree(nn.Module):
         return torch.cat([each.flatten(1) for each in claims], dim=1) * self.order
 
     def leaves(self, claims: Tensor, splits: int) -> Tensor:
-        """The cells that tile the image after so many splits, those with the largest claims.
+        """The cells that tile the image after so many splits (1 to all), those of the largest of :meth:`claims`.
 
-        Args:
-            claims: of :meth:`claims`.
-            splits: at least 1, at most all.
-
-        Returns:
-            B x N int64 in ascending order, N = start cells + 3 ``splits``.
+        B x N int64 in ascending order, N = start cells + 3 ``splits``.
         """
         count = len(self.cells)
         split = torch.zeros(claims.shape[0], count, device=claims.device)

@@ -14,19 +14,12 @@ from sparseformers.config import FocusingConfig
 from sparseformers.model.layers import QuietLayerNorm
 from sparseformers.model.mixing import AdaptiveMixing
 
-ENCODINGS = {
-    "appendix": roi_arithmetic.position_encoding,
-    "released": roi_arithmetic.released_position_encoding,
-}
+ENCODINGS = {"appendix": roi_arithmetic.position_encoding, "released": roi_arithmetic.released_position_encoding}
 """The continuous sinusoidal encodings of RoIs by name; see :mod:`sparseformers.rois`."""
 
 
 class Stem(nn.Module):
-    """The "early convolution": one convolution, a max-pool, and a normalisation of every position over its channels.
-
-    Args:
-        channels: C of the feature map.
-    """
+    """The "early convolution": one to C channels, a max-pool, and a normalisation of every position over its channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,13 +36,7 @@ class Stem(nn.Module):
 
 
 class SamplingPoints(nn.Module):
-    """P points per token: learnt offsets plus offsets from the token's content, standardised and set into its RoI.
-
-    Args:
-        width: of the tokens.
-        points: P.
-        norm_eps: epsilon of its LayerNorm.
-    """
+    """P points per token: learnt offsets plus offsets from the token's content, standardised and set into its RoI."""
 
     def __init__(self, width: int, points: int, *, norm_eps: float = 1e-5) -> None:
         super().__init__()
@@ -75,11 +62,7 @@ class SamplingPoints(nn.Module):
 
 
 class BilinearSampling(nn.Module):
-    """Reads a feature map at points.
-
-    Args:
-        outside: what lies outside the image: its border goes on, or there is nothing.
-    """
+    """Reads a feature map at points; ``outside`` of the image its border goes on, or there is nothing (zeros)."""
 
     def __init__(self, outside: Literal["border", "zeros"] = "border") -> None:
         super().__init__()
@@ -94,12 +77,7 @@ class BilinearSampling(nn.Module):
 
 
 class RoIPosition(nn.Module):
-    """token += Linear(LayerNorm(PE(RoI))), after every sampling (appendix A.2).
-
-    Args:
-        width: of the tokens and of the encoding, a multiple of 8.
-        encoding: a name in ``ENCODINGS``.
-    """
+    """token += Linear(LayerNorm(PE(RoI))), after every sampling (appendix A.2); ``width`` is a multiple of 8."""
 
     def __init__(self, width: int, encoding: Literal["appendix", "released"]) -> None:
         super().__init__()
@@ -117,19 +95,12 @@ class RoIPosition(nn.Module):
 class SampledTokens(NamedTuple):
     """Tokens after the image was sampled once."""
 
-    tokens: Tensor
-    """B x N x width, after mixing and position injection."""
-    points: Tensor
-    """B x N x P x 2, where the features were read, (x, y) in [0, 1] of the image."""
+    tokens: Tensor  # B x N x width, after mixing and position injection
+    points: Tensor  # B x N x P x 2, where the features were read, (x, y) in [0, 1] of the image
 
 
 class FeatureSampling(nn.Module):
-    """Sampling points, bilinear sampling, adaptive mixing, then the RoI position (appendix A.2).
-
-    Args:
-        width: of the tokens.
-        config: sizes of the focusing transformer.
-    """
+    """Sampling points, bilinear sampling, adaptive mixing, then the RoI position (appendix A.2)."""
 
     def __init__(self, width: int, config: FocusingConfig) -> None:
         super().__init__()

@@ -18,11 +18,7 @@ class Selector(nn.Module):
     It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them. Blocks of the teacher
     on a coarser glance tell no more (docs/lab/looking.md).
 
-    Args:
-        width: D.
-        channels: C.
-        glance: rows and columns of the cells that it looks at.
-        map_grid: h, w.
+    ``width`` is D, ``channels`` C; ``glance`` has the rows and columns of the cells that it looks at, ``map_grid`` h and w.
     """
 
     def __init__(self, width: int, channels: int, *, glance: tuple[int, int], map_grid: tuple[int, int]) -> None:
@@ -63,9 +59,7 @@ def _overlap(cells: int, patches: int, like: Tensor) -> Tensor:
 def map_divergence(shares: Tensor, attention: Tensor) -> Tensor:
     """The Kullback-Leibler divergence of a selector's maps from the teacher's: the mean over images, a float32 scalar in nats.
 
-    Args:
-        shares: B x h x w, of sum 1.
-        attention: B x rows x columns, of sum 1, on any grid.
+    Shares B x h x w and attention B x rows x columns, on any grid; both of sum 1.
     """
     wanted = shares_on(attention, (shares.shape[1], shares.shape[2])).flatten(1)
     return F.kl_div(shares.float().clamp_min(TINY).log().flatten(1), wanted, reduction="batchmean")

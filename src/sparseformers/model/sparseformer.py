@@ -64,14 +64,7 @@ class SparseFormerOutput(NamedTuple):
 
         Differentiable in tokens and RoIs; it works in ``torch.compile`` and ``torch.export``.
 
-        Args:
-            size: rows and columns (h, w) of the grid, or one number for both.
-
-        Returns:
-            B x D x h x w, float32.
-
-        Raises:
-            ValueError: for a size below 1.
+        ``size`` is rows and columns (h, w), or one number for both -> B x D x h x w, float32. Raises ValueError for one below 1.
         """
         return splat(self.latent_tokens, self.rois[:, -1], size)
 
@@ -95,9 +88,7 @@ class Normalise(nn.Module):
 class SparseFormer(nn.Module):
     """A front that turns the image into a few tokens with RoIs, the cortex transformer, and perhaps a read-out of maps.
 
-    Args:
-        config: what it is made of.
-        front: another way to make tokens; the focusing transformer that the configuration names by default.
+    ``front`` is another way to make tokens than the one that the configuration names.
     """
 
     def __init__(self, config: SparseFormerConfig, *, front: Front | None = None) -> None:

@@ -26,10 +26,8 @@ from torch import Tensor
 
 from sparseformers.rois import centre_and_size
 
-LEAST = 1e-3
-"""Share of its weight at the centre that a token keeps on the border of its RoI, where no tent reaches."""
-DECAY = 8.0
-"""By how many e-foldings that falls with each spacing of tokens away from the RoI."""
+LEAST = 1e-3  # share of its weight at the centre that a token keeps on the border of its RoI, where no tent reaches
+DECAY = 8.0  # by how many e-foldings that falls with each spacing of tokens away from the RoI
 SMALLEST_SIDE = 0.25
 """Side of a RoI in spacings of tokens: smaller ones count as being of that size, or one of no size would take all."""
 
@@ -37,16 +35,9 @@ SMALLEST_SIDE = 0.25
 def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Features on a grid, a weighted mean of the tokens in each cell; differentiable in tokens and RoIs.
 
-    Args:
-        rois: B x N x 4, or 1 x N x 4 where they are the same in all images; finite. They may overlap, leave parts of the image
-            out, or reach outside of it.
-        size: rows and columns (h, w) of the grid, or one number for both.
-
-    Returns:
-        B x D x h x w, float32.
-
-    Raises:
-        ValueError: for a size below 1, or tokens and RoIs that do not fit each other.
+    Tokens B x N x D, finite RoIs B x N x 4 (or 1 x N x 4), which may overlap, leave parts of the image out, or reach outside of
+    it, and rows and columns (h, w), or one number for both -> B x D x h x w, float32. Raises ValueError for a size below 1, or
+    tokens and RoIs that do not fit each other.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
     if tokens.ndim != 3 or rois.shape[1:] != (tokens.shape[1], 4) or rois.shape[0] not in (1, tokens.shape[0]):
@@ -62,13 +53,8 @@ def cell_weights(rois: Tensor, rows: int, columns: int) -> Tensor:
     """The share of each token in each cell.
 
     On a grid with far fewer rows or columns than the tokens would have, a cell is the mean of several points in it, so that no
-    token falls between the points.
-
-    Returns:
-        B x N x h x w, at least 0, of sum 1 over the tokens; float32.
-
-    Raises:
-        ValueError: for fewer than one row or column.
+    token falls between the points. RoIs B x N x 4 -> B x N x h x w, at least 0, of sum 1 over the tokens, float32; raises
+    ValueError for fewer than one row or column.
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid needs at least one row and one column, not {rows} x {columns}")

@@ -1,3 +1,7 @@
+from .form import OfficialActivation as OfficialActivation
+from .form import config_from_state as config_from_state
+from .form import head_of as head_of
+from .form import is_official as is_official
 from .load import RELEASES as RELEASES
 from .load import activation_of as activation_of
 from .load import cache_folder as cache_folder
@@ -7,7 +11,3 @@ from .load import load_official as load_official
 from .load import read_official as read_official
 from .load import released_config as released_config
 from .load import released_file as released_file
-from .shapes import OfficialActivation as OfficialActivation
-from .shapes import config_from_state as config_from_state
-from .shapes import head_of as head_of
-from .shapes import is_official as is_official

@@ -16,8 +16,16 @@ from sparseformers.config import FocusingConfig, SparseFormerConfig
 from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
-from sparseformers.released.names import name_table, rename, reverse
-from sparseformers.released.shapes import TITLES, OfficialActivation, config_from_state, head_of, variant_of_config
+from sparseformers.released.form import (
+    TITLES,
+    OfficialActivation,
+    config_from_state,
+    head_of,
+    name_table,
+    rename,
+    reverse,
+    variant_of_config,
+)
 from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.checkpoints import find_weights, read_weights
 
@@ -69,15 +77,13 @@ def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str 
         )
     except Exception as error:  # torch.hub raises what the network, the disk or the bytes of the file lead it to
         if path.is_file():
-            raise WeightsError(
-                f"The file '{path}' cannot be read as weights ({type(error).__name__}).",
-                f"It may be cut short: delete it and run this again, or fetch {url} by hand and put it there.",
-            ) from None
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"The released weights of '{name}' could not be fetched from {url} ({type(error).__name__}: {reason}).",
-            f"Check the network; or fetch that file by hand and put it at '{path}', or give it as --from FILE (source=FILE).",
-        ) from error
+            problem = f"The file '{path}' cannot be read as weights ({type(error).__name__})."
+            remedy = f"It may be cut short: delete it and run this again, or fetch {url} by hand and put it there."
+            raise WeightsError(problem, remedy) from None
+        reason = f"{type(error).__name__}: {getattr(error, 'reason', None) or error}"
+        problem = f"The released weights of '{name}' could not be fetched from {url} ({reason})."
+        remedy = f"Check the network; or fetch that file by hand and put it at '{path}', or give it as --from FILE (source=FILE)."
+        raise WeightsError(problem, remedy) from error
     return find_weights(content, f"the file '{path}'").state
 
 
@@ -147,7 +153,6 @@ def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str)
 
 
 def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
-    """Raises WeightsError, saying which model the file is instead, unless its configuration is the one of ``name``."""
     asked = released_config(name)
     if config == asked:
         return

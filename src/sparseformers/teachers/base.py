@@ -23,8 +23,6 @@ from sparseformers.model.cortex import build_cortex
 from sparseformers.model.layers import build_norm
 from sparseformers.model.sparseformer import Normalise
 
-PASSED_IN, FROM_PYTHON = "a module passed in", "passed in from Python"  # name and source of a teacher without others
-
 
 class TeacherOutput(NamedTuple):
     """The output of a teacher for images."""
@@ -72,6 +70,9 @@ class TeacherIdentity:
     licence: str | None = None
     class_names: tuple[str, ...] | None = None
     """The names of its classifier's outputs."""
+
+
+PASSED_IN = TeacherIdentity(name="a module passed in", source="passed in from Python")
 
 
 class Teacher(nn.Module, ABC):
@@ -189,7 +190,6 @@ class Teacher(nn.Module, ABC):
         return captured
 
     def _last_block_tells(self, captured: list[Tensor]) -> RemovableHandle:
-        """Adds the tokens that leave the last block to ``captured``, until the handle is removed."""
         return self.host_blocks[-1].register_forward_hook(
             lambda _, __, result: captured.append(result if isinstance(result, Tensor) else result[0])
         )

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from sparseformers.errors import MissingExtraError, TeacherError, WeightsError
-from sparseformers.teachers.base import check_fit, check_image_size
+from sparseformers.teachers.base import TeacherIdentity, check_fit, check_image_size
 from sparseformers.teachers.timm import TimmTeacher, from_module
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def load(*, image_size: tuple[int, int] = (224, 224), crop: float | None = None)
     network = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, img_size=image_size)
     # Without antialiasing, as the file's own graph resamples them: the converted network then agrees with it.
     state = checkpoint_filter_fn(state, network, antialias=False)
-    source, crop = f"{PACKAGE} {VERSION}", 0.875 if crop is None else crop
-    check_fit(network.state_dict(), state, what=f"'{source}'")
+    identity = TeacherIdentity(name="bundled", source=f"{PACKAGE} {VERSION}", licence="MIT")
+    check_fit(network.state_dict(), state, what=f"'{identity.source}'")
     network.load_state_dict(state)
-    return from_module(network, name="bundled", source=source, licence="MIT", crop=crop)
+    return from_module(network, identity, crop=0.875 if crop is None else crop)
 
 
 def find_model() -> Path:

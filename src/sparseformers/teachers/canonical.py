@@ -11,27 +11,31 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-JOINED = {"mlp.fc1": (("mlp.fc1_g", "mlp.fc1_x"), ("mlp.gate_proj", "mlp.up_proj"))}
-"""Our gated layer, and the pairs of layers that it joins: gate, value."""
+GATED = (("mlp.fc1_g", "mlp.fc1_x"), ("mlp.gate_proj", "mlp.up_proj"))  # gate and value that our mlp.fc1 joins
 PROJECTIONS = {"q": "queries", "k": "keys", "v": "values"}
+
+
+def renamed(state: Mapping[str, Tensor], beginnings: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights with other beginnings of their names, put in one after the other; a name without counterpart stays."""
+    found = dict(state)
+    for theirs, ours in beginnings.items():
+        found = {ours + name.removeprefix(theirs) if name.startswith(theirs) else name: each for name, each in found.items()}
+    return found
 
 
 def canonical_block(state: Mapping[str, Tensor], *, heads: int, interleaved: bool = False) -> dict[str, Tensor]:
     """The weights of a block under the names of :class:`~sparseformers.model.block.TransformerBlock`.
 
-    Args:
-        state: under these names, but for projections that are apart (``attn.q_proj``, ``attn.q_bias``, ``mlp.fc1_g``) and
-            layer scales ``gamma_1`` and ``gamma_2``; a name without counterpart stays, to be refused.
-        heads: of attention.
-        interleaved: whether rotary positions turn neighbouring channels, and not those of the two halves of a head.
+    ``state`` has these names, but for projections that are apart (``attn.q_proj``, ``attn.q_bias``, ``mlp.fc1_g``) and layer
+    scales ``gamma_1`` and ``gamma_2``; a name without counterpart stays, to be refused. ``interleaved`` tells whether rotary
+    positions turn neighbouring channels, and not those of the two halves of a head.
     """
     found = {name: value.detach() for name, value in state.items()}
     _join_attention(found, heads)
-    for joined, pairs in JOINED.items():
-        for pair in pairs:
-            for kind in ("weight", "bias"):
-                if all(f"{part}.{kind}" in found for part in pair):
-                    found[f"{joined}.{kind}"] = torch.cat([found.pop(f"{part}.{kind}") for part in pair])
+    for pair in GATED:
+        for kind in ("weight", "bias"):
+            if all(f"{part}.{kind}" in found for part in pair):
+                found[f"mlp.fc1.{kind}"] = torch.cat([found.pop(f"{part}.{kind}") for part in pair])
     scales = {f"ls{half}.gamma": found.pop(f"gamma_{half}", None) for half in (1, 2)}
     there = [scale for scale in scales.values() if scale is not None]
     if there:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sparseformers.errors import WeightsError, shorten
+from sparseformers.teachers.base import TeacherIdentity
 
 PREFERRED = ("ema", "averaged", "teacher")
 """Words of places, the better ones first: averaged weights come before raw ones, as in timm."""
@@ -35,22 +36,21 @@ class Weights(NamedTuple):
     state: dict[str, Tensor]
     place: str
 
-    def source(self, path: Path) -> str:
-        """Where they are from, in words."""
-        return f"{self.place} of {path}" if self.place else str(path)
+    def identity(
+        self, architecture: str, path: Path, asked: str | None, class_names: tuple[str, ...] | None = None
+    ) -> TeacherIdentity:
+        """The identity of a teacher with these weights from a file, in which a user ``asked`` for a place, or not."""
+        name = f"{architecture}@{path}" + (f"#{asked}" if asked else "")
+        source = f"{self.place} of {path}" if self.place else str(path)
+        return TeacherIdentity(name=name, source=source, place=self.place, class_names=class_names)
 
 
 def read_weights(path: Path, anchors: Sequence[str] = (), *, place: str | None = None) -> Weights:
-    """The weights of the network in a file, whatever wraps them.
+    """The weights of the network in a .safetensors file, or a pickle of tensors, whatever wraps them.
 
-    Args:
-        path: a .safetensors file, or a pickle of tensors.
-        anchors: names of weights of which the network has one, by which it is found; the first that is there counts. Without
-            them it is all that the file holds.
-        place: of several networks the one to take, if it is not to be an averaged one before a raw one.
-
-    Raises:
-        WeightsError: if the file is missing, damaged, or carries code, or holds no such network, or several of equal right.
+    It is found by ``anchors``, names of weights of which it has one (the first that is there counts); without them it is all
+    that the file holds. Of several networks ``place`` is the one to take, or else an averaged one before a raw one. Raises
+    WeightsError if the file is missing, damaged, or carries code, or holds no such network, or several of equal right.
     """
     return find_weights(_content(path), f"the file '{path}'", anchors, place=place)
 
@@ -117,7 +117,6 @@ def _whole(keys: tuple[str, ...], tensors: dict[str, Tensor]) -> Weights:
 
 
 def _content(path: Path) -> Any:
-    """What a file holds."""
     if not path.is_file():
         raise WeightsError(f"There is no weight file '{path}'.", "Check the path after the '@'.")
     with path.open("rb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -50,11 +50,14 @@ def check_version(library: str) -> None:
 def licence_of(name: str, *, stated: str | None = None) -> str | None:
     """The licence of hub weights by what their hub states, or else by their name."""
     # For AIMv2 timm states another licence than its authors do.
-    for text in (name, stated or "") if "aimv2" in name else (stated or "", name):
-        for licence, parts in LICENCES.items():
-            if any(re.search(rf"(?<![a-z]){re.escape(part)}", text.lower()) for part in parts):
-                return licence
-    return stated
+    texts = (name, stated or "") if "aimv2" in name else (stated or "", name)
+    return next((licence for text in texts if (licence := first_named(LICENCES, text))), stated)
+
+
+def first_named(known: Mapping[str, Sequence[str]], text: str) -> str | None:
+    """The first of several kinds, by parts of their names, that a text names; None where it names none."""
+    found = (kind for kind, parts in known.items() for part in parts if re.search(rf"(?<![a-z]){part}", text.lower()))
+    return next(found, None)
 
 
 def restriction(licence: str | None) -> str | None:
@@ -95,7 +98,6 @@ def hub_errors(teacher: str, *, by_hand: str) -> Iterator[None]:
 
 
 def _is_gated(error: BaseException | None) -> bool:
-    """Whether a hub's refusal of a gated repository is among the causes of an error."""
     while error is not None:
         if type(error).__name__ == "GatedRepoError" or "gated repo" in str(error).lower():
             return True

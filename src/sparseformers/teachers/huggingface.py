@@ -21,10 +21,9 @@ from torch import nn
 from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig
 from sparseformers.errors import TeacherError, WeightsError, shorten
 from sparseformers.teachers import timm
-from sparseformers.teachers.base import FROM_PYTHON, PASSED_IN, Teacher, TeacherIdentity, check_image_size, refuse, square_patch
+from sparseformers.teachers.base import PASSED_IN, Teacher, TeacherIdentity, check_image_size, refuse, square_patch
 from sparseformers.teachers.hubs import client_errors, expect_hub, hub_errors, licence_of
-from sparseformers.teachers.huggingface_anatomy import VisionPart, anatomy_of, own_sides, sides_of
-from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher
+from sparseformers.teachers.huggingface_towers import HuggingFaceTeacher, VisionPart, anatomy_of, own_sides, sides_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -58,11 +57,7 @@ CLASSIFIERS = {
 }
 """Those whose classifier takes the image embedding alone, so that it is inherited, and the class that loads both."""
 
-REASONS = {
-    "swin": "it is windowed",
-    "swinv2": "it is windowed",
-    "deit": "it has a distillation token with a head of its own",
-}
+REASONS = {"swin": "it is windowed", "swinv2": "it is windowed", "deit": "it has a distillation token with a head of its own"}
 """Why some known model types are refused."""
 
 SQUARE_ALONE = ("dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
@@ -71,22 +66,23 @@ TIMM_WRAPPER = "timm_wrapper"  # the type of a timm model in transformers
 BICUBIC, BILINEAR = 3, 2
 FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's numbers of resampling filters
 
-_DINOV2 = {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True, "resample": BICUBIC}
-_DINOV2 |= {"image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std}
+_USUAL = {"image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std}
+_HALVES = {"image_mean": HALF, "image_std": HALF}
+_DINOV2 = {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True, "resample": BICUBIC, **_USUAL}
 _CLIP = {"do_center_crop": True, "resample": BICUBIC, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 PROCESSORS: dict[str, dict[str, Any]] = {
-    "vit": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
+    "vit": {"resample": BILINEAR, **_HALVES},
     "dinov2": _DINOV2,
     "dinov2_with_registers": _DINOV2,
-    "dinov3_vit": {"resample": BILINEAR, "image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std},
-    "beit": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
-    "data2vec-vision": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
-    "vit_mae": {"resample": BICUBIC, "image_mean": PreprocessingConfig.mean, "image_std": PreprocessingConfig.std},
-    "ijepa": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
+    "dinov3_vit": {"resample": BILINEAR, **_USUAL},
+    "beit": {"resample": BICUBIC, **_HALVES},
+    "data2vec-vision": {"resample": BICUBIC, **_HALVES},
+    "vit_mae": {"resample": BICUBIC, **_USUAL},
+    "ijepa": {"resample": BILINEAR, **_HALVES},
     "clip_vision_model": _CLIP,
     "metaclip_2_vision_model": _CLIP,
-    "siglip_vision_model": {"resample": BICUBIC, "image_mean": HALF, "image_std": HALF},
-    "siglip2_vision_model": {"resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
+    "siglip_vision_model": {"resample": BICUBIC, **_HALVES},
+    "siglip2_vision_model": {"resample": BILINEAR, **_HALVES},
     "aimv2_vision_model": _CLIP,
 }
 """Preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it."""
@@ -102,7 +98,7 @@ def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: floa
         settings, _ = transformers.PretrainedConfig.get_config_dict(name)
         source = name if Path(name).is_dir() else f"Hugging Face hub, {name}"
         if settings.get("model_type") == TIMM_WRAPPER or "pretrained_cfg" in settings:
-            return _of_timm(_load_wrapper(name), name=f"hf:{name}", source=source, image_size=image_size, crop=crop)
+            return _of_timm(_load_wrapper(name), f"hf:{name}", source, image_size, crop)
         model_type = _check_type(settings, name)
         part = _vision_part(_load(name, model_type), f"hf:{name}")
         processor: dict[str, Any] = {}
@@ -111,30 +107,23 @@ def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: floa
     architectures = settings.get("architectures") or []
     if model_type not in CLASSIFIERS and any(kind.endswith("ForImageClassification") for kind in architectures):
         LOGGER.warning("The classifier of 'hf:%s' is not inherited: it takes more than the image embedding.", name)
-    return _wrap(part, name=f"hf:{name}", source=source, processor=processor, image_size=image_size, crop=crop)
+    return _wrap(part, f"hf:{name}", source, processor, image_size, crop)
 
 
 def from_module(
-    network: nn.Module, *, name: str = PASSED_IN, image_size: tuple[int, int] | None = None, crop: float | None = None
+    network: nn.Module, *, name: str = PASSED_IN.name, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> Teacher:
     """A vision model of transformers, or the vision part of a larger one, that exists already; the teacher is a copy.
 
     Its preprocessing is the one usual for its type. Raises TeacherError, with the reason, where it cannot be inherited from.
     """
     if getattr(getattr(network, "config", None), "model_type", None) == TIMM_WRAPPER:
-        return _of_timm(network, name=name, source=FROM_PYTHON, image_size=image_size, crop=crop)
-    part = copy.deepcopy(_vision_part(network, name))
-    return _wrap(part, name=name, source=FROM_PYTHON, processor={}, image_size=image_size, crop=crop)
+        return _of_timm(network, name, PASSED_IN.source, image_size, crop)
+    return _wrap(copy.deepcopy(_vision_part(network, name)), name, PASSED_IN.source, {}, image_size, crop)
 
 
 def _wrap(
-    part: VisionPart,
-    *,
-    name: str,
-    source: str,
-    processor: Mapping[str, Any],
-    image_size: tuple[int, int] | None,
-    crop: float | None,
+    part: VisionPart, name: str, source: str, processor: Mapping[str, Any], image_size: tuple[int, int] | None, crop: float | None
 ) -> HuggingFaceTeacher:
     config = part.tower.config
     if getattr(config, "num_channels", 3) != 3:
@@ -162,21 +151,20 @@ def _wrap(
     )
 
 
-def _of_timm(network: Any, *, name: str, source: str, image_size: tuple[int, int] | None, crop: float | None) -> Teacher:
+def _of_timm(network: Any, name: str, source: str, image_size: tuple[int, int] | None, crop: float | None) -> Teacher:
     """The teacher in transformers' wrapper around a timm model, with the preprocessing that the wrapper's configuration has."""
     inner = copy.copy(network.timm_model)
     settings = getattr(network.config, "pretrained_cfg", None) or {}
     inner.pretrained_cfg = {**(inner.pretrained_cfg or {}), "architecture": network.config.architecture, **settings}
-    return timm.from_module(inner, name=name, source=source, licence=licence_of(name), image_size=image_size, crop=crop)
+    identity = TeacherIdentity(name=name, source=source, licence=licence_of(name))
+    return timm.from_module(inner, identity, image_size=image_size, crop=crop)
 
 
 def _load_wrapper(name: str) -> nn.Module:
-    """Loads transformers' wrapper around a timm model, with its head if it has one."""
     config = transformers.AutoConfig.from_pretrained(name)
     headed = getattr(config, "num_labels", 0) and "TimmWrapperModel" not in (config.architectures or [])
     kind = transformers.AutoModelForImageClassification if headed else transformers.AutoModel
-    network: nn.Module = kind.from_pretrained(name, config=config)
-    return network
+    return kind.from_pretrained(name, config=config)
 
 
 def _check_type(settings: Mapping[str, Any], name: str) -> str:
@@ -231,11 +219,8 @@ def _vision_part(network: nn.Module, name: str) -> VisionPart:
     if model_type not in PROCESSORS:
         raise refuse(name, REASONS.get(model_type, f"its type '{model_type}' is none of {', '.join(PROCESSORS)}"))
     classifier = getattr(network, "classifier", None) if model_type in CLASSIFIERS else None
-    return VisionPart(
-        tower,
-        projection=getattr(network, "visual_projection", None),
-        classifier=classifier if isinstance(classifier, nn.Linear) else None,
-    )
+    classifier = classifier if isinstance(classifier, nn.Linear) else None
+    return VisionPart(tower, projection=getattr(network, "visual_projection", None), classifier=classifier)
 
 
 def _class_names(part: VisionPart) -> tuple[str, ...] | None:
@@ -273,7 +258,7 @@ def _edges(size: Any, *, default: tuple[int, int]) -> tuple[int, int]:
 
 @contextmanager
 def _errors_of(name: str) -> Iterator[None]:
-    """Raises one error for whatever goes wrong: about the folder if the name is one, otherwise about the hub."""
+    """One error for whatever goes wrong: about the folder if the name is one, otherwise about the hub."""
     if Path(name).is_dir():
         remedy = "It needs a config.json and its model.safetensors; fetch it again if it was cut short."
         with client_errors(WeightsError, f"The folder '{name}' cannot be read as a model", remedy):

@@ -1,29 +1,204 @@
-"""The vision towers of Hugging Face transformers as teachers."""
+"""The vision towers of Hugging Face transformers as teachers: the form of their blocks and heads, and their weights.
+
+Weight names changed between its major versions 4 and 5; both are read.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.config import RotaryConfig
-from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, named_weights
-from sparseformers.teachers.canonical import canonical_block, liberties
-from sparseformers.teachers.huggingface_anatomy import (
-    VisionPart,
-    bias_tables,
-    blocks_of,
-    final_norm,
-    own_sides,
-    patch_layer,
-    pooling_state,
-    pools_by_itself,
-    renamed_block,
-)
+from sparseformers.config import Activation, BlockConfig, CortexConfig, RelativeConfig, RotaryConfig
+from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, named_weights, own_size, refuse
+from sparseformers.teachers.canonical import canonical_block, liberties, renamed
+
+WITH_POOLER = ("clip_vision_model", "metaclip_2_vision_model", "siglip_vision_model", "siglip2_vision_model")
+"""Model types whose embedding is the pooler's output; that of most others is the class token after the final norm."""
+
+WITHOUT_PREFIX = ("siglip_vision_model", "siglip2_vision_model", "aimv2_vision_model", "ijepa")
+"""Model types without a class token."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Hugging Face's names of activations, and ours."""
+
+RENAMED = {
+    "rms_norm1.": "norm1.",
+    "rms_norm2.": "norm2.",
+    "ffn.": "mlp.",
+    "layernorm_before.": "norm1.",
+    "layernorm_after.": "norm2.",
+    "layer_norm1.": "norm1.",
+    "layer_norm2.": "norm2.",
+    "attention.attention.": "attn.",
+    "attention.output.dense.": "attn.proj.",
+    "attention.": "attn.",
+    "self_attn.": "attn.",
+    "attn.o_proj.": "attn.proj.",
+    "attn.out_proj.": "attn.proj.",
+    "attn.query.": "attn.q_proj.",
+    "attn.key.": "attn.k_proj.",
+    "attn.value.": "attn.v_proj.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+    "mlp.weights_in.": "mlp.fc1.",
+    "mlp.weights_out.": "mlp.fc2.",
+    "mlp.down_proj.": "mlp.fc2.",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "lambda_1": "gamma_1",
+    "lambda_2": "gamma_2",
+}
+"""Beginnings of a block's weight names in transformers, and ours; applied one after the other."""
+
+
+class VisionPart(nn.Module):
+    """A model's vision tower with its projection (CLIP's, into the space shared with text) and its linear classifier."""
+
+    tower: Any  # each model type has its own attributes
+
+    def __init__(self, tower: nn.Module, *, projection: nn.Linear | None, classifier: nn.Linear | None) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = projection
+        self.classifier = classifier
+
+
+def pooling_state(head: Any) -> dict[str, Tensor]:
+    """An attention pooling under our names: SigLIP's, or AIMv2's, whose query has no projection and nothing comes after it."""
+    if hasattr(head, "probe"):
+        state = {"pooling.latent": head.probe}
+        for kind in ("weight", "bias"):
+            joined = getattr(head.attention, f"in_proj_{kind}")
+            state[f"pooling.q.{kind}"], state[f"pooling.kv.{kind}"] = joined.split([len(joined) // 3, 2 * len(joined) // 3])
+        rooms = {"pooling.proj": head.attention.out_proj, "pooling.norm": head.layernorm, "pooling.mlp": head.mlp}
+        return state | named_weights(rooms)
+    width = head.output_proj.out_features
+    state = {"pooling.latent": head.cls_token, "pooling.q.weight": torch.eye(width), "pooling.q.bias": torch.zeros(width)}
+    state["pooling.kv.weight"] = torch.cat([head.k_proj.weight, head.v_proj.weight])
+    biases = [torch.zeros(width) if layer.bias is None else layer.bias for layer in (head.k_proj, head.v_proj)]
+    return state | {"pooling.kv.bias": torch.cat(biases)} | named_weights({"pooling.proj": head.output_proj})
+
+
+def blocks_of(tower: Any) -> list[nn.Module]:
+    """A tower's transformer blocks, first to last."""
+    holder = tower.encoder if hasattr(tower, "encoder") else tower.model if hasattr(tower, "model") else tower
+    return list(holder.layers if hasattr(holder, "layers") else holder.layer)
+
+
+def patch_layer(tower: Any) -> Any:
+    """The convolution, or the linear layer, over the pixels of a patch."""
+    names = ("patch_embeddings", "patch_embedding", "patch_embed")
+    found = next(getattr(tower.embeddings, name) for name in names if hasattr(tower.embeddings, name))
+    return getattr(found, "projection", found)
+
+
+def final_norm(tower: Any) -> Any:
+    """The norm after the last block."""
+    return next(getattr(tower, name) for name in ("post_layernorm", "layernorm", "norm", "rms_norm") if hasattr(tower, name))
+
+
+def pools_by_itself(tower: Any) -> bool:
+    """Whether the tower's own pooler gives the embedding."""
+    return tower.config.model_type in WITH_POOLER or bool(getattr(tower, "use_head", False))
+
+
+def bias_tables(tower: Any) -> list[Tensor]:
+    """The tables of relative positions, one of each block or a shared one, as transformers has them; none for most types."""
+    name = "relative_position_bias_table"
+    return [value for key, value in tower.state_dict().items() if key.endswith(name)]
+
+
+def renamed_block(block: nn.Module) -> dict[str, Tensor]:
+    """The weights of a block under our names, or the host's of projections that are apart; others keep theirs."""
+    state = renamed({name: value for name, value in block.state_dict().items() if "relative_position" not in name}, RENAMED)
+    without_gate = "mlp.up_proj.weight" in state and "mlp.gate_proj.weight" not in state  # DINOv3's
+    return renamed(state, {"mlp.up_proj.": "mlp.fc1."}) if without_gate else state
+
+
+def anatomy_of(part: VisionPart, name: str, *, grid: tuple[int, int]) -> CortexConfig:
+    """The cortex that a tower and its heads call for; raises TeacherError for a part that the cortex does not have."""
+    tower, config = part.tower, part.tower.config
+    state = canonical_block(renamed_block(blocks_of(tower)[0]), heads=config.num_attention_heads)
+    hidden = state["mlp.fc2.weight"].shape[1]
+    gated = len(state["mlp.fc1.weight"]) == 2 * hidden
+    activation = ACTIVATIONS.get(config.hidden_act)
+    if activation is None:
+        raise refuse(name, f"its activation is {config.hidden_act}")
+    kind = config.model_type
+    if kind.startswith("siglip") and not hasattr(tower, "head"):
+        raise refuse(name, "its SigLIP tower has no pooling head, so there is no image embedding")
+    norm: Literal["layer", "rms"] = "rms" if "norm1.bias" not in state else "layer"
+    tables = bias_tables(tower)
+    if len(tables) not in (0, 1, len(blocks_of(tower))):
+        raise refuse(name, "its blocks have relative positions of their own and share others")
+    positions = RelativeConfig(grid=grid, blocks=len(tables)) if tables else None
+    pooled_norm = getattr(getattr(tower, "pooler", None), "layernorm", None) is not None
+    return CortexConfig(
+        block=BlockConfig(
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            feed_forward_width=hidden,
+            # DINOv2's gated form has SiLU, whatever its configuration says.
+            activation="silu" if gated and getattr(config, "use_swiglu_ffn", False) else activation,
+            gated=gated,
+            qkv_bias="attn.qkv.bias" in state,
+            attention_bias="attn.proj.bias" in state,
+            feed_forward_bias="mlp.fc2.bias" in state,
+            layer_scale="ls1.gamma" in state,
+            norm=norm,
+            norm_eps=config.rms_norm_eps if norm == "rms" else config.layer_norm_eps,
+        ),
+        depth=len(blocks_of(tower)),
+        positions=RotaryConfig(coordinates="image", aspect=grid[0] / grid[1]) if kind == "dinov3_vit" else positions,
+        prefix_tokens=0 if kind in WITHOUT_PREFIX else 1 + _registers(tower),
+        final_norm=not isinstance(final_norm(tower), nn.Identity),
+        pooled_norm=pooled_norm,
+        **_pooling_of(tower, pooled_norm),
+        projection=None if part.projection is None else part.projection.out_features,
+        projection_bias=part.projection is not None and part.projection.bias is not None,
+        classes=None if part.classifier is None else part.classifier.out_features,
+    )
+
+
+def _registers(tower: Any) -> int:
+    registers = getattr(tower.embeddings, "register_tokens", None)
+    return 0 if registers is None else int(registers.shape[1])
+
+
+def _pooling_of(tower: Any, pooled_norm: bool) -> dict[str, Any]:
+    if hasattr(tower, "head") and pools_by_itself(tower):
+        own = {} if hasattr(tower.head, "probe") else {"attention_pool_width": 0}
+        return {"pooling": "attention", "attention_pool_heads": tower.config.num_attention_heads, **own}
+    return {"pooling": "average" if pooled_norm or tower.config.model_type in WITHOUT_PREFIX else "token"}
+
+
+def own_sides(config: Any) -> tuple[int, int]:
+    """Height and width in pixels of the images that the positions of a tower are for."""
+    if config.model_type == "siglip2_vision_model":
+        return own_size(config.num_patches, config.patch_size)
+    return sides_of(config.image_size)
+
+
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width, which a configuration has once where they are equal, or one after the other."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
 
 TAKES_ANY_SIZE = (
     "dinov2",
@@ -61,7 +236,6 @@ class HuggingFaceTeacher(Teacher):
         return TeacherOutput(embedding, None if self.network.classifier is None else self.network.classifier(embedding))
 
     def _run(self, normalised: Tensor) -> Any:
-        """The tower's own forward, in the form that its type wants."""
         tower, kind, (rows, columns) = self.network.tower, self.network.tower.config.model_type, self.grid
         if kind == "siglip2_vision_model":  # which takes patches, channels last
             side = self.patch_size

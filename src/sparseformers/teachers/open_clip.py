@@ -20,10 +20,9 @@ from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, CortexConfig, PreprocessingConfig
+from sparseformers.config import BlockConfig, CortexConfig
 from sparseformers.teachers import open_clip_names
 from sparseformers.teachers.base import (
-    FROM_PYTHON,
     PASSED_IN,
     PatchEmbedding,
     Teacher,
@@ -36,6 +35,7 @@ from sparseformers.teachers.base import (
     refuse,
     square_patch,
 )
+from sparseformers.teachers.canonical import renamed
 from sparseformers.teachers.checkpoints import read_weights
 from sparseformers.teachers.hubs import licence_of
 from sparseformers.teachers.timm_families import (
@@ -44,6 +44,7 @@ from sparseformers.teachers.timm_families import (
     anatomy_of,
     own_image_size,
     patch_layer,
+    preprocessing_of,
     refuse_module,
 )
 
@@ -76,8 +77,7 @@ class OpenClipTeacher(Teacher):
         return TeacherOutput(result if isinstance(result, Tensor) else result[0], None)
 
     def block_state(self, index: int) -> dict[str, Tensor]:
-        state = self.network.transformer.resblocks[index].state_dict()
-        return {_rename(name): value for name, value in state.items()}
+        return renamed(self.network.transformer.resblocks[index].state_dict(), RENAMED)
 
     def head_state(self) -> dict[str, Tensor]:
         room = "norm" if self.anatomy.final_norm else "pooled_norm"
@@ -111,24 +111,18 @@ class OpenClipTimmTeacher(TimmFamilyTeacher):
 
 def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP image tower with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``; see ``load_teacher``."""
-    arch, tag = open_clip_names.split_name(name)
-    architecture = open_clip_names.find_architecture(arch)
-    settings = open_clip_names.find_weights(architecture, tag)
+    architecture, settings = open_clip_names.find(name)
     network = _build(architecture, quick_gelu=bool(settings.get("quick_gelu")))
     path = open_clip_names.fetch(name, architecture, settings)
     _load(network, _visual_state(read_weights(path, open_clip_names.ANCHORS).state), path)
     _resize(network, image_size)
-    source = f"OpenCLIP hub, {name}"
-    return _wrap(network, name=f"open_clip:{name}", source=source, licence=licence_of(tag), settings=settings, crop=crop)
+    licence = licence_of(name.rpartition("/")[2])
+    identity = TeacherIdentity(name=f"open_clip:{name}", source=f"OpenCLIP hub, {name}", licence=licence)
+    return _wrap(network, identity, settings, crop)
 
 
 def from_file(
-    name: str,
-    path: Path,
-    *,
-    place: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    crop: float | None = None,
+    name: str, path: Path, *, place: str | None = None, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> Teacher:
     """An OpenCLIP image tower with weights from a file of it or of a whole CLIP; its position grid is read off the weights.
 
@@ -145,19 +139,17 @@ def from_file(
         network = _build(architecture, size=size)
     _load(network, state, path)
     _resize(network, image_size)
-    settings, named = open_clip_names.first_settings(architecture), f"open_clip:{name}@{path}" + (f"#{place}" if place else "")
-    source = weights.source(path)
-    return _wrap(network, name=named, source=source, place=weights.place, licence=None, settings=settings, crop=crop)
+    identity = weights.identity(f"open_clip:{name}", path, place)
+    return _wrap(network, identity, open_clip_names.first_settings(architecture), crop)
 
 
 def from_module(network: nn.Module, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """An OpenCLIP ``CLIP``, or its ``visual``, that exists already; the teacher is a copy, the module stays as it is."""
     tower = getattr(network, "visual", network)
-    _refuse_tower(tower, PASSED_IN)
+    _refuse_tower(tower, PASSED_IN.name)
     tower = copy.deepcopy(tower)
     _resize(tower, image_size)
-    settings = getattr(tower, "preprocess_cfg", None) or {}
-    return _wrap(tower, name=PASSED_IN, source=FROM_PYTHON, licence=None, settings=settings, crop=crop)
+    return _wrap(tower, PASSED_IN, getattr(tower, "preprocess_cfg", None) or {}, crop)
 
 
 def architectures() -> dict[str, dict[str, str | None]]:
@@ -171,26 +163,19 @@ def architectures() -> dict[str, dict[str, str | None]]:
 def on_meta(architecture: str) -> Teacher:
     """A teacher of an architecture without memory or weights; raises TeacherError if it cannot be inherited from."""
     found = open_clip_names.find_architecture(architecture)
-    settings = open_clip_names.first_settings(found)
-    return _wrap(_build(found), name=f"open_clip:{architecture}", source="no weights", licence=None, settings=settings, crop=None)
+    identity = TeacherIdentity(name=f"open_clip:{architecture}", source="no weights")
+    return _wrap(_build(found), identity, open_clip_names.first_settings(found), None)
 
 
-def _wrap(
-    network: nn.Module,
-    *,
-    name: str,
-    source: str,
-    licence: str | None,
-    settings: Mapping[str, Any],
-    crop: float | None,
-    place: str = "",
-) -> Teacher:
+def _wrap(network: nn.Module, identity: TeacherIdentity, settings: Mapping[str, Any], crop: float | None) -> Teacher:
     native = isinstance(network, VisionTransformer)
+    merged, crop = merge_preprocess_dict(PreprocessCfg(), dict(settings)), 1.0 if crop is None else crop
+    squash = merged["resize_mode"] == "squash"
     return (OpenClipTeacher if native else OpenClipTimmTeacher)(
         network,
-        identity=TeacherIdentity(name=name, source=source, place=place, licence=licence),
-        anatomy=_clip_anatomy(network, name) if native else _clip_timm_anatomy(network, name),
-        preprocessing=_preprocessing(network, settings, crop),
+        identity=identity,
+        anatomy=(_clip_anatomy if native else _clip_timm_anatomy)(network, identity.name),
+        preprocessing=preprocessing_of(merged, size=_image_size(network), crop=crop, squash=squash),
         patch_size=_patch_size(network),
     )
 
@@ -228,7 +213,6 @@ def _size_of(network: Any, state: Mapping[str, Tensor], image_size: tuple[int, i
 
 
 def _resize(network: Any, image_size: tuple[int, int] | None) -> None:
-    """Makes the tower take another image size, in place."""
     if image_size is None:
         return
     patch = _patch_size(network)
@@ -253,28 +237,10 @@ def _image_size(network: Any) -> tuple[int, int]:
 
 def _patch_size(network: Any) -> int:
     holder = patch_layer(network.trunk) if isinstance(network, TimmModel) else network
-    return square_patch(holder.patch_size, PASSED_IN)
-
-
-def _preprocessing(network: Any, settings: Mapping[str, Any], crop: float | None) -> PreprocessingConfig:
-    merged = merge_preprocess_dict(PreprocessCfg(), dict(settings))
-    return PreprocessingConfig(
-        size=_image_size(network),
-        crop=1.0 if crop is None else crop,
-        interpolation="bicubic" if merged["interpolation"] == "random" else merged["interpolation"],
-        resize="squash" if merged["resize_mode"] == "squash" else "shorter",
-        mean=tuple(merged["mean"]),
-        std=tuple(merged["std"]),
-    )
-
-
-def _rename(name: str) -> str:
-    """Renames a weight of a block; a name without counterpart stays, to be refused."""
-    return next((ours + name.removeprefix(theirs) for theirs, ours in RENAMED.items() if name.startswith(theirs)), name)
+    return square_patch(holder.patch_size, PASSED_IN.name)
 
 
 def _refuse_tower(network: nn.Module, name: str) -> None:
-    """Raises TeacherError with the reason, for a tower that cannot be inherited from."""
     if isinstance(network, TimmModel):
         refuse_module(network.trunk, name)
         extra = [kind for kind in network.head._modules if kind not in ("drop", "proj")]
@@ -316,7 +282,6 @@ def _clip_anatomy(network: VisionTransformer, name: str) -> CortexConfig:
 
 
 def _clip_timm_anatomy(network: TimmModel, name: str) -> CortexConfig:
-    """The cortex that a timm tower calls for, with the projection that OpenCLIP puts after it."""
     anatomy = anatomy_of(network.trunk, name, projects=True, size=_image_size(network))
     projection = getattr(network.head, "proj", None)
     if projection is None:

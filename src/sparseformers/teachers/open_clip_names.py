@@ -30,12 +30,7 @@ class Architecture:
 
     @property
     def from_file(self) -> bool:
-        return is_file_name(self.name)
-
-
-def is_file_name(name: str) -> bool:
-    """Tells whether an architecture is named by its configuration file."""
-    return name.endswith(".json")
+        return self.name.endswith(".json")
 
 
 def find_architecture(name: str) -> Architecture:
@@ -43,7 +38,7 @@ def find_architecture(name: str) -> Architecture:
 
     The file ends in ``.json``: one of OpenCLIP's ``model_configs``, or the ``open_clip_config.json`` beside weights on a hub.
     """
-    if is_file_name(name):
+    if name.endswith(".json"):
         return _read_configuration(Path(name))
     spelt = name.replace("/", "-")
     known = open_clip.list_models()
@@ -80,8 +75,11 @@ def configuration_errors(architecture: Architecture) -> Iterator[None]:
         raise TeacherError(problem, "Compare it with OpenCLIP's own model_configs.") from error
 
 
-def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
-    """Finds OpenCLIP's settings of its weights of the name ``tag``; raises TeacherError if there are none."""
+def find(name: str) -> tuple[Architecture, dict[str, Any]]:
+    """Finds OpenCLIP's architecture and its settings of the weights ARCH/TAG; raises TeacherError if there are none."""
+    has_tag = "/" in name and not name.endswith(".json")
+    arch, _, tag = name.rpartition("/") if has_tag else (name, "", "")
+    architecture = find_architecture(arch)
     if architecture.from_file:
         problem = f"OpenCLIP has no weights for the configuration file '{architecture.name}'."
         raise TeacherError(problem, f"Name their file: open_clip:{architecture.name}@FILE.")
@@ -92,7 +90,7 @@ def find_weights(architecture: Architecture, tag: str) -> dict[str, Any]:
         what = f"OpenCLIP has no weights '{tag}' of {architecture.name}." if tag else lacks
         listed = f"Known are: {shorten(known)}." if known else f"It has none; give a file: open_clip:{architecture.name}@FILE."
         raise TeacherError(what, f"{suggest(tag, known)} {listed}".strip())
-    return dict(settings)
+    return architecture, dict(settings)
 
 
 def first_settings(architecture: Architecture) -> Mapping[str, Any]:
@@ -114,9 +112,3 @@ def _by_hand(architecture: str, settings: Mapping[str, Any]) -> str:
     """The architecture to name beside a file of these weights: a file does not say that it was made with quick GELU."""
     quick = f"{architecture}-quickgelu"
     return quick if settings.get("quick_gelu") and quick in open_clip.list_models() else architecture
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Splits ARCH/TAG at its last slash; the tag is empty where there is none, or where the name is a file's."""
-    architecture, slash, tag = name.rpartition("/")
-    return (name, "") if not slash or is_file_name(name) else (architecture, tag)

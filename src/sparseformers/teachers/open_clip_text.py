@@ -69,9 +69,7 @@ class TextTower(nn.Module):
 
 def from_hub(name: str) -> TextTower:
     """The text tower of a model with OpenCLIP's own weights, such as ``ViT-B-32/laion2b_s34b_b79k``."""
-    arch, tag = open_clip_names.split_name(name)
-    architecture = open_clip_names.find_architecture(arch)
-    settings = open_clip_names.find_weights(architecture, tag)
+    architecture, settings = open_clip_names.find(name)
     path = open_clip_names.fetch(name, architecture, settings)
     return _load(name, architecture, path, quick_gelu=bool(settings.get("quick_gelu")))
 
@@ -82,12 +80,7 @@ def from_file(name: str, path: Path, *, place: str | None = None) -> TextTower:
 
 
 def _load(
-    name: str,
-    architecture: open_clip_names.Architecture,
-    path: Path,
-    *,
-    quick_gelu: bool = False,
-    place: str | None = None,
+    name: str, architecture: open_clip_names.Architecture, path: Path, *, quick_gelu: bool = False, place: str | None = None
 ) -> TextTower:
     name = f"open_clip:{name}"
     state = _text_state(read_weights(path, open_clip_names.ANCHORS, place=place).state)

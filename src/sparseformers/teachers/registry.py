@@ -46,10 +46,8 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
         image_size: side in pixels, or height and width, to run it at, if not its own; its position embeddings are resampled.
         crop: share of the shorter side that its central crop keeps, if not its own.
 
-    Raises:
-        TeacherError: if it is unknown, cannot be fetched, or cannot be inherited from.
-        WeightsError: if its weights cannot be read or do not fit.
-        MissingExtraError: if the library that it comes from is not installed.
+    Raises TeacherError if it is unknown, cannot be fetched, or cannot be inherited from, WeightsError if its weights cannot be
+    read or do not fit, and MissingExtraError if the library that it comes from is not installed.
     """
     if isinstance(teacher, Teacher):
         return teacher
@@ -72,7 +70,6 @@ def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = Non
 
 
 def _size(image_size: ImageSize | None) -> tuple[int, int] | None:
-    """Height and width of a size; raises TeacherError for what is none."""
     if image_size is None:
         return None
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
@@ -146,7 +143,6 @@ def named_templates(name: str) -> tuple[str, ...]:
 
 
 def _adapter(name: str) -> Any:
-    """Imports an adapter, and with it its host library, if that is there and new enough."""
     module, package, extra = HOSTS[name]
     MissingExtraError.require(module, extra)
     check_version(package)

@@ -15,10 +15,8 @@ from timm.models import is_model_pretrained
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import TeacherError, WeightsError, suggest
 from sparseformers.teachers.base import (
-    FROM_PYTHON,
     PASSED_IN,
     TeacherIdentity,
     TeacherOutput,
@@ -29,7 +27,14 @@ from sparseformers.teachers.base import (
 )
 from sparseformers.teachers.checkpoints import class_names_of, read_weights
 from sparseformers.teachers.hubs import expect_hub, hub_errors, licence_of
-from sparseformers.teachers.timm_families import TimmFamilyTeacher, anatomy_of, own_image_size, patch_layer, refuse_module
+from sparseformers.teachers.timm_families import (
+    TimmFamilyTeacher,
+    anatomy_of,
+    own_image_size,
+    patch_layer,
+    preprocessing_of,
+    refuse_module,
+)
 
 TRANSFORMERS = (
     "vision_transformer",
@@ -75,16 +80,12 @@ def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: floa
         network = timm.create_model(name, pretrained=True, img_size=image_size)
     tag, stated = empty.pretrained_cfg.get("tag", ""), empty.pretrained_cfg.get("license")
     licence = licence_of(f"{name}.{tag}", stated=stated)
-    return _wrap(network, name=f"timm:{name}", source=f"timm hub, {name}", size=image_size, crop=crop, licence=licence)
+    identity = TeacherIdentity(name=f"timm:{name}", source=f"timm hub, {name}", licence=licence)
+    return _wrap(network, identity, size=image_size, crop=crop)
 
 
 def from_file(
-    name: str,
-    path: Path,
-    *,
-    place: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    crop: float | None = None,
+    name: str, path: Path, *, place: str | None = None, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> TimmTeacher:
     """A timm model with weights from a local file; its classes and position grid are read off the weights.
 
@@ -102,10 +103,7 @@ def from_file(
     check_fit(network.state_dict(), state, what=f"'{path}'")
     network.load_state_dict(state)
     _resize(network, image_size)
-    named = f"timm:{name}@{path}" + (f"#{place}" if place else "")
-    names = class_names_of(path)
-    source = weights.source(path)
-    return _wrap(network, name=named, source=source, place=weights.place, size=image_size, crop=crop, class_names=names)
+    return _wrap(network, weights.identity(f"timm:{name}", path, place, class_names_of(path)), size=image_size, crop=crop)
 
 
 def architectures() -> dict[str, dict[str, str | None]]:
@@ -121,51 +119,42 @@ def architectures() -> dict[str, dict[str, str | None]]:
 
 def on_meta(architecture: str) -> TimmTeacher:
     """A teacher of an architecture without memory or weights; raises TeacherError if it cannot be inherited from."""
-    network = _empty_network(architecture)
-    return _wrap(network, name=f"timm:{architecture}", source="no weights", size=None, crop=None)
+    identity = TeacherIdentity(name=f"timm:{architecture}", source="no weights")
+    return _wrap(_empty_network(architecture), identity, size=None, crop=None)
 
 
 def untrained(name: str, *, image_size: tuple[int, int] | None = None) -> TimmTeacher:
     """A timm architecture with random weights."""
     _check_name(name)
-    return from_module(timm.create_model(name), name=f"timm:{name}", source="random weights", image_size=image_size)
+    identity = TeacherIdentity(name=f"timm:{name}", source="random weights")
+    return from_module(timm.create_model(name), identity, image_size=image_size)
 
 
 def from_module(
     network: nn.Module,
+    identity: TeacherIdentity = PASSED_IN,
     *,
-    name: str = PASSED_IN,
-    source: str = FROM_PYTHON,
-    licence: str | None = None,
     image_size: tuple[int, int] | None = None,
     crop: float | None = None,
 ) -> TimmTeacher:
     """A vision transformer of timm that exists already; the teacher is a copy, the module stays as it is."""
-    refuse_module(network, name)
+    refuse_module(network, identity.name)
     copied: Any = copy.deepcopy(network).float()
     check_image_size(image_size, patch_layer(copied).patch_size[0])
     _resize(copied, image_size)
-    return _wrap(copied, name=name, source=source, size=image_size, crop=crop, licence=licence)
+    return _wrap(copied, identity, size=image_size, crop=crop)
 
 
-def _wrap(
-    network: Any,
-    *,
-    name: str,
-    source: str,
-    size: tuple[int, int] | None,
-    crop: float | None,
-    class_names: tuple[str, ...] | None = None,
-    licence: str | None = None,
-    place: str = "",
-) -> TimmTeacher:
-    preprocessing = _preprocessing(network, size, crop)
+def _wrap(network: Any, identity: TeacherIdentity, *, size: tuple[int, int] | None, crop: float | None) -> TimmTeacher:
+    settings = timm.data.resolve_data_config(model=network)
+    size, crop = own_image_size(network) if size is None else size, settings["crop_pct"] if crop is None else crop
+    projects = identity.class_names is None and _is_projection(network)
     return TimmTeacher(
         network,
-        identity=TeacherIdentity(name=name, source=source, place=place, licence=licence, class_names=class_names),
-        anatomy=anatomy_of(network, name, projects=class_names is None and _is_projection(network), size=preprocessing.size),
-        preprocessing=preprocessing,
-        patch_size=square_patch(patch_layer(network).patch_size, name),
+        identity=identity,
+        anatomy=anatomy_of(network, identity.name, projects=projects, size=size),
+        preprocessing=preprocessing_of(settings, size=size, crop=crop, squash=settings["crop_mode"] == "squash"),
+        patch_size=square_patch(patch_layer(network).patch_size, identity.name),
     )
 
 
@@ -198,7 +187,7 @@ def _check_name(name: str) -> None:
 
 
 def _empty_network(name: str) -> Any:
-    """Builds the architecture without memory, to see whether it can be inherited from before anything is fetched."""
+    """The architecture without memory, to see whether it can be inherited from before anything is fetched."""
     _check_name(name)
     with torch.device("meta"):
         network = timm.create_model(name)
@@ -237,15 +226,3 @@ def _is_projection(network: Any) -> bool:
     name = f"{settings.get('architecture', '')}.{settings.get('tag', '')}"
     shares = "clip" in name or "_pe_core_" in name
     return shares and "_ft" not in name and settings.get("num_classes") == network.num_classes
-
-
-def _preprocessing(network: Any, size: tuple[int, int] | None, crop: float | None) -> PreprocessingConfig:
-    settings = timm.data.resolve_data_config(model=network)
-    return PreprocessingConfig(
-        size=own_image_size(network) if size is None else size,
-        crop=settings["crop_pct"] if crop is None else crop,
-        interpolation="bicubic" if settings["interpolation"] == "random" else settings["interpolation"],
-        resize="squash" if settings["crop_mode"] == "squash" else "shorter",
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-    )

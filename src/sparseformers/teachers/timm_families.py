@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
-from sparseformers.config import Activation, BlockConfig, CortexConfig
+from sparseformers.config import Activation, BlockConfig, CortexConfig, PreprocessingConfig
 from sparseformers.teachers.base import PatchEmbedding, Teacher, named_weights, refuse
 from sparseformers.teachers.canonical import canonical_block, liberties
 from sparseformers.teachers.timm_positions import positions_config, positions_state
@@ -161,6 +161,18 @@ def own_image_size(network: Any) -> tuple[int, int]:
     return height, width
 
 
+def preprocessing_of(settings: Mapping[str, Any], *, size: tuple[int, int], crop: float, squash: bool) -> PreprocessingConfig:
+    """The preprocessing that the settings of timm or OpenCLIP stand for."""
+    return PreprocessingConfig(
+        size=size,
+        crop=crop,
+        interpolation="bicubic" if settings["interpolation"] == "random" else settings["interpolation"],
+        resize="squash" if squash else "shorter",
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+    )
+
+
 def anatomy_of(network: Any, name: str, *, projects: bool, size: tuple[int, int]) -> CortexConfig:
     """The cortex that a network which :func:`refuse_module` let pass calls for; raises TeacherError as that does.
 
@@ -173,6 +185,8 @@ def anatomy_of(network: Any, name: str, *, projects: bool, size: tuple[int, int]
     has_head = isinstance(network.head, nn.Linear)
     if has_head and not projects and network.head.bias is None:
         raise refuse(name, "its classifier has no bias")
+    if isinstance(mlp, GluMlp) and mlp.gate_last:
+        raise refuse(name, "the gate of its feed-forward network is the last half, not the first")
     norm, eps = _norms_of(network, name)
     rows, columns = (side // patch_layer(network).patch_size[0] for side in size)
     attends = not isinstance(network, Eva) or network.global_pool != "map"
@@ -182,7 +196,7 @@ def anatomy_of(network: Any, name: str, *, projects: bool, size: tuple[int, int]
             heads=attention.num_heads,
             feed_forward_width=mlp.fc2.in_features,
             activation=activation_of(mlp.act, name),
-            gated=_is_gated(mlp, name),
+            gated=isinstance(mlp, GluMlp | SwiGLU),
             qkv_bias=any(f"attn.{each}" in states for each in ("qkv.bias", "q_bias", "v_bias", "q_proj.bias", "v_proj.bias")),
             attention_bias=attention.proj.bias is not None,
             feed_forward_bias=mlp.fc2.bias is not None,
@@ -225,19 +239,15 @@ def _norms_of(network: Any, name: str) -> tuple[Literal["layer", "rms"], float]:
     first = network.blocks[0].norm1
     leaves = [module for module in network.modules() if not list(module.children())]
     for norm in (module for module in leaves if "norm" in type(module).__name__.lower()):
-        if isinstance(first, nn.LayerNorm) != isinstance(norm, nn.LayerNorm) or not _is_norm(norm):
+        known = isinstance(norm, nn.LayerNorm | nn.RMSNorm) or type(norm).__name__ in ("RmsNorm", "RmsNormFp32")
+        if isinstance(first, nn.LayerNorm) != isinstance(norm, nn.LayerNorm) or not known:
             raise refuse(name, f"it normalises by {type(norm).__name__}, too")
         if norm.eps != first.eps:
             raise refuse(name, f"its norms differ in their epsilon ({first.eps} and {norm.eps})")
     return ("layer" if isinstance(first, nn.LayerNorm) else "rms"), first.eps
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.LayerNorm | nn.RMSNorm) or type(module).__name__ in ("RmsNorm", "RmsNormFp32")
-
-
 def _pool_of(network: Any, name: str) -> dict[str, Any]:
-    """The attention pooling, if any, in our words; raises TeacherError for one that is not SigLIP's."""
     pool, mlp = getattr(network, "attn_pool", None), network.blocks[0].mlp
     if pool is None:
         return {}
@@ -249,11 +259,3 @@ def _pool_of(network: Any, name: str) -> dict[str, Any]:
     hidden = pool.mlp.fc1.out_features
     own_width = None if hidden == mlp.fc2.in_features else hidden
     return {"attention_pool_heads": int(pool.num_heads), "attention_pool_width": own_width}
-
-
-def _is_gated(mlp: nn.Module, name: str) -> bool:
-    if isinstance(mlp, GluMlp):
-        if mlp.gate_last:
-            raise refuse(name, "the gate of its feed-forward network is the last half, not the first")
-        return True
-    return isinstance(mlp, SwiGLU)

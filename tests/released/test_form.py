@@ -6,8 +6,33 @@ import torch
 from sparseformers.config import CLIP_MEAN, FocusingConfig, OriginalFocusingConfig
 from sparseformers.errors import WeightsError
 from sparseformers.released import RELEASES, activation_of, config_from_state, released_config
+from sparseformers.released.form import name_table, rename, reverse
 from tests.refusals import refused
 from tests.released.reference import released_state, small_weights
+
+BOOTSTRAPPED = name_table("focusing", depth=2, head="projection")
+V1 = name_table("original", depth=2, head="classifier")
+
+
+def test_names() -> None:
+    for table, theirs, ours in (
+        (BOOTSTRAPPED, "layers.0.attn.qkv.bias", "focusing.layer.block.attn.qkv.bias"),
+        (BOOTSTRAPPED, "layers.0.roi_adjust_module.3.weight", "focusing.layer.adjustment.delta.3.weight"),
+        (BOOTSTRAPPED, "layers.1.0.weight", "focusing.widen.weight"),
+        (BOOTSTRAPPED, "layers.2.pe_transition.1.bias", "focusing.last_sampling.position.projection.bias"),
+        (BOOTSTRAPPED, "layers.4.mlp.fc1.weight", "cortex.blocks.1.mlp.fc1.weight"),
+        (BOOTSTRAPPED, "proj.weight", "cortex.projection.weight"),
+        (V1, "layers.1.1.weight", "focusing.widen.1.weight"),
+        (V1, "layers.2.norm1.weight", "focusing.last_layer.block.norm1.weight"),
+        (V1, "layers.2.adaptive_mixing.m_beta", "focusing.last_layer.sampling.mixing.channel_bias"),
+        (V1, "layers.2.roi_adjust_module.1.weight", "focusing.last_layer.adjustment.delta.1.weight"),
+        (V1, "proj.bias", "cortex.classifier.bias"),
+    ):
+        assert rename({theirs: 1}, table) == {ours: 1}
+        assert rename({ours: 1}, reverse(table)) == {theirs: 1}
+    for name in ("layers.5.norm1.weight", "layers.1.1.weight", "head.weight", "normal.weight"):  # which they do not have
+        with pytest.raises(KeyError, match=name):
+            rename({name: 1}, name_table("focusing", depth=2, head="classifier"))
 
 
 @pytest.mark.parametrize("name", RELEASES)
@@ -46,24 +71,15 @@ def test_activations_that_are_not_those_of_the_weights(fixtures: Path) -> None:
             config_from_state(state, activation)
 
 
-@pytest.mark.parametrize(
-    "missing", ["initial_roi.weight", "layers.1.0.weight", "proj.weight", "layers.0.roi_offset_bias", "proj.bias"]
-)
-def test_a_missing_weight_that_tells_a_size(missing: str, fixtures: Path) -> None:
-    weights = small_weights(fixtures, "v1")
-    del weights[missing]
-    with refused(WeightsError, f"missing: {missing}"):
-        config_from_state(weights)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "problem"),
-    [
+def test_a_missing_weight_that_tells_a_size__weights_of_other_shapes_or_of_both_networks(fixtures: Path) -> None:
+    whole = small_weights(fixtures, "v1")
+    for missing in ("initial_roi.weight", "layers.1.0.weight", "proj.weight", "layers.0.roi_offset_bias", "proj.bias"):
+        with refused(WeightsError, f"missing: {missing}"):
+            config_from_state({name: value for name, value in whole.items() if name != missing})
+    for name, shape, problem in (
         ("initial_embedding.weight", (9,), "initial_embedding.weight [9], not 2 dimensions"),
         ("initial_embedding.weight", (9, 100), "no original SparseFormer (v1): A focusing width of 100 cannot be split over 64"),
         ("cls_embedding.weight", (1, 128), "parts of both of the authors' networks (cls_embedding.weight"),
-    ],
-)
-def test_weights_of_other_shapes_or_of_both_networks(name: str, shape: tuple[int, ...], problem: str, fixtures: Path) -> None:
-    with refused(WeightsError, problem):
-        config_from_state(small_weights(fixtures, "v1") | {name: torch.zeros(shape)})
+    ):
+        with refused(WeightsError, problem):
+            config_from_state(whole | {name: torch.zeros(shape)})

@@ -1,10 +1,14 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sparseformers.exporting.resizing import Filter, resample, resampling_matrix
+from sparseformers.config import PreprocessingConfig
+from sparseformers.data import evaluation_view
+from sparseformers.exporting.resizing import Filter, Preprocessing, resample, resampling_matrix
 from tests.tiny import write_images  # noqa: F401  # imports torchvision in the order that it needs
 
 PILLOWS = {
@@ -41,3 +45,37 @@ def test_resampling_matrix__of_a_crop_is_a_part_of_the_whole() -> None:
     whole = resampling_matrix(100, 40, "bicubic", kept=40)
     assert torch.equal(resampling_matrix(100, torch.tensor(40), "bicubic", kept=10, first=torch.tensor(7)), whole[7:17])
     torch.testing.assert_close(whole.sum(dim=1), torch.ones(40))
+
+
+def waves(height: int, width: int) -> Image.Image:
+    rows, columns = np.mgrid[0:height, 0:width] / 30
+    values = np.stack([np.sin(3 * rows + phase) + np.cos(7 * columns * rows) for phase in range(3)], axis=-1)
+    return Image.fromarray((127 + 60 * values).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": (48, 48), "crop": 0.875},
+        {"size": (48, 48), "crop": 1.0, "interpolation": "bilinear"},
+        {"size": (40, 56), "crop": 0.9},
+        {"size": (48, 48), "crop": 0.95, "interpolation": "lanczos"},
+    ],
+)
+def test_gives_what_the_students_own_view_gives(options: dict[str, Any]) -> None:
+    config = PreprocessingConfig(**options)
+    for size in ((72, 96), (97, 71), (48, 48), (300, 211), (20, 31)):
+        image = waves(*size)
+        expected = evaluation_view(config)(image)
+        given = Preprocessing(config)(torch.tensor(np.asarray(image))[None])[0]
+        assert given.shape == expected.shape
+        apart = (given - expected).abs() * 255
+        assert apart.max() < 2.01
+        assert (apart > 0.5).float().mean() < 0.03
+
+
+def test_squash__differs_by_a_few_levels_at_most() -> None:
+    config = PreprocessingConfig(size=(48, 48), crop=1.0, resize="squash")
+    for image in (waves(72, 96), waves(300, 60)):
+        given = Preprocessing(config)(torch.tensor(np.asarray(image))[None])[0]
+        assert ((given - evaluation_view(config)(image)).abs() * 255).max() < 4.01
