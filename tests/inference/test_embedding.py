@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseformers.evaluation import multiply_adds
 from sparseformers.inference import fold, fold_embedding, pack_weights
-from sparseformers.inference.embedding import ClassTokenBlock
+from sparseformers.inference.folding import ClassTokenBlock
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock
 from tests.exporting.students import FRONTS, student_of
