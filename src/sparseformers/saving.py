@@ -33,8 +33,7 @@ A file carries it twice: for us in the metadata, and among the tensors for hosts
 """
 
 OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}  # the names of fronts in files of version 0.1
-RETIRED = {"cortex": [("position_grid", None)]}
-"""Settings without effect in older files, by part, that this version does not have."""
+RETIRED = {"cortex": [("position_grid", None)]}  # settings without effect in older files, by part, that are gone
 
 SCORE = "held_out_centred_cosine"  # the name in a file's metadata of how near the student was to its teacher
 
@@ -106,19 +105,23 @@ def _sort_metadata(path: Path) -> None:
 def saved_score(path: Path) -> float | None:
     """The score that a file was saved with, see :func:`save`; None if there is no such file or it does not say."""
     try:
-        with safe_open(path, "pt") as file:
-            return float((file.metadata() or {})[SCORE])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return float(_metadata(path)[SCORE])
+    except (KeyError, ValueError):
         return None
 
 
 def is_saved_model(path: Path) -> bool:
     """Whether a file is one that :func:`save` wrote, by its header alone."""
+    return _metadata(path).get("format") == "sparseformers"
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The texts in a file's header; nothing where it is no .safetensors file."""
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == "sparseformers"
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return False
+        return {}
 
 
 def configuration_tensor(config: SparseFormerConfig) -> Tensor:
