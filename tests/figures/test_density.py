@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseformers.evaluation import TeacherAttention, rank_correlation
 from sparseformers.figures import DensityPicture, draw_density, trace_density
-from sparseformers.figures.density import LIGHTEST, density, heat_over
+from sparseformers.figures.map import LIGHTEST, density, heat_over
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
 from sparseformers.rois import cells, regular_points

@@ -11,7 +11,7 @@ from PIL import Image
 from sparseformers.errors import ConfigError
 from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, draw_student, save_figure, token_colours
 from sparseformers.figures.data import trace_photographs
-from sparseformers.figures.models import trace_models
+from sparseformers.figures.stages import trace_models
 from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import boxes_by_colour, check_boxes, headings, part, picture, tiny_student
 

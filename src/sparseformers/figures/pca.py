@@ -6,7 +6,7 @@ Legend: B images, D width, h x w cells of the grid.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.data import LONGEST_DRAWN, Box, TitledImage, ViewKind, drawn_pixels, network_input
+from sparseformers.figures.data import LONGEST_DRAWN, Box, Photographs, ViewKind, drawn_pixels, network_input
 from sparseformers.figures.panels import draw_photograph
 from sparseformers.figures.sheet import open_sheet
 from sparseformers.model.sparseformer import SparseFormer
@@ -74,12 +74,7 @@ class PrincipalColours:
 
 
 def trace_pca(
-    student: SparseFormer,
-    teacher: Teacher,
-    photographs: Iterable[TitledImage],
-    *,
-    view: ViewKind = "whole",
-    longest: int = LONGEST_DRAWN,
+    student: SparseFormer, teacher: Teacher, photographs: Photographs, *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[PCAPicture]:
     """Features of both on the teacher's grid, on the three principal axes of its patches (normed) of all photographs together.
 
@@ -125,6 +120,5 @@ def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> F
 def _part(image: Tensor, frame: Box) -> Tensor:
     """The part of an image (3 x H x W) in a frame, to the nearest pixel."""
     height, width = image.shape[-2:]
-    (x1, y1, x2, y2), sides = frame, (width, height, width, height)
-    left, top, right, bottom = (round(edge * side) for edge, side in zip((x1, y1, x2, y2), sides, strict=True))
+    left, top, right, bottom = (round(edge * side) for edge, side in zip(frame, (width, height) * 2, strict=True))
     return image[:, top : max(bottom, top + 1), left : max(right, left + 1)]

@@ -6,7 +6,7 @@ Legend: N latent tokens of a student, K of them shown; RoIs are (x1, y1, x2, y2)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from sparseformers.figures.data import (
     LONGEST_DRAWN,
     WHOLE,
     Box,
-    TitledImage,
+    Photographs,
     ViewKind,
     check_picture,
     drawn_pixels,
@@ -66,12 +66,7 @@ class TokensPicture:
 
 
 def trace_tokens(
-    student: SparseFormer,
-    photographs: Iterable[TitledImage],
-    *,
-    count: int = 8,
-    view: ViewKind = "whole",
-    longest: int = LONGEST_DRAWN,
+    student: SparseFormer, photographs: Photographs, *, count: int = 8, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[TokensPicture]:
     """Finds the ``count`` tokens that make most of each photograph's embedding; ConfigError below 1, or without attention."""
     if count < 1:
