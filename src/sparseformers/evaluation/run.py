@@ -72,23 +72,17 @@ def evaluate(
     in_words = zero_shot or captions is not None
     _check_numbers(tokens, limit, shifts=shifts, focus=focus)
     _check_kinds(shifts=shifts, focus=focus, views=views, in_words=in_words, with_teacher=teacher is not None)
-    needed = {
-        "--classnames is for zero-shot classification only": (classnames is not None, "--zero-shot", zero_shot),
-        "--templates is for zero-shot classification only": (templates != "openai", "--zero-shot", zero_shot),
-        "--masks is for measuring the focus only": (masks is not None, "--focus", focus),
-        "--boxes is for measuring the focus only": (boxes is not None, "--focus", focus),
-    }
-    for problem, (given, option, there) in needed.items():
-        if given and not there:
-            raise ConfigError(f"{problem}.", f"Add {option}, or leave it out.")
+    in_need = {"classnames": classnames is not None, "templates": templates != "openai"}
+    _check_companion("--zero-shot", "zero-shot classification", zero_shot, in_need)
+    _check_companion("--focus", "measuring the focus", focus, {"masks": masks is not None, "boxes": boxes is not None})
+    masks, boxes, classnames, captions = (None if path is None else Path(path) for path in (masks, boxes, classnames, captions))
     if masks is not None and boxes is not None:
         raise ConfigError("The foreground is told by --masks or by --boxes, not by both.", "Leave one of them out.")
-
     folder = ImageFolder(as_path(data, "The folder of images"), limit, batch_size, precision, progress or silent)
     folder.look()  # before a model is loaded, so that a mistake shows at once
     if focus:
-        return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))
-    words = Words.read(folder, zero_shot=zero_shot, classnames=_path(classnames), templates=templates, captions=_path(captions))
+        return report_rois(run, folder, tokens=tokens, masks=masks, boxes=boxes)
+    words = Words.read(folder, zero_shot=zero_shot, classnames=classnames, templates=templates, captions=captions)
     splits = None if views or in_words else labelled_splits(folder.path)
     pair = open_pair(run, teacher)
     if shifts:
@@ -98,10 +92,6 @@ def evaluate(
         return measure_words(words, student, pair, folder)
     report = _evaluate(student, pair, folder, splits, views)
     return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool) -> None:
@@ -128,6 +118,12 @@ def _check_kinds(*, shifts: bool, focus: bool, views: int, in_words: bool, with_
         raise ConfigError(problem, "Measure them in another run.")
 
 
+def _check_companion(companion: str, purpose: str, there: bool, in_need: Mapping[str, bool]) -> None:
+    for option, given in in_need.items():
+        if given and not there:
+            raise ConfigError(f"--{option} is for {purpose} only.", f"Add {companion}, or leave it out.")
+
+
 def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None) -> ShiftReport:
     labels, paths = None, folder.images()
     if splits is not None:
@@ -149,8 +145,6 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
 def _evaluate(
     student: Network, pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None, views: int
 ) -> Evaluation:
-    """Alignment; with splits of class folders the accuracies, too."""
-
     def embedded(paths: Sequence[Path], kind: str) -> Embedded:
         preprocessing = pair.teacher.preprocessing
         batches: Iterable[Batch] = folder.batches(paths, preprocessing)
