@@ -1,10 +1,9 @@
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import ImageViews, ViewKey, evaluation_view, from_bytes, read_image
@@ -66,17 +65,11 @@ STRONGER = {"blur 1%": "blur 2%", "noise 0.1": "noise 0.25", "JPEG 30": "JPEG 10
 STRONGER |= {"brightness 60%": "brightness 30%", "contrast 50%": "contrast 25%", "central 70%": "central 50%"}
 
 
-@pytest.mark.parametrize(("weak", "strong"), STRONGER.items())
-def test_the_stronger_condition_is_further_from_the_clean_image(
-    paths: list[Path], conditions: dict[str, Condition], weak: str, strong: str
-) -> None:
+def test_the_stronger_condition_is_further_from_the_clean_image(paths: list[Path], conditions: dict[str, Condition]) -> None:
     clean = shown(paths, conditions["clean"].student)
-    far = [(shown(paths, conditions[name].student) - clean).square().mean().sqrt() for name in (weak, strong)]
-    assert 0.001 < far[0] < far[1]
-
-
-def test_darker_and_flatter_images_by_the_figures_in_their_names(paths: list[Path], conditions: dict[str, Condition]) -> None:
-    clean = shown(paths, conditions["clean"].student)
+    for pair in STRONGER.items():
+        far = [(shown(paths, conditions[name].student) - clean).square().mean().sqrt() for name in pair]
+        assert 0.001 < far[0] < far[1], pair
     assert torch.allclose(shown(paths, conditions["brightness 30%"].student), 0.3 * clean, atol=1e-6)
     assert shown(paths, conditions["contrast 25%"].student).std() == pytest.approx(0.25 * clean.std().item(), rel=0.05)
 
@@ -144,9 +137,7 @@ def test_neither_scenes_without_backgrounds_nor_the_teachers_own_size_twice() ->
     assert "160 px" in names
 
 
-def test_other_sizes_show_the_student_what_the_teacher_sees_at_its_own(
-    paths: list[Path], conditions: dict[str, Condition]
-) -> None:
+def test_other_sizes_show_what_the_teacher_sees_at_its_own(paths: list[Path], conditions: dict[str, Condition]) -> None:
     for side in SIZES:
         condition = conditions[f"{side} px"]
         assert condition.teacher == conditions["clean"].student
@@ -157,13 +148,10 @@ def test_other_sizes_show_the_student_what_the_teacher_sees_at_its_own(
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("4:3", 4 / 3), ("3:4", 3 / 4)])
-def test_other_shapes_have_the_same_area_and_the_teacher_sees_them_squashed(tmp_path: Path, name: str, ratio: float) -> None:
+def test_other_shapes_have_the_same_area_and_the_teacher_sees_them_squashed(name: str, ratio: float) -> None:
     # A white disc in the middle, that stays a disc for the student and becomes an ellipse for the teacher.
     photo = Image.new("RGB", (400, 300))
-    for x in range(400):
-        for y in range(300):
-            if math.hypot(x - 199.5, y - 149.5) < 90:
-                photo.putpixel((x, y), (255, 255, 255))
+    ImageDraw.Draw(photo).ellipse((110, 60, 289, 239), fill="white")
     condition = next(each for each in shift_conditions(PREPROCESSING, []) if each.name == name)
     student, teacher = condition.student(photo)[0] > 0.5, condition.teacher(photo)[0] > 0.5
     height, width = student.shape

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.figures import centre_paths, draw_frames, draw_iterations, glide, save_animation, token_colours, trace_rois
-from sparseformers.figures.stages import LAST_PAUSE, MOVING, PAUSE
 from sparseformers.figures.output import check_animation
+from sparseformers.figures.stages import LAST_PAUSE, MOVING, PAUSE
 from sparseformers.rois import centre_and_size, initial_grid
 from tests.figures.pictures import check_boxes, headings, part, picture, tiny_student
 from tests.refusals import refused
