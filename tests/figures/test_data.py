@@ -121,7 +121,7 @@ def chart(width: int, height: int) -> Image.Image:
 
 
 class TestOwnView:
-    @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (61, 333), (40, 1600), (1600, 40)])
+    @pytest.mark.parametrize("size", [(300, 200), (224, 224), (61, 333), (1600, 40)])
     @pytest.mark.parametrize("resize", ["shorter", "squash"])
     @pytest.mark.parametrize(("shape", "crop"), [((96, 96), 0.875), ((96, 160), 0.9), ((64, 64), 1.0)])
     def test_the_frame_is_where_its_pixels_come_from(

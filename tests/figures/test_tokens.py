@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from PIL import Image
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import token_influence
@@ -16,7 +15,7 @@ from sparseformers.figures.data import network_input
 from sparseformers.figures.sheet import PanelPlace, divide
 from sparseformers.figures.tokens import LARGEST_CUT, cut_out
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import boxes_by_colour, headings, photographs_of, tiny_student
+from tests.figures.pictures import boxes_by_colour, headings, noise, photographs_of, tiny_student
 from tests.model.small import small_model
 
 
@@ -63,7 +62,7 @@ class TestTrace:
 
     def test_rois_on_a_photograph_are_in_its_own_coordinates(self) -> None:
         student = tiny_student(size=(64, 64), crop=1.0)
-        photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8))
+        photograph = noise(128, 64)
         (one,) = trace_tokens(student, [("a", photograph)], view="own", count=5)
         (seen,) = trace_tokens(student, [("a", photograph.crop((32, 0, 96, 64)))], count=5)
         assert one.image.shape == (3, 64, 128)
