@@ -19,7 +19,7 @@ WORTHWHILE = 1.2  # bfloat16 is chosen if it is so many times as fast as float32
 def resolve_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """Turns ``auto`` into the faster of float32 and bfloat16 on this machine.
 
-    Some GPUs before Ampere and some processors emulate bfloat16 slowly. CUDA says so; anything else is measured, once in a process.
+    Some GPUs before Ampere and some processors emulate bfloat16 slowly. CUDA says so; the others are measured once in a process.
     """
     if asked != "auto":
         return asked
