@@ -1,16 +1,8 @@
 import pytest
 import torch
 
-from sparseformers.evaluation.roi_measures import (
-    Drift,
-    Elsewhere,
-    coverage,
-    foreground_share,
-    measure_drift,
-    overlap,
-    point_density,
-    sampled,
-)
+from sparseformers.evaluation import Drift, measure_drift
+from sparseformers.evaluation.roi_measures import Elsewhere, coverage, foreground_share, overlap, point_density, sampled
 from sparseformers.rois import cells, initial_grid, regular_points
 
 
