@@ -21,16 +21,15 @@ from tests.model.small import small_model
 
 def ramp(height: int, width: int) -> torch.Tensor:
     """An image whose red is x and whose green is y of each pixel's centre."""
-    down = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
-    across = ((torch.arange(width) + 0.5) / width).expand(height, width)
+    across, down = torch.meshgrid((torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height, indexing="xy")
     return torch.stack([across, down, torch.zeros(height, width)])
 
 
 def picture(*, height: int = 30, width: int = 45, count: int = 3, of: int = 7, title: str = "cat.png") -> TokensPicture:
     """A ramp with RoIs of several shapes."""
-    near = torch.linspace(0, 0.6, count)
+    near = torch.linspace(0, 0.6, count)[:, None].expand(-1, 2)
     sides = torch.stack([torch.linspace(0.1, 0.4, count), torch.linspace(0.4, 0.1, count)], dim=1)
-    rois = torch.cat([near[:, None] + torch.zeros(count, 2), near[:, None] + sides], dim=1)
+    rois = torch.cat([near, near + sides], dim=1)
     influence = torch.linspace(0.3, 0.1, count) / count
     return TokensPicture(ramp(height, width), torch.arange(count).flip(0), influence, rois, of, title)
 
@@ -113,11 +112,11 @@ class TestCutOut:
 
 
 class TestDivide:
-    @pytest.mark.parametrize(("width", "height", "count", "rows"), [(5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)])
-    def test_cells_are_as_large_as_they_can_be(self, width: float, height: float, count: int, rows: int) -> None:
-        places = divide(PanelPlace(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
-        assert len({round(place.bottom, 6) for place in places}) == rows
-        assert len(places) == count
+    def test_cells_are_as_large_as_they_can_be(self) -> None:
+        for width, height, count, rows in ((5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)):
+            places = divide(PanelPlace(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
+            assert len({round(place.bottom, 6) for place in places}) == rows
+            assert len(places) == count
 
 
 class TestFigure:
@@ -148,14 +147,11 @@ class TestFigure:
             box = axes.get_window_extent()
             assert box.width / box.height == pytest.approx(content.shape[2] / content.shape[1], rel=1e-3)
 
-    @pytest.mark.parametrize(
-        ("shape", "pictures", "count", "columns"), [((30, 45), 1, 8, None), ((90, 20), 3, 3, 2), ((12, 90), 2, 5, None)]
-    )
-    def test_nothing_overlaps(self, shape: tuple[int, int], pictures: int, count: int, columns: int | None) -> None:
-        one = picture(height=shape[0], width=shape[1], count=count, of=64)
-        figure = draw_tokens([one] * pictures, columns=columns)
-        assert len(figure.axes) == pictures * (1 + count)
-        check_no_overlap(figure)
+    def test_nothing_overlaps(self) -> None:
+        for height, width, pictures, count, columns in ((30, 45, 1, 8, None), (90, 20, 3, 3, 2), (12, 90, 2, 5, None)):
+            figure = draw_tokens([picture(height=height, width=width, count=count, of=64)] * pictures, columns=columns)
+            assert len(figure.axes) == pictures * (1 + count)
+            check_no_overlap(figure)
 
     def test_wrong_requests_and_pictures(self) -> None:
         with pytest.raises(ValueError, match="the same numbers of tokens"):
