@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
@@ -145,8 +146,6 @@ def whole_size(height: int, width: int, made_for: tuple[int, int]) -> tuple[int,
 
 def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tensor:
     """A photograph as it is drawn: 3 x H x W in [0, 1], no side longer than ``longest``, in its own aspect ratio."""
-    from torchvision.transforms.v2 import functional
-
     shown = photograph.copy()
     shown.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return from_bytes(functional.pil_to_tensor(shown)).to(torch.float32)

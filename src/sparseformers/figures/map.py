@@ -10,11 +10,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.config import MixedResolutionConfig
@@ -39,10 +41,6 @@ from sparseformers.model.selector import shares_on
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
 from sparseformers.teachers import Teacher
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SMALLEST_BOX = 1e-3  # a sampling point's box, as a share of the image, in a RoI that has no size
 RHO, MINUS, EN_DASH = "\N{GREEK SMALL LETTER RHO}", "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -245,8 +243,6 @@ def signed(correlation: float) -> str:
 
 def heat_over(image: Tensor, heat: Tensor, frame: Box) -> Tensor:
     """A grey photograph (3 x H x W in [0, 1]) under the colours of a map (h x w of ``frame``), smoothed; dark outside of it."""
-    from matplotlib import colormaps
-
     # The centres of pixels, H x W x 2: (x, y) in [0, 1] inside of the frame.
     (height, width), (x1, y1, x2, y2) = image.shape[-2:], frame
     across = ((torch.arange(width) + 0.5) / width - x1) / (x2 - x1)

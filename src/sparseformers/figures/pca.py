@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -21,9 +21,6 @@ from sparseformers.figures.sheet import open_sheet
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 AXES = 3  # principal axes: one each for red, green and blue
 TAILS = 0.02  # share of the teacher's patches that saturate at either end of an axis, against odd ones

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from matplotlib.figure import Figure
 from torch import nn
 
 from sparseformers.config import GridConfig
@@ -25,9 +26,6 @@ from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, o
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
 from sparseformers.settings import to_dict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FigureName = Literal["models", "iterations", "map", "density", "tokens", "pca"]
 WITH_TEACHER: frozenset[FigureName] = frozenset({"map", "density", "pca"})  # figures that show the teacher beside the student

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.figures.panels import margin
 from sparseformers.files import cut, printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LARGEST_SHEET = 64  # pictures on a sheet, at most
 INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"  # colours of headings, of pictures' names, of rules under groups
@@ -80,9 +80,6 @@ def check_count(pictures: int) -> None:
 
 def empty_figure(width: float, height: float) -> Figure:
     """A white figure of that size in inches, bound to the Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -113,8 +110,6 @@ def shorten_title(title: str, *, letters: int) -> str:
 
 
 def _write_headings(figure: Figure, layout: Layout, headings: Sequence[str], groups: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
     for names, places in ((headings, layout.column_titles), (groups, layout.group_titles)):
         for block in places:
             for place, name in zip(block, names, strict=True):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -25,10 +27,6 @@ from sparseformers.figures.panels import draw_last_points, draw_paths, draw_phot
 from sparseformers.figures.sheet import LONGEST_SIDE, check_count, open_sheet
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size, from_centre_and_size
-
-if TYPE_CHECKING:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
 FRAMES_PER_MOVE = 10  # from one stage to the next
 MOVING, PAUSE, LAST_PAUSE = 0.08, 0.9, 2.0  # seconds that a frame is shown: on the way, at a stage, at the last one
@@ -222,7 +220,7 @@ def _draw_frame(pictures: Sequence[RoIPicture], glides: Sequence[Glide], frame: 
     for picture, (axes,), gliding in zip(pictures, rows, glides, strict=True):
         draw_stage(axes, picture, gliding.rois[frame], colours)
     figure.set_dpi(side / LONGEST_SIDE)
-    canvas = cast("FigureCanvasAgg", figure.canvas)
+    canvas = cast(FigureCanvasAgg, figure.canvas)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     # Video codecs halve the resolution of colours, so both sides have to be even.

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -32,10 +35,6 @@ from sparseformers.figures.panels import HALO, Array, draw_numbers, draw_photogr
 from sparseformers.figures.sheet import PanelPlace, check_count, divide, open_sheet, write_under
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LARGEST_CUT = 512  # pixels along the longer side of what is cut out, at most
 
@@ -158,9 +157,6 @@ def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[PanelPlac
 
 def _draw_content(figure: Figure, cell: PanelPlace, content: Tensor, colour: Array) -> Axes:
     """The contents of a token's RoI, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
     sheet_width, sheet_height = figure.get_size_inches()
     height, width = content.shape[-2:]
     scale = min(cell.width * sheet_width / width, cell.height * sheet_height / height)  # inches a pixel
