@@ -169,11 +169,9 @@ def read_config(values: Any, *, where: str) -> SparseFormerConfig:
                 values = values | {part: {name: value for name, value in values[part].items() if (name, value) not in retired}}
         front = values.get("focusing")
         if isinstance(front, dict) and front.get("kind") in (*OLD_FRONTS, "grid"):
-            if front.get("looks"):
-                raise WeightsError(
-                    f"The {where} is of a front whose RoIs move ({front['looks']} looks), which brought nothing and is gone.",
-                    "Use version 0.1 for it, or bootstrap anew.",
-                )
+            if looks := front.get("looks"):
+                problem = f"The {where} is of a front whose RoIs move ({looks} looks), which brought nothing and is gone."
+                raise WeightsError(problem, "Use version 0.1 for it, or bootstrap anew.")
             # How far RoIs might move has no meaning where they do not.
             kept = {name: value for name, value in front.items() if name not in ("looks", "bound")}
             values = values | {"focusing": kept | {"kind": OLD_FRONTS.get(front["kind"], front["kind"])}}
@@ -202,10 +200,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         problem = f"The file '{path}' cannot be read as safetensors ({error})."
         raise WeightsError(problem, "It may be cut short: fetch or save it again.") from None
     if metadata.get("format") != "sparseformers" or "config" not in metadata:
-        raise WeightsError(
-            f"The file '{path}' is not a model of sparseformers: it carries no configuration.",
-            "Give a model.safetensors that sparseformers saved; weights of a teacher go after '--teacher timm:NAME@'.",
-        )
+        remedy = "Give a model.safetensors that sparseformers saved; weights of a teacher go after '--teacher timm:NAME@'."
+        raise WeightsError(f"The file '{path}' is not a model of sparseformers: it carries no configuration.", remedy)
     return state, metadata
 
 

@@ -113,7 +113,7 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
             tokens = block(tokens, places[index])
         shares = _pooling_shares(cortex, tokens)
         if not pools_by_attention:
-            shares = _attended(shares, blocks[-1].attention(tokens, places[-1]).mean(dim=1))
+            shares = torch.einsum("bq,bqt->bt", shares, blocks[-1].attention(tokens, places[-1]).mean(dim=1))
     return _without_prefix(shares, student.config.cortex.prefix_tokens)
 
 
@@ -147,8 +147,8 @@ class TeacherAttention:
             blocks.append(block.attention(tokens, places).mean(dim=1))
             tokens = block(tokens, places)
         shares = _pooling_shares(cortex, tokens)
-        last = shares if isinstance(cortex.pooling, AttentionPooling) else _attended(shares, blocks[-1])
-        rolled = _attended(shares, rollout(blocks))
+        attended, rolled = (torch.einsum("bq,bqt->bt", shares, attention) for attention in (blocks[-1], rollout(blocks)))
+        last = shares if isinstance(cortex.pooling, AttentionPooling) else attended
         return _without_prefix(last, self.prefix_tokens), _without_prefix(rolled, self.prefix_tokens)
 
 
@@ -184,11 +184,6 @@ def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
     else:
         shares[:, 0] = 1
     return shares
-
-
-def _attended(shares: Tensor, attention: Tensor) -> Tensor:
-    """Rows of attention B x T x T, averaged by the shares B x T of those who attend -> B x T."""
-    return torch.einsum("bq,bqt->bt", shares, attention)
 
 
 def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:

@@ -92,12 +92,9 @@ class Output(Protocol):
     """Output of a network; :class:`SparseFormerOutput` and :class:`TeacherOutput` are ones."""
 
     @property
-    def embedding(self) -> Tensor:
-        """B x D."""
-
+    def embedding(self) -> Tensor: ...  # B x D
     @property
-    def logits(self) -> Tensor | None:
-        """B x classes; None without a classifier."""
+    def logits(self) -> Tensor | None: ...  # B x classes; None without a classifier
 
 
 Network = Callable[[Tensor], Output]  # images B x 3 x H x W in [0, 1] to an output

@@ -202,14 +202,10 @@ class _Measured:
             self._add_foreground(points, names, masks)
 
     def _add_foreground(self, points: Sequence[Tensor], names: Sequence[str], masks: Sequence[Tensor | None]) -> None:
-        kept: dict[int, Tensor] = {}
-        for place, (name, mask) in enumerate(zip(names, masks, strict=True)):
-            if mask is None:
-                self.not_annotated.append(name)
-            elif mask.sum() < LEAST_FOREGROUND:
-                self.out_of_view.append(name)
-            else:
-                kept[place] = mask
+        annotated = {place: mask for place, mask in enumerate(masks) if mask is not None}
+        kept = {place: mask for place, mask in annotated.items() if mask.sum() >= LEAST_FOREGROUND}
+        self.not_annotated += [name for place, name in enumerate(names) if place not in annotated]
+        self.out_of_view += [names[place] for place in annotated if place not in kept]
         if not kept or not points:
             return
         foregrounds = torch.stack(list(kept.values())).to(points[0].device)  # B x H x W
@@ -225,8 +221,8 @@ class _Measured:
     def report(self, images: int) -> RoIReport:
         """The figures of so many images, of which at least one could be read."""
         rois = torch.cat(self.rois)  # M x S x 5
-        covered = torch.cat(self.sampled) if self.sampled else rois.new_zeros(len(rois), 0)
-        unread = rois.shape[1] - covered.shape[1]  # stages before the first one with sampling points
+        points_cover = [Spread.of(column) for column in torch.cat(self.sampled).T] if self.sampled else []
+        unread = rois.shape[1] - len(points_cover)  # stages before the first one with sampling points
         foregrounds: list[ForegroundFigures] = []  # one for each stage with sampling points; none where nothing is known
         if self.areas:
             shares, areas = torch.cat(self.on_foreground), torch.cat(self.areas)
@@ -235,11 +231,9 @@ class _Measured:
         rows = []
         for stage in range(rois.shape[1]):
             moved, from_start, size, rois_cover, overlapping = (Spread.of(column) for column in rois[:, stage].T)
-            read = stage - unread
-            points_cover = Spread.of(covered[:, read]) if read >= 0 else None
+            of_rois, read = (moved if stage else None, from_start, size, rois_cover, overlapping), stage - unread
             foreground = foregrounds[read] if foregrounds and read >= 0 else None
-            of_rois = (moved if stage else None, from_start, size, rois_cover, overlapping)
-            rows.append(StageFigures(stage, *of_rois, points_cover, foreground))
+            rows.append(StageFigures(stage, *of_rois, points_cover[read] if read >= 0 else None, foreground))
         return RoIReport(
             tokens=self.tokens,
             points=self.points,

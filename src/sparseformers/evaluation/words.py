@@ -65,7 +65,7 @@ class Words(NamedTuple):
         cls, folder: ImageFolder, *, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None
     ) -> Words:
         """Reads them; raises ConfigError or DataError for files that are missing or do not fit."""
-        images: LabelledImages | None = None
+        images, captioned = None, None
         names: tuple[str, ...] = ()
         sentences: tuple[str, ...] = ()
         if zero_shot:
@@ -75,7 +75,6 @@ class Words(NamedTuple):
                 raise DataError(problem, "Sort its images into CLASS folders, or measure retrieval alone with --captions FILE.")
             images = folder.judged(splits)
             names, sentences = read_class_names(classnames, images.class_names), read_templates(templates)
-        captioned = None
         if captions is not None:
             captioned = read_captions(captions, folder.path)
             captioned = captioned.only(thinned(range(len(captioned.paths)), folder.limit))
@@ -85,12 +84,10 @@ class Words(NamedTuple):
 def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
     """Classifies by names of classes and finds by captions; ``student`` is the pair's. TeacherError without a text tower."""
     tower = load_text_tower(pair.teacher.identity.name)
-    if tower.width != pair.teacher.anatomy.embedding_width:
-        raise TeacherError(
-            f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have "
-            f"{pair.teacher.anatomy.embedding_width}.",
-            "Give the file of one whole CLIP as --teacher.",
-        )
+    width = pair.teacher.anatomy.embedding_width
+    if tower.width != width:
+        problem = f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have {width}."
+        raise TeacherError(problem, "Give the file of one whole CLIP as --teacher.")
     tower.to(pair.device)
     tokens = student.tokens if isinstance(student, WithTokens) else student.config.focusing.tokens
     low = LowResolutionTeacher(pair.teacher, tokens).to(pair.device)

@@ -102,7 +102,12 @@ def draw_last_points(axes: Axes, picture: RoIPicture, colours: Array) -> None:
     """A picture with its last sampling points on it; dark where none of them is near."""
     height, width = picture.image.shape[-2:]
     draw_photograph(axes, picture.image, coverage(picture, height=height, width=width))
-    draw_points(axes, picture.points[-1], colours, width=width, height=height)
+    # A dot for each of N x P points, in the colour of its token; smaller where they are many.
+    points, number = picture.points[-1], picture.points[-1].shape[1]
+    room = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).nan_to_num() / number  # of the photograph, for a point
+    sizes = (6000 * room).clamp(0.3, 3.4).repeat_interleave(number).double().numpy()
+    places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
+    _draw_dots(axes, places, colours.repeat(number, axis=0), size=sizes, name="points")
 
 
 def draw_cells(axes: Axes, cells: Tensor, *, width: int, height: int) -> None:
@@ -128,14 +133,6 @@ def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, wid
     paths.set_path_effects([withStroke(linewidth=2.0, foreground=HALO, alpha=0.35)])
     paths.set_zorder(2.5)
     axes.add_collection(paths, autolim=False)
-
-
-def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A dot for each of N x P x 2 sampling points, in the colour of its token; smaller where they are many."""
-    places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
-    room = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).nan_to_num() / points.shape[1]  # of the photograph, a point
-    sizes = (6000 * room).clamp(0.3, 3.4).repeat_interleave(points.shape[1]).double().numpy()
-    _draw_dots(axes, places, colours.repeat(points.shape[1], axis=0), size=sizes, name="points")
 
 
 def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float | Array, name: str) -> None:

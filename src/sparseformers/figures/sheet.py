@@ -56,7 +56,7 @@ def open_sheet(
     check_count(len(images))
     if columns is not None and columns < 1:
         raise ConfigError(f"A sheet cannot have {columns} columns.", "Ask for one column or more.")
-    sizes, columns = [panel_size(image) for image in images], columns or block_columns(len(images), len(headings))
+    sizes, columns = [panel_size(image) for image in images], columns or max(1, round(math.sqrt(len(images) / len(headings))))
     in_groups = [panels for _, panels in groups]
     layout = lay_out(sizes, panels=len(headings), columns=columns, groups=in_groups, caption=caption)
     figure = empty_figure(layout.width, layout.height)
@@ -138,11 +138,6 @@ class Layout:
     row_titles: tuple[PanelPlace, ...]  # for each picture, the strip above its panels
     column_titles: tuple[tuple[PanelPlace, ...], ...]  # for each block of panels side by side, the strips above its columns
     group_titles: tuple[tuple[PanelPlace, ...], ...]  # as column_titles, above groups of columns
-
-
-def block_columns(pictures: int, panels: int) -> int:
-    """The number of pictures (each a row of panels) side by side for a sheet that is about square."""
-    return max(1, round(math.sqrt(pictures / panels)))
 
 
 def lay_out(

@@ -178,7 +178,8 @@ def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
     frames, stages, seconds = [rois[0].float()], [0], [PAUSE]
     for stage in range(1, len(rois)):
         for step in range(1, frames_per_move):
-            share = eased(step / frames_per_move)
+            time = step / frames_per_move
+            share = time * time * (3 - 2 * time)  # slow at both ends
             centre, log_size = (torch.lerp(part[stage - 1], part[stage], share) for part in (centres, log_sizes))
             frames.append(from_centre_and_size(centre, log_size.exp()))
         frames.append(rois[stage].float())
@@ -186,11 +187,6 @@ def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
         seconds += [*[MOVING] * (frames_per_move - 1), PAUSE]
     seconds[-1] = LAST_PAUSE
     return Glide(torch.stack(frames), tuple(stages), tuple(seconds))
-
-
-def eased(share: float) -> float:
-    """The share of a move that is done after a share of its time: slow at both ends (3 t² - 2 t³)."""
-    return share * share * (3 - 2 * share)
 
 
 def draw_frames(

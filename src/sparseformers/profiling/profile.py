@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from rich.table import Table
@@ -16,6 +16,7 @@ from torch import nn
 
 from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation.cost import Cost, measure_cost
+from sparseformers.evaluation.report import Report
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.modes import evaluation_mode, resolve_precision
@@ -23,7 +24,6 @@ from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_conf
 from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher_if_there
 from sparseformers.processes import process_state
 from sparseformers.profiling.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
-from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, untrained_teacher
 
 Key = TypeVar("Key", bound=Hashable)
@@ -56,7 +56,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class ProfileReport:
+class ProfileReport(Report):
     """The cost of a student, and of its teacher where there is one at hand."""
 
     model: str
@@ -67,10 +67,6 @@ class ProfileReport:
     parameter_groups: Mapping[str, int] = field(default_factory=dict)  # of the student: new, tuned, frozen; empty if unknown
     timings: tuple[Timing, ...] = ()
     remarks: tuple[str, ...] = ()  # why there is no teacher
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
 
     def tables(self) -> list[Table]:
         """Costs, and times by backend and batch size; beside the student's the teacher's, and how many times as much that is."""
