@@ -87,7 +87,7 @@ def test_recalls__one_caption_an_image() -> None:
     assert_close(shifted.image_to_text.at_5, 11 / 12)  # the first image's caption is at the other end
 
 
-def test_recalls__several_captions_an_image() -> None:
+def test_recalls__several_captions_an_image_and_ranks_that_count_so_many() -> None:
     images = directions(0, 90)
     texts = directions(80, 20, 85, 5)
     figures = recalls(images, texts, torch.tensor([0, 0, 1, 1]))
@@ -95,15 +95,11 @@ def test_recalls__several_captions_an_image() -> None:
     assert figures.image_to_text == Recall(0.5, 1.0, 1.0)
     # Nearest images of the captions: 1, 0, 1, 0; theirs are 0, 0, 1, 1.
     assert figures.text_to_image == Recall(0.5, 1.0, 1.0)
-
-
-def test_recalls__ranks_five_and_ten_count_so_many() -> None:
     images = directions(*range(0, 170, 10))  # seventeen
     captions = directions(0.0).repeat(17, 1)
     figures = recalls(images, captions, torch.arange(17))  # every caption lies nearest to image 0, then 1, 2, ...
-    assert_close(figures.text_to_image.at_1, 1 / 17)
-    assert_close(figures.text_to_image.at_5, 5 / 17)
-    assert_close(figures.text_to_image.at_10, 10 / 17)
+    found = figures.text_to_image
+    assert (found.at_1, found.at_5, found.at_10) == pytest.approx((1 / 17, 5 / 17, 10 / 17))
 
 
 def test_evaluate_retrieval__three_towers_and_their_table() -> None:

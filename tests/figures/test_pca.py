@@ -56,9 +56,7 @@ class TestPrincipalColours:
         for colour in shown.transpose(0, 1).flatten(1):
             assert 0.01 < float((colour == 0).float().mean()) < 0.03
             assert 0.01 < float((colour == 1).float().mean()) < 0.03
-
-    def test_features_that_do_not_differ_are_grey(self) -> None:
-        features = torch.ones(2, 5, 3, 3)
+        features = torch.ones(2, 5, 3, 3)  # which do not differ, and are grey
         assert torch.equal(PrincipalColours.of(features)(features), torch.full((2, 3, 3, 3), 0.5))
 
 
@@ -82,15 +80,13 @@ class TestTracePCA:
             assert other.cosine < one.cosine
             assert other.student.std(dim=(1, 2)).max() < 1e-4  # one token has one colour
 
-    def test_leaves_modes_alone_and_gives_ordinary_tensors(self, teacher: Teacher) -> None:
+    def test_leaves_modes_alone_gives_ordinary_tensors_and_refuses_another_width(self, teacher: Teacher) -> None:
         student = student_of(teacher, tokens=4).train()
         (traced,) = trace_pca(student, teacher, photographs(1))
         assert all(module.training for module in student.modules())
         for tensor in (traced.image, traced.teacher, traced.student):
             assert tensor.dtype == torch.float32
             assert not tensor.is_inference()
-
-    def test_a_student_of_another_width(self, teacher: Teacher) -> None:
         with pytest.raises(ConfigError, match="32 channels and the teacher's 64"):
             trace_pca(tiny_student(), teacher, photographs(1))
 

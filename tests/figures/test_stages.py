@@ -134,13 +134,10 @@ class TestDraw:
         assert headings(figure) == ["Input", *panels, *panels, *still, "v1", "ours", "still", "cat.png"]
         names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
         assert names == [[], *([["rois", "centres"]] * 3 + [["points"]]) * 2, ["rois", "centres"], ["points"]]
-
-    def test_a_group_name_spans_its_panels_alone(self) -> None:
-        figure = draw_models([of_models(v1=(4, 5), ours=(4, 6))])
         places = [axes.get_position(original=True) for axes in figure.axes]
-        names = {text.get_text(): text.get_position()[0] for text in figure.texts}
-        for name, panels in (("v1", places[1:5]), ("ours", places[5:9])):
-            assert names[name] == pytest.approx((panels[0].x0 + panels[-1].x1) / 2, abs=1e-3)
+        middles = {text.get_text(): text.get_position()[0] for text in figure.texts}
+        for name, panels in (("v1", places[1:5]), ("ours", places[5:9]), ("still", places[9:])):
+            assert middles[name] == pytest.approx((panels[0].x0 + panels[-1].x1) / 2, abs=1e-3)
 
     def test_each_model_has_its_rois_and_colours(self) -> None:
         row = of_models(one=(5, 3), two=(5, 6))
@@ -224,15 +221,12 @@ def test_several_pictures() -> None:
 
 
 class TestGlide:
-    def test_is_exactly_at_the_rois_at_each_stage(self) -> None:
+    def test_is_exactly_at_the_rois_at_each_stage_and_pauses_there(self) -> None:
         rois = moving_rois()
-        gliding = glide(rois, frames_per_move=6)
-        assert gliding.rois.shape == (1 + 3 * 6, 5, 4)
-        assert torch.equal(gliding.rois[::6], rois)
+        gliding = glide(rois, frames_per_move=3)
+        assert gliding.rois.shape == (1 + 3 * 3, 5, 4)
+        assert torch.equal(gliding.rois[::3], rois)
         assert torch.equal(gliding.rois[0], initial_grid(5))
-
-    def test_says_which_stage_a_frame_is_of_and_pauses_there(self) -> None:
-        gliding = glide(moving_rois(), frames_per_move=3)
         assert gliding.stages == (0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
         assert gliding.seconds == (PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, LAST_PAUSE)
 
@@ -248,31 +242,24 @@ class TestGlide:
         # Halfway a RoI that doubles is larger by the square root of two.
         assert sizes[5, 0].tolist() == pytest.approx([0.2 * 2**0.5] * 2, rel=1e-4)
 
-    def test_a_roi_without_size(self) -> None:
+    def test_a_roi_without_size_and_one_stage_which_has_nothing_to_glide_to(self) -> None:
         rois = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.2, 0.2, 0.8, 0.8]]])
         gliding = glide(rois)
         assert torch.isfinite(gliding.rois).all()
         assert torch.equal(gliding.rois[-1], rois[-1])
-
-    def test_one_stage_has_nothing_to_glide_to(self) -> None:
         with pytest.raises(ConfigError, match=r"stay where they are: there is nothing to animate\. Draw a figure instead\."):
             glide(torch.rand(1, 3, 4))
         with pytest.raises(ValueError, match="at least one frame, not 0"):
             glide(moving_rois(), frames_per_move=0)
 
 
-class TestFrames:
-    def test_are_as_large_as_asked_for_and_all_alike(self) -> None:
-        drawn = picture(height=40, width=60, stages=3)
-        frames = list(draw_frames([drawn], side=120, frames_per_move=2))
-        assert len(frames) == 5
-        assert {frame.shape for frame in frames} == {frames[0].shape}
-        height, width, _ = frames[0].shape
-        assert height % 2 == width % 2 == 0
-        assert 120 <= width < 140
-        assert (frames[0] != frames[-1]).any()
-
-    def test_several_pictures_on_one_frame(self) -> None:
-        one = next(draw_frames([picture(stages=2)], side=80, columns=2))
-        two = next(draw_frames([picture(stages=2)] * 2, side=80, columns=2))
-        assert two.shape[1] > 1.8 * one.shape[1]
+def test_frames_are_as_large_as_asked_for_and_all_alike() -> None:
+    frames = list(draw_frames([picture(height=40, width=60, stages=3)], side=120, frames_per_move=2))
+    assert len(frames) == 5
+    assert {frame.shape for frame in frames} == {frames[0].shape}
+    height, width, _ = frames[0].shape
+    assert height % 2 == width % 2 == 0
+    assert 120 <= width < 140
+    assert (frames[0] != frames[-1]).any()
+    one, two = (next(draw_frames([picture(stages=2)] * count, side=80, columns=2)) for count in (1, 2))
+    assert two.shape[1] > 1.8 * one.shape[1]
