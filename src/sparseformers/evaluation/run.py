@@ -19,6 +19,7 @@ from sparseformers.evaluation.words import WordReport, Words, measure_words
 from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
 
 EvaluationReport: TypeAlias = Evaluation | ShiftReport | RoIReports | WordReport
+Splits: TypeAlias = Mapping[str, LabelledImages] | None  # of class folders; None without any
 
 
 def evaluate(
@@ -90,8 +91,7 @@ def evaluate(
     student = with_tokens(pair.student, tokens[0] if tokens else None, model_name(run))
     if in_words:
         return measure_words(words, student, pair, folder)
-    report = _evaluate(student, pair, folder, splits, views)
-    return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
+    return dataclasses.replace(_evaluate(student, pair, folder, splits, views), skipped_images=tuple(folder.skipped.lines()))
 
 
 def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool) -> None:
@@ -124,7 +124,7 @@ def _check_companion(companion: str, purpose: str, there: bool, in_need: Mapping
             raise ConfigError(f"--{option} is for {purpose} only.", f"Add {companion}, or leave it out.")
 
 
-def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None) -> ShiftReport:
+def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Splits) -> ShiftReport:
     labels, paths = None, folder.images()
     if splits is not None:
         test = folder.judged(splits)
@@ -142,9 +142,7 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
     return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
 
 
-def _evaluate(
-    student: Network, pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None, views: int
-) -> Evaluation:
+def _evaluate(student: Network, pair: Pair, folder: ImageFolder, splits: Splits, views: int) -> Evaluation:
     def embedded(paths: Sequence[Path], kind: str) -> Embedded:
         preprocessing = pair.teacher.preprocessing
         batches: Iterable[Batch] = folder.batches(paths, preprocessing)

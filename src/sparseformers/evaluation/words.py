@@ -61,9 +61,7 @@ class Words(NamedTuple):
     captioned: CaptionedImages | None  # to measure retrieval by; None for no retrieval
 
     @classmethod
-    def read(
-        cls, folder: ImageFolder, *, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None
-    ) -> Words:
+    def read(cls, folder: ImageFolder, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None) -> Words:
         """Reads them; raises ConfigError or DataError for files that are missing or do not fit."""
         images, captioned = None, None
         names: tuple[str, ...] = ()
@@ -178,13 +176,12 @@ def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ..
             problem = f"The class names in '{path}' do not match the class folders ({told})."
             raise DataError(problem, f"{near} Give each folder one name.".strip())
         return tuple(named[folder] for folder in folders)
-    by_name = {name.lower(): name for name in listed}
-    if len(listed) == len(folders) and by_name.keys() == {name.lower() for name in pretty}:
-        return tuple(by_name[name.lower()] for name in pretty)
     if len(listed) != len(folders):
         problem = f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders."
         raise DataError(problem, "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.")
-    return tuple(listed)
+    by_name = {name.lower(): name for name in listed}
+    known = by_name.keys() == {name.lower() for name in pretty}  # the folders' own, in another order
+    return tuple(by_name[name.lower()] for name in pretty) if known else tuple(listed)
 
 
 def _parse(path: Path) -> tuple[dict[str, str], list[str]]:

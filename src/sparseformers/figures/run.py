@@ -141,9 +141,7 @@ def visualize(
     return Visualization(photographs.drawn, written, dict(photographs.skipped.state_dict()))
 
 
-def _check_options(
-    out: Path | None, animate: Path | None, figure: FigureName, given: Mapping[str, object], size: int | None
-) -> None:
+def _check_options(out: Path | None, animate: Path | None, figure: str, given: Mapping[str, object], size: int | None) -> None:
     if figure not in FIGURES:
         raise ConfigError(f"There is no figure '{figure}'.", f"Choose from {', '.join(FIGURES)}.")
     if out is None and animate is None:

@@ -26,10 +26,9 @@ from sparseformers.figures.data import (
     Photographs,
     ViewKind,
     check_picture,
-    drawn_pixels,
     inside_rois,
     network_input,
-    trace_rois,
+    trace_photographs,
 )
 from sparseformers.figures.panels import HALO, Array, draw_numbers, draw_photograph, draw_rois, token_colours
 from sparseformers.figures.sheet import PanelPlace, check_count, divide, open_sheet, write_under
@@ -72,14 +71,11 @@ def trace_tokens(
         raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
     pictures = []
     for title, photograph in photographs:
-        seen = network_input(photograph, student.config.preprocessing, view)
-        given = seen.pixels.unsqueeze(0)
-        (picture,) = trace_rois(student, given, [title])
-        whole = picture.placed(drawn_pixels(photograph, longest), seen.frame)
+        (traced,) = trace_photographs(student, [(title, photograph)], view=view, longest=longest)
+        given = network_input(photograph, student.config.preprocessing, view).pixels.unsqueeze(0)
         influence, order = token_influence(student, given)[0].sort(descending=True, stable=True)
-        tokens = order[:count]
-        rois = whole.rois[-1, tokens]
-        pictures.append(TokensPicture(whole.image, tokens, influence[:count], rois, len(order), title, seen.frame))
+        rois = traced.rois[-1, order[:count]]
+        pictures.append(TokensPicture(traced.image, order[:count], influence[:count], rois, len(order), title, traced.frame))
     return pictures
 
 
