@@ -18,7 +18,7 @@ from tests.teachers import test_open_clip as open_clip
 from tests.teachers import test_timm as timm
 from tests.teachers.identity import check_same, images_for
 
-SEVERAL = ("class token", "layer scale", "registers", "registers without positions", "average pooling", "attention pooling")
+SEVERAL = ("layer scale", "registers", "registers without positions", "average pooling", "attention pooling")
 """Variants of timm's for the lower resolutions."""
 
 

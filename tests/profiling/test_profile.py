@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparseformers.errors import ConfigError, SparseFormersError
 from sparseformers.evaluation import Cost
@@ -16,6 +16,7 @@ from sparseformers.profiling.backends import BACKENDS, check_backend, prepare
 from sparseformers.profiling.profile import Latency, ProfileReport, Timing, interleave, median_ratio, profile, summarise_latency
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
+from tests.evaluation.networks import Network
 from tests.evaluation.printed import printed
 from tests.tiny import SIDE, write_teacher
 
@@ -129,18 +130,8 @@ def test_backends__embed_alike(backend: str, made: Made, tmp_path: Path) -> None
 
 def test_eager__runs_without_gradients_in_the_precision_asked_for(tmp_path: Path) -> None:
     found: list[tuple[bool, torch.dtype]] = []
-
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(32, 2)
-
-        def forward(self, images: Tensor) -> object:
-            out = self.linear(images[:, 0, 0])
-            found.append((torch.is_inference_mode_enabled(), out.dtype))
-            return type("Output", (), {"embedding": out})
-
-    network = Watched()
+    network = Network()
+    network.linear.register_forward_hook(lambda *given: found.append((torch.is_inference_mode_enabled(), given[-1].dtype)))
     for precision in ("fp32", "bf16"):
         prepare(network, "eager", size=(32, 32), precision=precision, device=CPU, folder=tmp_path)(1)(torch.rand(1, 3, 32, 32))
     assert found == [(True, torch.float32), (True, torch.bfloat16)]
