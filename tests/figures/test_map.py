@@ -192,13 +192,14 @@ class TestFigure:
     def test_wrong_requests_and_pictures(self) -> None:
         with pytest.raises(ValueError, match="the same number of stages"):
             draw_density([picture(count=2), picture(count=3)])
-        for part, other, message in (
-            ("points", (3, 4), "S x h x w"),
-            ("last", (4, 3), "same rows"),
-            ("image", (4, 4), "3 x H x W"),
+        flat, turned = torch.zeros(3, 4), torch.zeros(4, 3)
+        for changed, message in (
+            ({"points": flat}, "S x h x w"),
+            ({"last": turned}, "same rows"),
+            ({"image": flat}, "3 x H x W"),
         ):
             with pytest.raises(ValueError, match=message):
-                dataclasses.replace(picture(), **{part: torch.zeros(other)})
+                dataclasses.replace(picture(), **changed)
 
 
 @pytest.fixture(scope="module")
