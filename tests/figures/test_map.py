@@ -193,13 +193,9 @@ class TestFigure:
         with pytest.raises(ValueError, match="the same number of stages"):
             draw_density([picture(count=2), picture(count=3)])
         flat, turned = torch.zeros(3, 4), torch.zeros(4, 3)
-        for changed, message in (
-            ({"points": flat}, "S x h x w"),
-            ({"last": turned}, "same rows"),
-            ({"image": flat}, "3 x H x W"),
-        ):
+        for wrong, message in (({"points": flat}, "S x h x w"), ({"last": turned}, "same rows"), ({"image": flat}, "3 x H x W")):
             with pytest.raises(ValueError, match=message):
-                dataclasses.replace(picture(), **changed)
+                dataclasses.replace(picture(), **wrong)
 
 
 @pytest.fixture(scope="module")
