@@ -71,8 +71,7 @@ def evaluate(
     """
     tokens = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     in_words = zero_shot or captions is not None
-    _check_numbers(tokens, limit, shifts=shifts, focus=focus)
-    _check_kinds(shifts=shifts, focus=focus, views=views, in_words=in_words, with_teacher=teacher is not None)
+    _check_options(tokens, limit, shifts=shifts, focus=focus, views=views, in_words=in_words, teacher=teacher is not None)
     in_need = {"classnames": classnames is not None, "templates": templates != "openai"}
     _check_companion("--zero-shot", "zero-shot classification", zero_shot, in_need)
     _check_companion("--focus", "measuring the focus", focus, {"masks": masks is not None, "boxes": boxes is not None})
@@ -94,7 +93,9 @@ def evaluate(
     return dataclasses.replace(_evaluate(student, pair, folder, splits, views), skipped_images=tuple(folder.skipped.lines()))
 
 
-def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool) -> None:
+def _check_options(
+    tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool, views: int, in_words: bool, teacher: bool
+) -> None:
     if tokens and min(tokens) < 1:
         raise ConfigError(f"--tokens must be at least 1, not {min(tokens)}.", "Use 16, for example.")
     if len(tokens) > 1 and not focus:
@@ -104,12 +105,10 @@ def _check_numbers(tokens: Sequence[int], limit: int, *, shifts: bool, focus: bo
     if limit < 0 or limit == 1:
         raise ConfigError(f"Nothing can be measured on --limit {limit} images.", "Give 2 or more, or 0 for all.")
 
-
-def _check_kinds(*, shifts: bool, focus: bool, views: int, in_words: bool, with_teacher: bool) -> None:
     if focus and (shifts or views or in_words):
         problem = "--focus measures the central view of an image, without --shifts, --views, --zero-shot and --captions."
         raise ConfigError(problem, "Measure them in another run.")
-    if focus and with_teacher:
+    if focus and teacher:
         raise ConfigError("--focus runs the student alone, without --teacher.", "Leave it out.")
     if shifts and views:
         raise ConfigError("--shifts changes the central view of an image and cannot go with --views.", "Leave one of them out.")

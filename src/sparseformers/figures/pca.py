@@ -46,7 +46,6 @@ class PrincipalColours:
     axes: Tensor  # D x 3, orthonormal, the axis of the greatest variance first; float64
     low: Tensor  # 3: what is black (or 0 of a colour) on each axis
     high: Tensor  # 3: what is full colour
-    explained: float  # share of the variance that lies on the three axes, in [0, 1]
 
     @classmethod
     def of(cls, features: Tensor) -> PrincipalColours:
@@ -54,13 +53,12 @@ class PrincipalColours:
         rows = features.double().transpose(0, 1).flatten(1).T  # M x D
         mean = rows.mean(dim=0)
         centred = rows - mean
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
         axes = vectors[:, -AXES:].flip(-1)
         greatest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
         axes = axes * greatest.sign()
         low, high = torch.quantile(centred @ axes, torch.tensor([TAILS, 1 - TAILS]).double(), dim=0)
-        explained = variances[-AXES:].sum() / variances.sum().clamp_min(torch.finfo(torch.float64).tiny)
-        return cls(mean, axes, low, high, float(explained.clamp(0, 1)))
+        return cls(mean, axes, low, high)
 
     def __call__(self, features: Tensor) -> Tensor:
         """B x D x h x w -> B x 3 x h x w in [0, 1]; grey along an axis on which nothing differed."""
