@@ -114,13 +114,10 @@ def test_values_out_of_range() -> None:
         assert problem in str(failure(kind, **{**given, **values})), values
 
 
-@pytest.mark.parametrize(
-    ("width", "focusing", "problem"),
-    [
+def test_the_cortex_must_suit_the_front() -> None:
+    for width, focusing, problem in (
         (60, FocusingConfig(), "The cortex width must be a multiple of 8 for the position encoding, not 60."),
         (96, OriginalFocusingConfig(), "A cortex width of 96 cannot be split over 64 attention heads."),
-    ],
-)
-def test_the_cortex_must_suit_the_front(width: int, focusing: FocusingConfig | OriginalFocusingConfig, problem: str) -> None:
-    cortex = CortexConfig(block=BlockConfig(width=width, heads=2, feed_forward_width=128), depth=1)
-    assert failure(SparseFormerConfig, cortex=cortex, focusing=focusing).problem == problem
+    ):
+        cortex = CortexConfig(block=BlockConfig(width=width, heads=2, feed_forward_width=128), depth=1)
+        assert failure(SparseFormerConfig, cortex=cortex, focusing=focusing).problem == problem

@@ -8,10 +8,10 @@ from .exporting.config import ExportConfig as ExportConfig
 from .exporting.run import ExportSummary as ExportSummary
 from .exporting.run import export as export
 from .figures.run import visualize as visualize
-from .inference.embedding import FoldedEmbedding as FoldedEmbedding
-from .inference.embedding import fold_embedding as fold_embedding
+from .inference.folding import FoldedEmbedding as FoldedEmbedding
 from .inference.folding import FoldedSparseFormer as FoldedSparseFormer
 from .inference.folding import fold as fold
+from .inference.folding import fold_embedding as fold_embedding
 from .inference.packing import pack_weights as pack_weights
 from .integrations.hub import SparseFormer as SparseFormer
 from .integrations.public import as_open_clip_visual as as_open_clip_visual

@@ -34,17 +34,10 @@ class _Checked:
         check_bounds(self, named=lambda name: f"{part}: {name.replace('_', ' ')}")
 
 
-def _require(condition: bool, problem: str, remedy: str) -> None:
-    if not condition:
-        raise ConfigError(problem, remedy)
-
-
 def _require_heads(what: str, width: int, heads: int) -> None:
-    _require(
-        width % heads == 0,
-        f"{what} of {width} cannot be split over {heads} attention heads.",
-        "Choose a number of heads that divides the width.",
-    )
+    if width % heads:
+        problem = f"{what} of {width} cannot be split over {heads} attention heads."
+        raise ConfigError(problem, "Choose a number of heads that divides the width.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +59,6 @@ class BlockConfig(_Checked):
     attention_bias: bool = True
     """Whether the attention's output projection has a bias."""
     feed_forward_bias: bool = True
-    """Whether the feed-forward network's projections have biases."""
     query_key_norm: bool = False
     """Normalise queries and keys of each head before their product."""
     attention_norm: bool = False
@@ -80,7 +72,6 @@ class BlockConfig(_Checked):
     norm: Literal["layer", "rms"] = "layer"
     """LayerNorm, or RMSNorm (AIMv2), here and everywhere in the network."""
     norm_eps: float = 1e-6
-    """Epsilon of all norms."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,11 +141,9 @@ class FocusingConfig(_Front):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            self.width >= 64 and self.width % 64 == 0,
-            f"The focusing width must be a multiple of 64, not {self.width}.",
-            f"Use {max(64, math.ceil(self.width / 64) * 64)}, for example.",
-        )
+        if self.width < 64 or self.width % 64:
+            nearest = max(64, math.ceil(self.width / 64) * 64)
+            raise ConfigError(f"The focusing width must be a multiple of 64, not {self.width}.", f"Use {nearest}, for example.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +173,9 @@ class OriginalFocusingConfig(_Front):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_heads("A focusing width", self.width, self.heads)
-        _require(
-            self.mixing_reduction <= self.width,
-            f"The mixing generator cannot divide a width of {self.width} by {self.mixing_reduction}.",
-            "Use 4, as the paper does.",
-        )
+        if self.mixing_reduction > self.width:
+            problem = f"The mixing generator cannot divide a width of {self.width} by {self.mixing_reduction}."
+            raise ConfigError(problem, "Use 4, as the paper does.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +190,6 @@ class GridConfig(_Front):
     patch_size: Count = 16
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
-    """Whether the teacher's patch embedding has a bias."""
     patch_norm: bool = False
     """Whether the teacher norms patches before it adds their positions (AIMv2)."""
     pre_norm: bool = False
@@ -241,7 +227,6 @@ class MixedResolutionConfig(_Front):
     patch_size: Count = 16
     """Side in pixels of the patches that the teacher's embedding takes, P."""
     patch_bias: bool = True
-    """Whether the teacher's patch embedding has a bias."""
     patch_norm: bool = False
     """Whether the teacher norms patches before it adds their positions (AIMv2)."""
     pre_norm: bool = False
@@ -249,7 +234,8 @@ class MixedResolutionConfig(_Front):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.glance < self.levels, f"A glance at level {self.glance} needs more levels than {self.levels}.", "Lower it.")
+        if self.glance >= self.levels:
+            raise ConfigError(f"A glance at level {self.glance} needs more levels than {self.levels}.", "Lower it.")
         try:
             self.splits_for(self.tokens)
         except ValueError as error:
@@ -275,9 +261,7 @@ class CortexConfig(_Checked):
     """The cortex transformer and what turns its tokens into an embedding: the part that comes from the teacher."""
 
     block: BlockConfig
-    """The form of its blocks."""
     depth: Number
-    """Number of blocks."""
     positions: RotaryConfig | RelativeConfig | None = None
     """What its attention is told of places; None where positions are in the tokens alone."""
     prefix_tokens: Number = 1
@@ -303,7 +287,6 @@ class CortexConfig(_Checked):
     projection: Annotated[int | None, AtLeast(1)] = None
     """Channels of a linear projection of the pooled token (CLIP); none for teachers that have none."""
     projection_bias: bool = False
-    """Whether that projection has a bias."""
     classes: Annotated[int | None, AtLeast(1)] = None
     """Outputs of an inherited classifier on top of the embedding; none without one."""
     stochastic_depth: Chance = 0.0
@@ -311,28 +294,20 @@ class CortexConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            self.pooling != "token" or self.prefix_tokens >= 1,
-            "Pooling by 'token' needs a class token, but there are no prefix tokens.",
-            "Set prefix_tokens to 1, or pool by 'average'.",
-        )
+        if self.pooling == "token" and not self.prefix_tokens:
+            problem = "Pooling by 'token' needs a class token, but there are no prefix tokens."
+            raise ConfigError(problem, "Set prefix_tokens to 1, or pool by 'average'.")
         _require_heads("For attention pooling a width", self.block.width, self.attention_pool_heads)
-        _require(
-            not self.distilled or (self.pooling == "token" and self.prefix_tokens >= 2),
-            "A distilled cortex needs a class token and a distillation token, and pools by 'token'.",
-            "Set prefix_tokens to 2.",
-        )
+        if self.distilled and (self.pooling != "token" or self.prefix_tokens < 2):
+            problem = "A distilled cortex needs a class token and a distillation token, and pools by 'token'."
+            raise ConfigError(problem, "Set prefix_tokens to 2.")
         blocks = 1 if self.positions is None else self.positions.blocks
-        _require(
-            blocks in (1, self.depth),
-            f"Positions are for all {self.depth} blocks or shared, not for {blocks}.",
-            "Set their blocks to 1.",
-        )
-        _require(
-            not self.pool_first or (self.final_norm and not self.pooled_norm),
-            "Pooling first needs a final norm, and leaves no place for another one after pooling.",
-            "Set final_norm, and leave pooled_norm off.",
-        )
+        if blocks not in (1, self.depth):
+            problem = f"Positions are for all {self.depth} blocks or shared, not for {blocks}."
+            raise ConfigError(problem, "Set their blocks to 1.")
+        if self.pool_first and (self.pooled_norm or not self.final_norm):
+            problem = "Pooling first needs a final norm, and leaves no place for another one after pooling."
+            raise ConfigError(problem, "Set final_norm, and leave pooled_norm off.")
 
     @property
     def embedding_width(self) -> int:
@@ -400,21 +375,14 @@ class SparseFormerConfig:
 
     def __post_init__(self) -> None:
         width = self.cortex.block.width
-        _require(
-            self.cortex.prefix_from_front == isinstance(self.focusing, GridConfig | MixedResolutionConfig),
-            "The prefix tokens are the front's where it starts as the teacher, and the cortex's in the papers' fronts.",
-            "Set prefix_from_front accordingly.",
-        )
-        _require(
-            self.read_out is None or -self.read_out.layer <= self.cortex.depth,
-            "A map can be of the blocks that the student has, not of those before.",
-            f"Use a layer from {-self.cortex.depth} to -1.",
-        )
+        if self.cortex.prefix_from_front != isinstance(self.focusing, GridConfig | MixedResolutionConfig):
+            problem = "The prefix tokens are the front's where it starts as the teacher, and the cortex's in the papers' fronts."
+            raise ConfigError(problem, "Set prefix_from_front accordingly.")
+        if self.read_out is not None and -self.read_out.layer > self.cortex.depth:
+            problem = "A map can be of the blocks that the student has, not of those before."
+            raise ConfigError(problem, f"Use a layer from {-self.cortex.depth} to -1.")
         if isinstance(self.focusing, OriginalFocusingConfig):
             _require_heads("A cortex width", width, self.focusing.heads)
-        else:
-            _require(
-                width % 8 == 0,
-                f"The cortex width must be a multiple of 8 for the position encoding, not {width}.",
-                "Choose another teacher.",
-            )
+        elif width % 8:
+            problem = f"The cortex width must be a multiple of 8 for the position encoding, not {width}."
+            raise ConfigError(problem, "Choose another teacher.")

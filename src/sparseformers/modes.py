@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ WORTHWHILE = 1.2  # bfloat16 is chosen if it is so many times as fast as float32
 def resolve_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """Turns ``auto`` into the faster of float32 and bfloat16 on this machine.
 
-    Some GPUs before Ampere and some processors emulate bfloat16 slowly. CUDA says so; anything else is measured for milliseconds.
+    Some GPUs before Ampere and some processors emulate bfloat16 slowly. CUDA says so; the others are measured once in a process.
     """
     if asked != "auto":
         return asked
@@ -38,6 +39,7 @@ def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.Gra
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
+@functools.cache
 @torch.inference_mode()
 def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
     """Shortest time of a product of the size that a vision transformer makes."""

@@ -18,19 +18,11 @@ SMALLEST_RADIUS = 0.012
 
 
 def initial_grid(tokens: int) -> Tensor:
-    """Overlapping half-image boxes on a grid that covers the image, for any number of tokens.
+    """Overlapping half-image boxes on a grid that covers the image: N x 4, row by row from the top left.
 
     The grid is the fullest one near a square (48 -> 6 rows of 8); a number that has no such divisors is spread over
     rows of nearly equal length (7 -> rows of 2, 3 and 2). A row (or column) of one box spans the whole image.
-
-    Args:
-        tokens: N, at least 1.
-
-    Returns:
-        N x 4, RoIs row by row from the top left.
     """
-    if tokens < 1:
-        raise ValueError(f"a grid needs at least one token, not {tokens}")
     rows = row_lengths(tokens)
     boxes = [
         (x1, y1, x2, y2)
@@ -41,17 +33,10 @@ def initial_grid(tokens: int) -> Tensor:
 
 
 def cells(tokens: int, aspect: float = 1.0) -> Tensor:
-    """Boxes that tile the image without overlap: the patches of a coarse grid, row by row.
+    """Boxes that tile the image without overlap, the patches of a coarse grid: N x 4, row by row from the top left.
 
-    Args:
-        tokens: N, at least 1.
-        aspect: height over width of the image, for which the boxes are near squares.
-
-    Returns:
-        N x 4, RoIs row by row from the top left.
+    They are near squares on an image of that height over width.
     """
-    if tokens < 1:
-        raise ValueError(f"a grid needs at least one token, not {tokens}")
     rows = row_lengths(tokens, aspect)
     boxes = [
         (column / columns, row / len(rows), (column + 1) / columns, (row + 1) / len(rows))
@@ -70,8 +55,10 @@ def grid_of(tokens: int, aspect: float = 1.0) -> tuple[int, int]:
 def row_lengths(tokens: int, aspect: float = 1.0) -> list[int]:
     """The number of tokens in each row of the grid of N, from top to bottom.
 
-    The grid is the fullest one whose cells are near squares on an image of that height over width.
+    The grid is the fullest one whose cells are near squares on an image of that height over width. ValueError for no token.
     """
+    if tokens < 1:
+        raise ValueError(f"a grid needs at least one token, not {tokens}")
     # How far cells are from squares; of grids that are equally near the wider one comes first.
     stretch = {rows: abs(math.log(tokens / rows / rows * aspect)) for rows in range(1, tokens + 1) if tokens % rows == 0}
     nearest = min(stretch, key=lambda rows: (round(stretch[rows], 9), rows))
@@ -103,16 +90,9 @@ def from_centre_and_size(centre: Tensor, size: Tensor) -> Tensor:
 
 
 def adjust(rois: Tensor, delta: Tensor) -> Tensor:
-    """Moves and scales RoIs relative to their own size (Gao et al., ICLR 2024, section 3).
+    """Moves and scales RoIs (... x 4) relative to their own size (Gao et al., ICLR 2024, section 3).
 
-    centre += (dx * w, dy * h); (w, h) *= exp((dw, dh)).
-
-    Args:
-        rois: ... x 4.
-        delta: ... x 4, (dx, dy, dw, dh).
-
-    Returns:
-        ... x 4, with x1 <= x2 and y1 <= y2.
+    By ``delta`` (... x 4): centre += (dx * w, dy * h); (w, h) *= exp((dw, dh)). Gives x1 <= x2 and y1 <= y2.
     """
     centre, size = centre_and_size(rois)
     delta = delta.float()
@@ -120,12 +100,9 @@ def adjust(rois: Tensor, delta: Tensor) -> Tensor:
 
 
 def standardise(offsets: Tensor) -> Tensor:
-    """Brings the P offsets of each token to mean 0 and (unbiased) standard deviation 1/3, per axis.
+    """Brings the P >= 2 offsets of each token (... x P x 2) to mean 0 and (unbiased) standard deviation 1/3, per axis.
 
     Three standard deviations then fill half a RoI on either side, so most points stay inside it.
-
-    Args:
-        offsets: ... x P x 2, P >= 2.
     """
     offsets = offsets.float()
     spread, mean = torch.std_mean(offsets, dim=-2, keepdim=True)
@@ -133,28 +110,18 @@ def standardise(offsets: Tensor) -> Tensor:
 
 
 def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
-    """The sampling points of each token: its standardised offsets, scaled by its RoI and set at the RoI's centre.
+    """The sampling points of each token, B x N x P x 2: its offsets, standardised, scaled by its RoI and set at the RoI's centre.
 
-    Args:
-        rois: B x N x 4.
-        offsets: B x N x P x 2 in units of the RoI's size, (x, y), before standardisation.
-
-    Returns:
-        B x N x P x 2, points (x, y) in [0, 1] of the image (or outside of it).
+    RoIs are B x N x 4, offsets (x, y) are B x N x P x 2 in units of the RoI's size.
     """
     centre, size = centre_and_size(rois)
     return centre.unsqueeze(-2) + standardise(offsets) * size.unsqueeze(-2)
 
 
 def neighbourhoods(rois: Tensor, points: int) -> Tensor:
-    """The radius that a token sees around each of its points: half the spacing of P points that fill the RoI evenly.
+    """The radius that a token sees around each of its P points: half the spacing of so many that fill the RoI evenly.
 
-    Args:
-        rois: ... x 4.
-        points: P, of each token.
-
-    Returns:
-        ... x 2, to either side along x and y, at least ``SMALLEST_RADIUS``.
+    RoIs ... x 4 -> ... x 2, to either side along x and y, at least ``SMALLEST_RADIUS``.
     """
     _, size = centre_and_size(rois)
     return (size / (2 * math.sqrt(points))).clamp_min(SMALLEST_RADIUS)
@@ -163,12 +130,7 @@ def neighbourhoods(rois: Tensor, points: int) -> Tensor:
 def regular_points(rois: Tensor, side: int) -> Tensor:
     """The centres of side x side equal parts of each RoI, row by row: the pixels of a patch that shows it.
 
-    Args:
-        rois: B x N x 4.
-        side: pixels along each side, at least 1.
-
-    Returns:
-        B x N x side² x 2, points (x, y) in [0, 1] of the image (or outside of it).
+    RoIs B x N x 4 -> points B x N x side² x 2.
     """
     rois = rois.float()
     steps = (torch.arange(side, dtype=torch.float32, device=rois.device) + 0.5) / side
@@ -180,15 +142,8 @@ def regular_points(rois: Tensor, side: int) -> Tensor:
 def position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0) -> Tensor:
     """The continuous sinusoidal encoding of the four sides of a RoI (Gao et al., CVPR 2024, appendix A.2).
 
-    PE_v = [sin(pi f0 v), cos(pi f0 v), sin(pi f1 v), ...] with width/8 frequencies evenly spaced in log from 1 to
-    ``max_frequency``; PE = [PE_left | PE_top | PE_right | PE_bottom].
-
-    Args:
-        rois: ... x 4.
-        width: of the encoding, a multiple of 8.
-
-    Returns:
-        ... x width, float32.
+    RoIs ... x 4 -> ... x width, a multiple of 8. PE_v = [sin(pi f0 v), cos(pi f0 v), sin(pi f1 v), ...] with width/8 frequencies
+    evenly spaced in log from 1 to ``max_frequency``; PE = [PE_left | PE_top | PE_right | PE_bottom].
     """
     angles = _side_angles(rois, width // 8, max_frequency)  # ... x 4 x width/8
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)
@@ -197,15 +152,14 @@ def position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0)
 def released_position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0) -> Tensor:
     """The layout that the authors' released weights were trained with, in the place of :func:`position_encoding`.
 
-    It spaces width/4 frequencies in log, and gives each side the sines of the even-indexed ones, then the cosines of
-    the odd-indexed ones.
+    It spaces width/4 frequencies in log, and gives each side the sines of the even-indexed ones, then the cosines of the others.
     """
     angles = _side_angles(rois, width // 4, max_frequency)  # ... x 4 x width/4
     return torch.cat([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(-2)
 
 
 def _side_angles(rois: Tensor, frequencies: int, max_frequency: float) -> Tensor:
-    """pi * f * v for every side v: (... x 4) -> ... x 4 x frequencies."""
+    """The angles pi f v of every side v: (... x 4) -> ... x 4 x frequencies."""
     steps = torch.linspace(0, math.log(max_frequency), frequencies, dtype=torch.float32, device=rois.device)
     # (pi v) f and not (pi f) v: the released weights were trained with this rounding, which 128 pi magnifies.
     return (rois.float().unsqueeze(-1) * math.pi) * steps.exp()

@@ -33,8 +33,7 @@ A file carries it twice: for us in the metadata, and among the tensors for hosts
 """
 
 OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}  # the names of fronts in files of version 0.1
-RETIRED = {"cortex": [("position_grid", None)]}
-"""Settings without effect in older files, by part, that this version does not have."""
+RETIRED = {"cortex": [("position_grid", None)]}  # settings without effect in older files, by part, that are gone
 
 SCORE = "held_out_centred_cosine"  # the name in a file's metadata of how near the student was to its teacher
 
@@ -106,19 +105,23 @@ def _sort_metadata(path: Path) -> None:
 def saved_score(path: Path) -> float | None:
     """The score that a file was saved with, see :func:`save`; None if there is no such file or it does not say."""
     try:
-        with safe_open(path, "pt") as file:
-            return float((file.metadata() or {})[SCORE])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return float(_metadata(path)[SCORE])
+    except (KeyError, ValueError):
         return None
 
 
 def is_saved_model(path: Path) -> bool:
     """Whether a file is one that :func:`save` wrote, by its header alone."""
+    return _metadata(path).get("format") == "sparseformers"
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The texts in a file's header; nothing where it is no .safetensors file."""
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == "sparseformers"
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return False
+        return {}
 
 
 def configuration_tensor(config: SparseFormerConfig) -> Tensor:
@@ -166,11 +169,9 @@ def read_config(values: Any, *, where: str) -> SparseFormerConfig:
                 values = values | {part: {name: value for name, value in values[part].items() if (name, value) not in retired}}
         front = values.get("focusing")
         if isinstance(front, dict) and front.get("kind") in (*OLD_FRONTS, "grid"):
-            if front.get("looks"):
-                raise WeightsError(
-                    f"The {where} is of a front whose RoIs move ({front['looks']} looks), which brought nothing and is gone.",
-                    "Use version 0.1 for it, or bootstrap anew.",
-                )
+            if looks := front.get("looks"):
+                problem = f"The {where} is of a front whose RoIs move ({looks} looks), which brought nothing and is gone."
+                raise WeightsError(problem, "Use version 0.1 for it, or bootstrap anew.")
             # How far RoIs might move has no meaning where they do not.
             kept = {name: value for name, value in front.items() if name not in ("looks", "bound")}
             values = values | {"focusing": kept | {"kind": OLD_FRONTS.get(front["kind"], front["kind"])}}
@@ -199,10 +200,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         problem = f"The file '{path}' cannot be read as safetensors ({error})."
         raise WeightsError(problem, "It may be cut short: fetch or save it again.") from None
     if metadata.get("format") != "sparseformers" or "config" not in metadata:
-        raise WeightsError(
-            f"The file '{path}' is not a model of sparseformers: it carries no configuration.",
-            "Give a model.safetensors that sparseformers saved; weights of a teacher go after '--teacher timm:NAME@'.",
-        )
+        remedy = "Give a model.safetensors that sparseformers saved; weights of a teacher go after '--teacher timm:NAME@'."
+        raise WeightsError(f"The file '{path}' is not a model of sparseformers: it carries no configuration.", remedy)
     return state, metadata
 
 

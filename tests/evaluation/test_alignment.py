@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from sparseformers.errors import DataError
@@ -45,16 +43,15 @@ def test_an_unrelated_student_agrees_by_chance() -> None:
     assert alignment.centred_cosine == pytest.approx(0.0, abs=0.05)
 
 
-@given(scale=st.floats(min_value=1e-2, max_value=1e2))
-def test_figures_do_not_depend_on_the_scale_of_the_space_nor_plain_ones_on_the_student_s_own(scale: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    teacher = torch.randn(30, 6, generator=generator) + 1
-    student = teacher + torch.randn(30, 6, generator=generator)
+def test_figures_do_not_depend_on_the_scale_of_the_space_nor_plain_ones_on_the_student_s_own() -> None:
+    teacher = torch.randn(30, 6) + 1
+    student = teacher + torch.randn(30, 6)
     plain = measure_alignment(student, teacher)
-    assert to_dict(measure_alignment(scale * student, scale * teacher)) == pytest.approx(to_dict(plain), abs=1e-4)
-    scaled = measure_alignment(scale * student, teacher)
-    assert scaled.cosine_mean == pytest.approx(plain.cosine_mean, abs=1e-5)
-    assert scaled.neighbour_agreement == pytest.approx(plain.neighbour_agreement, abs=1e-3)
+    for scale in (1e-2, 0.3, 7.0, 1e2):
+        assert to_dict(measure_alignment(scale * student, scale * teacher)) == pytest.approx(to_dict(plain), abs=1e-4)
+        scaled = measure_alignment(scale * student, teacher)
+        assert scaled.cosine_mean == pytest.approx(plain.cosine_mean, abs=1e-5)
+        assert scaled.neighbour_agreement == pytest.approx(plain.neighbour_agreement, abs=1e-3)
 
 
 def test_centred_cosine_by_hand() -> None:
@@ -74,7 +71,7 @@ def test_percentiles_of_the_cosine() -> None:
     assert alignment.constant_baseline == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("neighbours", [1, 5, 10])
+@pytest.mark.parametrize("neighbours", [1, 10])
 def test_neighbour_agreement_is_that_of_a_brute_force_search(neighbours: int) -> None:
     teacher = torch.randn(60, 12)
     student = teacher + torch.randn(60, 12)
@@ -122,30 +119,26 @@ def test_neighbours_by_hand_and_nothing_is_its_own() -> None:
     assert torch.equal(points, at_degrees(0, 10, 30))
 
 
-@given(at_once=st.integers(min_value=1, max_value=2000), exclude_self=st.booleans())
-def test_chunks_do_not_change_the_result(at_once: int, exclude_self: bool) -> None:
-    index = torch.randn(37, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_chunks_do_not_change_the_result(exclude_self: bool) -> None:
+    index = torch.randn(37, 5, dtype=torch.float64)
     whole = nearest_neighbours(index, index, 6, exclude_self=exclude_self)
-    chunked = nearest_neighbours(index, index, 6, exclude_self=exclude_self, at_once=at_once)
-    assert torch.equal(chunked.indices, whole.indices)
-    torch.testing.assert_close(chunked.similarities, whole.similarities)
+    for at_once in (1, 36, 37, 38, 100, 500, 37 * 36, 37 * 37 - 1, 2000):
+        chunked = nearest_neighbours(index, index, 6, exclude_self=exclude_self, at_once=at_once)
+        assert torch.equal(chunked.indices, whole.indices)
+        torch.testing.assert_close(chunked.similarities, whole.similarities)
 
 
-@pytest.mark.parametrize(
-    ("queries", "index", "k", "exclude_self", "message"),
-    [
+def test_what_makes_no_sense_is_refused() -> None:
+    for queries, index, k, exclude_self, message in (
         ((3, 4), (5, 2), 1, False, r"must be Q x D and M x D, not \(3, 4\) and \(5, 2\)"),
         ((3, 4), (5, 4), 6, False, "k must be from 1 to 5, not 6"),
         ((3, 4), (5, 4), 0, False, "k must be from 1 to 5, not 0"),
         ((5, 4), (5, 4), 5, True, "k must be from 1 to 4, not 5"),
         ((3, 4), (5, 4), 1, True, "only an index of the queries themselves"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(
-    queries: tuple[int, int], index: tuple[int, int], k: int, exclude_self: bool, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        nearest_neighbours(torch.randn(queries), torch.randn(index), k, exclude_self=exclude_self)
+    ):
+        with pytest.raises(ValueError, match=message):
+            nearest_neighbours(torch.randn(queries), torch.randn(index), k, exclude_self=exclude_self)
 
 
 def test_votes_by_hand() -> None:
@@ -163,17 +156,17 @@ def test_votes_by_hand() -> None:
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_accuracy_is_that_of_a_brute_force_classifier(exclude_self: bool) -> None:
-    labels = torch.arange(80) % 4
-    index = torch.nn.functional.normalize(torch.randn(4, 6)[labels] + torch.randn(80, 6), dim=1)
+    labels = torch.arange(40) % 4
+    index = torch.nn.functional.normalize(torch.randn(4, 6)[labels] + torch.randn(40, 6), dim=1)
     right = 0
-    for i in range(80):
-        kept = np.arange(80) != i if exclude_self else np.ones(80, dtype=bool)
+    for i in range(40):
+        kept = np.arange(40) != i if exclude_self else np.ones(40, dtype=bool)
         # For unit vectors, squared distance = 2 - 2 cosine, so this is exp(cosine / 0.07) up to a factor.
         classifier = KNeighborsClassifier(20, weights=lambda distance: np.exp((1 - distance**2 / 2) / 0.07), algorithm="brute")
         classifier.fit(index.numpy()[kept], labels.numpy()[kept])
         right += classifier.predict(index.numpy()[i : i + 1])[0] == labels[i].item()
     accuracy = knn_accuracy(index, labels, index, labels, classes=4, exclude_self=exclude_self)
-    assert accuracy == pytest.approx(right / 80)
+    assert accuracy == pytest.approx(right / 40)
 
 
 def test_labels_must_go_with_the_rows() -> None:

@@ -16,7 +16,7 @@ from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers import huggingface as huggingface_adapter
 from tests.evaluation.students import original
-from tests.model.small import Pooling, small_model
+from tests.model.small import small_model
 from tests.model.test_mixed_resolution import mixed_model
 from tests.teachers import huggingface_models as huggingface
 from tests.teachers import test_timm as timm
@@ -44,10 +44,10 @@ def pooled_row(pooling: str, patches: int, prefix: int) -> Tensor:
     return torch.cat([torch.zeros(prefix), torch.full((patches,), 1 / patches)])
 
 
-def shares(row: Tensor, prefix: int) -> Tensor:
-    """Rows B x T without the prefix as maps of 4 x 4 patches that sum to one."""
+def shares(row: Tensor, prefix: int, grid: tuple[int, int] = (4, 4)) -> Tensor:
+    """Rows B x T without the prefix as maps of patches that sum to one."""
     patches = row[:, prefix:]
-    return (patches / patches.sum(dim=1, keepdim=True)).reshape(-1, 4, 4)
+    return (patches / patches.sum(dim=1, keepdim=True)).unflatten(-1, grid)
 
 
 TEACHERS: dict[str, tuple[dict[str, Any], str, int]] = {
@@ -94,43 +94,39 @@ def test_a_teacher_that_pools_by_attention_is_read_where_it_pools() -> None:
     torch.testing.assert_close(maps.rollout, shares((pooled[:, None] @ flow)[:, 0], 0), atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("build", [huggingface.dinov2_with_registers, huggingface.clip_vision, huggingface.siglip_vision])
-def test_other_libraries_have_maps_too(build: Any) -> None:
-    teacher = huggingface_adapter.from_module(build(), image_size=(32, 32))
-    for one in TeacherAttention(teacher)(images_for(teacher)):
+def test_other_libraries_have_maps_too() -> None:
+    for build in (huggingface.dinov2_with_registers, huggingface.clip_vision, huggingface.siglip_vision):
+        teacher = huggingface_adapter.from_module(build(), image_size=(32, 32))
         side = 32 // teacher.patch_size
-        assert one.shape == (2, side, side)
-        torch.testing.assert_close(one.sum(dim=(1, 2)), torch.ones(2))
+        for one in TeacherAttention(teacher)(images_for(teacher)):
+            assert one.shape == (2, side, side)
+            torch.testing.assert_close(one.sum(dim=(1, 2)), torch.ones(2))
 
 
-class TestSizes:
-    def test_rows_and_columns_are_those_of_the_image(self) -> None:
-        teacher = load_teacher(timm.tiny(img_size=(40, 56)))
-        maps = TeacherAttention(teacher)(images_for(teacher))
-        assert maps.last.shape == maps.rollout.shape == (2, 5, 7)
-        expected = attention_of_timm(teacher, images_for(teacher))[-1][:, 0, 1:]
-        expected = (expected / expected.sum(dim=1, keepdim=True)).view(2, 5, 7)
-        torch.testing.assert_close(maps.last, expected, atol=1e-6, rtol=1e-4)
-
-    def test_images_of_another_size_are_resized_to_the_teachers_and_what_is_none_is_refused(self) -> None:
-        teacher = load_teacher(timm.tiny())
-        images = torch.rand(2, 3, 64, 96)
-        resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
-        read = TeacherAttention(teacher)
-        torch.testing.assert_close(read(images).rollout, read(resized).rollout)
-        with pytest.raises(ValueError, match="images must be B x 3 x H x W"):
-            read(torch.rand(3, 32, 32))
+def test_rows_and_columns_are_those_of_the_image() -> None:
+    teacher = load_teacher(timm.tiny(img_size=(40, 56)))
+    maps = TeacherAttention(teacher)(images_for(teacher))
+    assert maps.last.shape == maps.rollout.shape == (2, 5, 7)
+    expected = shares(attention_of_timm(teacher, images_for(teacher))[-1][:, 0], 1, (5, 7))
+    torch.testing.assert_close(maps.last, expected, atol=1e-6, rtol=1e-4)
 
 
-class TestRollout:
-    def test_goes_from_the_last_block_back_to_the_first(self) -> None:
-        # In the first block token 1 takes from 2, in the second token 0 takes from 1.
-        first = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1]])
-        second = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])
-        flow = rollout([first[None], second[None]])[0]
-        torch.testing.assert_close(flow[0], torch.tensor([0.5, 0.25, 0.25]))
-        with pytest.raises(ValueError, match="at least one block"):
-            rollout([])
+def test_images_of_another_size_are_resized_to_the_teachers_and_what_is_none_is_refused() -> None:
+    images, read = torch.rand(2, 3, 64, 96), TeacherAttention(load_teacher(timm.tiny()))
+    resized = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+    torch.testing.assert_close(read(images).rollout, read(resized).rollout)
+    with pytest.raises(ValueError, match="images must be B x 3 x H x W"):
+        read(torch.rand(3, 32, 32))
+
+
+def test_rollout__goes_from_the_last_block_back_to_the_first() -> None:
+    # In the first block token 1 takes from 2, in the second token 0 takes from 1.
+    first = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    second = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])
+    flow = rollout([first[None], second[None]])[0]
+    torch.testing.assert_close(flow[0], torch.tensor([0.5, 0.25, 0.25]))
+    with pytest.raises(ValueError, match="at least one block"):
+        rollout([])
 
 
 def by_hand(student: SparseFormer, images: Tensor) -> list[Tensor]:
@@ -148,37 +144,30 @@ def by_hand(student: SparseFormer, images: Tensor) -> list[Tensor]:
 
 class TestTokenInfluence:
     @torch.no_grad()
-    @pytest.mark.parametrize(("pooling", "prefix"), [("token", 1), ("token", 3), ("average", 2)])
-    def test_is_what_the_pooled_tokens_attend_to_in_the_last_block(self, pooling: Pooling, prefix: int) -> None:
-        student = small_model(tokens=6, prefix_tokens=prefix, pooling=pooling)
+    def test_is_what_the_pooled_tokens_attend_to_in_the_last_block(self) -> None:
         images = torch.rand(2, 3, 40, 48)
-        attention = by_hand(student, images)[-1][:, :, prefix:]
-        row = attention[:, 0] if pooling == "token" else attention[:, prefix:].mean(dim=1)
-        influence = token_influence(student, images)
-        assert influence.shape == (2, 6)
-        torch.testing.assert_close(influence, row / row.sum(dim=1, keepdim=True))
-        assert influence.std() > 1e-4
+        # The last has leaves, and a prefix that is the front's own.
+        students = [small_model(tokens=6, prefix_tokens=prefix) for prefix in (1, 3)]
+        for student in (*students, small_model(tokens=6, prefix_tokens=2, pooling="average"), mixed_model()):
+            prefix = student.config.cortex.prefix_tokens
+            attention = by_hand(student, images)[-1][:, :, prefix:]
+            row = attention[:, 0] if student.config.cortex.pooling == "token" else attention[:, prefix:].mean(dim=1)
+            influence = token_influence(student, images)
+            assert influence.shape == (2, student.config.focusing.tokens)
+            torch.testing.assert_close(influence, row / row.sum(dim=1, keepdim=True))
+            assert influence.std() > 1e-4
 
     @torch.no_grad()
-    @pytest.mark.parametrize("depth", [0, 2])
-    def test_of_attention_pooling_is_what_the_pooling_attends_to(self, depth: int) -> None:
-        student = small_model(tokens=6, prefix_tokens=0, pooling="attention", depth=depth)
+    def test_of_attention_pooling_is_what_the_pooling_attends_to(self) -> None:
         images = torch.rand(2, 3, 40, 48)
-        pooling: Any = student.cortex.pooling
-        expected = pooling.weights(student(images).tokens).mean(dim=1)
-        torch.testing.assert_close(token_influence(student, images), expected)
-
-    @torch.no_grad()
-    def test_of_leaves_is_that_of_the_tokens_after_the_fronts_own_prefix(self) -> None:
-        student, images = mixed_model(), torch.rand(2, 3, 40, 48)
-        row = by_hand(student, images)[-1][:, 0, student.config.cortex.prefix_tokens :]
-        influence = token_influence(student, images)
-        assert influence.shape == (2, student.config.focusing.tokens)
-        torch.testing.assert_close(influence, row / row.sum(dim=1, keepdim=True))
+        for depth in (0, 2):
+            student = small_model(tokens=6, prefix_tokens=0, pooling="attention", depth=depth)
+            pooling: Any = student.cortex.pooling
+            expected = pooling.weights(student(images).tokens).mean(dim=1)
+            torch.testing.assert_close(token_influence(student, images), expected)
 
     def test_of_v1_needs_no_class_token(self) -> None:
-        student = original(load_teacher(timm.tiny()))
-        influence = token_influence(student, torch.rand(2, 3, 32, 32))
+        influence = token_influence(original(load_teacher(timm.tiny())), torch.rand(2, 3, 32, 32))
         assert influence.shape == (2, 4)
         torch.testing.assert_close(influence.sum(dim=1), torch.ones(2))
 

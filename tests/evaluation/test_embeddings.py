@@ -8,7 +8,7 @@ from tests.evaluation.networks import Network, batches_of
 IMAGES = torch.rand(7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def test_rows_are_the_networks_outputs_and_logits_can_be_left_out() -> None:
+def test_rows_are_the_networks_outputs_and_logits_or_the_teacher_can_be_left_out() -> None:
     student, teacher = Network(classes=6).eval(), Network(width=8).eval()
     embedded = embed(student, teacher, batches_of(IMAGES, size=3), device="cpu", autocast=None)
     assert (student.batches, teacher.batches) == (3, 3)
@@ -17,30 +17,21 @@ def test_rows_are_the_networks_outputs_and_logits_can_be_left_out() -> None:
     torch.testing.assert_close(embedded.student_logits, student(IMAGES).logits)
     assert embedded.teacher_logits is None
     assert embedded.indices.tolist() == list(range(7))
-    network = Network(classes=3)
-    embedded = embed(network, network, batches_of(IMAGES, size=3), device="cpu", autocast=None, keep_logits=False)
-    assert embedded.student_logits is None
-    assert embedded.teacher_logits is None
-
-
-def test_one_network_gives_the_same_rows() -> None:
-    student, teacher = Network(classes=6), Network()
     batches = batches_of(IMAGES, size=3, unreadable=(1,))
-    embedded = embed(student, teacher, batches, device="cpu", autocast=None)
-    assert torch.equal(embed_one(student, batches, device="cpu", autocast=None), embedded.student)
-    assert torch.equal(embed_one(teacher, batches, device="cpu", autocast=None), embedded.teacher)
+    embedded = embed(student, student, batches, device="cpu", autocast=None, keep_logits=False)
+    assert embedded.student_logits is embedded.teacher_logits is None
+    assert torch.equal(embed_one(student, batches, device="cpu", autocast=None), embedded.student)  # the same rows by one alone
 
 
 def test_unreadable_images_have_no_row_and_are_reported() -> None:
     student, teacher = Network().eval(), Network().eval()
-    told: list[tuple[int, str]] = []
+    told: dict[int, str] = {}
     done: list[int] = []
     some = batches_of(IMAGES, size=2, unreadable=(1, 4, 5))  # the third batch has no image at all
-    note = {"progress": done.append, "on_unreadable": lambda *image: told.append(image)}
-    embedded = embed(student, teacher, some, device="cpu", autocast=None, **note)
+    embedded = embed(student, teacher, some, device="cpu", autocast=None, progress=done.append, on_unreadable=told.__setitem__)
     assert embedded.indices.tolist() == [0, 2, 3, 6]
     torch.testing.assert_close(embedded.student, student(IMAGES[[0, 2, 3, 6]]).embedding)
-    assert told == [(1, "truncated"), (4, "truncated"), (5, "truncated")]
+    assert told == dict.fromkeys((1, 4, 5), "truncated")
     assert done == [2, 2, 2, 1]
     with pytest.raises(DataError, match=r"no image that could be read\. Give a folder with images in it"):
         embed(Network(), Network(), batches_of(IMAGES, size=2, unreadable=tuple(range(7))), device="cpu", autocast=None)

@@ -71,10 +71,8 @@ def test_a_classifier_of_other_classes_is_not_scored() -> None:
     labels = torch.arange(20) % 3
     test = embedded(near(labels), near(labels), logits=True)  # 4 logits, 3 classes
     evaluation = evaluate_labelled(test, labels, test, labels, 3, True)
-    assert evaluation.classifier_teacher is None
-    assert evaluation.classifier_student is None
-    assert evaluation.classifier_agreement == 1.0
-    assert evaluation.knn_teacher == 1.0
+    assert evaluation.classifier_teacher is evaluation.classifier_student is None
+    assert evaluation.classifier_agreement == evaluation.knn_teacher == 1.0
 
 
 def test_a_classifier_in_another_order_is_scored_by_name() -> None:
@@ -83,10 +81,9 @@ def test_a_classifier_in_another_order_is_scored_by_name() -> None:
     by_output = near(torch.tensor([1, 3, 2, 0])[labels])
     test = embedded(by_output, by_output, logits=True)
 
-    def score(teacher_class_names: list[str] | None) -> float | None:
-        return evaluate_labelled(
-            test, labels, test, labels, 4, True, class_names=folders, teacher_class_names=teacher_class_names
-        ).classifier_student
+    def score(names: list[str] | None) -> float | None:
+        options = {"class_names": folders, "teacher_class_names": names}
+        return evaluate_labelled(test, labels, test, labels, 4, True, **options).classifier_student
 
     assert score(outputs) == 1.0
     assert score(None) == 0.25  # taken to be in the folders' order, in which only 'cat' has its place

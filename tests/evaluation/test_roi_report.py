@@ -13,6 +13,7 @@ from tests.exporting.students import FRONTS, student_of
 from tests.model.small import small_config, small_model
 
 SIDE = 32
+WHOLE, CORNER = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
 
 
 class Told(nn.Module):
@@ -29,12 +30,10 @@ class Told(nn.Module):
         return FrontOutput(nothing, self.rois.expand(batch, -1, -1, -1), points)
 
 
-def told(*stages: Tensor, read: int | None = None) -> SparseFormer:
-    """A student whose RoIs are these, N x 4 each, with four points in each RoI of the last stages."""
+def told(*stages: Tensor, unread: int = 0) -> SparseFormer:
+    """A student whose RoIs are these, N x 4 each, with four points in each RoI but for the first stages."""
     rois = torch.stack(stages)
-    points = regular_points(rois, 2)
-    first = 0 if read is None else len(stages) - read
-    return SparseFormer(small_config(), front=Told(rois, tuple(points[first:])))
+    return SparseFormer(small_config(), front=Told(rois, tuple(regular_points(rois, 2)[unread:])))
 
 
 def batches(count: int, *, size: int = 2, unreadable: tuple[int, ...] = ()) -> list[Batch]:
@@ -49,10 +48,8 @@ def measured(student: SparseFormer, count: int = 3, **options: object) -> RoIRep
 
 def quarter(index: int) -> Tensor:
     """The left upper quarter, the right upper one, and so on."""
-    mask = torch.zeros(SIDE, SIDE)
-    half = SIDE // 2
-    mask[(index // 2) * half :, (index % 2) * half :][:half, :half] = 1
-    return mask
+    quarters = torch.eye(4)[index].view(2, 2)
+    return quarters.repeat_interleave(SIDE // 2, dim=0).repeat_interleave(SIDE // 2, dim=1)
 
 
 def test_stages__of_rois_that_move_and_shrink() -> None:
@@ -78,9 +75,8 @@ def test_spread__is_that_between_images() -> None:
     images = batches(4, size=3)
     report = measured(student, 4, batches=images)
     assert (report.tokens, report.points, report.images, len(report.stages)) == (6, 4, 4, 3)
-    together = torch.cat([batch.images for batch in images])
     with torch.no_grad():
-        rois = student(together).rois
+        rois = student(torch.cat([batch.images for batch in images])).rois
     from_start = (rois[:, -1] - rois[:, 0]).unflatten(-1, (2, 2)).mean(dim=-2).norm(dim=-1).mean(dim=-1)
     assert report.stages[-1].from_start.mean == pytest.approx(from_start.mean().item(), rel=1e-4)
     assert report.stages[-1].from_start.std == pytest.approx(from_start.std(correction=0).item(), rel=1e-3)
@@ -89,21 +85,16 @@ def test_spread__is_that_between_images() -> None:
 
 def test_foreground__points_on_it_score_more_than_its_area() -> None:
     # RoIs go from the whole image into the left upper quarter.
-    whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
-    report = measured(told(whole, corner), 4, foreground=lambda _: quarter(0))
-    assert report.area.mean == 0.25
-    assert report.annotated == 4
+    report = measured(told(WHOLE, CORNER), 4, foreground=lambda _: quarter(0))
+    assert (report.area.mean, report.annotated) == (0.25, 4)
     start, end = (figures.foreground for figures in report.stages)
-
     assert (start.points.mean, start.ratio.mean) == (0.25, 1.0)
     assert (end.points.mean, end.ratio.mean) == (1.0, 4.0)
     assert end.elsewhere == 1.0  # in the other images the object is at the same place: points there are no merit
 
 
 def test_foreground__elsewhere_tells_the_image_from_the_place() -> None:
-    corner = torch.tensor([[0.0, 0.0, 0.4, 0.4]])
-    report = measured(told(corner), 4, foreground=quarter)
-    figures = report.stages[0].foreground
+    figures = measured(told(CORNER), 4, foreground=quarter).stages[0].foreground
     # One image of four has its object there, whatever is in the image.
     assert figures.points.mean == 0.25
     assert figures.points.std == pytest.approx(0.433, abs=1e-3)
@@ -140,12 +131,10 @@ def test_v1_moves_its_rois_before_it_reads() -> None:
 
 
 def test_the_last_points_lie_in_the_last_rois_where_a_front_says_where_it_reads() -> None:
-    whole, corner = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.4, 0.4]])
-    start, end = measured(told(whole, corner, read=1)).stages
+    start, end = measured(told(WHOLE, CORNER, unread=1)).stages
     assert start.points_cover is None
     assert end.points_cover.mean == pytest.approx(0.16, abs=0.02)  # with neighbourhoods of the corner's size
-    student = SparseFormer(small_config(), front=Told(cells(4)[None], ()))
-    report = measured(student)
+    report = measured(told(cells(4), unread=1))
     assert report.points == 0
     assert report.stages[0].points_cover is None
     assert report.stages[0].rois_cover.mean == 1
@@ -154,11 +143,11 @@ def test_the_last_points_lie_in_the_last_rois_where_a_front_says_where_it_reads(
 def test_modes_progress_and_no_image_at_all() -> None:
     student = small_model().train()
     told_of: list[int] = []
-    bad: list[tuple[int, str]] = []
+    bad: dict[int, str] = {}
     some = batches(5, unreadable=(1, 2, 3))
-    measured(student, 5, batches=some, progress=told_of.append, on_unreadable=lambda *image: bad.append(image))
+    measured(student, 5, batches=some, progress=told_of.append, on_unreadable=bad.__setitem__)
     assert told_of == [2, 2, 1]
-    assert bad == [(1, "truncated"), (2, "truncated"), (3, "truncated")]
+    assert bad == dict.fromkeys((1, 2, 3), "truncated")
     assert all(module.training for module in student.modules())
     with pytest.raises(DataError, match="no image that could be read"):
         measured(student, 2, batches=batches(2, unreadable=(0, 1)))

@@ -26,11 +26,10 @@ from tests.tiny import SIDE, write_images, write_teacher
 class Setting:
     """A teacher, an untrained student of it, six photographs, and the conditions that they are shown in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.teacher = load_teacher(write_teacher(folder / "teacher.safetensors"), image_size=SIDE)
-        self.student: nn.Module = inherit(self.teacher, front="grid", tokens=4).student
-        self.low_resolution = LowResolutionTeacher(self.teacher, 4)
-        self.paths = write_images(folder / "photos", 6)
+    def __init__(self, teacher: Teacher, photographs: Path) -> None:
+        self.teacher, self.low_resolution = teacher, LowResolutionTeacher(teacher, 4)
+        self.student: nn.Module = grid(teacher)
+        self.paths = write_images(photographs, 6)
         self.conditions = shift_conditions(self.teacher.preprocessing, self.paths)
 
     def named(self, *names: str) -> list[Condition]:
@@ -47,9 +46,14 @@ class Setting:
         return rows_of(self.measured(*names, **options))
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    return load_teacher(write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors"), image_size=SIDE)
+
+
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(tmp_path)
+def setting(teacher: Teacher, tmp_path: Path) -> Setting:
+    return Setting(teacher, tmp_path)
 
 
 def rows_of(report: ShiftReport) -> dict[str, ShiftRow]:
@@ -59,17 +63,17 @@ def rows_of(report: ShiftReport) -> dict[str, ShiftRow]:
 BOX = torch.tensor([[0.2, 0.2, 0.4, 0.6]])
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda teacher: inherit(teacher, front="grid", tokens=4).student,
-        lambda teacher: inherit(teacher, front="focusing", tokens=4, channels=8, points=4, focusing_width=64).student,
-        original,
-    ],
-    ids=["grid", "focusing", "original"],
-)
+def grid(teacher: Teacher) -> SparseFormer:
+    return inherit(teacher, front="grid", tokens=4).student
+
+
+def focusing(teacher: Teacher) -> SparseFormer:
+    return inherit(teacher, front="focusing", tokens=4, channels=8, points=4, focusing_width=64).student
+
+
+@pytest.mark.parametrize("make", [grid, focusing, original])
 def test_every_kind_of_student_is_measured_in_every_condition(setting: Setting, make: Callable[[Teacher], SparseFormer]) -> None:
-    setting.student, setting.paths = make(setting.teacher), setting.paths[:3]
+    setting.student, setting.paths = make(setting.teacher), setting.paths[:2]
     report = setting.measured(low_resolution=setting.low_resolution)
     assert {row.condition for row in report.rows} == {condition.name for condition in setting.conditions}
     for row in report.rows:
@@ -81,11 +85,11 @@ def test_every_kind_of_student_is_measured_in_every_condition(setting: Setting, 
         if row.rois is not None:
             assert row.rois.size_ratio > 0
             assert (row.rois.on_object_last is None) == (not row.condition.startswith("1/"))
-    assert (report.images, report.skipped) == (3, 0)
+    assert (report.images, report.skipped) == (2, 0)
 
 
 def test_the_clean_condition_comes_first_then_those_with_the_greatest_loss(setting: Setting) -> None:
-    report = setting.measured(*(condition.name for condition in setting.conditions[:8]))
+    report = setting.measured(*(condition.name for condition in setting.conditions[:6]))
     assert report.rows[0].condition == "clean"
     assert report.rows[0].loss == 0
     losses = [row.loss for row in report.rows[1:]]
@@ -103,7 +107,7 @@ def test_an_untrained_inherited_student_is_its_low_resolution_teacher(setting: S
 
 
 def test_a_perfect_student_loses_nothing_where_it_sees_what_the_teacher_sees(setting: Setting) -> None:
-    rows = setting.moved(first=BOX, last=BOX, labels=[0, 1, 2, 0, 1, 2])
+    rows = setting.moved("clean", "noise 0.25", "448 px", "4:3", first=BOX, last=BOX, labels=[0, 1, 2, 0, 1, 2])
     changed = rows["noise 0.25"]
     assert changed.student.same_image == pytest.approx(1, abs=1e-5)
     # It follows the teacher astray, too.
@@ -176,8 +180,8 @@ def test_rois_on_a_small_object_are_counted(setting: Setting) -> None:
 
 def test_the_worst_images_are_named(setting: Setting) -> None:
     report = setting.measured("clean", worst=6)
-    cosines = [image.cosine for image in report.worst]
-    assert cosines == sorted(cosines)
+    cosines = sorted(image.cosine for image in report.worst)
+    assert [image.cosine for image in report.worst] == cosines
     assert {image.path for image in report.worst} == {str(path) for path in setting.paths}
     assert sum(cosines) / 6 == pytest.approx(report.rows[0].student.same_image, abs=1e-5)
     assert len(setting.measured("clean", worst=2).worst) == 2
@@ -216,22 +220,18 @@ def test_a_file_that_goes_meanwhile_is_left_out_throughout(setting: Setting) -> 
     assert (report.images, report.skipped) == (5, 1)
     setting.paths = others
     assert report.rows[0].student == setting.measured("clean").rows[0].student
-
-
-def test_progress_counts_every_pass(setting: Setting) -> None:
-    seen: list[int] = []
-    setting.measured("clean", "160 px", "3:4", batch_size=4, progress=seen.append)
     # The teacher's answer to the clean image serves for the other size; the squashed image is a view of its own.
-    assert seen == [4, 2] * 4
+    seen.clear()
+    setting.measured("clean", "160 px", "3:4", batch_size=3, progress=seen.append)
+    assert seen == [3, 2] * 4
 
 
-@pytest.mark.parametrize("readable", [0, 1])
-def test_one_image_is_too_few(setting: Setting, readable: int) -> None:
-    for path in setting.paths[readable:]:
-        path.write_bytes(b"nothing")
-    remedy = "Evaluate on a folder with more readable images."
-    with refused(DataError, f"on two images or more, not on {readable}.", remedy):
-        setting.measured()
+def test_one_image_is_too_few(setting: Setting) -> None:
+    for readable in (1, 0):
+        for path in setting.paths[readable:]:
+            path.write_bytes(b"nothing")
+        with refused(DataError, f"on two images or more, not on {readable}.", "Evaluate on a folder with more readable images."):
+            setting.measured()
 
 
 def test_the_report_survives_json_and_its_tables_show_all_of_it_and_no_empty_columns(setting: Setting) -> None:

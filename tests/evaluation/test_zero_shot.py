@@ -21,23 +21,18 @@ def looking_at(*classes: int) -> Tensor:
     return 3 * (rest + torch.eye(8)[torch.tensor(classes)])  # their lengths must not matter
 
 
-def test_nearest_classes__by_cosine_nearest_first() -> None:
+def test_nearest_classes__by_cosine_nearest_first_and_accuracy_by_hand() -> None:
     nearest = nearest_classes(looking_at(2, 6), CLASSES * torch.linspace(1, 9, 7)[:, None])
     assert nearest.tolist() == [[2, 6, 5, 4, 3], [6, 5, 4, 3, 2]]
     assert nearest_classes(looking_at(1), CLASSES[:3]).tolist() == [[1, 2, 0]]
-
-
-def test_accuracy__by_hand() -> None:
     nearest = torch.tensor([[2, 6, 5, 4, 3], [0, 6, 5, 4, 3], [1, 6, 5, 4, 3], [3, 6, 5, 4, 2]])
     figures = accuracy(nearest, torch.tensor([2, 3, 0, 3]))  # right, fifth, not at all, right
     assert (figures.top1, figures.top5) == (0.5, 0.75)
 
 
 def test_evaluate_zero_shot__three_towers_on_the_same_classes() -> None:
-    labels = [0, 1, 2, 3]
-    figures = evaluate_zero_shot(
-        looking_at(0, 1, 2, 3), looking_at(0, 1, 3, 4), looking_at(0, 6, 6, 6), CLASSES, labels, templates=7
-    )
+    towers = looking_at(0, 1, 2, 3), looking_at(0, 1, 3, 4), looking_at(0, 6, 6, 6)
+    figures = evaluate_zero_shot(*towers, CLASSES, [0, 1, 2, 3], templates=7)
     assert (figures.teacher.top1, figures.student.top1, figures.low_resolution.top1) == (1.0, 0.5, 0.25)
     assert figures.low_resolution.top5 == 0.75  # of 6, 5, 4, 3, 2 two are right
     assert (figures.kept, figures.agreement) == (0.5, 0.5)
@@ -92,7 +87,7 @@ def test_recalls__one_caption_an_image() -> None:
     assert_close(shifted.image_to_text.at_5, 11 / 12)  # the first image's caption is at the other end
 
 
-def test_recalls__several_captions_an_image() -> None:
+def test_recalls__several_captions_an_image_and_ranks_that_count_so_many() -> None:
     images = directions(0, 90)
     texts = directions(80, 20, 85, 5)
     figures = recalls(images, texts, torch.tensor([0, 0, 1, 1]))
@@ -100,15 +95,11 @@ def test_recalls__several_captions_an_image() -> None:
     assert figures.image_to_text == Recall(0.5, 1.0, 1.0)
     # Nearest images of the captions: 1, 0, 1, 0; theirs are 0, 0, 1, 1.
     assert figures.text_to_image == Recall(0.5, 1.0, 1.0)
-
-
-def test_recalls__ranks_five_and_ten_count_so_many() -> None:
     images = directions(*range(0, 170, 10))  # seventeen
     captions = directions(0.0).repeat(17, 1)
     figures = recalls(images, captions, torch.arange(17))  # every caption lies nearest to image 0, then 1, 2, ...
-    assert_close(figures.text_to_image.at_1, 1 / 17)
-    assert_close(figures.text_to_image.at_5, 5 / 17)
-    assert_close(figures.text_to_image.at_10, 10 / 17)
+    found = figures.text_to_image
+    assert (found.at_1, found.at_5, found.at_10) == pytest.approx((1 / 17, 5 / 17, 10 / 17))
 
 
 def test_evaluate_retrieval__three_towers_and_their_table() -> None:

@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -43,6 +44,11 @@ def picture(
 def photographs_of(images: Tensor) -> list[TitledImage]:
     """Images B x 3 x H x W in [0, 1] as decoded photographs, named a, b, c ..."""
     return [("abcdefgh"[index], functional.to_pil_image(image)) for index, image in enumerate(images)]
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """A photograph on which no two parts are alike."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def in_bytes(images: Tensor) -> Tensor:

@@ -21,9 +21,7 @@ class TestTraceFocus:
             assert torch.equal(traced.image, images[index])
             assert torch.equal(traced.rois, rois[index])
             assert traced.rois.shape == (4, 5, 4)
-            assert len(traced.points) == 4
-            for traced_look, look in zip(traced.points, points, strict=True):
-                assert torch.equal(traced_look, look[index])
+            assert torch.equal(torch.stack(traced.points), torch.stack(list(points))[:, index])
         assert not torch.equal(pictures[0].rois[-1], pictures[1].rois[-1])
 
     def test_restores_the_mode_of_each_module_after_an_error_too(self) -> None:
@@ -80,28 +78,22 @@ class TestCoverage:
         assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
         assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
 
-    def test_is_higher_where_more_points_look(self) -> None:
+    def test_is_higher_where_more_points_look_and_wider_in_a_larger_roi(self) -> None:
         once = coverage(looking_at([(0.5, 0.5), (0.1, 0.1)]), height=32, width=32)
         twice = coverage(looking_at([(0.5, 0.5), (0.5, 0.5)]), height=32, width=32)
         assert twice[16, 16] > once[16, 16]
         assert twice[16, 16] == pytest.approx(1 - 0.05**2, abs=1e-3)
-
-    def test_a_larger_roi_sees_more_around_its_points(self) -> None:
         points = [(0.5, 0.5), (0.5, 0.5)]
         small, large = (coverage(looking_at(points, side=side), height=64, width=64).sum() for side in (0.1, 0.4))
         assert large > 4 * small
-
-    def test_the_neighbourhood_is_as_wide_and_high_as_the_roi(self) -> None:
         rois, points = torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]), torch.full((1, 4, 2), 0.5)
         seen = coverage(RoIPicture(torch.zeros(3, 8, 8), rois, (points,), "wide"), height=65, width=65)
         assert (seen[32] > 0.5).sum() > 3 * (seen[:, 32] > 0.5).sum()
 
-    def test_survives_points_that_are_not_finite(self) -> None:
+    def test_survives_points_that_are_not_finite_and_a_tiny_roi_on_coarse_pixels(self) -> None:
         seen = coverage(looking_at([(float("nan"), 0.5), (0.5, 0.5)]), height=32, width=32)
         assert torch.isfinite(seen).all()
         assert seen[16, 16] == pytest.approx(0.95, abs=1e-3)
-
-    def test_a_coarse_result_still_peaks_at_a_tiny_roi(self) -> None:
         seen = coverage(looking_at([(0.5, 0.5), (0.5, 0.5)], side=1e-4), height=4, width=4)
         assert seen[2, 2] > 0.9
 
@@ -121,7 +113,7 @@ def chart(width: int, height: int) -> Image.Image:
 
 
 class TestOwnView:
-    @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (61, 333), (40, 1600), (1600, 40)])
+    @pytest.mark.parametrize("size", [(300, 200), (224, 224), (61, 333), (1600, 40)])
     @pytest.mark.parametrize("resize", ["shorter", "squash"])
     @pytest.mark.parametrize(("shape", "crop"), [((96, 96), 0.875), ((96, 160), 0.9), ((64, 64), 1.0)])
     def test_the_frame_is_where_its_pixels_come_from(
@@ -153,18 +145,16 @@ class TestOwnView:
 
 
 class TestWholeView:
-    @pytest.mark.parametrize("size", [(300, 200), (200, 300), (100, 100), (1000, 31)])
-    def test_keeps_all_of_the_photograph_and_its_shape(self, size: tuple[int, int]) -> None:
-        view = network_input(chart(*size), PreprocessingConfig(size=(112, 112), crop=0.5), "whole")
-        assert view.frame == WHOLE
-        height, width = view.pixels.shape[-2:]
-        assert view.pixels[0, 0, [0, -1]].tolist() == pytest.approx([0, 1], abs=0.02)
-        assert view.pixels[1, [0, -1], 0].tolist() == pytest.approx([0, 1], abs=0.02)
-        if max(size) / min(size) < 10:
-            assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
-            assert width * height == pytest.approx(112 * 112, rel=0.02)
-
-    def test_is_never_too_small_for_a_student(self) -> None:
+    def test_keeps_all_of_the_photograph_and_its_shape_and_is_never_too_small_for_a_student(self) -> None:
+        for size in ((300, 200), (200, 300), (100, 100), (1000, 31)):
+            view = network_input(chart(*size), PreprocessingConfig(size=(112, 112), crop=0.5), "whole")
+            assert view.frame == WHOLE
+            height, width = view.pixels.shape[-2:]
+            assert view.pixels[0, 0, [0, -1]].tolist() == pytest.approx([0, 1], abs=0.02)
+            assert view.pixels[1, [0, -1], 0].tolist() == pytest.approx([0, 1], abs=0.02)
+            if max(size) / min(size) < 10:
+                assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
+                assert width * height == pytest.approx(112 * 112, rel=0.02)
         assert whole_size(10, 4000, (112, 112)) == (32, 2240)
         assert whole_size(4000, 10, (32, 32)) == (640, 32)
 
@@ -177,11 +167,9 @@ class TestWholeView:
         assert traced.image.shape == (3, 96, 384)
         torch.testing.assert_close(traced.rois, expected.rois)
         torch.testing.assert_close(traced.points[-1], expected.points[-1])
-
-    def test_photographs_of_all_shapes_one_after_the_other(self) -> None:
-        sizes = [(30, 90), (90, 30), (50, 50)]
-        traced = trace_photographs(tiny_student(size=(48, 48)), ((f"{size}", chart(*size)) for size in sizes))
-        assert [tuple(reversed(picture.image.shape[-2:])) for picture in traced] == sizes
+        sizes = [(30, 90), (50, 50)]  # of any shapes, one after the other
+        of_each = trace_photographs(student, ((f"{size}", chart(*size)) for size in sizes))
+        assert [tuple(reversed(each.image.shape[-2:])) for each in of_each] == sizes
 
 
 class TestDrawnPixels:

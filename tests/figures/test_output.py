@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sparseformers.errors import RunError
-from sparseformers.figures import curves_figure, draw_student, save_figure
+from sparseformers.errors import MissingExtraError, RunError
+from sparseformers.figures import curves_figure, draw_student, save_animation, save_figure
+from sparseformers.figures.output import check_animation
 from tests.figures.pictures import picture
+from tests.refusals import refused
 
 
 class TestSaveFigure:
@@ -21,14 +24,12 @@ class TestSaveFigure:
             np.testing.assert_allclose(image.size, figure.get_size_inches() * 50, atol=1)
         assert [entry.name for entry in path.parent.iterdir()] == ["rois.png"]
 
-    @pytest.mark.parametrize(
-        ("suffix", "start"),
-        [(".pdf", b"%PDF"), (".svg", b"<?xml"), (".jpg", b"\xff\xd8"), (".JPEG", b"\xff\xd8"), (".webp", b"RIFF")],
-    )
-    def test_the_suffix_is_the_format(self, tmp_path: Path, suffix: str, start: bytes) -> None:
-        path = tmp_path / f"curves{suffix}"
-        save_figure(curves_figure([]), path, dpi=40)
-        assert path.read_bytes().startswith(start)
+    def test_the_suffix_is_the_format(self, tmp_path: Path) -> None:
+        starts = {"pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8", "JPEG": b"\xff\xd8", "webp": b"RIFF"}
+        for suffix, start in starts.items():
+            path = tmp_path / f"curves.{suffix}"
+            save_figure(curves_figure([]), path, dpi=40)
+            assert path.read_bytes().startswith(start)
 
     def test_a_parent_that_is_a_file_and_a_place_that_is_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("something")
@@ -82,3 +83,43 @@ class TestCurvesFigure:
     def test_an_empty_history_says_so(self) -> None:
         for axes in curves_figure([]).axes:
             assert [text.get_text() for text in axes.texts] == ["nothing recorded"]
+
+
+FRAMES = [np.full((40, 60, 3), value, np.uint8) for value in (250, 120, 10)]
+
+
+class TestSaveAnimation:
+    @pytest.mark.parametrize("suffix", [".gif", ".webp", ".GIF"])
+    def test_a_picture_file_holds_the_frames_and_their_times(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / "new" / f"glide{suffix}"
+        save_animation(iter(FRAMES), [0.9, 0.08, 2.0], path)
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+        with Image.open(path) as animation:
+            assert animation.n_frames == 3
+            assert animation.info["loop"] == 0
+            durations, values = [], []
+            for frame in range(3):
+                animation.seek(frame)
+                animation.load()
+                durations.append(animation.info["duration"])
+                values.append(np.asarray(animation.convert("RGB")).mean())
+        if suffix != ".webp":  # of which Pillow tells the times of what it has shown
+            assert durations == [900, 80, 2000]
+        assert values == pytest.approx([250, 120, 10], abs=4)
+
+    def test_a_video_holds_a_frame_for_each_moment(self, tmp_path: Path) -> None:
+        av = pytest.importorskip("av")
+        save_animation(iter(FRAMES), [0.8, 0.08, 0.4], tmp_path / "glide.mp4")
+        with av.open(str(tmp_path / "glide.mp4")) as video:
+            stream = video.streams.video[0]
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            shown = [frame.to_ndarray(format="rgb24").mean() for frame in video.decode(stream)]
+        assert len(shown) == 20 + 2 + 10
+        assert shown[:20] == pytest.approx([250] * 20, abs=4)
+        assert shown[-10:] == pytest.approx([10] * 10, abs=4)
+
+    def test_a_video_without_the_library(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with refused(MissingExtraError, "'av' is not installed.", "Install it with: pip install 'sparseformers[video]'"):
+            check_animation(tmp_path / "a.mp4")
+        check_animation(tmp_path / "a.gif")

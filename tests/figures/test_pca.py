@@ -1,24 +1,17 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures import PCAPicture, draw_pca, save_figure, trace_pca
+from sparseformers.figures import PCAPicture, draw_pca, trace_pca
 from sparseformers.figures.data import TitledImage
 from sparseformers.figures.pca import PrincipalColours
 from sparseformers.inheritance import inherit
 from sparseformers.model import SparseFormer
-from sparseformers.teachers import Teacher, load_teacher
-from tests.figures.pictures import headings, photographs_of, tiny_student
-from tests.tiny import SIDE, write_teacher
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    return load_teacher(write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors"), image_size=SIDE)
+from sparseformers.teachers import Teacher
+from tests.figures.pictures import headings, noise, photographs_of, tiny_student
+from tests.tiny import SIDE
 
 
 def student_of(teacher: Teacher, **options: object) -> SparseFormer:
@@ -44,7 +37,6 @@ class TestPrincipalColours:
         colours = PrincipalColours.of(features)
         assert colours.axes.abs().argmax(dim=0).tolist() == [1, 3, 4]
         torch.testing.assert_close(colours.axes.T @ colours.axes, torch.eye(3).double())
-        assert colours.explained == pytest.approx(float((spread[[1, 3, 4]] ** 2).sum() / (spread**2).sum()), abs=0.01)
         expected = np.linalg.svd((features.transpose(0, 1).flatten(1).T - colours.mean).numpy(), full_matrices=False)[2][:3]
         np.testing.assert_allclose(np.abs((expected @ colours.axes.numpy()).diagonal()), 1, atol=1e-6)
 
@@ -63,9 +55,7 @@ class TestPrincipalColours:
         for colour in shown.transpose(0, 1).flatten(1):
             assert 0.01 < float((colour == 0).float().mean()) < 0.03
             assert 0.01 < float((colour == 1).float().mean()) < 0.03
-
-    def test_features_that_do_not_differ_are_grey(self) -> None:
-        features = torch.ones(2, 5, 3, 3)
+        features = torch.ones(2, 5, 3, 3)  # which do not differ, and are grey
         assert torch.equal(PrincipalColours.of(features)(features), torch.full((2, 3, 3, 3), 0.5))
 
 
@@ -89,15 +79,13 @@ class TestTracePCA:
             assert other.cosine < one.cosine
             assert other.student.std(dim=(1, 2)).max() < 1e-4  # one token has one colour
 
-    def test_leaves_modes_alone_and_gives_ordinary_tensors(self, teacher: Teacher) -> None:
+    def test_leaves_modes_alone_gives_ordinary_tensors_and_refuses_another_width(self, teacher: Teacher) -> None:
         student = student_of(teacher, tokens=4).train()
         (traced,) = trace_pca(student, teacher, photographs(1))
         assert all(module.training for module in student.modules())
         for tensor in (traced.image, traced.teacher, traced.student):
             assert tensor.dtype == torch.float32
             assert not tensor.is_inference()
-
-    def test_a_student_of_another_width(self, teacher: Teacher) -> None:
         with pytest.raises(ConfigError, match="32 channels and the teacher's 64"):
             trace_pca(tiny_student(), teacher, photographs(1))
 
@@ -114,19 +102,15 @@ class TestDrawPCA:
             np.testing.assert_allclose(pixels[10::20, 10::20], cells.permute(1, 2, 0).numpy(), atol=1e-6)
             assert np.array_equal(pixels[0, 0], pixels[19, 19])  # a cell has one colour
 
-    def test_a_sheet_of_many(self, tmp_path: Path) -> None:
-        figure = draw_pca([picture(height=30 + i, title=f"{i}") for i in range(7)], columns=2)
-        assert len(figure.axes) == 21
-        save_figure(figure, tmp_path / "a.png", dpi=30)
-        assert (tmp_path / "a.png").stat().st_size > 0
+    def test_a_sheet_of_many(self) -> None:
+        figure = draw_pca([picture(height=30 + i, title=f"{i}") for i in range(3)], columns=2)
+        assert len(figure.axes) == 9
+        figure.canvas.draw()
 
 
 class TestOnPhotographs:
-    def photograph(self) -> Image.Image:
-        return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 120, 3), dtype=np.uint8))
-
     def test_a_whole_one_is_squashed_for_both_and_drawn_in_its_own_shape(self, teacher: Teacher) -> None:
-        student, photograph = student_of(teacher, tokens=4), self.photograph()
+        student, photograph = student_of(teacher, tokens=4), noise(120, 60)
         (traced,) = trace_pca(student, teacher, [("a", photograph)])
         squashed = photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         (expected,) = trace_pca(student, teacher, [("a", squashed)])
@@ -135,7 +119,7 @@ class TestOnPhotographs:
         torch.testing.assert_close(traced.teacher, expected.teacher, atol=0.1, rtol=0)
 
     def test_its_own_view_is_drawn_as_the_part_that_is_seen(self, teacher: Teacher) -> None:
-        photograph = self.photograph()
+        photograph = noise(120, 60)
         (traced,) = trace_pca(student_of(teacher, tokens=4), teacher, [("a", photograph)], view="own")
         height, width = traced.image.shape[-2:]
         assert abs(height - width) <= 1

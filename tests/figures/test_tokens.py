@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from PIL import Image
 
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import token_influence
@@ -16,22 +15,21 @@ from sparseformers.figures.data import network_input
 from sparseformers.figures.sheet import PanelPlace, divide
 from sparseformers.figures.tokens import LARGEST_CUT, cut_out
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import boxes_by_colour, headings, photographs_of, tiny_student
+from tests.figures.pictures import boxes_by_colour, headings, noise, photographs_of, tiny_student
 from tests.model.small import small_model
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
     """An image whose red is x and whose green is y of each pixel's centre."""
-    down = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
-    across = ((torch.arange(width) + 0.5) / width).expand(height, width)
+    across, down = torch.meshgrid((torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height, indexing="xy")
     return torch.stack([across, down, torch.zeros(height, width)])
 
 
 def picture(*, height: int = 30, width: int = 45, count: int = 3, of: int = 7, title: str = "cat.png") -> TokensPicture:
     """A ramp with RoIs of several shapes."""
-    near = torch.linspace(0, 0.6, count)
+    near = torch.linspace(0, 0.6, count)[:, None].expand(-1, 2)
     sides = torch.stack([torch.linspace(0.1, 0.4, count), torch.linspace(0.4, 0.1, count)], dim=1)
-    rois = torch.cat([near[:, None] + torch.zeros(count, 2), near[:, None] + sides], dim=1)
+    rois = torch.cat([near, near + sides], dim=1)
     influence = torch.linspace(0.3, 0.1, count) / count
     return TokensPicture(ramp(height, width), torch.arange(count).flip(0), influence, rois, of, title)
 
@@ -51,19 +49,17 @@ class TestTrace:
             torch.testing.assert_close(one.influence, influence[one.tokens])
             torch.testing.assert_close(one.rois, rois[index, one.tokens])
 
-    def test_all_of_a_student_that_has_fewer(self) -> None:
+    def test_all_of_a_student_that_has_fewer_and_not_none(self) -> None:
         (one,) = trace_tokens(tiny_student(tokens=5), photographs_of(torch.rand(1, 3, 32, 32)))
         assert sorted(one.tokens.tolist()) == [0, 1, 2, 3, 4]
         assert one.influence.sum() == pytest.approx(1)
         assert one.influence.diff().max() <= 0
-
-    def test_a_count_below_one(self) -> None:
         with pytest.raises(ConfigError, match=r"There cannot be 0 tokens on a picture\. Ask for one or more"):
             trace_tokens(tiny_student(), [], count=0)
 
     def test_rois_on_a_photograph_are_in_its_own_coordinates(self) -> None:
         student = tiny_student(size=(64, 64), crop=1.0)
-        photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8))
+        photograph = noise(128, 64)
         (one,) = trace_tokens(student, [("a", photograph)], view="own", count=5)
         (seen,) = trace_tokens(student, [("a", photograph.crop((32, 0, 96, 64)))], count=5)
         assert one.image.shape == (3, 64, 128)
@@ -113,9 +109,8 @@ class TestCutOut:
             assert fine.shape[1] >= 7 * coarse.shape[1]
 
 
-class TestDivide:
-    @pytest.mark.parametrize(("width", "height", "count", "rows"), [(5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)])
-    def test_cells_are_as_large_as_they_can_be(self, width: float, height: float, count: int, rows: int) -> None:
+def test_divide__cells_are_as_large_as_they_can_be() -> None:
+    for width, height, count, rows in ((5.0, 2.5, 8, 2), (5.0, 0.6, 8, 1), (2.0, 9.0, 6, 6)):
         places = divide(PanelPlace(0, 0, 1, 1), count, width=width, height=height, caption=0.2)
         assert len({round(place.bottom, 6) for place in places}) == rows
         assert len(places) == count
@@ -149,20 +144,16 @@ class TestFigure:
             box = axes.get_window_extent()
             assert box.width / box.height == pytest.approx(content.shape[2] / content.shape[1], rel=1e-3)
 
-    @pytest.mark.parametrize(
-        ("shape", "pictures", "count", "columns"), [((30, 45), 1, 8, None), ((90, 20), 3, 3, 2), ((12, 90), 2, 5, None)]
-    )
-    def test_nothing_overlaps(self, shape: tuple[int, int], pictures: int, count: int, columns: int | None) -> None:
-        one = picture(height=shape[0], width=shape[1], count=count, of=64)
-        figure = draw_tokens([one] * pictures, columns=columns)
-        assert len(figure.axes) == pictures * (1 + count)
-        check_no_overlap(figure)
+    def test_nothing_overlaps(self) -> None:
+        for height, width, pictures, count, columns in ((30, 45, 1, 8, None), (90, 20, 3, 3, 2), (12, 90, 2, 5, None)):
+            figure = draw_tokens([picture(height=height, width=width, count=count, of=64)] * pictures, columns=columns)
+            assert len(figure.axes) == pictures * (1 + count)
+            check_no_overlap(figure)
 
     def test_wrong_requests_and_pictures(self) -> None:
         with pytest.raises(ValueError, match="the same numbers of tokens"):
             draw_tokens([picture(count=2), picture(count=3)])
         one = picture()
-        with pytest.raises(ValueError, match=r"3 tokens need as many influences and RoIs"):
-            dataclasses.replace(one, rois=one.rois[:2])
-        with pytest.raises(ValueError, match="3 x H x W"):
-            dataclasses.replace(one, image=torch.zeros(4, 4))
+        for changed, message in (({"rois": one.rois[:2]}, "3 tokens need as many"), ({"image": torch.zeros(4, 4)}, "3 x H x W")):
+            with pytest.raises(ValueError, match=message):
+                dataclasses.replace(one, **changed)

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparseformers.errors import ConfigError, SparseFormersError
 from sparseformers.evaluation import Cost
@@ -15,20 +16,29 @@ from sparseformers.profiling.backends import BACKENDS, check_backend, prepare
 from sparseformers.profiling.profile import Latency, ProfileReport, Timing, interleave, median_ratio, profile, summarise_latency
 from sparseformers.saving import save
 from sparseformers.teachers import Teacher, load_teacher
+from tests.evaluation.networks import Network
 from tests.evaluation.printed import printed
 from tests.tiny import SIDE, write_teacher
 
 CPU = torch.device("cpu")
 
 
+class Made(NamedTuple):
+    """A student and its teacher, and the file of each."""
+
+    student: SparseFormer
+    teacher: Teacher
+    model: Path
+    weights: Path
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student, saved, and the file of its teacher."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("profile")
     teacher = load_teacher(write_teacher(folder / "teacher.safetensors"), image_size=SIDE)
-    made, _, provenance = inherit(teacher, tokens=4)
-    save(made, folder / "model.safetensors", provenance=provenance)
-    return folder
+    student, _, provenance = inherit(teacher, tokens=4)
+    save(student, folder / "model.safetensors", provenance=provenance)
+    return Made(student, teacher, folder / "model.safetensors", folder / "teacher.safetensors")
 
 
 def lines(report: ProfileReport) -> list[list[str]]:
@@ -36,8 +46,8 @@ def lines(report: ProfileReport) -> list[list[str]]:
     return [line.replace("│", " ").replace("┃", " ").split() for line in text.splitlines()]
 
 
-def test_profile__sets_student_beside_teacher(folder: Path) -> None:
-    report = profile(folder / "model.safetensors", backend=("eager", "packed"), batch=(1, 2), repeats=3, precision="fp32")
+def test_profile__sets_student_beside_teacher(made: Made) -> None:
+    report = profile(made.model, backend=("eager", "packed"), batch=(1, 2), repeats=3, precision="fp32")
     kinds = [(timing.backend, timing.batch) for timing in report.timings]
     assert kinds == [("eager", 1), ("eager", 2), ("packed", 1), ("packed", 2)]
     assert report.teacher is not None
@@ -48,28 +58,25 @@ def test_profile__sets_student_beside_teacher(folder: Path) -> None:
     values = json.loads(json.dumps(report.to_dict()))
     assert values["timings"][3]["teacher"]["batch"] == 2
     assert values["precision"] == "fp32"
-
-
-def test_profile__takes_modules_and_needs_no_teacher(folder: Path) -> None:
-    student = profile(folder / "model.safetensors", batch=()).student
-    teacher = load_teacher(f"timm:test_vit@{folder / 'teacher.safetensors'}", image_size=SIDE)
-    made = inherit(teacher, tokens=4).student.train()
-    alone = profile(made, batch=())
-    assert (alone.student, alone.teacher, alone.timings) == (student, None, ())
-    assert made.training
+    # Modules are taken, too, and stay in their mode; the student alone costs the same.
+    student = made.student.train()
+    alone = profile(student, batch=())
+    assert (alone.student, alone.teacher, alone.timings) == (report.student, None, ())
+    assert student.training
     assert ["image,", "pixels", str(SIDE), "x", str(SIDE)] in lines(alone)
-    assert profile(made, teacher=teacher, batch=(1,), repeats=1).teacher is not None
+    assert profile(student, teacher=made.teacher, batch=(1,), repeats=1).teacher == report.teacher
 
 
-def test_profile__says_why_there_is_no_teacher(folder: Path, tmp_path: Path) -> None:
-    made, _, provenance = inherit(load_teacher(write_teacher(tmp_path / "gone.safetensors"), image_size=SIDE), tokens=4)
-    save(made, tmp_path / "model.safetensors", provenance=provenance)
-    (tmp_path / "gone.safetensors").unlink()
-    report = profile(tmp_path / "model.safetensors", batch=())
+def test_profile__says_why_there_is_no_teacher(made: Made) -> None:
+    aside = made.weights.rename(made.weights.with_suffix(".aside"))
+    try:
+        report = profile(made.model, batch=())
+    finally:
+        aside.rename(made.weights)
     assert report.teacher is None
     assert report.remarks[0].startswith("Without the teacher: ")
     with pytest.raises(SparseFormersError):
-        profile(tmp_path / "model.safetensors", teacher="timm:test_vit@nowhere.safetensors", batch=())
+        profile(made.model, teacher="timm:test_vit@nowhere.safetensors", batch=())
 
 
 def test_tables__of_known_figures() -> None:
@@ -91,8 +98,7 @@ def test_tables__of_known_figures() -> None:
     assert ["eager", "16", "200.0", "800.0", "80.0", "20.0", "4.01"] in found
 
 
-def test_bad_input(folder: Path) -> None:
-    model = folder / "model.safetensors"
+def test_bad_input(made: Made) -> None:
     for given, problem in (
         ({"repeats": 0}, "must be at least 1"),
         ({"batch": (0,)}, "must be at least 1"),
@@ -100,7 +106,7 @@ def test_bad_input(folder: Path) -> None:
         ({"backend": ("packed",), "precision": "bf16"}, "timed in float32 only"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            profile(model, **given)  # type: ignore[arg-type]
+            profile(made.model, **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="runs on processors only, not on cuda"):
         check_backend("packed", precision="fp32", device=torch.device("cuda"))
     with pytest.raises(SparseFormersError, match="released model 'sf_base_augrg'"):
@@ -110,13 +116,12 @@ def test_bad_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     "backend", [name if name in ("eager", "packed") else pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS]
 )
-def test_backends__embed_alike(backend: str, folder: Path, tmp_path: Path) -> None:
+def test_backends__embed_alike(backend: str, made: Made, tmp_path: Path) -> None:
     for package in {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}.get(backend, ()):
         pytest.importorskip(package)
-    teacher = load_teacher(f"timm:test_vit@{folder / 'teacher.safetensors'}", image_size=SIDE)
-    networks: tuple[SparseFormer | Teacher, ...] = (inherit(teacher, tokens=4).student.eval(), teacher.eval())
     images = torch.rand(2, 3, SIDE, SIDE)
-    for network, name in zip(networks, ("student", "teacher"), strict=True):
+    networks: dict[str, nn.Module] = {"student": made.student.eval(), "teacher": made.teacher.eval()}
+    for name, network in networks.items():
         (tmp_path / name).mkdir()
         run = prepare(network, backend, size=(SIDE, SIDE), precision="fp32", device=CPU, folder=tmp_path / name)(2)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -125,18 +130,8 @@ def test_backends__embed_alike(backend: str, folder: Path, tmp_path: Path) -> No
 
 def test_eager__runs_without_gradients_in_the_precision_asked_for(tmp_path: Path) -> None:
     found: list[tuple[bool, torch.dtype]] = []
-
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(32, 2)
-
-        def forward(self, images: Tensor) -> object:
-            out = self.linear(images[:, 0, 0])
-            found.append((torch.is_inference_mode_enabled(), out.dtype))
-            return type("Output", (), {"embedding": out})
-
-    network = Watched()
+    network = Network()
+    network.linear.register_forward_hook(lambda *given: found.append((torch.is_inference_mode_enabled(), given[-1].dtype)))
     for precision in ("fp32", "bf16"):
         prepare(network, "eager", size=(32, 32), precision=precision, device=CPU, folder=tmp_path)(1)(torch.rand(1, 3, 32, 32))
     assert found == [(True, torch.float32), (True, torch.bfloat16)]

@@ -53,9 +53,8 @@ class AttendingTeacher(nn.Module):
     def __init__(self, teacher: Teacher, *, attends: bool = True, layer: int = -1, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.teacher = RebuiltTeacher(teacher, grid=grid).to(next(teacher.parameters()).device)
-        self.attends, self.size = attends, self.teacher.size
-        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)  # h, w
-        self.prefix_tokens = teacher.anatomy.prefix_tokens
+        self.size, self.grid, self.prefix_tokens = self.teacher.size, self.teacher.grid, teacher.anatomy.prefix_tokens
+        self.attends = attends
         self.asks_from = teacher.depth - max(1, round(teacher.depth / 3))
         self.keeps = None if layer == -1 else teacher.depth + layer  # the block whose tokens are given instead of the final ones
 
@@ -110,11 +109,19 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
     [0, 1]. Raises ConfigError for a cortex without blocks, unless it pools by attention.
     """
     check_images(images)
-    device = next(student.parameters()).device
+    cortex, device = student.cortex, next(student.parameters()).device
+    blocks, pools_by_attention = _blocks(cortex), isinstance(cortex.pooling, AttentionPooling)
+    if not blocks and not pools_by_attention:
+        raise ConfigError("The student's cortex has no blocks, so there is no attention to read.", "Choose another student.")
     with evaluation_mode(student), torch.no_grad():
         front = student.focusing(student.normalise(images.to(device)))
-        attention = _last_attention(student.cortex, student.cortex.prefix(front.tokens), front.final_rois)
-    return _without_prefix(attention, student.config.cortex.prefix_tokens)
+        tokens, places = cortex.prefix(front.tokens), cortex.places(front.final_rois)
+        for index, block in enumerate(blocks if pools_by_attention else blocks[:-1]):
+            tokens = block(tokens, places[index])
+        shares = _pooling_shares(cortex, tokens)
+        if not pools_by_attention:
+            shares = torch.einsum("bq,bqt->bt", shares, blocks[-1].attention(tokens, places[-1]).mean(dim=1))
+    return _without_prefix(shares, student.config.cortex.prefix_tokens)
 
 
 class TeacherAttention:
@@ -126,16 +133,13 @@ class TeacherAttention:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = RebuiltTeacher(teacher).to(next(teacher.parameters()).device)
-        self.size = self.teacher.size  # height and width in pixels; other images are resized to it
-        self.grid = (self.size[0] // teacher.patch_size, self.size[1] // teacher.patch_size)  # rows and columns of patches
-        self.prefix_tokens = teacher.anatomy.prefix_tokens
+        self.size, self.grid, self.prefix_tokens = self.teacher.size, self.teacher.grid, teacher.anatomy.prefix_tokens
 
     def __call__(self, images: Tensor) -> AttentionMaps:
         """Maps, on the CPU, of images B x 3 x H x W in [0, 1] of 32 pixels a side or more, resized to the teacher's size."""
         check_images(images)
         parts = [self._look(part) for part in images.split(IMAGES_AT_ONCE)]
-        last, rollout = (torch.cat(maps).unflatten(-1, self.grid) for maps in zip(*parts, strict=True))
-        return AttentionMaps(last, rollout)
+        return AttentionMaps(*(torch.cat(maps).unflatten(-1, self.grid) for maps in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +154,8 @@ class TeacherAttention:
             blocks.append(block.attention(tokens, places).mean(dim=1))
             tokens = block(tokens, places)
         shares = _pooling_shares(cortex, tokens)
-        last = shares if isinstance(cortex.pooling, AttentionPooling) else _attended(shares, blocks[-1])
-        rolled = _attended(shares, rollout(blocks))
+        attended, rolled = (torch.einsum("bq,bqt->bt", shares, attention) for attention in (blocks[-1], rollout(blocks)))
+        last = shares if isinstance(cortex.pooling, AttentionPooling) else attended
         return _without_prefix(last, self.prefix_tokens), _without_prefix(rolled, self.prefix_tokens)
 
 
@@ -163,28 +167,11 @@ def rollout(blocks: Sequence[Tensor]) -> Tensor:
     """
     if not blocks:
         raise ValueError("rollout needs the attention of at least one block")
-    flow = torch.eye(blocks[0].shape[-1], dtype=blocks[0].dtype, device=blocks[0].device)
-    identity = flow
+    flow = identity = torch.eye(blocks[0].shape[-1], dtype=blocks[0].dtype, device=blocks[0].device)
     for attention in blocks:
         mixed = attention + identity
         flow = mixed / mixed.sum(dim=-1, keepdim=True) @ flow
     return flow
-
-
-def _last_attention(cortex: CortexTransformer, tokens: Tensor, rois: Tensor) -> Tensor:
-    """Attention of what is pooled: tokens B x T x D that enter the first block, with their RoIs -> B x T, rows sum to one."""
-    blocks = _blocks(cortex)
-    pools_by_attention = isinstance(cortex.pooling, AttentionPooling)
-    if not blocks and not pools_by_attention:
-        raise ConfigError(
-            "The student's cortex has no blocks, so there is no attention to read.",
-            "Choose another student.",
-        )
-    places = cortex.places(rois)
-    for index, block in enumerate(blocks if pools_by_attention else blocks[:-1]):
-        tokens = block(tokens, places[index])
-    shares = _pooling_shares(cortex, tokens)
-    return shares if pools_by_attention else _attended(shares, blocks[-1].attention(tokens, places[-1]).mean(dim=1))
 
 
 def _blocks(cortex: CortexTransformer) -> list[TransformerBlock]:
@@ -206,11 +193,6 @@ def _pooling_shares(cortex: CortexTransformer, tokens: Tensor) -> Tensor:
     return shares
 
 
-def _attended(shares: Tensor, attention: Tensor) -> Tensor:
-    """Rows of attention B x T x T, averaged by the shares B x T of those who attend -> B x T."""
-    return torch.einsum("bq,bqt->bt", shares, attention)
-
-
 def _without_prefix(attention: Tensor, prefix_tokens: int) -> Tensor:
     """Attention B x T -> B x (T-R), rows scaled to sum to one, on the CPU."""
     kept = attention[:, prefix_tokens:].float()
@@ -223,8 +205,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
         raise ValueError(f"a correlation is of two maps of one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
     if not (first.isfinite().all() and second.isfinite().all()):
         return math.nan
-    one, other = (ranks(values.flatten()) for values in (first, second))
-    one, other = one - one.mean(), other - other.mean()
+    one, other = (ranks(values.flatten()) - (values.numel() + 1) / 2 for values in (first, second))  # the mean rank
     spread = one.norm() * other.norm()
     return (one @ other / spread).clamp(-1, 1).item() if spread > 0 else math.nan
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import UnreadableImageError, derived_seed, evaluation_view, read_image
@@ -97,16 +98,12 @@ class SmallView:
 
 def blurred(image: Tensor, share: float) -> Tensor:
     """The image 3 x H x W under a Gaussian blur, whose standard deviation is given as a share of the shorter side."""
-    from torchvision.transforms.v2 import functional
-
     deviation = share * min(image.shape[-2:])
     return functional.gaussian_blur(image, kernel_size=[2 * math.ceil(2.5 * deviation) + 1] * 2, sigma=[deviation] * 2)
 
 
 def compressed(image: Tensor, quality: int) -> Tensor:
     """The image 3 x H x W in [0, 1] after JPEG compression."""
-    from torchvision.transforms.v2 import functional
-
     file = BytesIO()
     # By Pillow: torchvision's own coder is not in every build of it.
     functional.to_pil_image(image).save(file, "JPEG", quality=quality)
@@ -125,7 +122,7 @@ def shift_conditions(preprocessing: PreprocessingConfig, backgrounds: Sequence[P
     """
     clean = evaluation_view(preprocessing)
     conditions = [Condition.of_both("clean", clean)]
-    conditions += [Condition.of_both(name, ChangedView(clean, change)) for name, change in _changes().items()]
+    conditions += [Condition.of_both(name, ChangedView(clean, change)) for name, change in CHANGES.items()]
     for percent in (70, 50):
         tighter = dataclasses.replace(preprocessing, crop=preprocessing.crop * percent / 100)
         conditions.append(Condition.of_both(f"central {percent}%", evaluation_view(tighter)))
@@ -143,28 +140,22 @@ def shift_conditions(preprocessing: PreprocessingConfig, backgrounds: Sequence[P
     return [*conditions, _of_shape(preprocessing, "4:3", 4 / 3), _of_shape(preprocessing, "3:4", 3 / 4)]
 
 
-def _changes() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Changes of the teacher's own view by name: functions of an image 3 x H x W in [0, 1]."""
-    from torchvision.transforms.v2 import functional
-
-    return {
-        "blur 1%": partial(blurred, share=0.01),
-        "blur 2%": partial(blurred, share=0.02),
-        "noise 0.1": partial(functional.gaussian_noise, sigma=0.1),
-        "noise 0.25": partial(functional.gaussian_noise, sigma=0.25),
-        "JPEG 30": partial(compressed, quality=30),
-        "JPEG 10": partial(compressed, quality=10),
-        "brightness 60%": partial(functional.adjust_brightness, brightness_factor=0.6),
-        "brightness 30%": partial(functional.adjust_brightness, brightness_factor=0.3),
-        "contrast 50%": partial(functional.adjust_contrast, contrast_factor=0.5),
-        "contrast 25%": partial(functional.adjust_contrast, contrast_factor=0.25),
-    }
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "blur 1%": partial(blurred, share=0.01),
+    "blur 2%": partial(blurred, share=0.02),
+    "noise 0.1": partial(functional.gaussian_noise, sigma=0.1),
+    "noise 0.25": partial(functional.gaussian_noise, sigma=0.25),
+    "JPEG 30": partial(compressed, quality=30),
+    "JPEG 10": partial(compressed, quality=10),
+    "brightness 60%": partial(functional.adjust_brightness, brightness_factor=0.6),
+    "brightness 30%": partial(functional.adjust_brightness, brightness_factor=0.3),
+    "contrast 50%": partial(functional.adjust_contrast, contrast_factor=0.5),
+    "contrast 25%": partial(functional.adjust_contrast, contrast_factor=0.25),
+}  # of the teacher's own view: functions of an image 3 x H x W in [0, 1]
 
 
 def _of_shape(preprocessing: PreprocessingConfig, name: str, ratio: float) -> Condition:
     """The student on an image of the width ``ratio`` times its height, the teacher on the same part squashed."""
-    from torchvision.transforms.v2 import functional
-
     height, width = preprocessing.size
     size = (round(height / math.sqrt(ratio)), round(width * math.sqrt(ratio)))
     part = dataclasses.replace(preprocessing, size=size, crop=1.0, resize="shorter")

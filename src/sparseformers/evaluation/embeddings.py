@@ -15,6 +15,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.data import Batch, LabelledImages, SkippedImages, default_workers, evaluation_batches, images_on
 from sparseformers.data.places import find, no_images
 from sparseformers.errors import DataError
+from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference, resolve_precision
 
 Item = TypeVar("Item")
@@ -91,12 +92,9 @@ class Output(Protocol):
     """Output of a network; :class:`SparseFormerOutput` and :class:`TeacherOutput` are ones."""
 
     @property
-    def embedding(self) -> Tensor:
-        """B x D."""
-
+    def embedding(self) -> Tensor: ...  # B x D
     @property
-    def logits(self) -> Tensor | None:
-        """B x classes; None without a classifier."""
+    def logits(self) -> Tensor | None: ...  # B x classes; None without a classifier
 
 
 Network = Callable[[Tensor], Output]  # images B x 3 x H x W in [0, 1] to an output
@@ -130,16 +128,38 @@ def embed(
     Raises DataError if there was no image to embed.
     """
     running: dict[str, Any] = {"autocast": autocast, "progress": progress, "on_unreadable": on_unreadable}
-    indices, embeddings, logits = _embed((student, teacher), batches, device=device, keep_logits=keep_logits, **running)
-    return Embedded(embeddings[0], embeddings[1], logits[0], logits[1], indices)
+    indices, (ours, theirs) = ask((student, teacher), batches, device=device, keep_logits=keep_logits, **running)
+    require_readable(len(indices))
+    return Embedded(ours.embedding, theirs.embedding, ours.logits, theirs.logits, indices)
 
 
 def embed_one(network: Network, batches: Iterable[Batch], **running: Any) -> Tensor:
     """The embeddings by one network alone, M x D, float32 on the CPU; as :func:`embed` in everything else."""
-    return _embed((network,), batches, keep_logits=False, **running)[1][0]
+    indices, (answers,) = ask((network,), batches, keep_logits=False, **running)
+    require_readable(len(indices))
+    return answers.embedding
 
 
-def _embed(
+def require_readable(images: int) -> None:
+    """Raises DataError if not one image could be read."""
+    if not images:
+        raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
+
+
+class Answers(NamedTuple):
+    """A network's outputs for M images; float32 on the CPU."""
+
+    embedding: Tensor  # M x D
+    logits: Tensor | None  # M x classes; None without a classifier, or where they were not kept
+    rois: Tensor | None  # M x 2 x N x 4, of the first and of the last stage; None where they do not move, or were not kept
+
+    def of(self, images: Tensor) -> Answers:
+        """Those for some of the images, by a mask of M."""
+        logits, rois = (None if column is None else column[images] for column in (self.logits, self.rois))
+        return Answers(self.embedding[images], logits, rois)
+
+
+def ask(
     networks: Sequence[Network],
     batches: Iterable[Batch],
     *,
@@ -147,27 +167,28 @@ def _embed(
     autocast: torch.dtype | None,
     progress: Advance | None = None,
     on_unreadable: Callable[[int, str], None] | None = None,
-    keep_logits: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-    """Indices of the M readable images, and for each network their embeddings and logits."""
+    keep_logits: bool = True,
+    keep_rois: bool = False,
+) -> tuple[Tensor, list[Answers]]:
+    """Indices of the M readable images, and the answers of each network to them (None where M is 0); as :func:`embed`."""
     device = torch.device(device)
     indices: list[Tensor] = []
-    embeddings: list[list[Tensor]] = [[] for _ in networks]
-    logits: list[list[Tensor]] = [[] for _ in networks]
+    kept: list[dict[str, list[Tensor]]] = [{"embedding": [], "logits": [], "rois": []} for _ in networks]
     with evaluation_mode(*networks):
         for batch in told(batches, progress, on_unreadable):
             images = images_on(device, batch.images)
             with inference(device, autocast):
-                for place, network in enumerate(networks):
+                for own, network in zip(kept, networks, strict=True):
                     output = network(images)
-                    embeddings[place].append(output.embedding.float().cpu())
+                    own["embedding"].append(output.embedding.float().cpu())
                     if keep_logits and output.logits is not None:
-                        logits[place].append(output.logits.float().cpu())
+                        own["logits"].append(output.logits.float().cpu())
+                    if keep_rois and isinstance(output, SparseFormerOutput) and output.rois.shape[1] > 1:
+                        own["rois"].append(output.rois[:, [0, -1]].float().cpu())
             indices.append(torch.as_tensor(batch.indices, dtype=torch.int64).cpu())
-    if not indices:
-        raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
     # Joined outside of inference mode, so that these are ordinary tensors.
-    return torch.cat(indices), [torch.cat(own) for own in embeddings], [torch.cat(own) if own else None for own in logits]
+    joined = [{name: torch.cat(parts) if parts else None for name, parts in own.items()} for own in kept]
+    return torch.cat([torch.empty(0, dtype=torch.int64), *indices]), [Answers(**own) for own in joined]  # type: ignore[arg-type]
 
 
 def told(batches: Iterable[Batch], progress: Advance | None, on_unreadable: Callable[[int, str], None] | None) -> Iterator[Batch]:

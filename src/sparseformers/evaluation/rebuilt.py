@@ -58,8 +58,8 @@ class RebuiltTeacher(nn.Module):
         patch = teacher.patch_size
         self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
         """Height and width in pixels of the images that it takes."""
+        self.grid = rows, columns = self.size[0] // patch, self.size[1] // patch
         self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
-        rows, columns = self.size[0] // patch, self.size[1] // patch
         self.patches = TeacherPatchTokens(teacher, rows, columns)
         self.register_buffer("rois", cells(rows * columns, rows / columns).unsqueeze(0), persistent=False)  # 1 x N x 4
         anatomy = teacher.anatomy_on(rows, columns)

@@ -18,7 +18,7 @@ from sparseformers.config import GridConfig
 from sparseformers.data import Batch, UnreadableImageError, find_images, images_on
 from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, relative_name
 from sparseformers.errors import ConfigError, DataError, shorten
-from sparseformers.evaluation.embeddings import Advance, ImageFolder, thinned, told
+from sparseformers.evaluation.embeddings import Advance, ImageFolder, require_readable, thinned, told
 from sparseformers.evaluation.report import Report
 from sparseformers.evaluation.roi_measures import (
     Elsewhere,
@@ -163,32 +163,22 @@ def measure_rois(
     image's objects; the rest is as for :func:`~sparseformers.evaluation.embed`. Raises DataError if no image can be read, or
     nothing of any known foreground is in the view.
     """
-    device, measured, unreadable = torch.device(device), _Measured(), 0
-
-    def note(index: int, reason: str) -> None:
-        nonlocal unreadable
-        unreadable += 1
-        if on_unreadable is not None:
-            on_unreadable(index, reason)
-
+    device, measured = torch.device(device), _Measured()
     with evaluation_mode(student):
-        for batch in told(batches, progress, note):
+        for batch in told(batches, progress, on_unreadable):
             with inference(device, autocast):
                 front = student.focusing(student.normalise(images_on(device, batch.images)), tokens)
             places = batch.indices.tolist()
             masks = None if foreground is None else [foreground(index) for index in places]
             measured.add(front, [names[index] for index in places], masks)
-    if not measured.rois:
-        raise DataError("There was no image that could be read.", "Give a folder with images in it (jpg, png, webp, ...).")
+    require_readable(len(measured.rois))
     if foreground is not None and measured.points and not measured.areas:
         problem = "Nothing of any foreground is in the part of the images that the student sees."
         raise DataError(problem, "Check the masks or boxes: what is not zero, or inside a box, is foreground.")
-    return measured.report(unreadable)
+    return measured.report(len(names))
 
 
 class _Measured:
-    """Figures of the images so far."""
-
     def __init__(self) -> None:
         self.tokens = self.points = 0
         self.rois: list[Tensor] = []  # B x S x 5 each: moved, from start, size, coverage, overlap
@@ -212,14 +202,10 @@ class _Measured:
             self._add_foreground(points, names, masks)
 
     def _add_foreground(self, points: Sequence[Tensor], names: Sequence[str], masks: Sequence[Tensor | None]) -> None:
-        kept: dict[int, Tensor] = {}
-        for place, (name, mask) in enumerate(zip(names, masks, strict=True)):
-            if mask is None:
-                self.not_annotated.append(name)
-            elif mask.sum() < LEAST_FOREGROUND:
-                self.out_of_view.append(name)
-            else:
-                kept[place] = mask
+        annotated = {place: mask for place, mask in enumerate(masks) if mask is not None}
+        kept = {place: mask for place, mask in annotated.items() if mask.sum() >= LEAST_FOREGROUND}
+        self.not_annotated += [name for place, name in enumerate(names) if place not in annotated]
+        self.out_of_view += [names[place] for place in annotated if place not in kept]
         if not kept or not points:
             return
         foregrounds = torch.stack(list(kept.values())).to(points[0].device)  # B x H x W
@@ -232,11 +218,11 @@ class _Measured:
             elsewhere.add(density, foregrounds)
         self.on_foreground.append(torch.stack(shares, dim=1))
 
-    def report(self, skipped: int) -> RoIReport:
-        """All figures; there is at least one image."""
+    def report(self, images: int) -> RoIReport:
+        """The figures of so many images, of which at least one could be read."""
         rois = torch.cat(self.rois)  # M x S x 5
-        covered = torch.cat(self.sampled) if self.sampled else rois.new_zeros(len(rois), 0)
-        unread = rois.shape[1] - covered.shape[1]  # stages before the first one with sampling points
+        points_cover = [Spread.of(column) for column in torch.cat(self.sampled).T] if self.sampled else []
+        unread = rois.shape[1] - len(points_cover)  # stages before the first one with sampling points
         foregrounds: list[ForegroundFigures] = []  # one for each stage with sampling points; none where nothing is known
         if self.areas:
             shares, areas = torch.cat(self.on_foreground), torch.cat(self.areas)
@@ -245,17 +231,15 @@ class _Measured:
         rows = []
         for stage in range(rois.shape[1]):
             moved, from_start, size, rois_cover, overlapping = (Spread.of(column) for column in rois[:, stage].T)
-            read = stage - unread
-            points_cover = Spread.of(covered[:, read]) if read >= 0 else None
+            of_rois, read = (moved if stage else None, from_start, size, rois_cover, overlapping), stage - unread
             foreground = foregrounds[read] if foregrounds and read >= 0 else None
-            of_rois = (moved if stage else None, from_start, size, rois_cover, overlapping)
-            rows.append(StageFigures(stage, *of_rois, points_cover, foreground))
+            rows.append(StageFigures(stage, *of_rois, points_cover[read] if read >= 0 else None, foreground))
         return RoIReport(
             tokens=self.tokens,
             points=self.points,
             stages=tuple(rows),
             images=len(rois),
-            skipped=skipped,
+            skipped=images - len(rois),
             area=Spread.of(torch.cat(self.areas)) if self.areas else None,
             annotated=sum(len(areas) for areas in self.areas),
             not_annotated=tuple(self.not_annotated),

@@ -20,6 +20,7 @@ from sparseformers.evaluation.words import WordReport, Words, measure_words
 from sparseformers.opening import GivenTeacher, Model, Pair, model_name, open_pair, with_tokens
 
 EvaluationReport: TypeAlias = Evaluation | ShiftReport | RoIReports | WordReport | DenseReport
+Splits: TypeAlias = Mapping[str, LabelledImages] | None  # of class folders; None without any
 
 
 def evaluate(
@@ -74,63 +75,51 @@ def evaluate(
     """
     tokens = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     in_words = zero_shot or captions is not None
-    _check_numbers(tokens, limit, focus=focus, at_own_number="--shifts" if shifts else "--dense" if dense else None)
-    _check_kinds(shifts=shifts, focus=focus, dense=dense, views=views, in_words=in_words, with_teacher=teacher is not None)
-    needed = {
-        "--classnames is for zero-shot classification only": (classnames is not None, "--zero-shot", zero_shot),
-        "--templates is for zero-shot classification only": (templates != "openai", "--zero-shot", zero_shot),
-        "--masks is for measuring the focus or maps only": (masks is not None, "--focus or --dense", focus or dense),
-        "--boxes is for measuring the focus only": (boxes is not None, "--focus", focus),
-    }
-    for problem, (given, option, there) in needed.items():
-        if given and not there:
-            raise ConfigError(f"{problem}.", f"Add {option}, or leave it out.")
+    kinds = {"shifts": shifts, "focus": focus, "dense": dense, "views": bool(views), "in_words": in_words}
+    _check_options(tokens, limit, **kinds, teacher=teacher is not None)
+    in_need = {"classnames": classnames is not None, "templates": templates != "openai"}
+    _check_companion("--zero-shot", "zero-shot classification", zero_shot, in_need)
+    _check_companion("--focus", "measuring the focus", focus, {"boxes": boxes is not None})
+    _check_companion("--focus or --dense", "measuring the focus or maps", focus or dense, {"masks": masks is not None})
+    masks, boxes, classnames, captions = (None if path is None else Path(path) for path in (masks, boxes, classnames, captions))
     if masks is not None and boxes is not None:
         raise ConfigError("The foreground is told by --masks or by --boxes, not by both.", "Leave one of them out.")
-
     folder = ImageFolder(as_path(data, "The folder of images"), limit, batch_size, precision, progress or silent)
     folder.look()  # before a model is loaded, so that a mistake shows at once
     if focus:
-        return report_rois(run, folder, tokens=tokens, masks=_path(masks), boxes=_path(boxes))
-    words = Words.read(folder, zero_shot=zero_shot, classnames=_path(classnames), templates=templates, captions=_path(captions))
+        return report_rois(run, folder, tokens=tokens, masks=masks, boxes=boxes)
+    words = Words.read(folder, zero_shot=zero_shot, classnames=classnames, templates=templates, captions=captions)
     splits = None if views or in_words or dense else labelled_splits(folder.path)
     pair = open_pair(run, teacher)
     if dense:
-        return measure_dense(pair, folder, _path(masks))
+        return measure_dense(pair, folder, masks)
     if shifts:
         return _evaluate_shifts(pair, folder, splits)
     student = with_tokens(pair.student, tokens[0] if tokens else None, model_name(run))
     if in_words:
         return measure_words(words, student, pair, folder)
-    report = _evaluate(student, pair, folder, splits, views)
-    return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
+    return dataclasses.replace(_evaluate(student, pair, folder, splits, views), skipped_images=tuple(folder.skipped.lines()))
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _check_numbers(tokens: Sequence[int], limit: int, *, focus: bool, at_own_number: str | None) -> None:
+def _check_options(
+    tokens: Sequence[int], limit: int, *, shifts: bool, focus: bool, dense: bool, views: bool, in_words: bool, teacher: bool
+) -> None:
     if tokens and min(tokens) < 1:
         raise ConfigError(f"--tokens must be at least 1, not {min(tokens)}.", "Use 16, for example.")
     if len(tokens) > 1 and not focus:
         raise ConfigError("Several numbers of --tokens go with --focus only.", "Give one number, or measure one after the other.")
-    if tokens and at_own_number is not None:
-        raise ConfigError(
-            f"{at_own_number} measures at the student's own number of tokens, not at --tokens.", "Leave out one of them."
-        )
+    if tokens and (shifts or dense):
+        problem = f"--{'shifts' if shifts else 'dense'} measures at the student's own number of tokens, not at --tokens."
+        raise ConfigError(problem, "Leave out one of them.")
     if limit < 0 or limit == 1:
         raise ConfigError(f"Nothing can be measured on --limit {limit} images.", "Give 2 or more, or 0 for all.")
-
-
-def _check_kinds(*, shifts: bool, focus: bool, dense: bool, views: int, in_words: bool, with_teacher: bool) -> None:
     if dense and (shifts or focus or views or in_words):
         problem = "--dense measures the central view of an image, without --shifts, --focus, --views, --zero-shot and --captions."
         raise ConfigError(problem, "Measure them in another run.")
     if focus and (shifts or views or in_words):
         problem = "--focus measures the central view of an image, without --shifts, --views, --zero-shot and --captions."
         raise ConfigError(problem, "Measure them in another run.")
-    if focus and with_teacher:
+    if focus and teacher:
         raise ConfigError("--focus runs the student alone, without --teacher.", "Leave it out.")
     if shifts and views:
         raise ConfigError("--shifts changes the central view of an image and cannot go with --views.", "Leave one of them out.")
@@ -139,7 +128,13 @@ def _check_kinds(*, shifts: bool, focus: bool, dense: bool, views: int, in_words
         raise ConfigError(problem, "Measure them in another run.")
 
 
-def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None) -> ShiftReport:
+def _check_companion(companion: str, purpose: str, there: bool, in_need: Mapping[str, bool]) -> None:
+    for option, given in in_need.items():
+        if given and not there:
+            raise ConfigError(f"--{option} is for {purpose} only.", f"Add {companion}, or leave it out.")
+
+
+def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Splits) -> ShiftReport:
     labels, paths = None, folder.images()
     if splits is not None:
         test = folder.judged(splits)
@@ -157,11 +152,7 @@ def _evaluate_shifts(pair: Pair, folder: ImageFolder, splits: Mapping[str, Label
     return dataclasses.replace(report, skipped_images=tuple(folder.skipped.lines()))
 
 
-def _evaluate(
-    student: Network, pair: Pair, folder: ImageFolder, splits: Mapping[str, LabelledImages] | None, views: int
-) -> Evaluation:
-    """Alignment; with splits of class folders the accuracies, too."""
-
+def _evaluate(student: Network, pair: Pair, folder: ImageFolder, splits: Splits, views: int) -> Evaluation:
     def embedded(paths: Sequence[Path], kind: str) -> Embedded:
         preprocessing = pair.teacher.preprocessing
         batches: Iterable[Batch] = folder.batches(paths, preprocessing)

@@ -6,26 +6,24 @@ is subtracted first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from sparseformers.data import Batch, ImageViews, images_on, views_in_order
+from sparseformers.data import ImageViews, views_in_order
 from sparseformers.errors import DataError
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.conditions import Condition, ImageView, SmallView
-from sparseformers.evaluation.embeddings import Advance, told
+from sparseformers.evaluation.embeddings import Answers, ask
 from sparseformers.evaluation.report import Report
 from sparseformers.model import SparseFormer
-from sparseformers.model.sparseformer import SparseFormerOutput
-from sparseformers.modes import evaluation_mode, inference
 from sparseformers.rois import centre_and_size
-from sparseformers.teachers import Teacher, TeacherOutput
+from sparseformers.teachers import Teacher
 
 STUDENT, TEACHER, LOW_RESOLUTION = "student", "teacher", "low_resolution"
 
@@ -85,35 +83,6 @@ class ShiftReport(Report):
         return [_conditions_table(self, title), _worst_table(self.worst)]
 
 
-class Answers(NamedTuple):
-    """Outputs of a network for M images; float32 on the CPU."""
-
-    indices: Tensor  # M, int64: which image each row is of
-    embedding: Tensor  # M x D
-    logits: Tensor | None  # M x classes; None without a classifier
-    rois: Tensor | None  # M x 2 x N x 4, the RoIs of the first and of the last stage; None of a network whose RoIs do not move
-
-    @classmethod
-    def of(cls, indices: Tensor, output: SparseFormerOutput | TeacherOutput) -> Answers:
-        moving = isinstance(output, SparseFormerOutput) and output.rois.shape[1] > 1
-        rois = output.rois[:, [0, -1]].float().cpu() if isinstance(output, SparseFormerOutput) and moving else None
-        return cls(indices, output.embedding.float().cpu(), None if output.logits is None else output.logits.float().cpu(), rois)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Answers]) -> Answers:
-        """The answers to several batches as one; there is at least one batch."""
-        columns = ([column for column in columns if column is not None] for columns in zip(*parts, strict=True))
-        indices, embedding, logits, rois = (torch.cat(column) if column else None for column in columns)
-        assert indices is not None
-        assert embedding is not None
-        return cls(indices, embedding, logits, rois)
-
-    def of_images(self, indices: Tensor) -> Answers:
-        kept = torch.isin(self.indices, indices)
-        logits, rois = (None if column is None else column[kept] for column in (self.logits, self.rois))
-        return Answers(self.indices[kept], self.embedding[kept], logits, rois)
-
-
 AllAnswers = Mapping[tuple[str, ImageView], Answers]  # by network and by what it saw of the images; all of the same images
 
 
@@ -138,62 +107,42 @@ def measure_shifts(
     worst: int = 10,
     batch_size: int = 32,
     workers: int = 0,
-    device: torch.device | str,
-    autocast: torch.dtype | None,
-    progress: Advance | None = None,
-    on_unreadable: Callable[[int, str], None] | None = None,
+    **running: Any,
 ) -> ShiftReport:
     """Measures a student beside its teacher in conditions, under inference mode and in evaluation mode (restored afterwards).
 
     ``conditions`` are those of :func:`~sparseformers.evaluation.conditions.shift_conditions`, the clean one first. The student
     sees all of them, and so does ``low_resolution``, the teacher at a lower resolution; the teacher sees its own size only.
     ``labels`` are the right output of its classifier for each image, if known; ``worst`` images that are aligned worst are named.
-    What is random in conditions comes from ``seed``, for each image the same every time. ``progress`` and ``on_unreadable`` are
-    told of each pass as by :func:`~sparseformers.evaluation.embed`. Raises DataError if fewer than two images can be read.
+    What is random in conditions comes from ``seed``, for each image the same every time. How networks are run, and who is told
+    of each pass, is as for :func:`~sparseformers.evaluation.embed`. Raises DataError if fewer than two images can be read.
     """
     networks: dict[str, nn.Module] = {STUDENT: student, TEACHER: teacher}
     if low_resolution is not None:
         networks[LOW_RESOLUTION] = low_resolution
-    answers: dict[tuple[str, ImageView], Answers] = {}
+    asked: dict[tuple[str, ImageView], tuple[Tensor, Answers]] = {}
     readable = torch.arange(len(paths))
     for view, names in views_of(conditions).items():
         batches = views_in_order(ImageViews(paths, view, seed=seed), epochs=1, batch_size=batch_size, workers=workers)
         shown = {name: network for name, network in networks.items() if name in names}
-        answered = _ask(shown, told(batches, progress, on_unreadable), torch.device(device), autocast)
-        answers |= {(name, view): rows for name, rows in answered.items()}
+        found, answered = ask([*shown.values()], batches, keep_rois=True, **running)
+        asked |= {(name, view): (found, own) for name, own in zip(shown, answered, strict=True)}
         # A file may go while the others are measured: what is compared is of the same images throughout.
-        found = next(iter(answered.values())).indices if answered else readable[:0]
         readable = readable[torch.isin(readable, found)]
         if len(readable) < 2:
             problem = f"Shifts can only be measured on two images or more, not on {len(readable)}."
             raise DataError(problem, "Evaluate on a folder with more readable images.")
-    answers = {key: rows.of_images(readable) for key, rows in answers.items()}
-    rows = _rows(answers, conditions, None if labels is None else torch.as_tensor(labels)[readable], seed)
-    return ShiftReport(
-        rows=(rows[0], *sorted(rows[1:], key=lambda row: -row.loss)),
-        worst=_worst(answers, conditions[0], [str(paths[index]) for index in readable.tolist()], worst),
-        images=len(readable),
-        skipped=len(paths) - len(readable),
-    )
+    answers = {key: own.of(torch.isin(found, readable)) for key, (found, own) in asked.items()}
+    images = readable.tolist()
+    rows = _rows(answers, conditions, None if labels is None else torch.as_tensor(labels)[readable], seed, images)
+    poor = _worst(answers, conditions[0], [str(paths[index]) for index in images], worst)
+    return ShiftReport((rows[0], *sorted(rows[1:], key=lambda row: -row.loss)), poor, len(images), len(paths) - len(images))
 
 
-def _ask(
-    networks: Mapping[str, nn.Module], batches: Iterable[Batch], device: torch.device, autocast: torch.dtype | None
-) -> dict[str, Answers]:
-    """The answers of each network to the same images; nothing if there are none."""
-    parts: dict[str, list[Answers]] = {name: [] for name in networks}
-    with evaluation_mode(*networks.values()):
-        for batch in batches:
-            images = images_on(device, batch.images)
-            with inference(device, autocast):
-                for name, network in networks.items():
-                    parts[name].append(Answers.of(batch.indices, network(images)))
-    # Joined outside of inference mode, so that these are ordinary tensors.
-    return {name: Answers.joined(own) for name, own in parts.items() if own}
-
-
-def _rows(answers: AllAnswers, conditions: Sequence[Condition], labels: Tensor | None, seed: int) -> list[ShiftRow]:
-    """A row for each condition; ``labels`` are those of the rows of the answers."""
+def _rows(
+    answers: AllAnswers, conditions: Sequence[Condition], labels: Tensor | None, seed: int, images: Sequence[int]
+) -> list[ShiftRow]:
+    """A row for each condition; the answers are to these images, with these labels."""
     clean = answers[TEACHER, conditions[0].teacher]
     rows: list[ShiftRow] = []
     for condition in conditions:
@@ -203,7 +152,8 @@ def _rows(answers: AllAnswers, conditions: Sequence[Condition], labels: Tensor |
         student, teacher = (_figures(each, target, clean, labels) for each in (seen, target))
         small = None if low is None else _figures(low, target, clean, labels)
         loss = rows[0].student.same_image - student.same_image if rows else 0.0
-        rows.append(ShiftRow(condition.name, loss, student, teacher, small, _roi_figures(seen, condition, seed)))
+        rois = None if seen.rois is None else _roi_figures(seen.rois, condition, seed, images)
+        rows.append(ShiftRow(condition.name, loss, student, teacher, small, rois))
     return rows
 
 
@@ -216,17 +166,15 @@ def _figures(answers: Answers, target: Answers, clean: Answers, labels: Tensor |
     return ShiftFigures(same_image=same, clean_image=of_clean, top1=top1)
 
 
-def _roi_figures(answers: Answers, condition: Condition, seed: int) -> RoIFigures | None:
-    if answers.rois is None:
-        return None
-    centres, sizes = centre_and_size(answers.rois)  # M x 2 x N x 2 each
+def _roi_figures(rois: Tensor, condition: Condition, seed: int, images: Sequence[int]) -> RoIFigures:
+    centres, sizes = centre_and_size(rois)  # M x 2 x N x 2 each
     ratio = (sizes[:, 1] / sizes[:, 0].clamp_min(1e-6)).prod(dim=-1).sqrt()
     shares: list[float | None] = [None, None]
     if isinstance(condition.student, SmallView):
-        boxes = torch.tensor([condition.student.object_box(seed, index) for index in answers.indices.tolist()])[:, None, None]
+        boxes = torch.tensor([condition.student.object_box(seed, index) for index in images])[:, None, None]
         inside = ((centres >= boxes[..., :2]) & (centres <= boxes[..., 2:])).all(dim=-1)  # M x 2 x N
         shares = inside.float().mean(dim=(0, 2)).tolist()
-    return RoIFigures(_movement(answers.rois).mean().item(), ratio.mean().item(), *shares)
+    return RoIFigures(_movement(rois).mean().item(), ratio.mean().item(), *shares)
 
 
 def _movement(rois: Tensor) -> Tensor:

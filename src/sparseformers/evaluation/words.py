@@ -61,11 +61,9 @@ class Words(NamedTuple):
     captioned: CaptionedImages | None  # to measure retrieval by; None for no retrieval
 
     @classmethod
-    def read(
-        cls, folder: ImageFolder, *, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None
-    ) -> Words:
+    def read(cls, folder: ImageFolder, zero_shot: bool, classnames: Path | None, templates: str, captions: Path | None) -> Words:
         """Reads them; raises ConfigError or DataError for files that are missing or do not fit."""
-        images: LabelledImages | None = None
+        images, captioned = None, None
         names: tuple[str, ...] = ()
         sentences: tuple[str, ...] = ()
         if zero_shot:
@@ -75,7 +73,6 @@ class Words(NamedTuple):
                 raise DataError(problem, "Sort its images into CLASS folders, or measure retrieval alone with --captions FILE.")
             images = folder.judged(splits)
             names, sentences = read_class_names(classnames, images.class_names), read_templates(templates)
-        captioned = None
         if captions is not None:
             captioned = read_captions(captions, folder.path)
             captioned = captioned.only(thinned(range(len(captioned.paths)), folder.limit))
@@ -85,12 +82,10 @@ class Words(NamedTuple):
 def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
     """Classifies by names of classes and finds by captions; ``student`` is the pair's. TeacherError without a text tower."""
     tower = load_text_tower(pair.teacher.identity.name)
-    if tower.width != pair.teacher.anatomy.embedding_width:
-        raise TeacherError(
-            f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have "
-            f"{pair.teacher.anatomy.embedding_width}.",
-            "Give the file of one whole CLIP as --teacher.",
-        )
+    width = pair.teacher.anatomy.embedding_width
+    if tower.width != width:
+        problem = f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have {width}."
+        raise TeacherError(problem, "Give the file of one whole CLIP as --teacher.")
     tower.to(pair.device)
     tokens = student.tokens if isinstance(student, WithTokens) else student.config.focusing.tokens
     low = LowResolutionTeacher(pair.teacher, tokens).to(pair.device)
@@ -181,13 +176,12 @@ def read_class_names(path: Path | None, folders: Sequence[str]) -> tuple[str, ..
             problem = f"The class names in '{path}' do not match the class folders ({told})."
             raise DataError(problem, f"{near} Give each folder one name.".strip())
         return tuple(named[folder] for folder in folders)
-    by_name = {name.lower(): name for name in listed}
-    if len(listed) == len(folders) and by_name.keys() == {name.lower() for name in pretty}:
-        return tuple(by_name[name.lower()] for name in pretty)
     if len(listed) != len(folders):
         problem = f"The file '{path}' has {len(listed)} class names, but there are {len(folders)} class folders."
         raise DataError(problem, "Give one name for each folder in their sorted order, or lines of FOLDER, a tab, and its name.")
-    return tuple(listed)
+    by_name = {name.lower(): name for name in listed}
+    known = by_name.keys() == {name.lower() for name in pretty}  # the folders' own, in another order
+    return tuple(by_name[name.lower()] for name in pretty) if known else tuple(listed)
 
 
 def _parse(path: Path) -> tuple[dict[str, str], list[str]]:

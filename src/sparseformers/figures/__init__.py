@@ -1,7 +1,7 @@
 """RoIs and sampling points of a SparseFormer, drawn on the image; and how its training went.
 
 ``run`` has :func:`visualize`; ``data`` gives a student its photographs, ``sheet`` places panels, ``panels`` fills them,
-``output`` writes files. Each figure has a file: ``trace_X`` gives its data, ``draw_X`` draws.
+``output`` writes files. Figures are in ``stages``, ``map``, ``tokens`` and ``pca``: ``trace_X`` gives the data, ``draw_X`` draws.
 """
 
 import lazy_loader

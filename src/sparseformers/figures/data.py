@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
@@ -29,6 +30,7 @@ ViewKind = Literal["whole", "own"]
 """``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
 sees when it embeds or is evaluated, often a central crop; what lies outside of it is drawn dark."""
 TitledImage = tuple[str, Image.Image]  # a title and a decoded RGB image of any size
+Photographs = Iterable[TitledImage]
 
 LONGEST_DRAWN = 640  # pixels along the longer side of a photograph as it is drawn, at most: more than a panel has
 EDGE = 1e-6  # a share of an image, next to nothing
@@ -93,8 +95,7 @@ def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> 
         front = student.run_front(images.to(device))
 
     def ordinary(tensor: Tensor) -> Tensor:
-        """A copy, made outside of inference mode."""
-        return tensor.detach().to("cpu", torch.float32).clone()
+        return tensor.detach().to("cpu", torch.float32).clone()  # a copy, made outside of inference mode
 
     drawn, rois, points = ordinary(images), ordinary(front.rois), [ordinary(each) for each in front.points]
     maps = [None] * len(titles) if front.attention_map is None else list(ordinary(front.attention_map))
@@ -105,7 +106,7 @@ def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> 
 
 
 def trace_photographs(
-    student: SparseFormer, photographs: Iterable[TitledImage], *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
+    student: SparseFormer, photographs: Photographs, *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[RoIPicture]:
     """As :func:`trace_rois`, for photographs of any shapes, taken one after the other and drawn in their own shape."""
     # Each has its own shape: there is no batch.
@@ -145,8 +146,6 @@ def whole_size(height: int, width: int, made_for: tuple[int, int]) -> tuple[int,
 
 def drawn_pixels(photograph: Image.Image, longest: int = LONGEST_DRAWN) -> Tensor:
     """A photograph as it is drawn: 3 x H x W in [0, 1], no side longer than ``longest``, in its own aspect ratio."""
-    from torchvision.transforms.v2 import functional
-
     shown = photograph.copy()
     shown.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return from_bytes(functional.pil_to_tensor(shown)).to(torch.float32)
@@ -192,5 +191,4 @@ def _neighbourhood(position: Tensor, radius: Tensor, pixels: int) -> Tensor:
 
 
 def _pixel_centres(pixels: int) -> Tensor:
-    """The centres of that many pixels in [0, 1]."""
     return (torch.arange(pixels, dtype=torch.float32) + 0.5) / pixels

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from sparseformers.figures.data import RoIPicture, coverage, inside_frame, inside_rois
 from sparseformers.rois import centre_and_size, row_lengths
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Array = npt.NDArray[np.float64]
 
@@ -27,8 +28,6 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in brightness (IT
 
 def token_colours(tokens: int) -> Array:
     """Colours of N tokens (N x 3 in [0, 1]): all different, light, safe for colour blindness, unlike the grid's neighbours'."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     if tokens < 1:
         raise ValueError(f"colours are for at least one token, not {tokens}")
     places = np.arange(tokens) * _stride(tokens) % tokens
@@ -56,8 +55,6 @@ def margin(width: int, height: int) -> float:
 
 def draw_photograph(axes: Axes, image: Tensor, bright: Tensor | None = None) -> None:
     """The photograph (3 x H x W in [0, 1]) in pixel coordinates, with a margin; dark and grey where ``bright`` (H x W) is 0."""
-    from matplotlib.patches import Rectangle
-
     pixels = image.clamp(0, 1).permute(1, 2, 0)
     if bright is not None:
         grey = (pixels * pixels.new_tensor(LUMA)).sum(dim=-1, keepdim=True)
@@ -77,9 +74,6 @@ def draw_photograph(axes: Axes, image: Tensor, bright: Tensor | None = None) -> 
 
 def draw_rois(axes: Axes, rois: Tensor, colours: Array, *, width: int, height: int) -> None:
     """A box with a dot at its centre for each of N x 4 RoIs; the boxes are thin and translucent where many overlap."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.patheffects import withStroke
-
     centre, size = (part.double().numpy() for part in centre_and_size(rois))
     near, far = _on_panel(centre - size / 2, width, height), _on_panel(centre + size / 2, width, height)
     corners = np.stack([near, np.stack([far[:, 0], near[:, 1]], 1), far, np.stack([near[:, 0], far[:, 1]], 1)], axis=1)
@@ -108,13 +102,16 @@ def draw_last_points(axes: Axes, picture: RoIPicture, colours: Array) -> None:
     """A picture with its last sampling points on it; dark where none of them is near."""
     height, width = picture.image.shape[-2:]
     draw_photograph(axes, picture.image, coverage(picture, height=height, width=width))
-    draw_points(axes, picture.points[-1], colours, width=width, height=height)
+    # A dot for each of N x P points, in the colour of its token; smaller where they are many.
+    points, number = picture.points[-1], picture.points[-1].shape[1]
+    room = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).nan_to_num() / number  # of the photograph, for a point
+    sizes = (6000 * room).clamp(0.3, 3.4).repeat_interleave(number).double().numpy()
+    places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
+    _draw_dots(axes, places, colours.repeat(number, axis=0), size=sizes, name="points")
 
 
 def draw_cells(axes: Axes, cells: Tensor, *, width: int, height: int) -> None:
     """Thin edges of N x 4 RoIs that tile a part of the photograph."""
-    from matplotlib.collections import PolyCollection
-
     corners = _on_panel(cells[:, [0, 1, 2, 1, 2, 3, 0, 3]].double().unflatten(1, (4, 2)).numpy(), width, height)
     axes.add_collection(PolyCollection(list(corners), facecolors="none", edgecolors=ANCHORS[2], linewidths=0.6, gid="cells"))
 
@@ -130,23 +127,12 @@ def draw_numbers(axes: Axes, rois: Tensor, colours: Array, *, width: int, height
 
 def draw_paths(axes: Axes, before: Tensor, after: Tensor, colours: Array, *, width: int, height: int) -> None:
     """A faint line for each token, from where its centre was to where it is a stage later (N x 2 each)."""
-    from matplotlib.collections import LineCollection
-    from matplotlib.patheffects import withStroke
-
     ends = [_on_panel(centres.double().numpy(), width, height) for centres in (before, after)]
     paths = LineCollection(list(np.stack(ends, axis=1)), colors=colours, linewidths=1.0, capstyle="round", gid="paths")
     paths.set_alpha(0.75)
     paths.set_path_effects([withStroke(linewidth=2.0, foreground=HALO, alpha=0.35)])
     paths.set_zorder(2.5)
     axes.add_collection(paths, autolim=False)
-
-
-def draw_points(axes: Axes, points: Tensor, colours: Array, *, width: int, height: int) -> None:
-    """A dot for each of N x P x 2 sampling points, in the colour of its token; smaller where they are many."""
-    places = _on_panel(points.double().flatten(0, 1).numpy(), width, height)
-    room = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).nan_to_num() / points.shape[1]  # of the photograph, a point
-    sizes = (6000 * room).clamp(0.3, 3.4).repeat_interleave(points.shape[1]).double().numpy()
-    _draw_dots(axes, places, colours.repeat(points.shape[1], axis=0), size=sizes, name="points")
 
 
 def _draw_dots(axes: Axes, places: Array, colours: Array, *, size: float | Array, name: str) -> None:

@@ -6,24 +6,21 @@ Legend: B images, D width, h x w cells of the grid.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures.data import LONGEST_DRAWN, Box, TitledImage, ViewKind, drawn_pixels, network_input
+from sparseformers.figures.data import LONGEST_DRAWN, Box, Photographs, ViewKind, drawn_pixels, network_input
 from sparseformers.figures.panels import draw_photograph
 from sparseformers.figures.sheet import open_sheet
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.modes import evaluation_mode
 from sparseformers.teachers import Teacher
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 AXES = 3  # principal axes: one each for red, green and blue
 TAILS = 0.02  # share of the teacher's patches that saturate at either end of an axis, against odd ones
@@ -49,7 +46,6 @@ class PrincipalColours:
     axes: Tensor  # D x 3, orthonormal, the axis of the greatest variance first; float64
     low: Tensor  # 3: what is black (or 0 of a colour) on each axis
     high: Tensor  # 3: what is full colour
-    explained: float  # share of the variance that lies on the three axes, in [0, 1]
 
     @classmethod
     def of(cls, features: Tensor) -> PrincipalColours:
@@ -57,13 +53,12 @@ class PrincipalColours:
         rows = features.double().transpose(0, 1).flatten(1).T  # M x D
         mean = rows.mean(dim=0)
         centred = rows - mean
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
         axes = vectors[:, -AXES:].flip(-1)
         greatest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
         axes = axes * greatest.sign()
         low, high = torch.quantile(centred @ axes, torch.tensor([TAILS, 1 - TAILS]).double(), dim=0)
-        explained = variances[-AXES:].sum() / variances.sum().clamp_min(torch.finfo(torch.float64).tiny)
-        return cls(mean, axes, low, high, float(explained.clamp(0, 1)))
+        return cls(mean, axes, low, high)
 
     def __call__(self, features: Tensor) -> Tensor:
         """B x D x h x w -> B x 3 x h x w in [0, 1]; grey along an axis on which nothing differed."""
@@ -74,12 +69,7 @@ class PrincipalColours:
 
 
 def trace_pca(
-    student: SparseFormer,
-    teacher: Teacher,
-    photographs: Iterable[TitledImage],
-    *,
-    view: ViewKind = "whole",
-    longest: int = LONGEST_DRAWN,
+    student: SparseFormer, teacher: Teacher, photographs: Photographs, *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[PCAPicture]:
     """Features of both on the teacher's grid, on the three principal axes of its patches (normed) of all photographs together.
 
@@ -125,6 +115,5 @@ def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> F
 def _part(image: Tensor, frame: Box) -> Tensor:
     """The part of an image (3 x H x W) in a frame, to the nearest pixel."""
     height, width = image.shape[-2:]
-    (x1, y1, x2, y2), sides = frame, (width, height, width, height)
-    left, top, right, bottom = (round(edge * side) for edge, side in zip((x1, y1, x2, y2), sides, strict=True))
+    left, top, right, bottom = (round(edge * side) for edge, side in zip(frame, (width, height) * 2, strict=True))
     return image[:, top : max(bottom, top + 1), left : max(right, left + 1)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from matplotlib.figure import Figure
 from torch import nn
 
 from sparseformers.config import GridConfig
@@ -15,21 +16,16 @@ from sparseformers.data.places import find, no_images
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
 from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
-from sparseformers.figures.density import draw_density, trace_density
-from sparseformers.figures.map import draw_map, mapping_front, trace_map
-from sparseformers.figures.models import draw_models, trace_models
-from sparseformers.figures.motion import draw_frames, draw_iterations, glide
+from sparseformers.figures.map import draw_density, draw_map, mapping_front, trace_density, trace_map
 from sparseformers.figures.output import WRITERS, check_animation, check_target, save_animation, save_figure
 from sparseformers.figures.pca import draw_pca, trace_pca
 from sparseformers.figures.sheet import LARGEST_SHEET, LONGEST_SIDE
+from sparseformers.figures.stages import draw_frames, draw_iterations, draw_models, glide, trace_models
 from sparseformers.figures.tokens import draw_tokens, trace_tokens
 from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
 from sparseformers.settings import to_dict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FigureName = Literal["models", "iterations", "map", "density", "tokens", "pca"]
 WITH_TEACHER: frozenset[FigureName] = frozenset({"map", "density", "pca"})  # figures that show the teacher beside the student
@@ -46,7 +42,7 @@ class Visualization:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return to_dict(self) | {"skipped": dict(self.skipped)}
+        return to_dict(self)
 
 
 class ReadablePhotographs:
@@ -113,7 +109,7 @@ def visualize(
             a teacher that cannot be had, or if not one image can be read.
     """
     out, animate = (None if path is None else Path(path) for path in (out, animate))
-    _check_options(out, animate, figure, beside=beside, stages=stages, teacher=teacher, size=size)
+    _check_options(out, animate, figure, {"beside": beside, "stages": stages, "teacher": teacher}, size)
     photographs = _photographs(images, progress or silent)
     _check_targets(out, animate, photographs.paths)
     models = _open_models(model, beside)
@@ -145,24 +141,15 @@ def visualize(
     return Visualization(photographs.drawn, written, dict(photographs.skipped.state_dict()))
 
 
-def _check_options(
-    out: Path | None,
-    animate: Path | None,
-    figure: FigureName,
-    *,
-    beside: Sequence[Model],
-    stages: Sequence[int] | None,
-    teacher: object,
-    size: int | None,
-) -> None:
+def _check_options(out: Path | None, animate: Path | None, figure: str, given: Mapping[str, object], size: int | None) -> None:
     if figure not in FIGURES:
         raise ConfigError(f"There is no figure '{figure}'.", f"Choose from {', '.join(FIGURES)}.")
     if out is None and animate is None:
         raise ConfigError("There is nothing to write.", "Name a file with --out or --animate.")
     if out is not None and out == animate:
         raise ConfigError("--out and --animate cannot be the same file.", "Name two, or leave one of them out.")
-    given = (("beside", beside, {"models"}), ("stages", stages, {"models"}), ("teacher", teacher, WITH_TEACHER))
-    for option, value, figures in given:
+    for option, value in given.items():
+        figures = WITH_TEACHER if option == "teacher" else {"models"}
         if value and figure not in figures:
             names = " or ".join(sorted(figures))
             raise ConfigError(f"--{option} goes with --figure {names}, not with {figure}.", f"Leave out --{option}.")
@@ -185,7 +172,6 @@ def _photographs(images: str | Path | Sequence[str | Path], progress: Progress) 
 
 
 def _check_targets(out: Path | None, animate: Path | None, images: Sequence[Path]) -> None:
-    """Finds out before any work whether the files can be written."""
     for target in (out, animate):
         if target is not None and any(target.absolute() == path.absolute() for path in images):
             raise ConfigError(f"'{target}' is one of the images to draw.", "Write to another file.")

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
 from sparseformers.figures.panels import margin
 from sparseformers.files import cut, printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LARGEST_SHEET = 64  # pictures on a sheet, at most
 INK, FAINT_INK, RULE = "#101014", "#404048", "#b8b8b8"  # colours of headings, of pictures' names, of rules under groups
@@ -56,13 +56,9 @@ def open_sheet(
     check_count(len(images))
     if columns is not None and columns < 1:
         raise ConfigError(f"A sheet cannot have {columns} columns.", "Ask for one column or more.")
-    layout = lay_out(
-        [panel_size(image) for image in images],
-        panels=len(headings),
-        columns=columns or block_columns(len(images), len(headings)),
-        groups=[panels for _, panels in groups],
-        caption=caption,
-    )
+    sizes, columns = [panel_size(image) for image in images], columns or max(1, round(math.sqrt(len(images) / len(headings))))
+    in_groups = [panels for _, panels in groups]
+    layout = lay_out(sizes, panels=len(headings), columns=columns, groups=in_groups, caption=caption)
     figure = empty_figure(layout.width, layout.height)
     _write_headings(figure, layout, headings, [name for name, _ in groups])
     # The title of each picture above its panels, from the left edge of the first photograph on.
@@ -84,9 +80,6 @@ def check_count(pictures: int) -> None:
 
 def empty_figure(width: float, height: float) -> Figure:
     """A white figure of that size in inches, bound to the Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -117,17 +110,13 @@ def shorten_title(title: str, *, letters: int) -> str:
 
 
 def _write_headings(figure: Figure, layout: Layout, headings: Sequence[str], groups: Sequence[str]) -> None:
-    """The headings once at the top of each block, with those of groups above them."""
-    from matplotlib.lines import Line2D
-
     for names, places in ((headings, layout.column_titles), (groups, layout.group_titles)):
         for block in places:
             for place, name in zip(block, names, strict=True):
                 fitting = shorten_title(name, letters=max(5, int(place.width * layout.width / LETTER)))
                 write(figure, place.left + place.width / 2, place, fitting, size=9.5, colour=INK, align="center")
     for place in (place for block in layout.group_titles for place in block):
-        rule = Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8)
-        figure.add_artist(rule)
+        figure.add_artist(Line2D([place.left, place.left + place.width], [place.bottom] * 2, color=RULE, linewidth=0.8))
 
 
 class PanelPlace(NamedTuple):
@@ -149,11 +138,6 @@ class Layout:
     row_titles: tuple[PanelPlace, ...]  # for each picture, the strip above its panels
     column_titles: tuple[tuple[PanelPlace, ...], ...]  # for each block of panels side by side, the strips above its columns
     group_titles: tuple[tuple[PanelPlace, ...], ...]  # as column_titles, above groups of columns
-
-
-def block_columns(pictures: int, panels: int) -> int:
-    """The number of pictures (each a row of panels) side by side for a sheet that is about square."""
-    return max(1, round(math.sqrt(pictures / panels)))
 
 
 def lay_out(
@@ -206,14 +190,7 @@ def divide(place: PanelPlace, count: int, *, width: float, height: float, captio
 
     rows = max(range(1, count + 1), key=lambda rows: min(cell(rows)))
     columns, (cell_width, cell_height) = math.ceil(count / rows), cell(rows)
-    lefts = [column * (cell_width + CELL_GAP) for column in range(columns)]
-    tops = [row * (cell_height + caption + CELL_GAP) for row in range(rows)]
-    return [
-        PanelPlace(
-            place.left + lefts[index % columns] / width,
-            place.bottom + (high - tops[index // columns] - cell_height) / height,
-            cell_width / width,
-            cell_height / height,
-        )
-        for index in range(count)
-    ]
+    lefts = [place.left + column * (cell_width + CELL_GAP) / width for column in range(columns)]
+    bottoms = [place.bottom + (high - cell_height - row * (cell_height + caption + CELL_GAP)) / height for row in range(rows)]
+    corners = [(left, bottom) for bottom in bottoms for left in lefts][:count]
+    return [PanelPlace(left, bottom, cell_width / width, cell_height / height) for left, bottom in corners]

@@ -6,12 +6,15 @@ Legend: N latent tokens of a student, K of them shown; RoIs are (x1, y1, x2, y2)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
@@ -20,22 +23,17 @@ from sparseformers.figures.data import (
     LONGEST_DRAWN,
     WHOLE,
     Box,
-    TitledImage,
+    Photographs,
     ViewKind,
     check_picture,
-    drawn_pixels,
     inside_rois,
     network_input,
-    trace_rois,
+    trace_photographs,
 )
 from sparseformers.figures.panels import HALO, Array, draw_numbers, draw_photograph, draw_rois, token_colours
 from sparseformers.figures.sheet import PanelPlace, check_count, divide, open_sheet, write_under
 from sparseformers.model.sparseformer import SparseFormer
 from sparseformers.rois import centre_and_size
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LARGEST_CUT = 512  # pixels along the longer side of what is cut out, at most
 
@@ -66,26 +64,18 @@ class TokensPicture:
 
 
 def trace_tokens(
-    student: SparseFormer,
-    photographs: Iterable[TitledImage],
-    *,
-    count: int = 8,
-    view: ViewKind = "whole",
-    longest: int = LONGEST_DRAWN,
+    student: SparseFormer, photographs: Photographs, *, count: int = 8, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
 ) -> list[TokensPicture]:
     """Finds the ``count`` tokens that make most of each photograph's embedding; ConfigError below 1, or without attention."""
     if count < 1:
         raise ConfigError(f"There cannot be {count} tokens on a picture.", "Ask for one or more; 8, for example.")
     pictures = []
     for title, photograph in photographs:
-        seen = network_input(photograph, student.config.preprocessing, view)
-        given = seen.pixels.unsqueeze(0)
-        (picture,) = trace_rois(student, given, [title])
-        whole = picture.placed(drawn_pixels(photograph, longest), seen.frame)
+        (traced,) = trace_photographs(student, [(title, photograph)], view=view, longest=longest)
+        given = network_input(photograph, student.config.preprocessing, view).pixels.unsqueeze(0)
         influence, order = token_influence(student, given)[0].sort(descending=True, stable=True)
-        tokens = order[:count]
-        rois = whole.rois[-1, tokens]
-        pictures.append(TokensPicture(whole.image, tokens, influence[:count], rois, len(order), title, seen.frame))
+        rois = traced.rois[-1, order[:count]]
+        pictures.append(TokensPicture(traced.image, order[:count], influence[:count], rois, len(order), title, traced.frame))
     return pictures
 
 
@@ -163,9 +153,6 @@ def _cells(figure: Figure, panels: Sequence[Axes], count: int) -> list[PanelPlac
 
 def _draw_content(figure: Figure, cell: PanelPlace, content: Tensor, colour: Array) -> Axes:
     """The contents of a token's RoI, in its own aspect ratio, at the bottom of its cell, in a frame of its colour."""
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
     sheet_width, sheet_height = figure.get_size_inches()
     height, width = content.shape[-2:]
     scale = min(cell.width * sheet_width / width, cell.height * sheet_height / height)  # inches a pixel

@@ -20,13 +20,10 @@ from sparseformers.model.sparseformer import Normalise
 
 
 class FoldedSampling(nn.Module):
-    """Bilinear sampling at fixed points, and mixing with fixed matrices.
+    """Bilinear sampling at fixed points, and mixing with fixed matrices; modules of the given one become part of it.
 
-    Args:
-        sampling: whose modules become part of this one.
-        latent: 1 x N x F that points and matrices come from, or 1 x 1 x F where all tokens are still the same.
-        rois: 1 x N x 4.
-        tokens: 1 x N x F, what the decoded features are added to.
+    Points and matrices come from ``latent`` (1 x N x F, or 1 x 1 x F where all tokens are still the same) and RoIs 1 x N x 4;
+    decoded features are added to ``tokens``, 1 x N x F.
     """
 
     channel: Tensor
@@ -51,11 +48,7 @@ class FoldedSampling(nn.Module):
 
 
 class FoldedFocusing(nn.Module):
-    """One of the papers' fronts with its first sampling folded, in v1 with the attention and RoI adjustment before that.
-
-    Args:
-        front: whose modules become part of this one.
-    """
+    """One of the papers' fronts, which becomes part of it, with the first sampling folded; in v1 with what is before that."""
 
     rois: Tensor
     sampled_rois: Tensor
@@ -89,12 +82,7 @@ class FoldedGrid(nn.Module):
 
     The patches of cells of equal size are those of the image at one resolution, so that reading and patch embedding are a
     convolution whose kernel and stride are a patch. The normalisation goes into it: a resize keeps sums of one, and no pixel lies
-    outside.
-
-    Args:
-        front: whose modules become part of this one.
-        normalise: of the student.
-        tokens: N.
+    outside. Modules of the grid front become part of it.
     """
 
     cells: Tensor

@@ -36,11 +36,7 @@ KEPT = 32 * 2**20
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in oneDNN.
-
-    Args:
-        linear: in float32 on a CPU.
-    """
+    """A linear layer in oneDNN, of one in float32 on a CPU."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -54,11 +50,7 @@ class PackedLinear(nn.Module):
 
 
 class StemInParts(nn.Module):
-    """A stem that takes few images at a time, so that its largest map stays small enough to be kept.
-
-    Args:
-        stem: which maps an image of H x W to H/4 x W/4, by a map of H/2 x W/2.
-    """
+    """A stem that takes few images at a time, so that its largest map (H/2 x W/2) stays small enough to be kept."""
 
     def __init__(self, stem: Stem) -> None:
         super().__init__()
@@ -74,13 +66,8 @@ class StemInParts(nn.Module):
 def pack_weights(network: Network) -> Network:
     """A copy of a network for inference without a compiler, whose linear layers have packed weights.
 
-    For few tokens or images at a time, in float32, on a CPU. The copy can neither be trained, moved, saved nor exported.
-
-    Args:
-        network: a student or a folded one; is copied and stays as it is.
-
-    Raises:
-        ConfigError: if it is not in float32 on a CPU, or PyTorch was built without oneDNN.
+    For few tokens or images at a time, in float32, on a CPU. The copy can neither be trained, moved, saved nor exported. Raises
+    ConfigError for a network that is not in float32 on a CPU, or if PyTorch was built without oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
         raise ConfigError("This PyTorch was built without oneDNN.", "Leave the weights as they are.")

@@ -126,8 +126,7 @@ def _exported(network: nn.Module, backend: Backend, *, size: tuple[int, int], fo
     portable: nn.Module = EmbeddingNetwork(network) if isinstance(network, SparseFormer) else Embedding(rebuilt)
     as_onnx = backend == "onnxruntime"
     settings = ExportConfig(format="onnx" if as_onnx else "openvino", size=f"{size[0]}x{size[1]}")
-    program = trace(portable.eval(), settings, size)
     path = folder / ("model.onnx" if as_onnx else "model.xml")
-    (write_onnx if as_onnx else write_openvino)(program, path)
+    (write_onnx if as_onnx else write_openvino)(trace(portable.eval(), settings, size), path)
     opened = open_onnx if as_onnx else open_openvino
     return lambda batch: opened(path, batch=batch, threads=torch.get_num_threads())

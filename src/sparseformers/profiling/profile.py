@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from rich.table import Table
@@ -16,6 +16,7 @@ from torch import nn
 
 from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation.cost import Cost, measure_cost
+from sparseformers.evaluation.report import Report
 from sparseformers.inheritance import count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.modes import evaluation_mode, resolve_precision
@@ -23,7 +24,6 @@ from sparseformers.named import NAMED_CONFIGS, TEACHER_ARCHITECTURES, named_conf
 from sparseformers.opening import GivenTeacher, Model, model_name, open_student, open_teacher_if_there
 from sparseformers.processes import process_state
 from sparseformers.profiling.backends import BACKENDS, IN_FLOAT32, Backend, Runner, check_backend, prepare
-from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher, untrained_teacher
 
 Key = TypeVar("Key", bound=Hashable)
@@ -56,7 +56,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class ProfileReport:
+class ProfileReport(Report):
     """The cost of a student, and of its teacher where there is one at hand."""
 
     model: str
@@ -67,10 +67,6 @@ class ProfileReport:
     parameter_groups: Mapping[str, int] = field(default_factory=dict)  # of the student: new, tuned, frozen; empty if unknown
     timings: tuple[Timing, ...] = ()
     remarks: tuple[str, ...] = ()  # why there is no teacher
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self) | {"parameter_groups": dict(self.parameter_groups)}
 
     def tables(self) -> list[Table]:
         """Costs, and times by backend and batch size; beside the student's the teacher's, and how many times as much that is."""
@@ -113,10 +109,8 @@ def profile(
         networks["teacher"] = of_student.to(device)
     size = student.config.preprocessing.size
     sizes = {"student": size, "teacher": size if of_student is None else of_student.preprocessing.size}
-    timings: list[Timing] = []
     with evaluation_mode(*networks.values()):
-        for name in backend:
-            timings += _time(networks, name, sizes=sizes, batch=batch, repeats=repeats, precision=resolved, device=device)
+        timings = [timing for name in backend for timing in _time(networks, name, sizes, batch, repeats, resolved, device)]
     return ProfileReport(
         model=model_name(model),
         precision=resolved,
@@ -152,15 +146,12 @@ def _open(model: Model, teacher: GivenTeacher | None) -> tuple[SparseFormer, Tea
 def _time(
     networks: Mapping[str, nn.Module],
     backend: Backend,
-    *,
     sizes: Mapping[str, tuple[int, int]],
     batch: Sequence[int],
     repeats: int,
     precision: str,
     device: torch.device,
-) -> list[Timing]:
-    """Both networks in one backend, at each batch size."""
-    timings = []
+) -> Iterator[Timing]:
     with tempfile.TemporaryDirectory(prefix="sparseformers-") as folder:
         ready = {}
         for name, network in networks.items():
@@ -171,8 +162,7 @@ def _time(
             seconds = interleave(runs, turns=repeats, warm_up=WARM_UP)
             latencies = {name: summarise_latency(images, taken) for name, taken in seconds.items()}
             ratio = median_ratio(seconds["teacher"], seconds["student"]) if "teacher" in seconds else None
-            timings.append(Timing(backend, images, latencies["student"], latencies.get("teacher"), ratio))
-    return timings
+            yield Timing(backend, images, latencies["student"], latencies.get("teacher"), ratio)
 
 
 def _one_pass(run: Runner, batch: int, size: tuple[int, int], device: torch.device) -> Callable[[], None]:

@@ -1,19 +1,31 @@
-"""Inputs beside RoIs and sampling points of one model or several."""
+"""RoIs stage by stage: of one model or several, a panel for each iteration, and the frames and files of an animation."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from matplotlib.colors import to_rgb
 
 from sparseformers.errors import ConfigError
-from sparseformers.figures import ModelsPicture, RoIPicture, draw_models, draw_student, save_figure, token_colours
-from sparseformers.figures.data import trace_photographs
-from sparseformers.figures.models import trace_models
+from sparseformers.figures import (
+    ModelsPicture,
+    RoIPicture,
+    centre_paths,
+    draw_frames,
+    draw_iterations,
+    draw_models,
+    draw_student,
+    glide,
+    token_colours,
+    trace_models,
+    trace_photographs,
+    trace_rois,
+)
+from sparseformers.figures.stages import LAST_PAUSE, MOVING, PAUSE
+from sparseformers.rois import centre_and_size, initial_grid
 from tests.figures.overlaps import check_no_overlap
-from tests.figures.pictures import boxes_by_colour, check_boxes, headings, part, picture, tiny_student
+from tests.figures.pictures import boxes_by_colour, check_boxes, headings, noise, part, picture, tiny_student
 
 
 class TestPanels:
@@ -26,7 +38,7 @@ class TestPanels:
         assert names == [[], *[["rois", "centres"]] * 3, ["points"]]
 
     def test_stages_can_be_chosen_and_none_is_drawn_twice(self) -> None:
-        for stages, panels in ((1, 3), (2, 4), (3, 4), (4, 5)):
+        for stages, panels in ((1, 3), (2, 4), (4, 5)):
             titles = headings(draw_student([picture(stages=stages)]))[:-1]
             assert len(titles) == len(set(titles)) == panels
         titles = headings(draw_student([picture(stages=5)], stages=[1, -1, 4]))
@@ -84,12 +96,11 @@ class TestPanels:
             assert np.ptp(pixels[60, 60]) < 1e-5
             assert pixels[60, 60].max() < 0.25
 
-    def test_rois_that_are_not_finite_are_left_out(self, tmp_path: Path) -> None:
+    def test_rois_that_are_not_finite_are_left_out(self) -> None:
         good = picture()
         rois, points = good.rois.clone(), good.points[-1].clone()
         rois[-1, 0], points[0] = float("nan"), float("nan")
-        save_figure(draw_student([dataclasses.replace(good, rois=rois, points=(points,))]), tmp_path / "a.png", dpi=40)
-        assert (tmp_path / "a.png").stat().st_size > 0
+        draw_student([dataclasses.replace(good, rois=rois, points=(points,))]).canvas.draw()
 
 
 def of_models(**stages_and_tokens: tuple[int, int]) -> ModelsPicture:
@@ -98,14 +109,10 @@ def of_models(**stages_and_tokens: tuple[int, int]) -> ModelsPicture:
     return ModelsPicture(first.image, first.title, looks)
 
 
-def photograph(width: int = 90, height: int = 60) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 class TestTrace:
     def test_gives_what_each_model_saw_on_the_same_photograph(self) -> None:
         first, second = tiny_student(tokens=5), tiny_student(tokens=7, iterations=2, size=(48, 48), crop=0.5)
-        images = [("a", photograph()), ("b", photograph(40, 80))]
+        images = [("a", noise(90, 60)), ("b", noise(40, 80))]
         traced = trace_models({"one": first, "two": second}, iter(images), view="own")
         assert [row.title for row in traced] == ["a", "b"]
         for row in traced:
@@ -127,13 +134,10 @@ class TestDraw:
         assert headings(figure) == ["Input", *panels, *panels, *still, "v1", "ours", "still", "cat.png"]
         names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
         assert names == [[], *([["rois", "centres"]] * 3 + [["points"]]) * 2, ["rois", "centres"], ["points"]]
-
-    def test_a_group_name_spans_its_panels_alone(self) -> None:
-        figure = draw_models([of_models(v1=(4, 5), ours=(4, 6))])
         places = [axes.get_position(original=True) for axes in figure.axes]
-        names = {text.get_text(): text.get_position()[0] for text in figure.texts}
-        for name, panels in (("v1", places[1:5]), ("ours", places[5:9])):
-            assert names[name] == pytest.approx((panels[0].x0 + panels[-1].x1) / 2, abs=1e-3)
+        middles = {text.get_text(): text.get_position()[0] for text in figure.texts}
+        for name, panels in (("v1", places[1:5]), ("ours", places[5:9]), ("still", places[9:])):
+            assert middles[name] == pytest.approx((panels[0].x0 + panels[-1].x1) / 2, abs=1e-3)
 
     def test_each_model_has_its_rois_and_colours(self) -> None:
         row = of_models(one=(5, 3), two=(5, 6))
@@ -160,10 +164,102 @@ class TestDraw:
         with pytest.raises(ValueError, match="same models"):
             draw_models([of_models(one=(5, 3)), of_models(two=(5, 3))])
         with pytest.raises(ValueError, match="at least one model"):
-            trace_models({}, [("a", photograph())])
+            trace_models({}, [("a", noise(90, 60))])
 
-    @pytest.mark.parametrize("count", [1, 3, 10])
-    def test_no_panel_and_no_name_overlaps_another(self, count: int) -> None:
-        figure = draw_models([of_models(one=(2, 3), two=(1, 2))] * count)
-        assert len(figure.axes) == 6 * count
-        check_no_overlap(figure)
+    def test_no_panel_and_no_name_overlaps_another(self) -> None:
+        for count, columns in ((1, None), (3, 2)):
+            figure = draw_models([of_models(one=(2, 3), two=(1, 2))] * count, columns=columns)
+            assert len(figure.axes) == 6 * count
+            check_no_overlap(figure)
+
+
+def moving_rois() -> torch.Tensor:
+    images = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    return trace_rois(tiny_student(), images, ["a"])[0].rois  # 4 x 5 x 4
+
+
+def test_paths_lead_from_each_centre_to_the_next() -> None:
+    rois = moving_rois()
+    centres, _ = centre_and_size(rois)
+    paths = centre_paths(rois)
+    assert torch.equal(paths, torch.stack([centres[:-1], centres[1:]], dim=2))  # 3 x 5 x 2 x 2
+    assert (paths[:, :, 0] != paths[:, :, 1]).any()
+
+
+def test_a_panel_for_the_start_and_for_each_iteration_whose_paths_are_fainter_than_boxes() -> None:
+    figure = draw_iterations([picture(stages=5, title="cat.png")])
+    assert headings(figure) == ["Start", "Iteration 1", "Iteration 2", "Iteration 3", "Iteration 4", "cat.png"]
+    names = [[collection.get_gid() for collection in axes.collections] for axes in figure.axes]
+    assert names == [["rois", "centres"], *[["rois", "centres", "paths"]] * 4]
+    axes = draw_iterations([picture(tokens=4)]).axes[1]
+    assert part(axes, "paths").get_alpha() < part(axes, "rois").get_alpha()
+    assert headings(draw_iterations([picture(stages=1)]))[:-1] == ["Start"]
+
+
+def test_boxes_and_paths_lie_where_the_rois_are() -> None:
+    drawn = picture(height=40, width=60, tokens=6, stages=3)
+    figure = draw_iterations([drawn])
+    scale = np.array([60, 40])
+    centres = [(rois[:, :2] + rois[:, 2:]).numpy() / 2 * scale for rois in drawn.rois]
+    for stage, axes in enumerate(figure.axes):
+        check_boxes(axes, drawn.rois[stage])
+    for stage in (1, 2):
+        paths = part(figure.axes[stage], "paths")
+        ends = np.array([path.vertices for path in paths.get_paths()])
+        np.testing.assert_allclose(ends[:, 0], centres[stage - 1], atol=1e-4)
+        np.testing.assert_allclose(ends[:, 1], centres[stage], atol=1e-4)
+        np.testing.assert_allclose([to_rgb(colour) for colour in paths.get_colors()], token_colours(6), atol=1e-6)
+
+
+def test_several_pictures() -> None:
+    assert len(draw_iterations([picture(stages=3), picture(stages=3, height=90)]).axes) == 6
+    for draw in (draw_iterations, lambda pictures: next(draw_frames(pictures))):
+        with pytest.raises(ValueError, match="same numbers of stages and tokens"):
+            draw([picture(stages=3), picture(stages=4)])
+    with pytest.raises(ConfigError, match="no picture to draw"):
+        draw_iterations([])
+
+
+class TestGlide:
+    def test_is_exactly_at_the_rois_at_each_stage_and_pauses_there(self) -> None:
+        rois = moving_rois()
+        gliding = glide(rois, frames_per_move=3)
+        assert gliding.rois.shape == (1 + 3 * 3, 5, 4)
+        assert torch.equal(gliding.rois[::3], rois)
+        assert torch.equal(gliding.rois[0], initial_grid(5))
+        assert gliding.stages == (0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
+        assert gliding.seconds == (PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, LAST_PAUSE)
+
+    def test_starts_and_ends_slowly_and_goes_straight(self) -> None:
+        rois = torch.tensor([[[0.0, 0.0, 0.2, 0.2]], [[0.4, 0.8, 0.8, 1.2]]])
+        centres, sizes = centre_and_size(glide(rois, frames_per_move=10).rois)
+        steps = (centres[1:, 0] - centres[:-1, 0]).norm(dim=-1)
+        assert (steps > 0).all()
+        assert steps[:5].diff().min() > 0  # ever faster to the middle
+        assert steps[5:].diff().max() < 0
+        assert steps.sum() == pytest.approx(torch.tensor([0.5, 0.9]).norm().item(), rel=1e-5)  # no detour
+        torch.testing.assert_close(steps, steps.flip(0), atol=1e-5, rtol=1e-4)
+        # Halfway a RoI that doubles is larger by the square root of two.
+        assert sizes[5, 0].tolist() == pytest.approx([0.2 * 2**0.5] * 2, rel=1e-4)
+
+    def test_a_roi_without_size_and_one_stage_which_has_nothing_to_glide_to(self) -> None:
+        rois = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.2, 0.2, 0.8, 0.8]]])
+        gliding = glide(rois)
+        assert torch.isfinite(gliding.rois).all()
+        assert torch.equal(gliding.rois[-1], rois[-1])
+        with pytest.raises(ConfigError, match=r"stay where they are: there is nothing to animate\. Draw a figure instead\."):
+            glide(torch.rand(1, 3, 4))
+        with pytest.raises(ValueError, match="at least one frame, not 0"):
+            glide(moving_rois(), frames_per_move=0)
+
+
+def test_frames_are_as_large_as_asked_for_and_all_alike() -> None:
+    frames = list(draw_frames([picture(height=40, width=60, stages=3)], side=120, frames_per_move=2))
+    assert len(frames) == 5
+    assert {frame.shape for frame in frames} == {frames[0].shape}
+    height, width, _ = frames[0].shape
+    assert height % 2 == width % 2 == 0
+    assert 120 <= width < 140
+    assert (frames[0] != frames[-1]).any()
+    one, two = (next(draw_frames([picture(stages=2)] * count, side=80, columns=2)) for count in (1, 2))
+    assert two.shape[1] > 1.8 * one.shape[1]
