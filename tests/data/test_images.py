@@ -36,14 +36,14 @@ class TestFindImages:
         (tmp_path / "part").mkdir()
         (tmp_path / "part" / "a.png").touch()
         (tmp_path / "part" / "b.png").touch()
-        (tmp_path / "part" / "circle").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "part" / "circle").symlink_to(tmp_path)
         (tmp_path / "same.png").symlink_to(tmp_path / "part" / "a.png")
         found = find_images([tmp_path / "part", tmp_path, tmp_path / "part" / "b.png"])
         assert found == [tmp_path / "part" / "a.png", tmp_path / "part" / "b.png"]
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "a.png").touch()
         (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
         assert find_images([tmp_path / "data"]) == [tmp_path / "data" / "link" / "a.png"]
 
     def test_takes_a_single_file_and_an_empty_folder_beside_it(self, tmp_path: Path) -> None:
@@ -156,13 +156,11 @@ class TestModes:
             image.save(tmp_path / name, **options)
             assert pixels(read_image(tmp_path / name))[0].tolist() == list(map(list, expected)), name
 
-    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-    def test_16_bits_are_scaled_and_not_clipped(self, tmp_path: Path, name: str) -> None:
-        Image.fromarray(np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / name)
-        assert pixels(read_image(tmp_path / name))[0, :, 0].tolist() == [0, 1, 100, 255]
-
     def test_other_depths(self, tmp_path: Path) -> None:
+        Image.fromarray(np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+        assert pixels(read_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 1, 100, 255]
         for kind, values, expected in (
+            (np.uint16, [0, 257, 257 * 100, 65535], [0, 1, 100, 255]),
             (np.uint16, [200, 200, 200], [1, 1, 1]),
             (np.int32, [0, 257 * 9, 65535], [0, 9, 255]),
             (np.int32, [0, 500_000, 2_000_000], [0, 64, 255]),

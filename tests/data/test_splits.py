@@ -60,10 +60,10 @@ class TestSplitSource:
         assert split(self.paths[:1], 0.5, seed=0) == ([self.paths[0]], [])
         assert split(self.paths, 0.0, seed=0) == (list(self.paths), [])
 
-    @pytest.mark.parametrize("share", [-0.1, 1.0, 5.0, float("nan")])
-    def test_impossible_shares(self, share: float) -> None:
-        with refused(ConfigError, f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example."):
-            split(self.paths, share, seed=0)
+    def test_impossible_shares(self) -> None:
+        for share in (-0.1, 1.0, 5.0, float("nan")):
+            with refused(ConfigError, f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example."):
+                split(self.paths, share, seed=0)
 
 
 class TestLabelledSplits:
@@ -89,18 +89,11 @@ class TestLabelledSplits:
         alone = labelled_splits(tmp_path)
         assert alone["all"].class_names == ("ant", "bee")
 
-    @pytest.mark.parametrize(
-        "names",
-        [
-            ["1.jpg", "2.jpg"],
-            ["only/1.jpg", "other/notes.txt"],
-            ["train/1.jpg", "test/1.jpg"],
-            ["train/only/1.jpg", "test/only/1.jpg"],
-        ],
-    )
-    def test_no_classes(self, tmp_path: Path, names: list[str]) -> None:
-        touch(tmp_path, *names)
-        assert labelled_splits(tmp_path) is None
+    def test_no_classes(self, tmp_path: Path) -> None:
+        few = ["1.jpg", "2.jpg"], ["only/1.jpg", "other/notes.txt"], ["train/1.jpg", "test/1.jpg"]
+        for number, names in enumerate((*few, ["train/only/1.jpg", "test/only/1.jpg"])):
+            touch(tmp_path / str(number), *names)
+            assert labelled_splits(tmp_path / str(number)) is None
 
     def test_test_class_that_is_not_trained(self, tmp_path: Path) -> None:
         touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/dog/1.jpg", "test/emu/1.jpg")

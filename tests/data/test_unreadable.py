@@ -89,18 +89,14 @@ class TestUnreadable:
 class TestSkippedImages:
     def test_file_also_without_any_and_with_a_name_that_is_no_text(self, tmp_path: Path) -> None:
         skipped = SkippedImages()
-        skipped.add(Path("b.jpg"), "broken\nin two lines")
-        skipped.add(Path("a\t.jpg"), "the file is empty")
-        skipped.add(Path("b.jpg"), "another reason")
+        for name, reason in (("b.jpg", "broken\nin two lines"), ("a\t.jpg", "the file is empty"), ("b.jpg", "another reason")):
+            skipped.add(Path(name), reason)
         assert len(skipped) == 2
         file = tmp_path / "skipped_images.txt"
         file.write_text("an older list")
         skipped.write(file)
-        assert file.read_text().splitlines() == [
-            "# 2 images could not be read",
-            "a\\t.jpg\tthe file is empty",
-            "b.jpg\tbroken\\nin two lines",
-        ]
+        lines = ["# 2 images could not be read", "a\\t.jpg\tthe file is empty", "b.jpg\tbroken\\nin two lines"]
+        assert file.read_text().splitlines() == lines
         assert list(tmp_path.iterdir()) == [file]
         skipped = SkippedImages()
         skipped.write(tmp_path / "skipped_images.txt")

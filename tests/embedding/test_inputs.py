@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.data import evaluation_view, find_images
-from sparseformers.embedding.inputs import Inputs, Listing, Position, find_inputs
-from sparseformers.embedding.stream import InputStream, input_batches
+from sparseformers.embedding.inputs import Inputs, InputStream, Listing, Position, find_inputs, input_batches
 from sparseformers.errors import DataError
 from tests.embedding.small import contents, student, write_shard
 from tests.tiny import write_images
@@ -23,8 +22,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def listed(inputs: Inputs) -> list[Path]:
-    listing = inputs.listing
-    return [image.path for image in listing.images(range(*listing.total()[:1]))]
+    return [path for path, _, _ in inputs.listing.images()]
 
 
 def test_files_are_those_of_find_images_in_its_order(tmp_path: Path, photos: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,6 @@ class ImageViews(Dataset[LoadedView]):
         return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> LoadedView:
-        """The view of this key; an unreadable image raises nothing, the view says what is wrong with it."""
         epoch, index = key
         try:
             image = self.source.read(index // self.views_per_image, at_least=self._at_least)
@@ -91,16 +91,13 @@ class _Sent(NamedTuple):
 
     @classmethod
     def of(cls, views: list[LoadedView]) -> _Sent:
-        images = [view.image for view in views if view.image is not None]
-        return cls(
-            images=torch.stack(images) if images else torch.empty(0, 3, 0, 0),
-            indices=tuple(view.index for view in views if view.image is not None),
-            unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
-            stop=next((view.stop for view in views if view.stop is not None), None),
-        )
+        good = [(view.image, view.index) for view in views if view.image is not None]
+        images = torch.stack([image for image, _ in good]) if good else torch.empty(0, 3, 0, 0)
+        unreadable = tuple((view.index, view.problem or "") for view in views if view.image is None)
+        stop = next((view.stop for view in views if view.stop is not None), None)
+        return cls(images, tuple(index for _, index in good), unreadable, stop)
 
     def received(self) -> Batch:
-        """The batch; raises DataError where a process could only report that."""
         if self.stop is not None:
             raise DataError(*self.stop)
         return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
@@ -137,28 +134,18 @@ class SampleStream(Sampler[list[ViewKey]]):
             )
 
     @property
-    def of_each(self) -> int:
-        """Images of a batch that are for one process, at most."""
+    def of_each(self) -> int:  # images of a batch that are for one process, at most
         return math.ceil(self.batch_size / self.processes)
 
     def __len__(self) -> int:
-        """The batches that are left of the run; a TypeError if it has no end."""
         if self.total is None:
             raise TypeError("a stream without a total has no length")
         return math.ceil(max(0, self.total - self.start) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[ViewKey]]:
-        batch: list[ViewKey] = []
-        taken = self.start
-        for key in self._samples.keys(self.seed, self.start):
-            if self.total is not None and taken >= self.total:
-                break
-            batch.append(key)
-            taken += 1
-            if len(batch) == self.batch_size:
-                yield batch[self.process :: self.processes]
-                batch = []
-        if batch:
+        left = None if self.total is None else max(0, self.total - self.start)
+        keys = islice(self._samples.keys(self.seed, self.start), left)
+        while batch := list(islice(keys, self.batch_size)):
             yield batch[self.process :: self.processes]
 
 

@@ -8,7 +8,7 @@ import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,13 +61,12 @@ class MaskFolder(Foregrounds):
                 problem = f"There are two masks of the same image: '{found[stem]}' and '{mask}'."
                 raise DataError(problem, "Leave one of them in the folder.")
             found[stem] = mask
-        self.masks = [found.get(relative_name(path, data).with_suffix("").as_posix()) for path in paths]
+        names = [relative_name(path, data) for path in paths]
+        self.masks = [found.get(name.with_suffix("").as_posix()) for name in names]
         super().__init__(paths, [mask is not None for mask in self.masks])
         if not any(self.known):
-            raise DataError(
-                f"None of the {len(paths)} images of '{data}' has a mask in '{folder}'.",
-                f"A mask has the name of its image, such as {relative_name(paths[0], data).with_suffix('.png').as_posix()}.",
-            )
+            problem = f"None of the {len(paths)} images of '{data}' has a mask in '{folder}'."
+            raise DataError(problem, f"A mask has the name of its image, such as {names[0].with_suffix('.png').as_posix()}.")
         # Files that cannot be read have no size; they are told of when they are needed.
         pairs = [(image, mask) for image, mask in zip(self.paths, self.masks, strict=True) if mask is not None]
         sized = [(image, mask, upright_size(image), upright_size(mask)) for image, mask in pairs]
@@ -91,8 +90,8 @@ class BoxFile(Foregrounds):
         named = read_boxes(file)
         names = [relative_name(path, data).as_posix() for path in paths]
         # Names as they stand first; of files that lay elsewhere the last part, where no two images share it.
-        once = _unique(Path(name).name for name in names) & _unique(Path(name).name for name in named)
-        by_last = {last: entry for name, entry in named.items() if (last := Path(name).name) in once}
+        times, times_named = (Counter(Path(name).name for name in each) for each in (names, named))
+        by_last = {last: entry for name, entry in named.items() if times[last := Path(name).name] == times_named[last] == 1}
         self.boxes: list[tuple[Box, ...]] = []
         wrong: list[str] = []
         for path, name in zip(paths, names, strict=True):
@@ -125,10 +124,6 @@ class BoxFile(Foregrounds):
 def relative_name(path: Path, data: Path) -> Path:
     """The name of an image below the folder that it was found in; of a single image its file name."""
     return Path(path.name) if path == data else path.relative_to(data)
-
-
-def _unique(names: Iterable[str]) -> set[str]:
-    return {name for name, times in Counter(names).items() if times == 1}
 
 
 def _not_zero(image: Image.Image) -> Image.Image:

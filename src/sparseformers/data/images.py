@@ -170,7 +170,6 @@ class SkippedImages:
         return len(self._reasons)
 
     def state_dict(self) -> list[list[str]]:
-        """Path and reason of each image."""
         return [[path, reason] for path, reason in self._reasons.items()]
 
     def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:

@@ -171,10 +171,8 @@ def _table_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _value(row: dict[Any, Any], keys: tuple[str, ...], path: Path, line: int) -> Any:
-    """The value of the first of these keys that the row has."""
-    for key in keys:
-        if key in row:
-            return row[key]
+    if (key := next((key for key in keys if key in row), None)) is not None:
+        return row[key]
     near = next((near for name in row if name and (near := suggest(str(name), keys))), "")
     problem = f"Line {line} of '{path}' has no '{keys[0]}'."
     raise DataError(problem, f"{near} It may also be called {', '.join(keys[1:])}.".strip())

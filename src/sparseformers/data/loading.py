@@ -6,6 +6,7 @@ Batches travel as bytes, through shared memory. Where there is too little of it,
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import signal
@@ -80,26 +81,27 @@ class Loader(Generic[Item]):
                 collate_fn=partial(_ready_to_send, collate=self.collate, folder=folder) if self.workers else self.collate,
                 prefetch_factor=max(1, ahead) if self.workers else None,
                 pin_memory=torch.cuda.is_available(),
-                worker_init_fn=init_worker if self.workers else None,
+                worker_init_fn=_init_worker if self.workers else None,
                 # Its own, so that making an iterator does not draw from the global one.
                 generator=torch.Generator().manual_seed(self.seed),
                 **self.options,
             )
-            reading = stack.enter_context(_Reading(loader, self.batch_bytes))
+            reading = _Reading(loader, self.batch_bytes)
+            stack.callback(reading.end)
             for sent in reading:
                 in_file = isinstance(sent.images, _InFile)
                 yield self.received(sent._replace(images=sent.images.open()) if in_file else sent)
 
 
 class _Reading:
-    """The processes of one iteration, from the first to the last of its context; the end of the program ends them, too."""
+    """The processes of one iteration, until ``end``; the end of the program ends them, too."""
 
     def __init__(self, loader: DataLoader[Any], batch_bytes: int) -> None:
         self.loader, self.batch_bytes = loader, batch_bytes
         self.items: Any = None
         self.has_begun = False
 
-    def __enter__(self) -> _Reading:
+    def _begin(self) -> None:
         handler, others = signal.getsignal(signal.SIGCHLD), active_children()
         try:
             with _signals_wait():
@@ -112,9 +114,9 @@ class _Reading:
         # PyTorch would raise the death of a process anywhere in this one; where batches are waited for is soon enough.
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGCHLD, handler)
-        return self
 
     def __iter__(self) -> Iterator[Any]:
+        self._begin()
         while True:
             try:
                 sent = next(self.items)
@@ -127,9 +129,6 @@ class _Reading:
                 raise told from None
             self.has_begun = True
             yield sent
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def end(self) -> None:
         """Ends the processes; those that do not end by themselves are killed."""
@@ -184,8 +183,7 @@ def batches_ahead(workers: int, batch_bytes: int) -> int:
     return min(BATCHES_AHEAD, max(fitting, int(room == MOST_BYTES_AHEAD)))
 
 
-def init_worker(_worker: int) -> None:
-    """Prepares a reading process."""
+def _init_worker(_worker: int) -> None:
     # The workers share the processors already.
     torch.set_num_threads(1)
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
@@ -224,8 +222,7 @@ class _InFile(NamedTuple):
 
     def open(self) -> Tensor:
         """The tensor; the file has no name any more."""
-        size = torch.Size(self.shape).numel()
-        tensor = torch.from_file(self.path, size=size, dtype=self.dtype).view(self.shape)
+        tensor = torch.from_file(self.path, size=math.prod(self.shape), dtype=self.dtype).view(self.shape)
         Path(self.path).unlink()
         return tensor
 

@@ -40,8 +40,7 @@ _Result = TypeVar("_Result")
 
 def default_shard_folder() -> Path:
     """The user's folder for what can be made again at any time."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "sparseformers" / "shards"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseformers" / "shards"
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
@@ -82,9 +81,7 @@ class ShardFiles:
     """Local files and indices of shards: ``folder`` holds at most ``most_bytes`` of copies, ``waits`` are before new attempts."""
 
     def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:
-        self.folder = folder
-        self.most_bytes = most_bytes
-        self.waits = tuple(waits)
+        self.folder, self.most_bytes, self.waits = folder, most_bytes, tuple(waits)
         self._indices: OrderedDict[str, ShardIndex] = OrderedDict()
         self._unpackers: dict[str, Callable[..., Any] | None] = {}
 
@@ -158,7 +155,6 @@ class ShardFiles:
                 # Another process, or thread, made room just now.
 
     def _local(self, shard: str) -> Path:
-        """The shard as an uncompressed file, fetched and unpacked if need be."""
         if not self.is_copied(shard):
             return Path(shard)
         copy = self.folder / f"{_digest(shard, self.state(shard))}.tar"
@@ -182,8 +178,11 @@ class ShardFiles:
                 with self._writing(only=True):
                     fetch(shard, path)
             if (unpacker := _unpacker(path)) is not None:
-                with unpacker(path) as packed:
-                    path = self._unpacked(packed, aside / "unpacked", shard)
+                with unpacker(path) as packed, self._writing(), (aside / "unpacked").open("wb") as file:
+                    while block := _next_block(packed):
+                        self._require_fits(file.tell() + len(block), shard)
+                        file.write(block)
+                path = aside / "unpacked"
             self._require_fits(path.stat().st_size, shard)
             os.replace(path, copy)
 
@@ -200,16 +199,6 @@ class ShardFiles:
                     with contextlib.suppress(OSError):  # Windows keeps what is open
                         path.unlink()
                         total -= size
-
-    def _unpacked(self, packed: Any, path: Path, shard: str) -> Path:
-        """Unpacks to ``path`` all that comes before any damage, which the copy's index tells."""
-        size = 0
-        with self._writing(), path.open("wb") as file:
-            while block := _next_block(packed):
-                size += len(block)
-                self._require_fits(size, shard)
-                file.write(block)
-        return path
 
     def _require_fits(self, size: int, shard: str) -> None:
         if size > self.most_bytes:
@@ -249,7 +238,7 @@ class ShardFiles:
 
 
 def _next_block(packed: Any) -> bytes:
-    """The next bytes of a compressed file; none from its damage on."""
+    """The next bytes of a compressed file; none from its damage on, which the copy's index tells."""
     try:
         return bytes(packed.read1(BLOCK))  # which gives what there is before a damage
     except (OSError, EOFError, zlib.error, lzma.LZMAError):

@@ -84,15 +84,13 @@ def expand_shards(pattern: str) -> list[str]:
         problem = f"The pattern '{pattern}' cannot be expanded ({error})."
         raise ConfigError(problem, "Write 'shards/{00000..00127}.tar', for example.") from None
     if missing := [shard for shard in shards if is_local(shard) and not Path(shard).is_file()]:
-        places = shorten((f"'{shard}'" for shard in missing), limit=3)
-        are = "is" if len(missing) == 1 else "are"
+        places, are = shorten((f"'{shard}'" for shard in missing), limit=3), "is" if len(missing) == 1 else "are"
         of_all = f"Of the {len(shards)} shards '{pattern}', {len(missing)} {are} missing: {places}."
+        problem = f"The shard {places} is missing." if len(shards) == 1 else of_all
         folder = Path(missing[0]).parent
         siblings = [path.name for path in folder.iterdir() if path.name.endswith(SHARD_ENDINGS)] if folder.is_dir() else []
-        raise DataError(
-            f"The shard {places} is missing." if len(shards) == 1 else of_all,
-            f"{suggest(Path(missing[0]).name, siblings)} Fetch what is missing, or narrow the pattern.".strip(),
-        )
+        near = suggest(Path(missing[0]).name, siblings)
+        raise DataError(problem, f"{near} Fetch what is missing, or narrow the pattern.".strip())
     return shards
 
 
@@ -200,7 +198,6 @@ def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
-    """The reason, by its header, not to read a member."""
     if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if name.startswith("/") or ".." in re.split(r"[/\\]", name):
@@ -270,10 +267,8 @@ def scan(tar: Path) -> ShardIndex:
     Captions and the like are a problem only if no image has their key (the name up to the first dot).
     """
     size = tar.stat().st_size
-    good: list[ShardMember] = []
-    problems: list[tuple[str, str]] = []
-    images: set[str] = set()
-    others: dict[str, str] = {}
+    good, problems = list[ShardMember](), list[tuple[str, str]]()
+    images, others = set[str](), dict[str, str]()  # keys; of the others with a name
     for member in shard_members(str(tar), others=True):
         folder, base = posixpath.split(member.name)
         key = posixpath.join(folder, base.partition(".")[0])

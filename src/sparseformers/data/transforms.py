@@ -166,7 +166,6 @@ class EvaluationView(ByteView):
 
     @property
     def size(self) -> tuple[int, int]:  # type: ignore[override]
-        """Height and width in pixels."""
         return self.preprocessing.size
 
     def pixels(self, image: Image.Image) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,10 +91,9 @@ class Networks:
 def load_networks(run: str, beside: str | None = None, teacher: str | None = None) -> Networks:
     """Loads one or two models and the teacher of the first, which may be missing unless asked for."""
     device = process_state().device
-    names = [name for name in (run, beside) if name is not None]
-    saved = [open_student(name) for name in names]
-    models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in zip(names, saved, strict=True))
-    found, problem = open_teacher_if_there(saved[0], teacher, name=run)
+    saved = [(name, open_student(name)) for name in (run, beside) if name is not None]
+    models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in saved)
+    found, problem = open_teacher_if_there(saved[0][1], teacher, name=run)
     return Networks(models, None if found is None else found.to(device).eval(), problem, device)
 
 
@@ -120,13 +119,6 @@ def _module_of(network: ShownModel | Teacher) -> torch.nn.Module:
 def _plain(values: Tensor, digits: int = DIGITS) -> Any:
     """A tensor as nested lists; rounded, because a float32 has no more to say and takes twice the characters."""
     return torch.round(values.double(), decimals=digits).tolist()
-
-
-class NearImage(NamedTuple):
-    """An image of a folder, by its number in the gallery, and the cosine of its embedding with that of the image asked about."""
-
-    number: int
-    cosine: float
 
 
 class FolderIndex:
@@ -160,14 +152,13 @@ class FolderIndex:
         if self._thread.is_alive():
             self._thread.join()
 
-    def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[NearImage]:
-        """The images nearest to an embedding (D values), nearest first, ``without`` the image itself; ValueError until ready."""
-        if self._rows is None:
-            raise ValueError("the folder is not embedded yet")
+    def nearest(self, embedding: Tensor, count: int, *, without: int | None) -> list[tuple[int, float]]:
+        """Number and cosine of the images nearest to an embedding (D values), nearest first, ``without`` the image itself."""
+        assert self._rows is not None  # it is asked only when it is ready
         rows, numbers = self._rows
         found = nearest_neighbours(embedding[None], rows, min(count + 1, len(rows)))
         pairs = zip(numbers[found.indices[0]].tolist(), found.similarities[0].tolist(), strict=True)
-        return [NearImage(number, cosine) for number, cosine in pairs if number != without][:count]
+        return [pair for pair in pairs if pair[0] != without][:count]
 
     def _embed_all(self) -> None:
         try:
@@ -191,7 +182,6 @@ class FolderIndex:
             self.problem = DataError(f"Embedding the folder failed ({type(error).__name__}: {error}).", "Start the page again.")
 
     def _read(self, number: int) -> Tensor | None:
-        """The view of an image; None if it cannot be read, which is noted."""
         try:
             return self.view(read_image(self.gallery.file(number), most_pixels=self.most_pixels))
         except UnreadableImageError as error:

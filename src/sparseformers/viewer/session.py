@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ class Session:
         self.library = Library(config)  # first: its faults show at once, a model's after seconds
         self.networks = networks or load_networks(config.run, config.beside, config.teacher)
         self._turn = threading.Lock()
-        self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS)
+        self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS, self._turn)
         self._attention: TeacherAttention | None = None
         self.indices = self._folder_indices()  # by the network's number, or ``teacher``; empty without a folder
 
@@ -53,7 +52,6 @@ class Session:
         }
 
     def upload(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes in a dropped image, and describes it; raises UnreadableError if it cannot be decoded."""
         return self.describe(self.library.upload(content, name, self.networks.preprocessings))
 
     def describe(self, key: str) -> dict[str, Any]:
@@ -61,7 +59,6 @@ class Session:
         return {"key": key, "name": photograph.name, "width": photograph.width, "height": photograph.height}
 
     def photograph(self, key: str) -> Photograph:
-        """An image, decoded; raises GoneError or UnreadableError."""
         return self.library.photograph(key, self.networks.preprocessings)
 
     def trace(self, key: str, model: str) -> dict[str, Any]:
@@ -70,16 +67,14 @@ class Session:
         if not isinstance(network, ShownModel):
             raise GoneError("A teacher has no regions of interest.", "Ask for a model.")
         photograph = self.photograph(key)
-        answer: dict[str, Any] = self._once(("trace", key, model), lambda: network.trace(photograph))
-        teacher = self.networks.teacher
+        answer: dict[str, Any] = self._answers.once(("trace", key, model), lambda: network.trace(photograph))
         near = None
-        if teacher is not None:
+        if self.networks.teacher is not None:
             own, other = self._embedding(key, photograph, model), self._embedding(key, photograph, "teacher")
             near = round(float(F.cosine_similarity(own, other, dim=0)), 4) if own.shape == other.shape else None
         return answer | {"cosine": near}
 
     def attention(self, key: str) -> dict[str, Any]:
-        """Attention of the teacher in an image, see :func:`~sparseformers.viewer.networks.attend`."""
         teacher = self._network("teacher")
         assert isinstance(teacher, Teacher)
         photograph = self.photograph(key)
@@ -88,7 +83,7 @@ class Session:
             self._attention = self._attention or TeacherAttention(teacher)
             return attend(teacher, self._attention, photograph)
 
-        answer: dict[str, Any] = self._once(("attention", key), attended)
+        answer: dict[str, Any] = self._answers.once(("attention", key), attended)
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
@@ -106,8 +101,7 @@ class Session:
             raise index.problem
         if not index.ready:
             return {"state": "embedding", "done": index.done, "total": len(index.gallery)}
-        photograph = self.photograph(key)
-        embedding = self._embedding(key, photograph, by)
+        embedding = self._embedding(key, self.photograph(key), by)
         found = index.nearest(embedding, NEIGHBOURS, without=self.library.neighbour_number(key))
         results = [{"key": f"n{each}", "name": index.gallery.name(each), "cosine": round(cosine, 4)} for each, cosine in found]
         return {"state": "ready", "results": results, "skipped": len(index.skipped)}
@@ -122,18 +116,7 @@ class Session:
 
     def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
         network = self._network(by)
-        return self._once(("embedding", key, by), lambda: embed(network, photograph, self.networks.device))
-
-    def _once(self, what: tuple[str, ...], answer: Callable[[], Any]) -> Any:
-        """An answer of a network, asked once: by itself, so that the page stays responsive and memory bounded."""
-        known = self._answers.get(what)
-        if known is None:
-            with self._turn:
-                known = self._answers.get(what)  # another thread may have asked the same
-                if known is None:
-                    known = answer()
-                    self._answers.put(what, known)
-        return known
+        return self._answers.once(("embedding", key, by), lambda: embed(network, photograph, self.networks.device))
 
     def _folder_indices(self) -> dict[str, FolderIndex]:
         if self.config.neighbours is None:

@@ -138,7 +138,6 @@ class PackFolder(WorkFolder):
         write_json(self.state, {"content": dict(content), "packing": to_dict(packing)})
 
     def finish(self, packing: _Packing, content: Mapping[str, Any]) -> None:
-        """Writes the manifest and the list of skipped images."""
         SkippedImages.of(packing.skipped).write(self.skipped)
         shards = [to_dict(shard) for shard in packing.shards]
         counts = {"images": packing.images, "bytes": packing.bytes, "skipped": len(packing.skipped)}

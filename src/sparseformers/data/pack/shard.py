@@ -140,8 +140,7 @@ class OpenShard:
     """A shard that is being written, of at most so many bytes."""
 
     def __init__(self, path: Path, most_bytes: int) -> None:
-        self.path = path
-        self.most_bytes = most_bytes
+        self.path, self.most_bytes = path, most_bytes
         self._file = path.open("wb")
         self._archive = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
         self._written: list[tuple[str, int, bytes]] = []
@@ -161,7 +160,6 @@ class OpenShard:
         self._written.append((image.name, len(image.content), hashlib.sha256(image.content).digest()))
 
     def close(self) -> None:
-        """Closes the file without checking it."""
         self._file.close()
 
     def finish(self, name: str) -> tuple[PackedShard, ShardIndex]:
