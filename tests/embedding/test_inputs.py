@@ -39,7 +39,6 @@ def test_links_and_folders_within_folders_count_once(tmp_path: Path, photos: Pat
 
 def test_two_listings_differ_by_the_first_image_that_is_not_the_same(tmp_path: Path, photos: Path) -> None:
     before = find_inputs([str(photos)], tmp_path / "before").listing
-
     find_inputs([str(photos)], tmp_path / "same")
     assert before.difference(Listing(tmp_path / "same")) is None
     (photos / "a" / "photograph_001.jpg").unlink()

@@ -35,7 +35,6 @@ class Browser:
         self.driver = driver
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What a script of the page returns."""
         return self.driver.execute_script(script, *arguments)
 
     def open(self, url: str) -> None:
@@ -46,7 +45,6 @@ class Browser:
         self.driver.get(url)
 
     def wait(self, script: str, *arguments: object) -> Any:
-        """What an expression of the page gives as soon as it is true."""
         return self.until(lambda: self.run(f"return {script}", *arguments), script)
 
     def until(self, ask: Callable[[], Any], what: str) -> Any:
@@ -59,31 +57,28 @@ class Browser:
         raise AssertionError(f"did not come true: {what}; the page says {self.run('return document.body.innerText')!r}")
 
     def find(self, selector: str) -> Any:
-        """The element of a selector."""
         return self.driver.find_element("css selector", selector)
 
     def text(self, selector: str) -> str:
-        """What an element says."""
         said: str = self.run("return document.querySelector(arguments[0]).textContent", selector)
         return said
 
     def hover(self, element: Any, across: float, down: float) -> None:
         """Moves the pointer to a place in [0, 1] of an element."""
-        from selenium.webdriver.common.action_chains import ActionChains
-
         self.run("arguments[0].scrollIntoView({block: 'center'})", element)
         x, y = (across - 0.5) * element.size["width"], (down - 0.5) * element.size["height"]
-        ActionChains(self.driver).move_to_element_with_offset(element, round(x), round(y)).perform()
+        self._actions().move_to_element_with_offset(element, round(x), round(y)).perform()
 
-    def press(self, *keys: str) -> None:
-        """Presses keys, one after the other."""
+    def _actions(self) -> Any:
         from selenium.webdriver.common.action_chains import ActionChains
 
+        return ActionChains(self.driver)
+
+    def press(self, *keys: str) -> None:
         for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
+            self._actions().send_keys(key).perform()
 
     def choose(self, *paths: Path) -> None:
-        """Chooses files in the page's own chooser."""
         self.find("#file").send_keys("\n".join(str(path) for path in paths))
 
     def drop(self, path: Path) -> None:
@@ -99,12 +94,8 @@ class Browser:
     def requested(self) -> list[str]:
         """The addresses that were asked for since the page was opened, or the last time that this was asked."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        kinds = {"Network.requestWillBeSent": "request", "Network.webSocketCreated": None}
-        return [
-            message["params"]["url"] if kinds[message["method"]] is None else message["params"]["request"]["url"]
-            for message in messages
-            if message["method"] in kinds
-        ]
+        asked = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+        return asked + [message["params"]["url"] for message in messages if message["method"] == "Network.webSocketCreated"]
 
     def complaints(self) -> list[str]:
         """Errors in the browser's console, such as what the Content-Security-Policy has blocked."""

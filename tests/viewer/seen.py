@@ -27,11 +27,10 @@ def boxes(browser: Browser, panel: int = 0) -> list[list[float]]:
 
 
 def expected_boxes(traced: dict[str, Any], stage: int) -> list[list[float]]:
-    x1, y1, x2, y2 = traced["seen"]
-    return [
-        [x1 + roi[0] * (x2 - x1), y1 + roi[1] * (y2 - y1), x1 + roi[2] * (x2 - x1), y1 + roi[3] * (y2 - y1)]
-        for roi in traced["rois"][stage]
-    ]
+    left, top, right, bottom = traced["seen"]
+    width, height = right - left, bottom - top
+    rois = traced["rois"][stage]
+    return [[left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height] for x1, y1, x2, y2 in rois]
 
 
 def near(ours: list[list[float]], theirs: list[list[float]]) -> bool:

@@ -178,13 +178,12 @@ def test_sampling_points_of_all_tokens(page: Page, browser: Browser) -> None:
 def test_neighbours_are_listed_and_opened(page: Page, browser: Browser) -> None:
     browser.wait("document.querySelectorAll('#neighbours li').length === 8")
     found = page.session.nearest("g0", "0")["results"]
-    listed = browser.run(
-        "return [...document.querySelectorAll('#neighbours button')].map((one) => [one.title, one.innerText.trim()])"
-    )
+    buttons = "[...document.querySelectorAll('#neighbours button')]"
+    listed = browser.run(f"return {buttons}.map((one) => [one.title, one.innerText.trim()])")
     assert listed == [[neighbour["name"], f"{neighbour['cosine']:.3f}"] for neighbour in found]
     browser.run("document.querySelector('#neighbours button').click()")
     browser.wait(f"document.querySelector('.picture img').src.includes('{found[0]['key']}/display') && {SHOWN}")
     browser.run("document.querySelector('input[name=nearest][value=teacher]').click()")
     theirs = browser.until(lambda: page.session.nearest(found[0]["key"], "teacher").get("results"), "the teacher's neighbours")
-    browser.wait("[...document.querySelectorAll('#neighbours button')].map((one) => one.title).join() === arguments[0]",
-                 ",".join(neighbour["name"] for neighbour in theirs))  # fmt: skip
+    titles = "[...document.querySelectorAll('#neighbours button')].map((one) => one.title).join()"
+    browser.wait(f"{titles} === arguments[0]", ",".join(neighbour["name"] for neighbour in theirs))

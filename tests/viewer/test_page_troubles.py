@@ -71,9 +71,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, browser: Browser, tmp_
     assert browser.run("return document.querySelector('#busy').hidden")
     browser.run("return fetch('/api/state'), fetch('/'), fetch('/page/page.js'), fetch('/page/style.css'), null")
     browser.run("return fetch('/page/tokens.js'), fetch('/page/drawing.js'), null")  # so that there is something in the log
-    browser.until(
-        lambda: browser.run("return performance.getEntriesByName(location.origin + '/page/drawing.js').length"), "answers"
-    )
+    browser.wait("performance.getEntriesByName(location.origin + '/page/drawing.js').length")
 
 
 def test_folders_with_an_unreadable_image_and_no_teacher(small: Small, browser: Browser) -> None:
@@ -129,10 +127,8 @@ def test_only_notebooks_may_frame_it_and_only_where_it_is_for_them(small: Small,
         def log_message(self, *_: object) -> None: ...
 
     session = Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), small.networks)
-    with (
-        Page(session, port=0, framed=framed) as page,
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook) as notebook,
-    ):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    with Page(session, port=0, framed=framed) as page, server as notebook:
         Notebook.content = page._repr_html_().encode()
         threading.Thread(target=notebook.serve_forever, daemon=True).start()
         browser.open(f"http://localhost:{notebook.server_port}/")

@@ -47,9 +47,8 @@ class Batch(NamedTuple):
 class ImageViews(Dataset[LoadedView]):
     """K = ``views_per_image`` views of each image; view k of image i has the index i * K + k.
 
-    ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes make
-    it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower resolution), and the
-    method ``pixels``, which gives the view as so many ``bytes``, a quarter of the traffic between processes.
+    ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. It is faster with
+    ``at_least``, the pixels that the sides of a decoded JPEG need, and a method ``pixels``, which gives so many ``bytes``.
     """
 
     def __init__(
@@ -112,8 +111,7 @@ def collate(views: list[LoadedView]) -> Batch:
 class SampleStream(Sampler[list[ViewKey]]):
     """The order of training, cut into batches, which may span two epochs.
 
-    Processes take turns within every batch, so together they see what one would, and each gets equally many batches
-    (a short last one may leave some of them an empty list).
+    Processes take turns within every batch, so each gets as many batches; a short last one may be empty for some of them.
     """
 
     order: Interleaved | int  # a number of images stands for passes over them, each in a random order
@@ -177,15 +175,8 @@ class _InOrder(Sampler[list[ViewKey]]):
 
 def batch_loader(views: ImageViews, batches: SampleStream | _InOrder, *, workers: int) -> Loader[Batch]:
     """Loads batches of views by ``workers`` processes; 0 reads in this one."""
-    return Loader(
-        views,
-        workers=workers,
-        batch_bytes=views.view_bytes * min(len(views), batches.of_each),
-        received=_Sent.received,
-        collate=_Sent.of,
-        seed=views.seed,
-        batch_sampler=batches,
-    )
+    size = views.view_bytes * min(len(views), batches.of_each)
+    return Loader(views, workers=workers, batch_bytes=size, received=_Sent.received, collate=_Sent.of, batch_sampler=batches)
 
 
 def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> Loader[Batch]:

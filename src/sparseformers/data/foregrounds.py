@@ -151,11 +151,10 @@ class BoxedImage(NamedTuple):
 
 
 def read_boxes(path: Path) -> dict[str, BoxedImage]:
-    """Reads the boxes of each file name from a file of COCO's form.
+    """Reads the boxes of each file name, with ``/`` and without ``./``, from a file of COCO's form.
 
     It is JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
-    ``bbox``: x, y, width, height in pixels); other keys are ignored. Names come with ``/`` and without ``./``. Raises DataError
-    for a file that is missing, no JSON, or of another form; it names the entry.
+    ``bbox``: x, y, width, height in pixels). Raises DataError for a file that is missing, no JSON, or of another form.
     """
     if not path.is_file():
         raise DataError(f"There is no boxes file '{path}'.", "Check the path after --boxes.")

@@ -38,12 +38,11 @@ class UnreadableImageError(Exception):
 
 
 def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Decodes an image file to 8-bit RGB.
+    """Decodes an image file to 8-bit RGB, upright, without transparency (on white), the first of several frames or pages.
 
-    The EXIF orientation is applied, transparency becomes white, grey values of more than 8 bits are scaled, and the first of
-    several frames or pages is taken. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep
-    ``at_least`` pixels. Raises UnreadableImageError for a file that is missing, empty, truncated, damaged or no image, or has
-    more than ``most_pixels`` (height times width).
+    Grey values of more than 8 bits are scaled. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides
+    keep ``at_least`` pixels. Raises UnreadableImageError for a file that is missing, empty, truncated, damaged or no image, or
+    has more than ``most_pixels`` (height times width).
     """
     return decode(path, path, at_least=at_least, most_pixels=most_pixels)
 

@@ -45,12 +45,11 @@ def default_workers() -> int:
 
 
 class Loader(Generic[Item]):
-    """What a dataset yields, read by processes of its own; each iteration begins anew.
+    """What a dataset yields, read by ``workers`` processes (0: by this one); each iteration begins anew.
 
-    The dataset, of anything or an iterable one, yields what has a tensor ``images``, of about ``batch_bytes`` in a batch.
-    ``collate`` puts items together, and ``received`` makes what comes out of what a process sent; it may raise. ``workers`` are
-    processes (0 reads in this one), ``seed`` that of the loader's own generator, ``options`` others of PyTorch's DataLoader.
-    Raises LoadingError while iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
+    ``collate`` makes of a batch what a process sends, with a tensor ``images`` of about ``batch_bytes``, and ``received`` makes
+    of that what comes out; it may raise. ``options`` are further ones of PyTorch's DataLoader. Raises LoadingError while
+    iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
     """
 
     def __init__(
@@ -61,11 +60,10 @@ class Loader(Generic[Item]):
         batch_bytes: int,
         received: Callable[[Any], Item],
         collate: Callable[[Any], Any],
-        seed: int = 0,
         **options: Any,
     ) -> None:
         self.dataset, self.workers, self.batch_bytes = dataset, workers, batch_bytes
-        self.received, self.collate, self.seed, self.options = received, collate, seed, options
+        self.received, self.collate, self.options = received, collate, options
 
     def __len__(self) -> int:
         return len(self.options["batch_sampler"])
@@ -82,8 +80,7 @@ class Loader(Generic[Item]):
                 prefetch_factor=max(1, ahead) if self.workers else None,
                 pin_memory=torch.cuda.is_available(),
                 worker_init_fn=_init_worker if self.workers else None,
-                # Its own, so that making an iterator does not draw from the global one.
-                generator=torch.Generator().manual_seed(self.seed),
+                generator=torch.Generator().manual_seed(0),  # else making an iterator would draw from the global one
                 **self.options,
             )
             reading = _Reading(loader, self.batch_bytes)
@@ -162,11 +159,8 @@ class _Reading:
         if not text.startswith("DataLoader worker (pid") and not isinstance(error, ConnectionError | EOFError):
             return None
         if not self.has_begun and get_start_method() != "fork":
-            return LoadingError(
-                "The processes that read images ended as they started.",
-                "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
-                "or use --workers 0.",
-            )
+            remedy = "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
+            return LoadingError("The processes that read images ended as they started.", remedy + "or use --workers 0.")
         problem = "A process that reads images was killed, probably by the system as memory ran out."
         return LoadingError(problem, "Lower --workers or --batch-size, or free some memory.")
 
@@ -184,8 +178,7 @@ def batches_ahead(workers: int, batch_bytes: int) -> int:
 
 
 def _init_worker(_worker: int) -> None:
-    # The workers share the processors already.
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the workers share the processors already
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -84,9 +84,8 @@ def open_source(
 ) -> ImageSource:
     """The images of all names together: folders or files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
 
-    ``weights`` are each name's share of the samples; without them images are drawn equally often. ``files`` reads the shards, of
-    which ``window`` are shuffled together; an image of more than ``most_pixels`` counts as unreadable. Raises SparseFormersError
-    if a name cannot be opened or holds no images.
+    ``weights`` are each name's share of the samples; without them images are drawn equally often. ``window`` shards are shuffled
+    together; an image of more than ``most_pixels`` is unreadable. Raises SparseFormersError for a name that holds no images.
     """
     if weights is not None:
         sources = [_opened([each], files, window, most_pixels) for each in data]
@@ -117,10 +116,8 @@ def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: in
     for source in sources:
         if not len(source):
             told = "; ".join(f"{name}: {reason}" for name, reason in source.faults()[:3])
-            raise DataError(
-                f"There are no images in {shorten((f'{each!r}' for each in data), limit=3)}" + (f" ({told})." if told else "."),
-                "Images in shards are members whose names end in .jpg, .png, .webp or the like.",
-            )
+            problem = f"There are no images in {shorten(map(repr, data), limit=3)}" + (f" ({told})." if told else ".")
+            raise DataError(problem, "Images in shards are members whose names end in .jpg, .png, .webp or the like.")
     return sources
 
 

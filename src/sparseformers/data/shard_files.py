@@ -22,8 +22,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sparseformers.data.shards import FORMAT, MOST_BYTES, ShardIndex, fetch, is_local, opened, scan, unreachable
 from sparseformers.errors import DataError
 from sparseformers.files import NO_ROOM, locked, write_text
@@ -54,14 +52,8 @@ def parse_index(text: str | bytes) -> ShardIndex | None:
         content = json.loads(text)
         if content["format"] != FORMAT:
             return None
-        members, size = content["members"], int(content["bytes"])
-        index = ShardIndex(
-            names=tuple(str(name) for name, _, _ in members),
-            starts=np.array([start for _, start, _ in members], dtype=np.int64),
-            sizes=np.array([length for _, _, length in members], dtype=np.int64),
-            problems=tuple((str(name), str(reason)) for name, reason in content["problems"]),
-            bytes=size,
-        )
+        size = int(content["bytes"])
+        index = ShardIndex.of(content["members"], content["problems"], size)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     inside = (index.starts >= 0) & (index.sizes >= 0) & (index.sizes <= MOST_BYTES) & (index.starts <= size - index.sizes)

@@ -1,7 +1,7 @@
 """Tar shards in the format of WebDataset: the shards of a pattern, and their images one after the other.
 
-The webdataset library expands patterns and opens addresses. The standard library's tarfile reads the members, because
-webdataset's own iterator reads a member whole whatever its size, and ends without a word at a damaged header.
+The webdataset library expands patterns and opens addresses. The standard library's tarfile reads the members: webdataset's own
+iterator reads a member whole whatever its size, and ends without a word at a damaged header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shlex
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -42,17 +42,14 @@ _DAMAGES = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAE
 
 @dataclass(frozen=True)
 class ShardMember:
-    """An image in a shard, or damage of the shard itself.
-
-    ``read`` gives the content, only before the next member is asked for. It raises UnreadableImageError if that is cut
-    short, and DataError if the shard cannot be reached any more.
-    """
+    """An image in a shard, or damage of the shard itself."""
 
     name: str  # its path in the shard, without a leading ``./``; empty for damage of the shard itself
     problem: str | None  # the reason why it cannot be read; None for one that can be tried
     start: int  # bytes of the unpacked shard before its content
     size: int
     read: Callable[[], bytes]
+    """Its content, only before the next member is asked for; raises UnreadableImageError if cut short, DataError if gone."""
 
 
 def is_shards(data: str) -> bool:
@@ -242,6 +239,13 @@ class ShardIndex:
     problems: tuple[tuple[str, str], ...]  # (path, reason) of the other members; no path for damage of the shard itself
     bytes: int  # of the unpacked shard
 
+    @classmethod
+    def of(cls, members: Sequence[tuple[str, int, int]], problems: Iterable[tuple[str, str]], size: int) -> ShardIndex:
+        """The index of members (name, start, size); raises ValueError, TypeError or OverflowError for anything else."""
+        names = tuple(str(name) for name, _, _ in members)
+        starts, sizes = (np.array([member[place] for member in members], dtype=np.int64) for place in (1, 2))
+        return cls(names, starts, sizes, tuple((str(name), str(reason)) for name, reason in problems), size)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -276,18 +280,11 @@ def scan(tar: Path) -> ShardIndex:
             others.setdefault(key, member.name)
             continue
         images.add(key)
-        problem = member.problem or (CUT_SHORT if member.start + member.size > size else None)
-        if problem is None:
-            good.append(member)
-        else:
+        if problem := member.problem or (CUT_SHORT if member.start + member.size > size else None):
             problems.append((member.name, problem))
+        else:
+            good.append(member)
     # webdataset takes __meta__.json for a remark on the shard and not for a sample.
     remarks = {key for key in others if (base := posixpath.basename(key)).startswith("__") and base.endswith("__")}
     problems += [(name, NO_IMAGE) for key, name in others.items() if key not in images | remarks]
-    return ShardIndex(
-        names=tuple(member.name for member in good),
-        starts=np.array([member.start for member in good], dtype=np.int64),
-        sizes=np.array([member.size for member in good], dtype=np.int64),
-        problems=tuple(problems),
-        bytes=size,
-    )
+    return ShardIndex.of([(member.name, member.start, member.size) for member in good], problems, size)

@@ -12,7 +12,7 @@ from functools import partial
 from io import BytesIO
 from itertools import islice, takewhile, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -66,11 +66,10 @@ class Listing:
 
 
 def write_listing(folders: Sequence[Path], root: Path, file: Path) -> tuple[Listing, Found]:
-    """Lists the images in folder trees, each file once, in memory that does not grow with their number.
+    """Lists the images in folder trees in ``file``, each once, in memory that does not grow with their number.
 
-    Entries that cannot be read are listed as images are, and skipped with the reason as such are. Names are relative to ``root``,
-    an absolute path; ``file`` is written whole or not at all. Returns the list, and what else there is: shards and, by ending,
-    what is passed over. Raises DataError for a folder that is missing, or a file that is no image.
+    Entries that cannot be read are listed as images are, to be skipped with a reason. Names are relative to ``root``, an absolute
+    path. Returns the list, and what else there is. Raises DataError for a missing folder, or a file that is no image.
     """
     starts = [checked(folder) for folder in folders]
     visited: set[str] = set()
@@ -137,10 +136,9 @@ class Inputs:
 
 
 def find_inputs(data: Sequence[str], file: Path) -> Inputs:
-    """Lists the images of ``data``: those in folders and image files, in ``file``, and then the shards.
+    """Lists the images of ``data``: those in folders and image files, in ``file``, and then the shards, also those in folders.
 
-    Shards may lie in the folders, too. Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError
-    for a brace pattern that is none.
+    Raises DataError if a folder or shard is missing, or there is no image at all, ConfigError for a brace pattern that is none.
     """
     folders = [Path(each) for each in data if not is_shards(each)]
     shards = list(dict.fromkeys(_absolute(shard) for each in data if is_shards(each) for shard in expand_shards(each)))
@@ -188,8 +186,8 @@ class InputBatch(NamedTuple):
 class InputStream(IterableDataset[InputBatch]):
     """The batches of ``inputs`` from ``start`` on, where an earlier stream with the same batch size ended a batch.
 
-    Worker w of W makes every W-th batch, beginning with the batch w, and a loader asks them in turn. In a shard each worker
-    looks at all headers for that, and reads its own images only. The last batch of a source may be short.
+    Worker w of W makes every W-th batch, beginning with the batch w, and a loader asks them in turn; each of them looks at all
+    names, and reads its own images only. The last batch of a source may be short.
     """
 
     def __init__(self, inputs: Inputs, view: Callable[[Image.Image], Tensor], batch_size: int, start: Position) -> None:
@@ -257,15 +255,9 @@ def input_batches(stream: InputStream, *, workers: int) -> Iterator[InputBatch]:
     """The batches of a stream in order, by ``workers`` processes (one at most for addresses); DataError if a shard is gone."""
     if not all(source.shard is None or is_local(source.shard) for source in stream.inputs.sources):
         workers = min(workers, 1)
-    loader = Loader(
-        stream,
-        workers=workers,
-        batch_bytes=4 * stream.batch_size * getattr(stream.view, "bytes", VIEW_BYTES // 4),
-        received=InputBatch.received,
-        collate=_as_it_is,
-        batch_size=None,  # the stream makes batches itself
-    )
-    return iter(loader)
+    size = 4 * stream.batch_size * getattr(stream.view, "bytes", VIEW_BYTES // 4)
+    options: dict[str, Any] = {"collate": _as_it_is, "batch_size": None}  # the stream makes batches itself
+    return iter(Loader(stream, workers=workers, batch_bytes=size, received=InputBatch.received, **options))
 
 
 def _as_it_is(batch: InputBatch) -> InputBatch:

@@ -187,13 +187,8 @@ def _make_parts(job: _Job, done: EmbeddedParts, bar: ImageProgress) -> EmbeddedP
 
 
 def _add_part(job: _Job, done: EmbeddedParts, rows: list[Rows], batches: list[InputBatch]) -> EmbeddedParts:
-    record = PartRecord(
-        **batches[-1].end._asdict(),
-        reached=batches[-1].reached,
-        rows=sum(len(part) for part in rows),
-        skipped=tuple(pair for batch in batches for pair in batch.skipped),
-        bytes=0,
-    )
+    skipped = tuple(pair for batch in batches for pair in batch.skipped)
+    record = PartRecord(*batches[-1].end, batches[-1].reached, rows=sum(map(len, rows)), skipped=skipped, bytes=0)
     return done.after(job.parts.add(done.parts, rows, record, job.info))
 
 

@@ -47,15 +47,14 @@ class ShownModel:
         return [to_hex(colour) for colour in token_colours(self.student.config.focusing.tokens)]
 
     def trace(self, photograph: Photograph) -> dict[str, Any]:
-        """RoIs and sampling points on a photograph, and the share of each token.
+        """What the page shows of a photograph: ``rois`` S x N x 4, ``stages`` S names, ``points`` of each N x P x 2 or None.
 
-        ``rois`` is S x N x 4, ``stages`` S names; ``points`` for each stage N x P x 2, or None where nothing was read; ``map``
-        h x w shares that sum to one, or None; ``influence`` N such shares, or None and ``influence_problem``; ``seen``.
+        ``map`` is h x w shares that sum to one, or None; ``influence`` N such shares, or None with an ``influence_problem``.
         """
         given = photograph.inputs[self.preprocessing]
         images = given.image()[None]
         (picture,) = trace_rois(self.student, images, [photograph.name])
-        influence, problem = None, None
+        influence = problem = None
         try:
             influence = _plain(token_influence(self.student, images)[0])
         except SparseFormersError as error:
@@ -162,8 +161,7 @@ class FolderIndex:
 
     def _embed_all(self) -> None:
         try:
-            rows: list[Tensor] = []
-            numbers: list[int] = []
+            rows, numbers = list[Tensor](), list[int]()
             for start in range(0, len(self.gallery), BATCH):
                 batch = range(start, min(start + BATCH, len(self.gallery)))
                 seen = {number: image for number in batch if (image := self._read(number)) is not None}

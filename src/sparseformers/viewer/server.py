@@ -49,7 +49,7 @@ def serve(config: ViewConfig, *, framed: bool) -> Page:
 
 
 class Page(AbstractContextManager["Page"]):
-    """A page that is served until it is closed. In a notebook it shows itself.
+    """A page that is served until it is closed; a context manager. In a notebook it shows itself.
 
     The port is the next free one if ``port`` is in use, any free one for 0; ``framed`` lets notebooks on this machine show it.
     Raises MissingExtraError without starlette or uvicorn, ConfigError if there is no free port, or this one may not be used.

@@ -87,10 +87,9 @@ class Session:
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
-        """Neighbours of an image in the folder, by the embedding of a model (its number) or of the ``teacher``.
+        """Neighbours of an image in the folder by a model (its number) or the ``teacher``; raises SparseFormersError for none.
 
-        ``state`` is ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine) and
-        ``skipped``. Raises SparseFormersError if the folder cannot be embedded.
+        ``state`` is ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine), ``skipped``.
         """
         self._network(by)
         if by not in self.indices:
