@@ -35,9 +35,7 @@ def test_jsonl__one_or_several_captions(folder: Path) -> None:
     assert found.paths == (folder / "b.jpg", folder / "a.jpg")
     assert found.captions == ("a cat\u2028on a mat", "a dog", "a hound", "a tabby")
     assert found.image_of == (0, 1, 1, 0)
-
-
-def test_jsonl__in_the_words_of_other_data_sets_and_with_absolute_names(folder: Path) -> None:
+    # In the words of other data sets, and with absolute names.
     content = json.dumps({"file_name": str(folder / "deeper/c.jpg"), "text": "far", "id": 7})
     found = read_captions(write(folder, "metadata.jsonl", content), folder / "elsewhere")
     assert (found.paths, found.captions) == ((folder / "deeper/c.jpg",), ("far",))

@@ -15,7 +15,6 @@ from sparseformers.data import (
     ViewKey,
     batch_loader,
     collate,
-    default_workers,
     derived_seed,
     evaluation_batches,
     evaluation_view,
@@ -88,17 +87,14 @@ class TestImageViews:
         assert image_of(ImageViews([tmp_path / "a.jpg"], SizeView(), seed=0), 0, 0).tolist() == [200, 200]
 
 
-class TestCollate:
-    def test_readable_unreadable_and_nothing_readable(self) -> None:
-        images = torch.rand(2, 3, 4, 5)
-        batch = collate([LoadedView(images[0], 8, None), LoadedView(None, 3, "empty"), LoadedView(images[1], 5, None)])
-        assert torch.equal(batch.images, images)
-        assert batch.indices.tolist() == [8, 5]
-        assert batch.indices.dtype == torch.int64
-        assert batch.unreadable == ((3, "empty"),)
-        for views in ([], [LoadedView(None, 3, "empty")]):
-            batch = collate(views)
-            assert (batch.images.shape, batch.indices.shape, len(batch.unreadable)) == ((0, 3, 0, 0), (0,), len(views))
+def test_collate__readable_unreadable_and_nothing_readable() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    batch = collate([LoadedView(images[0], 8, None), LoadedView(None, 3, "empty"), LoadedView(images[1], 5, None)])
+    assert torch.equal(batch.images, images)
+    assert (batch.indices.tolist(), batch.indices.dtype, batch.unreadable) == ([8, 5], torch.int64, ((3, "empty"),))
+    for views in ([], [LoadedView(None, 3, "empty")]):
+        batch = collate(views)
+        assert (batch.images.shape, batch.indices.shape, len(batch.unreadable)) == ((0, 3, 0, 0), (0,), len(views))
 
 
 class TestSampleStream:
@@ -145,11 +141,8 @@ class TestBatchLoader:
     def test_views_do_not_depend_on_workers_processes_or_restarts(self, photographs: list[Path]) -> None:
         expected = self.load(photographs, workers=0)
         assert len(expected) == 24
-        others = [
-            self.load(photographs, workers=2),
-            self.load(photographs, workers=1, process=0, processes=2) | self.load(photographs, workers=0, process=1, processes=2),
-        ]
-        for loaded in others:
+        one, other = (self.load(photographs, workers=1 - process, process=process, processes=2) for process in (0, 1))
+        for loaded in (self.load(photographs, workers=2), one | other):
             assert loaded.keys() == expected.keys()
             assert all(torch.equal(loaded[key], expected[key]) for key in expected)
         restarted = self.load(photographs, workers=2, start=12)
@@ -165,27 +158,22 @@ class TestBatchLoader:
         assert unreadable == {1: "the file is empty", 4: "not an image of a known format"}
 
 
-class TestEvaluationBatches:
+def test_evaluation_batches__have_every_image_in_order(photographs: list[Path]) -> None:
     preprocessing = PreprocessingConfig(size=(16, 16))
-
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_every_image_in_order(self, photographs: list[Path], workers: int) -> None:
-        loader = evaluation_batches(photographs, self.preprocessing, batch_size=3, workers=workers)
+    expected = torch.stack([evaluation_view(preprocessing)(read_image(path)) for path in photographs])
+    for workers in (0, 2):
+        loader = evaluation_batches(photographs, preprocessing, batch_size=3, workers=workers)
         batches = list(loader)
         assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
         assert len(loader) == 3
-        view = evaluation_view(self.preprocessing)
-        expected = torch.stack([view(read_image(path)) for path in photographs])
         assert all(batch.images.dtype == torch.uint8 for batch in batches)
         assert torch.equal(torch.cat([images_on("cpu", batch.images) for batch in batches]), expected)
 
 
 class TestFixedViews:
     def test_the_same_views_every_time(self, photographs: list[Path]) -> None:
-        first, again, others = (
-            torch.cat([batch.images for batch in fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed)])
-            for seed in (0, 0, 1)
-        )
+        loaders = (fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed) for seed in (0, 0, 1))
+        first, again, others = (torch.cat([batch.images for batch in loader]) for loader in loaders)
         assert first.shape == (21, 3, 16, 24)
         assert torch.equal(first, again)
         assert not torch.equal(first, others)
@@ -196,7 +184,3 @@ class TestFixedViews:
         batches = list(loader)
         assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
         assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]
-
-
-def test_default_workers_are_some_but_not_many() -> None:
-    assert 1 <= default_workers() <= 8

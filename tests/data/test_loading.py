@@ -154,6 +154,7 @@ def test_batches_ahead__follow_the_room(monkeypatch: pytest.MonkeyPatch, tmp_pat
     usage = {"free": 64 * 2**20}
     monkeypatch.setattr(loading, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: SimpleNamespace(**usage))
+    assert 1 <= loading.default_workers() <= 8
     batch = 32 * 3 * 224 * 224
     assert loading.batches_ahead(2, batch) == 2  # of Docker's 64 MiB a half, and room for two more
     assert loading.batches_ahead(8, batch) == 0

@@ -55,21 +55,19 @@ class TestOpening:
             expected = [read_image(path).tobytes() for path in sorted((tmp_path / folder).iterdir())]
             assert [images.read(index).tobytes() for index in range(len(images))] == expected, name
 
-    def test_folders_together_are_one_source_in_which_each_file_counts_once(self, tmp_path: Path, places: dict[str, str]) -> None:
+    def test_folders_together_are_one_source_and_a_mixture_has_one_after_the_other(
+        self, tmp_path: Path, places: dict[str, str]
+    ) -> None:
         images = opened(tmp_path, places["photos"], places["others"], places["photos"])
         assert isinstance(images, FolderSource)
-        assert len(images) == 16
-
-    def test_a_mixture_has_all_images_source_by_source(self, tmp_path: Path, places: dict[str, str]) -> None:
+        assert len(images) == 16  # each file counts once
         parts = [places["photos"], places["shards"], places["saved"]]
         images = opened(tmp_path, *parts)
         assert names(images) == [name for part in parts for name in names(opened(tmp_path, part))]
         assert names(images)[16] == f"{places['saved']}@train[0]"
         assert len({images.read(index).tobytes() for index in range(len(images))}) == 20
 
-    def test_weights_are_shares_of_the_samples_and_without_them_each_image_comes_once_an_epoch(
-        self, tmp_path: Path, places: dict[str, str]
-    ) -> None:
+    def test_weights_are_shares_of_the_samples_and_by_default_sizes(self, tmp_path: Path, places: dict[str, str]) -> None:
         images = opened(tmp_path, places["photos"], places["shards"], weights=[1, 3])
         keys = list(islice(images.sample_order().keys(0, 0), 1024))
         assert sum(key.index >= 10 for key in keys) == 768

@@ -30,12 +30,11 @@ MIXTURES = st.lists(st.tuples(PARTS, st.integers(1, 50)), min_size=1, max_size=4
 
 class TestWindowShuffle:
     @settings(max_examples=25)
-    @given(sizes=SIZES, window=st.integers(1, 12), seed=st.integers(0, 3), number=st.integers(0, 2), data=st.data())
-    def test_a_pass_has_every_image_once_and_what_is_left_of_it_is_its_tail(
-        self, sizes: list[int], window: int, seed: int, number: int, data: st.DataObject
-    ) -> None:
-        order = window_shuffle(sizes, window)
-        whole, start = list(order.indices(seed, number, 0)), data.draw(st.integers(0, order.length))
+    @given(sizes=SIZES, window=st.integers(1, 12), data=st.data())
+    def test_a_pass_has_every_image_once_and_ends_with_its_tail(self, sizes: list[int], window: int, data: st.DataObject) -> None:
+        order, number = window_shuffle(sizes, window), data.draw(st.integers(0, 2))
+        seed, start = data.draw(st.integers(0, 3)), data.draw(st.integers(0, order.length))
+        whole = list(order.indices(seed, number, 0))
         assert sorted(whole) == list(range(order.length))
         assert list(order.indices(seed, number, start)) == whole[start:]
 
@@ -90,15 +89,11 @@ class TestInterleaved:
         keys = taken(Interleaved((FullShuffle(10),), (1,)), 20, seed=7)
         assert keys == [ViewKey(epoch, index) for epoch in (0, 1) for index in orders[epoch].tolist()]
 
-    def test_sources_of_the_same_length_do_not_go_in_step(self) -> None:
+    def test_sources_are_mixed_within_a_chunk_and_do_not_go_in_step(self) -> None:
         keys = taken(Interleaved((FullShuffle(50), FullShuffle(50)), (1, 1)), 80)
         first, second = ([key.index % 50 for key in keys if (key.index >= 50) == later] for later in (False, True))
         assert len(first) > 20 < len(second)
         assert first[:20] != second[:20]
-
-    def test_sources_are_mixed_within_a_chunk(self) -> None:
-        keys = taken(Interleaved((FullShuffle(9), FullShuffle(9)), (1, 1)), 64)
-        assert 10 < sum(key.index < 9 for key in keys) < 54
 
 
 def test_processes_part_each_batch_and_lose_nothing() -> None:

@@ -57,9 +57,8 @@ def test_images_are_named_by_number_and_what_was_named_first_comes_first(tmp_pat
     assert [gallery.file(number) for number in range(3)] == [path.resolve() for path in paths]
     assert gallery.number_of(paths[1].resolve()) == 1
     assert gallery.number_of(tmp_path / "elsewhere.jpg") is None
-    for number in (-1, 3):
-        with pytest.raises(IndexError):
-            gallery.file(number)
+    with pytest.raises(IndexError):
+        gallery.file(3)
     paths = write_images(tmp_path / "photos", 3)
     others = write_images(tmp_path / "a folder", 2)
     gallery = Gallery([paths[2], tmp_path / "photos", tmp_path / "a folder"])

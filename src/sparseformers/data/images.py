@@ -73,8 +73,7 @@ def decode(
                 return (convert or _to_rgb)(image)
     except UnreadableImageError:
         raise
-    # Pillow's decoders let nearly every kind of exception through on damaged files.
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders let nearly every kind of exception through on damaged files
         raise UnreadableImageError(path, _reason(source, error)) from error
 
 
@@ -124,8 +123,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
-        # A conversion to the same mode would copy.
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # a conversion to the same mode would copy
     # Converted here and not pasted with a mask, because a palette's transparency is only resolved by this.
     overlay = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")

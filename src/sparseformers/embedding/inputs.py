@@ -76,8 +76,7 @@ def write_listing(folders: Sequence[Path], root: Path, file: Path) -> tuple[List
     place = total = 0
     others = Found()
     with replacing(file) as unfinished, closing(sqlite3.connect(unfinished)) as database:
-        # It is renamed when it is whole, so it needs no safety of its own.
-        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA journal_mode = OFF")  # it is renamed when it is whole, so it needs no safety of its own
         database.execute("PRAGMA synchronous = OFF")
         database.execute(_TABLE)
         for entry in (entry for folder in starts for entry in walk(folder, visited)):

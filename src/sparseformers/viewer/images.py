@@ -143,11 +143,11 @@ class Gallery:
         return len(self.paths)
 
     def name(self, number: int) -> str:
-        return self._path(number).name
+        return self.paths[number].name
 
     def file(self, number: int) -> Path:
         """An image's file, links resolved; IndexError for an unknown number, UnreadableImageError if it is gone or leads out."""
-        path = self._path(number)
+        path = self.paths[number]
         real = os.path.realpath(path)
         if not self._within(real):
             raise UnreadableImageError(path, "it is a link that leads out of its folder")
@@ -155,11 +155,6 @@ class Gallery:
 
     def number_of(self, real: Path) -> int | None:
         return next((number for number, path in enumerate(self.paths) if os.path.realpath(path) == str(real)), None)
-
-    def _path(self, number: int) -> Path:
-        if not 0 <= number < len(self.paths):  # a list would count negative numbers from its end
-            raise IndexError(number)
-        return self.paths[number]
 
     def _within(self, real: str) -> bool:
         return any(real == root or Path(real).is_relative_to(root) for root in self._roots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -86,6 +87,18 @@ class Networks:
         of_teacher = set() if self.teacher is None else {self.teacher.preprocessing}
         return {model.preprocessing for model in self.models} | of_teacher
 
+    @cached_property
+    def _attention(self) -> TeacherAttention:
+        assert self.teacher is not None
+        return TeacherAttention(self.teacher)
+
+    def attend(self, photograph: Photograph) -> dict[str, Any]:
+        """Attention of the teacher: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
+        assert self.teacher is not None
+        given = photograph.inputs[self.teacher.preprocessing]
+        maps = self._attention(given.image()[None])
+        return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
+
 
 def load_networks(run: str, beside: str | None = None, teacher: str | None = None) -> Networks:
     """Loads one or two models and the teacher of the first, which may be missing unless asked for."""
@@ -96,23 +109,11 @@ def load_networks(run: str, beside: str | None = None, teacher: str | None = Non
     return Networks(models, None if found is None else found.to(device).eval(), problem, device)
 
 
-def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph) -> dict[str, Any]:
-    """Attention of a teacher: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
-    given = photograph.inputs[teacher.preprocessing]
-    maps = attention(given.image()[None])
-    return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
-
-
 @torch.inference_mode()
-def embed(network: ShownModel | Teacher, photograph: Photograph, device: torch.device) -> Tensor:
-    """The embedding of a photograph, D values on the CPU."""
-    image = photograph.inputs[network.preprocessing].image()[None].to(device)
-    embedding: Tensor = _module_of(network)(image).embedding
-    return embedding[0].float().cpu().clone()
-
-
-def _module_of(network: ShownModel | Teacher) -> torch.nn.Module:
-    return network.student if isinstance(network, ShownModel) else network
+def embed(network: ShownModel | Teacher, images: Tensor, device: torch.device) -> Tensor:
+    """Embeddings of images B x 3 x H x W in [0, 1], B x D on the CPU."""
+    module = network.student if isinstance(network, ShownModel) else network
+    return module(images.to(device)).embedding.float().cpu().clone()
 
 
 def _plain(values: Tensor, digits: int = DIGITS) -> Any:
@@ -126,7 +127,7 @@ class FolderIndex:
     def __init__(
         self, network: ShownModel | Teacher, gallery: Gallery, *, device: torch.device, turn: threading.Lock, most_pixels: int
     ) -> None:
-        self.network, self.view = _module_of(network), evaluation_view(network.preprocessing)
+        self.network, self.view = network, evaluation_view(network.preprocessing)
         self.gallery, self.device, self.turn, self.most_pixels = gallery, device, turn, most_pixels
         self.done = 0  # images embedded or left out so far
         self.skipped: list[UnreadableImageError] = []  # images that cannot be read
@@ -168,7 +169,8 @@ class FolderIndex:
                 if self._stopping.is_set():
                     return
                 if seen:
-                    rows.append(self._embed(torch.stack(list(seen.values()))))
+                    with self.turn:
+                        rows.append(embed(self.network, torch.stack(list(seen.values())), self.device))
                     numbers += seen
                 self.done += len(batch)
             if not rows:
@@ -185,8 +187,3 @@ class FolderIndex:
         except UnreadableImageError as error:
             self.skipped.append(error)
             return None
-
-    def _embed(self, images: Tensor) -> Tensor:
-        with self.turn, torch.inference_mode():
-            embedding = self.network(images.to(self.device)).embedding.float().cpu()
-        return embedding.clone()

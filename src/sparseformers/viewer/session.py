@@ -8,11 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseformers.evaluation import TeacherAttention
 from sparseformers.teachers import Teacher
 from sparseformers.viewer.config import ViewConfig
 from sparseformers.viewer.images import GoneError, Library, Photograph, Recent
-from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, attend, embed, load_networks
+from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, embed, load_networks
 
 ANSWERS = 96  # answers of networks that are kept
 NEIGHBOURS = 8  # neighbours that are shown
@@ -27,7 +26,6 @@ class Session:
         self.networks = networks or load_networks(config.run, config.beside, config.teacher)
         self._turn = threading.Lock()
         self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS, self._turn)
-        self._attention: TeacherAttention | None = None
         self.indices = self._folder_indices()  # by the network's number, or ``teacher``; empty without a folder
 
     def start(self) -> None:
@@ -75,15 +73,9 @@ class Session:
         return answer | {"cosine": near}
 
     def attention(self, key: str) -> dict[str, Any]:
-        teacher = self._network("teacher")
-        assert isinstance(teacher, Teacher)
+        self._network("teacher")
         photograph = self.photograph(key)
-
-        def attended() -> dict[str, Any]:
-            self._attention = self._attention or TeacherAttention(teacher)
-            return attend(teacher, self._attention, photograph)
-
-        answer: dict[str, Any] = self._answers.once(("attention", key), attended)
+        answer: dict[str, Any] = self._answers.once(("attention", key), lambda: self.networks.attend(photograph))
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
@@ -115,7 +107,8 @@ class Session:
 
     def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
         network = self._network(by)
-        return self._answers.once(("embedding", key, by), lambda: embed(network, photograph, self.networks.device))
+        images = photograph.inputs[network.preprocessing].image()[None]
+        return self._answers.once(("embedding", key, by), lambda: embed(network, images, self.networks.device)[0])
 
     def _folder_indices(self) -> dict[str, FolderIndex]:
         if self.config.neighbours is None:
