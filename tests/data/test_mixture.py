@@ -125,15 +125,13 @@ class TestParts:
         for one, other in zip(before, after, strict=True):
             assert set(names(one)) <= set(names(other))
 
-    def test_shards_keep_their_windows_without_some_images(self, tmp_path: Path, places: dict[str, str]) -> None:
+    def test_shards_keep_their_windows_and_selections_of_selections(self, tmp_path: Path, places: dict[str, str]) -> None:
         whole = opened(tmp_path, places["shards"])
         for part in (whole.without([0, 4]), whole.only([1, 2, 3, 5])):
             assert [part.name(index).rpartition("_")[2] for index in range(4)] == ["001.jpg", "002.jpg", "003.jpg", "005.jpg"]
             order = part.order()
             assert sorted(order.indices(0, 0, 0)) == [0, 1, 2, 3]
             assert order.bounds.tolist() == [0, 2, 4]  # type: ignore[attr-defined]
-
-    def test_selections_of_selections(self, tmp_path: Path) -> None:
         whole = FolderSource(Path(str(number)) for number in range(10))
         for first in (Selection(whole, [1, 4, 5], leave_out=True), Selection(whole, [0, 2, 3, 6, 7, 8, 9], leave_out=False)):
             assert names(first.without([0, 3])) == ["2", "3", "7", "8", "9"]
@@ -152,8 +150,7 @@ class TestParts:
         left = without_images_of(opened(tmp_path, places["saved"], places["photos"]), opened(tmp_path, places["saved"]))
         assert names(left)[:10] == names(opened(tmp_path, places["photos"]))
 
-    def test_a_mixture_of_which_a_source_is_used_up(self, tmp_path: Path, places: dict[str, str]) -> None:
-        whole = opened(tmp_path, places["photos"], places["saved"])
+        whole = opened(tmp_path, places["photos"], places["saved"])  # of which one is used up
         assert isinstance(whole, MixedSource)
         with pytest.raises(DataError, match="One of the sources of --data has no image left"):
             whole.without(range(10, 14)).sample_order()

@@ -106,11 +106,10 @@ def test_killed_many_times_over__and_resumed_gives_the_same_bytes(tmp_path: Path
 
 @pytest.mark.slow
 def test_the_command_killed_at_random_moments__with_workers(tmp_path: Path) -> None:
-    name = "index.parquet"
+    name, draw = "index.parquet", random.Random(0)
     sparseformers.save(student(), tmp_path / "model.safetensors")
     write_images(tmp_path / "photos", 150)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"nothing")
-    draw = random.Random(name)
 
     def started(out: Path) -> subprocess.Popen[bytes]:
         options = ["--batch-size", "2", "--part-images", "4", "--precision", "fp32", "--workers", "2"]

@@ -43,9 +43,7 @@ def expected(photos: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_rows_tokens_and_rois__are_what_the_model_says_and_are_only_replaced_when_told(
-    photos: Path, out: Path, name: str
-) -> None:
+def test_rows__are_what_the_model_says_and_only_replaced_when_told(photos: Path, out: Path, name: str) -> None:
     embed(settings(photos, tokens=True, rois=True, dtype="float16"), out / name, model=student())
     rows, truth = read(out / name), expected(photos)
     assert rows["embedding"].dtype == rows["tokens"].dtype == np.float16
@@ -107,28 +105,23 @@ def test_the_order_and_every_byte__are_the_same_with_workers(photos: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_unreadable_images__are_left_out_and_listed(photos: Path, out: Path, name: str) -> None:
-    (photos / "cats" / "broken.jpg").write_bytes(b"nothing")
+def test_unreadable_images__are_left_out_and_listed_also_all_of_a_part(photos: Path, out: Path, name: str) -> None:
+    broken = [f"cats/p{number}.jpg" for number in range(6)]
+    for each in broken:
+        (photos / each).write_bytes(b"nothing")
     (photos / "dogs" / "empty.png").write_bytes(b"")
     (photos / "giant.png").write_bytes(giant_png())
+    if name == "index":
+        (out / name).mkdir()  # an empty folder is filled
     summary = embed(settings(photos), out / name, model=student())
-    assert (summary.rows, summary.skipped) == (9, 3)
+    assert (summary.rows, summary.skipped) == (9, 8)
     assert [Path(each).name for each in read(out / name)["names"]] == [f"photograph_{n:03}.jpg" for n in (*range(5), *range(4))]
     assert summary.skipped_list.read_text().splitlines() == [
-        "# 3 images could not be read",
-        "cats/broken.jpg\tnot an image of a known format",
+        "# 8 images could not be read",
+        *(f"{each}\tnot an image of a known format" for each in broken),
         "dogs/empty.png\tthe file is empty",
         "giant.png\ttoo large: 13000 x 13000 pixels, at most 150 million",
     ]
-
-
-def test_a_part_without_a_readable_image__costs_no_row(photos: Path, out: Path) -> None:
-    for number in range(6):
-        (photos / "cats" / f"p{number}.jpg").write_bytes(b"nothing")
-    (out / "index").mkdir()  # an empty folder is filled
-    summary = embed(settings(photos), out / "index", model=student())
-    assert (summary.rows, summary.skipped) == (9, 6)
-    assert len(read(out / "index")["names"]) == 9
 
 
 def test_shards__give_the_embeddings_of_the_folder(tmp_path: Path, photos: Path, out: Path) -> None:

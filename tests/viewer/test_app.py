@@ -92,14 +92,12 @@ class TestUpload:
             assert response.status_code == 422
             assert response.json()["problem"].startswith("'notes.txt' cannot be read: ")
 
-    def test_a_file_that_is_too_large_or_does_not_say_how_large_it_is(self, client: TestClient) -> None:
+    def test_a_file_that_is_too_large_says_so_or_not_or_has_too_many_pixels(self, small: Small, client: TestClient) -> None:
         response = client.post("/api/images", content=bytes(50_001))
         assert response.status_code == 413
         assert response.json()["problem"] == "The file is larger than 0.05 MB."
         assert "--upload-megabytes" in response.json()["remedy"]
         assert client.post("/api/images", content=iter([bytes(10_000)] * 20)).status_code == 413
-
-    def test_too_many_pixels(self, small: Small) -> None:
         client = client_of(Session(config_of(small, megapixels=0.005), small.networks))
         response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "a.jpg"})
         assert response.json()["problem"] == "'a.jpg' cannot be read: too large: 96 x 72 pixels, at most 5,000."
@@ -156,7 +154,7 @@ class TestGuard:
         assert client.get("/", headers=link).status_code == 200
         assert client.get("/api/state", headers=link).status_code == 403
 
-    def test_every_answer_tells_browsers_what_to_allow(self, client: TestClient) -> None:
+    def test_every_answer_tells_browsers_what_to_allow(self, small: Small, client: TestClient) -> None:
         for path in ("/", "/page/page.js", "/api/state", "/api/images/g1/display.jpg", "/api/images/g0", "/nothing"):
             headers = client.get(path).headers
             policy = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))
@@ -167,8 +165,6 @@ class TestGuard:
             assert "access-control-allow-origin" not in headers
         refused = client.get("/", headers={"Host": "evil.example"}).headers
         assert "default-src 'self'" in refused["content-security-policy"]
-
-    def test_notebooks_on_this_machine_may_frame_it_where_it_is_for_them(self, small: Small) -> None:
         framed = client_of(Session(config_of(small), small.networks), framed=True)
         policy = framed.get("/").headers["content-security-policy"]
         assert "frame-ancestors 'self' http://localhost:* http://127.0.0.1:* vscode-webview:" in policy

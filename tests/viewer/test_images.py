@@ -31,16 +31,13 @@ def test_networks_are_given_what_they_are_evaluated_with(tmp_path: Path) -> None
     assert (y2 - y1) == pytest.approx(0.875, abs=0.02)
 
 
-def test_what_is_shown_of_a_large_photograph_is_small(tmp_path: Path) -> None:
+def test_what_is_shown_of_a_large_photograph_is_small_and_without_its_metadata(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((500, 4000, 3), np.uint8)).save(tmp_path / "wide.png")
     prepared = prepare(tmp_path / "wide.png", "wide", {SQUARE}, most_pixels=10**7)
     assert (prepared.width, prepared.height) == (4000, 500)
     assert Image.open(io.BytesIO(prepared.display)).size == (DISPLAY_SIDE, 200)
     small = thumbnail(tmp_path / "wide.png", "wide", most_pixels=10**7)
     assert Image.open(io.BytesIO(small)).size == (THUMBNAIL_SIDE, 20)
-
-
-def test_the_files_metadata_is_not_handed_on(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where it was taken"
     Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", exif=exif, comment=b"by whom")

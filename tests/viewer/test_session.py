@@ -91,7 +91,9 @@ class TestTrace:
         assert [points is None for points in traced["points"]] == [True, False, False, False]
         assert traced["cosine"] is None
 
-    def test_a_front_with_a_map_shows_it(self, small: Small, session: Session) -> None:
+    def test_a_front_with_a_map_shows_it_and_where_no_influence_can_be_read_it_says_why(
+        self, small: Small, session: Session
+    ) -> None:
         student = inherit(small.networks.teacher, front="mixed", tokens=10).student
         traced = Session(config_of(small), networks_of(student)).trace("g1", "0")
         assert torch.tensor(traced["map"]).sum().item() == pytest.approx(1, abs=1e-4)
@@ -99,8 +101,6 @@ class TestTrace:
         assert len(traced["stages"]) == len(traced["rois"]) == len(traced["points"])
         assert session.trace("g1", "0")["map"] is None
         assert session.trace("g1", "0")["stages"] == ("start", "iteration 1", "iteration 2", "iteration 3")
-
-    def test_where_no_influence_can_be_read_the_look_says_why(self, small: Small) -> None:
         traced = Session(config_of(small), networks_of(small_model(depth=0))).trace("g1", "0")
         assert traced["influence"] is None
         assert traced["influence_problem"] == "The student's cortex has no blocks, so there is no attention to read."
@@ -153,7 +153,7 @@ class TestNearest:
         assert first["name"] == path.name
         assert first["cosine"] == pytest.approx(1, abs=1e-3)
 
-    def test_a_folder_in_which_nothing_can_be_read(self, small: Small, tmp_path: Path) -> None:
+    def test_a_folder_in_which_nothing_can_be_read_and_none(self, small: Small, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_bytes(b"nothing")
         session = Session(config_of(small, neighbours=tmp_path), small.networks)
         session.start()
@@ -161,8 +161,6 @@ class TestNearest:
             for _ in range(200):
                 session.nearest("g1", "0")
                 time.sleep(0.05)
-
-    def test_without_a_folder(self, small: Small) -> None:
         with pytest.raises(GoneError, match="Start the page with --neighbours DIR"):
             Session(config_of(small), small.networks).nearest("g1", "0")
 
