@@ -170,17 +170,15 @@ def test_evaluation_batches__have_every_image_in_order(photographs: list[Path]) 
         assert torch.equal(torch.cat([images_on("cpu", batch.images) for batch in batches]), expected)
 
 
-class TestFixedViews:
-    def test_the_same_views_every_time(self, photographs: list[Path]) -> None:
-        loaders = (fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed) for seed in (0, 0, 1))
-        first, again, others = (torch.cat([batch.images for batch in loader]) for loader in loaders)
-        assert first.shape == (21, 3, 16, 24)
-        assert torch.equal(first, again)
-        assert not torch.equal(first, others)
-        assert len({image.numpy().tobytes() for image in first}) == 21
-
-    def test_indices_count_image_by_image(self, with_broken: list[Path]) -> None:
-        loader = fixed_views(with_broken, size=(8, 8), views_per_image=2, seed=0, batch_size=6, workers=2)
-        batches = list(loader)
-        assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
-        assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]
+def test_fixed_views__are_the_same_every_time_and_counted_image_by_image(
+    photographs: list[Path], with_broken: list[Path]
+) -> None:
+    loaders = (fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed) for seed in (0, 0, 1))
+    first, again, others = (torch.cat([batch.images for batch in loader]) for loader in loaders)
+    assert first.shape == (21, 3, 16, 24)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, others)
+    assert len({image.numpy().tobytes() for image in first}) == 21
+    batches = list(fixed_views(with_broken, size=(8, 8), views_per_image=2, seed=0, batch_size=6, workers=2))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
+    assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]

@@ -82,13 +82,11 @@ class TestLabelledSplits:
         alone = labelled_splits(tmp_path)
         assert alone["all"].class_names == ("ant", "bee")
 
-    def test_no_classes(self, tmp_path: Path) -> None:
+    def test_no_classes_and_a_test_class_that_is_not_trained(self, tmp_path: Path) -> None:
         few = ["1.jpg", "2.jpg"], ["only/1.jpg", "other/notes.txt"], ["train/1.jpg", "test/1.jpg"]
         for number, names in enumerate((*few, ["train/only/1.jpg", "test/only/1.jpg"])):
             touch(tmp_path / str(number), *names)
             assert labelled_splits(tmp_path / str(number)) is None
-
-    def test_test_class_that_is_not_trained(self, tmp_path: Path) -> None:
         touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/dog/1.jpg", "test/emu/1.jpg")
         problem = f"The test images of '{tmp_path}' have classes that the training images lack: 'emu'."
         with refused(DataError, problem, "Add training images of them, or remove these folders."):

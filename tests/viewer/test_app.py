@@ -179,14 +179,12 @@ class TestPageFiles:
             assert response.headers["content-type"].startswith(kind)
         assert {"index.html", "style.css", "page.js", "icon.svg"} <= page_files().keys()
 
-    def test_name_nothing_outside_of_this_server_and_import_what_is_there(self) -> None:
+    def test_name_nothing_outside_of_this_server_import_what_is_there_and_keep_the_markup_free_of_scripts(self) -> None:
         allowed = {"http://www.w3.org/2000/svg"}  # the name of a namespace, which nothing fetches
         for name, (content, _) in page_files().items():
             addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[\w./-]*", content.decode()))
             assert addresses <= allowed, name
             assert set(re.findall(r'from "\./([\w.]+)"', content.decode())) <= page_files().keys(), name
-
-    def test_hold_no_script_or_style_of_their_own_in_the_markup(self) -> None:
         markup = page_files()["index.html"][0].decode()
         assert re.findall(r"<script[^>]*>", markup) == ['<script type="module" src="/page/page.js">']
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)

@@ -162,8 +162,7 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"The boxes file '{path}' is not JSON ({type(error).__name__}).", FORM) from None
-    boxes: dict[Any, list[Box]] = {}
-    images: dict[Any, tuple[str, tuple[int, int] | None]] = {}
+    images: dict[Any, tuple[str, tuple[int, int] | None, list[Box]]] = {}
     for place, image in enumerate(_entries(content, "images", path)):
         name, identity = image.get("file_name"), image.get("id")
         if not isinstance(name, str) or not name or not isinstance(identity, (int, str)):
@@ -172,14 +171,13 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
             raise DataError(f"Two images in '{path}' have the id {identity}.", "Give each image an id of its own.")
         width, height = image.get("width"), image.get("height")
         size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-        images[identity] = (posixpath.normpath(name.replace("\\", "/")), size)
-        boxes[identity] = []
+        images[identity] = (posixpath.normpath(name.replace("\\", "/")), size, [])
     for place, annotation in enumerate(_entries(content, "annotations", path)):
         identity = annotation.get("image_id")
         if not isinstance(identity, (int, str)) or identity not in images:
             raise DataError(f"Annotation {place} in '{path}' is of an image {identity!r} that is not listed.", FORM)
-        boxes[identity].append(_box(annotation.get("bbox"), place, path))
-    return {name: BoxedImage(size, tuple(boxes[identity])) for identity, (name, size) in images.items()}
+        images[identity][2].append(_box(annotation.get("bbox"), place, path))
+    return {name: BoxedImage(size, tuple(boxes)) for name, size, boxes in images.values()}
 
 
 def _entries(content: Any, key: str, path: Path) -> list[Mapping[str, Any]]:

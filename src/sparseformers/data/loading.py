@@ -150,12 +150,10 @@ class _Reading:
             problem = f"The {workers} processes that read images ran out of open files ({_open_files()})."
             return LoadingError(problem, "Raise that by 'ulimit -n 4096', or lower --workers.")
         if any(sign in text for sign in ("shared memory", "Bus error", "No space left", "unable to mmap", "unable to write")):
-            wanted = workers * max(1, self.loader.prefetch_factor or 1) + 2
-            return LoadingError(
-                f"Batches of images did not fit into shared memory: {_shared_memory()}, and {workers} workers may want "
-                f"{_mebibytes(wanted * self.batch_bytes)} of it.",
-                "Lower --workers or --batch-size, or give a container more (docker run --shm-size=1g).",
-            )
+            wanted = _mebibytes((workers * max(1, self.loader.prefetch_factor or 1) + 2) * self.batch_bytes)
+            room = f"{_shared_memory()}, and {workers} workers may want {wanted} of it"
+            remedy = "Lower --workers or --batch-size, or give a container more (docker run --shm-size=1g)."
+            return LoadingError(f"Batches of images did not fit into shared memory: {room}.", remedy)
         if not text.startswith("DataLoader worker (pid") and not isinstance(error, ConnectionError | EOFError):
             return None
         if not self.has_begun and get_start_method() != "fork":

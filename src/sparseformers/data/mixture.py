@@ -96,23 +96,21 @@ def open_source(
 
 def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: int) -> list[ImageSource]:
     """All images of folders as one source, all shards as another, and each dataset."""
-    kinds: dict[Kind, list[str]] = {"folder": [], "shards": [], "dataset": []}
-    for each in data:
-        kinds[kind_of(each)].append(each)
     sources: list[ImageSource] = []
-    folders = [Path(each) for each in kinds["folder"]]
+    folders = [Path(each) for each in data if kind_of(each) == "folder"]
     found = find(folders)
     if folders and not (found.images or found.shards):
         raise no_images(folders, found)
     if found.images:
         sources.append(FolderSource(found.images, most_pixels=most_pixels, found=found))
-    named = [shard for each in kinds["shards"] for shard in find_shards(each)]
+    named = [shard for each in data if kind_of(each) == "shards" for shard in find_shards(each)]
     if shards := dict.fromkeys([*(str(path.absolute()) for path in found.shards), *named]):
         beside = None if found.images else found  # else the images tell it
         of_shards = ShardSource(list(shards), files, window=window, most_pixels=most_pixels, found=beside)
         if named or len(of_shards) or not sources:  # beside images an archive may be of anything
             sources.append(of_shards)
-    sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]
+    datasets = dict.fromkeys(each for each in data if kind_of(each) == "dataset")
+    sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in datasets]
     for source in sources:
         if not len(source):
             told = "; ".join(f"{name}: {reason}" for name, reason in source.faults()[:3])

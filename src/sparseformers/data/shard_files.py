@@ -213,10 +213,9 @@ class ShardFiles:
         except OSError as error:
             if only and error.errno not in NO_ROOM and not str(error.filename or "").startswith(str(self.folder)):
                 raise
-            raise DataError(
-                f"Shards cannot be kept in '{self.folder}' ({error.strerror or error}).",
-                "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache.",
-            ) from error
+            problem = f"Shards cannot be kept in '{self.folder}' ({error.strerror or error})."
+            remedy = "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache."
+            raise DataError(problem, remedy) from error
 
     def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
         waits = list(self.waits)

@@ -55,11 +55,9 @@ class ShardSource(ImageSource):
         # Where one window ends, shards of the next one are read already.
         sizes = sorted((shard.bytes for shard in self.shards if files.is_copied(shard.address)), reverse=True)[: 2 * window]
         if sum(sizes) > files.most_bytes:
-            raise DataError(
-                f"Copies of up to {len(sizes)} shards are needed at a time, {sum(sizes) / 2**30:.3g} GiB, but "
-                f"--shard-cache-gb allows {files.most_bytes / 2**30:.3g}.",
-                "Raise it, or lower --shuffle-shards.",
-            )
+            problem = f"Copies of up to {len(sizes)} shards are needed at a time, {sum(sizes) / 2**30:.3g} GiB, but "
+            problem += f"--shard-cache-gb allows {files.most_bytes / 2**30:.3g}."
+            raise DataError(problem, "Raise it, or lower --shuffle-shards.")
 
     def __len__(self) -> int:
         return int(self.bounds[-1])

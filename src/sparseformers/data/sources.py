@@ -263,8 +263,6 @@ class BadShare:
     def refuse(self, listed_in: str) -> None:
         """Raises DataError if the share is too great; ``listed_in`` tells which images are bad."""
         if self.is_too_great:
-            raise DataError(
-                f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({self.missing:,} "
-                f"found before any was read, {self.bad:,} of {self.met:,} that were to be read).",
-                f"Mend the data ({listed_in}), or start again with a greater --max-bad.",
-            )
+            found = f"{self.missing:,} found before any was read, {self.bad:,} of {self.met:,} that were to be read"
+            problem = f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({found})."
+            raise DataError(problem, f"Mend the data ({listed_in}), or start again with a greater --max-bad.")

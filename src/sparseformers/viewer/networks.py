@@ -84,8 +84,7 @@ class Networks:
 
     @property
     def preprocessings(self) -> set[PreprocessingConfig]:
-        of_teacher = set() if self.teacher is None else {self.teacher.preprocessing}
-        return {model.preprocessing for model in self.models} | of_teacher
+        return {network.preprocessing for network in (*self.models, self.teacher) if network is not None}
 
     @cached_property
     def _attention(self) -> TeacherAttention:

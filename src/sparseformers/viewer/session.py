@@ -26,7 +26,13 @@ class Session:
         self.networks = networks or load_networks(config.run, config.beside, config.teacher)
         self._turn = threading.Lock()
         self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS, self._turn)
-        self.indices = self._folder_indices()  # by the network's number, or ``teacher``; empty without a folder
+        self._asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(self.networks.models)}
+        if self.networks.teacher is not None:
+            self._asked["teacher"] = self.networks.teacher
+        # By the network's number, or ``teacher``; empty without a folder.
+        embedded = {} if config.neighbours is None else self._asked
+        running: dict[str, Any] = {"device": self.networks.device, "turn": self._turn, "most_pixels": config.most_pixels}
+        self.indices = {name: FolderIndex(each, self.library.neighbours, **running) for name, each in embedded.items()}
 
     def start(self) -> None:
         """Begins to embed the folder of neighbours by the first model; another network's turn comes when it is asked."""
@@ -98,24 +104,11 @@ class Session:
         return {"state": "ready", "results": results, "skipped": len(index.skipped)}
 
     def _network(self, name: str) -> ShownModel | Teacher:
-        networks = self.networks
-        if name == "teacher" and networks.teacher is not None:
-            return networks.teacher
-        if name in ("0", "1") and int(name) < len(networks.models):
-            return networks.models[int(name)]
-        raise GoneError(networks.teacher_problem or "There is no such model.", "Choose one that is shown.")
+        if name not in self._asked:
+            raise GoneError(self.networks.teacher_problem or "There is no such model.", "Choose one that is shown.")
+        return self._asked[name]
 
     def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
         network = self._network(by)
         images = photograph.inputs[network.preprocessing].image()[None]
         return self._answers.once(("embedding", key, by), lambda: embed(network, images, self.networks.device)[0])
-
-    def _folder_indices(self) -> dict[str, FolderIndex]:
-        if self.config.neighbours is None:
-            return {}
-        networks = self.networks
-        asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
-        if networks.teacher is not None:
-            asked["teacher"] = networks.teacher
-        running: dict[str, Any] = {"device": networks.device, "turn": self._turn, "most_pixels": self.config.most_pixels}
-        return {name: FolderIndex(network, self.library.neighbours, **running) for name, network in asked.items()}

@@ -50,9 +50,8 @@ def members(out: Path) -> dict[str, bytes]:
     for shard in sorted(out.glob("*.tar")):
         with tarfile.open(shard) as archive:
             for info in archive:
-                file = archive.extractfile(info)
                 assert info.name not in found
-                found[info.name] = file.read()
+                found[info.name] = archive.extractfile(info).read()
     return found
 
 

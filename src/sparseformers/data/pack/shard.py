@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
 import tarfile
 from collections import deque
@@ -25,7 +24,7 @@ from sparseformers.data.places import find, no_images
 from sparseformers.data.shards import MOST_BYTES, ShardIndex, scan
 from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names, state_of
 from sparseformers.errors import RunError
-from sparseformers.files import sha256_of
+from sparseformers.files import sha256_of, synchronise
 
 if TYPE_CHECKING:
     from sparseformers.data.pack.run import PackConfig
@@ -156,9 +155,8 @@ class OpenShard:
     def finish(self, name: str) -> tuple[PackedShard, ShardIndex]:
         """Closes the file, reads it again, and describes it under its final name; RunError if it is not as it was written."""
         self._archive.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
+        synchronise(self.path)
         index = scan(self.path)
         sizes = list(zip(index.names, index.sizes.tolist(), strict=True))
         if index.problems or sizes != [(member, size) for member, size, _ in self._written]:
