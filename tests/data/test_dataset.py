@@ -3,7 +3,6 @@
 from itertools import chain, product
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +15,6 @@ from sparseformers.data import (
     ViewKey,
     batch_loader,
     collate,
-    default_workers,
     derived_seed,
     evaluation_batches,
     evaluation_view,
@@ -25,17 +23,6 @@ from sparseformers.data import (
     read_image,
     training_view,
 )
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Seven small images of noise."""
-    folder = tmp_path_factory.mktemp("photographs")
-    generator = np.random.default_rng(0)
-    paths = [folder / f"{i}.png" for i in range(7)]
-    for path in paths:
-        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
-    return paths
 
 
 @pytest.fixture
@@ -55,9 +42,7 @@ def image_of(views: ImageViews, epoch: int, index: int) -> torch.Tensor:
 
 
 class TestImageViews:
-    def test_a_view_is_a_function_of_seed_epoch_and_index_and_leaves_the_global_generator_alone(
-        self, photographs: list[Path]
-    ) -> None:
+    def test_a_view_is_a_function_of_seed_epoch_and_index_alone(self, photographs: list[Path]) -> None:
         first = image_of(training_views(photographs), 3, 2)
         torch.manual_seed(123)
         torch.rand(7)
@@ -72,9 +57,7 @@ class TestImageViews:
         assert torch.equal(torch.rand(3), expected)
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_views_are_bytes_until_they_are_used_then_floats_the_same_to_the_bit(
-        self, photographs: list[Path], workers: int
-    ) -> None:
+    def test_views_are_bytes_until_they_are_used_then_floats(self, photographs: list[Path], workers: int) -> None:
         views = training_views(photographs)
         assert image_of(views, 0, 1).dtype == torch.uint8
         keys = list(SampleStream(len(views), batch_size=2, seed=0, total=4))
@@ -104,17 +87,14 @@ class TestImageViews:
         assert image_of(ImageViews([tmp_path / "a.jpg"], SizeView(), seed=0), 0, 0).tolist() == [200, 200]
 
 
-class TestCollate:
-    def test_readable_unreadable_and_nothing_readable(self) -> None:
-        images = torch.rand(2, 3, 4, 5)
-        batch = collate([LoadedView(images[0], 8, None), LoadedView(None, 3, "empty"), LoadedView(images[1], 5, None)])
-        assert torch.equal(batch.images, images)
-        assert batch.indices.tolist() == [8, 5]
-        assert batch.indices.dtype == torch.int64
-        assert batch.unreadable == ((3, "empty"),)
-        for views in ([], [LoadedView(None, 3, "empty")]):
-            batch = collate(views)
-            assert (batch.images.shape, batch.indices.shape, len(batch.unreadable)) == ((0, 3, 0, 0), (0,), len(views))
+def test_collate__readable_unreadable_and_nothing_readable() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    batch = collate([LoadedView(images[0], 8, None), LoadedView(None, 3, "empty"), LoadedView(images[1], 5, None)])
+    assert torch.equal(batch.images, images)
+    assert (batch.indices.tolist(), batch.indices.dtype, batch.unreadable) == ([8, 5], torch.int64, ((3, "empty"),))
+    for views in ([], [LoadedView(None, 3, "empty")]):
+        batch = collate(views)
+        assert (batch.images.shape, batch.indices.shape, len(batch.unreadable)) == ((0, 3, 0, 0), (0,), len(views))
 
 
 class TestSampleStream:
@@ -127,15 +107,11 @@ class TestSampleStream:
         assert orders[0] != orders[1] != orders[2]
         assert keys != list(chain.from_iterable(SampleStream(10, batch_size=batch_size, seed=1, total=30)))
 
-    @pytest.mark.parametrize(
-        ("total", "start", "sizes"), [(10, 0, [4, 4, 2]), (8, 0, [4, 4]), (3, 0, [3]), (0, 0, []), (8, 12, [])]
-    )
-    def test_ends_after_the_total(self, total: int, start: int, sizes: list[int]) -> None:
-        stream = SampleStream(5, batch_size=4, seed=0, total=total, start=start)
-        assert [len(batch) for batch in stream] == sizes
-        assert len(stream) == len(sizes)
-
-    def test_endless(self) -> None:
+    def test_ends_after_the_total(self) -> None:
+        for total, start, sizes in ((10, 0, [4, 4, 2]), (8, 0, [4, 4]), (3, 0, [3]), (0, 0, []), (8, 12, [])):
+            stream = SampleStream(5, batch_size=4, seed=0, total=total, start=start)
+            assert [len(batch) for batch in stream] == sizes
+            assert len(stream) == len(sizes)
         stream = SampleStream(3, batch_size=2, seed=0, total=None)
         assert len([batch for batch, _ in zip(stream, range(1000), strict=False)]) == 1000
         with pytest.raises(TypeError, match="no length"):
@@ -165,11 +141,8 @@ class TestBatchLoader:
     def test_views_do_not_depend_on_workers_processes_or_restarts(self, photographs: list[Path]) -> None:
         expected = self.load(photographs, workers=0)
         assert len(expected) == 24
-        others = [
-            self.load(photographs, workers=2),
-            self.load(photographs, workers=1, process=0, processes=2) | self.load(photographs, workers=0, process=1, processes=2),
-        ]
-        for loaded in others:
+        one, other = (self.load(photographs, workers=1 - process, process=process, processes=2) for process in (0, 1))
+        for loaded in (self.load(photographs, workers=2), one | other):
             assert loaded.keys() == expected.keys()
             assert all(torch.equal(loaded[key], expected[key]) for key in expected)
         restarted = self.load(photographs, workers=2, start=12)
@@ -185,38 +158,27 @@ class TestBatchLoader:
         assert unreadable == {1: "the file is empty", 4: "not an image of a known format"}
 
 
-class TestEvaluationBatches:
+def test_evaluation_batches__have_every_image_in_order(photographs: list[Path]) -> None:
     preprocessing = PreprocessingConfig(size=(16, 16))
-
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_every_image_in_order(self, photographs: list[Path], workers: int) -> None:
-        loader = evaluation_batches(photographs, self.preprocessing, batch_size=3, workers=workers)
+    expected = torch.stack([evaluation_view(preprocessing)(read_image(path)) for path in photographs])
+    for workers in (0, 2):
+        loader = evaluation_batches(photographs, preprocessing, batch_size=3, workers=workers)
         batches = list(loader)
         assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
         assert len(loader) == 3
-        view = evaluation_view(self.preprocessing)
-        expected = torch.stack([view(read_image(path)) for path in photographs])
         assert all(batch.images.dtype == torch.uint8 for batch in batches)
         assert torch.equal(torch.cat([images_on("cpu", batch.images) for batch in batches]), expected)
 
 
-class TestFixedViews:
-    def test_the_same_views_every_time(self, photographs: list[Path]) -> None:
-        first, again, others = (
-            torch.cat([batch.images for batch in fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed)])
-            for seed in (0, 0, 1)
-        )
-        assert first.shape == (21, 3, 16, 24)
-        assert torch.equal(first, again)
-        assert not torch.equal(first, others)
-        assert len({image.numpy().tobytes() for image in first}) == 21
-
-    def test_indices_count_image_by_image(self, with_broken: list[Path]) -> None:
-        loader = fixed_views(with_broken, size=(8, 8), views_per_image=2, seed=0, batch_size=6, workers=2)
-        batches = list(loader)
-        assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
-        assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]
-
-
-def test_default_workers_are_some_but_not_many() -> None:
-    assert 1 <= default_workers() <= 8
+def test_fixed_views__are_the_same_every_time_and_counted_image_by_image(
+    photographs: list[Path], with_broken: list[Path]
+) -> None:
+    loaders = (fixed_views(photographs, size=(16, 24), views_per_image=3, seed=seed) for seed in (0, 0, 1))
+    first, again, others = (torch.cat([batch.images for batch in loader]) for loader in loaders)
+    assert first.shape == (21, 3, 16, 24)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, others)
+    assert len({image.numpy().tobytes() for image in first}) == 21
+    batches = list(fixed_views(with_broken, size=(8, 8), views_per_image=2, seed=0, batch_size=6, workers=2))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 4, 5], [6, 7, 10, 11]]
+    assert [index for batch in batches for index, _ in batch.unreadable] == [2, 3, 8, 9]

@@ -29,43 +29,33 @@ def relative(found: list[Path], folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found]
 
 
-def test_links_that_lead_nowhere_or_in_circles__are_skipped_and_told(tmp_path: Path) -> None:
+def test_bad_links_pipes_and_devices__are_skipped_and_told(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "sub/b.png")
     for name, target in (("gone.jpg", "/nowhere/x.jpg"), ("folder", "/nowhere/y"), ("self.jpg", "self.jpg"), ("sub/up", "..")):
         (tmp_path / name).symlink_to(target)
+    (tmp_path / "null.png").symlink_to("/dev/null")
+    for name in ("pipe.jpg", "pipe"):
+        os.mkfifo(tmp_path / name)
     found = find([tmp_path])
     assert relative(found.images, tmp_path) == ["a.png", "sub/b.png"]
-    assert dict(found.faults) == {
-        str(tmp_path / "folder"): "a link that leads nowhere",
-        str(tmp_path / "gone.jpg"): "a link that leads nowhere",
-        str(tmp_path / "self.jpg"): "a link that leads back to itself",
+    reasons = dict.fromkeys(("folder", "gone.jpg"), "a link that leads nowhere") | {
+        "self.jpg": "a link that leads back to itself"
     }
-    source = open_source([str(tmp_path)], files=ShardFiles(tmp_path / ".cache", most_bytes=1), window=1)
-    assert (len(source), source.missing(), len(source.faults())) == (2, 3, 3)
-    assert source.only([0]).missing() == 3
-
-
-def test_pipes_and_devices_that_are_called_images__are_skipped_and_told(tmp_path: Path) -> None:
-    write(tmp_path, "a.png")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "null.png").symlink_to("/dev/null")
-    found = find([tmp_path])
-    assert relative(found.images, tmp_path) == ["a.png"]
-    assert {Path(path).name for path, _ in found.faults} == {"pipe.jpg", "null.png"}
-    assert {reason for _, reason in found.faults} == {"a pipe, a socket or a device, not a file"}
+    reasons |= dict.fromkeys(("null.png", "pipe.jpg"), "a pipe, a socket or a device, not a file")
+    assert dict(found.faults) == {str(tmp_path / name): reason for name, reason in reasons.items()}
     assert found.passed_over == Counter({"without ending": 1})
+    source = open_source([str(tmp_path)], files=ShardFiles(tmp_path / ".cache", most_bytes=1), window=1)
+    assert (len(source), source.missing(), len(source.faults())) == (2, 5, 5)
+    assert source.only([0]).missing() == 5
 
 
 def test_where_nothing_is_left__the_error_says_why(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").symlink_to("/nowhere")
     (tmp_path / "notes.txt").touch()
-    problem = "(3 unreadable entries: a link that leads nowhere; 1 file passed over: .txt 1)."
-    for look in (find_images, lambda given: find_inputs([str(given[0])], tmp_path / ".listing")):
-        with refused(DataError, problem if look is find_images else "holds no images (1 file passed over", ""):
-            look([tmp_path])
-            raise DataError("holds no images (1 file passed over", "")  # those that cannot be read are embedded to no rows
+    with refused(DataError, "(3 unreadable entries: a link that leads nowhere; 1 file passed over: .txt 1)."):
+        find_images([tmp_path])
+    assert find_inputs([str(tmp_path)], tmp_path / ".listing").images == 3  # which are embedded to no rows
     with refused(DataError, "is a link that leads nowhere.", "Mount what it leads to"):
         find([tmp_path / "0.jpg"])
 
@@ -89,9 +79,8 @@ def test_a_folder_that_may_not_be_read__is_skipped_and_told(tmp_path: Path) -> N
         for path, mode in before:
             path.chmod(mode)
     assert relative(found.images, tmp_path) == ["a.png"]
-    assert {Path(name).name: reason for name, reason in found.faults} == dict.fromkeys(
-        ("closed", "link", "lost+found"), "permission denied"
-    )
+    faults = {Path(name).name: reason for name, reason in found.faults}
+    assert faults == dict.fromkeys(("closed", "link", "lost+found"), "permission denied")
 
 
 def test_shards_beside_images_and_deeper__are_read_too(tmp_path: Path) -> None:
@@ -103,7 +92,7 @@ def test_shards_beside_images_and_deeper__are_read_too(tmp_path: Path) -> None:
     assert len(source) == 4
     assert list(source.remarks()) == ["1 image and 2 tar shards: both are read."]
     inputs = find_inputs([str(tmp_path / "mixed")], tmp_path / "listing")
-    assert [each.kind for each in inputs.sources] == ["files", "shard", "shard"]
+    assert [each.shard is None for each in inputs.sources] == [True, False, False]
     with refused(DataError, "holds no images (2 tar shards).", ""):
         (tmp_path / "mixed" / "preview.png").unlink()
         find_images([tmp_path / "mixed"])

@@ -1,7 +1,6 @@
 """Images in shards by their places: what an index says, where shards are read, and what happens when they are not there."""
 
 import gzip
-import io
 import os
 import pickle
 import tarfile
@@ -18,25 +17,17 @@ from sparseformers.data.shards import find_shards, scan
 from sparseformers.errors import DataError
 from tests.embedding.small import write_shard
 from tests.refusals import refused
-from tests.tiny import write_images
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[bytes]:
-    return [path.read_bytes() for path in write_images(tmp_path / "pictures", 6)]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> ShardFiles:
-    return ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=())
 
 
 def written(tmp_path: Path, pictures: list[bytes]) -> list[str]:
     """Two shards of three images each."""
-    return [
-        str(write_shard(tmp_path / f"{shard}.tar", {f"{n}.jpg": pictures[n] for n in range(3 * shard, 3 * shard + 3)}))
-        for shard in range(2)
-    ]
+    members = list({f"{n}.jpg": picture for n, picture in enumerate(pictures)}.items())
+    return [str(write_shard(tmp_path / f"{shard}.tar", members[3 * shard : 3 * shard + 3])) for shard in range(2)]
+
+
+@pytest.fixture
+def addresses(tmp_path: Path, pictures: list[bytes]) -> list[str]:
+    return written(tmp_path, pictures)
 
 
 def source(addresses: list[str], files: ShardFiles) -> ShardSource:
@@ -82,23 +73,20 @@ class TestIndex:
 
 
 class TestReading:
-    def test_images_are_those_of_the_files(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
-        images = source(written(tmp_path, pictures), files)
-        assert [images.name(index) for index in (0, 3)] == [f"{tmp_path}/0.tar:0.jpg", f"{tmp_path}/1.tar:3.jpg"]
-        expected = [read_image(path).tobytes() for path in sorted((tmp_path / "pictures").iterdir())]
+    def test_images_are_those_of_the_files(self, addresses: list[str], picture_files: list[Path], files: ShardFiles) -> None:
+        images = source(addresses, files)
+        assert [images.name(index) for index in (0, 3)] == [f"{addresses[0]}:0.jpg", f"{addresses[1]}:3.jpg"]
+        expected = [read_image(path).tobytes() for path in picture_files]
         assert pixels_of(images) == expected
         assert pixels_of(pickle.loads(pickle.dumps(images))) == expected
 
-    def test_limits_on_pixels_and_size(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
-        images = ShardSource(written(tmp_path, pictures), files, window=1, most_pixels=72 * 96 - 1)
+    def test_limits_on_pixels_and_size(self, addresses: list[str], files: ShardFiles) -> None:
+        images = ShardSource(addresses, files, window=1, most_pixels=72 * 96 - 1)
         with pytest.raises(UnreadableImageError, match="too large: 96 x 72 pixels"):
             images.read(0)
-        assert source(written(tmp_path, pictures), files).read(0, at_least=20).size == (48, 36)
+        assert source(addresses, files).read(0, at_least=20).size == (48, 36)
 
-    def test_compressed_and_remote_shards_are_read_from_copies(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
-    ) -> None:
-        addresses = written(tmp_path, pictures)
+    def test_compressed_and_remote_shards_are_copied(self, tmp_path: Path, addresses: list[str], files: ShardFiles) -> None:
         expected = pixels_of(source(addresses, files))
         for address in addresses:
             Path(f"{address}.gz").write_bytes(gzip.compress(Path(address).read_bytes()))
@@ -110,14 +98,12 @@ class TestReading:
         assert pixels_of(piped) == expected  # each was fetched once
         assert len(list((tmp_path / "cache").glob("*.tar"))) == 4
 
-    def test_an_index_beside_a_shard_is_believed_as_long_as_it_fits(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        address = written(tmp_path, pictures)[0]
+    def test_an_index_beside_a_shard_counts_as_long_as_it_fits(self, tmp_path: Path, pictures: list[bytes]) -> None:
+        address, files = written(tmp_path, pictures)[0], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=())
         write_index(Path(f"{address}{SIDECAR}"), scan(Path(address)))
-        monkeypatch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked"))
-        assert len(source([address], files)) == 3
-        monkeypatch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked"))
+            assert len(source([address], files)) == 3
         write_shard(Path(address), {"other.jpg": pictures[0], "other.txt": bytes(20_000)})  # of another size than the index says
         assert len(source([address], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=()))) == 1
         # Something was added within the padding at its end.
@@ -130,42 +116,33 @@ class TestReading:
         assert padded.stat().st_size == size
         assert len(source([str(padded)], files)) == 2
 
-    def test_a_shard_is_looked_at_once(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_shard_is_looked_at_once_wherever_it_lies(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
         addresses = written(tmp_path, pictures)
         before = source(addresses, files).digest()
-        monkeypatch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked again"))
-        assert source(addresses, ShardFiles(tmp_path / "cache", most_bytes=2**30)).digest() == before
-
-    def test_the_digest_is_of_names_and_not_of_the_place(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
-        addresses = written(tmp_path, pictures)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sparseformers.data.shard_files.scan", lambda _: pytest.fail("looked again"))
+            assert source(addresses, ShardFiles(tmp_path / "cache", most_bytes=2**30)).digest() == before
         (tmp_path / "moved").mkdir()
-        moved = [str(Path(address).rename(tmp_path / "moved" / Path(address).name)) for address in addresses]
-        before = source(moved, files).digest()
-        assert source(written(tmp_path, pictures), files).digest() == before
+        assert source(written(tmp_path / "moved", pictures), files).digest() == before
         write_shard(Path(addresses[1]), {"3.jpg": pictures[3]})
         assert source(addresses, ShardFiles(tmp_path / "cache", most_bytes=2**30)).digest() != before
 
-    def test_a_folder_of_shards(self, tmp_path: Path, pictures: list[bytes]) -> None:
-        addresses = written(tmp_path, pictures)
+    def test_a_folder_of_shards(self, tmp_path: Path, addresses: list[str]) -> None:
         (tmp_path / ".hidden.tar").touch()
         assert list(map(str, find([tmp_path]).shards)) == addresses
         assert find_shards(f"file://{tmp_path}/{{0..1}}.tar") == addresses
 
-    def test_webdatasets_own_shards(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
+    def test_webdatasets_own_shards(self, tmp_path: Path, picture_files: list[Path], files: ShardFiles) -> None:
         with webdataset.TarWriter(str(tmp_path / "s.tar")) as writer:
-            for number, picture in enumerate(pictures):
-                writer.write({"__key__": f"{number:04}", "jpg": picture, "json": {"n": number}})
+            for number, path in enumerate(picture_files):
+                writer.write({"__key__": f"{number:04}", "jpg": path.read_bytes(), "json": {"n": number}})
         images = source([str(tmp_path / "s.tar")], files)
         assert (len(images), images.faults()) == (6, [])
-        assert images.read(5).tobytes() == read_image(tmp_path / "pictures" / "photograph_005.jpg").tobytes()
+        assert images.read(5).tobytes() == read_image(picture_files[5]).tobytes()
 
 
 class TestFaults:
-    def test_are_told_by_shard_and_a_damaged_one_stands_for_what_the_others_have_more(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
-    ) -> None:
+    def test_a_damaged_shard_lacks_what_others_have(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
         write_shard(tmp_path / "2.tar", {"2.jpg": pictures[0], "../up.jpg": b"", "3.jpg": pictures[1], "4.jpg": pictures[2]})
         (tmp_path / "3.tar").write_bytes(b"no archive" * 200)
         images = source([*written(tmp_path, pictures), f"{tmp_path}/2.tar", f"{tmp_path}/3.tar"], files)
@@ -175,11 +152,8 @@ class TestFaults:
         ]
         assert images.missing() == 1 + 3
 
-    def test_a_compressed_shard_that_breaks_off_or_unpacks_to_too_much(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
-    ) -> None:
-        (address, _) = written(tmp_path, pictures)
-        packed = gzip.compress(Path(address).read_bytes())
+    def test_a_compressed_shard_breaks_off_or_is_too_large(self, tmp_path: Path, addresses: list[str], files: ShardFiles) -> None:
+        packed = gzip.compress(Path(addresses[0]).read_bytes())
         (tmp_path / "cut.tar.gz").write_bytes(packed[: len(packed) // 2])
         images = source([str(tmp_path / "cut.tar.gz")], files)
         assert 1 <= len(images) < 3
@@ -191,9 +165,7 @@ class TestFaults:
 
 
 class TestUnreachable:
-    def test_a_shard_that_is_removed_or_exchanged_after_the_start(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
-    ) -> None:
+    def test_a_shard_that_is_removed_or_exchanged(self, tmp_path: Path, pictures: list[bytes], files: ShardFiles) -> None:
         images = source(written(tmp_path, pictures), files)
         (tmp_path / "0.tar").unlink()
         with pytest.raises(DataError, match=r"The shard '.*0\.tar' cannot be read \(No such file or directory\)\."):
@@ -203,10 +175,9 @@ class TestUnreachable:
         with pytest.raises(DataError, match=r"0\.tar' was changed after the start"):
             pickle.loads(pickle.dumps(images)).read(0)  # as a worker does, which remembers nothing
 
-    def test_is_tried_again_before_it_counts_as_lost(self, tmp_path: Path, pictures: list[bytes]) -> None:
-        (address, _) = written(tmp_path, pictures)
+    def test_is_tried_again_before_it_counts_as_lost(self, tmp_path: Path, addresses: list[str]) -> None:
         tries = tmp_path / "tries"
-        command = f"pipe:echo >> {tries}; test $(wc -l < {tries}) -gt 2 && cat {address}"
+        command = f"pipe:echo >> {tries}; test $(wc -l < {tries}) -gt 2 && cat {addresses[0]}"
         assert len(source([command], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=(0, 0)))) == 3
         assert tries.read_text() == "\n" * 3
         tries.unlink()
@@ -214,12 +185,9 @@ class TestUnreachable:
             source([f"{command} "], ShardFiles(tmp_path / "cache", most_bytes=2**30, waits=(0,)))
         assert tries.read_text() == "\n" * 2
 
-    def test_one_that_breaks_off_while_it_is_fetched_is_never_read(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles
-    ) -> None:
-        (address, _) = written(tmp_path, pictures)
+    def test_one_that_breaks_off_while_it_is_fetched(self, tmp_path: Path, addresses: list[str], files: ShardFiles) -> None:
         with pytest.raises(DataError, match="fetching it ended with code 3"):
-            source([f"pipe:head -c 20000 {address}; exit 3"], files)
+            source([f"pipe:head -c 20000 {addresses[0]}; exit 3"], files)
         assert {path.name for path in (tmp_path / "cache").iterdir()} == {"locks"}
 
     def test_a_command_that_is_not_installed(self, files: ShardFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,25 +197,23 @@ class TestUnreachable:
                 source([address], files)
             assert "fetch the shards" in caught.value.remedy
 
-    def test_s3_is_read_by_its_command_line(
-        self, tmp_path: Path, pictures: list[bytes], files: ShardFiles, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        written(tmp_path, pictures)
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin" / "aws").write_text(f'#!/bin/sh\ntest "$1 $2 $4" = "s3 cp -" && cat {tmp_path}/"${{3#s3://}}" 2>&-\n')
-        (tmp_path / "bin" / "aws").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    @pytest.mark.usefixtures("addresses")
+    def test_s3_is_read_by_its_command_line(self, tmp_path: Path, files: ShardFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        command = tmp_path / "aws"
+        command.write_text(f'#!/bin/sh\ntest "$1 $2 $4" = "s3 cp -" && cat {tmp_path}/"${{3#s3://}}" 2>&-\n')
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
         assert len(source(["s3://0.tar", "s3://1.tar"], files)) == 6
 
     def test_copies_are_kept_within_their_bound(self, tmp_path: Path, pictures: list[bytes]) -> None:
-        addresses = [
-            str(write_shard(tmp_path / f"{n}.tar", {f"{n}.jpg": pictures[n], f"{n}.txt": bytes(20_000)})) for n in range(6)
-        ]
+        members = [{f"{n}.jpg": picture, f"{n}.txt": bytes(20_000)} for n, picture in enumerate(pictures)]
+        addresses = [str(write_shard(tmp_path / f"{n}.tar", each)) for n, each in enumerate(members)]
         size = Path(addresses[0]).stat().st_size
         files = ShardFiles(tmp_path / "cache", most_bytes=3 * size, waits=())
         images = ShardSource([f"pipe:cat {address}" for address in addresses], files, window=1)
-        expected = [io.BytesIO(images.files.read(shard.address, 0, size)).getvalue() for shard in images.shards]
-        assert expected == [Path(address).read_bytes() for address in addresses]
+        assert [images.files.read(shard.address, 0, size) for shard in images.shards] == [
+            Path(address).read_bytes() for address in addresses
+        ]
         assert len(list((tmp_path / "cache").glob("*.tar"))) <= 3
         with refused(DataError, "Copies of up to 4 shards are needed at a time", "--shuffle-shards"):
             ShardSource([f"pipe:cat {address}" for address in addresses], files, window=2)

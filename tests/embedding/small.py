@@ -75,20 +75,13 @@ def read(out: Path) -> dict[str, Any]:
     if out.suffix == ".npy":
         names = (out.parent / f"{out.stem}.names.txt").read_text(encoding="utf-8").splitlines()
         beside = {column: out.with_suffix(f".{column}.npy") for column in ("tokens", "dense", "rois")}
-        return {"names": names, "embedding": np.load(out)} | {
-            column: np.load(path) for column, path in beside.items() if path.exists()
-        }
+        arrays = {column: np.load(path) for column, path in beside.items() if path.exists()}
+        return {"names": names, "embedding": np.load(out)} | arrays
     table = pq.read_table(out)
-    columns = {name: np.array(table[name].to_pylist(), dtype=table_dtype(table, name)) for name in table.column_names[1:]}
+    types = {name: str(table.schema.field(name).type) for name in table.column_names[1:]}  # lists, perhaps of lists, of numbers
+    dtypes = {name: np.float16 if "halffloat" in kind else np.float32 for name, kind in types.items()}
+    columns = {name: np.array(table[name].to_pylist(), dtype=dtype) for name, dtype in dtypes.items()}
     return {"names": table["file_name"].to_pylist(), **columns}
-
-
-def table_dtype(table: Any, name: str) -> Any:
-    """The type of the numbers in a column of lists."""
-    kind = table.schema.field(name).type
-    while hasattr(kind, "value_type"):
-        kind = kind.value_type
-    return {"halffloat": np.float16, "float": np.float32}[str(kind)]
 
 
 def info_of(out: Path) -> dict[str, Any]:

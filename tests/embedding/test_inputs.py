@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparseformers.data import evaluation_view, find_images
-from sparseformers.embedding.inputs import Inputs, Listing, Position, find_inputs
-from sparseformers.embedding.stream import InputStream, input_batches
+from sparseformers.embedding.inputs import Inputs, InputStream, Listing, Position, find_inputs, input_batches
 from sparseformers.errors import DataError
 from tests.embedding.small import contents, student, write_shard
 from tests.tiny import write_images
@@ -23,15 +22,11 @@ def photos(tmp_path: Path) -> Path:
 
 
 def listed(inputs: Inputs) -> list[Path]:
-    listing = inputs.listing
-    return [image.path for image in listing.images(range(*listing.total()[:1]))]
+    return [path for path, _, _ in inputs.listing.images()]
 
 
-def test_files_are_those_of_find_images_in_its_order(tmp_path: Path, photos: Path) -> None:
-    assert listed(find_inputs([str(photos)], tmp_path / "listing")) == find_images([photos])
-
-
-def test_links_and_folders_within_folders_count_once(tmp_path: Path, photos: Path) -> None:
+def test_files_are_those_of_find_images_in_its_order_and_count_once(tmp_path: Path, photos: Path) -> None:
+    assert listed(find_inputs([str(photos)], tmp_path / "alone")) == find_images([photos])
     (photos / "a" / "alias.jpg").symlink_to(photos / "b" / "photograph_000.jpg")
     (photos / "a" / "round").symlink_to(photos)
     paths = listed(find_inputs([str(photos), str(photos / "b"), str(photos / "b" / "photograph_001.jpg")], tmp_path / "listing"))
@@ -41,7 +36,6 @@ def test_links_and_folders_within_folders_count_once(tmp_path: Path, photos: Pat
 
 def test_two_listings_differ_by_the_first_image_that_is_not_the_same(tmp_path: Path, photos: Path) -> None:
     before = find_inputs([str(photos)], tmp_path / "before").listing
-
     find_inputs([str(photos)], tmp_path / "same")
     assert before.difference(Listing(tmp_path / "same")) is None
     (photos / "a" / "photograph_001.jpg").unlink()
@@ -51,8 +45,7 @@ def test_two_listings_differ_by_the_first_image_that_is_not_the_same(tmp_path: P
 
 
 def test_shards_after_folders_each_once(tmp_path: Path, photos: Path) -> None:
-    first = write_shard(tmp_path / "x" / "0.tar", {})
-    second = write_shard(tmp_path / "y" / "0.tar", {})
+    first, second = (write_shard(tmp_path / folder / "0.tar", {}) for folder in "xy")
     inputs = find_inputs([str(second), str(photos), str(first), str(second)], tmp_path / "listing")
     assert [source.name for source in inputs.sources] == ["", "y/0.tar", "x/0.tar"]
     assert inputs.images is None
@@ -78,16 +71,13 @@ class TestStream:
         view = evaluation_view(student().config.preprocessing)
         return InputStream(inputs, view, 3, Position(0, 0) if start is None else start)
 
-    def test_batches_end_with_their_source(self, inputs: Inputs) -> None:
+    def test_batches_end_with_their_source_and_go_on_anywhere(self, inputs: Inputs) -> None:
         batches = list(input_batches(self.stream(inputs), workers=0))
         assert [len(batch.images) for batch in batches] == [3, 3, 1, 3, 2]
         assert [batch.end for batch in batches] == [(0, 3), (0, 6), (0, 7), (1, 3), (1, 5)]
         reached = [batch.reached for batch in batches]
         assert reached == sorted(reached)
         assert reached[-1] == inputs.size
-
-    def test_it_goes_on_after_any_batch(self, inputs: Inputs) -> None:
-        batches = list(input_batches(self.stream(inputs), workers=0))
         for place, batch in enumerate(batches):
             rest = list(input_batches(self.stream(inputs, batch.end), workers=2 * (place % 2)))
             assert [each.names for each in rest] == [each.names for each in batches[place + 1 :]]

@@ -14,7 +14,6 @@ from sparseformers.data import evaluation_view, read_image
 from sparseformers.embedding import embed
 from sparseformers.errors import ConfigError, DataError, MissingExtraError, RunError
 from sparseformers.inheritance import inherit
-from sparseformers.model import SparseFormer
 from sparseformers.teachers import load_teacher
 from tests.embedding.small import OUTPUTS, contents, files_of, giant_png, info_of, read, settings, student, write_shard
 from tests.tiny import SIDE, write_images, write_teacher
@@ -33,38 +32,38 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def expected(photos: Path, **columns: bool) -> dict[str, Any]:
-    """Image by image, without any of the machinery."""
-    paths = sorted(photos.rglob("*.jpg"))
-    network = student()
+def expected(photos: Path) -> dict[str, Any]:
+    """Without any of the machinery."""
+    paths, network = sorted(photos.rglob("*.jpg")), student()
     view = evaluation_view(network.config.preprocessing)
     with torch.inference_mode():
-        outputs = [network(view(read_image(path))[None]) for path in paths]
-    return {
-        "names": [path.relative_to(photos).as_posix() for path in paths],
-        "embedding": np.concatenate([output.embedding.numpy() for output in outputs]),
-        "tokens": np.concatenate([output.tokens.numpy() for output in outputs]),
-        "rois": np.concatenate([output.rois[:, -1].numpy() for output in outputs]),
-    }
+        output = network(torch.stack([view(read_image(path)) for path in paths]))
+    names = [path.relative_to(photos).as_posix() for path in paths]
+    return {"names": names, "embedding": output.embedding, "tokens": output.tokens, "rois": output.rois[:, -1]}
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_rows_tokens_and_rois__are_what_the_model_says_of_each_image(photos: Path, out: Path, name: str) -> None:
-    summary = embed(settings(photos), out / name, model=student())
+def test_rows__are_what_the_model_says_and_only_replaced_when_told(photos: Path, out: Path, name: str) -> None:
+    embed(settings(photos, tokens=True, rois=True, dtype="float16"), out / name, model=student())
     rows, truth = read(out / name), expected(photos)
-    assert (summary.rows, summary.skipped, summary.went_on_from) == (9, 0, 0)
-    assert rows.keys() == {"names", "embedding"}
-    assert rows["names"] == truth["names"]
-    assert rows["embedding"].dtype == np.float32
-    np.testing.assert_allclose(rows["embedding"], truth["embedding"], atol=1e-5)
-    embed(settings(photos, tokens=True, rois=True, dtype="float16"), out / name, model=student(), overwrite=True)
-    rows = read(out / name)
     assert rows["embedding"].dtype == rows["tokens"].dtype == np.float16
     assert rows["rois"].dtype == np.float32
     assert rows["tokens"].shape == (9, 7, 32)  # class token and six latent tokens
     assert rows["rois"].shape == (9, 6, 4)
     np.testing.assert_allclose(rows["tokens"].astype(np.float32), truth["tokens"], atol=5e-3)
     np.testing.assert_allclose(rows["rois"], truth["rois"], atol=1e-5)
+    before = files_of(out / name)
+    with pytest.raises(RunError, match=r"is there already\. Choose another --out, or add --overwrite"):
+        embed(settings(photos), out / name, model=student())
+    assert files_of(out / name) == before
+    summary = embed(settings(photos), out / name, model=student(), overwrite=True)
+    rows = read(out / name)
+    assert (summary.rows, summary.skipped, summary.went_on_from) == (9, 0, 0)
+    assert rows.keys() == {"names", "embedding"}
+    assert rows["names"] == truth["names"]
+    assert rows["embedding"].dtype == np.float32
+    np.testing.assert_allclose(rows["embedding"], truth["embedding"], atol=1e-5)
+    assert not list(out.glob("*.partial"))
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -112,42 +111,34 @@ def test_model__by_its_file_and_by_a_teachers_name(tmp_path: Path, photos: Path,
     assert info_of(out / "student.npy")["fingerprint"] != info_of(out / "teacher.npy")["fingerprint"]
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
-def test_the_order_and_every_byte__are_the_same_with_workers(photos: Path, tmp_path: Path, name: str) -> None:
+def test_the_order_and_every_byte__are_the_same_with_workers(photos: Path, tmp_path: Path) -> None:
     (photos / "cats" / "broken.jpg").write_bytes(b"nothing")
     shard = write_shard(tmp_path / "more.tar", contents(write_images(tmp_path / "more", 5, seed=3)))
-    found = {}
-    for workers in (0, 2):
-        out = tmp_path / f"out{workers}" / name
+    one, other = (tmp_path / f"out{workers}" / "index.parquet" for workers in (0, 2))
+    for workers, out in ((0, one), (2, other)):
         embed(settings(photos, shard, workers=workers), out, model=student())
-        found[workers] = files_of(out)
-    assert found[0] == found[2]
-    assert len(read(tmp_path / "out0" / name)["names"]) == 14
+    assert files_of(one) == files_of(other)
+    assert len(read(one)["names"]) == 14
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_unreadable_images__are_left_out_and_listed(photos: Path, out: Path, name: str) -> None:
-    (photos / "cats" / "broken.jpg").write_bytes(b"nothing")
+def test_unreadable_images__are_left_out_and_listed_also_all_of_a_part(photos: Path, out: Path, name: str) -> None:
+    broken = [f"cats/p{number}.jpg" for number in range(6)]
+    for each in broken:
+        (photos / each).write_bytes(b"nothing")
     (photos / "dogs" / "empty.png").write_bytes(b"")
     (photos / "giant.png").write_bytes(giant_png())
+    if name == "index":
+        (out / name).mkdir()  # an empty folder is filled
     summary = embed(settings(photos), out / name, model=student())
-    assert (summary.rows, summary.skipped) == (9, 3)
+    assert (summary.rows, summary.skipped) == (9, 8)
     assert [Path(each).name for each in read(out / name)["names"]] == [f"photograph_{n:03}.jpg" for n in (*range(5), *range(4))]
     assert summary.skipped_list.read_text().splitlines() == [
-        "# 3 images could not be read",
-        "cats/broken.jpg\tnot an image of a known format",
+        "# 8 images could not be read",
+        *(f"{each}\tnot an image of a known format" for each in broken),
         "dogs/empty.png\tthe file is empty",
         "giant.png\ttoo large: 13000 x 13000 pixels, at most 150 million",
     ]
-
-
-def test_a_part_without_a_readable_image__costs_no_row(photos: Path, out: Path) -> None:
-    for number in range(6):
-        (photos / "cats" / f"p{number}.jpg").write_bytes(b"nothing")
-    (out / "index").mkdir()  # an empty folder is filled
-    summary = embed(settings(photos), out / "index", model=student())
-    assert (summary.rows, summary.skipped) == (9, 6)
-    assert len(read(out / "index")["names"]) == 9
 
 
 def test_shards__give_the_embeddings_of_the_folder(tmp_path: Path, photos: Path, out: Path) -> None:
@@ -182,23 +173,11 @@ def test_names__that_are_no_text(tmp_path: Path, photos: Path, out: Path) -> Non
     assert read(out / "index.npy")["names"] == ["caf\\\\xe9.jpg", "two\\nlines.jpg"]
 
 
-def test_an_output_that_is_there__is_only_replaced_when_told(photos: Path, out: Path) -> None:
-    for name in OUTPUTS:
-        embed(settings(photos, tokens=True), out / name, model=student())
-        before = files_of(out / name)
-        with pytest.raises(RunError, match=r"is there already\. Choose another --out, or add --overwrite"):
-            embed(settings(photos), out / name, model=student(1))
-        assert files_of(out / name) == before
-        embed(settings(photos), out / name, model=student(1), overwrite=True)
-        assert "tokens" not in read(out / name)
-        assert not list(out.glob("*.partial"))
-
-
 def test_outputs_that_cannot_be_made__and_what_is_in_their_place_stays(photos: Path, out: Path) -> None:
     (out / "index").mkdir()
     (out / "index" / "thesis.tex").write_text("mine")
+    (out / "photos.npy").mkdir()
     for name, problem in (("index", "holds no embeddings"), ("photos.npy", "is a folder")):
-        (out / "photos.npy").mkdir(exist_ok=True)
         with pytest.raises(RunError, match=problem):
             embed(settings(photos), out / name, model=student(), overwrite=True)
     assert (out / "index" / "thesis.tex").read_text() == "mine"
@@ -238,15 +217,10 @@ def test_numbers_that_do_not_fit__are_told_with_the_file(photos: Path, out: Path
 
 
 def test_a_released_model__by_its_name(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def released(name: str, **options: Any) -> SparseFormer:
-        asked.append((name, options["pretrained"]))
-        return student()
-
-    monkeypatch.setattr("sparseformers.released.create_model", released)
+    networks = {("sf_base_clip", True): student()}
+    monkeypatch.setattr("sparseformers.released.create_model", lambda name, *, pretrained: networks.pop((name, pretrained)))
     embed(dataclasses.replace(settings(photos), model="sf_base_clip"), out / "index.npy")
-    assert asked == [("sf_base_clip", True)]
+    assert not networks
     assert info_of(out / "index.npy")["model"] == "sf_base_clip"
 
 

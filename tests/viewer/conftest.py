@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparseformers.viewer import Page, Session
-from tests.viewer.browser import Browser, chromium
-from tests.viewer.seen import SHOWN
+from tests.viewer.browser import SHOWN, Browser, chromium
 from tests.viewer.small import Small, config_of, make_small
 
 

@@ -19,18 +19,12 @@ TOKENS = 6
 class Small(NamedTuple):
     """What the tests of the page have on the disk."""
 
-    folder: Path
-    """Where all of it lies."""
-    model: Path
-    """A student with a movable front; its teacher can be found."""
-    other: Path
-    """A second student of the same teacher, of other stages and tokens."""
-    orphan: Path
-    """The first student, without knowledge of its teacher."""
-    photos: Path
-    """Twelve photographs, and one file that is none."""
-    networks: Networks
-    """The first student and its teacher, loaded."""
+    folder: Path  # where all of it lies
+    model: Path  # a student with a movable front; its teacher can be found
+    other: Path  # a second student of the same teacher, of other stages and tokens
+    orphan: Path  # the first student, without knowledge of its teacher
+    photos: Path  # twelve photographs, and one file that is none
+    networks: Networks  # the first student and its teacher, loaded
 
 
 def make_small(folder: Path) -> Small:

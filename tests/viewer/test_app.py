@@ -92,41 +92,27 @@ class TestUpload:
             assert response.status_code == 422
             assert response.json()["problem"].startswith("'notes.txt' cannot be read: ")
 
-    def test_a_file_that_is_too_large_or_does_not_say_how_large_it_is(self, client: TestClient) -> None:
+    def test_a_file_that_is_too_large_says_so_or_not_or_has_too_many_pixels(self, small: Small, client: TestClient) -> None:
         response = client.post("/api/images", content=bytes(50_001))
         assert response.status_code == 413
         assert response.json()["problem"] == "The file is larger than 0.05 MB."
         assert "--upload-megabytes" in response.json()["remedy"]
         assert client.post("/api/images", content=iter([bytes(10_000)] * 20)).status_code == 413
-
-    def test_too_many_pixels(self, small: Small) -> None:
         client = client_of(Session(config_of(small, megapixels=0.005), small.networks))
         response = client.post("/api/images", content=photo(small), headers={"X-File-Name": "a.jpg"})
         assert response.json()["problem"] == "'a.jpg' cannot be read: too large: 96 x 72 pixels, at most 5,000."
 
 
 class TestPaths:
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "/api/images/../../../../etc/passwd",
-            "/api/images/%2e%2e%2f%2e%2e%2fetc%2fpasswd/display.jpg",
-            "/api/images/%2Fetc%2Fpasswd/display.jpg",
-            "/api/images/photos%2Fphotograph_000.jpg/display.jpg",
-            "/api/images/{model}/display.jpg",
-            "/page/../session.py",
-            "/page/..%2fsession.py",
-            "/page/%2e%2e/session.py",
-            "/page//etc/passwd",
-            "/page/",
-            "/page",
-            "/session.py",
-        ],
-    )
-    def test_no_address_leads_to_another_file(self, small: Small, client: TestClient, path: str) -> None:
-        response = client.get(path.replace("{model}", str(small.model).replace("/", "%2F")))
-        assert response.status_code in (404, 405)
-        assert "problem" in response.json()
+    def test_no_address_leads_to_another_file(self, small: Small, client: TestClient) -> None:
+        model = str(small.model).replace("/", "%2F")
+        keys = ("%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%2Fetc%2Fpasswd", "photos%2Fphotograph_000.jpg", model)
+        files = ("/../session.py", "/..%2fsession.py", "/%2e%2e/session.py", "//etc/passwd", "/", "")
+        displays, pages = (f"/api/images/{key}/display.jpg" for key in keys), (f"/page{file}" for file in files)
+        for path in ("/api/images/../../../../etc/passwd", "/session.py", *displays, *pages):
+            response = client.get(path)
+            assert response.status_code in (404, 405), path
+            assert "problem" in response.json()
 
     def test_links_that_lead_out_of_a_folder_are_not_shown(self, small: Small, tmp_path: Path) -> None:
         (secret,) = write_images(tmp_path / "secret", 1)
@@ -153,15 +139,9 @@ class TestGuard:
                 assert response.json()["problem"] == "This server answers only under its own address on this machine."
 
     def test_other_sites(self, small: Small, client: TestClient) -> None:
-        foreign: list[dict[str, str]] = [
-            {"Origin": "http://evil.example"},
-            {"Origin": "null"},
-            {"Origin": f"https://127.0.0.1:{PORT}"},
-            {"Origin": "http://127.0.0.1:8888"},
-            {"Sec-Fetch-Site": "cross-site"},
-            {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
-        ]
-        for headers in foreign:
+        origins = ("http://evil.example", "null", f"https://127.0.0.1:{PORT}", "http://127.0.0.1:8888")
+        sites = ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"})
+        for headers in (*({"Origin": origin} for origin in origins), *sites):
             assert client.post("/api/images", content=photo(small), headers=headers).status_code == 403
             response = client.get("/api/images/g1/display.jpg", headers=headers)
             assert response.status_code == 403
@@ -174,7 +154,7 @@ class TestGuard:
         assert client.get("/", headers=link).status_code == 200
         assert client.get("/api/state", headers=link).status_code == 403
 
-    def test_every_answer_tells_browsers_what_to_allow(self, client: TestClient) -> None:
+    def test_every_answer_tells_browsers_what_to_allow(self, small: Small, client: TestClient) -> None:
         for path in ("/", "/page/page.js", "/api/state", "/api/images/g1/display.jpg", "/api/images/g0", "/nothing"):
             headers = client.get(path).headers
             policy = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))
@@ -185,8 +165,6 @@ class TestGuard:
             assert "access-control-allow-origin" not in headers
         refused = client.get("/", headers={"Host": "evil.example"}).headers
         assert "default-src 'self'" in refused["content-security-policy"]
-
-    def test_notebooks_on_this_machine_may_frame_it_where_it_is_for_them(self, small: Small) -> None:
         framed = client_of(Session(config_of(small), small.networks), framed=True)
         policy = framed.get("/").headers["content-security-policy"]
         assert "frame-ancestors 'self' http://localhost:* http://127.0.0.1:* vscode-webview:" in policy
@@ -201,14 +179,12 @@ class TestPageFiles:
             assert response.headers["content-type"].startswith(kind)
         assert {"index.html", "style.css", "page.js", "icon.svg"} <= page_files().keys()
 
-    def test_name_nothing_outside_of_this_server_and_import_what_is_there(self) -> None:
+    def test_name_nothing_outside_of_this_server_import_what_is_there_and_keep_the_markup_free_of_scripts(self) -> None:
         allowed = {"http://www.w3.org/2000/svg"}  # the name of a namespace, which nothing fetches
         for name, (content, _) in page_files().items():
             addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[\w./-]*", content.decode()))
             assert addresses <= allowed, name
             assert set(re.findall(r'from "\./([\w.]+)"', content.decode())) <= page_files().keys(), name
-
-    def test_hold_no_script_or_style_of_their_own_in_the_markup(self) -> None:
         markup = page_files()["index.html"][0].decode()
         assert re.findall(r"<script[^>]*>", markup) == ['<script type="module" src="/page/page.js">']
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", markup)

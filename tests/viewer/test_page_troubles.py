@@ -11,8 +11,7 @@ from sparseformers.inheritance import inherit
 from sparseformers.viewer import Page, Session
 from tests.evaluation.students import original
 from tests.tiny import write_images
-from tests.viewer.browser import HOME, Browser
-from tests.viewer.seen import SHOWN, painted, shown_key, until_stage
+from tests.viewer.browser import HOME, SHOWN, Browser
 from tests.viewer.small import TOKENS, Small, config_of, networks_of
 
 pytestmark = pytest.mark.slow
@@ -28,7 +27,7 @@ def test_an_unreadable_file_is_named_and_the_page_goes_on(page: Page, browser: B
     browser.choose(bad)
     browser.wait("!document.querySelector('#message').hidden")
     assert browser.text("#message p") == "'notes.jpg' cannot be read: not an image of a known format. Choose another image."
-    assert shown_key(browser) == "g0"
+    assert browser.shown_key() == "g0"
     browser.choose(bad, good)
     browser.wait(f"document.querySelector('.picture img').alt.startsWith('{good.name}') && {SHOWN}")
     assert "'notes.jpg' cannot be read" in browser.text("#message p")
@@ -43,9 +42,9 @@ def test_a_photograph_of_twenty_megapixels(page: Page, browser: Browser, tmp_pat
     browser.choose(path)
     browser.wait(f"document.querySelector('.picture img').alt.startsWith('large.jpg') && {SHOWN}")
     assert browser.run("return document.querySelector('.picture img').naturalWidth") == 1600
-    key = shown_key(browser)
+    key = browser.shown_key()
     assert page.session.describe(key) == {"key": key, "name": "large.jpg", "width": 5472, "height": 3648}
-    until_stage(browser, page.session, key, 3)
+    browser.until_stage(page.session, key, 3)
 
 
 def test_a_map_is_laid_over_the_picture_without_a_teacher(small: Small, browser: Browser) -> None:
@@ -58,7 +57,7 @@ def test_a_map_is_laid_over_the_picture_without_a_teacher(small: Small, browser:
         assert browser.run(shown) == ["Off", "Map"]
         assert browser.text("#stage-name").endswith(", leaves")
         browser.run("document.querySelector('input[name=attention][value=map]').click()")
-        browser.until(lambda: painted(browser, ".heat") > 0.2, "the map")
+        browser.until(lambda: browser.painted(".heat") > 0.2, "the map")
 
 
 def test_a_file_that_is_too_large_is_not_sent(page: Page, browser: Browser, tmp_path: Path) -> None:
@@ -71,9 +70,7 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, browser: Browser, tmp_
     assert browser.run("return document.querySelector('#busy').hidden")
     browser.run("return fetch('/api/state'), fetch('/'), fetch('/page/page.js'), fetch('/page/style.css'), null")
     browser.run("return fetch('/page/tokens.js'), fetch('/page/drawing.js'), null")  # so that there is something in the log
-    browser.until(
-        lambda: browser.run("return performance.getEntriesByName(location.origin + '/page/drawing.js').length"), "answers"
-    )
+    browser.wait("performance.getEntriesByName(location.origin + '/page/drawing.js').length")
 
 
 def test_folders_with_an_unreadable_image_and_no_teacher(small: Small, browser: Browser) -> None:
@@ -97,7 +94,7 @@ def test_a_student_that_reads_nothing_at_its_start(small: Small, browser: Browse
         browser.wait(SHOWN)
         browser.find("#show-points").click()
         browser.find("#stage").send_keys(HOME)
-        until_stage(browser, page.session, "g0", 0)
+        browser.until_stage(page.session, "g0", 0)
         browser.hover(browser.find(".picture"), 0.5, 0.5)
         browser.wait("document.querySelector('.token.chosen')")
         assert "none: nothing is read at this stage" in browser.text("#token")
@@ -129,10 +126,8 @@ def test_only_notebooks_may_frame_it_and_only_where_it_is_for_them(small: Small,
         def log_message(self, *_: object) -> None: ...
 
     session = Session(config_of(small, images=(small.photos / "photograph_000.jpg",)), small.networks)
-    with (
-        Page(session, port=0, framed=framed) as page,
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook) as notebook,
-    ):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    with Page(session, port=0, framed=framed) as page, server as notebook:
         Notebook.content = page._repr_html_().encode()
         threading.Thread(target=notebook.serve_forever, daemon=True).start()
         browser.open(f"http://localhost:{notebook.server_port}/")

@@ -11,8 +11,9 @@ pytest.importorskip("uvicorn")
 
 import sparseformers
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.viewer import Page, Session
+from sparseformers.viewer import Page, Session, ViewConfig
 from sparseformers.viewer.server import free_port
+from tests.refusals import refused
 from tests.viewer.small import Small, config_of
 
 
@@ -70,21 +71,35 @@ class TestView:
         with pytest.raises(ConfigError, match=r"unknown key 'megapixel'\. Did you mean 'megapixels'"):
             sparseformers.view("runs/first", megapixel=9)
 
-    @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
-    def test_without_the_extra(self, small: Small, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(MissingExtraError, match=rf"'{package}' is not installed\. .*sparseformers\[view\]"):
-            sparseformers.view(small.model)
+    def test_without_the_extra(self, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+        for package in ("uvicorn", "starlette"):  # which is asked for first
+            monkeypatch.setitem(sys.modules, package, None)
+            with pytest.raises(MissingExtraError, match=rf"'{package}' is not installed\. .*sparseformers\[view\]"):
+                sparseformers.view(small.model)
 
 
-class TestFreePort:
-    def test_ports_that_are_in_use_or_may_not_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with closing(taken_port()) as other, pytest.raises(ConfigError, match="are all in use"):
-            free_port(other.getsockname()[1], tried=1)
+def test_ports_that_are_in_use_or_may_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(taken_port()) as other, pytest.raises(ConfigError, match="are all in use"):
+        free_port(other.getsockname()[1], tried=1)
 
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied")
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(socket.socket, "bind", refuse)
-        with pytest.raises(ConfigError, match=r"Port 80 cannot be used \(permission denied\)\. Use one from 1024 up"):
-            free_port(80)
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with refused(ConfigError, "Port 80 cannot be used (permission denied).", "Use one from 1024 up"):
+        free_port(80)
+
+
+def test_limits() -> None:
+    for option, value, range_ in (
+        ("port", -1, "in [0, 65535]"),
+        ("port", 65536, "in [0, 65535]"),
+        ("upload_megabytes", 0.0, "above 0"),
+        ("megapixels", 0.0, "in (0, 178]"),
+        ("megapixels", 200.0, "in (0, 178]"),
+        ("uploads_kept", 0, "at least 1"),
+    ):
+        with refused(ConfigError, f"--{option.replace('_', '-')} must be {range_}, not {value}."):
+            ViewConfig(run="a", **{option: value})  # type: ignore[arg-type]
+    config = ViewConfig(run="a", upload_megabytes=1.5, megapixels=0.25)
+    assert (config.most_bytes, config.most_pixels) == (1_500_000, 250_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +48,8 @@ class Batch(NamedTuple):
 class ImageViews(Dataset[LoadedView]):
     """K = ``views_per_image`` views of each image; view k of image i has the index i * K + k.
 
-    ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. Two attributes make
-    it faster: ``at_least``, the pixels that the sides of a JPEG need (larger ones are decoded at a lower resolution), and the
-    method ``pixels``, which gives the view as so many ``bytes``, a quarter of the traffic between processes.
+    ``view`` makes a tensor 3 x H x W of an RGB image, with randomness from torch's global generator only. It is faster with
+    ``at_least``, the pixels that the sides of a decoded JPEG need, and a method ``pixels``, which gives so many ``bytes``.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class ImageViews(Dataset[LoadedView]):
         return self.source.name(index // self.views_per_image)
 
     def __getitem__(self, key: ViewKey) -> LoadedView:
-        """The view of this key; an unreadable image raises nothing, the view says what is wrong with it."""
         epoch, index = key
         try:
             image = self.source.read(index // self.views_per_image, at_least=self._at_least)
@@ -92,16 +91,13 @@ class _Sent(NamedTuple):
 
     @classmethod
     def of(cls, views: list[LoadedView]) -> _Sent:
-        images = [view.image for view in views if view.image is not None]
-        return cls(
-            images=torch.stack(images) if images else torch.empty(0, 3, 0, 0),
-            indices=tuple(view.index for view in views if view.image is not None),
-            unreadable=tuple((view.index, view.problem or "") for view in views if view.image is None),
-            stop=next((view.stop for view in views if view.stop is not None), None),
-        )
+        good = [(view.image, view.index) for view in views if view.image is not None]
+        images = torch.stack([image for image, _ in good]) if good else torch.empty(0, 3, 0, 0)
+        unreadable = tuple((view.index, view.problem or "") for view in views if view.image is None)
+        stop = next((view.stop for view in views if view.stop is not None), None)
+        return cls(images, tuple(index for _, index in good), unreadable, stop)
 
     def received(self) -> Batch:
-        """The batch; raises DataError where a process could only report that."""
         if self.stop is not None:
             raise DataError(*self.stop)
         return Batch(self.images, torch.tensor(self.indices, dtype=torch.int64), self.unreadable)
@@ -116,8 +112,7 @@ def collate(views: list[LoadedView]) -> Batch:
 class SampleStream(Sampler[list[ViewKey]]):
     """The order of training, cut into batches, which may span two epochs.
 
-    Processes take turns within every batch, so together they see what one would, and each gets equally many batches
-    (a short last one may leave some of them an empty list).
+    Processes take turns within every batch, so each gets as many batches; a short last one may be empty for some of them.
     """
 
     order: Interleaved | int  # a number of images stands for passes over them, each in a random order
@@ -138,28 +133,18 @@ class SampleStream(Sampler[list[ViewKey]]):
             )
 
     @property
-    def of_each(self) -> int:
-        """Images of a batch that are for one process, at most."""
+    def of_each(self) -> int:  # images of a batch that are for one process, at most
         return math.ceil(self.batch_size / self.processes)
 
     def __len__(self) -> int:
-        """The batches that are left of the run; a TypeError if it has no end."""
         if self.total is None:
             raise TypeError("a stream without a total has no length")
         return math.ceil(max(0, self.total - self.start) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[ViewKey]]:
-        batch: list[ViewKey] = []
-        taken = self.start
-        for key in self._samples.keys(self.seed, self.start):
-            if self.total is not None and taken >= self.total:
-                break
-            batch.append(key)
-            taken += 1
-            if len(batch) == self.batch_size:
-                yield batch[self.process :: self.processes]
-                batch = []
-        if batch:
+        left = None if self.total is None else max(0, self.total - self.start)
+        keys = islice(self._samples.keys(self.seed, self.start), left)
+        while batch := list(islice(keys, self.batch_size)):
             yield batch[self.process :: self.processes]
 
 
@@ -191,15 +176,8 @@ class _InOrder(Sampler[list[ViewKey]]):
 
 def batch_loader(views: ImageViews, batches: SampleStream | _InOrder, *, workers: int) -> Loader[Batch]:
     """Loads batches of views by ``workers`` processes; 0 reads in this one."""
-    return Loader(
-        views,
-        workers=workers,
-        batch_bytes=views.view_bytes * min(len(views), batches.of_each),
-        received=_Sent.received,
-        collate=_Sent.of,
-        seed=views.seed,
-        batch_sampler=batches,
-    )
+    size = views.view_bytes * min(len(views), batches.of_each)
+    return Loader(views, workers=workers, batch_bytes=size, received=_Sent.received, collate=_Sent.of, batch_sampler=batches)
 
 
 def views_in_order(views: ImageViews, *, epochs: int, batch_size: int, workers: int) -> Loader[Batch]:

@@ -8,7 +8,7 @@ import math
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,13 +61,12 @@ class MaskFolder(Foregrounds):
                 problem = f"There are two masks of the same image: '{found[stem]}' and '{mask}'."
                 raise DataError(problem, "Leave one of them in the folder.")
             found[stem] = mask
-        self.masks = [found.get(relative_name(path, data).with_suffix("").as_posix()) for path in paths]
+        names = [relative_name(path, data) for path in paths]
+        self.masks = [found.get(name.with_suffix("").as_posix()) for name in names]
         super().__init__(paths, [mask is not None for mask in self.masks])
         if not any(self.known):
-            raise DataError(
-                f"None of the {len(paths)} images of '{data}' has a mask in '{folder}'.",
-                f"A mask has the name of its image, such as {relative_name(paths[0], data).with_suffix('.png').as_posix()}.",
-            )
+            problem = f"None of the {len(paths)} images of '{data}' has a mask in '{folder}'."
+            raise DataError(problem, f"A mask has the name of its image, such as {names[0].with_suffix('.png').as_posix()}.")
         # Files that cannot be read have no size; they are told of when they are needed.
         pairs = [(image, mask) for image, mask in zip(self.paths, self.masks, strict=True) if mask is not None]
         sized = [(image, mask, upright_size(image), upright_size(mask)) for image, mask in pairs]
@@ -91,8 +90,8 @@ class BoxFile(Foregrounds):
         named = read_boxes(file)
         names = [relative_name(path, data).as_posix() for path in paths]
         # Names as they stand first; of files that lay elsewhere the last part, where no two images share it.
-        once = _unique(Path(name).name for name in names) & _unique(Path(name).name for name in named)
-        by_last = {last: entry for name, entry in named.items() if (last := Path(name).name) in once}
+        times, times_named = (Counter(Path(name).name for name in each) for each in (names, named))
+        by_last = {last: entry for name, entry in named.items() if times[last := Path(name).name] == times_named[last] == 1}
         self.boxes: list[tuple[Box, ...]] = []
         wrong: list[str] = []
         for path, name in zip(paths, names, strict=True):
@@ -127,10 +126,6 @@ def relative_name(path: Path, data: Path) -> Path:
     return Path(path.name) if path == data else path.relative_to(data)
 
 
-def _unique(names: Iterable[str]) -> set[str]:
-    return {name for name, times in Counter(names).items() if times == 1}
-
-
 def _not_zero(image: Image.Image) -> Image.Image:
     """Any kind of image as a mask: 255 for a colour (or index of a palette) that is not zero and not transparent."""
     values = np.asarray(image)
@@ -156,11 +151,10 @@ class BoxedImage(NamedTuple):
 
 
 def read_boxes(path: Path) -> dict[str, BoxedImage]:
-    """Reads the boxes of each file name from a file of COCO's form.
+    """Reads the boxes of each file name, with ``/`` and without ``./``, from a file of COCO's form.
 
     It is JSON with ``images`` (``id``, ``file_name``, perhaps ``width`` and ``height``) and ``annotations`` (``image_id``,
-    ``bbox``: x, y, width, height in pixels); other keys are ignored. Names come with ``/`` and without ``./``. Raises DataError
-    for a file that is missing, no JSON, or of another form; it names the entry.
+    ``bbox``: x, y, width, height in pixels). Raises DataError for a file that is missing, no JSON, or of another form.
     """
     if not path.is_file():
         raise DataError(f"There is no boxes file '{path}'.", "Check the path after --boxes.")
@@ -168,8 +162,7 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"The boxes file '{path}' is not JSON ({type(error).__name__}).", FORM) from None
-    boxes: dict[Any, list[Box]] = {}
-    images: dict[Any, tuple[str, tuple[int, int] | None]] = {}
+    images: dict[Any, tuple[str, tuple[int, int] | None, list[Box]]] = {}
     for place, image in enumerate(_entries(content, "images", path)):
         name, identity = image.get("file_name"), image.get("id")
         if not isinstance(name, str) or not name or not isinstance(identity, (int, str)):
@@ -178,14 +171,13 @@ def read_boxes(path: Path) -> dict[str, BoxedImage]:
             raise DataError(f"Two images in '{path}' have the id {identity}.", "Give each image an id of its own.")
         width, height = image.get("width"), image.get("height")
         size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-        images[identity] = (posixpath.normpath(name.replace("\\", "/")), size)
-        boxes[identity] = []
+        images[identity] = (posixpath.normpath(name.replace("\\", "/")), size, [])
     for place, annotation in enumerate(_entries(content, "annotations", path)):
         identity = annotation.get("image_id")
         if not isinstance(identity, (int, str)) or identity not in images:
             raise DataError(f"Annotation {place} in '{path}' is of an image {identity!r} that is not listed.", FORM)
-        boxes[identity].append(_box(annotation.get("bbox"), place, path))
-    return {name: BoxedImage(size, tuple(boxes[identity])) for identity, (name, size) in images.items()}
+        images[identity][2].append(_box(annotation.get("bbox"), place, path))
+    return {name: BoxedImage(size, tuple(boxes)) for name, size, boxes in images.values()}
 
 
 def _entries(content: Any, key: str, path: Path) -> list[Mapping[str, Any]]:

@@ -37,11 +37,10 @@ class DatasetName(NamedTuple):
         return cls(repository, config or None, split or DEFAULT_SPLIT, column or None)
 
     def __str__(self) -> str:
-        config = f":{self.config}" if self.config else ""
-        return f"{PREFIX}{self.repository}{config}@{self.split}" + (f"#{self.column}" if self.column else "")
+        config, column = f":{self.config}" if self.config else "", f"#{self.column}" if self.column else ""
+        return f"{PREFIX}{self.repository}{config}@{self.split}{column}"
 
     def absolute(self) -> DatasetName:
-        """The same name from any working directory."""
         path = Path(self.repository)
         return self._replace(repository=str(path.absolute())) if path.exists() else self
 
@@ -89,7 +88,6 @@ class HuggingFaceSource(ImageSource):
 
 
 def _loaded(name: DatasetName) -> Any:
-    """All rows of the dataset; the library keeps them on the disk."""
     import datasets
 
     folder = Path(name.repository)

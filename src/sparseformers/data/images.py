@@ -38,12 +38,11 @@ class UnreadableImageError(Exception):
 
 
 def read_image(path: Path, *, at_least: int | None = None, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Decodes an image file to 8-bit RGB.
+    """Decodes an image file to 8-bit RGB, upright, without transparency (on white), the first of several frames or pages.
 
-    The EXIF orientation is applied, transparency becomes white, grey values of more than 8 bits are scaled, and the first of
-    several frames or pages is taken. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides keep
-    ``at_least`` pixels. Raises UnreadableImageError for a file that is missing, empty, truncated, damaged or no image, or has
-    more than ``most_pixels`` (height times width).
+    Grey values of more than 8 bits are scaled. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (faster) as long as both sides
+    keep ``at_least`` pixels. Raises UnreadableImageError for a file that is missing, empty, truncated, damaged or no image, or
+    has more than ``most_pixels`` (height times width).
     """
     return decode(path, path, at_least=at_least, most_pixels=most_pixels)
 
@@ -74,8 +73,7 @@ def decode(
                 return (convert or _to_rgb)(image)
     except UnreadableImageError:
         raise
-    # Pillow's decoders let nearly every kind of exception through on damaged files.
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders let nearly every kind of exception through on damaged files
         raise UnreadableImageError(path, _reason(source, error)) from error
 
 
@@ -125,8 +123,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
-        # A conversion to the same mode would copy.
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # a conversion to the same mode would copy
     # Converted here and not pasted with a mask, because a palette's transparency is only resolved by this.
     overlay = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
@@ -170,7 +167,6 @@ class SkippedImages:
         return len(self._reasons)
 
     def state_dict(self) -> list[list[str]]:
-        """Path and reason of each image."""
         return [[path, reason] for path, reason in self._reasons.items()]
 
     def load_state_dict(self, state: Iterable[Sequence[str]]) -> None:

@@ -109,31 +109,26 @@ def read_words(path: Path) -> str:
 
 def _checked(path: Path, folder: Path, rows: list[tuple[int, str, str]]) -> CaptionedImages:
     """The images of all rows (line, image, caption); raises DataError if something is wrong with them."""
-    places: dict[str, int] = {}
-    paths: list[Path] = []
-    seen: set[tuple[int, str]] = set()
-    empty, twice, image_of = [], [], []
-    for line, image, caption in rows:
-        key = os.path.normpath(folder / image)  # ./a.jpg is a.jpg
-        if key not in places:
-            places[key] = len(paths)
-            paths.append(folder / image)
-        place = places[key]
-        image_of.append(place)
-        if not caption:
-            empty.append(line)
-        elif (place, caption) in seen:
-            twice.append(line)
-        seen.add((place, caption))
+    found: dict[str, Path] = {}
+    for _, image, _ in rows:
+        found.setdefault(os.path.normpath(folder / image), folder / image)  # ./a.jpg is a.jpg
+    places, paths = {key: place for place, key in enumerate(found)}, tuple(found.values())
+    image_of = tuple(places[os.path.normpath(folder / image)] for _, image, _ in rows)
     if missing := [str(image) for image in paths if not image.is_file()]:
         count = "an image that is" if len(missing) == 1 else f"{len(missing)} images that are"
         problem = f"The captions file '{path}' names {count} not there: {shorten(missing)}."
         raise DataError(problem, f"Names are relative to '{folder}' (--data); mend them, or leave out these lines.")
-    if empty:
+    if empty := [line for line, _, caption in rows if not caption]:
         raise DataError(f"Captions in '{path}' are empty: {_lines(empty)}.", "Write them, or leave out these lines.")
+    seen: set[tuple[int, str]] = set()
+    twice = []
+    for (line, _, caption), place in zip(rows, image_of, strict=True):
+        if (place, caption) in seen:
+            twice.append(line)
+        seen.add((place, caption))
     if twice:
         raise DataError(f"Captions in '{path}' stand there twice for one image: {_lines(twice)}.", "Leave out one of each.")
-    return CaptionedImages(tuple(paths), tuple(caption for _, _, caption in rows), tuple(image_of))
+    return CaptionedImages(paths, tuple(caption for _, _, caption in rows), image_of)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
@@ -171,10 +166,8 @@ def _table_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _value(row: dict[Any, Any], keys: tuple[str, ...], path: Path, line: int) -> Any:
-    """The value of the first of these keys that the row has."""
-    for key in keys:
-        if key in row:
-            return row[key]
+    if (key := next((key for key in keys if key in row), None)) is not None:
+        return row[key]
     near = next((near for name in row if name and (near := suggest(str(name), keys))), "")
     problem = f"Line {line} of '{path}' has no '{keys[0]}'."
     raise DataError(problem, f"{near} It may also be called {', '.join(keys[1:])}.".strip())

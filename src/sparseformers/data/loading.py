@@ -6,6 +6,7 @@ Batches travel as bytes, through shared memory. Where there is too little of it,
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import signal
@@ -44,12 +45,11 @@ def default_workers() -> int:
 
 
 class Loader(Generic[Item]):
-    """What a dataset yields, read by processes of its own; each iteration begins anew.
+    """What a dataset yields, read by ``workers`` processes (0: by this one); each iteration begins anew.
 
-    The dataset, of anything or an iterable one, yields what has a tensor ``images``, of about ``batch_bytes`` in a batch.
-    ``collate`` puts items together, and ``received`` makes what comes out of what a process sent; it may raise. ``workers`` are
-    processes (0 reads in this one), ``seed`` that of the loader's own generator, ``options`` others of PyTorch's DataLoader.
-    Raises LoadingError while iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
+    ``collate`` makes of a batch what a process sends, with a tensor ``images`` of about ``batch_bytes``, and ``received`` makes
+    of that what comes out; it may raise. ``options`` are further ones of PyTorch's DataLoader. Raises LoadingError while
+    iterating, if the processes fail: no room in shared memory, too few open files, one of them killed.
     """
 
     def __init__(
@@ -60,11 +60,10 @@ class Loader(Generic[Item]):
         batch_bytes: int,
         received: Callable[[Any], Item],
         collate: Callable[[Any], Any],
-        seed: int = 0,
         **options: Any,
     ) -> None:
         self.dataset, self.workers, self.batch_bytes = dataset, workers, batch_bytes
-        self.received, self.collate, self.seed, self.options = received, collate, seed, options
+        self.received, self.collate, self.options = received, collate, options
 
     def __len__(self) -> int:
         return len(self.options["batch_sampler"])
@@ -80,26 +79,26 @@ class Loader(Generic[Item]):
                 collate_fn=partial(_ready_to_send, collate=self.collate, folder=folder) if self.workers else self.collate,
                 prefetch_factor=max(1, ahead) if self.workers else None,
                 pin_memory=torch.cuda.is_available(),
-                worker_init_fn=init_worker if self.workers else None,
-                # Its own, so that making an iterator does not draw from the global one.
-                generator=torch.Generator().manual_seed(self.seed),
+                worker_init_fn=_init_worker if self.workers else None,
+                generator=torch.Generator().manual_seed(0),  # else making an iterator would draw from the global one
                 **self.options,
             )
-            reading = stack.enter_context(_Reading(loader, self.batch_bytes))
+            reading = _Reading(loader, self.batch_bytes)
+            stack.callback(reading.end)
             for sent in reading:
                 in_file = isinstance(sent.images, _InFile)
                 yield self.received(sent._replace(images=sent.images.open()) if in_file else sent)
 
 
 class _Reading:
-    """The processes of one iteration, from the first to the last of its context; the end of the program ends them, too."""
+    """The processes of one iteration, until ``end``; the end of the program ends them, too."""
 
     def __init__(self, loader: DataLoader[Any], batch_bytes: int) -> None:
         self.loader, self.batch_bytes = loader, batch_bytes
         self.items: Any = None
         self.has_begun = False
 
-    def __enter__(self) -> _Reading:
+    def _begin(self) -> None:
         handler, others = signal.getsignal(signal.SIGCHLD), active_children()
         try:
             with _signals_wait():
@@ -112,9 +111,9 @@ class _Reading:
         # PyTorch would raise the death of a process anywhere in this one; where batches are waited for is soon enough.
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGCHLD, handler)
-        return self
 
     def __iter__(self) -> Iterator[Any]:
+        self._begin()
         while True:
             try:
                 sent = next(self.items)
@@ -127,9 +126,6 @@ class _Reading:
                 raise told from None
             self.has_begun = True
             yield sent
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def end(self) -> None:
         """Ends the processes; those that do not end by themselves are killed."""
@@ -154,20 +150,15 @@ class _Reading:
             problem = f"The {workers} processes that read images ran out of open files ({_open_files()})."
             return LoadingError(problem, "Raise that by 'ulimit -n 4096', or lower --workers.")
         if any(sign in text for sign in ("shared memory", "Bus error", "No space left", "unable to mmap", "unable to write")):
-            wanted = workers * max(1, self.loader.prefetch_factor or 1) + 2
-            return LoadingError(
-                f"Batches of images did not fit into shared memory: {_shared_memory()}, and {workers} workers may want "
-                f"{_mebibytes(wanted * self.batch_bytes)} of it.",
-                "Lower --workers or --batch-size, or give a container more (docker run --shm-size=1g).",
-            )
+            wanted = _mebibytes((workers * max(1, self.loader.prefetch_factor or 1) + 2) * self.batch_bytes)
+            room = f"{_shared_memory()}, and {workers} workers may want {wanted} of it"
+            remedy = "Lower --workers or --batch-size, or give a container more (docker run --shm-size=1g)."
+            return LoadingError(f"Batches of images did not fit into shared memory: {room}.", remedy)
         if not text.startswith("DataLoader worker (pid") and not isinstance(error, ConnectionError | EOFError):
             return None
         if not self.has_begun and get_start_method() != "fork":
-            return LoadingError(
-                "The processes that read images ended as they started.",
-                "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
-                "or use --workers 0.",
-            )
+            remedy = "In a script, put its calls under 'if __name__ == \"__main__\":', as each process imports the script; "
+            return LoadingError("The processes that read images ended as they started.", remedy + "or use --workers 0.")
         problem = "A process that reads images was killed, probably by the system as memory ran out."
         return LoadingError(problem, "Lower --workers or --batch-size, or free some memory.")
 
@@ -184,10 +175,8 @@ def batches_ahead(workers: int, batch_bytes: int) -> int:
     return min(BATCHES_AHEAD, max(fitting, int(room == MOST_BYTES_AHEAD)))
 
 
-def init_worker(_worker: int) -> None:
-    """Prepares a reading process."""
-    # The workers share the processors already.
-    torch.set_num_threads(1)
+def _init_worker(_worker: int) -> None:
+    torch.set_num_threads(1)  # the workers share the processors already
     # A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes, but the one they work for finishes its step first.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -224,8 +213,7 @@ class _InFile(NamedTuple):
 
     def open(self) -> Tensor:
         """The tensor; the file has no name any more."""
-        size = torch.Size(self.shape).numel()
-        tensor = torch.from_file(self.path, size=size, dtype=self.dtype).view(self.shape)
+        tensor = torch.from_file(self.path, size=math.prod(self.shape), dtype=self.dtype).view(self.shape)
         Path(self.path).unlink()
         return tensor
 

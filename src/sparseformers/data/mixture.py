@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +40,7 @@ class MixedSource(DerivedSource):
 
     def sample_order(self) -> Interleaved:
         weights = self.bounds[1:] - self.bounds[:-1] if self.weights is None else self.weights
-        drawn = [number for number, source in enumerate(self.sources) if len(source)]
-        if len(drawn) < len(self.sources):
+        if not all(map(len, self.sources)):
             raise DataError("One of the sources of --data has no image left to learn from.", "Leave it out.")
         return Interleaved(tuple(source.order() for source in self.sources), whole_weights([float(weight) for weight in weights]))
 
@@ -81,18 +80,12 @@ def absolute_source(data: str) -> str:
 
 
 def open_source(
-    data: Sequence[str],
-    *,
-    weights: Sequence[float] | None = None,
-    files: ShardFiles,
-    window: int,
-    most_pixels: int = MOST_PIXELS,
+    data: Sequence[str], *, weights: Sequence[float] | None = None, files: ShardFiles, window: int, most_pixels: int = MOST_PIXELS
 ) -> ImageSource:
     """The images of all names together: folders or files, tar shards (patterns, addresses, folders of them), ``hf:`` names.
 
-    ``weights`` are each name's share of the samples; without them images are drawn equally often. ``files`` reads the shards, of
-    which ``window`` are shuffled together; an image of more than ``most_pixels`` counts as unreadable. Raises SparseFormersError
-    if a name cannot be opened or holds no images.
+    ``weights`` are each name's share of the samples; without them images are drawn equally often. ``window`` shards are shuffled
+    together; an image of more than ``most_pixels`` is unreadable. Raises SparseFormersError for a name that holds no images.
     """
     if weights is not None:
         sources = [_opened([each], files, window, most_pixels) for each in data]
@@ -103,30 +96,26 @@ def open_source(
 
 def _opened(data: Sequence[str], files: ShardFiles, window: int, most_pixels: int) -> list[ImageSource]:
     """All images of folders as one source, all shards as another, and each dataset."""
-    kinds: dict[Kind, list[str]] = {"folder": [], "shards": [], "dataset": []}
-    for each in data:
-        kinds[kind_of(each)].append(each)
     sources: list[ImageSource] = []
-    folders = [Path(each) for each in kinds["folder"]]
+    folders = [Path(each) for each in data if kind_of(each) == "folder"]
     found = find(folders)
     if folders and not (found.images or found.shards):
         raise no_images(folders, found)
     if found.images:
         sources.append(FolderSource(found.images, most_pixels=most_pixels, found=found))
-    named = [shard for each in kinds["shards"] for shard in find_shards(each)]
+    named = [shard for each in data if kind_of(each) == "shards" for shard in find_shards(each)]
     if shards := dict.fromkeys([*(str(path.absolute()) for path in found.shards), *named]):
         beside = None if found.images else found  # else the images tell it
         of_shards = ShardSource(list(shards), files, window=window, most_pixels=most_pixels, found=beside)
         if named or len(of_shards) or not sources:  # beside images an archive may be of anything
             sources.append(of_shards)
-    sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in dict.fromkeys(kinds["dataset"])]
+    datasets = dict.fromkeys(each for each in data if kind_of(each) == "dataset")
+    sources += [HuggingFaceSource(each, most_pixels=most_pixels) for each in datasets]
     for source in sources:
         if not len(source):
             told = "; ".join(f"{name}: {reason}" for name, reason in source.faults()[:3])
-            raise DataError(
-                f"There are no images in {shorten((f'{each!r}' for each in data), limit=3)}" + (f" ({told})." if told else "."),
-                "Images in shards are members whose names end in .jpg, .png, .webp or the like.",
-            )
+            problem = f"There are no images in {shorten(map(repr, data), limit=3)}" + (f" ({told})." if told else ".")
+            raise DataError(problem, "Images in shards are members whose names end in .jpg, .png, .webp or the like.")
     return sources
 
 
@@ -140,46 +129,29 @@ def split_source(source: ImageSource, share: float, *, seed: int) -> tuple[Image
         raise ConfigError(f"The held-out share must be in [0, 1), not {share}.", "Use 0.05, for example.")
     if share == 0 or len(source) < 2:
         return source.without([]), source.only([])
-    below: list[tuple[int, int]] = []
-    least: list[tuple[int, int]] = []
-    for place in range(len(source)):
-        draw = (int.from_bytes(draw_of(source.key(place), seed), "big"), place)
-        if draw[0] / 2**64 < share:
-            below.append(draw)
-        if len(least) < 2 or draw < least[-1]:
-            least = sorted([*least, draw])[:2]
-    drawn = sorted(below if len(below) >= 2 else least)[: len(source) - 1]
-    places = sorted(place for _, place in drawn)
+    drawn = (int.from_bytes(draw_of(source.key(place), seed), "big") for place in range(len(source)))
+    draws = np.fromiter(drawn, dtype=np.uint64, count=len(source))
+    count = min(max(2, np.count_nonzero(draws / 2.0**64 < share)), len(source) - 1)
+    places = np.sort(np.argsort(draws, kind="stable")[:count]).tolist()
     return source.without(places), source.only(places)
 
 
 def without_images_of(source: ImageSource, other: ImageSource) -> ImageSource:
     """The images of a source that the other does not have: files by their real path, shards as a whole, others by name."""
-    taken = {identity for leaf in _leaves(other) for identity in _identities(leaf)}
-    places: list[int] = []
-    begin = 0
-    for leaf in _leaves(source):
-        if isinstance(leaf, ShardSource):
-            for number, shard in enumerate(leaf.shards):
-                if _shard_identity(shard.address) in taken:
-                    places += range(begin + int(leaf.bounds[number]), begin + int(leaf.bounds[number + 1]))
-        else:
-            places += [begin + place for place, identity in enumerate(_identities(leaf)) if identity in taken]
-        begin += len(leaf)
+    taken = set(_identities(other))
+    places = [place for place, identity in enumerate(_identities(source)) if identity in taken]
     return source.without(places) if places else source
 
 
-def _leaves(source: ImageSource) -> Sequence[ImageSource]:
-    return source.sources if isinstance(source, MixedSource) else (source,)
-
-
-def _identities(leaf: ImageSource) -> Iterable[str]:
-    if isinstance(leaf, FolderSource):
-        return (os.path.realpath(path) for path in leaf.paths)
-    if isinstance(leaf, ShardSource):
-        return (_shard_identity(shard.address) for shard in leaf.shards)
-    return (leaf.name(index) for index in range(len(leaf)))
-
-
-def _shard_identity(address: str) -> str:
-    return os.path.realpath(address) if is_local(address) else address
+def _identities(source: ImageSource) -> Iterator[str]:
+    """What each image of a source is known by; those of a shard by the same."""
+    if isinstance(source, MixedSource):
+        for part in source.sources:
+            yield from _identities(part)
+    elif isinstance(source, FolderSource):
+        yield from map(os.path.realpath, source.paths)
+    elif isinstance(source, ShardSource):
+        for shard in source.shards:
+            yield from repeat(os.path.realpath(shard.address) if is_local(shard.address) else shard.address, shard.images)
+    else:
+        yield from map(source.name, range(len(source)))

@@ -22,8 +22,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sparseformers.data.shards import FORMAT, MOST_BYTES, ShardIndex, fetch, is_local, opened, scan, unreachable
 from sparseformers.errors import DataError
 from sparseformers.files import NO_ROOM, locked, write_text
@@ -40,8 +38,7 @@ _Result = TypeVar("_Result")
 
 def default_shard_folder() -> Path:
     """The user's folder for what can be made again at any time."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "sparseformers" / "shards"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseformers" / "shards"
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
@@ -55,14 +52,8 @@ def parse_index(text: str | bytes) -> ShardIndex | None:
         content = json.loads(text)
         if content["format"] != FORMAT:
             return None
-        members, size = content["members"], int(content["bytes"])
-        index = ShardIndex(
-            names=tuple(str(name) for name, _, _ in members),
-            starts=np.array([start for _, start, _ in members], dtype=np.int64),
-            sizes=np.array([length for _, _, length in members], dtype=np.int64),
-            problems=tuple((str(name), str(reason)) for name, reason in content["problems"]),
-            bytes=size,
-        )
+        size = int(content["bytes"])
+        index = ShardIndex.of(content["members"], content["problems"], size)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     inside = (index.starts >= 0) & (index.sizes >= 0) & (index.sizes <= MOST_BYTES) & (index.starts <= size - index.sizes)
@@ -82,9 +73,7 @@ class ShardFiles:
     """Local files and indices of shards: ``folder`` holds at most ``most_bytes`` of copies, ``waits`` are before new attempts."""
 
     def __init__(self, folder: Path, *, most_bytes: int, waits: Sequence[float] = WAITS) -> None:
-        self.folder = folder
-        self.most_bytes = most_bytes
-        self.waits = tuple(waits)
+        self.folder, self.most_bytes, self.waits = folder, most_bytes, tuple(waits)
         self._indices: OrderedDict[str, ShardIndex] = OrderedDict()
         self._unpackers: dict[str, Callable[..., Any] | None] = {}
 
@@ -158,7 +147,6 @@ class ShardFiles:
                 # Another process, or thread, made room just now.
 
     def _local(self, shard: str) -> Path:
-        """The shard as an uncompressed file, fetched and unpacked if need be."""
         if not self.is_copied(shard):
             return Path(shard)
         copy = self.folder / f"{_digest(shard, self.state(shard))}.tar"
@@ -182,8 +170,11 @@ class ShardFiles:
                 with self._writing(only=True):
                     fetch(shard, path)
             if (unpacker := _unpacker(path)) is not None:
-                with unpacker(path) as packed:
-                    path = self._unpacked(packed, aside / "unpacked", shard)
+                with unpacker(path) as packed, self._writing(), (aside / "unpacked").open("wb") as file:
+                    while block := _next_block(packed):
+                        self._require_fits(file.tell() + len(block), shard)
+                        file.write(block)
+                path = aside / "unpacked"
             self._require_fits(path.stat().st_size, shard)
             os.replace(path, copy)
 
@@ -200,16 +191,6 @@ class ShardFiles:
                     with contextlib.suppress(OSError):  # Windows keeps what is open
                         path.unlink()
                         total -= size
-
-    def _unpacked(self, packed: Any, path: Path, shard: str) -> Path:
-        """Unpacks to ``path`` all that comes before any damage, which the copy's index tells."""
-        size = 0
-        with self._writing(), path.open("wb") as file:
-            while block := _next_block(packed):
-                size += len(block)
-                self._require_fits(size, shard)
-                file.write(block)
-        return path
 
     def _require_fits(self, size: int, shard: str) -> None:
         if size > self.most_bytes:
@@ -232,10 +213,9 @@ class ShardFiles:
         except OSError as error:
             if only and error.errno not in NO_ROOM and not str(error.filename or "").startswith(str(self.folder)):
                 raise
-            raise DataError(
-                f"Shards cannot be kept in '{self.folder}' ({error.strerror or error}).",
-                "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache.",
-            ) from error
+            problem = f"Shards cannot be kept in '{self.folder}' ({error.strerror or error})."
+            remedy = "Free some space there if it is full, lower --shard-cache-gb, or name another folder with --shard-cache."
+            raise DataError(problem, remedy) from error
 
     def _retrying(self, shard: str, attempt: Callable[[], _Result]) -> _Result:
         waits = list(self.waits)
@@ -249,7 +229,7 @@ class ShardFiles:
 
 
 def _next_block(packed: Any) -> bytes:
-    """The next bytes of a compressed file; none from its damage on."""
+    """The next bytes of a compressed file; none from its damage on, which the copy's index tells."""
     try:
         return bytes(packed.read1(BLOCK))  # which gives what there is before a damage
     except (OSError, EOFError, zlib.error, lzma.LZMAError):

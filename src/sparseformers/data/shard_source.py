@@ -23,7 +23,7 @@ INDEXED_AT_ONCE = 8  # shards whose indices are read side by side: remote ones a
 
 
 class _Shard(NamedTuple):
-    """A summary of a shard's index, which itself is read again when it is needed."""
+    """A summary of a shard's index, which is read again when it is needed."""
 
     address: str  # or path
     images: int
@@ -38,35 +38,26 @@ class _Shard(NamedTuple):
 
 
 class ShardSource(ImageSource):
-    """Images in tar shards, ``window`` shuffled together; ``found`` is what was found beside them where there are no images.
+    """Images in tar shards, ``window`` shuffled together; ``found`` is what lies beside them where there are no images.
 
     Raises DataError if a shard cannot be reached, or copies have too little room.
     """
 
     def __init__(
-        self,
-        shards: Sequence[str],
-        files: ShardFiles,
-        *,
-        window: int,
-        most_pixels: int = MOST_PIXELS,
-        found: Found | None = None,
+        self, shards: Sequence[str], files: ShardFiles, *, window: int, most_pixels: int = MOST_PIXELS, found: Found | None = None
     ) -> None:
         self.files = files
         self.found = found or Found()
-        self.window = window
-        self.most_pixels = most_pixels
+        self.window, self.most_pixels = window, most_pixels
         with ThreadPoolExecutor(INDEXED_AT_ONCE) as pool:
             self.shards = list(pool.map(self._summary, shards))
         self.bounds = np.concatenate([[0], np.cumsum([shard.images for shard in self.shards], dtype=np.int64)])
         # Where one window ends, shards of the next one are read already.
         sizes = sorted((shard.bytes for shard in self.shards if files.is_copied(shard.address)), reverse=True)[: 2 * window]
         if sum(sizes) > files.most_bytes:
-            raise DataError(
-                f"Copies of up to {len(sizes)} shards are needed at a time, {sum(sizes) / 2**30:.3g} GiB, but "
-                f"--shard-cache-gb allows {files.most_bytes / 2**30:.3g}.",
-                "Raise it, or lower --shuffle-shards.",
-            )
+            problem = f"Copies of up to {len(sizes)} shards are needed at a time, {sum(sizes) / 2**30:.3g} GiB, but "
+            problem += f"--shard-cache-gb allows {files.most_bytes / 2**30:.3g}."
+            raise DataError(problem, "Raise it, or lower --shuffle-shards.")
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -93,23 +84,16 @@ class ShardSource(ImageSource):
         return int(self._index(shard).sizes[row])
 
     def faults(self) -> Sequence[tuple[str, str]]:
-        of_shards = [
-            (f"{shard.address}:{name}" if name else shard.address, reason)
-            for shard in self.shards
-            for name, reason in shard.problems
-        ]
-        return [*self.found.faults, *of_shards]
-
-    def remarks(self) -> Sequence[str]:
-        return self.found.remarks()
+        pairs = [(shard, *problem) for shard in self.shards for problem in shard.problems]
+        told = [(f"{shard.address}:{name}" if name else shard.address, reason) for shard, name, reason in pairs]
+        return [*self.found.faults, *told]
 
     def missing(self) -> int:
         """A damaged shard is taken to lack as many images as it has fewer than the median of the whole ones, at least one."""
         whole = [shard.images for shard in self.shards if not shard.is_damaged]
         usual = int(np.median(whole)) if whole else 0
         found = sum(bool(name) for shard in self.shards for name, _ in shard.problems)
-        found += len(self.found.faults)
-        return found + sum(max(1, usual - shard.images) for shard in self.shards if shard.is_damaged)
+        return len(self.found.faults) + found + sum(max(1, usual - shard.images) for shard in self.shards if shard.is_damaged)
 
     def order(self) -> PassOrder:
         return WindowShuffle(self.bounds, self.window)

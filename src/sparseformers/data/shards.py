@@ -1,7 +1,7 @@
 """Tar shards in the format of WebDataset: the shards of a pattern, and their images one after the other.
 
-The webdataset library expands patterns and opens addresses. The standard library's tarfile reads the members, because
-webdataset's own iterator reads a member whole whatever its size, and ends without a word at a damaged header.
+The webdataset library expands patterns and opens addresses. The standard library's tarfile reads the members: webdataset's own
+iterator reads a member whole whatever its size, and ends without a word at a damaged header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shlex
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -42,17 +42,14 @@ _DAMAGES = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAE
 
 @dataclass(frozen=True)
 class ShardMember:
-    """An image in a shard, or damage of the shard itself.
-
-    ``read`` gives the content, only before the next member is asked for. It raises UnreadableImageError if that is cut
-    short, and DataError if the shard cannot be reached any more.
-    """
+    """An image in a shard, or damage of the shard itself."""
 
     name: str  # its path in the shard, without a leading ``./``; empty for damage of the shard itself
     problem: str | None  # the reason why it cannot be read; None for one that can be tried
     start: int  # bytes of the unpacked shard before its content
     size: int
     read: Callable[[], bytes]
+    """Its content, only before the next member is asked for; raises UnreadableImageError if cut short, DataError if gone."""
 
 
 def is_shards(data: str) -> bool:
@@ -84,15 +81,13 @@ def expand_shards(pattern: str) -> list[str]:
         problem = f"The pattern '{pattern}' cannot be expanded ({error})."
         raise ConfigError(problem, "Write 'shards/{00000..00127}.tar', for example.") from None
     if missing := [shard for shard in shards if is_local(shard) and not Path(shard).is_file()]:
-        places = shorten((f"'{shard}'" for shard in missing), limit=3)
-        are = "is" if len(missing) == 1 else "are"
+        places, are = shorten((f"'{shard}'" for shard in missing), limit=3), "is" if len(missing) == 1 else "are"
         of_all = f"Of the {len(shards)} shards '{pattern}', {len(missing)} {are} missing: {places}."
+        problem = f"The shard {places} is missing." if len(shards) == 1 else of_all
         folder = Path(missing[0]).parent
         siblings = [path.name for path in folder.iterdir() if path.name.endswith(SHARD_ENDINGS)] if folder.is_dir() else []
-        raise DataError(
-            f"The shard {places} is missing." if len(shards) == 1 else of_all,
-            f"{suggest(Path(missing[0]).name, siblings)} Fetch what is missing, or narrow the pattern.".strip(),
-        )
+        near = suggest(Path(missing[0]).name, siblings)
+        raise DataError(problem, f"{near} Fetch what is missing, or narrow the pattern.".strip())
     return shards
 
 
@@ -200,7 +195,6 @@ def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _problem(info: tarfile.TarInfo, name: str, seen: set[str]) -> str | None:
-    """The reason, by its header, not to read a member."""
     if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if name.startswith("/") or ".." in re.split(r"[/\\]", name):
@@ -245,6 +239,13 @@ class ShardIndex:
     problems: tuple[tuple[str, str], ...]  # (path, reason) of the other members; no path for damage of the shard itself
     bytes: int  # of the unpacked shard
 
+    @classmethod
+    def of(cls, members: Sequence[tuple[str, int, int]], problems: Iterable[tuple[str, str]], size: int) -> ShardIndex:
+        """The index of members (name, start, size); raises ValueError, TypeError or OverflowError for anything else."""
+        names = tuple(str(name) for name, _, _ in members)
+        starts, sizes = (np.array([member[place] for member in members], dtype=np.int64) for place in (1, 2))
+        return cls(names, starts, sizes, tuple((str(name), str(reason)) for name, reason in problems), size)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -270,10 +271,8 @@ def scan(tar: Path) -> ShardIndex:
     Captions and the like are a problem only if no image has their key (the name up to the first dot).
     """
     size = tar.stat().st_size
-    good: list[ShardMember] = []
-    problems: list[tuple[str, str]] = []
-    images: set[str] = set()
-    others: dict[str, str] = {}
+    good, problems = list[ShardMember](), list[tuple[str, str]]()
+    images, others = set[str](), dict[str, str]()  # keys; of the others with a name
     for member in shard_members(str(tar), others=True):
         folder, base = posixpath.split(member.name)
         key = posixpath.join(folder, base.partition(".")[0])
@@ -281,18 +280,11 @@ def scan(tar: Path) -> ShardIndex:
             others.setdefault(key, member.name)
             continue
         images.add(key)
-        problem = member.problem or (CUT_SHORT if member.start + member.size > size else None)
-        if problem is None:
-            good.append(member)
-        else:
+        if problem := member.problem or (CUT_SHORT if member.start + member.size > size else None):
             problems.append((member.name, problem))
+        else:
+            good.append(member)
     # webdataset takes __meta__.json for a remark on the shard and not for a sample.
     remarks = {key for key in others if (base := posixpath.basename(key)).startswith("__") and base.endswith("__")}
     problems += [(name, NO_IMAGE) for key, name in others.items() if key not in images | remarks]
-    return ShardIndex(
-        names=tuple(member.name for member in good),
-        starts=np.array([member.start for member in good], dtype=np.int64),
-        sizes=np.array([member.size for member in good], dtype=np.int64),
-        problems=tuple(problems),
-        bytes=size,
-    )
+    return ShardIndex.of([(member.name, member.start, member.size) for member in good], problems, size)

@@ -23,7 +23,9 @@ FEWEST_SAMPLES = 100  # before this many, the share of them that could not be re
 
 
 class ImageSource(ABC):
-    """Images that can be read in any order, by their place from 0."""
+    """Images that can be read in any order, by their place from 0; ``found`` is what lies in their folders."""
+
+    found = Found()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -54,15 +56,15 @@ class ImageSource(ABC):
 
     def faults(self) -> Sequence[tuple[str, str]]:
         """(name, reason) of what was found bad before anything was decoded; none of it is among the images."""
-        return ()
+        return self.found.faults
 
     def missing(self) -> int:
         """About how many images the faults stand for."""
-        return 0
+        return len(self.found.faults)
 
     def remarks(self) -> Sequence[str]:
         """Sentences on what was found beside the images."""
-        return ()
+        return self.found.remarks()
 
     def order(self) -> PassOrder:
         """The order of the passes over it."""
@@ -82,7 +84,7 @@ class ImageSource(ABC):
 
 
 class FolderSource(ImageSource):
-    """Image files of folders that hold ``found``; a missing one, or one of too many pixels, counts as unreadable."""
+    """Image files; a missing one, or one of too many pixels, counts as unreadable."""
 
     def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS, found: Found | None = None) -> None:
         self.paths = tuple(paths)
@@ -108,21 +110,11 @@ class FolderSource(ImageSource):
     def size(self, index: int) -> int | None:
         return state_of(self.paths[index])[0]
 
-    def faults(self) -> Sequence[tuple[str, str]]:
-        return self.found.faults
-
-    def missing(self) -> int:
-        return len(self.found.faults)
-
-    def remarks(self) -> Sequence[str]:
-        return self.found.remarks()
-
     def only(self, places: Sequence[int]) -> FolderSource:
         return FolderSource([self.paths[place] for place in places], most_pixels=self.most_pixels, found=self.found)
 
     def without(self, places: Sequence[int]) -> FolderSource:
-        left_out = set(places)
-        return self.only([place for place in range(len(self)) if place not in left_out])
+        return self.only(np.delete(np.arange(len(self)), places).tolist())
 
     def identity(self) -> list[Any]:
         """Each file's path below the folder that all share, its bytes, and its time of change in nanoseconds."""
@@ -246,7 +238,7 @@ class Selection(DerivedSource):
 
 @dataclass(kw_only=True)
 class BadShare:
-    """The share of bad images: those missing from the start, and as many of the others as of the samples so far."""
+    """The share of bad images: those missing from the start, and of the others the same share as of the samples so far."""
 
     missing: int  # images that were found bad before anything was decoded
     images: int  # all others
@@ -271,8 +263,6 @@ class BadShare:
     def refuse(self, listed_in: str) -> None:
         """Raises DataError if the share is too great; ``listed_in`` tells which images are bad."""
         if self.is_too_great:
-            raise DataError(
-                f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({self.missing:,} "
-                f"found before any was read, {self.bad:,} of {self.met:,} that were to be read).",
-                f"Mend the data ({listed_in}), or start again with a greater --max-bad.",
-            )
+            found = f"{self.missing:,} found before any was read, {self.bad:,} of {self.met:,} that were to be read"
+            problem = f"{self.share:.1%} of the images are bad, more than --max-bad {self.most:g} allows ({found})."
+            raise DataError(problem, f"Mend the data ({listed_in}), or start again with a greater --max-bad.")

@@ -35,10 +35,9 @@ _LONGEST_SIDES = 20  # longer over shorter side, beyond which the ends of an ima
 def training_view(
     size: tuple[int, int], augmentation: Augmentation, *, crop_scale: float | None = None
 ) -> Callable[[Image.Image], Tensor]:
-    """Makes random views of an RGB image to train on, 3 x H x W in [0, 1]; can be pickled.
+    """Makes random views of an RGB image to train on, 3 x H x W in [0, 1]; raises ConfigError for an unknown augmentation.
 
     ``crop_scale`` is the smallest share of the image's area that a crop keeps, in (0, 1] (default: ``SMALLEST_CROPS``).
-    Raises ConfigError for an unknown augmentation.
     """
     if augmentation not in AUGMENTATIONS:
         problem = f"There is no augmentation '{augmentation}'."
@@ -104,9 +103,8 @@ class DefaultView(CropView):
 class StrongView(CropView):
     """Views that differ so much that a few photographs yield enough of them.
 
-    In the spirit of Asano and Saeed, "The augmented image prior" (ICLR 2023): crops down to 1/50 of the area, turned,
-    sheared, flipped, with other colours, now and then grey or blurred. The turned crop lies inside the image, so nothing
-    has to be filled in.
+    In the spirit of Asano and Saeed, "The augmented image prior" (ICLR 2023): crops down to 1/50 of the area, turned, sheared,
+    flipped, with other colours, now and then grey or blurred. They lie inside the image, so nothing has to be filled in.
     """
 
     scale: tuple[float, float] = (SMALLEST_CROPS["strong"], 1.0)  # sides are drawn uniformly, so small crops are common
@@ -166,7 +164,6 @@ class EvaluationView(ByteView):
 
     @property
     def size(self) -> tuple[int, int]:  # type: ignore[override]
-        """Height and width in pixels."""
         return self.preprocessing.size
 
     def pixels(self, image: Image.Image) -> Tensor:

@@ -52,10 +52,9 @@ class Rows:
             finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
             if not finite.all():
                 name = self.names[int(finite.argmin())]
-                raise RunError(
-                    f"The {column} of '{name}' holds numbers that are not finite in {values.dtype}.",
-                    "Use --dtype float32; if they are not finite there either, something is wrong with the model.",
-                )
+                problem = f"The {column} of '{name}' holds numbers that are not finite in {values.dtype}."
+                remedy = "Use --dtype float32; if they are not finite there either, something is wrong with the model."
+                raise RunError(problem, remedy)
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,14 @@ class Embedder:
         outputs: Outputs = partial(_kept, self.network, settings, self.grid if settings.dense else None)
         if isinstance(self.network, SparseFormer) and not (settings.tokens or settings.rois or settings.dense):
             outputs = _embedding_alone(self.network, in_float32_on_cpu=device.type == "cpu" and autocast is None)
-        dtypes = {"rois": np.dtype("float32")}  # a float16 would move them by pixels of a large image
+        dtypes = {"rois": "float32"}  # a float16 would move them by pixels of a large image
 
         def rows(images: Tensor) -> Columns:
             with inference(device, autocast):
                 columns = outputs(images.to(device, non_blocking=True))
+            arrays = {name: values.float().cpu().numpy() for name, values in columns.items()}
             with np.errstate(over="ignore"):  # what overflows is told of with the file's name
-                return {
-                    name: values.float().cpu().numpy().astype(dtypes.get(name, self.settings.dtype))
-                    for name, values in columns.items()
-                }
+                return {name: values.astype(dtypes.get(name, self.settings.dtype)) for name, values in arrays.items()}
 
         return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -14,10 +14,9 @@ from rich.console import Console
 from sparseformers.data import default_workers, evaluation_view
 from sparseformers.embedding.config import EmbedConfig
 from sparseformers.embedding.formats import Finished, Info, Rows, output_format
-from sparseformers.embedding.inputs import Inputs, Position, find_inputs
+from sparseformers.embedding.inputs import InputBatch, Inputs, InputStream, Listing, Position, find_inputs, input_batches
 from sparseformers.embedding.model import Embedder, load_network
 from sparseformers.embedding.parts import EmbeddedParts, EmbeddingFolder, PartFiles, PartRecord
-from sparseformers.embedding.stream import InputBatch, InputStream, input_batches
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import write_json
 from sparseformers.model import SparseFormer
@@ -129,12 +128,13 @@ def _begun(
             folder.clear()
             inputs = find_inputs(settings.data, folder.listing_now)
     if inputs.listing is not None:
+        inputs = replace(inputs, listing=Listing(folder.listing))
         folder.listing_now.replace(folder.listing)  # if it goes on: the same images, by the paths that lead to them now
     if not folder.is_begun:
         info = embedder.describe() | {"sparseformers": version("sparseformers")}
         resolved = {"precision": resolve_precision(settings.precision, device), "info": info}
         folder.begin(content, resolved)
-    return inputs.listed_in(folder.listing), resolved
+    return inputs, resolved
 
 
 def _completed(job: _Job, console: Console) -> EmbedSummary:
@@ -187,13 +187,8 @@ def _make_parts(job: _Job, done: EmbeddedParts, bar: ImageProgress) -> EmbeddedP
 
 
 def _add_part(job: _Job, done: EmbeddedParts, rows: list[Rows], batches: list[InputBatch]) -> EmbeddedParts:
-    record = PartRecord(
-        **batches[-1].end._asdict(),
-        reached=batches[-1].reached,
-        rows=sum(len(part) for part in rows),
-        skipped=tuple(pair for batch in batches for pair in batch.skipped),
-        bytes=0,
-    )
+    skipped = tuple(pair for batch in batches for pair in batch.skipped)
+    record = PartRecord(*batches[-1].end, batches[-1].reached, rows=sum(map(len, rows)), skipped=skipped, bytes=0)
     return done.after(job.parts.add(done.parts, rows, record, job.info))
 
 

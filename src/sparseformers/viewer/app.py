@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from sparseformers.errors import DataError, SparseFormersError
 from sparseformers.viewer.images import GoneError
@@ -41,15 +42,15 @@ def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
         routes=[
             *(Route(f"/page/{name}", _file(*content)) for name, content in page_files().items()),
             Route("/", _file(*page_files()["index.html"])),
-            Route("/api/state", _answer(lambda _: session.state())),
-            Route("/api/images", _answer(lambda request: _listing(session, request)), methods=["GET"]),
+            Route("/api/state", _answer(session.state)),
+            Route("/api/images", lambda request: JSONResponse(_listing(session, request)), methods=["GET"]),
             Route("/api/images", _upload(session), methods=["POST"]),
-            Route(image, _answer(lambda request: session.describe(_key(request)))),
-            Route(f"{image}/display.jpg", _answer(lambda request: session.photograph(_key(request)).display)),
-            Route(f"{image}/thumbnail.jpg", _answer(lambda request: session.library.thumbnail(_key(request)))),
-            Route(f"{image}/trace/{{by}}", _answer(lambda request: session.trace(_key(request), request.path_params["by"]))),
-            Route(f"{image}/attention", _answer(lambda request: session.attention(_key(request)))),
-            Route(f"{image}/nearest/{{by}}", _answer(lambda request: session.nearest(_key(request), request.path_params["by"]))),
+            Route(image, _answer(session.describe)),
+            Route(f"{image}/display.jpg", _answer(lambda key: session.photograph(key).display)),
+            Route(f"{image}/thumbnail.jpg", _answer(session.library.thumbnail)),
+            Route(f"{image}/trace/{{model}}", _answer(session.trace)),
+            Route(f"{image}/attention", _answer(session.attention)),
+            Route(f"{image}/nearest/{{by}}", _answer(session.nearest)),
         ],
         middleware=[Middleware(Guard, port=port, framed=framed)],
         exception_handlers={
@@ -64,9 +65,8 @@ def make_app(session: Session, *, port: int, framed: bool) -> Starlette:
 def page_files() -> Mapping[str, tuple[bytes, str]]:
     """Content and type of the page's files by name, read as a whole, so that no address can name another file."""
     folder = importlib.resources.files("sparseformers.viewer") / "page"
-    named = {entry.name: entry for entry in folder.iterdir()}
-    endings = {name: name[name.rfind(".") :] for name in named}
-    return {name: (named[name].read_bytes(), TYPES[ending]) for name, ending in endings.items() if ending in TYPES}
+    kinds = {entry: TYPES.get(PurePath(entry.name).suffix) for entry in folder.iterdir()}
+    return {entry.name: (entry.read_bytes(), kind) for entry, kind in kinds.items() if kind is not None}
 
 
 def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -76,18 +76,14 @@ def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]
     return serve
 
 
-def _answer(ask: Callable[[Request], Any]) -> Callable[[Request], Response]:
+def _answer(ask: Callable[..., Any]) -> Callable[[Request], Response]:
     """A route that asks the session, in a thread: networks take their time, and the page goes on meanwhile."""
 
     def route(request: Request) -> Response:
-        found = ask(request)
+        found = ask(**request.path_params)
         return Response(found, media_type="image/jpeg") if isinstance(found, bytes) else JSONResponse(found)
 
     return route
-
-
-def _key(request: Request) -> str:
-    return str(request.path_params["key"])
 
 
 def _listing(session: Session, request: Request) -> list[dict[str, str]]:
@@ -113,9 +109,8 @@ async def _body(request: Request, most: int) -> bytes:
     """A request's body; raises TooLargeError as soon as it is known to be larger than ``most`` bytes."""
     declared = request.headers.get("content-length", "0")
     received = bytearray()
-    too_large = TooLargeError(
-        f"The file is larger than {most / 1e6:g} MB.", "Choose a smaller one, or start the page with a higher --upload-megabytes."
-    )
+    remedy = "Choose a smaller one, or start the page with a higher --upload-megabytes."
+    too_large = TooLargeError(f"The file is larger than {most / 1e6:g} MB.", remedy)
     if not declared.isdecimal() or int(declared) > most:
         raise too_large
     async for part in request.stream():
@@ -126,7 +121,6 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 def _refuse(_: Request, error: Exception) -> Response:
-    """A problem that the user can mend, as the page shows it."""
     if isinstance(error, HTTPException):
         return JSONResponse({"problem": f"{error.detail}.", "remedy": ""}, status_code=error.status_code)
     assert isinstance(error, SparseFormersError)
@@ -155,39 +149,29 @@ HEADERS = {
 }
 
 
-class Guard:
-    """Middleware that refuses requests from anywhere but the page, and adds headers to every answer."""
+class Guard(BaseHTTPMiddleware):
+    """Refuses requests from anywhere but the page, and adds headers to every answer."""
 
     def __init__(self, app: ASGIApp, *, port: int, framed: bool) -> None:
-        self.app = app
+        super().__init__(app)
         names = [f"127.0.0.1:{port}", f"localhost:{port}"]
         self.origins = {f"http://{name}" for name in names}
         if port == 80:  # which browsers leave out
             names += ["127.0.0.1", "localhost"]
             self.origins |= {"http://127.0.0.1", "http://localhost"}
         self.hosts = set(names)
-        self.policy = CONTENT + (LOCAL_FRAMES if framed else "'none'")
+        self.headers = HEADERS | {"Content-Security-Policy": CONTENT + (LOCAL_FRAMES if framed else "'none'")}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        problem = self.refusal(request)
+        refused = None if problem is None else JSONResponse({"problem": problem, "remedy": ""}, status_code=403)
+        response = refused or await call_next(request)
+        response.headers.update(self.headers)
+        return response
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = self.policy
-                for name, value in HEADERS.items():
-                    headers[name] = value
-            await send(message)
-
-        problem = self.refusal(scope)
-        answer = self.app if problem is None else JSONResponse({"problem": problem, "remedy": ""}, status_code=403)
-        await answer(scope, receive, send_with_headers)
-
-    def refusal(self, scope: Scope) -> str | None:
+    def refusal(self, request: Request) -> str | None:
         """Why a request is refused; None for one that is not."""
-        headers = Headers(scope=scope)
+        headers = request.headers
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "This server answers only under its own address on this machine."
@@ -195,7 +179,9 @@ class Guard:
         if origin is not None and origin not in self.origins:
             return "This server answers only to its own page."
         # Browsers say where a request comes from; opening the page itself, also in a notebook's frame, may come from anywhere.
-        opened = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+        opened = (
+            request.scope["path"] == "/" and request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+        )
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opened:
             return "This server answers only to its own page."
         return None

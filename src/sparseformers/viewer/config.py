@@ -43,10 +43,8 @@ class ViewConfig:
 
     @property
     def most_bytes(self) -> int:
-        """The size of a dropped file, at most."""
         return int(self.upload_megabytes * 1_000_000)
 
     @property
     def most_pixels(self) -> int:
-        """Height times width of an image, at most."""
         return int(self.megapixels * 1_000_000)

@@ -12,7 +12,8 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
@@ -85,10 +86,10 @@ def jpeg(image: Image.Image, longest: int) -> bytes:
 
 
 class Recent(Generic[Key, Value]):
-    """A mapping of at most ``most`` entries that forgets the one unused for longest; safe to use from several threads."""
+    """At most ``most`` values, without those unused for longest, for several threads; those that are made take ``turn``."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, turn: threading.Lock) -> None:
+        self.most, self.turn = most, turn
         self._entries: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -106,9 +107,16 @@ class Recent(Generic[Key, Value]):
             while len(self._entries) > self.most:
                 self._entries.popitem(last=False)
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
+    def once(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value, made by ``make`` if it is not there."""
+        value = self.get(key)
+        if value is None:
+            with self.turn:
+                value = self.get(key)  # another thread may have asked for the same
+                if value is None:
+                    value = make()
+                    self.put(key, value)
+        return value
 
 
 class Gallery:
@@ -135,25 +143,18 @@ class Gallery:
         return len(self.paths)
 
     def name(self, number: int) -> str:
-        """The name of an image; raises IndexError for a number that there is not."""
-        return self._path(number).name
+        return self.paths[number].name
 
     def file(self, number: int) -> Path:
         """An image's file, links resolved; IndexError for an unknown number, UnreadableImageError if it is gone or leads out."""
-        path = self._path(number)
+        path = self.paths[number]
         real = os.path.realpath(path)
         if not self._within(real):
             raise UnreadableImageError(path, "it is a link that leads out of its folder")
         return Path(real)
 
     def number_of(self, real: Path) -> int | None:
-        """The number of a resolved file; None if it is not among the images."""
         return next((number for number, path in enumerate(self.paths) if os.path.realpath(path) == str(real)), None)
-
-    def _path(self, number: int) -> Path:
-        if not 0 <= number < len(self.paths):  # a list would count negative numbers from its end
-            raise IndexError(number)
-        return self.paths[number]
 
     def _within(self, real: str) -> bool:
         return any(real == root or Path(real).is_relative_to(root) for root in self._roots)
@@ -170,13 +171,20 @@ class GoneError(DataError):
 class UnreadableError(DataError):
     """An image that cannot be decoded."""
 
-    @classmethod
-    def of(cls, error: UnreadableImageError) -> UnreadableError:
-        return cls(f"'{error.path.name}' cannot be read: {error.reason}.", "Choose another image.")
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except UnreadableImageError as error:
+        raise UnreadableError(f"'{error.path.name}' cannot be read: {error.reason}.", "Choose another image.") from None
 
 
 class Library:
-    """Gives out images by key, to any number of threads, and decodes one at a time; DataError if there is none to read."""
+    """Gives out images by key, to any number of threads, and decodes one at a time.
+
+    Raises DataError if there is none to read, GoneError for an unknown key, and UnreadableError for a file that is none.
+    """
 
     def __init__(self, config: ViewConfig) -> None:
         self.images = Gallery(config.images)  # those named at the start
@@ -184,11 +192,11 @@ class Library:
         self.most_pixels = config.most_pixels
         self.uploads_kept = config.uploads_kept
         self._galleries = {"g": self.images, "n": self.neighbours}
-        self._uploads: Recent[str, Photograph] = Recent(config.uploads_kept)
-        self._prepared: Recent[str, Photograph] = Recent(PREPARED)
-        self._thumbnails: Recent[str, bytes] = Recent(THUMBNAILS)
-        self._numbers = itertools.count()
         self._decoding = threading.Lock()
+        self._uploads: Recent[str, Photograph] = Recent(config.uploads_kept, self._decoding)
+        self._prepared: Recent[str, Photograph] = Recent(PREPARED, self._decoding)
+        self._thumbnails: Recent[str, bytes] = Recent(THUMBNAILS, self._decoding)
+        self._numbers = itertools.count()
         self.unreadable = self._unreadable(set(config.images))  # of images named one by one
 
     def listing(self, start: int, count: int) -> list[dict[str, str]]:
@@ -197,43 +205,33 @@ class Library:
         return [{"key": f"g{number}", "name": self.images.name(number)} for number in numbers]
 
     def upload(self, content: bytes, name: str, preprocessings: Set[PreprocessingConfig]) -> str:
-        """Takes in a dropped image, which lives in memory only, and returns its key; raises UnreadableError."""
-        photograph = self._prepare(io.BytesIO(content), name, preprocessings)
-        key = f"u{next(self._numbers)}"
-        self._uploads.put(key, photograph)
+        """Takes in a dropped image, which lives in memory only, and returns its key."""
+        key, source = f"u{next(self._numbers)}", io.BytesIO(content)
+        with _readable():
+            self._uploads.once(key, lambda: prepare(source, name, preprocessings, most_pixels=self.most_pixels))
         return key
 
     def photograph(self, key: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
-        """An image, decoded, with the inputs of networks; raises GoneError for an unknown key, UnreadableError for a bad file."""
+        """An image, decoded, with the inputs of networks."""
         if key.startswith("u"):
             return self._upload(key)
-        photograph = self._prepared.get(key)
-        if photograph is None:
-            file, name = self._file(key)
-            photograph = self._prepare(file, name, preprocessings)
-            self._prepared.put(key, photograph)
-        return photograph
+        with _readable():
+            most = self.most_pixels
+            return self._prepared.once(key, lambda: prepare(*self._file(key), preprocessings, most_pixels=most))
 
     def thumbnail(self, key: str) -> bytes:
-        """A small JPEG of an image; raises as :meth:`photograph`."""
-        small = self._thumbnails.get(key)
-        if small is None:
-            source: tuple[Path | io.BytesIO, str]
-            source = (io.BytesIO(self._upload(key).display), key) if key.startswith("u") else self._file(key)
-            try:
-                with self._decoding:
-                    small = thumbnail(*source, most_pixels=self.most_pixels)
-            except UnreadableImageError as error:
-                raise UnreadableError.of(error) from None
-            self._thumbnails.put(key, small)
-        return small
+        """A small JPEG of an image."""
+
+        def source() -> tuple[Path | io.BytesIO, str]:
+            return (io.BytesIO(self._upload(key).display), key) if key.startswith("u") else self._file(key)
+
+        with _readable():
+            return self._thumbnails.once(key, lambda: thumbnail(*source(), most_pixels=self.most_pixels))
 
     def neighbour_number(self, key: str) -> int | None:
         """The number of an image in the folder of neighbours; None if it is none of them, or was dropped on the page."""
-        if key.startswith("u"):
-            return None
-        file, _ = self._file(key)
-        return self.neighbours.number_of(file)
+        with _readable():
+            return None if key.startswith("u") else self.neighbours.number_of(self._file(key)[0])
 
     def _unreadable(self, named: Set[Path]) -> list[UnreadableError]:
         """Raises DataError if there are images, all named one by one, and none of them can be read."""
@@ -264,12 +262,3 @@ class Library:
             return gallery.file(number), gallery.name(number)
         except IndexError:
             raise GoneError("There is no such image.", "Choose one of those that are shown.") from None
-        except UnreadableImageError as error:
-            raise UnreadableError.of(error) from None
-
-    def _prepare(self, source: Path | io.BytesIO, name: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
-        try:
-            with self._decoding:
-                return prepare(source, name, preprocessings, most_pixels=self.most_pixels)
-        except UnreadableImageError as error:
-            raise UnreadableError.of(error) from None

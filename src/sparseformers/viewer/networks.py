@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,15 +48,14 @@ class ShownModel:
         return [to_hex(colour) for colour in token_colours(self.student.config.focusing.tokens)]
 
     def trace(self, photograph: Photograph) -> dict[str, Any]:
-        """RoIs and sampling points on a photograph, and the share of each token.
+        """What the page shows of a photograph: ``rois`` S x N x 4, ``stages`` S names, ``points`` of each N x P x 2 or None.
 
-        ``rois`` is S x N x 4, ``stages`` S names; ``points`` for each stage N x P x 2, or None where nothing was read; ``map``
-        h x w shares that sum to one, or None; ``influence`` N such shares, or None and ``influence_problem``; ``seen``.
+        ``map`` is h x w shares that sum to one, or None; ``influence`` N such shares, or None with an ``influence_problem``.
         """
         given = photograph.inputs[self.preprocessing]
         images = given.image()[None]
         (picture,) = trace_rois(self.student, images, [photograph.name])
-        influence, problem = None, None
+        influence = problem = None
         try:
             influence = _plain(token_influence(self.student, images)[0])
         except SparseFormersError as error:
@@ -84,49 +84,40 @@ class Networks:
 
     @property
     def preprocessings(self) -> set[PreprocessingConfig]:
-        of_teacher = set() if self.teacher is None else {self.teacher.preprocessing}
-        return {model.preprocessing for model in self.models} | of_teacher
+        return {network.preprocessing for network in (*self.models, self.teacher) if network is not None}
+
+    @cached_property
+    def _attention(self) -> TeacherAttention:
+        assert self.teacher is not None
+        return TeacherAttention(self.teacher)
+
+    def attend(self, photograph: Photograph) -> dict[str, Any]:
+        """Attention of the teacher: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
+        assert self.teacher is not None
+        given = photograph.inputs[self.teacher.preprocessing]
+        maps = self._attention(given.image()[None])
+        return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
 
 
 def load_networks(run: str, beside: str | None = None, teacher: str | None = None) -> Networks:
     """Loads one or two models and the teacher of the first, which may be missing unless asked for."""
     device = process_state().device
-    names = [name for name in (run, beside) if name is not None]
-    saved = [open_student(name) for name in names]
-    models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in zip(names, saved, strict=True))
-    found, problem = open_teacher_if_there(saved[0], teacher, name=run)
+    saved = [(name, open_student(name)) for name in (run, beside) if name is not None]
+    models = tuple(ShownModel(name, each.student.to(device).eval()) for name, each in saved)
+    found, problem = open_teacher_if_there(saved[0][1], teacher, name=run)
     return Networks(models, None if found is None else found.to(device).eval(), problem, device)
 
 
-def attend(teacher: Teacher, attention: TeacherAttention, photograph: Photograph) -> dict[str, Any]:
-    """Attention of a teacher: ``last`` and ``rollout``, h x w shares that sum to one, row by row, and ``seen``."""
-    given = photograph.inputs[teacher.preprocessing]
-    maps = attention(given.image()[None])
-    return {"last": _plain(maps.last[0], 7), "rollout": _plain(maps.rollout[0], 7), "seen": given.seen}
-
-
 @torch.inference_mode()
-def embed(network: ShownModel | Teacher, photograph: Photograph, device: torch.device) -> Tensor:
-    """The embedding of a photograph, D values on the CPU."""
-    image = photograph.inputs[network.preprocessing].image()[None].to(device)
-    embedding: Tensor = _module_of(network)(image).embedding
-    return embedding[0].float().cpu().clone()
-
-
-def _module_of(network: ShownModel | Teacher) -> torch.nn.Module:
-    return network.student if isinstance(network, ShownModel) else network
+def embed(network: ShownModel | Teacher, images: Tensor, device: torch.device) -> Tensor:
+    """Embeddings of images B x 3 x H x W in [0, 1], B x D on the CPU."""
+    module = network.student if isinstance(network, ShownModel) else network
+    return module(images.to(device)).embedding.float().cpu().clone()
 
 
 def _plain(values: Tensor, digits: int = DIGITS) -> Any:
     """A tensor as nested lists; rounded, because a float32 has no more to say and takes twice the characters."""
     return torch.round(values.double(), decimals=digits).tolist()
-
-
-class NearImage(NamedTuple):
-    """An image of a folder, by its number in the gallery, and the cosine of its embedding with that of the image asked about."""
-
-    number: int
-    cosine: float
 
 
 class FolderIndex:
@@ -135,7 +126,7 @@ class FolderIndex:
     def __init__(
         self, network: ShownModel | Teacher, gallery: Gallery, *, device: torch.device, turn: threading.Lock, most_pixels: int
     ) -> None:
-        self.network, self.view = _module_of(network), evaluation_view(network.preprocessing)
+        self.network, self.view = network, evaluation_view(network.preprocessing)
         self.gallery, self.device, self.turn, self.most_pixels = gallery, device, turn, most_pixels
         self.done = 0  # images embedded or left out so far
         self.skipped: list[UnreadableImageError] = []  # images that cannot be read
@@ -160,26 +151,25 @@ class FolderIndex:
         if self._thread.is_alive():
             self._thread.join()
 
-    def nearest(self, embedding: Tensor, count: int, *, without: int | None = None) -> list[NearImage]:
-        """The images nearest to an embedding (D values), nearest first, ``without`` the image itself; ValueError until ready."""
-        if self._rows is None:
-            raise ValueError("the folder is not embedded yet")
+    def nearest(self, embedding: Tensor, count: int, *, without: int | None) -> list[tuple[int, float]]:
+        """Number and cosine of the images nearest to an embedding (D values), nearest first, ``without`` the image itself."""
+        assert self._rows is not None  # it is asked only when it is ready
         rows, numbers = self._rows
         found = nearest_neighbours(embedding[None], rows, min(count + 1, len(rows)))
         pairs = zip(numbers[found.indices[0]].tolist(), found.similarities[0].tolist(), strict=True)
-        return [NearImage(number, cosine) for number, cosine in pairs if number != without][:count]
+        return [pair for pair in pairs if pair[0] != without][:count]
 
     def _embed_all(self) -> None:
         try:
-            rows: list[Tensor] = []
-            numbers: list[int] = []
+            rows, numbers = list[Tensor](), list[int]()
             for start in range(0, len(self.gallery), BATCH):
                 batch = range(start, min(start + BATCH, len(self.gallery)))
                 seen = {number: image for number in batch if (image := self._read(number)) is not None}
                 if self._stopping.is_set():
                     return
                 if seen:
-                    rows.append(self._embed(torch.stack(list(seen.values()))))
+                    with self.turn:
+                        rows.append(embed(self.network, torch.stack(list(seen.values())), self.device))
                     numbers += seen
                 self.done += len(batch)
             if not rows:
@@ -191,14 +181,8 @@ class FolderIndex:
             self.problem = DataError(f"Embedding the folder failed ({type(error).__name__}: {error}).", "Start the page again.")
 
     def _read(self, number: int) -> Tensor | None:
-        """The view of an image; None if it cannot be read, which is noted."""
         try:
             return self.view(read_image(self.gallery.file(number), most_pixels=self.most_pixels))
         except UnreadableImageError as error:
             self.skipped.append(error)
             return None
-
-    def _embed(self, images: Tensor) -> Tensor:
-        with self.turn, torch.inference_mode():
-            embedding = self.network(images.to(self.device)).embedding.float().cpu()
-        return embedding.clone()

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ def view(run: str | Path, images: str | Path | Sequence[str | Path] = (), *, por
 
 def serve(config: ViewConfig, *, framed: bool) -> Page:
     """Loads what a page shows and serves it; ``framed`` allows notebooks on this machine to show it."""
-    require_extra()  # before models are loaded for nothing
+    _require_extra()  # before models are loaded for nothing
     return Page(Session(config), port=config.port, framed=framed)
 
 
-class Page:
+class Page(AbstractContextManager["Page"]):
     """A page that is served until it is closed; a context manager. In a notebook it shows itself.
 
     The port is the next free one if ``port`` is in use, any free one for 0; ``framed`` lets notebooks on this machine show it.
@@ -55,7 +56,7 @@ class Page:
     """
 
     def __init__(self, session: Session, *, port: int, framed: bool) -> None:
-        require_extra()
+        _require_extra()
         import uvicorn
 
         from sparseformers.viewer.app import make_app
@@ -65,12 +66,9 @@ class Page:
         self.port: int = self._socket.getsockname()[1]
         self.asked_port = port
         app = make_app(session, port=self.port, framed=framed)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
-        )
-        self._server = uvicorn.Server(config)
-        sockets = {"sockets": [self._socket]}
-        self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="sparseformers.viewer", daemon=True)
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
+        self._server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", timeout_graceful_shutdown=2, **quiet))
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="sparseformers.viewer", daemon=True)
         self._thread.start()
         begun = time.monotonic()
         while not self._server.started:
@@ -88,14 +86,10 @@ class Page:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Ends the server and frees the port; once is enough."""
         self._server.should_exit = True
         self._thread.join()
         self.session.close()
         self._socket.close()
-
-    def __enter__(self) -> Page:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -104,7 +98,6 @@ class Page:
         return f"<page at {self.url}>" if self.open else "<page, closed>"
 
     def _repr_html_(self) -> str:
-        """The page in a frame, as a notebook shows it."""
         if not self.open:
             return "<p>This page is closed.</p>"
         url = html.escape(self.url)
@@ -114,8 +107,7 @@ class Page:
         )
 
 
-def require_extra() -> None:
-    """Raises MissingExtraError unless the libraries of the extra ``view`` are installed."""
+def _require_extra() -> None:
     for package in ("starlette", "uvicorn"):
         MissingExtraError.require(package, "view")
 

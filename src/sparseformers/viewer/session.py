@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparseformers.evaluation import TeacherAttention
 from sparseformers.teachers import Teacher
 from sparseformers.viewer.config import ViewConfig
 from sparseformers.viewer.images import GoneError, Library, Photograph, Recent
-from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, attend, embed, load_networks
+from sparseformers.viewer.networks import FolderIndex, Networks, ShownModel, embed, load_networks
 
 ANSWERS = 96  # answers of networks that are kept
 NEIGHBOURS = 8  # neighbours that are shown
@@ -27,9 +25,14 @@ class Session:
         self.library = Library(config)  # first: its faults show at once, a model's after seconds
         self.networks = networks or load_networks(config.run, config.beside, config.teacher)
         self._turn = threading.Lock()
-        self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS)
-        self._attention: TeacherAttention | None = None
-        self.indices = self._folder_indices()  # by the network's number, or ``teacher``; empty without a folder
+        self._answers: Recent[tuple[str, ...], Any] = Recent(ANSWERS, self._turn)
+        self._asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(self.networks.models)}
+        if self.networks.teacher is not None:
+            self._asked["teacher"] = self.networks.teacher
+        # By the network's number, or ``teacher``; empty without a folder.
+        embedded = {} if config.neighbours is None else self._asked
+        running: dict[str, Any] = {"device": self.networks.device, "turn": self._turn, "most_pixels": config.most_pixels}
+        self.indices = {name: FolderIndex(each, self.library.neighbours, **running) for name, each in embedded.items()}
 
     def start(self) -> None:
         """Begins to embed the folder of neighbours by the first model; another network's turn comes when it is asked."""
@@ -53,7 +56,6 @@ class Session:
         }
 
     def upload(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes in a dropped image, and describes it; raises UnreadableError if it cannot be decoded."""
         return self.describe(self.library.upload(content, name, self.networks.preprocessings))
 
     def describe(self, key: str) -> dict[str, Any]:
@@ -61,7 +63,6 @@ class Session:
         return {"key": key, "name": photograph.name, "width": photograph.width, "height": photograph.height}
 
     def photograph(self, key: str) -> Photograph:
-        """An image, decoded; raises GoneError or UnreadableError."""
         return self.library.photograph(key, self.networks.preprocessings)
 
     def trace(self, key: str, model: str) -> dict[str, Any]:
@@ -70,32 +71,23 @@ class Session:
         if not isinstance(network, ShownModel):
             raise GoneError("A teacher has no regions of interest.", "Ask for a model.")
         photograph = self.photograph(key)
-        answer: dict[str, Any] = self._once(("trace", key, model), lambda: network.trace(photograph))
-        teacher = self.networks.teacher
+        answer: dict[str, Any] = self._answers.once(("trace", key, model), lambda: network.trace(photograph))
         near = None
-        if teacher is not None:
+        if self.networks.teacher is not None:
             own, other = self._embedding(key, photograph, model), self._embedding(key, photograph, "teacher")
             near = round(float(F.cosine_similarity(own, other, dim=0)), 4) if own.shape == other.shape else None
         return answer | {"cosine": near}
 
     def attention(self, key: str) -> dict[str, Any]:
-        """Attention of the teacher in an image, see :func:`~sparseformers.viewer.networks.attend`."""
-        teacher = self._network("teacher")
-        assert isinstance(teacher, Teacher)
+        self._network("teacher")
         photograph = self.photograph(key)
-
-        def attended() -> dict[str, Any]:
-            self._attention = self._attention or TeacherAttention(teacher)
-            return attend(teacher, self._attention, photograph)
-
-        answer: dict[str, Any] = self._once(("attention", key), attended)
+        answer: dict[str, Any] = self._answers.once(("attention", key), lambda: self.networks.attend(photograph))
         return answer
 
     def nearest(self, key: str, by: str) -> dict[str, Any]:
-        """Neighbours of an image in the folder, by the embedding of a model (its number) or of the ``teacher``.
+        """Neighbours of an image in the folder by a model (its number) or the ``teacher``; raises SparseFormersError for none.
 
-        ``state`` is ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine) and
-        ``skipped``. Raises SparseFormersError if the folder cannot be embedded.
+        ``state`` is ``embedding``, with ``done`` and ``total``; or ``ready``, with ``results`` (key, name, cosine), ``skipped``.
         """
         self._network(by)
         if by not in self.indices:
@@ -106,41 +98,17 @@ class Session:
             raise index.problem
         if not index.ready:
             return {"state": "embedding", "done": index.done, "total": len(index.gallery)}
-        photograph = self.photograph(key)
-        embedding = self._embedding(key, photograph, by)
+        embedding = self._embedding(key, self.photograph(key), by)
         found = index.nearest(embedding, NEIGHBOURS, without=self.library.neighbour_number(key))
         results = [{"key": f"n{each}", "name": index.gallery.name(each), "cosine": round(cosine, 4)} for each, cosine in found]
         return {"state": "ready", "results": results, "skipped": len(index.skipped)}
 
     def _network(self, name: str) -> ShownModel | Teacher:
-        networks = self.networks
-        if name == "teacher" and networks.teacher is not None:
-            return networks.teacher
-        if name in ("0", "1") and int(name) < len(networks.models):
-            return networks.models[int(name)]
-        raise GoneError(networks.teacher_problem or "There is no such model.", "Choose one that is shown.")
+        if name not in self._asked:
+            raise GoneError(self.networks.teacher_problem or "There is no such model.", "Choose one that is shown.")
+        return self._asked[name]
 
     def _embedding(self, key: str, photograph: Photograph, by: str) -> Tensor:
         network = self._network(by)
-        return self._once(("embedding", key, by), lambda: embed(network, photograph, self.networks.device))
-
-    def _once(self, what: tuple[str, ...], answer: Callable[[], Any]) -> Any:
-        """An answer of a network, asked once: by itself, so that the page stays responsive and memory bounded."""
-        known = self._answers.get(what)
-        if known is None:
-            with self._turn:
-                known = self._answers.get(what)  # another thread may have asked the same
-                if known is None:
-                    known = answer()
-                    self._answers.put(what, known)
-        return known
-
-    def _folder_indices(self) -> dict[str, FolderIndex]:
-        if self.config.neighbours is None:
-            return {}
-        networks = self.networks
-        asked: dict[str, ShownModel | Teacher] = {str(number): model for number, model in enumerate(networks.models)}
-        if networks.teacher is not None:
-            asked["teacher"] = networks.teacher
-        running: dict[str, Any] = {"device": networks.device, "turn": self._turn, "most_pixels": self.config.most_pixels}
-        return {name: FolderIndex(network, self.library.neighbours, **running) for name, network in asked.items()}
+        images = photograph.inputs[network.preprocessing].image()[None]
+        return self._answers.once(("embedding", key, by), lambda: embed(network, images, self.networks.device)[0])

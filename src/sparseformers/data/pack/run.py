@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from sparseformers.data.images import MOST_PIXELS, PILLOWS_MOST_PIXELS, SkippedImages
-from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, Shrinking, prepared
+from sparseformers.data.pack.shard import ImageList, OpenShard, PackedImage, PackedShard, prepared
 from sparseformers.data.shard_files import SIDECAR, write_index
 from sparseformers.errors import ConfigError, DataError, RunError
 from sparseformers.files import replacing, write_json
@@ -138,7 +139,6 @@ class PackFolder(WorkFolder):
         write_json(self.state, {"content": dict(content), "packing": to_dict(packing)})
 
     def finish(self, packing: _Packing, content: Mapping[str, Any]) -> None:
-        """Writes the manifest and the list of skipped images."""
         SkippedImages.of(packing.skipped).write(self.skipped)
         shards = [to_dict(shard) for shard in packing.shards]
         counts = {"images": packing.images, "bytes": packing.bytes, "skipped": len(packing.skipped)}
@@ -201,10 +201,9 @@ def _packed(
     from sparseformers.data.loading import default_workers  # imports PyTorch, which the command's help does not need
 
     threads = default_workers() if config.workers is None else config.workers
-    shrinking = Shrinking(config.resize, config.quality, config.max_pixels)
-    names, paths = images.names()[packing.done :], images.paths[packing.done :]
     skipped = list(packing.skipped)
-    with closing(prepared(names, paths, shrinking, threads=threads)) as ready:
+    left = islice(zip(images.names(), images.paths, strict=True), packing.done, None)
+    with closing(prepared(left, config, threads=threads)) as ready:
         good = _good(ready, packing.done, skipped, bar)
         upcoming = next(good, None)
         while upcoming is not None:

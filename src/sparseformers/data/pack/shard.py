@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
 import tarfile
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -25,7 +24,10 @@ from sparseformers.data.places import find, no_images
 from sparseformers.data.shards import MOST_BYTES, ShardIndex, scan
 from sparseformers.data.sources import common_folder, digest_of, draw_of, relative_names, state_of
 from sparseformers.errors import RunError
-from sparseformers.files import sha256_of
+from sparseformers.files import sha256_of, synchronise
+
+if TYPE_CHECKING:
+    from sparseformers.data.pack.run import PackConfig
 
 AHEAD = 4  # images that each thread prepares ahead, held in memory
 DRAFT = 2  # a JPEG is decoded with sides of at least so many times those of its target, which makes no visible difference
@@ -79,46 +81,34 @@ class PackedImage(NamedTuple):
     problem: str | None
 
 
-@dataclass(frozen=True)
-class Shrinking:
-    """Settings of making images smaller."""
-
-    side: int | None  # pixels of the shorter side of larger images; None takes all files as they are
-    quality: int  # JPEG quality of shrunk images, in [1, 95]
-    most_pixels: int  # larger images have a problem
-
-
-def prepared(
-    names: Sequence[str], paths: Sequence[Path], shrinking: Shrinking, *, threads: int
-) -> Generator[PackedImage, None, None]:
-    """Reads, checks and shrinks images in their order, by so many threads."""
-    pairs = iter(zip(names, paths, strict=True))
+def prepared(pairs: Iterator[tuple[str, Path]], config: PackConfig, *, threads: int) -> Generator[PackedImage, None, None]:
+    """Reads, checks and shrinks images (name in the shard, file) in their order, by so many threads."""
     with ThreadPoolExecutor(threads) as pool:
-        pending = deque(pool.submit(_prepared, name, path, shrinking) for name, path in islice(pairs, threads * AHEAD))
+        pending = deque(pool.submit(_prepared, *pair, config) for pair in islice(pairs, threads * AHEAD))
         try:
             while pending:
                 image = pending.popleft().result()
-                pending.extend(pool.submit(_prepared, name, path, shrinking) for name, path in islice(pairs, 1))
+                pending.extend(pool.submit(_prepared, *pair, config) for pair in islice(pairs, 1))
                 yield image
         finally:
             for future in pending:
                 future.cancel()
 
 
-def _prepared(name: str, path: Path, shrinking: Shrinking) -> PackedImage:
-    side = shrinking.side
+def _prepared(name: str, path: Path, config: PackConfig) -> PackedImage:
+    side = config.resize
     try:
         if path.stat().st_size > MOST_BYTES:
             return PackedImage(name, path, b"", f"too large: more than {MOST_BYTES // 2**20} MiB")
         content = path.read_bytes()
         # Decodes all of it, even if only at the lowest resolution, so that damage shows.
         at_least = 1 if side is None else DRAFT * side
-        image = decode(io.BytesIO(content), path, at_least=at_least, most_pixels=shrinking.most_pixels)
+        image = decode(io.BytesIO(content), path, at_least=at_least, most_pixels=config.max_pixels)
         if side is None or min(image.size) <= side:
             return PackedImage(name, path, content, None)
         scale, file = side / min(image.size), io.BytesIO()
         size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-        image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=shrinking.quality)
+        image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=config.quality)
         return PackedImage(f"{name.rpartition('.')[0]}.jpg", path, file.getvalue(), None)
     except UnreadableImageError as error:
         return PackedImage(name, path, b"", error.reason)
@@ -140,8 +130,7 @@ class OpenShard:
     """A shard that is being written, of at most so many bytes."""
 
     def __init__(self, path: Path, most_bytes: int) -> None:
-        self.path = path
-        self.most_bytes = most_bytes
+        self.path, self.most_bytes = path, most_bytes
         self._file = path.open("wb")
         self._archive = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
         self._written: list[tuple[str, int, bytes]] = []
@@ -161,15 +150,13 @@ class OpenShard:
         self._written.append((image.name, len(image.content), hashlib.sha256(image.content).digest()))
 
     def close(self) -> None:
-        """Closes the file without checking it."""
         self._file.close()
 
     def finish(self, name: str) -> tuple[PackedShard, ShardIndex]:
         """Closes the file, reads it again, and describes it under its final name; RunError if it is not as it was written."""
         self._archive.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
+        synchronise(self.path)
         index = scan(self.path)
         sizes = list(zip(index.names, index.sizes.tolist(), strict=True))
         if index.problems or sizes != [(member, size) for member, size, _ in self._written]:
