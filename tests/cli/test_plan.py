@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.train.rehearsal import Rehearsal
+from sparseformers.train.plan import Rehearsal
 from tests.cli.command import Command
 from tests.tiny import SIDE
 
@@ -53,7 +53,7 @@ def test_bootstrap__dry_run_prints_what_plan_prints(
     teacher: str, photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("sparseformers.train.rehearsal.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
+    monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
     words = ["--teacher", teacher, "--data", photos, "--samples", 16, *TINY[:-2]]
     dry_run = ["bootstrap", *words, "--out", tmp_path / "run", "--dry-run"]
     printed = command(*dry_run)

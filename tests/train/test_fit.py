@@ -58,7 +58,7 @@ def test_dense_targets__bring_the_front_nearer_to_the_coarse_teacher(
         bootstrap(settings, tmp_path / name)
     parts = gather_parts(settings, device=torch.device("cpu"))
     coarse = CoarseTokens(parts.teacher, tokens=4, depth=parts.inheritance.provenance.shares.truncate)
-    stream = SampleStream(parts.order, batch_size=16, seed=1, total=16)
+    stream = SampleStream(parts.train.sample_order(), batch_size=16, seed=1, total=16)
     images = images_on("cpu", next(iter(batch_loader(parts.training_views(), stream, workers=0))).images)
     with torch.inference_mode():
         wanted = coarse.latent(images)

@@ -9,9 +9,8 @@ import sparseformers
 from sparseformers.errors import NonFiniteLossError
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
-from sparseformers.train.guards import NonFiniteSteps
 from sparseformers.train.objective import alignment_loss
-from sparseformers.train.step import StepFigures, TrainingStep
+from sparseformers.train.step import NonFiniteSteps, StepFigures, TrainingStep
 from tests.train.runs import at_each_step, entries
 
 

@@ -126,10 +126,6 @@ class RunFolder(WorkFolder):
         """The settings of the run, with a note for its log if an earlier version wrote them."""
         return read_settings(self._read("settings"), where=f"settings in '{self.config}'")
 
-    def change_settings(self, settings: Mapping[str, Any]) -> None:
-        """Records other settings; what else is in ``config.json`` stays."""
-        self.write_manifest({**self.read_manifest(), "settings": dict(settings)})
-
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(entry)) + "\n")

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,16 +21,18 @@ from torch import Tensor
 
 from sparseformers.data import SkippedImages
 from sparseformers.errors import DataError, RunError
-from sparseformers.evaluation import Alignment, Cost
-from sparseformers.inheritance import InheritReport
+from sparseformers.evaluation import Alignment
 from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.checkpoint import Snapshot, Stateful, pack, unpack
+from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.lengths import Place
 from sparseformers.train.processes import load_moments, load_weights, moments_of, weights_of
 from sparseformers.train.recipe import refuse_changes
 from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
+
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
+"""Marks of what JSON has no form for; a mapping with keys that are no texts, or look like a mark, is a list of items."""
 
 
 @dataclass
@@ -49,25 +50,6 @@ class TrainingState:
     def place(self) -> Place:
         """Images and time, which the intervals between checkpoints go by."""
         return Place(self.samples, self.seconds)
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """The figures that a run ends with."""
-
-    path: Path
-    alignment: Alignment  # at the end, on the held-out images
-    samples: int  # images seen
-    seconds: float
-    images_per_second: float  # mean over the training
-    data_wait: float  # share of the time spent waiting for images, in [0, 1]
-    peak_memory_gib: float
-    skipped: int  # unreadable images
-    non_finite_steps: int  # skipped steps, whose loss or gradient was not a finite number
-    student_cost: Cost
-    teacher_cost: Cost
-    report: InheritReport
-    view_cache: Path | None  # the cache of views that was trained on
 
 
 def identity_of(parts: Parts) -> dict[str, Any]:
@@ -149,12 +131,6 @@ def restore(
     return from_dict(TrainingState, content["training"], where="state in the checkpoint")
 
 
-def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
-    """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
-    states = snapshot.state["random"]
-    return states[process] if process < len(states) else None
-
-
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of Python's generator, numpy's, torch's, and that of the device that the process trains on."""
     version, words, gauss = random.getstate()
@@ -171,13 +147,14 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def random_state_of(state: Mapping[str, Any] | None, device: torch.device) -> Iterator[None]:
-    """Within it the generators go on from a state of :func:`random_state` (None: unchanged), afterwards from where they were."""
-    if state is None:
+def random_state_of(snapshot: Snapshot | None, accelerator: Accelerator) -> Iterator[None]:
+    """Within it the generators go on from a snapshot, if it knows of this process; afterwards from where they were."""
+    states, device = [] if snapshot is None else snapshot.state["random"], accelerator.device
+    if accelerator.process_index >= len(states):
         yield
         return
     before = random_state(device)
-    _restore(state, device)
+    _restore(states[accelerator.process_index], device)
     try:
         yield
     finally:
@@ -197,3 +174,44 @@ def _restore(state: Mapping[str, Any], device: torch.device) -> None:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()
+
+
+class Stateful(Protocol):
+    """An object whose state is made of mappings, sequences, tensors, numbers and texts."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
+    """A state (the part of path ``name``) as plain JSON values; ``tensors`` takes its tensors by path. TypeError for others."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach()
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        packed = [(key, pack(item, tensors, f"{name}.{key}" if name else str(key))) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in packed):
+            return dict(packed)
+        return {ITEMS: [[key, item] for key, item in packed]}
+    if isinstance(value, (list, tuple)):
+        items = [pack(item, tensors, f"{name}.{place}") for place, item in enumerate(value)]
+        return {TUPLE: items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"'{name}' is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The state that :func:`pack` made ``value`` of; raises KeyError if a tensor of it is missing."""
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if TUPLE in value:
+        return tuple(unpack(item, tensors) for item in value[TUPLE])
+    if ITEMS in value:
+        return {key: unpack(item, tensors) for key, item in value[ITEMS]}
+    return {key: unpack(item, tensors) for key, item in value.items()}

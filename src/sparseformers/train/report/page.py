@@ -6,16 +6,18 @@ import base64
 import os
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from sparseformers.files import cut, printable
 from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
-from sparseformers.train.report.content import RunContent
 from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
 from sparseformers.train.report.tables import LONGEST, Cell, Table
+
+if TYPE_CHECKING:
+    from sparseformers.train.report import RunContent
 
 STATES = {
     "finished": "The training is at its end.",
@@ -76,6 +78,11 @@ class PageContent:
 
 def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
     """The page, with ``curves`` from :func:`draw_curves`, which are the same for all details."""
+    sentences = [STATES[content.status.state]]
+    if content.reason:
+        sentences.append(f"It said: {cut(printable(content.reason), LONGEST)}")
+    if (sign := content.status.last_sign) is not None:
+        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
     moments, rois_note = _moments(content)
     drawn, worst = bool(moments and detail.images), worst_of(content.cosines)
     costs, groups = content.costs, content.resolved.get("parameters", {})
@@ -85,7 +92,7 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageC
         title=printable(content.path.absolute().name),
         teacher=cut(printable(str(network.get("teacher", ""))), LONGEST),
         state=content.status.state,
-        state_sentence=_state_sentence(content),
+        state_sentence=" ".join(sentences),
         tiles=_tiles(content),
         facts=tables.facts(content),
         curves=curves,
@@ -126,15 +133,6 @@ def _missing(content: RunContent) -> dict[str, str]:
     if not content.skipped:
         missing["skipped"] = "None: every image that was met could be read."
     return missing
-
-
-def _state_sentence(content: RunContent) -> str:
-    sentences, sign = [STATES[content.status.state]], content.status.last_sign
-    if content.reason:
-        sentences.append(f"It said: {cut(printable(content.reason), LONGEST)}")
-    if sign is not None:
-        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
-    return " ".join(sentences)
 
 
 def _tiles(content: RunContent) -> tuple[Tile, ...]:
