@@ -11,7 +11,7 @@ from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap, resume
 from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.state import pack, random_state, random_state_of, unpack
-from tests.train.runs import at_each_step
+from tests.train.runs import at_each_step, weights
 
 CPU = torch.device("cpu")
 
@@ -33,13 +33,14 @@ def test_random_state_of__goes_on_from_there_and_leaves_no_trace() -> None:
             assert random_state(CPU) == outside
 
 
-def test_bootstrap__nothing_depends_on_the_global_generators(
+def test_bootstrap__repeats_bit_for_bit_by_its_seed_with_any_workers_whatever_global_generators_give(
     shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_each_step(monkeypatch, lambda *_: draw())
     draw()
-    bootstrap(shared_settings, tmp_path / "disturbed")
-    assert (tmp_path / "disturbed" / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
+    for name, changes in (("again", {"workers": 2}), ("other", {"seed": 1})):
+        bootstrap(shared_settings.with_(**changes), tmp_path / name)
+        assert (weights(tmp_path / name) == weights(whole_run)) == (name == "again")
 
 
 def test_resume__goes_on_with_the_generators_of_the_checkpoint(stopped_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
