@@ -11,8 +11,6 @@ from tests.cli.command import Command, save_student
 from tests.model.small import small_model
 from tests.tiny import write_images
 
-pytestmark = pytest.mark.usefixtures("read_here")
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:

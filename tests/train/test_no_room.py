@@ -81,9 +81,9 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
         pytest.skip("this kernel lets nobody mount a small disk in a namespace of his own")
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir(), out.mkdir()
-    given = command_line(tmp_path, *FOCUSING, "--batch-size", "4", "--samples", "80", "--evaluations", "1", "--workers", "0")
+    given = command_line(tmp_path, *FOCUSING, "--batch-size", "4", "--samples", "60", "--evaluations", "1", "--workers", "0")
     given += ["--checkpoint-every", "2steps", "--keep", "9"]
-    script = INSIDE.format(size=10_000, disk=disk, root=ROOT, python=sys.executable, arguments=" ".join(given), out=out)
+    script = INSIDE.format(size=8_000, disk=disk, root=ROOT, python=sys.executable, arguments=" ".join(given), out=out)
     subprocess.run(["unshare", "-rm", "sh", "-c", script], check=True, capture_output=True)
     printed = " ".join((out / "printed").read_text().split())
     assert (out / "code").read_text().strip() == "2", printed
@@ -97,5 +97,5 @@ def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) 
     assert not list((out / "run").rglob(".*"))
     assert main(["resume", str(out / "run"), "--set", "keep=1"]) == 0  # where there is room
     last = RunFolder(out / "run").checkpoint_folders()[-1]
-    assert json.loads((last / "state.json").read_text())["training"]["samples"] == 80
+    assert json.loads((last / "state.json").read_text())["training"]["samples"] == 60
     shutil.rmtree(out / "run")

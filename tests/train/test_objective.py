@@ -143,11 +143,11 @@ def test_bootstrap__each_option_changes_what_is_learnt_and_elastic_tokens_repeat
 ) -> None:
     learnt: list[torch.Tensor] = []
     for number, options in enumerate([{}, {"whiten": False}, {"token_weight": 1.0}, {"tune": 0}, {"elastic": (1, 9)}]):
-        bootstrap(settings.with_(lr=1e-3, **options), tmp_path / str(number))
+        bootstrap(settings.with_(lr=1e-3, samples=12, evaluations=1, **options), tmp_path / str(number))
         learnt.append(load(tmp_path / str(number))(IMAGES).embedding)
         assert learnt[number].isfinite().all()
         assert not number or not torch.allclose(learnt[0], learnt[number], atol=1e-4), options
-    bootstrap(settings.with_(lr=1e-3, elastic=(1, 9)), tmp_path / "again")
+    bootstrap(settings.with_(lr=1e-3, samples=12, evaluations=1, elastic=(1, 9)), tmp_path / "again")
     one, again = (load(tmp_path / name) for name in ("4", "again"))
     assert one(IMAGES, tokens=9).tokens.shape[1] == 9 + one.config.cortex.prefix_tokens
     torch.testing.assert_close(one(IMAGES, 9).embedding, again(IMAGES, 9).embedding, rtol=0, atol=0)

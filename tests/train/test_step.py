@@ -180,16 +180,13 @@ def test_compile__a_failure_is_one_sentence_and_other_errors_are_left_alone(
         raise KeyError("something else")
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"elastic": (4,)}], ids=str)
-def test_compile__learns_as_without(
-    settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
-) -> None:
+def test_compile__learns_as_without(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the machine code, which takes minutes to make: both graphs whole, forward and backward."""
     original = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda network, **named: original(network, backend="aot_eager", fullgraph=True, **named)
     )
-    settings = settings.with_(**options)
+    settings = settings.with_(gradient_checkpointing=True, elastic=(4,))
     losses: dict[bool, list[float]] = {}
     for on in (False, True):
         step = step_of(parts_of(settings.with_(compile=on)))
