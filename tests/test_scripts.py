@@ -23,8 +23,7 @@ from sparseformers.train import RunFolder, bootstrap, resume
 from tests.refusals import refused
 from tests.train.runs import tiny_settings
 
-ODD = os.fsdecode(b"caf\xe9 [wip] [/] \xe2\x82\xac")
-"""A name that is no UTF-8, with what would be markup."""
+ODD = os.fsdecode(b"caf\xe9 [wip] [/] \xe2\x82\xac")  # a name that is no UTF-8, with what would be markup
 
 
 def command(*words: object, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -136,7 +136,7 @@ def test_save__keeps_so_many_and_removes_what_is_after_them(shared_settings: Boo
         assert names(run.path) == [f"step-{step:08}" for step in kept]
 
 
-def test_is_due__not_while_one_is_being_written(
+def test_is_due__not_while_one_is_written(
     shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -158,7 +158,7 @@ def test_is_due__not_while_one_is_being_written(
     assert names(run.path) == ["step-00000001"]
 
 
-def test_wait__raises_what_came_up_in_the_thread(
+def test_wait__raises_what_the_thread_met(
     shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_folder: Path, _snapshot: Snapshot) -> int:
@@ -196,9 +196,7 @@ def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(sto
     assert (stopped_run / "metrics.jsonl").read_bytes() == before
 
 
-def test_resume__before_the_first_checkpoint_starts_at_the_beginning_and_makes_another_best_model(
-    stepwise_run: Path, stopped_run: Path
-) -> None:
+def test_resume__before_the_first_checkpoint_starts_at_the_beginning(stepwise_run: Path, stopped_run: Path) -> None:
     shutil.rmtree(stopped_run / "checkpoints")
     (stopped_run / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
     resume(stopped_run)

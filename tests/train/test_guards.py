@@ -82,9 +82,7 @@ def test_step__that_is_not_finite_is_skipped_and_changes_nothing(
     assert "the step was skipped" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_bootstrap__three_steps_in_a_row_stop_it_name_the_files_of_all_three_and_leave_finite_weights(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_in_a_row__stop_the_run(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     at_each_step(
         monkeypatch, lambda step, batch, _samples: seen.append([step.parts.train.name(int(index)) for index in batch.indices])

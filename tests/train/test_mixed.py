@@ -34,9 +34,7 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(folder / "run")
 
 
-def test_bootstrap__fits_the_map_first_measures_it_and_lets_it_learn_along(
-    mixed_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_map__is_fitted_measured_and_learns(mixed_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the fitted map is" in mixed_run.log.read_text(encoding="utf-8")
     for measured in entries(mixed_run.path, "held_out"):
         assert measured["map_divergence"] >= 0
@@ -47,9 +45,7 @@ def test_bootstrap__fits_the_map_first_measures_it_and_lets_it_learn_along(
     assert learnt != left
 
 
-def test_bootstrap__refuses_elastic_tokens_that_no_splits_give_before_anything_is_written(
-    mixed: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_elastic__refuses_tokens_that_no_splits_give_before_it_writes(mixed: BootstrapConfig, tmp_path: Path) -> None:
     with refused(ConfigError, "--elastic 8 is impossible: this front has 7, 10, ... 16 tokens, not 8", "Name one of these"):
         bootstrap(mixed.with_(elastic=(8,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -138,9 +138,7 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
     assert end.centred_cosine > start.centred_cosine + 0.02
 
 
-def test_bootstrap__each_option_changes_what_is_learnt_and_elastic_tokens_repeat(
-    settings: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_options__change_what_is_learnt_and_elastic_tokens_repeat(settings: BootstrapConfig, tmp_path: Path) -> None:
     learnt: list[torch.Tensor] = []
     for number, options in enumerate([{}, {"whiten": False}, {"token_weight": 1.0}, {"tune": 0}, {"elastic": (1, 9)}]):
         bootstrap(settings.with_(lr=1e-3, samples=12, evaluations=1, **options), tmp_path / str(number))

@@ -33,7 +33,7 @@ def test_random_state_of__goes_on_from_there_and_leaves_no_trace() -> None:
             assert random_state(CPU) == outside
 
 
-def test_bootstrap__repeats_bit_for_bit_by_its_seed_with_any_workers_whatever_global_generators_give(
+def test_bootstrap__repeats_by_its_seed_alone(
     shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_each_step(monkeypatch, lambda *_: draw())

@@ -38,9 +38,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 class TestSamples:
     @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=str)
-    def test_are_those_of_a_run_without_cache_to_the_bit(
-        self, cached_settings: BootstrapConfig, options: dict[str, object]
-    ) -> None:
+    def test_are_those_of_a_run_without_cache(self, cached_settings: BootstrapConfig, options: dict[str, object]) -> None:
         parts = gathered(cached_settings.with_(**options))
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
@@ -118,9 +116,7 @@ class TestReuse:
         parts.teacher.anatomy = dataclasses.replace(anatomy, block=block)
         assert digest() != before
 
-    def test_other_images_or_weights_are_another_cache_but_images_may_move_as_a_whole(
-        self, cached_settings: BootstrapConfig, tmp_path: Path
-    ) -> None:
+    def test_other_images_or_weights_are_another_cache(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         before = key_of(cached_settings)
         (tmp_path / "photos").rename(tmp_path / "moved")
         cached_settings = cached_settings.with_(data=(tmp_path / "moved",))
@@ -137,7 +133,7 @@ def test_plan__tells_the_size_of_the_cache(cached_settings: BootstrapConfig) -> 
     assert plan.cache_gib == pytest.approx(size / 2**30, rel=0.02)
 
 
-def test_bootstrap__with_a_cache_learns_what_it_learns_without(
+def test_bootstrap__learns_what_it_learns_without(
     cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_broken(tmp_path / "photos")
@@ -190,9 +186,7 @@ class TestDamage:
             assert folders_in(first.folder.parent) == [first.folder.name]
             assert set(folders_in(first.folder)) == FILES
 
-    def test_of_two_that_make_the_same_at_once_the_first_one_counts(
-        self, cached_settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_two_makers_the_first_counts(self, cached_settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         parts, others = gathered(cached_settings), []
         original = Teacher.forward
 
@@ -208,7 +202,7 @@ class TestDamage:
         assert folders_in(cache.folder.parent) == [cache.folder.name]
         assert cache.images.filename == others[0].images.filename  # type: ignore[attr-defined]
 
-    def test_too_little_room_is_refused_before_anything_is_made(
+    def test_too_little_room_is_refused(
         self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
@@ -217,7 +211,7 @@ class TestDamage:
         assert "--cached-views" in caught.value.remedy
         assert not (tmp_path / "run").exists()
 
-    def test_a_disk_that_fills_up_leaves_nothing_behind(
+    def test_a_full_disk_keeps_nothing(
         self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(_handle: int) -> None:

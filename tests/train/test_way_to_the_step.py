@@ -24,9 +24,7 @@ def callers(frame: FrameType | None) -> Iterator[str]:
         frame = frame.f_back
 
 
-def test_way_from_the_command_to_the_step__at_most_ten_files_before_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_way_from_the_command_to_the_step__at_most_ten_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = command_line(tmp_path, "--batch-size", "2", "--samples", "4", "--evaluations", "1", "--workers", "1")
     entered: set[str] = set()
     ways: list[set[str]] = []
