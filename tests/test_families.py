@@ -34,7 +34,7 @@ TEACHERS: dict[str, tuple[Callable[[Path], str], str]] = {
 }
 
 
-@pytest.mark.parametrize("family", TEACHERS)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=pytest.mark.slow if name == "EVA-02" else ()) for name in TEACHERS])
 def test_a_teacher__bootstrapped_resumed_measured_exported(family: str, tmp_path: Path) -> None:
     (build, size), photos, run = TEACHERS[family], tmp_path / "photos", tmp_path / "run"
     write_images(photos, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 import torch
@@ -16,7 +16,6 @@ from sparseformers.data.sources import BadShare
 from sparseformers.errors import DataError, LoadingError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.fitted import CoarseTokens
-from sparseformers.model import SparseFormer
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
@@ -62,11 +61,12 @@ class Trainer:
         self.meters = Meters(parts.device, every=self.settings.run.log_every)
         self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
         self.scaler = gradient_scaler(parts.precision, parts.device)
+        self.stateful: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
         self.identity = identity_of(parts)
         self.callbacks: Sequence[Callback] = ()
         self.state = TrainingState()
         if snapshot is not None:
-            self.state = restore(snapshot, *self._stateful(), parts=parts, identity=self.identity)
+            self.state = restore(self, snapshot)
         # A kill may have come between that file and the checkpoint that knows of it.
         score = saved_score(run.best)
         self.state.best = TrainingState.best if score is None else score
@@ -231,15 +231,10 @@ class Trainer:
             self.state.best = max(self.state.best, score)
         self.accelerator.wait_for_everyone()
 
-    def _stateful(self) -> tuple[SparseFormer, torch.optim.Optimizer, Mapping[str, Stateful], SkippedImages]:
-        others: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
-        return self.student, self.optimiser, others, self.skipped
-
     def _checkpoint(self) -> None:
         """Begins to write a checkpoint beside the steps that follow."""
         self.skipped.update(gather_object([self.skipped]))
-        snapshot = collect(self.state, *self._stateful(), identity=self.identity, accelerator=self.accelerator)
-        self.checkpointer.save(snapshot, self.state.place)
+        self.checkpointer.save(collect(self), self.state.place)
         for callback in self.callbacks:
             callback.on_checkpoint(self.state)
         if self.accelerator.is_main_process:

@@ -46,7 +46,7 @@ class RunFolder(WorkFolder):
     held_out = InFolder("held_out")  # holds the cosine of each held-out image, and the RoIs on the first of them
     report = InFolder("report.html")
     card = InFolder("README.md")
-    non_finite = InFolder("non_finite_batches.txt")  # images of the steps that stopped the run, see ``guards``
+    non_finite = InFolder("non_finite_batches.txt")  # images of the steps that stopped the run, see ``NonFiniteSteps``
 
     def checkpoint_folders(self) -> list[Path]:
         """The folders of the checkpoints, the newest last; they may be damaged."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from sparseformers.data import SkippedImages
 from sparseformers.errors import DataError, RunError
 from sparseformers.evaluation import Alignment
-from sparseformers.model import SparseFormer
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.lengths import Place
@@ -30,6 +28,9 @@ from sparseformers.train.processes import load_moments, load_weights, moments_of
 from sparseformers.train.recipe import refuse_changes
 from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
+
+if TYPE_CHECKING:
+    from sparseformers.train.loop import Trainer
 
 TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 """Marks of what JSON has no form for; a mapping with keys that are no texts, or look like a mark, is a list of items."""
@@ -66,68 +67,50 @@ def identity_of(parts: Parts) -> dict[str, Any]:
     }
 
 
-def collect(
-    state: TrainingState,
-    student: SparseFormer,
-    optimiser: torch.optim.Optimizer,
-    others: Mapping[str, Stateful],
-    skipped: SkippedImages,
-    *,
-    identity: Mapping[str, Any],
-    accelerator: Accelerator,
-) -> Snapshot:
+def collect(trainer: Trainer) -> Snapshot:
     """All that going on needs; all processes call it together, and have to be in the same place.
 
-    Each name of ``others`` makes a file of its tensors. The snapshot is whole in the main process, also where the student is
+    Each name of its ``stateful`` makes a file of tensors. The snapshot is whole in the main process, also where the student is
     sharded; its tensors are those that the training goes on changing.
     """
+    student, optimiser = trainer.student, trainer.optimiser
     states: dict[str, Any] = {"student": weights_of(student), "optimiser": moments_of(student, optimiser)}
-    states |= {name: part.state_dict() for name, part in others.items()}
+    states |= {name: part.state_dict() for name, part in trainer.stateful.items()}
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in states}
     content = {
-        **identity,
-        "training": to_dict(state),
-        "skipped": skipped.state_dict(),
-        "random": gather_object([random_state(accelerator.device)]),
+        **trainer.identity,
+        "training": to_dict(trainer.state),
+        "skipped": trainer.skipped.state_dict(),
+        "random": gather_object([random_state(trainer.accelerator.device)]),
         "parts": {name: pack(part, tensors[name]) for name, part in states.items()},
     }
     return Snapshot(content, {name: named for name, named in tensors.items() if named})
 
 
-def restore(
-    snapshot: Snapshot,
-    student: SparseFormer,
-    optimiser: torch.optim.Optimizer,
-    others: Mapping[str, Stateful],
-    skipped: SkippedImages,
-    *,
-    parts: Parts,
-    identity: Mapping[str, Any],
-) -> TrainingState:
+def restore(trainer: Trainer, snapshot: Snapshot) -> TrainingState:
     """Gives what :func:`collect` collected back; raises an error of ours if settings, images or teacher are others by now."""
     content = snapshot.state
-    refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
-    parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
-    there, found = content["data"], identity["data"]
+    refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], trainer.settings)
+    trainer.parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
+    there, found = content["data"], trainer.identity["data"]
     if there != found:
         before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
         told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
         problem = f"The images are no longer those that the run has learnt from ({told})."
         raise DataError(problem, "Put them back as they were, or start a new run.")
     loading: dict[str, Callable[[Any], object]] = {
-        "student": partial(load_weights, student),
-        "optimiser": partial(load_moments, student, optimiser),
-        **{name: part.load_state_dict for name, part in others.items()},
+        "student": partial(load_weights, trainer.student),
+        "optimiser": partial(load_moments, trainer.student, trainer.optimiser),
+        **{name: part.load_state_dict for name, part in trainer.stateful.items()},
     }
     for name, load in loading.items():
         try:
             load(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
         except (KeyError, ValueError, RuntimeError) as error:
-            raise RunError(
-                f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__}).",
-                "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite.",
-            ) from error
-    skipped.load_state_dict(content["skipped"])
+            problem = f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__})."
+            remedy = "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite."
+            raise RunError(problem, remedy) from error
+    trainer.skipped.load_state_dict(content["skipped"])
     return from_dict(TrainingState, content["training"], where="state in the checkpoint")
 
 
