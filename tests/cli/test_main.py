@@ -119,9 +119,7 @@ def test_commands_and_options__that_are_unknown_or_gone(command: Command) -> Non
 
 
 @pytest.mark.parametrize("place", ["sparseformers.train.resume", "sparseformers.cli.main.importlib.import_module"])
-def test_interrupt__ends_with_130_also_amid_imports(
-    place: str, monkeypatch: pytest.MonkeyPatch, run: Path, command: Command
-) -> None:
+def test_interrupt__is_130_also_amid_imports(place: str, monkeypatch: pytest.MonkeyPatch, run: Path, command: Command) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

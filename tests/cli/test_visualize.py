@@ -58,9 +58,7 @@ def test_each_figure_is_drawn_from_a_run(place: Path, photograph: Path, tmp_path
         assert min(image.size) > 64
 
 
-def test_figures_of_a_front_with_a_map(
-    place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command
-) -> None:
+def test_front_with_a_map(place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command) -> None:
     made = inherit(load_teacher(f"timm:test_vit@{place / 'teacher.safetensors'}", image_size=SIDE), front="mixed", tokens=10)
     model = tmp_path / "mixed.safetensors"
     sparseformers.save(made.student, model, provenance=made.provenance)

@@ -49,9 +49,7 @@ def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, t
         fit_front(parts, None, Console(quiet=True))
 
 
-def test_dense_targets__bring_the_front_nearer(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dense_targets__bring_it_nearer(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings.with_(samples=80, lr=2e-3, evaluations=1)
     for name, weight in (("plain", 0.0), ("dense", 10.0)):
         monkeypatch.setattr(loop, "DENSE_WEIGHT", weight)

@@ -181,9 +181,7 @@ def under_torchrun(folder: Path, accident: str, arguments: list[str], *options: 
     ("accident", "told"),
     [("killed", r"rank\s+: 1 .*\n\s+exitcode\s+: -9"), ("error", "The photographs are gone."), ("bug", "no such thing")],
 )
-def test_torchrun__when_one_ends_all_do_and_the_run_goes_on(
-    tmp_path: Path, arguments: list[str], accident: str, told: str
-) -> None:
+def test_torchrun__when_one_ends_all_do_and_it_goes_on(tmp_path: Path, arguments: list[str], accident: str, told: str) -> None:
     run = tmp_path / "run"
     began = time.monotonic()
     failed = under_torchrun(tmp_path, accident, [*arguments, "--checkpoint-every", "1steps", "--out", str(run)])

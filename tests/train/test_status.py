@@ -57,9 +57,7 @@ def test_status__of_a_finished_run(finished: RunFolder) -> None:
     assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
 
 
-def test_status__while_it_runs_and_later(
-    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status__while_it_runs(shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
     run, seen = tmp_path / "my run", []
 

@@ -89,9 +89,7 @@ def test_trackers__that_fail_stop_nothing(settings: BootstrapConfig, tmp_path: P
 
 
 @pytest.mark.slow
-def test_wandb__keeps_one_run_over_resumptions(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb__keeps_one_run_when_resumed(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     bootstrap(settings.with_(trackers=("wandb",)), run)

@@ -202,18 +202,14 @@ class TestDamage:
         assert folders_in(cache.folder.parent) == [cache.folder.name]
         assert cache.images.filename == others[0].images.filename  # type: ignore[attr-defined]
 
-    def test_too_little_room_is_refused(
-        self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_little_room(self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
         with pytest.raises(RunError, match=r"needs 0\.0 GiB, but '.*' has 0\.0 GiB left") as caught:
             bootstrap(cached_settings, tmp_path / "run")
         assert "--cached-views" in caught.value.remedy
         assert not (tmp_path / "run").exists()
 
-    def test_a_full_disk_keeps_nothing(
-        self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_full_disk(self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(_handle: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -158,15 +158,9 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch]:
         parts = self.parts
-        stream = SampleStream(
-            parts.train.sample_order(),
-            batch_size=self.learning.batch_size,
-            seed=self.learning.seed,
-            total=parts.budget.samples,
-            start=self.state.samples,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
+        place = {"process": self.accelerator.process_index, "processes": self.accelerator.num_processes}
+        place |= {"batch_size": self.learning.batch_size, "seed": self.learning.seed, "start": self.state.samples}
+        stream = SampleStream(parts.train.sample_order(), total=parts.budget.samples, **place)
         if self.cache is not None:
             return self.cache.batches(stream)
         return batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__()

@@ -147,14 +147,9 @@ def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
 
 
 def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
-    folder = settings.data.shard_cache or default_shard_folder()
-    return open_source(
-        [str(each) for each in data],
-        weights=weights,
-        files=ShardFiles(folder, most_bytes=round(settings.data.shard_cache_gb * 2**30)),
-        window=settings.data.shuffle_shards,
-        most_pixels=settings.data.max_pixels,
-    )
+    own, names = settings.data, [str(each) for each in data]
+    files = ShardFiles(own.shard_cache or default_shard_folder(), most_bytes=round(own.shard_cache_gb * 2**30))
+    return open_source(names, weights=weights, files=files, window=own.shuffle_shards, most_pixels=own.max_pixels)
 
 
 def can_read(images: ImageSource, count: int) -> bool:

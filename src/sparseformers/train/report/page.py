@@ -190,12 +190,8 @@ def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_pict
     begin = same.rfind("/") + 1
     name = cut(printable(view.name[begin:]), 80) + ("" if view.view is None else f", view {view.view}")
     image = content.worst_pictures.get(view.index) if with_picture else None
-    return WorstView(
-        name=name,
-        centred_cosine=tables.number(view.centred_cosine, 4),
-        cosine=tables.number(view.cosine, 4),
-        picture=None if image is None else _address("image/webp", picture_webp(image, detail)),
-    )
+    picture = None if image is None else _address("image/webp", picture_webp(image, detail))
+    return WorstView(name, tables.number(view.centred_cosine, 4), tables.number(view.cosine, 4), picture)
 
 
 def _address(kind: str, content: bytes) -> str:
