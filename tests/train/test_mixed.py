@@ -22,8 +22,8 @@ from tests.train.runs import at_each_step, entries, tiny_settings, weights
 
 
 @pytest.fixture
-def mixed(settings: BootstrapConfig) -> BootstrapConfig:
-    return settings.with_(front="mixed", tokens=10)
+def mixed(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(front="mixed", tokens=10)
 
 
 @pytest.fixture(scope="module")

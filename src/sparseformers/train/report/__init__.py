@@ -28,7 +28,7 @@ from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import first_views, rois_move
 from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
 from sparseformers.train.report.figures import Detail
-from sparseformers.train.report.page import PageContent, draw_curves, page_of
+from sparseformers.train.report.page import draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.status import RunStatus, read_beat, read_status
 from sparseformers.train.summary import Costs, recorded_costs
@@ -136,7 +136,7 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
         problem = f"The report '{path}' cannot be written ({error.strerror or error})."
         raise RunError(problem, "Choose another place with --out.") from error
     # That no image was skipped is nothing that the report lacks.
-    return ReportFile(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
+    return ReportFile(path, len(text), tuple(sentence for name, sentence in page["missing"].items() if name != "skipped"))
 
 
 class ReportPage(Callback):
@@ -176,20 +176,20 @@ class Pictures(Callback):
         save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 
-def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
+def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, dict[str, Any]]:
     """The report, at most so many bytes, and the page that it was made from; raises RunError if it is too large."""
     curves = draw_curves(content)
     for detail in DETAILS:
         page = page_of(content, detail, curves=curves)
         if not detail.images and content.moves_rois and content.moments:
-            page = dataclasses.replace(page, missing=page.missing | {"rois": TOO_LARGE})
+            page["missing"]["rois"] = TOO_LARGE
         if len(text := render(page)) < most_bytes:
             return text, page
     problem = f"The report of '{content.path}' has more than {most_bytes:,} bytes without any picture."
     raise RunError(problem, "Shorten its lists.")
 
 
-def render(page: PageContent) -> bytes:
+def render(page: Mapping[str, Any]) -> bytes:
     """The page as one HTML file in UTF-8 that fetches nothing: figures inside, no script, and a policy that forbids the rest."""
     template, style = _template()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
