@@ -44,7 +44,7 @@ CALLS: dict[str, Any] = {
     "open_model": lambda it, out: sparseformers.open_model(it),
     "load_teacher": lambda it, out: sparseformers.load_teacher(it),
     "inherit": lambda it, out: sparseformers.inherit(it),
-    "bootstrap": lambda it, out: sparseformers.bootstrap(teacher=it, data=["nowhere"], out=out / "run"),
+    "bootstrap": lambda it, out: sparseformers.bootstrap(teacher=it, data=["nowhere"], out=out / "run", precision="fp32"),
     "bootstrap, data": lambda it, out: sparseformers.bootstrap(teacher="bundled", data=it, out=out / "run", front="nothing"),
     "resume": lambda it, out: sparseformers.resume(it),
     "evaluate": lambda it, out: sparseformers.evaluate(it, "nowhere"),

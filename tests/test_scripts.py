@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from sparseformers import files
 from sparseformers.cli.help import parse
 from sparseformers.cli.main import main
 from sparseformers.cli.output import print_whole
@@ -20,11 +21,9 @@ from sparseformers.progress import PlainConsole, say
 from sparseformers.teachers import absolute_name
 from sparseformers.train import RunFolder, bootstrap, resume
 from tests.refusals import refused
-from tests.tiny import write_images
-from tests.train.runs import command_line, tiny_settings
+from tests.train.runs import tiny_settings
 
-ODD = os.fsdecode(b"caf\xe9 [wip] [/] \xe2\x82\xac")
-"""A name that is no UTF-8, with what would be markup."""
+ODD = os.fsdecode(b"caf\xe9 [wip] [/] \xe2\x82\xac")  # a name that is no UTF-8, with what would be markup
 
 
 def command(*words: object, **options: object) -> subprocess.CompletedProcess[bytes]:
@@ -33,20 +32,22 @@ def command(*words: object, **options: object) -> subprocess.CompletedProcess[by
     return subprocess.run(given, check=False, capture_output=True, timeout=400, **options)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("umask", [0o077, 0o002])
-def test_all_that_is_written__is_open_to_whom_the_umask_lets_in(tmp_path: Path, umask: int) -> None:
-    options = ["--samples", "8", "--batch-size", "4", "--evaluations", "1", "--workers", "0", "--trackers", "none"]
-    given = command_line(tmp_path, *options, photographs=8)
-    ended = command(*given, "--out", tmp_path / "run", preexec_fn=lambda: os.umask(umask))
-    assert ended.returncode == 0, ended.stderr
-    found = [*(tmp_path / "run").rglob("*"), tmp_path / "run"]
-    assert len([path for path in found if path.suffix == ".safetensors"]) > 3
-    wrong = {}
-    for path in found:
-        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
-        if stat.S_IMODE(path.stat().st_mode) != wanted:
-            wrong[str(path.relative_to(tmp_path))] = oct(stat.S_IMODE(path.stat().st_mode))
-    assert wrong == {}
+@pytest.mark.draws
+def test_all_that_is_written__is_open_to_whom_the_umask_lets_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings(tmp_path, photographs=8).with_(samples=4, evaluations=1)
+    for umask in (0o077, 0o002):
+        read = [sys.executable, "-c", "from sparseformers.files import UMASK; print(UMASK)"]
+        assert int(subprocess.run(read, capture_output=True, check=True, umask=umask).stdout) == umask
+        monkeypatch.setattr(files, "UMASK", umask)
+        run, before = tmp_path / f"run-{umask}", os.umask(umask)
+        try:
+            bootstrap(settings, run)
+        finally:
+            os.umask(before)
+        found = [run, *run.rglob("*")]
+        assert len([path for path in found if path.suffix == ".safetensors"]) > 3
+        wanted = {path: (0o777 if path.is_dir() else 0o666) & ~umask for path in found}
+        assert [path for path in found if stat.S_IMODE(path.stat().st_mode) != wanted[path]] == []
 
 
 def test_a_tilde_behind_an_equals_sign__is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,10 +61,9 @@ def test_a_tilde_behind_an_equals_sign__is_the_home_folder(monkeypatch: pytest.M
 
 
 def test_odd_names__are_printed_as_they_are_whatever_the_encoding(tmp_path: Path) -> None:
-    write_images(tmp_path / ODD, 3)
     for encoding in ("ascii:strict", "utf-8:strict"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
-        ended = command("evaluate", tmp_path / f"no {ODD}", "--data", tmp_path / ODD, env=environment)
+        ended = command("plan", "--recipe", tmp_path / f"no {ODD}", env=environment)
         assert (ended.returncode, b"Traceback" in ended.stderr) == (2, False), ended.stderr
         assert b"caf\\udce9 [wip] [/]" in ended.stderr
 

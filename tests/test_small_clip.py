@@ -17,10 +17,8 @@ from sparseformers.errors import WeightsError
 from sparseformers.teachers import load_teacher
 from sparseformers.teachers import open_clip as adapter
 
-SIDE = 112
-"""Side in pixels of its images: 64 patches."""
-TRAIN, TEST = 8, 4
-"""Images of each of the 101 classes: to learn from, and to be judged on."""
+SIDE = 112  # side in pixels of its images: 64 patches
+TRAIN, TEST = 8, 4  # images of each of the 101 classes: to learn from, and to be judged on
 
 
 @pytest.fixture(scope="module")

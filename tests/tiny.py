@@ -8,10 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-ARCHITECTURE = "test_vit"
-"""timm's own small vision transformer for tests: 6 blocks of width 64."""
-SIDE = 64
-"""Side in pixels to run it at: 16 patch tokens."""
+ARCHITECTURE = "test_vit"  # timm's own small vision transformer for tests: 6 blocks of width 64
+SIDE = 64  # side in pixels to run it at: 16 patch tokens
 
 
 def write_teacher(path: Path, *, classes: int = 3) -> str:

@@ -9,8 +9,7 @@ from safetensors.torch import save_file
 
 from tests.teachers.identity import randomise
 
-SIDE = 64
-"""Side in pixels of its images: 16 patches."""
+SIDE = 64  # side in pixels of its images: 16 patches
 PREPROCESSING = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.25, 0.2], "interpolation": "bicubic", "resize_mode": "shortest"}
 
 

@@ -27,18 +27,10 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def figures_bar(console: Console) -> Progress:
     """A bar whose tasks have a text ``figures`` beside it, and tell time elapsed and left; silent without a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        speed_estimate_period=120,
-        disable=not console.is_terminal,
-    )
+    done = (TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn())
+    figures = TextColumn("{task.fields[figures]}")
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(*done, figures, *times, console=console, speed_estimate_period=120, disable=not console.is_terminal)
 
 
 def duration(seconds: float) -> str:

@@ -34,7 +34,9 @@ def run(finished: RunFolder, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.path, tmp_path / "run"))
 
 
-@pytest.fixture
-def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handful of images is no work for other processes."""
-    monkeypatch.setattr("sparseformers.evaluation.embeddings.default_workers", lambda: 0)
+@pytest.fixture(autouse=True)
+def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handful of images is no work for other processes, and no machine is asked for its fastest precision."""
+    for module in ("evaluation.embeddings", "evaluation.run", "embedding.run"):
+        monkeypatch.setattr(f"sparseformers.{module}.default_workers", lambda: 0)
+    monkeypatch.setattr("sparseformers.modes._seconds_of_product", lambda *_given: 1.0)

@@ -38,9 +38,7 @@ def test_convert__clip_with_its_activation(fixtures: Path, tmp_path: Path, out: 
 
 
 @pytest.mark.usefixtures("tiny_is_small")
-def test_convert__by_name_from_a_file_or_the_cache(
-    official: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_convert__by_name(official: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     command("convert", "sf_v1_tiny", tmp_path / "first.safetensors", "--from", official)
     (tmp_path / "cache").mkdir()
     official.rename(tmp_path / "cache" / RELEASES["sf_v1_tiny"])

@@ -19,9 +19,7 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "model.safetensors")
 
 
-def test_folders_and_shards__with_a_summary_of_what_was_skipped(
-    tmp_path: Path, model: str, photos: Path, command: Command
-) -> None:
+def test_folders_and_shards__with_what_was_skipped(tmp_path: Path, model: str, photos: Path, command: Command) -> None:
     (photos / "giant.png").write_bytes(giant_png())
     for number in range(2):
         write_shard(tmp_path / f"{number}.tar", contents(write_images(tmp_path / f"more{number}", 3, seed=number)))
@@ -44,7 +42,7 @@ def test_a_teachers_index__with_tokens_in_float32(tmp_path: Path, teacher: str, 
     assert json.loads(out.with_suffix(".json").read_text())["model"] == teacher
 
 
-def test_an_interrupt__says_that_the_same_command_goes_on(
+def test_an_interrupt__can_be_gone_on_from(
     tmp_path: Path, model: str, photos: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["embed", model, photos, "--out", tmp_path / "index", "--batch-size", 2, "--part-images", 2, *FAST]

@@ -11,8 +11,6 @@ from tests.cli.command import Command, save_student
 from tests.model.small import small_model
 from tests.tiny import write_images
 
-pytestmark = pytest.mark.usefixtures("read_here")
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
@@ -45,9 +43,7 @@ def test_evaluate__lists_what_it_skips(model: str, photos: Path, command: Comman
 
 
 @pytest.mark.parametrize(("options", "images"), [(["--views", 3], 30), (["--limit", 3], 3), ([], 10)])
-def test_evaluate__of_views_or_of_some_images(
-    model: str, photos: Path, command: Command, options: list[object], images: int
-) -> None:
+def test_evaluate__views_or_some_images(model: str, photos: Path, command: Command, options: list[object], images: int) -> None:
     figures = evaluated(command, model, photos, *options)
     assert (figures["alignment"]["images"], figures["knn_student"]) == (images, None)
 

@@ -9,8 +9,6 @@ from examples.pasted_objects import main as paste
 from tests.cli.command import Command, save_student
 from tests.tiny import write_images
 
-pytestmark = pytest.mark.usefixtures("read_here")
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:

@@ -31,33 +31,32 @@ SAID = {
 """What the help of a command says besides an example."""
 
 
-def loaded_by(*commands: list[str]) -> list[set[str]]:
-    """Which of the heavy libraries are loaded after each command line, one after the other in a process of their own."""
+def outcomes(*commands: list[str]) -> list[tuple[list[str], str]]:
+    """Which of the heavy libraries are loaded after each command line, one after the other in a process of their own, and
+    what it printed.
+    """
     code = f"""
 import contextlib, io, json, sys
 from sparseformers.cli.main import main
 for arguments in json.loads({json.dumps(json.dumps(commands))}):
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            main(arguments)
-        except SystemExit:
-            pass
-    print(json.dumps(sorted({HEAVY!r} & sys.modules.keys())))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        main(arguments)
+    print(json.dumps([sorted({HEAVY!r} & sys.modules.keys()), said.getvalue().replace("│", " ").split()]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return [set(json.loads(line)) for line in done.stdout.splitlines()]
+    return [(loaded, " ".join(said)) for loaded, said in map(json.loads, done.stdout.splitlines())]
 
 
-def test_help__of_the_program_and_of_each_command_loads_no_heavy_library() -> None:
-    asked = [["--help"], ["--version"], ["wrong"], ["bootstrap", "--lrr", "3"], *([name, "--help"] for name in NAMES)]
-    assert [found for found in zip(asked, loaded_by(*asked), strict=True) if found[1]] == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_help__of_each_command_shows_an_example(name: str, command: Command) -> None:
-    said = command(name, "--help")
-    for part in (f"Example: sparseformers {name}", *SAID.get(name, ())):
-        assert part in said, part
+def test_help_and_refusals__of_each_command_load_no_heavy_library() -> None:
+    told: list[tuple[list[str], tuple[str, ...]]] = [(["--help"], ()), (["--version"], ()), (["wrong"], ())]
+    for name in NAMES:
+        told.append(([name, "--help"], (f"Example: sparseformers {name}", *SAID.get(name, ()))))
+        told.append(([name, "--hepl"], (f"error: 'sparseformers {name}' has no option --hepl. Did you mean '--help'",)))
+    for (words, parts), (loaded, said) in zip(told, outcomes(*(words for words, _ in told)), strict=True):
+        assert loaded == [], words
+        for part in parts:
+            assert part in said, (words, part)
 
 
 def test_import__loads_no_heavy_library_until_a_name_asks_for_it() -> None:

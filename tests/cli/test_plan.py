@@ -2,15 +2,21 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.train.rehearsal import Rehearsal
+from sparseformers.train.plan import Rehearsal
 from tests.cli.command import Command
 from tests.tiny import SIDE
 
 TINY = ["--image-size", str(SIDE), "--batch-size", "4", "--precision", "fp32", "--workers", "0", "--measure-seconds", "0.01"]
 
 
-def test_plan__prints_a_table_for_a_billion_images(teacher: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a wide terminal, with the times of a step known beforehand."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
+
+
+def test_plan__prints_a_table_for_a_billion_images(teacher: str, command: Command) -> None:
     printed = command("plan", "--teacher", teacher, "--images", "1.3e9", "--devices", 64, *TINY, "--batch-size", 256)
     assert "5,078,125 of 256 images on 64 devices (1,300,000,000 seen, fp32)" in printed
     assert "64 devices, perfect scaling: 4 images a step on each" in printed
@@ -49,11 +55,7 @@ def test_plan__refuses_bad_usage(teacher: str, command: Command) -> None:
         assert said in command.refused("plan", "--teacher", teacher, *arguments, *TINY[:2]), arguments
 
 
-def test_bootstrap__dry_run_prints_what_plan_prints(
-    teacher: str, photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("sparseformers.train.rehearsal.rehearse", lambda *_given, **_named: Rehearsal(0.5, 0.25, 0.1, 0.1, 1.0))
+def test_bootstrap__dry_run_prints_what_plan_prints(teacher: str, photos: Path, tmp_path: Path, command: Command) -> None:
     words = ["--teacher", teacher, "--data", photos, "--samples", 16, *TINY[:-2]]
     dry_run = ["bootstrap", *words, "--out", tmp_path / "run", "--dry-run"]
     printed = command(*dry_run)

@@ -58,9 +58,7 @@ def test_each_figure_is_drawn_from_a_run(place: Path, photograph: Path, tmp_path
         assert min(image.size) > 64
 
 
-def test_each_figure_is_drawn_of_a_front_with_a_map(
-    place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command
-) -> None:
+def test_front_with_a_map(place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command) -> None:
     made = inherit(load_teacher(f"timm:test_vit@{place / 'teacher.safetensors'}", image_size=SIDE), front="mixed", tokens=10)
     model = tmp_path / "mixed.safetensors"
     sparseformers.save(made.student, model, provenance=made.provenance)
@@ -75,7 +73,7 @@ def test_each_figure_is_drawn_of_a_front_with_a_map(
     assert "This student has no map of where to look: its front is 'focusing'." in said
 
 
-def test_models_of_all_kinds_stand_side_by_side(
+def test_models_side_by_side(
     place: Path, photograph: Path, tmp_path: Path, fixtures: Path, drawn: list[Figure], command: Command
 ) -> None:
     torch.save({"model": small_weights(fixtures, "v1")}, tmp_path / "v1.pth")
@@ -89,9 +87,7 @@ def test_models_of_all_kinds_stand_side_by_side(
 
 
 @pytest.mark.parametrize("view", ["whole", "own"])
-def test_photographs_keep_their_shape(
-    place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command, view: str
-) -> None:
+def test_shapes_are_kept(place: Path, photograph: Path, tmp_path: Path, drawn: list[Figure], command: Command, view: str) -> None:
     options = ["--view", view, "--out", tmp_path / "a.png", "--stages", "-1"]
     command("visualize", place / "tiny.safetensors", photograph, *options)
     assert len(drawn[0].axes) == 3
@@ -126,18 +122,14 @@ def test_a_teacher_from_elsewhere(place: Path, photograph: Path, tmp_path: Path,
     assert "are not those that the student was made from" in command.refused(*words, "density", "--teacher", other)
 
 
-def test_a_model_that_does_not_say_its_teacher(
-    place: Path, tmp_path: Path, drawn: list[Figure], teacher: str, command: Command
-) -> None:
+def test_a_model_without_its_teacher(place: Path, tmp_path: Path, drawn: list[Figure], teacher: str, command: Command) -> None:
     words = ["visualize", place / "tiny.safetensors", place / "photos", "--figure", "density", "--out", tmp_path / "a.png"]
     assert "does not say which teacher it was made from" in command.refused(*words)
     command(*words, "--teacher", teacher)
     assert len(drawn) == 1
 
 
-def test_an_unreadable_image_is_named_and_the_others_are_drawn(
-    place: Path, tmp_path: Path, drawn: list[Figure], command: Command
-) -> None:
+def test_an_unreadable_image_is_named(place: Path, tmp_path: Path, drawn: list[Figure], command: Command) -> None:
     broken, out = tmp_path / "broken.jpg", tmp_path / "a.png"
     broken.write_bytes(b"nothing")
     said = command.refused("visualize", place / "tiny.safetensors", place / "photos", broken, "--out", out)
@@ -183,9 +175,7 @@ def test_models_that_will_not_do(place: Path, tmp_path: Path, command: Command) 
     assert "there is nothing to animate" in command.refused(*still)
 
 
-def test_released_weights_that_cannot_be_fetched(
-    place: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_cannot_be_fetched(place: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSEFORMERS_CACHE", str(tmp_path))
     # A network that is not there: nothing listens at this port.
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
@@ -198,9 +188,7 @@ def test_released_weights_that_cannot_be_fetched(
     assert "fetch that file by hand and put it at" in said
 
 
-def test_targets_are_refused_before_the_model_is_even_opened(
-    place: Path, photograph: Path, tmp_path: Path, command: Command
-) -> None:
+def test_targets_are_refused_before_a_model_is_opened(place: Path, photograph: Path, tmp_path: Path, command: Command) -> None:
     before = photograph.read_bytes()
     (tmp_path / "file").write_text("something")
     (tmp_path / "folder.png").mkdir()

@@ -20,8 +20,6 @@ from tests.tiny_clip import build_clip, clip_config, write_clip
 CLASSES = ("ant", "sea_horse", "yin_yang")
 SIMPLE = ("--templates", "simple", "--precision", "fp32")
 
-pytestmark = pytest.mark.usefixtures("read_here")
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:

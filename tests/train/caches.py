@@ -9,8 +9,7 @@ from sparseformers.data import Batch, SampleStream
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.setup import Parts, gather_parts
-from sparseformers.train.view_cache import ViewCache
-from sparseformers.train.view_cache_making import prepare_cache
+from sparseformers.train.view_cache import ViewCache, prepare_cache
 
 FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
 

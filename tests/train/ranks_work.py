@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +24,14 @@ for late in ("timm", "torchvision", "sparseformers.train.run", "sparseformers.cl
 
 @dataclass(frozen=True)
 class Accident:
-    """What befalls a process in mid-run."""
+    """What befalls a process in mid-run: SIGKILL, an error that a user can mend, or one that nobody foresaw."""
 
-    kind: Literal["killed", "error", "bug", "hangs"]
-    """SIGKILL, an error that a user can mend, one that nobody foresaw, or an operation that never ends."""
-    samples: int
-    """After so many images of the run."""
-    ranks: tuple[int, ...]
-    """Whom."""
-    once: Path | None = None
-    """A file that says that it has happened, and need not again."""
+    kind: Literal["killed", "error", "bug"]
+    samples: int  # after so many images of the run
+    ranks: tuple[int, ...]  # whom
+    once: Path | None = None  # a file that says that it has happened, and need not again
 
     def happen(self) -> None:
-        """Does it."""
         if self.once is not None:
             if self.once.exists():
                 return
@@ -46,19 +40,11 @@ class Accident:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "error":
             raise DataError("The photographs are gone.", "Bring them back.")
-        if self.kind == "bug":
-            raise ValueError("no such thing")
-        time.sleep(1000)
+        raise ValueError("no such thing")
 
 
 def command(arguments: Sequence[str], seen: Path | None = None, accidents: Sequence[Accident] = ()) -> int:
-    """The command line.
-
-    Args:
-        arguments: of the program.
-        seen: a folder for the indices of each step's images, by process.
-        accidents: that happen on the way.
-    """
+    """The command line; ``seen`` is a folder for the indices of each step's images, by process."""
     torch.set_num_threads(1)
     rank, count = int(os.environ.get("RANK", "0")), Trainer._count
 

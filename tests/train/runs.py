@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from sparseformers.data import Batch
 from sparseformers.train import BootstrapConfig, RunFolder
-from sparseformers.train.checkpointer import Writing
+from sparseformers.train.checkpoint import Checkpointer
 from sparseformers.train.step import StepFigures, TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
 
@@ -85,12 +85,12 @@ def command_line(folder: Path, *options: str, photographs: int = 12) -> list[str
 def each_checkpoint_awaited() -> Iterator[None]:
     """Within it a checkpoint that is due is written even if the one before takes long."""
 
-    def not_busy(self: Writing) -> bool:
-        self.wait()
+    def not_busy(self: Checkpointer) -> bool:
+        self._join()
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writing, "is_busy", property(not_busy))
+        patch.setattr(Checkpointer, "is_busy", property(not_busy))
         yield
 
 

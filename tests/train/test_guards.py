@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,8 @@ import sparseformers
 from sparseformers.errors import NonFiniteLossError
 from sparseformers.processes import make_accelerator
 from sparseformers.train import BootstrapConfig, bootstrap
-from sparseformers.train.guards import NonFiniteSteps
 from sparseformers.train.objective import alignment_loss
-from sparseformers.train.step import StepFigures, TrainingStep
+from sparseformers.train.step import NonFiniteSteps, StepFigures, TrainingStep
 from tests.train.runs import at_each_step, entries
 
 
@@ -46,9 +46,6 @@ class _InfiniteGradient(torch.autograd.Function):
         return gradient * float("inf")
 
 
-HOW = {"loss": not_a_number, "gradient": _InfiniteGradient.apply}
-
-
 def everything(step: TrainingStep) -> dict[str, torch.Tensor]:
     """Weights and the optimiser's moments."""
     found = {f"weight.{name}": value for name, value in step.parts.inheritance.student.state_dict().items()}
@@ -57,10 +54,8 @@ def everything(step: TrainingStep) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in found.items()}
 
 
-@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
-def test_step__that_is_not_finite_is_skipped_and_changes_nothing(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[torch.Tensor], torch.Tensor]
-) -> None:
+@pytest.mark.parametrize("how", [not_a_number, _InfiniteGradient.apply], ids=["loss", "gradient"])
+def test_bad_step__is_skipped(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     spoil(monkeypatch, {2, 4}, how)
     states: list[tuple[StepFigures, dict[str, torch.Tensor]]] = []
 
@@ -83,9 +78,7 @@ def test_step__that_is_not_finite_is_skipped_and_changes_nothing(
     assert "the step was skipped" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_bootstrap__three_steps_in_a_row_stop_it_name_the_files_of_all_three_and_leave_finite_weights(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_in_a_row__stop_the_run(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     at_each_step(
         monkeypatch, lambda step, batch, _samples: seen.append([step.parts.train.name(int(index)) for index in batch.indices])

@@ -36,9 +36,7 @@ def test_measure__does_not_depend_on_the_batches(measured_on: BootstrapConfig) -
     assert float(one.cosine.mean()) == pytest.approx(one.alignment.cosine_mean, abs=1e-6)
 
 
-def test_measure__an_image_that_is_gone_is_left_out_and_the_last_one_is_missed(
-    measured_on: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_measure__an_image_that_is_gone_is_left_out_the_last_one_missed(measured_on: BootstrapConfig, tmp_path: Path) -> None:
     held_out = held_out_of(measured_on)
     student = held_out.parts.inheritance.student
     paths = sorted((tmp_path / "evaluation").iterdir())

@@ -22,7 +22,7 @@ from tests.refusals import refused
     ],
 )
 def test_parse__all_spellings(text: str, amount: float, unit: str) -> None:
-    assert Interval.parse(text, flag="--checkpoint-every") == Interval(amount, unit)  # type: ignore[arg-type]
+    assert Interval.parse(text) == Interval(amount, unit)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_parse__all_spellings(text: str, amount: float, unit: str) -> None:
 )
 def test_parse__anything_else_is_refused(text: str, problem: str, remedy: str) -> None:
     with refused(ConfigError, problem, remedy):
-        Interval.parse(text, flag="--checkpoint-every")
+        Interval.parse(text)
 
 
 def ends(text: str, *, resumed_at: int, total: int = 48) -> list[int]:
     """The places where an interval ends in steps of 4 images, an epoch being 10, from a checkpoint at ``resumed_at`` on."""
-    interval, before, found = Interval.parse(text, flag="--checkpoint-every"), Place(resumed_at, resumed_at / 2), []
+    interval, before, found = Interval.parse(text), Place(resumed_at, resumed_at / 2), []
     for samples in range(resumed_at + 4, total + 1, 4):
         now = Place(samples, samples / 2)
         if interval.has_passed(before, now, batch_size=4, images=10):
@@ -71,7 +71,7 @@ def test_has_passed__at_every_end_counted_from_the_beginning_of_the_training(tex
 
 @pytest.mark.parametrize(("text", "seconds"), [("2m", 120.0), ("3steps", 6.0), ("20samples", 10.0), ("1epoch", 50.0)])
 def test_in_seconds__by_the_time_of_a_step(text: str, seconds: float) -> None:
-    assert Interval.parse(text, flag="--checkpoint-every").in_seconds(step=2.0, batch_size=4, images=100) == seconds
+    assert Interval.parse(text).in_seconds(step=2.0, batch_size=4, images=100) == seconds
 
 
 def test_budget__progress_is_of_samples_or_of_the_clock() -> None:

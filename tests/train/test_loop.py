@@ -52,9 +52,11 @@ def trained(settings: BootstrapConfig, folder: Path, notes: Callback) -> Trainer
     return trainer
 
 
-def test_train__calls_what_hangs_on_it_in_the_order_of_events(settings: BootstrapConfig, tmp_path: Path) -> None:
+def test_train__calls_what_hangs_on_it_in_the_order_of_events(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     notes = Notes()
-    trainer = trained(settings.with_(samples=10, evaluations=1, log_every=2, checkpoint_every="2steps"), tmp_path / "run", notes)
+    trainer = trained(
+        shared_settings.with_(samples=10, evaluations=1, log_every=2, checkpoint_every="2steps"), tmp_path / "run", notes
+    )
     assert notes.heard == [
         *(("start", 0), ("measured", 0), ("step", 4), ("step", 8), ("checkpoint", 8)),
         *(("step", 10), ("measured", 10), ("checkpoint", 10)),
@@ -65,9 +67,9 @@ def test_train__calls_what_hangs_on_it_in_the_order_of_events(settings: Bootstra
     assert (trainer.state.samples, trainer.state.progress, trainer.state.evaluations) == (10, 1.0, 2)
 
 
-def test_train__budget_on_the_clock_ends_with_a_measurement(settings: BootstrapConfig, tmp_path: Path) -> None:
+def test_train__budget_on_the_clock_ends_with_a_measurement(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     notes = Notes()
-    trainer = trained(settings.with_(samples=None, minutes=0.01, evaluations=1), tmp_path / "run", notes)
+    trainer = trained(shared_settings.with_(samples=None, minutes=0.01, evaluations=1), tmp_path / "run", notes)
     assert trainer.state.seconds >= 0.6
     assert notes.heard[-2:] == [("measured", trainer.state.samples), ("checkpoint", trainer.state.samples)]
 

@@ -22,8 +22,8 @@ from tests.train.runs import at_each_step, entries, tiny_settings, weights
 
 
 @pytest.fixture
-def mixed(settings: BootstrapConfig) -> BootstrapConfig:
-    return settings.with_(front="mixed", tokens=10)
+def mixed(shared_settings: BootstrapConfig) -> BootstrapConfig:
+    return shared_settings.with_(front="mixed", tokens=10)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,7 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(folder / "run")
 
 
-def test_bootstrap__fits_the_map_first_measures_it_and_lets_it_learn_along(
-    mixed_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_map__is_fitted_measured_and_learns(mixed_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the fitted map is" in mixed_run.log.read_text(encoding="utf-8")
     for measured in entries(mixed_run.path, "held_out"):
         assert measured["map_divergence"] >= 0
@@ -47,21 +45,14 @@ def test_bootstrap__fits_the_map_first_measures_it_and_lets_it_learn_along(
     assert learnt != left
 
 
-def test_bootstrap__refuses_elastic_tokens_that_no_splits_give_before_anything_is_written(
-    mixed: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_elastic__refuses_tokens_that_no_splits_give_before_it_writes(mixed: BootstrapConfig, tmp_path: Path) -> None:
     with refused(ConfigError, "--elastic 8 is impossible: this front has 7, 10, ... 16 tokens, not 8", "Name one of these"):
         bootstrap(mixed.with_(elastic=(8,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options", [{"accumulate": 2}, {"cached": True}], ids=str)
-def test_resume__ends_at_the_same_bytes(
-    mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
-) -> None:
-    if options.pop("cached", False):
-        options["cache_teacher"] = tmp_path / "cache"
-    settings = mixed.with_(checkpoint_every="2steps", **options)
+def test_resume__ends_at_the_same_bytes(mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = mixed.with_(checkpoint_every="2steps", accumulate=2, evaluations=1, cache_teacher=tmp_path / "cache")
     bootstrap(settings, tmp_path / "whole")
     with monkeypatch.context() as patched:
         at_each_step(patched, lambda _step, _batch, samples: samples == 16 and os.kill(os.getpid(), signal.SIGTERM))

@@ -131,17 +131,15 @@ def test_bootstrap__by_default_comes_nearer_than_its_start(settings: BootstrapCo
     assert end.centred_cosine > start.centred_cosine + 0.02
 
 
-def test_bootstrap__each_option_changes_what_is_learnt_and_elastic_tokens_repeat(
-    settings: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_options__change_what_is_learnt_and_elastic_tokens_repeat(settings: BootstrapConfig, tmp_path: Path) -> None:
     learnt: list[torch.Tensor] = []
-    for number, options in enumerate([{}, {"whiten": False}, {"dense": True}, {"tune": 0}, {"elastic": (1, 9)}]):
-        bootstrap(settings.with_(lr=1e-3, **options), tmp_path / str(number))
+    for number, options in enumerate([{}, {"whiten": False}, {"tune": 0}, {"elastic": (1, 9)}]):
+        bootstrap(settings.with_(lr=1e-3, samples=12, evaluations=1, **options), tmp_path / str(number))
         learnt.append(load(tmp_path / str(number))(IMAGES).embedding)
         assert learnt[number].isfinite().all()
         assert not number or not torch.allclose(learnt[0], learnt[number], atol=1e-4), options
-    bootstrap(settings.with_(lr=1e-3, elastic=(1, 9)), tmp_path / "again")
-    one, again = (load(tmp_path / name) for name in ("4", "again"))
+    bootstrap(settings.with_(lr=1e-3, samples=12, evaluations=1, elastic=(1, 9)), tmp_path / "again")
+    one, again = (load(tmp_path / name) for name in ("3", "again"))
     assert one(IMAGES, tokens=9).tokens.shape[1] == 9 + one.config.cortex.prefix_tokens
     torch.testing.assert_close(one(IMAGES, 9).embedding, again(IMAGES, 9).embedding, rtol=0, atol=0)
 

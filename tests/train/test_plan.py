@@ -11,12 +11,18 @@ from torch import nn
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig, PlanConfig, Scale, TrainingPlan, bootstrap, make_plan
 from sparseformers.train.lengths import Budget
-from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, checkpoint_sizes, forecast
-from sparseformers.train.rehearsal import write_photographs
+from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, Rehearsal, checkpoint_sizes, forecast, write_photographs
 from tests.tiny import SIDE
 
 CPU = torch.device("cpu")
 WITHOUT_IMAGES: dict[str, Any] = {"data": (), "samples": None}
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of a step and all else are known beforehand."""
+    times = Rehearsal(step=0.5, data_wait=0.25, measuring_image=0.1, saving=0.1, memory_gib=1.0)
+    monkeypatch.setattr("sparseformers.train.plan.rehearse", lambda *_given, **_named: times)
 
 
 def planned(settings: BootstrapConfig, **options: Any) -> TrainingPlan:
@@ -48,6 +54,7 @@ def test_plan__reads_the_images_that_are_there(shared_settings: BootstrapConfig)
     assert "kB" not in " ".join(plan.assumptions)
 
 
+@pytest.mark.usefixtures("rehearsed")
 def test_plan__a_cached_teacher_costs_no_step_and_fewer_bytes(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     plan = planned(shared_settings, images=1e6, cache_teacher=str(tmp_path / "cache"), cached_views=2, **WITHOUT_IMAGES)
     assert plan.multiply_adds.teacher_forward == 0
@@ -56,12 +63,14 @@ def test_plan__a_cached_teacher_costs_no_step_and_fewer_bytes(shared_settings: B
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.usefixtures("rehearsed")
 def test_plan__minutes_are_kept(shared_settings: BootstrapConfig) -> None:
     plan = planned(shared_settings, images=1e9, minutes=90.0, holdout_limit=10, **WITHOUT_IMAGES)
     assert plan.seconds == pytest.approx(5400)
     assert 0 < plan.samples < 5400 * plan.images_per_second
 
 
+@pytest.mark.usefixtures("rehearsed")
 def test_plan__for_another_device_follows_from_multiply_adds(shared_settings: BootstrapConfig) -> None:
     options = {"device_tflops": 400.0, "utilisation": 0.5, "devices": 2, "efficiency": 0.9}
     plan = planned(shared_settings, images=1e9, **options, **WITHOUT_IMAGES)
@@ -70,6 +79,7 @@ def test_plan__for_another_device_follows_from_multiply_adds(shared_settings: Bo
     assert "90% of perfect scaling" in plan.assumptions[1]
 
 
+@pytest.mark.usefixtures("rehearsed")
 def test_plan__elastic_tokens_cost_their_mean(shared_settings: BootstrapConfig) -> None:
     options: dict[str, Any] = {"images": 100, "front": "grid", "tokens": 16, **WITHOUT_IMAGES}
     alone, elastic = planned(shared_settings, **options), planned(shared_settings, elastic=(4,), **options)

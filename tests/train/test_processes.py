@@ -15,12 +15,12 @@ import torch
 import sparseformers
 from sparseformers.train import RunFolder
 from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.run import _is_run_of
 from tests.train.ranks import Group, start
 from tests.train.ranks_work import Accident, command
 from tests.train.runs import command_line, entries
 
-SAMPLES = 34
-"""Of batches of six: five whole ones, and one of four images."""
+SAMPLES = 34  # of batches of six: five whole ones, and one of four images
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_bootstrap__one_two_and_four_processes_agree(tmp_path: Path, arguments: 
         assert (tmp_path / name / "train.log").read_text(encoding="utf-8").count("started from") == 1
 
 
-def test_restart__goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path, arguments: list[str]) -> None:
+def test_restart__ends_as_if_nothing_had_been(tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*arguments, "--checkpoint-every", "1steps"]
     whole = begin(tmp_path, "whole", 2, [*arguments, "--out", str(tmp_path / "whole")])
     stopped = [*arguments, "--out", str(tmp_path / "stopped")]
@@ -110,12 +110,11 @@ def test_restart__goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path, ar
     assert re.search(r"resumed from (0|6|12) images seen", log)
     assert_same(tmp_path / "whole", tmp_path / "stopped", weights=0)
 
-    other_launcher = begin(tmp_path, "third", 2, stopped, TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_RUN_ID="another")
-    assert other_launcher.join()[0] == 2
-    assert other_launcher.said(0).count("is in use.") == 1
-    other_settings = begin(tmp_path, "fourth", 2, [*stopped, "--lr", "1"], TORCHELASTIC_RESTART_COUNT="1", **launcher)
-    assert other_settings.join()[0] == 2
-    assert other_settings.said(0).count("is in use.") == 1
+    # To a process of another launcher, or with other settings, the folder is in use.
+    settings = RunFolder(tmp_path / "stopped").settings()
+    for name, asked, own in (("job", settings, True), ("another", settings, False), ("job", settings.with_(lr=1), False)):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+        assert _is_run_of(tmp_path / "stopped", asked) == own
 
 
 @pytest.mark.parametrize("options", [[], pytest.param(["--shard-weights"], marks=pytest.mark.slow)], ids=["plain", "sharded"])
@@ -182,9 +181,7 @@ def under_torchrun(folder: Path, accident: str, arguments: list[str], *options: 
     ("accident", "told"),
     [("killed", r"rank\s+: 1 .*\n\s+exitcode\s+: -9"), ("error", "The photographs are gone."), ("bug", "no such thing")],
 )
-def test_torchrun__when_one_ends_the_others_do_and_the_run_goes_on(
-    tmp_path: Path, arguments: list[str], accident: str, told: str
-) -> None:
+def test_torchrun__when_one_ends_all_do_and_it_goes_on(tmp_path: Path, arguments: list[str], accident: str, told: str) -> None:
     run = tmp_path / "run"
     began = time.monotonic()
     failed = under_torchrun(tmp_path, accident, [*arguments, "--checkpoint-every", "1steps", "--out", str(run)])

@@ -1,11 +1,24 @@
+"""Recipes, and other changes to settings: a run that goes on refuses those that change what is learnt."""
+
 from pathlib import Path
 
 import pytest
 
 from sparseformers.errors import ConfigError
-from sparseformers.train import BootstrapConfig
-from sparseformers.train.recipe import RECIPE_KEYS, Recipe, list_recipes, load_recipe, recipes_folder
+from sparseformers.settings import Mark
+from sparseformers.train import BootstrapConfig, RunFolder, resume
+from sparseformers.train.recipe import (
+    MOVABLE,
+    RECIPE_KEYS,
+    Recipe,
+    list_recipes,
+    load_recipe,
+    parse_pairs,
+    recipes_folder,
+    refuse_changes,
+)
 from tests.refusals import refused
+from tests.train.runs import edit
 
 NO_METHOD = {
     *("teacher", "teacher_weights", "data", "weight", "tokens", "elastic", "image_size", "crop"),
@@ -115,3 +128,43 @@ def test_load_recipe__a_file_of_another_form(tmp_path: Path) -> None:
 def test_flags__are_those_of_bootstrap() -> None:
     recipe = Recipe("mine", "", {"front": "grid", "lr": 1e-3, "whiten": False})
     assert recipe.flags() == ["--front", "grid", "--lr", "0.001", "--whiten", "False"]
+
+
+def test_parse_pairs__values_as_in_toml_and_what_is_no_pair() -> None:
+    pairs = ["checkpoint-every=5steps", "keep = 2", "lr=1e-3", "shard_weights=true"]
+    assert parse_pairs(pairs) == {"checkpoint_every": "5steps", "keep": 2, "lr": 1e-3, "shard_weights": True}
+    for pair, problem, remedy in (
+        ("keep", "--set keep is not KEY=VALUE.", "batch_size=64"),
+        ("kep=2", "--set kep=2 names no setting of bootstrap.", "Did you mean 'keep'?"),
+    ):
+        with refused(ConfigError, problem, remedy):
+            parse_pairs([pair])
+
+
+def test_refuse_changes__names_each_of_them_and_lets_pass_what_has_no_effect(shared_settings: BootstrapConfig) -> None:
+    settings, free = shared_settings, BootstrapConfig.marked(Mark.WITHOUT_EFFECT)
+    problem = "the settings 'samples', 'lr' (samples is 24, 48 asked; lr is 0.0001, 0.5 asked)"
+    with refused(ConfigError, problem, f"start a new run; these may change: {', '.join([*free, *MOVABLE])}."):
+        refuse_changes(settings, settings.with_(lr=0.5, samples=48, workers=3))
+    harmless = {"workers": 3, "checkpoint_every": "7s", "keep": 1, "log_every": 2}
+    assert set(harmless) <= set(free)
+    assert len(refuse_changes(settings, settings.with_(**harmless))) == len(harmless)
+    assert refuse_changes(settings, settings) == []
+
+
+def test_resume__keeps_a_change_without_effect_and_refuses_others(copied_run: Path) -> None:
+    run = copied_run
+    (run / "README.md").unlink()
+    with pytest.raises(ConfigError, match="cannot change the setting 'lr'"):
+        resume(run, lr=0.5)
+    with pytest.raises(ConfigError, match=r"--set of this resume does not fit: .*keep must be at least 1"):
+        resume(run, keep=0)
+    assert RunFolder(run).settings().optimisation.lr == 1e-4
+    resume(run, keep=1, lr=1e-4)
+    assert RunFolder(run).settings().run.keep == 1
+    assert "changed: keep is 3, 1 asked" in (run / "train.log").read_text()
+    # Settings that were edited since the checkpoint.
+    (run / "README.md").unlink()
+    edit(run / "config.json", lambda content: content["settings"]["optimisation"].update(weight_decay=0.5))
+    with pytest.raises(ConfigError, match=r"'weight_decay' \(weight_decay is 0.05, 0.5 asked\)"):
+        resume(run)

@@ -16,7 +16,7 @@ from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
 from sparseformers.train.optimiser import rate_factor
 from sparseformers.train.step import TrainingStep
 from tests.tiny import SIDE, write_images, write_teacher
-from tests.train.runs import at_each_step, entries, weights, write_broken
+from tests.train.runs import at_each_step, entries, tiny_settings, weights, write_broken
 
 RUN_FILES = {
     *("README.md", "config.json", "curves.png", "heartbeat.json", "metrics.jsonl", "model.safetensors", "report.html"),
@@ -43,9 +43,7 @@ def test_bootstrap__writes_the_run_folder(whole_run: Path) -> None:
     assert "finished" in (out / "train.log").read_text()
 
 
-def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others_from_the_first_step_on(
-    shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path
-) -> None:
+def test_bootstrap__all_that_learns_moves_at_once(shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path) -> None:
     bootstrap(shared_settings.with_(samples=4), tmp_path / "step")
     teacher = sparseformers.load_teacher(shared_settings.network.teacher, image_size=SIDE)
     start = sparseformers.inherit(teacher).student
@@ -56,28 +54,7 @@ def test_bootstrap__leaves_frozen_parts_as_the_teachers_and_moves_the_others_fro
         assert not (moved and torch.equal(after_a_step[name], parameter)), name
 
 
-def test_bootstrap__the_rate_follows_the_schedule_at_the_middle_of_each_step(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    factors: list[float] = []
-    monkeypatch.setattr(sys.modules[TrainingStep.__module__], "set_rates", lambda _optimiser, factor: factors.append(factor))
-    bootstrap(settings.with_(warm_up=0.25), tmp_path / "run")
-    assert factors == pytest.approx([rate_factor((4 * step + 2) / 24, 0.25) for step in range(6)])
-
-
-def test_bootstrap__repeats_bit_for_bit_with_a_seed_and_any_number_of_workers(
-    shared_settings: BootstrapConfig, whole_run: Path, tmp_path: Path
-) -> None:
-    bootstrap(shared_settings.with_(workers=2), tmp_path / "again")
-    bootstrap(shared_settings.with_(seed=1), tmp_path / "other")
-    first, again, other = map(weights, (whole_run, tmp_path / "again", tmp_path / "other"))
-    assert first == again
-    assert first != other
-
-
-def test_resume__of_a_finished_run_changes_nothing_and_of_others_refuses_unknown_settings_and_another_teacher(
-    copied_run: Path, tmp_path: Path
-) -> None:
+def test_resume__refuses_unknown_settings_and_another_teacher_but_of_a_finished_run(copied_run: Path, tmp_path: Path) -> None:
     figures, before = RunFolder(copied_run).read_figures(), (copied_run / "model.safetensors").read_bytes()
     again = resume(copied_run)
     assert (again.samples, to_dict(again.alignment)) == (24, figures["alignment"])
@@ -104,7 +81,7 @@ def test_bootstrap__refuses_a_folder_in_use(shared_settings: BootstrapConfig, co
     assert "--overwrite" in caught.value.remedy
     assert "sparseformers resume" in caught.value.remedy
     assert (copied_run / "model.safetensors").read_bytes() == before
-    bootstrap(shared_settings, copied_run, overwrite=True)
+    bootstrap(shared_settings.with_(samples=4), copied_run, overwrite=True)
     (photograph,) = write_images(tmp_path / "photos", 1)
     with pytest.raises(RunError, match="holds no run, so it is not overwritten"):
         bootstrap(shared_settings, photograph.parent, overwrite=True)
@@ -123,17 +100,17 @@ def test_bootstrap__skips_counts_and_lists_unreadable_images(settings: Bootstrap
         bootstrap(settings, tmp_path / "nothing")
 
 
-def test_bootstrap__never_trains_on_held_out_images(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen, held_out = set[str](), set[str]()
+def test_steps__follow_the_schedule_and_never_see_held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, seen, held_out, factors = tiny_settings(tmp_path), set[str](), set[str](), list[float]()
+    monkeypatch.setattr(sys.modules[TrainingStep.__module__], "set_rates", lambda _optimiser, factor: factors.append(factor))
 
     def record(step: TrainingStep, batch: Batch, _samples: int) -> None:
         seen.update(step.parts.train.name(int(index)) for index in batch.indices)
         held_out.update(step.parts.held_out.name(index) for index in range(len(step.parts.held_out)))
 
     at_each_step(monkeypatch, record)
-    bootstrap(settings.with_(samples=60), tmp_path / "run")
+    bootstrap(settings.with_(samples=40, evaluations=1, warm_up=0.25), tmp_path / "run")
+    assert factors == pytest.approx([rate_factor((4 * step + 2) / 40, 0.25) for step in range(10)])  # at the middle of each
     assert held_out
     assert seen
     assert not seen & held_out
@@ -158,12 +135,9 @@ def test_bootstrap__takes_names_and_modules(shared_settings: BootstrapConfig, wh
         bootstrap(shared_settings, tmp_path / "run", teacher=3)  # type: ignore[arg-type]
 
 
-def test_bootstrap__crop_scale_changes_what_is_learnt_from_and_not_what_is_measured_on(
-    settings: BootstrapConfig, tmp_path: Path
-) -> None:
-    bootstrap(settings.with_(samples=4), tmp_path / "run")
-    bootstrap(settings.with_(samples=4, crop_scale=0.25), tmp_path / "same")
-    bootstrap(settings.with_(samples=4, crop_scale=0.9), tmp_path / "other")
-    run, same, other = (tmp_path / name for name in ("run", "same", "other"))
+def test_crop_scale__is_of_what_is_learnt_from_and_not_measured_on(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
+    run, same, other = (tmp_path / str(scale) for scale in (None, 0.25, 0.9))
+    for path, scale in ((run, None), (same, 0.25), (other, 0.9)):
+        bootstrap(shared_settings.with_(samples=4, evaluations=1, crop_scale=scale), path)
     assert weights(run) == weights(same) != weights(other)
     assert entries(run, "held_out")[0]["centred_cosine"] == entries(other, "held_out")[0]["centred_cosine"]

@@ -6,7 +6,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.settings import Mark, to_dict
 from sparseformers.train import BootstrapConfig
 from sparseformers.train.lengths import Budget
-from sparseformers.train.settings import read_settings
+from sparseformers.train.settings import read_settings, read_size
 from tests.refusals import refused
 
 
@@ -100,3 +100,23 @@ def test_budget__samples_epochs_or_minutes() -> None:
     assert settings(epochs=2.5).optimisation.budget(10) == Budget(samples=25, seconds=None)
     assert settings(minutes=2.0).optimisation.budget(10) == Budget(samples=None, seconds=120.0)
     assert settings().optimisation.budget(10) == Budget(samples=100, seconds=None)
+
+
+def test_image_size__of_the_command_line_and_of_python() -> None:
+    for given, read in ((224, 224), ((256, 128), (256, 128)), ([256, 128], (256, 128))):
+        chosen = settings(image_size=given)
+        assert chosen.network.image_size == read
+        assert BootstrapConfig.of(**chosen.flat()) == chosen
+    with pytest.raises(ConfigError, match="--image-size must be at least 32, not 16"):
+        settings(image_size=(64, 16))
+    for text in ("256*128", "256x", "x128", "1x2x3", "", "-224", "224.5"):
+        with pytest.raises(ValueError, match="neither a side in pixels nor a height and a width, such as 256x128"):
+            read_size(text)
+
+
+def test_teacher_weights__go_with_a_file() -> None:
+    with pytest.raises(ConfigError, match="chooses between networks in a file, and the teacher 'bundled' is none"):
+        settings(teacher_weights="ema")
+    chosen = settings(teacher="timm:vit@a.pth", teacher_weights="ema")
+    assert chosen.network.teacher == "timm:vit@a.pth#ema"
+    assert BootstrapConfig.of(**chosen.flat()) == chosen

@@ -105,9 +105,7 @@ def test_faults_that_decoding_tells__are_listed_until_they_are_too_many(settings
     assert listed(tmp_path / "stopped") == found
 
 
-def test_a_run_on_packed_shards_goes_on_in_the_middle_of_one(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_amid_a_shard(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photographs(tmp_path, 12)
     pack(PackConfig(tmp_path / "pictures", tmp_path / "packed", shard_size="11KB"))
     assert len(list((tmp_path / "packed").glob("*.tar"))) >= 3
@@ -130,9 +128,7 @@ def test_a_run_on_packed_shards_goes_on_in_the_middle_of_one(
     assert weights(tmp_path / "parted") == weights(tmp_path / "whole")
 
 
-def test_a_shard_that_is_lost_while_training_is_told_in_a_sentence(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_is_lost_is_told(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Trainer._make_step
 
     def make_and_lose(trainer: Trainer, held_out: HeldOut) -> object:

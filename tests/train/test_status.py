@@ -19,8 +19,7 @@ from sparseformers.train.step import TrainingStep
 from tests.train.runs import entries
 
 NOW = 1_800_000_000.0
-NO_PROCESS = 2**22 + 1
-"""A number that Linux gives to none."""
+NO_PROCESS = 2**22 + 1  # a number that Linux gives to none
 
 
 def made_up(folder: Path, beat: Beat | None, *, lines: int = 12) -> Path:
@@ -58,9 +57,7 @@ def test_status__of_a_finished_run(finished: RunFolder) -> None:
     assert (status.host, status.pid) == (socket.gethostname(), os.getpid())
 
 
-def test_status__while_it_runs_and_when_it_was_interrupted(
-    shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status__while_it_runs(shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
     run, seen = tmp_path / "my run", []
 

@@ -90,9 +90,7 @@ def test_fp16__scales_the_loss_and_not_the_step(settings: BootstrapConfig) -> No
     assert float(figures["fp16"].loss) == pytest.approx(float(figures["fp32"].loss), abs=0.01)
 
 
-def test_fp16__overflows_lower_the_scale_and_do_not_count_until_it_is_one(
-    settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fp16__overflows_lower_the_scale_down_to_one(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = parts_of(settings.with_(precision="fp16"))
     step = step_of(parts)
     before = {name: value.clone() for name, value in parts.inheritance.student.state_dict().items()}
@@ -166,9 +164,7 @@ def test_compile__is_for_the_teacher_and_the_student(settings: BootstrapConfig, 
     assert calls == ["TimmTeacher", "SparseFormer"]
 
 
-def test_compile__a_failure_is_one_sentence_and_other_errors_are_left_alone(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compile__failures_are_told(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(*_given: object, **_named: object) -> object:
         raise RuntimeError("no C++ compiler")
 
@@ -180,16 +176,13 @@ def test_compile__a_failure_is_one_sentence_and_other_errors_are_left_alone(
         raise KeyError("something else")
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"elastic": (4,)}], ids=str)
-def test_compile__learns_as_without(
-    settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
-) -> None:
+def test_compile__learns_as_without(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the machine code, which takes minutes to make: both graphs whole, forward and backward."""
     original = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda network, **named: original(network, backend="aot_eager", fullgraph=True, **named)
     )
-    settings = settings.with_(**options)
+    settings = settings.with_(gradient_checkpointing=True, elastic=(4,))
     losses: dict[bool, list[float]] = {}
     for on in (False, True):
         step = step_of(parts_of(settings.with_(compile=on)))

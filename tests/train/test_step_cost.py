@@ -17,18 +17,14 @@ from sparseformers.train.objective import Targets, alignment_loss
 from sparseformers.train.step import TrainingStep, group_norms
 from tests.train.test_step import batch_of, parts_of, step_of
 
-WIDTH, TOKENS, IMAGES = 64, 5, 4
-"""Of the tiny teacher, prefix and latent tokens of its students here, and images of a batch."""
-UNIT = 4 * IMAGES * TOKENS * WIDTH
-"""Bytes of one activation of the width of the tokens, float32."""
-HIDDEN = 3
-"""Width inside its feed-forward layers, in widths."""
+WIDTH, TOKENS, IMAGES = 64, 5, 4  # of the tiny teacher, prefix and latent tokens of its students here, and images of a batch
+UNIT = 4 * IMAGES * TOKENS * WIDTH  # bytes of one activation of the width of the tokens, float32
+HIDDEN = 3  # width inside its feed-forward layers, in widths
 FROZEN_BLOCK = 1 + 3 + 1 + 1 + HIDDEN
 """In units: inputs of both norms, queries with keys and values, what attention gave, and the input of the activation."""
 TUNED_BLOCK = FROZEN_BLOCK + 1 + 1 + HIDDEN
 """The inputs of its linear layers besides; what attention gave is the input of one of them."""
-SMALL = 0.2
-"""In units: what is kept of single numbers per token, such as those of norms."""
+SMALL = 0.2  # in units: what is kept of single numbers per token, such as those of norms
 
 
 @pytest.fixture
@@ -168,9 +164,7 @@ def test_a_backward_pass__multiplies_for_no_frozen_weight(settings: BootstrapCon
     assert multiply_adds_of_backward(step) - counted == frozen * tokens * of_weights
 
 
-def test_learning__waits_for_the_device_once_and_reads_each_gradient_once_for_its_norm(
-    settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_learning__waits_for_the_device_once(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def as_on_device(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
         return {name: norm.as_subclass(OnDevice) for name, norm in group_norms(optimiser).items()}
 

@@ -15,7 +15,7 @@ from sparseformers.train.checkpoint import read_checkpoint
 from sparseformers.train.processes import StopSignals
 from tests.train.ranks import start
 from tests.train.ranks_work import command
-from tests.train.runs import at_each_step, command_line, tiny_settings
+from tests.train.runs import at_each_step, command_line
 
 
 def send(*numbers: signal.Signals) -> None:
@@ -61,19 +61,17 @@ def test_bootstrap__a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert (run / "model.safetensors").read_bytes() == (whole_run / "model.safetensors").read_bytes()
 
 
-def test_bootstrap__a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_interrupts__stop_at_once(shared_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_third_step(monkeypatch, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as stopped:
-        bootstrap(tiny_settings(tmp_path), tmp_path / "run")
+        bootstrap(shared_settings, tmp_path / "run")
     assert not isinstance(stopped.value, RunStopped)
     assert RunFolder(tmp_path / "run").checkpoint_folders() == []
-
-
-def test_bootstrap__a_signal_in_the_last_step_is_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In the last step a signal changes nothing.
+    monkeypatch.undo()
     at_third_step(monkeypatch, signal.SIGTERM)
-    summary = bootstrap(tiny_settings(tmp_path).with_(samples=12), tmp_path / "run")
-    assert summary.samples == 12
-    assert RunFolder(tmp_path / "run").is_finished
+    assert bootstrap(shared_settings.with_(samples=12), tmp_path / "finished").samples == 12
+    assert RunFolder(tmp_path / "finished").is_finished
 
 
 def test_stop_signals__the_first_one_counts_and_outside_of_the_main_thread_nothing_is_installed() -> None:

@@ -37,9 +37,7 @@ class _Broken:
         raise ConnectionError("no route to the tracker")
 
 
-def test_chosen_trackers__auto_is_tensorboard_where_it_is_installed_and_what_is_not_is_refused(
-    monkeypatch: pytest.MonkeyPatch, settings: BootstrapConfig, tmp_path: Path
-) -> None:
+def test_chosen_trackers__are_installed(monkeypatch: pytest.MonkeyPatch, settings: BootstrapConfig, tmp_path: Path) -> None:
     assert chosen_trackers(("auto",)) == ("tensorboard",)
     assert chosen_trackers(("none",)) == chosen_trackers(()) == ()
     assert chosen_trackers(("wandb", "tensorboard", "wandb")) == ("wandb", "tensorboard")
@@ -81,9 +79,7 @@ def test_tensorboard__forgets_what_a_stopped_run_wrote_after_its_checkpoint(sett
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(4, 1.0), (8, 2.0), (12, 5.0)]
 
 
-def test_trackers__one_that_fails_stops_nothing_and_is_left_out(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trackers__that_fail_stop_nothing(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = _Broken()
     monkeypatch.setattr(tracking, "WandBTracker", lambda *_given, **_named: broken)
     summary = bootstrap(settings.with_(trackers=("wandb",)), tmp_path / "run")
@@ -93,9 +89,7 @@ def test_trackers__one_that_fails_stops_nothing_and_is_left_out(
 
 
 @pytest.mark.slow
-def test_wandb__offline_keeps_one_run_over_resumptions(
-    settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb__keeps_one_run_when_resumed(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     bootstrap(settings.with_(trackers=("wandb",)), run)

@@ -1,6 +1,13 @@
+"""Caches of views: the same samples as without one, made once for many runs; damaged ones, made twice at once, without room."""
+
 import dataclasses
+import errno
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,21 +15,30 @@ import torch
 
 import sparseformers
 from sparseformers.data import ViewKey, batch_loader, images_on
+from sparseformers.errors import RunError
+from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, RunFolder, Scale, bootstrap, make_plan, resume
 from sparseformers.train.objective import teacher_targets
 from sparseformers.train.view_cache import make_cache_key
+from tests.refusals import refused
 from tests.tiny import write_teacher
 from tests.train.caches import FILES, assert_same_samples, folders_in, gathered, key_of, prepared, stream_of
 from tests.train.ranks import start
 from tests.train.ranks_work import command
 from tests.train.runs import at_each_step, command_line, weights, write_broken
 
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "another key": lambda folder: (folder / "key.json").write_text(json.dumps({"seed": 7})),
+    "cut images": lambda folder: os.truncate(folder / "images.npy", (folder / "images.npy").stat().st_size - 1),
+    "empty embeddings": lambda folder: (folder / "embeddings.npy").write_bytes(b""),
+    "other embeddings": lambda folder: np.save(folder / "embeddings.npy", np.zeros((2, 3), dtype=np.float32)),
+    "lost reasons": lambda folder: (folder / "unreadable.json").unlink(),
+}
+
 
 class TestSamples:
     @pytest.mark.parametrize("options", [{}, {"augment": "strong"}, {"crop_scale": 0.6}], ids=str)
-    def test_are_those_of_a_run_without_cache_to_the_bit(
-        self, cached_settings: BootstrapConfig, options: dict[str, object]
-    ) -> None:
+    def test_are_those_of_a_run_without_cache(self, cached_settings: BootstrapConfig, options: dict[str, object]) -> None:
         parts = gathered(cached_settings.with_(**options))
         total = 2 * len(parts.train)
         made = list(batch_loader(parts.training_views(), stream_of(parts, total), workers=0))
@@ -100,9 +116,7 @@ class TestReuse:
         parts.teacher.anatomy = dataclasses.replace(anatomy, block=block)
         assert digest() != before
 
-    def test_other_images_or_weights_are_another_cache_but_images_may_move_as_a_whole(
-        self, cached_settings: BootstrapConfig, tmp_path: Path
-    ) -> None:
+    def test_other_images_or_weights_are_another_cache(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
         before = key_of(cached_settings)
         (tmp_path / "photos").rename(tmp_path / "moved")
         cached_settings = cached_settings.with_(data=(tmp_path / "moved",))
@@ -119,7 +133,7 @@ def test_plan__tells_the_size_of_the_cache(cached_settings: BootstrapConfig) -> 
     assert plan.cache_gib == pytest.approx(size / 2**30, rel=0.02)
 
 
-def test_bootstrap__with_a_cache_learns_what_it_learns_without(
+def test_bootstrap__learns_what_it_learns_without(
     cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_broken(tmp_path / "photos")
@@ -155,3 +169,59 @@ def test_bootstrap__the_other_processes_wait_for_the_cache(cached_settings: Boot
     assert folders_in(tmp_path / "cache") == [key_of(cached_settings)]
     one, two = (sparseformers.load(tmp_path / name).state_dict() for name in ("one", "two"))
     torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
+
+
+class TestDamage:
+    def test_a_damaged_cache_is_made_again(self, cached_settings: BootstrapConfig, caplog: pytest.LogCaptureFixture) -> None:
+        parts = gathered(cached_settings)
+        first = prepared(parts)
+        images, embeddings = np.array(first.images), np.array(first.embeddings)
+        for name, damage in DAMAGE.items():
+            caplog.clear()
+            damage(first.folder)
+            again = prepared(parts)
+            assert "is damaged" in caplog.text, name
+            assert np.array_equal(again.images, images), name
+            assert np.array_equal(again.embeddings, embeddings), name
+            assert folders_in(first.folder.parent) == [first.folder.name]
+            assert set(folders_in(first.folder)) == FILES
+
+    def test_of_two_makers_the_first_counts(self, cached_settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        parts, others = gathered(cached_settings), []
+        original = Teacher.forward
+
+        def overtaken(self: Teacher, images: torch.Tensor) -> object:
+            monkeypatch.setattr(Teacher, "forward", original)
+            others.append(prepared(parts))
+            return original(self, images)
+
+        monkeypatch.setattr(Teacher, "forward", overtaken)
+        cache = prepared(parts)
+        assert cache.folder == others[0].folder
+        assert np.array_equal(cache.images, others[0].images)
+        assert folders_in(cache.folder.parent) == [cache.folder.name]
+        assert cache.images.filename == others[0].images.filename  # type: ignore[attr-defined]
+
+    def test_too_little_room(self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+        with pytest.raises(RunError, match=r"needs 0\.0 GiB, but '.*' has 0\.0 GiB left") as caught:
+            bootstrap(cached_settings, tmp_path / "run")
+        assert "--cached-views" in caught.value.remedy
+        assert not (tmp_path / "run").exists()
+
+    def test_a_full_disk(self, cached_settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        parts = gathered(cached_settings)
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"no room left to write the cache of views .*No space left on device") as caught:
+            prepared(parts)
+        assert "Free some space" in caught.value.remedy
+        assert folders_in(tmp_path / "cache") == []
+
+    def test_a_folder_that_is_a_file(self, cached_settings: BootstrapConfig, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("")
+        with refused(RunError, "cannot be written", "--cache-teacher"):
+            bootstrap(cached_settings, tmp_path / "run")
+        assert not (tmp_path / "run").exists()

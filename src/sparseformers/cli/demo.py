@@ -59,23 +59,13 @@ class Demo:
 def demo_table(summary: DemoSummary) -> Table:
     """The demonstration's figures: held-out views before and after, and photographs that were held out whole."""
     title = f"Held-out views, {summary.run.samples:,} images and {duration(summary.run.seconds)} of training"
-    table = Table(title=title, title_justify="left")
-    columns = {
-        "same photographs, start": summary.start,
-        "same, end": summary.regions,
-        "others, start": summary.whole_start,
-        "others, end": summary.whole,
-    }
-    table.add_column("measure")
-    for column in columns:
+    table = Table("measure", title=title, title_justify="left")
+    for column in ("same photographs, start", "same, end", "others, start", "others, end"):
         table.add_column(column, justify="right")
-    for measure, figure in {
-        "centred cosine": lambda a: f"{a.centred_cosine:.3f}",
-        "cosine": lambda a: f"{a.cosine_mean:.3f}",
-        "cosine of a constant output": lambda a: f"{a.constant_baseline:.3f}",
-        "nearest neighbours in common": lambda a: (
-            f"{a.neighbour_agreement:.1%} ({a.neighbour_agreement / a.neighbour_chance:.1f}x chance)"
-        ),
-    }.items():
-        table.add_row(measure, *(figure(alignment) for alignment in columns.values()))
+    measured = (summary.start, summary.regions, summary.whole_start, summary.whole)
+    table.add_row("centred cosine", *(f"{each.centred_cosine:.3f}" for each in measured))
+    table.add_row("cosine", *(f"{each.cosine_mean:.3f}" for each in measured))
+    table.add_row("cosine of a constant output", *(f"{each.constant_baseline:.3f}" for each in measured))
+    common = ((each.neighbour_agreement, each.neighbour_chance) for each in measured)
+    table.add_row("nearest neighbours in common", *(f"{share:.1%} ({share / chance:.1f}x chance)" for share, chance in common))
     return table

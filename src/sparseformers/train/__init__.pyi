@@ -8,4 +8,4 @@ from .run import bootstrap as bootstrap
 from .run import resume as resume
 from .run_folder import RunFolder as RunFolder
 from .settings import BootstrapConfig as BootstrapConfig
-from .state import RunSummary as RunSummary
+from .summary import RunSummary as RunSummary

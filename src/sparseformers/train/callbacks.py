@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sparseformers.train.held_out import HeldOut, Measurement
     from sparseformers.train.setup import Parts
-    from sparseformers.train.state import RunSummary, TrainingState
+    from sparseformers.train.state import TrainingState
+    from sparseformers.train.summary import RunSummary
 
 
 class Callback:

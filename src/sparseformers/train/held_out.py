@@ -142,7 +142,6 @@ class HeldOut:
         return torch.cat(cosines).mean().item()
 
     def _followed(self, student: SparseFormer) -> FollowedRoIs | None:
-        """The RoIs on the first images, if they can move."""
         parts, config = self.parts, student.config.focusing
         if not rois_move(student):
             return None
@@ -179,8 +178,7 @@ class HeldOut:
                 if batch is not None and len(batch.images):
                     rows.append(self._see(model, batch.indices, batch.images))
                 elif is_sharded(model):  # its parts are with the others, and theirs are here
-                    image = torch.rand(1, 3, *self.parts.size, generator=torch.Generator().manual_seed(0))
-                    self._see(model, torch.zeros(1), image)
+                    self._see(model, torch.zeros(1), self.parts.noise)
                 if batch is not None and on_unreadable is not None:
                     for index, reason in batch.unreadable:
                         on_unreadable(index, reason)

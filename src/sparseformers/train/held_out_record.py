@@ -34,7 +34,7 @@ WORST_IMAGES = 12  # pictures of those that ended farthest from the teacher
 PICTURE_SIDE = 224  # longest side of a picture that is kept, in pixels
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ViewCosine:
     """The cosine between student and teacher on one view of a held-out image."""
 
@@ -73,23 +73,18 @@ class HeldOutRecord(Callback):
         self._worst = folder / "worst.safetensors"
 
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
-        self.add(held_out, measurement, samples=state.samples, progress=state.progress)
-
-    def add(self, held_out: HeldOut, measured: Measurement, *, samples: int, progress: float) -> None:
-        """Keeps a measurement, which is the last one at ``progress`` 1; raises OSError if it cannot be written."""
+        """Keeps a measurement; raises OSError if it cannot be written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if measured.followed is not None:
-            self._write_rois(measured.followed, samples, progress)
+        if measurement.followed is not None:
+            self._write_rois(measurement.followed, state.samples, state.progress)
             if not self._images.is_file():
                 shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
                 write_pictures(self._images, list(map(Picture, held_out.focus_names, shown)))
-        columns = (measured.indices, measured.cosine, measured.centred_cosine)
-        cosines = []
-        for index, cosine, centred in zip(*(column.tolist() for column in columns), strict=True):
-            name, view = held_out.name(index)
-            cosines.append(ViewCosine(samples=samples, index=index, name=name, view=view, cosine=cosine, centred_cosine=centred))
+        columns = (measurement.indices, measurement.cosine, measurement.centred_cosine)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        cosines = [ViewCosine(state.samples, index, *held_out.name(index), cosine, centred) for index, cosine, centred in rows]
         self._write_cosines(cosines)
-        if progress >= 1:
+        if state.progress >= 1:
             pictures = ((cosine.index, held_out.picture(cosine.index)) for cosine in worst_of(cosines))
             write_pictures(self._worst, [Picture(str(index), image) for index, image in pictures if image is not None])
 
@@ -199,11 +194,10 @@ def _read_moment(path: Path) -> Moment | None:
     tensors, metadata = _read(path)
     try:
         maps = (tensors["map"], tensors["attended"]) if "map" in tensors else None
-        rois, points = tensors["rois"].float(), tensors["points"].float()
-        moment = Moment(_samples_of(path), float(metadata["progress"]), rois, points, maps)
+        rois, points, progress = tensors["rois"].float(), tensors["points"].float(), float(metadata["progress"])
     except (KeyError, ValueError):
         return None
-    return moment if moment.rois.ndim == moment.points.ndim == 4 else None
+    return Moment(_samples_of(path), progress, rois, points, maps) if rois.ndim == points.ndim == 4 else None
 
 
 def _samples_of(path: Path) -> int:

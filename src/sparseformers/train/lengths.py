@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sparseformers.errors import ConfigError, suggest
 
@@ -38,8 +38,7 @@ class Budget:
         return min(1.0, seconds / self.seconds)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A place in a training: images seen, and seconds spent."""
 
     samples: int
@@ -54,19 +53,20 @@ class Interval:
     unit: Unit
 
     @classmethod
-    def parse(cls, text: str, *, flag: str) -> Interval:
-        """Reads ``10m``, ``2h``, ``500steps``, ``100000samples`` or ``1epoch``; ConfigError, on ``flag``, for anything else."""
+    def parse(cls, text: str) -> Interval:
+        """Reads ``10m``, ``2h``, ``500steps``, ``100000samples`` or ``1epoch``; raises ConfigError for anything else."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*-?\s*([a-z]+)", text.strip().lower())
         if match is None or match[2] not in SPELLINGS:
             near = suggest(match[2], SPELLINGS) if match else ""
-            problem = f"{flag} {text} cannot be understood."
-            raise ConfigError(problem, f"{near} Write 10m, 500steps or 1epoch, for example.".strip())
+            remedy = f"{near} Write 10m, 500steps or 1epoch, for example.".strip()
+            raise ConfigError(f"--checkpoint-every {text} cannot be understood.", remedy)
         unit, size = SPELLINGS[match[2]]
         amount = float(match[1]) * size
         if amount <= 0:
-            raise ConfigError(f"{flag} {text} is no length.", "Use more than 0, such as 10m.")
+            raise ConfigError(f"--checkpoint-every {text} is no length.", "Use more than 0, such as 10m.")
         if unit in ("steps", "samples") and not amount.is_integer():
-            raise ConfigError(f"{flag} {text} is no whole number of {unit}.", f"Use {math.ceil(amount)}{unit}, for example.")
+            problem = f"--checkpoint-every {text} is no whole number of {unit}."
+            raise ConfigError(problem, f"Use {math.ceil(amount)}{unit}, for example.")
         return cls(amount, unit)
 
     def has_passed(self, before: Place, now: Place, *, batch_size: int, images: int) -> bool:
@@ -77,18 +77,12 @@ class Interval:
         """
         if self.unit == "seconds":
             return now.seconds - before.seconds >= self.amount
-
-        def done(samples: int) -> int:
-            """Number of times that it has ended since the beginning of the training."""
-            if self.unit == "steps":
-                return math.ceil(samples / batch_size) // int(self.amount)
-            return int(samples // (self.amount * (images if self.unit == "epochs" else 1)))
-
-        return done(now.samples) > done(before.samples)
+        length = self._in_samples(batch_size, images)
+        return now.samples // length > before.samples // length
 
     def in_seconds(self, *, step: float, batch_size: int, images: int) -> float:
         """Its length in seconds, for steps of ``step`` seconds and epochs of ``images``."""
-        if self.unit == "seconds":
-            return self.amount
-        steps = {"steps": 1.0, "samples": 1 / batch_size, "epochs": images / batch_size}[self.unit]
-        return self.amount * steps * step
+        return self.amount if self.unit == "seconds" else self._in_samples(batch_size, images) / batch_size * step
+
+    def _in_samples(self, batch_size: int, images: int) -> float:
+        return self.amount * {"steps": batch_size, "samples": 1, "epochs": images}[self.unit]

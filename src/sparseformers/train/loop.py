@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 import torch
@@ -12,17 +12,15 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from sparseformers.data import Batch, SampleStream, SkippedImages, batch_loader
+from sparseformers.data.sources import BadShare
 from sparseformers.errors import DataError, LoadingError, RunStopped
 from sparseformers.evaluation import Alignment
 from sparseformers.inheritance.fitted import CoarseTokens
-from sparseformers.model import SparseFormer
 from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
 from sparseformers.train.callbacks import Callback
-from sparseformers.train.checkpoint import Snapshot, Stateful
-from sparseformers.train.checkpointer import Checkpointer
-from sparseformers.train.guards import BadImages, NonFiniteSteps
+from sparseformers.train.checkpoint import Checkpointer, Snapshot
 from sparseformers.train.held_out import HeldOut
 from sparseformers.train.metrics import Meters
 from sparseformers.train.objective import COARSE_WEIGHT, Objective, Whitening
@@ -30,8 +28,8 @@ from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.state import TrainingState, collect, identity_of, restore
-from sparseformers.train.step import TrainingStep
+from sparseformers.train.state import Stateful, TrainingState, collect, identity_of, restore
+from sparseformers.train.step import NonFiniteSteps, TrainingStep
 from sparseformers.train.view_cache import ViewCache
 
 
@@ -58,22 +56,22 @@ class Trainer:
             shard(self.student, accelerator)
         lr, decay = self.learning.lr, self.learning.weight_decay
         self.optimiser = build_optimiser(self.student, lr=lr, lr_ratios=self.settings.lr_ratios, weight_decay=decay)
-        self.bad = BadImages(parts, accelerator)
-        self.skipped = self.bad.skipped
+        self.skipped = SkippedImages.of(parts.train.faults())
+        self.bad = BadShare(missing=parts.train.missing(), images=len(parts.train), most=self.settings.data.max_bad)
         self.meters = Meters(parts.device, every=self.settings.run.log_every)
         self.non_finite = NonFiniteSteps(run.non_finite, accelerator)
         self.scaler = gradient_scaler(parts.precision, parts.device)
+        self.stateful: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
         self.identity = identity_of(parts)
         self.callbacks: Sequence[Callback] = ()
         self.state = TrainingState()
         if snapshot is not None:
-            self.state = restore(snapshot, *self._stateful(), parts=parts, identity=self.identity)
+            self.state = restore(self, snapshot)
         # A kill may have come between that file and the checkpoint that knows of it.
         score = saved_score(run.best)
         self.state.best = TrainingState.best if score is None else score
-        self.checkpointer = Checkpointer(
-            run, self.settings, images=len(parts.train), accelerator=accelerator, start=self.state.place
-        )
+        start = self.state.place
+        self.checkpointer = Checkpointer(run, self.settings, images=len(parts.train), accelerator=accelerator, start=start)
 
     def train(self, callbacks: Sequence[Callback], signals: StopSignals) -> Alignment:
         """Trains until the budget is spent, and returns the last held-out measurement; the student then has what it measured.
@@ -154,22 +152,14 @@ class Trainer:
         if fitted:
             tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
             coarse = CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
-        return TrainingStep(
-            *(self.parts, model, optimiser, self.accelerator), objective=objective, scaler=self.scaler, coarse=coarse
-        )
+        parts, scaler = self.parts, self.scaler
+        return TrainingStep(parts, model, optimiser, self.accelerator, objective=objective, scaler=scaler, coarse=coarse)
 
     def _batches(self) -> Generator[Batch]:
-        """The rest of the stream of views, as far as it is for this process."""
         parts = self.parts
-        stream = SampleStream(
-            parts.order,
-            batch_size=self.learning.batch_size,
-            seed=self.learning.seed,
-            total=parts.budget.samples,
-            start=self.state.samples,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
+        place = {"process": self.accelerator.process_index, "processes": self.accelerator.num_processes}
+        place |= {"batch_size": self.learning.batch_size, "seed": self.learning.seed, "start": self.state.samples}
+        stream = SampleStream(parts.train.sample_order(), total=parts.budget.samples, **place)
         if self.cache is not None:
             return self.cache.batches(stream)
         return batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__()
@@ -194,11 +184,16 @@ class Trainer:
 
     def _count(self, batch: Batch) -> None:
         """Advances by a global batch, as the stream does, and notes what could not be read."""
-        too_many = self.bad.count(batch)
+        for index, reason in batch.unreadable:
+            self.skipped.add(self.parts.train.name(index), reason)
+        met, bad = len(batch.images) + len(batch.unreadable), len(batch.unreadable)
+        if self.accelerator.num_processes > 1:
+            met, bad = self.accelerator.reduce(torch.tensor([met, bad], device=self.accelerator.device)).tolist()
+        self.bad.count(met=met, bad=bad)
         self.state.samples += self._step_size()
-        if too_many:
+        if self.bad.is_too_great:
             self._last_checkpoint()
-            self.bad.share.refuse(f"see '{self.run.skipped}'")
+            self.bad.refuse(f"see '{self.run.skipped}'")
 
     def _step_size(self) -> int:
         """Images of the next global batch, over all processes; the last one may be short."""
@@ -210,7 +205,6 @@ class Trainer:
         return self.parts.budget.progress(samples=self.state.samples, seconds=self.state.seconds)
 
     def _measure(self, held_out: HeldOut) -> None:
-        """Measures on the held-out images, tells of it, and saves the model."""
         measured = held_out.measure(self.student)
         self.state.alignment = measured.alignment
         self.state.evaluations = 1 + int(self.state.progress * self.settings.run.evaluations)  # those that were missed are past
@@ -230,16 +224,10 @@ class Trainer:
             self.state.best = max(self.state.best, score)
         self.accelerator.wait_for_everyone()
 
-    def _stateful(self) -> tuple[SparseFormer, torch.optim.Optimizer, Mapping[str, Stateful], SkippedImages]:
-        """All that has a state of its own, as a checkpoint takes it."""
-        others: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
-        return self.student, self.optimiser, others, self.skipped
-
     def _checkpoint(self) -> None:
         """Begins to write a checkpoint beside the steps that follow."""
         self.skipped.update(gather_object([self.skipped]))
-        snapshot = collect(self.state, *self._stateful(), identity=self.identity, accelerator=self.accelerator)
-        self.checkpointer.save(snapshot, self.state.place)
+        self.checkpointer.save(collect(self), self.state.place)
         for callback in self.callbacks:
             callback.on_checkpoint(self.state)
         if self.accelerator.is_main_process:

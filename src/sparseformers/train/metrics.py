@@ -107,8 +107,7 @@ class Meters:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._loss.fill_(state["loss"])
-        self._norm.fill_(state["norm"])
+        self._loss, self._norm = torch.tensor(state["loss"]), torch.tensor(state["norm"])
         self._norms = {name: torch.tensor(value) for name, value in state["norms"].items()}
         self._steps, self._images = int(state["steps"]), int(state["images"])
         self.images = int(state["total_images"])
@@ -217,14 +216,8 @@ def _make_tracker(name: str, settings: BootstrapConfig, run: RunFolder, samples:
     if not named.is_file():
         write_json(named, {"id": uuid.uuid4().hex[:8]})
     identity = str(json.loads(named.read_text(encoding="utf-8"))["id"])
+    project, common = settings.run.tracker_project, {"resume": "allow", "config": to_dict(settings)}
     if name == "wandb":
-        return WandBTracker(
-            settings.run.tracker_project,
-            id=identity,
-            name=title,
-            dir=str(run.path),
-            resume="allow",
-            config=to_dict(settings),
-            settings={"console": "off"},  # the log and the bar are ours
-        )
-    return TrackioTracker(settings.run.tracker_project, name=f"{title}-{identity}", resume="allow", config=to_dict(settings))
+        quiet = {"console": "off"}  # the log and the bar are ours
+        return WandBTracker(project, id=identity, name=title, dir=str(run.path), settings=quiet, **common)
+    return TrackioTracker(project, name=f"{title}-{identity}", **common)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from sparseformers.inheritance import parameter_groups
 from sparseformers.model import SparseFormer
@@ -27,16 +26,13 @@ def build_optimiser(
     groups: list[dict[str, Any]] = []
     for group, grouped in parameter_groups(student).items():
         for decay in (weight_decay, 0.0):
-            chosen = [each for leaf, each in grouped if each.requires_grad and is_decayed(leaf, each) == (decay > 0)]
+            # A parameter that decays is a matrix that should be kept small.
+            decays = {leaf: each.ndim > 1 and leaf.rpartition(".")[2] not in UNDECAYED for leaf, each in grouped}
+            chosen = [each for leaf, each in grouped if each.requires_grad and decays[leaf] == (decay > 0)]
             if chosen:
                 rate = lr * lr_ratios.get(group, 1.0)
                 groups.append({"params": chosen, "name": group, "weight_decay": decay, "peak_lr": rate, "lr": 0.0})
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)
-
-
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a matrix that weight decay should keep small."""
-    return parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED
 
 
 def rate_factor(progress: float, warm_up: float) -> float:

@@ -64,10 +64,6 @@ class Recipe:
         """The recipe as flags of ``sparseformers bootstrap``, but for what no flag sets."""
         return [part for key, value in self.settings.items() if key not in NO_FLAGS for part in (flag(key), str(value))]
 
-    @property
-    def without_flags(self) -> dict[str, Any]:
-        return {key: value for key, value in self.settings.items() if key in NO_FLAGS}
-
 
 def changed(settings: BootstrapConfig, changes: Mapping[str, Any], *, where: str) -> BootstrapConfig:
     """The settings with some changed, as strictly as from a file; raises ConfigError, which names ``where`` they come from."""
@@ -170,4 +166,5 @@ def expand_recipe(options: Sequence[str]) -> list[str]:
 
 def with_recipe(settings: BootstrapConfig, recipe: str | None) -> BootstrapConfig:
     """The settings of the command line with what a recipe sets that has no flag."""
-    return settings if recipe is None else settings.with_(**load_recipe(recipe).without_flags)
+    given = {} if recipe is None else load_recipe(recipe).settings
+    return settings.with_(**{key: value for key, value in given.items() if key in NO_FLAGS})

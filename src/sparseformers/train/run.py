@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from sparseformers.processes import chosen_by_first, is_restarted, launch, make_
 from sparseformers.progress import say
 from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback, attached
-from sparseformers.train.checkpoint import Snapshot, read_checkpoint
-from sparseformers.train.checkpointer import Found, find_checkpoint, remove_leftovers
+from sparseformers.train.checkpoint import Snapshot, newest_whole, read_checkpoint, remove_leftovers
 from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.loop import Trainer
 from sparseformers.train.metrics import MetricsLog, chosen_trackers, peak_memory
@@ -30,10 +29,10 @@ from sparseformers.train.report import Pictures, ReportPage
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.setup import Parts, fit_front, gather_parts
-from sparseformers.train.state import random_state_in, random_state_of
+from sparseformers.train.state import random_state_of
 from sparseformers.train.status import Heartbeat
 from sparseformers.train.summary import Card, ProgressBar, RunSummary, measure_costs, summarise, summary_of_finished
-from sparseformers.train.view_cache_making import prepare_cache, require_room
+from sparseformers.train.view_cache import prepare_cache, require_room
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -83,7 +82,7 @@ def bootstrap(
     if accelerator.is_main_process:
         require_room(parts)
     run = RunFolder.create(out, overwrite=overwrite) if accelerator.is_main_process else RunFolder(out)
-    with run.writing(room_only=True), _held(run, accelerator):
+    with run.writing(room_only=True), run.held() if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             run.write_config(to_dict(settings), resolved_choices(parts))
         accelerator.wait_for_everyone()
@@ -135,13 +134,8 @@ def resume(
     accelerator = make_accelerator()
     console = _console(console, accelerator)
     chosen_trackers(settings.run.trackers)
-    with _held(folder, accelerator):
+    with folder.held() if accelerator.is_main_process else nullcontext():
         return _go_on(folder, settings, changes_told, console, content["resolved"], module)
-
-
-def _held(run: RunFolder, accelerator: Accelerator) -> AbstractContextManager[None]:
-    """The run folder for this training alone; the main process sees to it."""
-    return run.held() if accelerator.is_main_process else nullcontext()
 
 
 def _go_on(
@@ -152,17 +146,16 @@ def _go_on(
     resolved: Mapping[str, Any],
     teacher: nn.Module | None,
 ) -> RunSummary:
-    """Trains from the newest whole checkpoint, unless the run is at its end."""
     accelerator = make_accelerator()
     with run.logging(accelerator.process_index) as logger, run.writing(room_only=True):
         finished = run.is_finished
-        found = Found(None, ()) if finished else find_checkpoint(run, accelerator)
+        checkpoint, notes = (None, []) if finished else chosen_by_first(lambda: newest_whole(run), accelerator)
         if accelerator.is_main_process and not finished:
-            _report(logger, console, found.notes)
+            _report(console, notes)
             for name in remove_leftovers(run):  # of a kill
                 logger.warning("removed what was left unfinished: %s", name)
             if changes:
-                run.change_settings(to_dict(settings))
+                run.write_manifest({**run.read_manifest(), "settings": to_dict(settings)})
                 logger.info("changed: %s", "; ".join(changes))
         try:
             parts = gather_parts(settings, device=accelerator.device, teacher=teacher, precision=resolved.get("precision"))
@@ -176,18 +169,17 @@ def _go_on(
             if accelerator.is_main_process and not run.report.exists():  # a kill came between it and the card
                 ReportPage(run, console).on_end()
             return summary_of_finished(parts, run)
-        snapshot = None if found.folder is None else read_checkpoint(found.folder)
+        snapshot = None if checkpoint is None else read_checkpoint(checkpoint)
     return _train(parts, run, console, resumed=True, snapshot=snapshot)
 
 
 def _console(console: Console | None, accelerator: Accelerator) -> Console:
-    """The console to write to, which is quiet but in the main process."""
     return Console(quiet=True) if console is None or not accelerator.is_main_process else console
 
 
-def _report(logger: logging.Logger, console: Console, notes: Sequence[str]) -> None:
+def _report(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
-        logger.warning(note)
+        LOGGER.warning(note)
         say(console, note, "yellow")
 
 
@@ -230,11 +222,10 @@ def _train(
         # Views to train on, the starting values of the front, and the state that a run goes on from.
         cache = prepare_cache(parts, accelerator, console)
         if snapshot is None:
-            _report(logger, console, [*parts.inheritance.report.notes, *parts.train.remarks()])
+            _report(console, [*parts.inheritance.report.notes, *parts.train.remarks()])
         if snapshot is None and (fitted := fit_front(parts, cache, console)):
             logger.info(fitted)
         trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
-        random_state = None if snapshot is None else random_state_in(snapshot, accelerator.process_index)
         # What was written after that state is measured again.
         record = HeldOutRecord(run.held_out)
         if resumed and writes:
@@ -243,12 +234,10 @@ def _train(
             record.rewind(reached)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
         # The training itself, and what is told of it.
-        callbacks: list[Callback] = []
-        if writes:
-            callbacks += [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), record]
-            callbacks += [Pictures(run), Card(run), ReportPage(run, console)]
+        callbacks: list[Callback] = [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), record]
+        callbacks = [*callbacks, Pictures(run), Card(run), ReportPage(run, console)] if writes else []
         with attached(callbacks):
-            with StopSignals(speaks=writes) as signals, random_state_of(random_state, accelerator.device), trainer.checkpointer:
+            with StopSignals(speaks=writes) as signals, random_state_of(snapshot, accelerator), trainer.checkpointer:
                 alignment = trainer.train(callbacks, signals)
             parts = unsharded(parts)
             bad = {"skipped": len(trainer.skipped), "non_finite_steps": trainer.meters.non_finite}

@@ -46,7 +46,7 @@ class RunFolder(WorkFolder):
     held_out = InFolder("held_out")  # holds the cosine of each held-out image, and the RoIs on the first of them
     report = InFolder("report.html")
     card = InFolder("README.md")
-    non_finite = InFolder("non_finite_batches.txt")  # images of the steps that stopped the run, see ``guards``
+    non_finite = InFolder("non_finite_batches.txt")  # images of the steps that stopped the run, see ``NonFiniteSteps``
 
     def checkpoint_folders(self) -> list[Path]:
         """The folders of the checkpoints, the newest last; they may be damaged."""
@@ -125,10 +125,6 @@ class RunFolder(WorkFolder):
     def settings_and_note(self) -> tuple[BootstrapConfig, str | None]:
         """The settings of the run, with a note for its log if an earlier version wrote them."""
         return read_settings(self._read("settings"), where=f"settings in '{self.config}'")
-
-    def change_settings(self, settings: Mapping[str, Any]) -> None:
-        """Records other settings; what else is in ``config.json`` stays."""
-        self.write_manifest({**self.read_manifest(), "settings": dict(settings)})
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

@@ -237,7 +237,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        Interval.parse(self.checkpoint_every, flag="--checkpoint-every")
+        Interval.parse(self.checkpoint_every)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from sparseformers.data import (
     training_view,
 )
 from sparseformers.data.mixture import open_source, split_source, without_images_of
-from sparseformers.data.order import Interleaved
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import ConfigError, DataError, shorten
@@ -32,7 +31,7 @@ from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.inheritance.fitted import fit_start
 from sparseformers.inheritance.fitted_map import fit_map
-from sparseformers.model import SparseFormer, recompute_blocks
+from sparseformers.model import recompute_blocks
 from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
 from sparseformers.opening import refuse_more_tokens
 from sparseformers.processes import process_state
@@ -68,6 +67,11 @@ class Parts:
         return self.teacher.preprocessing.size
 
     @property
+    def noise(self) -> Tensor:
+        """One image 1 x 3 x H x W for a process that has none, where it has to take part in a step all the same."""
+        return torch.rand(1, 3, *self.size, generator=torch.Generator().manual_seed(0))
+
+    @property
     def has_map(self) -> bool:
         """Whether the student chooses its RoIs by a map of the teacher's attention."""
         return isinstance(self.inheritance.student.config.focusing, MixedResolutionConfig)
@@ -84,21 +88,13 @@ class Parts:
         root = self.settings.data.cache_teacher
         return None if root is None or self.cache_key is None else root / self.cache_key.digest
 
-    @property
-    def order(self) -> Interleaved:
-        return self.train.sample_order()
-
     def training_views(self) -> ImageViews:
         view = training_view(self.size, self.settings.data.augment, crop_scale=self.settings.data.crop_scale)
         return ImageViews(self.train, view, seed=self.settings.views_seed)
 
 
 def gather_parts(
-    settings: BootstrapConfig,
-    *,
-    device: torch.device,
-    teacher: nn.Module | None = None,
-    precision: Precision | None = None,
+    settings: BootstrapConfig, *, device: torch.device, teacher: nn.Module | None = None, precision: Precision | None = None
 ) -> Parts:
     """Finds the images, loads the teacher (if it is not a module already) and makes the student; cheap checks come first."""
     network, learning = settings.network, settings.optimisation
@@ -109,7 +105,11 @@ def gather_parts(
     layer = network.dense_layer if network.dense else None
     inheritance = inherit(loaded, seed=learning.seed, dense_layer=layer, **{name: getattr(network, name) for name in names})
     student = inheritance.student
-    _refuse_elastic(network.elastic, student)
+    for tokens in network.elastic:
+        try:
+            student.config.focusing.check_tokens(tokens)
+        except ValueError as error:
+            raise ConfigError(f"--elastic {tokens} is impossible: {error}.", "Name one of these, or use --front grid.") from None
     if learning.gradient_checkpointing:
         recompute_blocks(student)
     if not (learning.shard_weights and process_state().num_processes > 1):  # it may not fit, before it is sharded
@@ -134,15 +134,6 @@ def gather_parts(
     )
 
 
-def _refuse_elastic(elastic: Sequence[int], student: SparseFormer) -> None:
-    """Raises ConfigError for a number of tokens that the student cannot have, before a step meets it."""
-    for tokens in elastic:
-        try:
-            student.config.focusing.check_tokens(tokens)
-        except ValueError as error:
-            raise ConfigError(f"--elastic {tokens} is impossible: {error}.", "Name one of these, or use --front grid.") from None
-
-
 def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
     """Images to learn from and held-out ones; raises DataError if there are too few of either, or too many bad ones."""
     data = settings.data
@@ -163,21 +154,15 @@ def gather_images(settings: BootstrapConfig) -> tuple[ImageSource, ImageSource]:
 
 
 def _opened(settings: BootstrapConfig, data: Sequence[str | Path], weights: Sequence[float] | None) -> ImageSource:
-    folder = settings.data.shard_cache or default_shard_folder()
-    return open_source(
-        [str(each) for each in data],
-        weights=weights,
-        files=ShardFiles(folder, most_bytes=round(settings.data.shard_cache_gb * 2**30)),
-        window=settings.data.shuffle_shards,
-        most_pixels=settings.data.max_pixels,
-    )
+    own, names = settings.data, [str(each) for each in data]
+    files = ShardFiles(own.shard_cache or default_shard_folder(), most_bytes=round(own.shard_cache_gb * 2**30))
+    return open_source(names, weights=weights, files=files, window=own.shuffle_shards, most_pixels=own.max_pixels)
 
 
 def can_read(images: ImageSource, count: int) -> bool:
     """Whether at least ``count`` of the images can be read; reads no more of them than it takes to know."""
-    for index in range(len(images)):
-        if not count:
-            break
+    places = iter(range(len(images)))
+    while count and (index := next(places, None)) is not None:
         with suppress(UnreadableImageError):
             images.read(index)
             count -= 1
@@ -215,7 +200,7 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
 def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> list[Batch]:
     """The batches of the first images of the training, at most so many; raises DataError if fewer than two can be read."""
     learning = parts.settings.optimisation
-    stream = SampleStream(parts.order, batch_size=learning.batch_size, seed=learning.seed, total=most)
+    stream = SampleStream(parts.train.sample_order(), batch_size=learning.batch_size, seed=learning.seed, total=most)
     batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
     read = [batch for batch in batches if len(batch.images)]
     if sum(len(batch.images) for batch in read) < 2:

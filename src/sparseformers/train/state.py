@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,18 +19,21 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from sparseformers.data import SkippedImages
 from sparseformers.errors import DataError, RunError
-from sparseformers.evaluation import Alignment, Cost
-from sparseformers.inheritance import InheritReport
-from sparseformers.model import SparseFormer
+from sparseformers.evaluation import Alignment
 from sparseformers.settings import from_dict, to_dict
-from sparseformers.train.checkpoint import Snapshot, Stateful, pack, unpack
+from sparseformers.train.checkpoint import Snapshot
 from sparseformers.train.lengths import Place
 from sparseformers.train.processes import load_moments, load_weights, moments_of, weights_of
 from sparseformers.train.recipe import refuse_changes
 from sparseformers.train.settings import read_settings
 from sparseformers.train.setup import Parts
+
+if TYPE_CHECKING:
+    from sparseformers.train.loop import Trainer
+
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
+"""Marks of what JSON has no form for; a mapping with keys that are no texts, or look like a mark, is a list of items."""
 
 
 @dataclass
@@ -51,25 +53,6 @@ class TrainingState:
         return Place(self.samples, self.seconds)
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """The figures that a run ends with."""
-
-    path: Path
-    alignment: Alignment  # at the end, on the held-out images
-    samples: int  # images seen
-    seconds: float
-    images_per_second: float  # mean over the training
-    data_wait: float  # share of the time spent waiting for images, in [0, 1]
-    peak_memory_gib: float
-    skipped: int  # unreadable images
-    non_finite_steps: int  # skipped steps, whose loss or gradient was not a finite number
-    student_cost: Cost
-    teacher_cost: Cost
-    report: InheritReport
-    view_cache: Path | None  # the cache of views that was trained on
-
-
 def identity_of(parts: Parts) -> dict[str, Any]:
     """The identity of a training as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
     return {
@@ -84,75 +67,51 @@ def identity_of(parts: Parts) -> dict[str, Any]:
     }
 
 
-def collect(
-    state: TrainingState,
-    student: SparseFormer,
-    optimiser: torch.optim.Optimizer,
-    others: Mapping[str, Stateful],
-    skipped: SkippedImages,
-    *,
-    identity: Mapping[str, Any],
-    accelerator: Accelerator,
-) -> Snapshot:
+def collect(trainer: Trainer) -> Snapshot:
     """All that going on needs; all processes call it together, and have to be in the same place.
 
-    Each name of ``others`` makes a file of its tensors. The snapshot is whole in the main process, also where the student is
+    Each name of its ``stateful`` makes a file of tensors. The snapshot is whole in the main process, also where the student is
     sharded; its tensors are those that the training goes on changing.
     """
+    student, optimiser = trainer.student, trainer.optimiser
     states: dict[str, Any] = {"student": weights_of(student), "optimiser": moments_of(student, optimiser)}
-    states |= {name: part.state_dict() for name, part in others.items()}
+    states |= {name: part.state_dict() for name, part in trainer.stateful.items()}
     tensors: dict[str, dict[str, Tensor]] = {name: {} for name in states}
     content = {
-        **identity,
-        "training": to_dict(state),
-        "skipped": skipped.state_dict(),
-        "random": gather_object([random_state(accelerator.device)]),
+        **trainer.identity,
+        "training": to_dict(trainer.state),
+        "skipped": trainer.skipped.state_dict(),
+        "random": gather_object([random_state(trainer.accelerator.device)]),
         "parts": {name: pack(part, tensors[name]) for name, part in states.items()},
     }
     return Snapshot(content, {name: named for name, named in tensors.items() if named})
 
 
-def restore(
-    snapshot: Snapshot,
-    student: SparseFormer,
-    optimiser: torch.optim.Optimizer,
-    others: Mapping[str, Stateful],
-    skipped: SkippedImages,
-    *,
-    parts: Parts,
-    identity: Mapping[str, Any],
-) -> TrainingState:
+def restore(trainer: Trainer, snapshot: Snapshot) -> TrainingState:
     """Gives what :func:`collect` collected back; raises an error of ours if settings, images or teacher are others by now."""
     content = snapshot.state
-    refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], parts.settings)
-    parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
-    there, found = content["data"], identity["data"]
+    refuse_changes(read_settings(content["settings"], where="settings of the checkpoint")[0], trainer.settings)
+    trainer.parts.inheritance.provenance.require_same_teacher(content["teacher"]["fingerprint"])
+    there, found = content["data"], trainer.identity["data"]
     if there != found:
         before, now = (f"{data['train_images']:,} and {data['held_out_images']:,} held-out ones" for data in (there, found))
         told = f"{before} then, {now} now" if before != now else f"{now}, under other names"
         problem = f"The images are no longer those that the run has learnt from ({told})."
         raise DataError(problem, "Put them back as they were, or start a new run.")
     loading: dict[str, Callable[[Any], object]] = {
-        "student": partial(load_weights, student),
-        "optimiser": partial(load_moments, student, optimiser),
-        **{name: part.load_state_dict for name, part in others.items()},
+        "student": partial(load_weights, trainer.student),
+        "optimiser": partial(load_moments, trainer.student, trainer.optimiser),
+        **{name: part.load_state_dict for name, part in trainer.stateful.items()},
     }
     for name, load in loading.items():
         try:
             load(unpack(content["parts"][name], snapshot.tensors.get(name, {})))
         except (KeyError, ValueError, RuntimeError) as error:
-            raise RunError(
-                f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__}).",
-                "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite.",
-            ) from error
-    skipped.load_state_dict(content["skipped"])
+            problem = f"The checkpoint's state of the {name} does not fit this training ({type(error).__name__})."
+            remedy = "Go on with the version of sparseformers that the run was made with, or start it again with --overwrite."
+            raise RunError(problem, remedy) from error
+    trainer.skipped.load_state_dict(content["skipped"])
     return from_dict(TrainingState, content["training"], where="state in the checkpoint")
-
-
-def random_state_in(snapshot: Snapshot, process: int) -> dict[str, Any] | None:
-    """The state of a process's random generators; None for a process that there was not when the snapshot was taken."""
-    states = snapshot.state["random"]
-    return states[process] if process < len(states) else None
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -171,13 +130,14 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def random_state_of(state: Mapping[str, Any] | None, device: torch.device) -> Iterator[None]:
-    """Within it the generators go on from a state of :func:`random_state` (None: unchanged), afterwards from where they were."""
-    if state is None:
+def random_state_of(snapshot: Snapshot | None, accelerator: Accelerator) -> Iterator[None]:
+    """Within it the generators go on from a snapshot, if it knows of this process; afterwards from where they were."""
+    states, device = [] if snapshot is None else snapshot.state["random"], accelerator.device
+    if accelerator.process_index >= len(states):
         yield
         return
     before = random_state(device)
-    _restore(state, device)
+    _restore(states[accelerator.process_index], device)
     try:
         yield
     finally:
@@ -197,3 +157,44 @@ def _restore(state: Mapping[str, Any], device: torch.device) -> None:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()
+
+
+class Stateful(Protocol):
+    """An object whose state is made of mappings, sequences, tensors, numbers and texts."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
+    """A state (the part of path ``name``) as plain JSON values; ``tensors`` takes its tensors by path. TypeError for others."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach()
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        packed = [(key, pack(item, tensors, f"{name}.{key}" if name else str(key))) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in packed):
+            return dict(packed)
+        return {ITEMS: [[key, item] for key, item in packed]}
+    if isinstance(value, (list, tuple)):
+        items = [pack(item, tensors, f"{name}.{place}") for place, item in enumerate(value)]
+        return {TUPLE: items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"'{name}' is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The state that :func:`pack` made ``value`` of; raises KeyError if a tensor of it is missing."""
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if TUPLE in value:
+        return tuple(unpack(item, tensors) for item in value[TUPLE])
+    if ITEMS in value:
+        return {key: unpack(item, tensors) for key, item in value[ITEMS]}
+    return {key: unpack(item, tensors) for key, item in value.items()}

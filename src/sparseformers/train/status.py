@@ -30,7 +30,6 @@ SILENT_SECONDS = 60.0  # a run without a sign of life for so long is taken for d
 RECENT = 5  # lines of the metrics that the newest figures are means of
 CURVE = 40  # losses that a curve is drawn through
 
-
 State = Literal["running", "finished", "stopped", "dead", "unknown"]
 
 
@@ -234,8 +233,7 @@ def _seconds_left(resolved: Mapping[str, Any], samples: int, seconds: float, rat
 
 
 def _recent(entries: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [entry[name] for entry in entries[-RECENT:]]
-    return statistics.fmean(values) if values else None
+    return statistics.fmean(entry[name] for entry in entries[-RECENT:]) if entries else None
 
 
 def _change(losses: Sequence[float]) -> float | None:

@@ -1,20 +1,24 @@
-"""One step of the training: forward, backward, clipping, and the optimiser's step."""
+"""One step of the training: forward, backward, clipping, and the optimiser's step, unless something is not a finite number."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sparseformers.data import Batch, derived_seed, images_on
-from sparseformers.errors import ConfigError
+from sparseformers.errors import ConfigError, NonFiniteLossError
 from sparseformers.evaluation.attention import TeacherAnswer
+from sparseformers.files import write_text
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
@@ -30,7 +34,10 @@ for its scale; ``non_finite`` means that the loss or the gradient is not a finit
 OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
 SMALLEST_SCALE = 1.0
 """At this scale of the loss or below, float16 has the range that it has without one, so an overflow is not the scaler's."""
+IN_A_ROW = 3  # skipped steps, one after the other, that end a run
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")  # which the errors of ``torch.compile`` come from
+
+LOGGER = logging.getLogger("sparseformers")
 
 
 class StepFigures(NamedTuple):
@@ -122,7 +129,7 @@ class TrainingStep:
             if count == 0 and processes == 1:
                 continue
             with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model):
-                loss = self._loss(part if count else stand_in(self.parts), objective, tokens)
+                loss = self._loss(part if count else Batch(self.parts.noise, torch.empty(0), ()), objective, tokens)
                 self.accelerator.backward(self.scaler.scale(loss * (count * processes / images)))
             if count:
                 total += loss.detach() * count
@@ -149,6 +156,41 @@ class TrainingStep:
         return choices[derived_seed(self.settings.optimisation.seed, samples) % len(choices)]
 
 
+class NonFiniteSteps:
+    """The latest steps that all skipped as a loss or gradient was not finite; ``path`` takes their images if the run stops."""
+
+    def __init__(self, path: Path, accelerator: Accelerator) -> None:
+        self.path, self.accelerator = path, accelerator
+        self._files: list[list[str]] = []
+
+    def made(self) -> None:
+        """Notes a step that was made, after which a row begins anew."""
+        self._files.clear()
+
+    def skipped(self, files: Sequence[str], *, samples: int) -> None:
+        """Notes a step on ``files``, this process's part of a batch that all skip; NonFiniteLossError for the third in a row."""
+        self._files.append(list(gather_object(list(files))))
+        if self.accelerator.is_main_process:
+            LOGGER.warning("%d images: a loss or gradient is not a finite number, so the step was skipped", samples)
+        if len(self._files) < IN_A_ROW:
+            return
+        if self.accelerator.is_main_process:
+            write_text(self.path, "".join(f"{file}\n" for files in self._files for file in files))
+        problem = (
+            f"The loss or its gradient was not a finite number {IN_A_ROW} steps in a row, after {samples:,} images, so training "
+        )
+        problem += "stopped; no step was made from them."
+        remedy = f"Look at the images listed in '{self.path}', lower --lr, or use --precision fp32; then resume the run."
+        raise NonFiniteLossError(problem, remedy)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The files of the row so far; the same in all processes."""
+        return {"files": [list(files) for files in self._files]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._files = [list(files) for files in state["files"]]
+
+
 def split(batch: Batch, count: int) -> list[Batch]:
     """The readable views of a batch in ``count`` parts whose sizes differ by one at most; some may be empty."""
     if count == 1:
@@ -156,12 +198,6 @@ def split(batch: Batch, count: int) -> list[Batch]:
     columns = (batch.images, batch.indices, batch.targets, batch.attention_maps, batch.tokens)
     parts = ([None] * count if column is None else column.tensor_split(count) for column in columns)
     return [Batch(images, indices, (), *known) for images, indices, *known in zip(*parts, strict=True)]
-
-
-def stand_in(parts: Parts) -> Batch:
-    """One image of noise for a process that has none to learn from: it has to take part in the step, and weighs nothing."""
-    image = torch.rand(1, 3, *parts.size, generator=torch.Generator().manual_seed(0))
-    return Batch(image, torch.empty(0, dtype=torch.int64), ())
 
 
 def group_norms(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

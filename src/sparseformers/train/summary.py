@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 from sparseformers.evaluation import Alignment, Cost, measure_cost
 from sparseformers.evaluation.attention import MapAgreement
 from sparseformers.files import write_text
+from sparseformers.inheritance import InheritReport
 from sparseformers.integrations.card import Figures, card_text
 from sparseformers.progress import figures_bar
 from sparseformers.settings import from_dict, to_dict
@@ -19,7 +21,7 @@ from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import HeldOut, Measurement
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.state import RunSummary, TrainingState
+from sparseformers.train.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,25 @@ class Costs:
     student: Cost
     teacher: Cost
     patch_tokens: int  # that the teacher cuts such an image into
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The figures that a run ends with."""
+
+    path: Path
+    alignment: Alignment  # at the end, on the held-out images
+    samples: int  # images seen
+    seconds: float
+    images_per_second: float  # mean over the training
+    data_wait: float  # share of the time spent waiting for images, in [0, 1]
+    peak_memory_gib: float
+    skipped: int  # unreadable images
+    non_finite_steps: int  # skipped steps, whose loss or gradient was not a finite number
+    student_cost: Cost
+    teacher_cost: Cost
+    report: InheritReport
+    view_cache: Path | None  # the cache of views that was trained on
 
 
 def measure_costs(parts: Parts) -> Costs:

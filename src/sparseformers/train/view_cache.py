@@ -1,31 +1,49 @@
 """Fixed views of the training images with the teacher's embeddings of them, so that many runs share one teacher's work.
 
-A cache is a folder, named by a digest of everything that its content depends on.
+A cache is a folder, named by a digest of everything that its content depends on; it is made once, by one process, whole or not
+at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Generator, Mapping, Sequence
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rich.console import Console
 
-from sparseformers.data import Batch, SampleStream, ViewKey
+from sparseformers.data import Batch, SampleStream, ViewKey, images_on, views_in_order
 from sparseformers.data.images import MOST_PIXELS
 from sparseformers.data.sources import ImageSource
 from sparseformers.data.transforms import SMALLEST_CROPS
+from sparseformers.errors import DataError, RunError
+from sparseformers.files import replacing_folder, write_text
+from sparseformers.modes import autocast_dtype
+from sparseformers.progress import ImageProgress, say
 from sparseformers.settings import to_dict
 from sparseformers.teachers import Teacher
+from sparseformers.train.objective import teacher_targets
 from sparseformers.train.settings import BootstrapConfig
+from sparseformers.work_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from sparseformers.train.setup import Parts
 
 FORMAT = 1  # of the cache's files; a change to what they hold raises it
 LIBRARIES = ("pillow", "torch", "torchvision")  # that views are made with: another version may draw or resize otherwise
@@ -36,6 +54,8 @@ MAPS = "attention_maps.npy"  # K x images x h x w float16, where the student has
 TOKENS = "patch_tokens.npy"  # K x images x D x h x w float16, where the student learns maps of features
 UNREADABLE = "unreadable.json"  # a list of [epoch, index, reason], one for each view that is missing
 KEY = "key.json"  # the content of the cache's key
+
+SECONDS_BETWEEN_ATTEMPTS = 0.5  # while the other processes wait for the main one to finish the cache
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -67,10 +87,6 @@ class CacheKey:
         }
         others = {MAPS: self.maps, TOKENS: self.tokens}
         return kept | {name: (np.dtype(np.float16), (*views, *shape)) for name, shape in others.items() if shape is not None}
-
-    @property
-    def views(self) -> int:
-        return self.epochs * self.images
 
     @property
     def bytes(self) -> int:
@@ -167,22 +183,154 @@ def open_cache(folder: Path, key: CacheKey) -> ViewCache | None:
         if json.loads((folder / KEY).read_text(encoding="utf-8")) != key.content:
             raise DamagedCacheError(f"its {KEY} is of something else")
         rows = json.loads((folder / UNREADABLE).read_text(encoding="utf-8"))
+        unreadable = {(int(epoch), int(index)): str(reason) for epoch, index, reason in rows}
         arrays = {name: _mapped(folder / name, *form) for name, form in key.arrays.items()}
-        return ViewCache(
-            folder=folder,
-            images=arrays[IMAGES],
-            embeddings=arrays[EMBEDDINGS],
-            attention_maps=arrays.get(MAPS),
-            tokens=arrays.get(TOKENS),
-            unreadable={(int(epoch), int(index)): str(reason) for epoch, index, reason in rows},
-        )
+        return ViewCache(folder, arrays[IMAGES], arrays[EMBEDDINGS], unreadable, arrays.get(MAPS), arrays.get(TOKENS))
     except (OSError, ValueError, TypeError) as error:
         raise DamagedCacheError(f"{type(error).__name__}: {error}") from error
 
 
 def _mapped(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in an .npy file, mapped read-only."""
     array = np.lib.format.open_memmap(path, mode="r")
     if array.dtype != kind or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
         raise DamagedCacheError(f"{path.name} holds {array.dtype} {array.shape}, not {kind} {shape}")
     return array
+
+
+@dataclass(frozen=True)
+class ViewCacheFolder(WorkFolder):
+    """The folder of a cache: it needs no lock, as it is renamed whole, and the first of several that make it counts."""
+
+    KIND: ClassVar[str] = "cache of views"
+    MANIFEST: ClassVar[str] = KEY
+    OPTION: ClassVar[str] = "--cache-teacher"
+
+    @property
+    def title(self) -> str:
+        return f"the cache of views '{self.path}'"
+
+    @property
+    def going_on(self) -> str:
+        return f"start again, or name another folder with {self.OPTION}."
+
+
+_Rows = tuple[list[np.ndarray], list[tuple[int, int, str]]]
+
+
+def prepare_cache(parts: Parts, accelerator: Accelerator, console: Console) -> ViewCache | None:
+    """The cache of the run's views, if it has one, made by the main process unless it is there; raises RunError or DataError."""
+    key, folder = parts.cache_key, parts.cache_folder
+    if key is None or folder is None:
+        return None
+    if len(set(gather_object([key.digest]))) > 1:
+        raise DataError("The training images change while the processes start.", "Start again when they are all in place.")
+    cache = _found_or_made(parts, key, folder, console) if accelerator.is_main_process else _whole(folder, key)
+    while cache is None:  # until the main process has made it: no collective operation waits as long as that may take
+        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        cache = _whole(folder, key)
+    accelerator.wait_for_everyone()
+    return cache
+
+
+def require_room(parts: Parts) -> None:
+    """Raises RunError if the run's cache is still to be made and its folder cannot be written to, or holds too little."""
+    key, folder = parts.cache_key, parts.cache_folder
+    if key is None or folder is None or _whole(folder, key) is not None:
+        return
+    root = folder.parent
+    with ViewCacheFolder(folder).writing():
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root):
+            free = shutil.disk_usage(root).free
+    if free < key.bytes:
+        problem = f"The cache of views needs {key.bytes / 2**30:.1f} GiB, but '{root}' has {free / 2**30:.1f} GiB left."
+        raise RunError(problem, "Free some space, lower --cached-views, or name a folder on another disk with --cache-teacher.")
+
+
+def _whole(folder: Path, key: CacheKey) -> ViewCache | None:
+    with contextlib.suppress(DamagedCacheError):
+        return open_cache(folder, key)
+    return None
+
+
+def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) -> ViewCache:
+    try:
+        if (found := open_cache(folder, key)) is not None:
+            LOGGER.info("uses the cache of views '%s'", folder)
+            return found
+    except DamagedCacheError as damage:
+        LOGGER.warning("the cache of views '%s' is damaged (%s) and is made again", folder, damage)
+        with ViewCacheFolder(folder).writing():
+            _remove(folder, key)
+    # It is written aside and renamed; another process may do the same, and the first one counts.
+    require_room(parts)
+    size = f"{key.epochs * key.images:,} views ({key.bytes / 2**30:.1f} GiB)"
+    say(console, f"caching {size} in '{folder}'")
+    LOGGER.info("makes the cache of views '%s': %s", folder, size)
+    start, cache = time.perf_counter(), ViewCacheFolder(folder)
+    with cache.writing(room_only=True), replacing_folder(folder, keep_existing=True) as temporary:
+        _write(temporary, cache, key, _rows(parts, key, console))
+    LOGGER.info("made the cache of views in %.0f seconds", time.perf_counter() - start)
+    if (made := _whole(folder, key)) is None:
+        raise RunError(f"The cache of views '{folder}' was changed while it was made.", "Start again.")
+    return made
+
+
+def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
+    """Makes all views in order, batch by batch: rows of the key's arrays, and (epoch, index, reason) of those that are zeros."""
+    dtype, done, total = autocast_dtype(parts.precision), 0, key.epochs * key.images
+    batch_size = parts.settings.optimisation.batch_size
+    teacher = parts.telling_teacher()
+    loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
+    with ImageProgress(console, "caching views", size=total, total=total, images=0, reached=0) as bar:
+        for batch in loader:
+            epoch, first = divmod(done, key.images)
+            count = len(batch.images) + len(batch.unreadable)
+            arrays = {name: np.zeros((count, *shape[2:]), kind) for name, (kind, shape) in key.arrays.items()}
+            if len(batch.images):
+                rows = (batch.indices - first).numpy()
+                arrays[IMAGES][rows] = batch.images.numpy()
+                answer = teacher_targets(teacher, images_on(parts.device, batch.images), dtype)
+                arrays[EMBEDDINGS][rows] = answer.embedding.float().cpu().numpy()
+                for name, told in ((MAPS, answer.attention_map), (TOKENS, answer.tokens)):
+                    if name in arrays and told is not None:
+                        arrays[name][rows] = told.half().cpu().numpy()
+            yield list(arrays.values()), [(epoch, index, reason) for index, reason in batch.unreadable]
+            done += count
+            bar.step(len(batch.images), len(batch.unreadable), done)
+
+
+def _write(temporary: Path, cache: ViewCacheFolder, key: CacheKey, computed: Iterator[_Rows]) -> None:
+    """Writes all files of a cache; not through a memory map, by which a disk that fills up kills the process."""
+    unreadable: list[tuple[int, int, str]] = []
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context((temporary / name).open("wb")) for name in key.arrays]
+        with cache.writing():
+            for file, (kind, shape) in zip(files, key.arrays.values(), strict=True):
+                header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+        for arrays, missing in computed:
+            unreadable += missing
+            with cache.writing():
+                for file, values in zip(files, arrays, strict=True):
+                    file.write(values.data)
+                    file.flush()  # closing must have nothing left to fail with
+        with cache.writing():
+            for file in files:
+                os.fsync(file.fileno())
+    with cache.writing():
+        write_text(temporary / UNREADABLE, json.dumps(unreadable) + "\n")
+        write_text(temporary / KEY, json.dumps(key.content, indent=1) + "\n")
+
+
+def _remove(folder: Path, key: CacheKey) -> None:
+    """Removes a damaged cache; if another process has replaced it since, that one stays."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as aside:
+        moved = Path(aside, folder.name)
+        try:
+            folder.rename(moved)
+        except FileNotFoundError:
+            return
+        if _whole(moved, key) is not None:
+            with contextlib.suppress(OSError):
+                moved.rename(folder)

@@ -1,4 +1,8 @@
-"""A run on one page: ``collect`` reads its folder, ``figures`` draws, ``tables`` and ``page`` lay it out; here it is written."""
+"""A run on one page: here its folder is read and the page is written, ``figures`` draws, ``tables`` and ``page`` lay it out.
+
+Whatever is in the folder is shown: a run that is finished, at work or dead, or of an earlier version. Nothing is loaded but small
+files: neither the teacher, nor the student, nor the data.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import base64
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from torch import Tensor
 
 from sparseformers.errors import RunError
 from sparseformers.evaluation.attention import AttendingTeacher
@@ -20,16 +26,18 @@ from sparseformers.files import replacing
 from sparseformers.progress import say
 from sparseformers.train.callbacks import Callback
 from sparseformers.train.held_out import first_views, rois_move
-from sparseformers.train.report.content import RunContent, collect
+from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
 from sparseformers.train.report.figures import Detail
-from sparseformers.train.report.page import PageContent, draw_curves, page_of
+from sparseformers.train.report.page import draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.status import RunStatus, read_beat, read_status
+from sparseformers.train.summary import Costs, recorded_costs
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
     from sparseformers.train.setup import Parts
-    from sparseformers.train.state import RunSummary
+    from sparseformers.train.summary import RunSummary
 
 LOGGER = logging.getLogger("sparseformers")
 PICTURED_IMAGES = 6  # held-out images in the picture of RoIs
@@ -42,6 +50,61 @@ DETAILS = (
 )
 """From the finest to no pictures at all; the first with which a report is small enough is taken."""
 TOO_LARGE = "There is no room for the pictures in a report of this size."
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunContent:
+    """All that the report of a run shows."""
+
+    path: Path
+    status: RunStatus
+    reason: str  # for stopping, if it said so
+    settings: Mapping[str, Any]  # as asked for, in groups
+    resolved: Mapping[str, Any]  # what became of open settings
+    versions: Mapping[str, Any]  # of Python and of packages
+    steps: Sequence[Mapping[str, Any]]  # lines of the metrics on training steps
+    held_out: Sequence[Mapping[str, Any]]  # lines of the metrics on held-out images
+    costs: Costs | None  # None where they were not written down
+    images: tuple[Picture, ...]  # the held-out images that the RoIs are of
+    moments: tuple[Moment, ...]  # kept RoIs, all of the same images and numbers of tokens
+    cosines: tuple[ViewCosine, ...]  # of each held-out view at the newest measurement
+    worst_pictures: Mapping[int, Tensor]  # 3 x H x W bytes, by the index of the view
+    skipped: Sequence[tuple[str, str]]  # names and reasons of unreadable images
+
+    @property
+    def front(self) -> Mapping[str, Any]:
+        """The configuration of the student's front, as far as it is known."""
+        focusing = self.resolved.get("model", {}).get("focusing", {})
+        return focusing if isinstance(focusing, dict) else {}
+
+    @property
+    def moves_rois(self) -> bool:
+        """Whether the student's front can move RoIs: those of the grid front stay on their cells."""
+        return self.front.get("kind", "focusing") != "grid"
+
+
+def collect(run: RunFolder) -> RunContent:
+    """Reads a run folder; raises RunError if it is no run, or its configuration cannot be read."""
+    status, content = read_status(run.path), run.read_config()
+    beat, entries, record = read_beat(run.heartbeat), run.read_metrics(), HeldOutRecord(run.held_out)
+    images = record.images()
+    moments = [moment for moment in record.moments() if len(moment.rois) == len(moment.points) == len(images)]
+    return RunContent(
+        path=run.path,
+        status=status,
+        reason=beat.reason if beat else "",
+        settings=content["settings"],
+        resolved=content["resolved"],
+        versions=run.read_manifest().get("versions", {}),
+        steps=tuple(entry for entry in entries if entry["kind"] == "train"),
+        held_out=tuple(entry for entry in entries if entry["kind"] == "held_out"),
+        costs=recorded_costs(content["resolved"]),
+        images=tuple(images),
+        moments=tuple(moment for moment in moments if moment.rois.shape == moments[-1].rois.shape),
+        cosines=tuple(record.cosines()),
+        worst_pictures=record.worst(),
+        skipped=run.read_skipped(),
+    )
 
 
 @dataclass(frozen=True)
@@ -73,7 +136,7 @@ def write_report(run: RunFolder, out: Path | None = None, *, finished: bool = Fa
         problem = f"The report '{path}' cannot be written ({error.strerror or error})."
         raise RunError(problem, "Choose another place with --out.") from error
     # That no image was skipped is nothing that the report lacks.
-    return ReportFile(path, len(text), tuple(sentence for name, sentence in page.missing.items() if name != "skipped"))
+    return ReportFile(path, len(text), tuple(sentence for name, sentence in page["missing"].items() if name != "skipped"))
 
 
 class ReportPage(Callback):
@@ -113,21 +176,20 @@ class Pictures(Callback):
         save_figure(curves_figure(self.run.read_metrics()), self.run.curves)
 
 
-def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, PageContent]:
+def fitted(content: RunContent, most_bytes: int) -> tuple[bytes, dict[str, Any]]:
     """The report, at most so many bytes, and the page that it was made from; raises RunError if it is too large."""
     curves = draw_curves(content)
     for detail in DETAILS:
         page = page_of(content, detail, curves=curves)
         if not detail.images and content.moves_rois and content.moments:
-            page = dataclasses.replace(page, missing=page.missing | {"rois": TOO_LARGE})
-        text = render(page)
-        if len(text) < most_bytes:
+            page["missing"]["rois"] = TOO_LARGE
+        if len(text := render(page)) < most_bytes:
             return text, page
     problem = f"The report of '{content.path}' has more than {most_bytes:,} bytes without any picture."
     raise RunError(problem, "Shorten its lists.")
 
 
-def render(page: PageContent) -> bytes:
+def render(page: Mapping[str, Any]) -> bytes:
     """The page as one HTML file in UTF-8 that fetches nothing: figures inside, no script, and a policy that forbids the rest."""
     template, style = _template()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import time
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from sparseformers.files import cut, printable
 from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
-from sparseformers.train.report.content import RunContent
 from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
-from sparseformers.train.report.tables import LONGEST, Cell, Table
+from sparseformers.train.report.tables import LONGEST, Cell
+
+if TYPE_CHECKING:
+    from sparseformers.train.report import RunContent
 
 STATES = {
     "finished": "The training is at its end.",
@@ -39,70 +40,43 @@ class Tile(NamedTuple):
     remark: str
 
 
-class WorstView(NamedTuple):
-    """One of the held-out images whose embeddings are farthest from the teacher's; its picture is a data address."""
+def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> dict[str, Any]:
+    """All that the template fills in, with ``curves`` from :func:`draw_curves`, which are the same for all details.
 
-    name: str
-    centred_cosine: Cell
-    cosine: Cell
-    picture: str | None
-
-
-@dataclass(frozen=True)
-class PageContent:
-    """All that the template fills in. A figure or table that is None has its reason in ``missing``."""
-
-    title: str
-    teacher: str
-    state: str
-    state_sentence: str
-    tiles: tuple[Tile, ...]
-    facts: Table
-    curves: str | None
-    measurements: Table | None
-    cost: Table | None
-    moves_rois: bool  # so there is a section on where RoIs went
-    rois: str | None
-    rois_note: str
-    worst: tuple[WorstView, ...]
-    worst_note: str
-    skipped: Table | None
-    settings: Table
-    resolved: Table
-    versions: Table
-    resume: str | None
-    missing: dict[str, str]  # by section
-
-
-def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> PageContent:
-    """The page, with ``curves`` from :func:`draw_curves`, which are the same for all details."""
+    A figure or table that is None has its reason in ``missing``, by section.
+    """
+    sentences = [STATES[content.status.state]]
+    if content.reason:
+        sentences.append(f"It said: {cut(printable(content.reason), LONGEST)}")
+    if (sign := content.status.last_sign) is not None:
+        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
     moments, rois_note = _moments(content)
     drawn, worst = bool(moments and detail.images), worst_of(content.cosines)
     costs, groups = content.costs, content.resolved.get("parameters", {})
     network = content.settings.get("network", content.settings)  # earlier versions had no groups of settings
     resolved = {name: value for name, value in content.resolved.items() if name != "costs"}  # which have a table of their own
-    return PageContent(
-        title=printable(content.path.absolute().name),
-        teacher=cut(printable(str(network.get("teacher", ""))), LONGEST),
-        state=content.status.state,
-        state_sentence=_state_sentence(content),
-        tiles=_tiles(content),
-        facts=tables.facts(content),
-        curves=curves,
-        measurements=tables.measurements(content) if content.held_out else None,
-        cost=None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
-        moves_rois=content.moves_rois,
-        rois=_address("image/webp", rois_webp(content.images, moments, detail, content.front)) if drawn else None,
-        rois_note=rois_note,
-        worst=tuple(_worst_view(content, each, detail, place < detail.worst) for place, each in enumerate(worst)),
-        worst_note=_worst_note(content),
-        skipped=tables.skipped(content) if content.skipped else None,
-        settings=tables.settings(content),
-        resolved=tables.plain_table("choice", tables.flattened(resolved)),
-        versions=tables.plain_table("package", tables.flattened(content.versions)),
-        resume=content.status.resume,
-        missing=_missing(content),
-    )
+    return {
+        "title": printable(content.path.absolute().name),
+        "teacher": cut(printable(str(network.get("teacher", ""))), LONGEST),
+        "state": content.status.state,
+        "state_sentence": " ".join(sentences),
+        "tiles": _tiles(content),
+        "facts": tables.facts(content),
+        "curves": curves,
+        "measurements": tables.measurements(content) if content.held_out else None,
+        "cost": None if costs is None else tables.cost(costs, content.front.get("tokens"), groups),
+        "moves_rois": content.moves_rois,
+        "rois": _address("image/webp", rois_webp(content.images, moments, detail, content.front)) if drawn else None,
+        "rois_note": rois_note,
+        "worst": tuple(_worst_view(content, each, detail, place < detail.worst) for place, each in enumerate(worst)),
+        "worst_note": _worst_note(content),
+        "skipped": tables.skipped(content) if content.skipped else None,
+        "settings": tables.settings(content),
+        "resolved": tables.plain_table("choice", tables.flattened(resolved)),
+        "versions": tables.plain_table("package", tables.flattened(content.versions)),
+        "resume": content.status.resume,
+        "missing": _missing(content),
+    }
 
 
 def draw_curves(content: RunContent) -> str | None:
@@ -126,15 +100,6 @@ def _missing(content: RunContent) -> dict[str, str]:
     if not content.skipped:
         missing["skipped"] = "None: every image that was met could be read."
     return missing
-
-
-def _state_sentence(content: RunContent) -> str:
-    sentences, sign = [STATES[content.status.state]], content.status.last_sign
-    if content.reason:
-        sentences.append(f"It said: {cut(printable(content.reason), LONGEST)}")
-    if sign is not None:
-        sentences.append(f"Last heard of on {time.strftime('%Y-%m-%d at %H:%M UTC', time.gmtime(sign))}.")
-    return " ".join(sentences)
 
 
 def _tiles(content: RunContent) -> tuple[Tile, ...]:
@@ -187,17 +152,14 @@ def _worst_note(content: RunContent) -> str:
     return note if content.worst_pictures else f"{note} Pictures of them are kept at the end of the training."
 
 
-def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_picture: bool) -> WorstView:
+def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_picture: bool) -> dict[str, Any]:
     same = os.path.commonprefix([each.name for each in content.cosines])  # noqa: RUF071  # whole folders of it are left out
     begin = same.rfind("/") + 1
     name = cut(printable(view.name[begin:]), 80) + ("" if view.view is None else f", view {view.view}")
     image = content.worst_pictures.get(view.index) if with_picture else None
-    return WorstView(
-        name=name,
-        centred_cosine=tables.number(view.centred_cosine, 4),
-        cosine=tables.number(view.cosine, 4),
-        picture=None if image is None else _address("image/webp", picture_webp(image, detail)),
-    )
+    picture = None if image is None else _address("image/webp", picture_webp(image, detail))
+    cosines = {"centred_cosine": tables.number(view.centred_cosine, 4), "cosine": tables.number(view.cosine, 4)}
+    return {"name": name, "picture": picture, **cosines}
 
 
 def _address(kind: str, content: bytes) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparseformers.files import cut, printable
 from sparseformers.progress import duration
 from sparseformers.settings import to_dict
-from sparseformers.train.report.content import RunContent
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.summary import Costs
+
+if TYPE_CHECKING:
+    from sparseformers.train.report import RunContent
 
 MOST_MEASUREMENTS = 40  # rows of the table of measurements
 MOST_SKIPPED = 300  # rows of the table of images that could not be read
