@@ -10,8 +10,6 @@ from sparseformers.evaluation.dense import DenseReport
 from tests.cli.command import Command, save_student
 from tests.tiny import write_images
 
-pytestmark = pytest.mark.usefixtures("read_here")
-
 
 @pytest.fixture
 def pasted(tmp_path: Path) -> Path:

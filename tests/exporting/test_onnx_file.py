@@ -54,7 +54,7 @@ def test_takes_any_batch_and_size(front: str, photographs: Path, tmp_path: Path)
     assert "[0, 1]" in metadata["images"]
 
 
-@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torch-export"])
 def test_maps_of_features__agree_for_any_batch_and_size(kind: str, photographs: Path, tmp_path: Path) -> None:
     read_out = ReadOutConfig(hidden=48, grid=(6, 6), patch_size=8)
     student = student_of(replace(FRONTS["grid"], read_out=read_out))

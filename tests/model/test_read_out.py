@@ -109,7 +109,7 @@ def test_places_ask_near_tokens_first() -> None:
     assert squared_distances(cells(4)[None], torch.full((1, 1, 4), 0.3)).max() == FARTHEST
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("front", ["grid", "mixed", pytest.param("focusing", marks=pytest.mark.slow)])
 def test_compiles_whole_and_exports(front: str) -> None:
     student = scattered(reading(front))
     torch._dynamo.reset()

@@ -141,6 +141,7 @@ def same_end(whole: Path, killed: Path) -> None:
     assert not list(killed.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_resume__after_kills_at_random_moments_ends_at_the_same_bytes(tmp_path: Path, command: list[str]) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     happened = driven([*command, "--workers", "0", "--checkpoint-every", "1steps"], whole, killed, kills=3)

@@ -70,6 +70,7 @@ cp -r {disk}/run {out}/run
 """
 
 
+@pytest.mark.slow
 def test_bootstrap__on_a_small_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("this kernel lets nobody mount a small disk in a namespace of his own")

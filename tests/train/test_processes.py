@@ -79,6 +79,7 @@ def assert_same(one: Path, other: Path, *, weights: float = 1e-5) -> None:
     assert RunFolder(one).skipped.read_text(encoding="utf-8") == RunFolder(other).skipped.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_bootstrap__one_two_and_four_processes_agree(tmp_path: Path, arguments: list[str]) -> None:
     cases = {"one": (1, []), "two": (2, []), "four": (4, []), "accumulated": (1, ["--accumulate", "4"])}
     cases["sharded"] = (2, ["--shard-weights", "--accumulate", "2"])

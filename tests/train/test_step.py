@@ -176,6 +176,7 @@ def test_compile__failures_are_told(settings: BootstrapConfig, tmp_path: Path, m
         raise KeyError("something else")
 
 
+@pytest.mark.slow
 def test_compile__learns_as_without(settings: BootstrapConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the machine code, which takes minutes to make: both graphs whole, forward and backward."""
     original = torch.compile
