@@ -79,6 +79,16 @@ class TestTracePCA:
             assert other.cosine < one.cosine
             assert other.student.std(dim=(1, 2)).max() < 1e-4  # one token has one colour
 
+    def test_the_map_of_a_read_out_is_beside_the_tokens(self, teacher: Teacher) -> None:
+        plain, reading, earlier = (student_of(teacher, tokens=4, dense_layer=layer) for layer in (None, -1, -2))
+        (traced,) = trace_pca(reading, teacher, photographs(1))
+        torch.testing.assert_close(traced.dense, traced.student)  # a new one adds nothing
+        assert "Its feature map" in headings(draw_pca([traced]))
+        for student in (plain, earlier):
+            (without,) = trace_pca(student, teacher, photographs(1))
+            assert without.dense is None
+            assert "Its feature map" not in headings(draw_pca([without]))
+
     def test_leaves_modes_alone_gives_ordinary_tensors_and_refuses_another_width(self, teacher: Teacher) -> None:
         student = student_of(teacher, tokens=4).train()
         (traced,) = trace_pca(student, teacher, photographs(1))

@@ -1,4 +1,4 @@
-"""Features as colours: the teacher's patches beside the student's few tokens, on the same axes.
+"""Features as colours: the teacher's patches beside the student's few tokens, and its map of features, on the same axes.
 
 Legend: B images, D width, h x w cells of the grid.
 """
@@ -24,7 +24,7 @@ from sparseformers.teachers import Teacher
 
 AXES = 3  # principal axes: one each for red, green and blue
 TAILS = 0.02  # share of the teacher's patches that saturate at either end of an axis, against odd ones
-HEADINGS = ("Input", "Teacher's patches", "Student's tokens")
+HEADINGS = ("Input", "Teacher's patches", "Student's tokens", "Its feature map")  # the last where it has a read-out
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,9 @@ class PCAPicture:
     image: Tensor  # 3 x H x W in [0, 1], red-green-blue
     teacher: Tensor  # 3 x h x w in [0, 1]: where each cell's teacher features lie on the three axes
     student: Tensor  # 3 x h x w in [0, 1]: the same of the student's tokens, splatted onto the grid
-    cosine: float  # mean over the cells of the centred cosine between the two, in all D channels; in [-1, 1]
+    cosine: float  # mean over the cells of the centred cosine of its map, or else its tokens, in all D channels; in [-1, 1]
     title: str
+    dense: Tensor | None = None  # 3 x h x w in [0, 1]: the same of the map that its read-out gives; None without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,26 +89,32 @@ def trace_pca(
     images = torch.stack(inputs).to(next(student.parameters()).device)
     with evaluation_mode(student, teacher), torch.inference_mode():
         _, patches = teacher.embedding_and_tokens(images)
-        splatted = student(images).to_grid((patches.shape[-2], patches.shape[-1]))
+        output = student(images, grid=teacher.grid)
+        splatted = output.to_grid(teacher.grid)
     if splatted.shape[1] != patches.shape[1]:
         problem = f"The student's tokens have {splatted.shape[1]} channels and the teacher's {patches.shape[1]}."
         raise ConfigError(problem, "Features can only share colours with those of the teacher that the student was made from.")
-    of_teacher, of_student = (tensor.float().cpu().clone() for tensor in (patches, splatted))
+    # A map of another layer than the teacher's last has no colours there.
+    reads = student.read_out is not None and student.read_out.layer == -1
+    of_teacher, of_student, of_map = (tensor.float().cpu().clone() for tensor in (patches, splatted, output.dense))
     colours = PrincipalColours.of(of_teacher)
     centre = colours.mean.float()[:, None, None]
-    cosines = F.cosine_similarity(of_student - centre, of_teacher - centre, dim=1).mean(dim=(1, 2)).tolist()
-    columns = (drawn, colours(of_teacher), colours(of_student), cosines, titles)
+    cosines = F.cosine_similarity((of_map if reads else of_student) - centre, of_teacher - centre, dim=1)
+    maps = colours(of_map) if reads else [None] * len(drawn)
+    columns = (drawn, colours(of_teacher), colours(of_student), cosines.mean(dim=(1, 2)).tolist(), titles, maps)
     return [PCAPicture(*row) for row in zip(*columns, strict=True)]
 
 
 def draw_pca(pictures: Sequence[PCAPicture], *, columns: int | None = None) -> Figure:
-    """A row for each picture: input, the teacher's patches, the student's tokens on the same grid, in the same colours."""
+    """A row for each picture: input, the teacher's patches, the student's tokens and map on its grid, in the same colours."""
     images = [picture.image for picture in pictures]
     titles = [f"{picture.title} (cosine {picture.cosine:.2f})" for picture in pictures]
-    figure, panels = open_sheet(images, titles, HEADINGS, columns=columns)
-    for picture, (first, second, third) in zip(pictures, panels, strict=True):
+    reads = any(picture.dense is not None for picture in pictures)
+    figure, panels = open_sheet(images, titles, HEADINGS if reads else HEADINGS[:-1], columns=columns)
+    for picture, (first, *others) in zip(pictures, panels, strict=True):
         draw_photograph(first, picture.image)
-        for axes, cells in ((second, picture.teacher), (third, picture.student)):
+        maps = [cells for cells in (picture.teacher, picture.student, picture.dense) if cells is not None]
+        for axes, cells in zip(others, maps, strict=True):
             draw_photograph(axes, F.interpolate(cells[None], picture.image.shape[-2:], mode="nearest-exact")[0])
     return figure
 
