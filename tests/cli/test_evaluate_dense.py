@@ -54,4 +54,7 @@ def test_refusals(tmp_path: Path, pasted: Path, command: Command) -> None:
     assert "--dense measures the central view" in command.refused(*asked, "--dense", "--shifts")
     assert "--dense measures at the student's own number of tokens" in command.refused(*asked, "--dense", "--tokens", "2")
     assert "--masks is for measuring the focus or maps only" in command.refused(*asked, "--masks", pasted / "classes")
-    assert "has a mask in" in command.refused(*asked, "--dense", "--masks", pasted / "images" / "..")
+    (pasted / "classes").rename(pasted / "images" / "classes")
+    inside = command.json(*asked, "--dense", "--masks", pasted / "images" / "classes", "--precision", "fp32")
+    assert (inside["images"], inside["annotated"]) == (8, 8)
+    assert "has a mask in" in command.refused(*asked, "--dense", "--masks", tmp_path / "photos")

@@ -38,7 +38,7 @@ class Visualize:
     map: where the student expects its teacher to look, beside the teacher's attention, and the leaves (front mixed).
     density: where sampling points fall, as a heat map, beside what the teacher attends to, with their rank correlation.
     tokens: the most influential tokens, with what they see cut out.
-    pca: the teacher's patch features beside the student's tokens, and its feature map, on the same grid and in the same colours."""
+    pca: the teacher's patch features beside the student's tokens, and its feature map, on one grid and in the same colours."""
     animate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write RoIs gliding from the initial grid through the iterations: .gif, .webp or .mp4 (the latter asks for the
     extra 'video')."""

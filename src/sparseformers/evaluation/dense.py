@@ -119,7 +119,7 @@ def detail(images: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def measure_dense(pair: Pair, folder: ImageFolder, masks: Path | None = None) -> DenseReport:
     """Measures maps of a student beside its teacher's; raises DataError where no image can be read, or masks do not fit."""
-    student, teacher, device, paths = pair.student, pair.teacher, pair.device, folder.images()
+    student, teacher, device, paths = pair.student, pair.teacher, pair.device, folder.images(masks)
     preprocessing, grid = teacher.preprocessing, teacher.grid
     layer = -1 if student.config.read_out is None else student.config.read_out.layer
     whole = AttendingTeacher(teacher, attends=False, layer=layer)

@@ -56,9 +56,12 @@ class ImageFolder:
         self.skipped.load_state_dict(found.faults)
         return found.images
 
-    def images(self) -> list[Path]:
-        """The images under the folder, ``limit`` at most; raises DataError if there is none."""
-        return thinned(self.look(), self.limit)
+    def images(self, masks: Path | None = None) -> list[Path]:
+        """The images under the folder, ``limit`` at most, but for ``masks`` inside of it; raises DataError if there is none."""
+        found = [path for path in self.look() if masks is None or masks.resolve() not in path.resolve().parents]
+        if not found:
+            raise DataError(f"The folder '{self.path}' holds masks only.", "Give the folder of the images as --data.")
+        return thinned(found, self.limit)
 
     def judged(self, splits: Mapping[str, LabelledImages]) -> LabelledImages:
         """The labelled images to measure on, ``limit`` at most."""

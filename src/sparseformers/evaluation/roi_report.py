@@ -15,10 +15,10 @@ from rich.table import Table
 from torch import Tensor
 
 from sparseformers.config import GridConfig
-from sparseformers.data import Batch, UnreadableImageError, find_images, images_on
+from sparseformers.data import Batch, UnreadableImageError, images_on
 from sparseformers.data.foregrounds import BoxFile, Foregrounds, MaskFolder, relative_name
 from sparseformers.errors import ConfigError, DataError, shorten
-from sparseformers.evaluation.embeddings import Advance, ImageFolder, require_readable, thinned, told
+from sparseformers.evaluation.embeddings import Advance, ImageFolder, require_readable, told
 from sparseformers.evaluation.report import Report
 from sparseformers.evaluation.roi_measures import (
     Elsewhere,
@@ -111,12 +111,7 @@ def report_rois(
     model: Model, folder: ImageFolder, *, tokens: Sequence[int] = (), masks: Path | None = None, boxes: Path | None = None
 ) -> RoIReports:
     """Measures where a student's RoIs go, at each number of tokens; ConfigError if they cannot move, DataError for bad files."""
-    paths = find_images([folder.path])
-    if masks is not None:  # which may lie inside of the folder of images
-        paths = [path for path in paths if masks.resolve() not in path.resolve().parents]
-        if not paths:
-            raise DataError(f"The folder '{folder.path}' holds masks only.", "Give the folder of the images as --data.")
-    paths = thinned(paths, folder.limit)
+    paths = folder.images(masks)
     known: Foregrounds | None = None if masks is None else MaskFolder(paths, folder.path, masks)
     if boxes is not None:
         known = BoxFile(paths, folder.path, boxes)
