@@ -15,9 +15,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.short_training import BATCH, train, views_of
+from benchmarks.short_training import BATCH, check_rows, train, views_of
 from benchmarks.text_table import TextTable
-from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.cost import multiply_adds
 from sparseformers.evaluation.dense import dense_cosine
@@ -69,9 +68,7 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        for row in self.names:
-            if row not in ROWS:
-                raise ConfigError(f"There is no row '{row}'.", suggest(row, ROWS) or f"Choose from {', '.join(ROWS)}.")
+        check_rows(self.names, ROWS)
 
     @property
     def names(self) -> list[str]:

@@ -17,9 +17,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.short_training import BATCH, train, views_of
+from benchmarks.short_training import BATCH, check_rows, train, views_of
 from benchmarks.text_table import TextTable
-from sparseformers.errors import ConfigError, suggest
 from sparseformers.evaluation import measure_alignment
 from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.attention import AttendingTeacher, measure_map
@@ -78,9 +77,7 @@ class LookingConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        for row in self.names:
-            if row not in MAPS:
-                raise ConfigError(f"There is no row '{row}'.", suggest(row, MAPS) or f"Choose from {', '.join(MAPS)}.")
+        check_rows(self.names, MAPS)
 
     @property
     def names(self) -> list[str]:

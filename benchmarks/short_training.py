@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sparseformers.data import evaluation_view, find_images, read_image
+from sparseformers.errors import ConfigError, suggest
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher
 from sparseformers.train.optimiser import build_optimiser, rate_factor, set_rates
 
 BATCH, RATE, WARM_UP, WEIGHT_DECAY, CLIP = 32, 3e-5, 0.05, 0.05, 1.0
+
+
+def check_rows(asked: Sequence[str], known: Collection[str]) -> None:
+    """Raises ConfigError for a row that there is not."""
+    for row in asked:
+        if row not in known:
+            raise ConfigError(f"There is no row '{row}'.", suggest(row, known) or f"Choose from {', '.join(known)}.")
 
 
 def views_of(teacher: Teacher, folder: Path, most: int) -> Iterator[Tensor]:

@@ -1,21 +1,18 @@
 """Trainings that learn maps of features, too."""
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sparseformers.errors import RunStopped
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance.shares import READ_OUT, parameter_groups
 from sparseformers.saving import load
-from sparseformers.train import BootstrapConfig, bootstrap, resume
+from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.objective import dense_distance
 from sparseformers.train.setup import gather_parts
-from tests.train.runs import at_each_step, entries, focusing, tiny_settings, weights
+from tests.train.runs import entries, focusing, tiny_settings
 
 CPU = torch.device("cpu")
 
@@ -35,17 +32,6 @@ def test_bootstrap__maps_come_nearer_and_are_measured(settings: BootstrapConfig,
     assert "feature map to the teacher's" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     student = load(tmp_path / "run")
     assert student.dense(torch.rand(1, 3, 64, 64)).isfinite().all()
-
-
-def test_resume__ends_at_the_same_bytes(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings.with_(checkpoint_every="2steps", cache_teacher=tmp_path / "cache", accumulate=2)
-    bootstrap(settings, tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        at_each_step(patched, lambda _step, _batch, samples: samples == 16 and os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(RunStopped):
-            bootstrap(settings, tmp_path / "stopped")
-    resume(tmp_path / "stopped")
-    assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
 
 
 def test_cache__keeps_the_patch_tokens_of_the_layer_in_half_precision(settings: BootstrapConfig, tmp_path: Path) -> None:

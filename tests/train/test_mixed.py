@@ -51,8 +51,10 @@ def test_elastic__refuses_tokens_that_no_splits_give_before_it_writes(mixed: Boo
     assert not (tmp_path / "run").exists()
 
 
-def test_resume__ends_at_the_same_bytes(mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = mixed.with_(checkpoint_every="2steps", accumulate=2, evaluations=1, cache_teacher=tmp_path / "cache")
+def test_resume__with_maps_of_attention_and_of_features_ends_at_the_same_bytes(
+    mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = mixed.with_(checkpoint_every="2steps", accumulate=2, evaluations=1, dense=True, cache_teacher=tmp_path / "cache")
     bootstrap(settings, tmp_path / "whole")
     with monkeypatch.context() as patched:
         at_each_step(patched, lambda _step, _batch, samples: samples == 16 and os.kill(os.getpid(), signal.SIGTERM))
