@@ -39,7 +39,7 @@ def test_a_teacher__bootstrapped_resumed_measured_exported(family: str, tmp_path
     (build, size), photos, run = TEACHERS[family], tmp_path / "photos", tmp_path / "run"
     write_images(photos, 8)
     options = ["--image-size", size, "--batch-size", "4", "--samples", "8", "--holdout", "0.25", "--workers", "0"]
-    options += ["--evaluations", "1", "--precision", "fp32", "--trackers", "none", "--lr", "1e-4"]
+    options += ["--evaluations", "1", "--precision", "fp32", "--trackers", "none", "--lr", "1e-4", "--dense"]
     assert main(["bootstrap", "--teacher", build(tmp_path), "--data", str(photos), *options, "--out", str(run)]) == 0
     sparseformers.resume(run)
     student = sparseformers.load(run)
@@ -48,6 +48,8 @@ def test_a_teacher__bootstrapped_resumed_measured_exported(family: str, tmp_path
     images = torch.rand(2, 3, *student.config.preprocessing.size)
     torch.testing.assert_close(fold_embedding(student)(images), student(images).embedding, rtol=0, atol=1e-5)
     assert sparseformers.evaluate(run, photos).alignment.cosine_mean > 0
+    assert student.dense(images).shape[-2:] == ((6, 3) if family == "tall" else (4, 4))
+    assert sparseformers.evaluate(run, photos, dense=True, precision="fp32").rows[0].cosine > 0
     if family == "tall":
         assert student.config.preprocessing.size == (96, 48)
         assert sparseformers.profile(run, batch=(1,), repeats=1).to_dict()["student"]["size"] == [96, 48]
