@@ -56,9 +56,8 @@ class RebuiltTeacher(nn.Module):
         if grid is not None and min(grid) < 1:
             raise ConfigError(f"A grid of {grid[0]} x {grid[1]} patches holds none.", "Use 1 or more a side.")
         patch = teacher.patch_size
-        self.size = (
-            teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
-        )  # height and width in pixels
+        # Height and width in pixels of the images that it takes.
+        self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
         self.grid = rows, columns = self.size[0] // patch, self.size[1] // patch
         self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
         self.patches = TeacherPatchTokens(teacher, rows, columns)

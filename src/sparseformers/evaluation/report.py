@@ -16,7 +16,7 @@ from sparseformers.settings import to_dict
 
 
 class Report:
-    """What was measured of a student; a dataclass."""
+    """A result that is written as JSON; a dataclass."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

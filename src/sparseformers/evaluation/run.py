@@ -48,10 +48,11 @@ def evaluate(
 
     With class folders in ``data`` (train/CLASS and test/CLASS, or CLASS), nearest-neighbour and classifier accuracy are measured,
     too. ``run`` and ``teacher`` are a student and a teacher, or where they are; ``limit`` images are drawn evenly, 0 takes all.
+    ``tokens`` are latent tokens, if not those that the student was configured with.
 
     - ``views``: on so many fixed random crops of each image (no classes then); 0 takes the central view.
     - ``shifts``: under changed conditions; ``dense``: maps of features, place by place; both beside the teacher at a lower
-      resolution. With ``dense``, a segmentation is learnt by a folder of class ``masks`` on the teacher's maps, and judged.
+      resolution. With ``dense`` and a folder of class ``masks`` a segmentation is learnt on the teacher's maps, judged on others.
     - ``focus``: where moving RoIs go, at one number of ``tokens`` or several, without the teacher. Objects are in a folder of
       ``masks``, at the images' relative paths whatever their suffix, or ``boxes``, a JSON file of COCO's form.
     - ``zero_shot``: by the names of the class folders or of a file ``classnames``, in sentences (``templates``: ``openai``,
