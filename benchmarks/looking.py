@@ -24,7 +24,7 @@ from sparseformers.evaluation.alignment import centred_cosine
 from sparseformers.evaluation.attention import AttendingTeacher, measure_map
 from sparseformers.evaluation.cost import measure_cost
 from sparseformers.inheritance import inherit
-from sparseformers.inheritance.fitted_map import fit_map
+from sparseformers.inheritance.fitted import fit_map
 from sparseformers.inheritance.inheriting import FrontKind
 from sparseformers.model import FrontOutput, SparseFormer
 from sparseformers.model.mixed_resolution import MixedResolutionFront

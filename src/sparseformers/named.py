@@ -62,16 +62,14 @@ NAMED_CONFIGS: Mapping[str, SparseFormerConfig] = {
     "sf_v1_tiny": _original(tokens=49, focusing_width=256, width=512, depth=8),
     "sf_v1_small": _original(tokens=64, focusing_width=320, width=640, depth=8),
     "sf_v1_base": _original(tokens=81, focusing_width=384, width=768, depth=10),
-}
-"""The bootstrapped sizes of Gao et al., CVPR 2024 (Table 1 and section 4), then those of Gao et al., ICLR 2024 ("v1")."""
+}  # the bootstrapped sizes of Gao et al., CVPR 2024 (Table 1 and section 4), then those of Gao et al., ICLR 2024 ("v1")
 
 TEACHER_ARCHITECTURES: Mapping[str, str] = {
     "sf_base_augreg": "vit_base_patch16_224",
     "sf_large_augreg": "vit_large_patch16_224",
     "sf_base_clip": "vit_base_patch16_clip_quickgelu_224",
     "sf_large_clip": "vit_large_patch14_clip_quickgelu_224",
-}
-"""timm's architectures of the named sizes' teachers; time and cost do not depend on their weights. v1 has none."""
+}  # timm's architectures of the named sizes' teachers; time and cost do not depend on their weights. v1 has none
 
 
 def named_config(name: str) -> SparseFormerConfig:

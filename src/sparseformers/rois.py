@@ -13,13 +13,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SMALLEST_RADIUS = 0.012
-"""The least radius of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels at a point."""
+SMALLEST_RADIUS = (
+    0.012  # of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels at a point
+)
 
 
 def initial_grid(tokens: int) -> Tensor:
     """Overlapping half-image boxes on a grid that covers the image: N x 4, row by row from the top left.
-
     The grid is the fullest one near a square (48 -> 6 rows of 8); a number that has no such divisors is spread over
     rows of nearly equal length (7 -> rows of 2, 3 and 2). A row (or column) of one box spans the whole image.
     """
@@ -34,7 +34,6 @@ def initial_grid(tokens: int) -> Tensor:
 
 def cells(tokens: int, aspect: float = 1.0) -> Tensor:
     """Boxes that tile the image without overlap, the patches of a coarse grid: N x 4, row by row from the top left.
-
     They are near squares on an image of that height over width.
     """
     rows = row_lengths(tokens, aspect)
@@ -54,7 +53,6 @@ def grid_of(tokens: int, aspect: float = 1.0) -> tuple[int, int]:
 
 def row_lengths(tokens: int, aspect: float = 1.0) -> list[int]:
     """The number of tokens in each row of the grid of N, from top to bottom.
-
     The grid is the fullest one whose cells are near squares on an image of that height over width. ValueError for no token.
     """
     if tokens < 1:
@@ -91,7 +89,6 @@ def from_centre_and_size(centre: Tensor, size: Tensor) -> Tensor:
 
 def adjust(rois: Tensor, delta: Tensor) -> Tensor:
     """Moves and scales RoIs (... x 4) relative to their own size (Gao et al., ICLR 2024, section 3).
-
     By ``delta`` (... x 4): centre += (dx * w, dy * h); (w, h) *= exp((dw, dh)). Gives x1 <= x2 and y1 <= y2.
     """
     centre, size = centre_and_size(rois)
@@ -101,7 +98,6 @@ def adjust(rois: Tensor, delta: Tensor) -> Tensor:
 
 def standardise(offsets: Tensor) -> Tensor:
     """Brings the P >= 2 offsets of each token (... x P x 2) to mean 0 and (unbiased) standard deviation 1/3, per axis.
-
     Three standard deviations then fill half a RoI on either side, so most points stay inside it.
     """
     offsets = offsets.float()
@@ -111,7 +107,6 @@ def standardise(offsets: Tensor) -> Tensor:
 
 def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
     """The sampling points of each token, B x N x P x 2: its offsets, standardised, scaled by its RoI and set at the RoI's centre.
-
     RoIs are B x N x 4, offsets (x, y) are B x N x P x 2 in units of the RoI's size.
     """
     centre, size = centre_and_size(rois)
@@ -120,7 +115,6 @@ def sampling_points(rois: Tensor, offsets: Tensor) -> Tensor:
 
 def neighbourhoods(rois: Tensor, points: int) -> Tensor:
     """The radius that a token sees around each of its P points: half the spacing of so many that fill the RoI evenly.
-
     RoIs ... x 4 -> ... x 2, to either side along x and y, at least ``SMALLEST_RADIUS``.
     """
     _, size = centre_and_size(rois)
@@ -129,7 +123,6 @@ def neighbourhoods(rois: Tensor, points: int) -> Tensor:
 
 def regular_points(rois: Tensor, side: int) -> Tensor:
     """The centres of side x side equal parts of each RoI, row by row: the pixels of a patch that shows it.
-
     RoIs B x N x 4 -> points B x N x side² x 2.
     """
     rois = rois.float()
@@ -141,7 +134,6 @@ def regular_points(rois: Tensor, side: int) -> Tensor:
 
 def position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0) -> Tensor:
     """The continuous sinusoidal encoding of the four sides of a RoI (Gao et al., CVPR 2024, appendix A.2).
-
     RoIs ... x 4 -> ... x width, a multiple of 8. PE_v = [sin(pi f0 v), cos(pi f0 v), sin(pi f1 v), ...] with width/8 frequencies
     evenly spaced in log from 1 to ``max_frequency``; PE = [PE_left | PE_top | PE_right | PE_bottom].
     """
@@ -151,7 +143,6 @@ def position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0)
 
 def released_position_encoding(rois: Tensor, width: int, *, max_frequency: float = 128.0) -> Tensor:
     """The layout that the authors' released weights were trained with, in the place of :func:`position_encoding`.
-
     It spaces width/4 frequencies in log, and gives each side the sines of the even-indexed ones, then the cosines of the others.
     """
     angles = _side_angles(rois, width // 4, max_frequency)  # ... x 4 x width/4

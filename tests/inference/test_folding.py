@@ -16,8 +16,7 @@ from sparseformers.config import SparseFormerConfig
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import multiply_adds
 from sparseformers.inference import fold, fold_embedding, pack_weights
-from sparseformers.inference.folding import ClassTokenBlock
-from sparseformers.inference.fronts import FoldedGrid
+from sparseformers.inference.folding import ClassTokenBlock, FoldedGrid
 from sparseformers.inference.packing import KEPT
 from sparseformers.model import SparseFormer
 from sparseformers.model.block import TransformerBlock

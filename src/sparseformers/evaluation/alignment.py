@@ -29,7 +29,6 @@ def nearest_neighbours(
     queries: Tensor, index: Tensor, k: int, *, exclude_self: bool = False, at_once: int = SIMILARITIES_AT_ONCE
 ) -> Neighbours:
     """Finds the k nearest rows of an index (M x D) to each query (Q x D) by cosine, exactly.
-
     With ``exclude_self`` query i is row i of the index, which is no neighbour of its own. At most ``at_once`` similarities are
     held at a time. Raises ValueError for widths that differ, a k out of range, or Q other than M with ``exclude_self``.
     """
@@ -40,18 +39,13 @@ def nearest_neighbours(
     if not 1 <= k <= len(index) - exclude_self:
         raise ValueError(f"k must be from 1 to {len(index) - exclude_self}, not {k}")
     queries, index = _unit_rows(queries), _unit_rows(index)
-    similarities, indices = [], []
-    rows = max(1, at_once // len(index))
-    for start in range(0, len(queries), rows):
+    found, rows = [], max(1, at_once // len(index))
+    for start in range(0, max(1, len(queries)), rows):  # without queries one turn, of none
         chunk = queries[start : start + rows] @ index.T  # rows x M
         if exclude_self:
             chunk.diagonal(offset=start).fill_(-torch.inf)
-        nearest = chunk.topk(k, dim=1)
-        similarities.append(nearest.values)
-        indices.append(nearest.indices)
-    if not similarities:
-        return Neighbours(queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=queries.device))
-    return Neighbours(torch.cat(similarities), torch.cat(indices))
+        found.append(chunk.topk(k, dim=1))
+    return Neighbours(torch.cat([nearest.values for nearest in found]), torch.cat([nearest.indices for nearest in found]))
 
 
 def knn_accuracy(
@@ -72,10 +66,8 @@ def knn_accuracy(
     of the index. Raises ValueError for labels that do not go with the rows, or no queries.
     """
     if len(queries) == 0 or len(query_labels) != len(queries) or len(index_labels) != len(index):
-        raise ValueError(
-            f"every row needs a label and there must be queries: {len(query_labels)} labels of {len(queries)} queries, "
-            f"{len(index_labels)} of {len(index)} rows of the index"
-        )
+        there = f"{len(query_labels)} labels of {len(queries)} queries, {len(index_labels)} of {len(index)} rows of the index"
+        raise ValueError(f"every row needs a label and there must be queries: {there}")
     index_labels = index_labels.to(queries.device)
     found = nearest_neighbours(queries, index, min(k, len(index) - exclude_self), exclude_self=exclude_self)
     # Relative to the nearest, which changes no comparison and keeps low temperatures from overflowing.
@@ -105,7 +97,6 @@ class Alignment:
 
 def centred_cosine(student: Tensor, teacher: Tensor, centre: Tensor | None = None) -> Tensor:
     """Cosine of each student embedding (M x D) to its teacher embedding (M x D), as seen from a common centre.
-
     The centre (D) is by default the teacher's mean over these rows; for a few rows, give the mean over more data. Returns M
     cosines in [-1, 1], 0 where an embedding is the centre itself; raises ValueError for different shapes.
     """
@@ -139,8 +130,7 @@ def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10)
     low, median = torch.quantile(cosine, torch.tensor([0.05, 0.5]).to(cosine)).tolist()
     centre = mean_embedding(teacher)
     compared = min(neighbours, images - 1)
-    nearest = (nearest_neighbours(each, each, compared, exclude_self=True).indices for each in (student, teacher))
-    of_student, of_teacher = nearest  # M x k each
+    of_student, of_teacher = (nearest_neighbours(each, each, compared, exclude_self=True).indices for each in (student, teacher))
     return Alignment(
         centred_cosine=centred_cosine(student, teacher, centre).mean().item(),
         cosine_mean=cosine.mean().item(),
@@ -157,8 +147,7 @@ def measure_alignment(student: Tensor, teacher: Tensor, *, neighbours: int = 10)
 def _same_shape(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one precision, float32 at least; raises ValueError unless both are M x D."""
     if student.ndim != 2 or student.shape != teacher.shape:
-        raise ValueError(
-            f"student and teacher embeddings must both be M x D, not {tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"student and teacher embeddings must both be M x D, not {shapes}")
     precision = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(precision), teacher.to(precision)

@@ -126,7 +126,6 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
 
 class TeacherAttention:
     """Maps of what a teacher of any host library attends to, on its own grid of patches; its weights are copied once.
-
     A teacher without a class token is read as :func:`token_influence` says; its rollout starts from the tokens that are pooled,
     each by its share. Prefix tokens are left out of the maps.
     """
@@ -161,7 +160,6 @@ class TeacherAttention:
 
 def rollout(blocks: Sequence[Tensor]) -> Tensor:
     """Attention rollout: attention plus the identity (the residual path), rows normalised, multiplied through the blocks.
-
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. Takes B x T x T of each block from first to last;
     returns B x T x T, how much of each input token (last dimension) is in each output token. Raises ValueError for no block.
     """

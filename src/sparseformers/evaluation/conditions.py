@@ -61,9 +61,7 @@ class SmallView:
     backgrounds: tuple[Path, ...] = ()  # photographs to draw a background from, which is blurred; none for plain grey
 
     def __call__(self, image: Image.Image) -> Tensor:
-        top, left = self._place(torch.rand(2))
-        height, width = self._inner_size()
-        canvas = self._background()
+        (top, left), (height, width), canvas = self._place(torch.rand(2)), self._inner_size(), self._background()
         inner = evaluation_view(dataclasses.replace(self.preprocessing, size=(height, width)))
         canvas[:, top : top + height, left : left + width] = inner(image)
         return canvas
@@ -126,13 +124,10 @@ def shift_conditions(preprocessing: PreprocessingConfig, backgrounds: Sequence[P
     for percent in (70, 50):
         tighter = dataclasses.replace(preprocessing, crop=preprocessing.crop * percent / 100)
         conditions.append(Condition.of_both(f"central {percent}%", evaluation_view(tighter)))
-    scenes = {"on grey": (), "in a scene": tuple(backgrounds)}
-    conditions += [
-        Condition.of_both(f"1/{parts} {where}", SmallView(preprocessing, parts, paths))
-        for where, paths in scenes.items()
-        for parts in (2, 3)
-        if paths or where == "on grey"
-    ]
+    scenes: dict[str, tuple[Path, ...]] = {"on grey": (), **({"in a scene": tuple(backgrounds)} if backgrounds else {})}
+    for where, paths in scenes.items():
+        small = [(f"1/{parts} {where}", SmallView(preprocessing, parts, paths)) for parts in (2, 3)]
+        conditions += [Condition.of_both(name, view) for name, view in small]
     for side in SIZES:
         if (side, side) != preprocessing.size:
             sized = evaluation_view(dataclasses.replace(preprocessing, size=(side, side)))

@@ -100,7 +100,6 @@ def measure_training_cost(
     grid: tuple[int, int] | None = None,
 ) -> TrainingCost:
     """Multiply-adds for one image (of that height and width) of a training.
-
     ``teacher`` is None where its embeddings were computed before. The mean over ``tokens`` counts, the numbers of tokens that
     steps take in turn (None for the student's own). ``grid`` is that of the maps which are learnt, too, if any are.
     """
@@ -119,7 +118,6 @@ def training_multiply_adds(
     module: nn.Module, *inputs: Any, result: Callable[[Any], Tensor] = lambda output: output
 ) -> tuple[int, int]:
     """Multiply-adds of a forward pass and of the backward pass that follows, counted as autograd does them.
-
     A layer that learns (``requires_grad``) costs twice its forward pass on the way back, a frozen one once, and all before the
     first that learns nothing. ``result`` takes from the output the tensor that the loss is made of.
     """
@@ -137,8 +135,7 @@ class _WithBackward(nn.Module):
 
     def __init__(self, network: nn.Module, result: Callable[[Any], Tensor]) -> None:
         super().__init__()
-        self.network = network
-        self.result = result
+        self.network, self.result = network, result
 
     def forward(self, counter: FlopCounterMode, *inputs: Any) -> int:
         """Runs both passes, and returns the multiply-adds of the first."""

@@ -56,8 +56,8 @@ class RebuiltTeacher(nn.Module):
         if grid is not None and min(grid) < 1:
             raise ConfigError(f"A grid of {grid[0]} x {grid[1]} patches holds none.", "Use 1 or more a side.")
         patch = teacher.patch_size
+        # Height and width in pixels of the images that it takes.
         self.size = teacher.preprocessing.size if grid is None else (grid[0] * patch, grid[1] * patch)
-        """Height and width in pixels of the images that it takes."""
         self.grid = rows, columns = self.size[0] // patch, self.size[1] // patch
         self.normalise = Normalise(teacher.preprocessing.mean, teacher.preprocessing.std)
         self.patches = TeacherPatchTokens(teacher, rows, columns)
@@ -82,7 +82,6 @@ class RebuiltTeacher(nn.Module):
 
 class LowResolutionTeacher(RebuiltTeacher):
     """The teacher at a lower resolution: fewer tokens, no training. What a student with as many tokens has to beat.
-
     It shrinks images of any size and shape to about so many patches, in rows and columns as the teacher's own.
     """
 

@@ -16,7 +16,7 @@ from sparseformers.settings import to_dict
 
 
 class Report:
-    """What was measured of a student; a dataclass."""
+    """A result that is written as JSON; a dataclass."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -46,13 +46,11 @@ class Evaluation(Report):
         for column in ("teacher", "student", "baseline"):
             table.add_column(column, justify="right")
         table.add_row("centred cosine to the teacher", "", f"{alignment.centred_cosine:.3f}", "0.000 (constant output)")
-        constant = f"{alignment.constant_baseline:.3f} (constant output)"
-        table.add_row("cosine, mean", "", f"{alignment.cosine_mean:.3f}", constant)
+        table.add_row("cosine, mean", "", f"{alignment.cosine_mean:.3f}", f"{alignment.constant_baseline:.3f} (constant output)")
         table.add_row("cosine, median", "", f"{alignment.cosine_median:.3f}", "")
         table.add_row("cosine, 5th percentile", "", f"{alignment.cosine_p05:.3f}", "")
-        chance = f"{alignment.neighbour_chance:.1%} (chance)"
-        nearest = f"agreement of the {alignment.neighbours} nearest neighbours"
-        table.add_row(nearest, "", f"{alignment.neighbour_agreement:.1%}", chance)
+        agreement, chance = f"{alignment.neighbour_agreement:.1%}", f"{alignment.neighbour_chance:.1%} (chance)"
+        table.add_row(f"agreement of the {alignment.neighbours} nearest neighbours", "", agreement, chance)
         for measure, teacher, student in (
             ("k-NN top-1", self.knn_teacher, self.knn_student),
             ("k-NN top-1 in the teacher's index", self.knn_teacher, self.knn_drop_in),

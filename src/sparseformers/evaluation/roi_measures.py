@@ -164,8 +164,7 @@ class Elsewhere:
     def __init__(self) -> None:
         self._densities: Tensor | float = 0.0
         self._masks: Tensor | float = 0.0
-        self._own = 0.0
-        self._images = 0
+        self._own, self._images = 0.0, 0
 
     def add(self, densities: Tensor, masks: Tensor) -> None:
         """Takes in images: B x H x W twice, of the same images."""

@@ -47,31 +47,18 @@ def evaluate(
     """Measures how near a student is to its teacher on a folder of images, as the command ``evaluate`` does.
 
     With class folders in ``data`` (train/CLASS and test/CLASS, or CLASS), nearest-neighbour and classifier accuracy are measured,
-    too.
+    too. ``run`` and ``teacher`` are a student and a teacher, or where they are; ``limit`` images are drawn evenly, 0 takes all.
+    ``tokens`` are latent tokens, if not those that the student was configured with.
 
-    Args:
-        run: a student, or where it is.
-        data: the folder of images.
-        views: fixed random crops of each image to measure on (no classes then); 0 takes the central view.
-        shifts: measure under changed conditions, beside the teacher at a lower resolution with as many tokens.
-        focus: measure where moving RoIs go; the teacher is not needed for it.
-        dense: measure maps of features, place by place, beside the teacher at a lower resolution.
-        masks: with ``focus``, a folder of masks of the images' objects, at the same relative paths whatever their suffix; with
-            ``dense`` of classes, from which a segmentation is learnt on the teacher's maps and judged on the others.
-        boxes: with ``focus``, a JSON file of COCO's form with boxes around them.
-        zero_shot: classify by the names of the class folders, with the teacher's own text tower (OpenCLIP).
-        classnames: with ``zero_shot``, a file with the classes' names.
-        templates: with ``zero_shot``, the sentences that names are put in: ``openai``, ``simple``, or a file.
-        captions: measure image-text retrieval by the captions in this file.
-        limit: measure on this many images only, drawn evenly from all; 0 takes all.
-        tokens: latent tokens, if not those that the student was configured with; with ``focus`` several, one after the other.
-        teacher: a teacher, or where to load it from if not from where it was.
-        batch_size: images at a time.
-        precision: of the matrix products.
-        progress: shows how far it has come; nothing by default.
+    - ``views``: on so many fixed random crops of each image (no classes then); 0 takes the central view.
+    - ``shifts``: under changed conditions; ``dense``: maps of features, place by place; both beside the teacher at a lower
+      resolution. With ``dense`` and a folder of class ``masks`` a segmentation is learnt on the teacher's maps, judged on others.
+    - ``focus``: where moving RoIs go, at one number of ``tokens`` or several, without the teacher. Objects are in a folder of
+      ``masks``, at the images' relative paths whatever their suffix, or ``boxes``, a JSON file of COCO's form.
+    - ``zero_shot``: by the names of the class folders or of a file ``classnames``, in sentences (``templates``: ``openai``,
+      ``simple`` or a file), with the teacher's own text tower (OpenCLIP). ``captions``: retrieval by the captions in a file.
 
-    Raises:
-        SparseFormersError: for options that do not go together, files that are missing, or a model or teacher that cannot be had.
+    Raises SparseFormersError for options that do not go together, missing files, or a model or teacher that cannot be had.
     """
     tokens = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     in_words = zero_shot or captions is not None

@@ -146,8 +146,7 @@ def _rows(
     clean = answers[TEACHER, conditions[0].teacher]
     rows: list[ShiftRow] = []
     for condition in conditions:
-        target = answers[TEACHER, condition.teacher]
-        seen = answers[STUDENT, condition.student]
+        target, seen = answers[TEACHER, condition.teacher], answers[STUDENT, condition.student]
         low = answers.get((LOW_RESOLUTION, condition.student))
         student, teacher = (_figures(each, target, clean, labels) for each in (seen, target))
         small = None if low is None else _figures(low, target, clean, labels)
@@ -159,9 +158,7 @@ def _rows(
 
 def _figures(answers: Answers, target: Answers, clean: Answers, labels: Tensor | None) -> ShiftFigures:
     """Figures of one network: ``target`` and ``clean`` are the teacher's answers to the same and to the clean images."""
-    top1 = None
-    if labels is not None and answers.logits is not None:
-        top1 = (answers.logits.argmax(dim=1) == labels).double().mean().item()
+    top1 = None if labels is None or answers.logits is None else (answers.logits.argmax(dim=1) == labels).double().mean().item()
     same, of_clean = (centred_cosine(answers.embedding, other.embedding).mean().item() for other in (target, clean))
     return ShiftFigures(same_image=same, clean_image=of_clean, top1=top1)
 

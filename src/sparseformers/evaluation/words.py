@@ -81,8 +81,7 @@ class Words(NamedTuple):
 
 def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, folder: ImageFolder) -> WordReport:
     """Classifies by names of classes and finds by captions; ``student`` is the pair's. TeacherError without a text tower."""
-    tower = load_text_tower(pair.teacher.identity.name)
-    width = pair.teacher.anatomy.embedding_width
+    tower, width = load_text_tower(pair.teacher.identity.name), pair.teacher.anatomy.embedding_width
     if tower.width != width:
         problem = f"The text tower of '{tower.name}' has {tower.width} channels, the image embeddings have {width}."
         raise TeacherError(problem, "Give the file of one whole CLIP as --teacher.")
@@ -124,8 +123,7 @@ def measure_words(words: Words, student: SparseFormer | WithTokens, pair: Pair, 
         readable = words.captioned.only(indices.tolist())
         captions = texts(readable.captions, "captions", "texts", TEXTS_AT_ONCE, tower)
         retrieval = evaluate_retrieval(*towers, captions, readable.image_of)
-    size = LowResolution(low.size, low.patch_count)
-    return WordReport(zero_shot, retrieval, size, tuple(folder.skipped.lines()))
+    return WordReport(zero_shot, retrieval, LowResolution(low.size, low.patch_count), tuple(folder.skipped.lines()))
 
 
 NAMED_TEMPLATES = ("openai", "simple")

@@ -18,7 +18,7 @@ from sparseformers.errors import ConfigError
 from sparseformers.exporting.config import ExportConfig
 from sparseformers.exporting.resizing import Preprocessing, resample, resampling_matrix
 from sparseformers.inference import fold_embedding
-from sparseformers.inference.fronts import FoldedGrid
+from sparseformers.inference.folding import FoldedGrid
 from sparseformers.model import SparseFormer
 from sparseformers.model.grid import GridFront, Resize
 from sparseformers.model.mixed_resolution import MixedResolutionFront

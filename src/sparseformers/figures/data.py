@@ -26,9 +26,9 @@ from sparseformers.rois import centre_and_size, neighbourhoods
 
 Box = tuple[float, float, float, float]  # (x1, y1, x2, y2) in [0, 1] of an image
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)  # all of an image
+# ``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
+# sees when it embeds or is evaluated, often a central crop; what lies outside of it is drawn dark.
 ViewKind = Literal["whole", "own"]
-"""``whole``: the student is given the whole photograph in its own shape, at as many pixels as it was made for. ``own``: what it
-sees when it embeds or is evaluated, often a central crop; what lies outside of it is drawn dark."""
 TitledImage = tuple[str, Image.Image]  # a title and a decoded RGB image of any size
 Photographs = Iterable[TitledImage]
 

@@ -197,7 +197,6 @@ def trace_maps(student: SparseFormer, teacher: AttendingTeacher, images: Tensor,
 
 def draw_map(pictures: Sequence[MapPicture], *, columns: int | None = None) -> Figure:
     """A row of panels for each picture: the input, the glance, the student's map, the teacher's attention, the leaves.
-
     Both maps are on the student's grid, in units of an even spread; under the student's stands how they agree. Each leaf has as
     many pixels as are read of it. Raises ConfigError as all sheets.
     """

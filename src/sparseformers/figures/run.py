@@ -15,6 +15,7 @@ from sparseformers.data import SkippedImages, UnreadableImageError, read_image
 from sparseformers.data.places import find, no_images
 from sparseformers.errors import ConfigError, DataError
 from sparseformers.evaluation.embeddings import Progress, silent
+from sparseformers.evaluation.report import Report
 from sparseformers.figures.data import LONGEST_DRAWN, TitledImage, ViewKind, trace_photographs
 from sparseformers.figures.map import draw_density, draw_map, mapping_front, trace_density, trace_map
 from sparseformers.figures.output import WRITERS, check_animation, check_target, save_animation, save_figure
@@ -25,7 +26,6 @@ from sparseformers.figures.tokens import draw_tokens, trace_tokens
 from sparseformers.opening import GivenTeacher, Model, SavedModel, model_name, open_student, open_teacher
 from sparseformers.processes import process_state
 from sparseformers.saving import MODEL_FILE
-from sparseformers.settings import to_dict
 
 FigureName = Literal["models", "iterations", "map", "density", "tokens", "pca"]
 WITH_TEACHER: frozenset[FigureName] = frozenset({"map", "density", "pca"})  # figures that show the teacher beside the student
@@ -33,25 +33,19 @@ ANIMATED_SIDE, DRAWN_SIDE = 320, 375  # pixels along the longer side of a photog
 
 
 @dataclass(frozen=True)
-class Visualization:
+class Visualization(Report):
     """Result of :func:`visualize`."""
 
     drawn: int  # number of images on the figure
     written: tuple[str, ...]
     skipped: dict[str, str]  # images that could not be read, with the reason of each
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return to_dict(self)
-
 
 class ReadablePhotographs:
     """Photographs, read one after the other; those that cannot be read are noted and left out."""
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
-        self.paths = paths
-        self.skipped = SkippedImages()
-        self._progress = progress
+        self.paths, self.skipped, self._progress = paths, SkippedImages(), progress
 
     @property
     def drawn(self) -> int:
@@ -91,22 +85,14 @@ def visualize(
 ) -> Visualization:
     """Draws regions of interest (RoIs) and sampling points of students on photographs, as the command ``visualize`` does.
 
-    Args:
-        model: a student, or where it is.
-        images: images, or folders of them; at most 64 in all.
-        out: the figure to write: .png, .pdf, .svg, .jpg or .webp.
-        figure: models, iterations, map, density, tokens or pca.
-        animate: write RoIs gliding through the iterations, too: .gif, .webp or .mp4.
-        beside: other models to draw beside the first (figure models).
-        view: all of a photograph in its own shape (whole), or the student's view as when it embeds (own).
-        stages: of which to draw the RoIs (figure models): 0 is the start, -1 the last.
-        teacher: a teacher, or where to load it from if not from where it was (figures map, density and pca).
-        columns: photographs side by side; by default as many as make the sheet about square.
-        size: pixels along the longer side of a panel: by default 375, and 320 in an animation.
-
-    Raises:
-        SparseFormersError: for options that do not go together, a file that cannot be written, a model or
-            a teacher that cannot be had, or if not one image can be read.
+    ``model`` and those ``beside`` it (figure models) are students, or where they are; ``images`` are at most 64, or folders of
+    them. A figure goes to ``out`` (.png, .pdf, .svg, .jpg or .webp), RoIs gliding through the iterations to ``animate`` (.gif,
+    .webp or .mp4). ``view`` is all of a photograph in its own shape (whole), or the student's view as when it embeds (own);
+    ``stages`` those of which to draw RoIs (figure models), 0 for the start, -1 for the last; ``count`` the tokens of the figure
+    tokens; ``teacher`` a teacher, or where to load it from if not from where it was (figures map, density and pca); ``columns``
+    photographs side by side, by default for a sheet about square; ``size`` pixels along the longer side of a panel, by default
+    375, and 320 in an animation. Raises SparseFormersError for options that do not go together, a file that cannot be written, a
+    model or a teacher that cannot be had, or if not one image can be read.
     """
     out, animate = (None if path is None else Path(path) for path in (out, animate))
     _check_options(out, animate, figure, {"beside": beside, "stages": stages, "teacher": teacher}, size)

@@ -165,7 +165,6 @@ class Glide:
 
 def glide(rois: Tensor, *, frames_per_move: int = FRAMES_PER_MOVE) -> Glide:
     """Interpolates RoIs (S x N x 4) from stage to stage, starting and ending each move slowly, with a pause at each stage.
-
     Centres move on straight lines, sizes change by equal factors. Gives 1 + (S-1) * frames_per_move frames. Raises ConfigError if
     there is one stage only.
     """

@@ -29,10 +29,8 @@ IN_PLACE: Mapping[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
     F.gelu: torch.ops.aten.gelu_,
     gelu_tanh: partial(torch.ops.aten.gelu_, approximate="tanh"),
     F.relu: torch.relu_,
-}
-"""Activations that need no memory of their own, by those that do."""
-KEPT = 32 * 2**20
-"""Bytes: glibc gives larger blocks back to the kernel at once, and keeps smaller ones for the next pass."""
+}  # activations that need no memory of their own, by those that do
+KEPT = 32 * 2**20  # bytes: glibc gives larger blocks back to the kernel at once, and keeps smaller ones for the next pass
 
 
 class PackedLinear(nn.Module):
@@ -65,7 +63,6 @@ class StemInParts(nn.Module):
 
 def pack_weights(network: Network) -> Network:
     """A copy of a network for inference without a compiler, whose linear layers have packed weights.
-
     For few tokens or images at a time, in float32, on a CPU. The copy can neither be trained, moved, saved nor exported. Raises
     ConfigError for a network that is not in float32 on a CPU, or if PyTorch was built without oneDNN.
     """

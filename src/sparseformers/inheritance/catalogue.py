@@ -42,8 +42,7 @@ FAMILIES = {
     "DeiT": ("deit",),
     "MAE": ("mae",),
     "I-JEPA": ("ijepa",),
-}
-"""Families, and parts of their names in host libraries, the more special first; the others are plain ViTs."""
+}  # families, and parts of their names in host libraries, the more special first; the others are plain ViTs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,6 @@ class AcceptedRow(CatalogueRow):
 
 def catalogue(pattern: str = "") -> list[Callable[[], list[CatalogueRow]]]:
     """One call for each architecture that a name with ``pattern`` in it (or that it matches, as in a shell) has.
-
     A call builds the architecture without memory, which takes a third of a second, and gives the teachers of all its tags.
     """
     calls: list[Callable[[], list[CatalogueRow]]] = []

@@ -34,16 +34,14 @@ from sparseformers.rois import grid_of
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.hubs import restriction
 
-SELECTOR_SHARE = 0.02
-"""Share of the student's multiply-adds that the selector's patch embedding may cost, and again its convolutions."""
+SELECTOR_SHARE = 0.02  # of the student's multiply-adds, that the selector's patch embedding may cost, and again its convolutions
 FrontKind = Literal["grid", "mixed", "focusing"]
 
 
 class Inheritance(NamedTuple):
     """A student with what is known of its making."""
 
-    student: SparseFormer
-    """Frozen parts have ``requires_grad`` off."""
+    student: SparseFormer  # frozen parts have ``requires_grad`` off
     report: InheritReport
     provenance: Provenance
 
@@ -63,24 +61,17 @@ def inherit(
     dense_layer: int | None = None,
     seed: int = 0,
 ) -> Inheritance:
-    """Makes a student of a teacher.
+    """Makes a student of a teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
 
-    Args:
-        teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
-        front: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
-            paper's focusing transformer.
-        tokens: latent tokens N, without class token and registers; a quarter of the teacher's patch tokens by default,
-            rounded to a full grid (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number
-            that splits of four give.
-        truncate: leading blocks to leave behind; by default a third for the paper's front, none for the others.
-        tune: blocks after them to go on learning.
-        freeze: ending blocks to keep as they are, a third by default; what is not given follows from the teacher's depth.
-        focusing_width: the paper's front: F, by default half the teacher's width, rounded up to a multiple of 64.
-        channels: the paper's front: C of the stem.
-        points: the paper's front: P sampling points per token.
-        iterations: the paper's front: of the focusing transformer.
-        dense_layer: the teacher's layer that a read-out gives a map of, -1 for what its final norm gives; None for no read-out.
-        seed: of the starting values of the new parts.
+    - ``front``: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
+      paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F that is by
+      default half the teacher's width, rounded up to a multiple of 64.
+    - ``tokens``: N, without class token and registers; a quarter of the teacher's patch tokens by default, rounded to a full grid
+      (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number that splits of four give.
+    - Leading blocks to ``truncate`` (by default a third for the paper's front, none for the others), those after them to
+      ``tune``, and ending ones to ``freeze`` (a third by default); what is not given follows from the teacher's depth.
+    - ``dense_layer``: the teacher's layer that a read-out gives a map of, -1 for what its final norm gives; None for no read-out.
+    - ``seed``: of the starting values of the new parts.
 
     Raises ConfigError if the shares do not add up to the teacher's depth, or a size is impossible, TeacherError if the teacher is
     unknown, or cannot be inherited from, and WeightsError if it lacks a weight that it should have.
@@ -119,11 +110,10 @@ def _student(teacher: Teacher, focusing: FrontConfig, shares: Shares, dense_laye
     anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
     cortex = dataclasses.replace(anatomy, depth=teacher.depth - shares.truncate, prefix_from_front=reads_as_teacher)
     read_out = None if dense_layer is None else _read_out_config(teacher, dense_layer)
+    config = SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = SparseFormer(
-            SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
-        )
+        student = SparseFormer(config)
     inherited = _cortex_state(teacher, grid, skipped=shares.truncate, prefix=not reads_as_teacher)
     if isinstance(focusing, GridConfig | MixedResolutionConfig):
         inherited |= _front_state(teacher, focusing)
@@ -157,9 +147,8 @@ def _refuse_small_images(teacher: Teacher) -> None:
 
 def _notes(teacher: Teacher, *, asked: int, given: int) -> tuple[str, ...]:
     notes = [f"The student has {given} tokens: splits of four give no {asked}."] if given != asked else []
-    border = [side % teacher.patch_size for side in teacher.preprocessing.size]
-    if any(border):
-        height, width = border
+    height, width = (side % teacher.patch_size for side in teacher.preprocessing.size)
+    if height or width:
         notes.append(f"The teacher leaves out the last {height} rows and {width} columns of pixels; the student sees them all.")
     notes += [f"Teacher weights: {teacher.identity.source}."] if teacher.identity.place else []
     restricted = restriction(teacher.identity.licence)
@@ -212,8 +201,7 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
 
 
 def _read_out_config(teacher: Teacher, layer: int) -> ReadOutConfig:
-    width = teacher.anatomy.block.width
-    return ReadOutConfig(layer=layer, hidden=3 * width // 2, grid=teacher.grid, **_reading(teacher))
+    return ReadOutConfig(layer=layer, hidden=3 * teacher.anatomy.block.width // 2, grid=teacher.grid, **_reading(teacher))
 
 
 def _without_first(anatomy: CortexConfig, skipped: int) -> CortexConfig:

@@ -17,13 +17,10 @@ class InheritReport:
     """The parts that were inherited, and those that were left behind."""
 
     shares: Shares
-    parameters: dict[str, int]
-    """Parameters of the student by group: ``new``, ``tuned`` and ``frozen``."""
+    parameters: dict[str, int]  # of the student by group: ``new``, ``tuned`` and ``frozen``
     teacher_parameters: int
-    left_behind: tuple[str, ...]
-    """Parts of the teacher that the student does not have."""
-    notes: tuple[str, ...] = ()
-    """Sentences on what is other than asked for."""
+    left_behind: tuple[str, ...]  # parts of the teacher that the student does not have
+    notes: tuple[str, ...] = ()  # sentences on what is other than asked for
 
     def lines(self) -> list[str]:
         """The report as sentences."""
@@ -50,15 +47,11 @@ def _span(first: int, count: int) -> str:
 class Provenance:
     """The origin of a student; saved with its weights."""
 
-    teacher: str
-    """The teacher as it was named."""
-    teacher_fingerprint: str
-    """SHA-256 of the teacher's weights."""
+    teacher: str  # as it was named
+    teacher_fingerprint: str  # SHA-256 of its weights
     shares: Shares
-    image_size: tuple[int, int]
-    """Height and width in pixels that teacher and student were aligned at."""
-    crop: float
-    """Share of the shorter side that the central crop keeps."""
+    image_size: tuple[int, int]  # height and width in pixels that teacher and student were aligned at
+    crop: float  # share of the shorter side that the central crop keeps
 
     def require_same_teacher(self, fingerprint: str) -> None:
         """Raises WeightsError unless the weights of a teacher loaded again have the ``fingerprint`` of this one."""
@@ -68,20 +61,16 @@ class Provenance:
 
 
 GROUPS = ("new", "tuned", "frozen")
-READ_OUT = "read_out"
-"""The group of the new layers of a read-out, where there is one."""
+READ_OUT = "read_out"  # the group of the new layers of a read-out, where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
     """The teacher's blocks by what becomes of them; together they are its depth."""
 
-    truncate: int
-    """Leading blocks that are left behind."""
-    tune: int
-    """Middle blocks that are inherited and go on learning, at a lower rate."""
-    freeze: int
-    """Ending blocks that are inherited and stay as they are, with the final norm, head and projection."""
+    truncate: int  # leading blocks that are left behind
+    tune: int  # middle blocks that are inherited and go on learning, at a lower rate
+    freeze: int  # ending blocks that are inherited and stay as they are, with the final norm, head and projection
 
 
 def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = None, freeze: int | None = None) -> Shares:

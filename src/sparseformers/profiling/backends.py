@@ -41,7 +41,6 @@ def prepare(
     network: nn.Module, backend: Backend, *, size: tuple[int, int], precision: str, device: torch.device, folder: Path
 ) -> Callable[[int], Runner]:
     """Makes a network in evaluation mode (which stays as it is) ready for a backend: a function that opens it for a batch size.
-
     All backends but eager fold a student for its embedding first, which is the same function. Exported files go to ``folder``,
     which has to last as long as the runners. Raises ConfigError or MissingExtraError as :func:`check_backend`.
     """
@@ -85,7 +84,6 @@ def in_inference(run: Callable[[Tensor], Any], device: torch.device, autocast: t
 
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Any]:
     """A network compiled for one shape, as one graph; on CUDA with CUDA graphs.
-
     PyTorch keeps compiled code with a function's code, and runs further variants uncompiled after eight. All networks here have
     one class, so that each gets a function with code of its own.
     """

@@ -84,16 +84,10 @@ def profile(
 ) -> ProfileReport:
     """Measures what a student costs beside its teacher: same precision, same machine, in turns.
 
-    Args:
-        model: a student, run folder, model file, or a named size, which gets random weights (sizes of v1 have no teacher).
-        teacher: a teacher, or where to load it from if not from where it was.
-        backend: eager, compile, packed, onnxruntime, openvino; runs both.
-        batch: batch sizes to time.
-        repeats: timed passes of each network at each batch size.
-        precision: of the matrix products, for both; ``auto`` is float32 where a backend runs in nothing else.
-
-    Raises:
-        SparseFormersError: for a backend that does not run here, or a model or teacher that cannot be loaded.
+    ``model`` is a student, run folder, model file, or a named size, which gets random weights (sizes of v1 have no teacher);
+    ``teacher`` one, or where to load it from if not from where it was. Each ``backend`` (eager, compile, packed, onnxruntime,
+    openvino) runs both, ``repeats`` timed passes at each ``batch`` size, in a ``precision`` that is float32 for ``auto`` where a
+    backend runs in nothing else. Raises SparseFormersError for a backend that does not run here, or what cannot be loaded.
     """
     if repeats < 1 or min(batch, default=1) < 1:
         raise ConfigError("Batch sizes and repeats must be at least 1.", "Use --batch 1 16 and --repeats 10, for example.")
@@ -188,7 +182,6 @@ def interleave(
     on_turn: Callable[[], None] = lambda: None,
 ) -> dict[Key, tuple[float, ...]]:
     """Times passes in turn (A B C, A B C, ...), so that whatever else the machine does slows all of them alike.
-
     After ``warm_up`` uncounted turns come up to ``turns``; none begins after so many ``seconds``, once there are
     :data:`FEWEST_TURNS`. ``on_turn`` is told of the end of each. Returns the seconds of each pass, turn by turn.
     """

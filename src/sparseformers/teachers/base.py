@@ -27,10 +27,8 @@ from sparseformers.model.sparseformer import Normalise
 class TeacherOutput(NamedTuple):
     """The output of a teacher for images."""
 
-    embedding: Tensor
-    """B x D_out, the final image embedding: the space that a student aligns to."""
-    logits: Tensor | None
-    """B x classes; None without a classifier."""
+    embedding: Tensor  # B x D_out, the final image embedding: the space that a student aligns to
+    logits: Tensor | None  # B x classes; None without a classifier
 
 
 class PatchEmbedding(NamedTuple):
@@ -39,17 +37,12 @@ class PatchEmbedding(NamedTuple):
     weight: Tensor  # D x 3 x P x P, the kernel over normalised pixels
     bias: Tensor | None  # D
     positions: Tensor  # D x rows x columns, added to the token of each patch
-    patch_norm: Mapping[str, Tensor] = {}
-    """The weights of a norm over patches before positions are added (AIMv2); empty without one."""
-    pre_norm: Mapping[str, Tensor] = {}
-    """The weights of a norm over the tokens before the first block (CLIP); empty without one."""
+    patch_norm: Mapping[str, Tensor] = {}  # weights of a norm over patches before positions are added (AIMv2); empty without one
+    pre_norm: Mapping[str, Tensor] = {}  # weights of a norm over the tokens before the first block (CLIP); empty without one
 
     @classmethod
-    def of(
-        cls, weight: Tensor, bias: Tensor | None, positions: Tensor, patch_norm: nn.Module | None, pre_norm: nn.Module | None
-    ) -> PatchEmbedding:
-        norms = ({} if norm is None else norm.state_dict() for norm in (patch_norm, pre_norm))
-        return cls(weight, bias, positions, *norms)
+    def of(cls, weight: Tensor, bias: Tensor | None, positions: Tensor, *norms: nn.Module | None) -> PatchEmbedding:
+        return cls(weight, bias, positions, *({} if norm is None else norm.state_dict() for norm in norms))
 
     @property
     def projection(self) -> dict[str, Tensor]:
@@ -61,15 +54,11 @@ class PatchEmbedding(NamedTuple):
 class TeacherIdentity:
     """A teacher's name and origin, for the run folder; its weights are never copied there."""
 
-    name: str
-    """As the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``."""
-    source: str
-    """The file or repository that its weights came from."""
-    place: str = ""
-    """Of several networks in that file the one that was taken."""
+    name: str  # as the user named it, for example ``timm:vit_base_patch16_224.augreg_in21k_ft_in1k``
+    source: str  # the file or repository that its weights came from
+    place: str = ""  # of several networks in that file the one that was taken
     licence: str | None = None
-    class_names: tuple[str, ...] | None = None
-    """The names of its classifier's outputs."""
+    class_names: tuple[str, ...] | None = None  # of its classifier's outputs
 
 
 PASSED_IN = TeacherIdentity(name="a module passed in", source="passed in from Python")
@@ -77,7 +66,6 @@ PASSED_IN = TeacherIdentity(name="a module passed in", source="passed in from Py
 
 class Teacher(nn.Module, ABC):
     """A foundation model to inherit from, behind one interface; one adapter per host library.
-
     ``network`` is the host library's module, never changed; ``anatomy`` its blocks and everything after them, at full depth;
     ``patch_size`` the side of a patch in pixels. Raises TeacherError unless its blocks are the cortex's by their weights.
     """
@@ -93,16 +81,13 @@ class Teacher(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.identity = identity
-        self.anatomy = anatomy
-        self.preprocessing = preprocessing
-        self.patch_size = patch_size
+        self.identity, self.anatomy = identity, anatomy
+        self.preprocessing, self.patch_size = preprocessing, patch_size
         self.normalise = Normalise(preprocessing.mean, preprocessing.std)
         with torch.device("meta"):
             expected = TransformerBlock(anatomy.block).state_dict()
         if odd := self.block_state(0).keys() ^ expected.keys():
-            reason = f"its blocks are not plain transformer blocks (they differ in: {shorten(odd)})"
-            raise refuse(identity.name, reason)
+            raise refuse(identity.name, f"its blocks are not plain transformer blocks (they differ in: {shorten(odd)})")
 
     @property
     @abstractmethod
@@ -127,7 +112,6 @@ class Teacher(nn.Module, ABC):
 
     def attention_positions(self, rows: int, columns: int) -> dict[str, Tensor]:
         """What its attention is told of places on a grid of patches, as weights of :mod:`sparseformers.model.positions`.
-
         As the host has it on images of that size; empty for teachers that tell positions to their tokens alone.
         """
         return {}
@@ -153,7 +137,6 @@ class Teacher(nn.Module, ABC):
 
     @property
     def patch_tokens(self) -> int:
-        """The number of these patches."""
         return math.prod(self.grid)
 
     def forward(self, images: Tensor) -> TeacherOutput:
@@ -198,8 +181,7 @@ class Teacher(nn.Module, ABC):
     def prefix_tokens(self) -> Tensor:
         """Its class token and registers as they enter the first block (positions and pre-norm applied): R x D."""
         # The patches cannot reach them before the first block, so any image will do.
-        image = self.normalise.mean.expand(1, 3, *self.preprocessing.size)
-        first = self.block_inputs(image)[0]
+        first = self.block_inputs(self.normalise.mean.expand(1, 3, *self.preprocessing.size))[0]
         return first[0, : self.anatomy.prefix_tokens].clone()
 
     def positions_on(self, rows: int, columns: int) -> Tensor:
@@ -253,8 +235,7 @@ def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], *, wh
         faults.append(f"missing: {shorten(missing)}")
     if unexpected := given.keys() - expected.keys():
         faults.append(f"unexpected: {shorten(unexpected)}")
-    wrong = {name for name in expected.keys() & given.keys() if expected[name].shape != given[name].shape}
-    if wrong:
+    if wrong := {name for name in expected.keys() & given.keys() if expected[name].shape != given[name].shape}:
         shapes = (f"{name} {list(given[name].shape)} instead of {list(expected[name].shape)}" for name in wrong)
         faults.append(f"other shape: {shorten(shapes)}")
     if faults:
@@ -264,10 +245,8 @@ def check_fit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], *, wh
 
 def refuse(name: str, reason: str) -> TeacherError:
     """The error for a teacher that exists but cannot be inherited from."""
-    return TeacherError(
-        f"'{name}' cannot be inherited from yet: {reason}.",
-        "Choose another, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k: sparseformers teachers lists them.",
-    )
+    remedy = "Choose another, for example timm:vit_base_patch16_224.augreg_in21k_ft_in1k: sparseformers teachers lists them."
+    return TeacherError(f"'{name}' cannot be inherited from yet: {reason}.", remedy)
 
 
 def check_image_size(image_size: tuple[int, int] | None, patch_size: int) -> None:
@@ -306,9 +285,5 @@ def own_size(positions: int, patch_size: int, *known: tuple[int, int] | None) ->
 
 def named_weights(rooms: Mapping[str, nn.Module | None]) -> dict[str, Tensor]:
     """The weights of several modules, each under the name of its room; None stands for a module that is not there."""
-    return {
-        f"{room}.{name}": value
-        for room, module in rooms.items()
-        if module is not None
-        for name, value in module.state_dict().items()
-    }
+    there = {room: module for room, module in rooms.items() if module is not None}
+    return {f"{room}.{name}": value for room, module in there.items() for name, value in module.state_dict().items()}

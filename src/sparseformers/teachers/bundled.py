@@ -28,14 +28,8 @@ MODEL = "models/vit_s_focus.onnx"
 ARCHITECTURE = "vit_small_patch14_dinov2"
 DEPTH, PATCH = 12, 14
 
-BLOCK_PARTS = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attention.output.dense": "attn.proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-"""Hugging Face's names of a block's parts, which the file has, and timm's."""
+# Hugging Face's names of a block's parts, which the file has, and timm's.
+BLOCK_PARTS = {"attention.output.dense": "attn.proj", **{part: part for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2")}}
 
 
 def load(*, image_size: tuple[int, int] = (224, 224), crop: float | None = None) -> TimmTeacher:
@@ -99,10 +93,8 @@ def _named_weights(graph: GraphProto) -> dict[str, Tensor]:
 def timm_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames a DINOv2's weights from Hugging Face's names to timm's; raises WeightsError if one is missing."""
     try:
-        state = {
-            "cls_token": weights["embeddings.cls_token"],
-            "pos_embed": torch.cat([weights["positions.class"], weights["positions.patches"]], dim=1),
-        }
+        positions = torch.cat([weights["positions.class"], weights["positions.patches"]], dim=1)
+        state = {"cls_token": weights["embeddings.cls_token"], "pos_embed": positions}
         for kind in ("weight", "bias"):
             state[f"patch_embed.proj.{kind}"] = weights[f"embeddings.patch_embeddings.projection.{kind}"]
             state[f"norm.{kind}"] = weights[f"layernorm.{kind}"]

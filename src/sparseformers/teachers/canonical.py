@@ -37,8 +37,7 @@ def canonical_block(state: Mapping[str, Tensor], *, heads: int, interleaved: boo
             if all(f"{part}.{kind}" in found for part in pair):
                 found[f"mlp.fc1.{kind}"] = torch.cat([found.pop(f"{part}.{kind}") for part in pair])
     scales = {f"ls{half}.gamma": found.pop(f"gamma_{half}", None) for half in (1, 2)}
-    there = [scale for scale in scales.values() if scale is not None]
-    if there:
+    if there := [scale for scale in scales.values() if scale is not None]:
         found |= {name: torch.ones_like(there[0]) if scale is None else scale for name, scale in scales.items()}
     return _halves_apart(found, heads) if interleaved else found
 
@@ -68,8 +67,7 @@ def _join_attention(state: dict[str, Tensor], heads: int) -> None:
         state["attn.qkv.weight"] = torch.cat([_for_each_head(weight, len(weights[0]), heads) for weight in weights])
     biases = [state.pop(f"attn.{part}_proj.bias", state.pop(f"attn.{part}_bias", None)) for part in PROJECTIONS]
     if any(bias is not None for bias in biases):
-        joined = state["attn.qkv.weight"]
-        width = joined.shape[0] // 3
+        joined, width = state["attn.qkv.weight"], len(state["attn.qkv.weight"]) // 3
         parts = [joined.new_zeros(width) if bias is None else _for_each_head(bias, width, heads) for bias in biases]
         state["attn.qkv.bias"] = torch.cat(parts)
 

@@ -21,11 +21,9 @@ from torch import Tensor
 from sparseformers.errors import WeightsError, shorten
 from sparseformers.teachers.base import TeacherIdentity
 
-PREFERRED = ("ema", "averaged", "teacher")
-"""Words of places, the better ones first: averaged weights come before raw ones, as in timm."""
+PREFERRED = ("ema", "averaged", "teacher")  # words of places, the better ones first: averaged weights before raw, as in timm
 LAST = ("student",)
-HARMLESS: list[Any] = [argparse.Namespace, PosixPath, WindowsPath]
-"""What training code keeps beside weights; none of it runs code when it is read."""
+HARMLESS: list[Any] = [argparse.Namespace, PosixPath, WindowsPath]  # kept beside weights; none of it runs code when it is read
 DEEPEST = 3  # keys above a state dict
 LFS = b"version https://git-lfs"
 
@@ -89,8 +87,7 @@ def _mappings(content: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
     """The mappings from names to tensors, each under its keys; what else they hold is left out."""
     if not isinstance(content, Mapping):
         return
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if tensors:
+    if tensors := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
         yield keys, tensors
     for key, value in content.items() if len(keys) < DEEPEST else ():
         yield from _mappings(value, (*keys, str(key)))

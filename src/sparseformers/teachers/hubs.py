@@ -20,8 +20,7 @@ LICENCES = {
     "CC-BY-NC-4.0": ("cc-by-nc", "metaclip", "mae", "nllb"),
     "MIT": ("mit", "eva", "openai", "laion", "datacomp", "commonpool"),
     "Apache-2.0": ("apache", "dinov2", "lvd142m", "dino", "webli", "siglip", "pe_", "pe-", "augreg", "orig"),
-}
-"""Licences of hub weights as their authors publish them, and parts of their names or of what a hub calls them."""
+}  # licences of hub weights as their authors publish them, and parts of their names or of what a hub calls them
 
 RESTRICTED = (
     "DINOv3 License",
@@ -29,12 +28,10 @@ RESTRICTED = (
     "FAIR Noncommercial Research License",
     "Apple ML Research Model Terms",
     "CC-BY-NC-4.0",
-)
-"""Those that restrict what the weights, and a student's that derive from them, may be used for."""
+)  # those that restrict what the weights, and a student's that derive from them, may be used for
 
+# The oldest and newest version of each host library that the tests ran with.
 TESTED_VERSIONS = {"timm": ("1.0.21", "1.0.31"), "open_clip_torch": ("2.30", "3.3"), "transformers": ("4.52", "5.23")}
-"""The oldest and newest version of each host library that the tests ran with."""
-
 HUB_PATIENCE = 10.0  # seconds to wait for a sign of life from a hub
 
 

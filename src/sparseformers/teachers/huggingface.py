@@ -46,22 +46,19 @@ TOWERS = {
     "siglip2_vision_model": "Siglip2VisionModel",
     "aimv2": "Aimv2Model",
     "aimv2_vision_model": "Aimv2VisionModel",
-}
-"""Model types that can be inherited from, and the class that loads their vision part."""
+}  # model types that can be inherited from, and the class that loads their vision part
 
 CLASSIFIERS = {
     "vit": "ViTForImageClassification",
     "beit": "BeitForImageClassification",
     "data2vec-vision": "Data2VecVisionForImageClassification",
     "ijepa": "IJepaForImageClassification",
-}
-"""Those whose classifier takes the image embedding alone, so that it is inherited, and the class that loads both."""
+}  # those whose classifier takes the image embedding alone, so that it is inherited, and the class that loads both
 
+# Why some known model types are refused.
 REASONS = {"swin": "it is windowed", "swinv2": "it is windowed", "deit": "it has a distillation token with a head of its own"}
-"""Why some known model types are refused."""
-
+# Types whose positions transformers always takes for those of square images.
 SQUARE_ALONE = ("dinov2", "dinov2_with_registers", "beit", "data2vec-vision")
-"""Types whose positions transformers always takes for those of square images."""
 TIMM_WRAPPER = "timm_wrapper"  # the type of a timm model in transformers
 BICUBIC, BILINEAR = 3, 2
 FILTERS = {0: "nearest", 1: "lanczos", BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's numbers of resampling filters
@@ -84,13 +81,11 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "siglip_vision_model": {"resample": BICUBIC, **_HALVES},
     "siglip2_vision_model": {"resample": BILINEAR, **_HALVES},
     "aimv2_vision_model": _CLIP,
-}
-"""Preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it."""
+}  # preprocessing of each type of tower, where a checkpoint's ``preprocessor_config.json`` does not give it
 
 
 def from_hub(name: str, *, image_size: tuple[int, int] | None = None, crop: float | None = None) -> Teacher:
     """A model from a repository of the hub (OWNER/NAME) or a local folder in its format; see ``load_teacher``.
-
     Classifiers on the image embedding are inherited; those of DINOv2, CLIP and SigLIP also take the mean of the patches and are
     left out.
     """
@@ -114,7 +109,6 @@ def from_module(
     network: nn.Module, *, name: str = PASSED_IN.name, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> Teacher:
     """A vision model of transformers, or the vision part of a larger one, that exists already; the teacher is a copy.
-
     Its preprocessing is the one usual for its type. Raises TeacherError, with the reason, where it cannot be inherited from.
     """
     if getattr(getattr(network, "config", None), "model_type", None) == TIMM_WRAPPER:

@@ -17,11 +17,12 @@ from sparseformers.config import Activation, BlockConfig, CortexConfig, Relative
 from sparseformers.teachers.base import PatchEmbedding, Teacher, TeacherOutput, named_weights, own_size, refuse
 from sparseformers.teachers.canonical import canonical_block, liberties, renamed
 
+# Model types whose embedding is the pooler's output (that of most others is the class token after the final norm), those without
+# a class token, those that resample their positions for another image size only when asked, and those that antialias them then.
 WITH_POOLER = ("clip_vision_model", "metaclip_2_vision_model", "siglip_vision_model", "siglip2_vision_model")
-"""Model types whose embedding is the pooler's output; that of most others is the class token after the final norm."""
-
 WITHOUT_PREFIX = ("siglip_vision_model", "siglip2_vision_model", "aimv2_vision_model", "ijepa")
-"""Model types without a class token."""
+RESAMPLE_IF_ASKED = ("vit", "vit_mae", "ijepa", "clip_vision_model", "metaclip_2_vision_model", "siglip_vision_model")
+ANTIALIASES = ("dinov2_with_registers", "siglip2_vision_model", "aimv2_vision_model")  # the last one does not resample at all
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -33,8 +34,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
-}
-"""Hugging Face's names of activations, and ours."""
+}  # Hugging Face's names, and ours
 
 RENAMED = {
     "rms_norm1.": "norm1.",
@@ -62,8 +62,7 @@ RENAMED = {
     "layer_scale2.lambda1": "ls2.gamma",
     "lambda_1": "gamma_1",
     "lambda_2": "gamma_2",
-}
-"""Beginnings of a block's weight names in transformers, and ours; applied one after the other."""
+}  # beginnings of a block's weight names in transformers, and ours; applied one after the other
 
 
 class VisionPart(nn.Module):
@@ -73,9 +72,7 @@ class VisionPart(nn.Module):
 
     def __init__(self, tower: nn.Module, *, projection: nn.Linear | None, classifier: nn.Linear | None) -> None:
         super().__init__()
-        self.tower = tower
-        self.projection = projection
-        self.classifier = classifier
+        self.tower, self.projection, self.classifier = tower, projection, classifier
 
 
 def pooling_state(head: Any) -> dict[str, Tensor]:
@@ -119,8 +116,7 @@ def pools_by_itself(tower: Any) -> bool:
 
 def bias_tables(tower: Any) -> list[Tensor]:
     """The tables of relative positions, one of each block or a shared one, as transformers has them; none for most types."""
-    name = "relative_position_bias_table"
-    return [value for key, value in tower.state_dict().items() if key.endswith(name)]
+    return [value for key, value in tower.state_dict().items() if key.endswith("relative_position_bias_table")]
 
 
 def renamed_block(block: nn.Module) -> dict[str, Tensor]:
@@ -200,21 +196,6 @@ def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-TAKES_ANY_SIZE = (
-    "dinov2",
-    "dinov2_with_registers",
-    "dinov3_vit",
-    "beit",
-    "data2vec-vision",
-    "siglip2_vision_model",
-    "aimv2_vision_model",
-)
-"""Model types that resample their positions for any image without being asked."""
-
-ANTIALIASES = ("dinov2_with_registers", "siglip2_vision_model", "aimv2_vision_model")
-"""Model types that antialias positions as they resample them (the last one does not resample at all)."""
-
-
 class HuggingFaceTeacher(Teacher):
     """A vision tower of Hugging Face transformers as a teacher."""
 
@@ -242,8 +223,8 @@ class HuggingFaceTeacher(Teacher):
             patches = normalised.unflatten(2, (rows, side)).unflatten(4, (columns, side)).permute(0, 2, 4, 3, 5, 1)
             shapes = torch.tensor([[rows, columns]]).expand(len(normalised), 2)  # read as numbers, so on no device
             return tower(patches.flatten(3).flatten(1, 2), None, shapes)  # no patch is masked
-        own_size = tuple(normalised.shape[-2:]) == own_sides(tower.config)
-        options: dict[str, Any] = {} if own_size or kind in TAKES_ANY_SIZE else {"interpolate_pos_encoding": True}
+        other_size = tuple(normalised.shape[-2:]) != own_sides(tower.config)
+        options: dict[str, Any] = {"interpolate_pos_encoding": True} if other_size and kind in RESAMPLE_IF_ASKED else {}
         if kind == "vit_mae":  # whose tokens are masked at random and shuffled, unless all stay, in the order of this noise
             options["noise"] = torch.arange(rows * columns, device=normalised.device).expand(len(normalised), -1)
         return tower(pixel_values=normalised, **options)
@@ -275,9 +256,8 @@ class HuggingFaceTeacher(Teacher):
         if kind == "aimv2_vision_model" and tower.config.is_native:  # sines: what a blank image has beyond blank patches
             blank = embeddings(patch_layer(tower).weight.new_zeros(1, 3, rows * side, columns * side))[0]
             return (blank - embeddings.rms_norm(patch_layer(tower).bias)).T.unflatten(1, (rows, columns)).float()
-        table = getattr(embeddings, "position_embeddings", None)
-        if table is None:
-            table = getattr(embeddings, "position_embedding", None)
+        found = (getattr(embeddings, name, None) for name in ("position_embeddings", "position_embedding"))
+        table = next((each for each in found if each is not None), None)
         if table is None:
             return torch.zeros(tower.config.hidden_size, rows, columns)
         weights = (table.weight if isinstance(table, nn.Embedding) else table[0]).float()
@@ -294,8 +274,7 @@ class HuggingFaceTeacher(Teacher):
             each = 2 * math.pi * tower.rope_embeddings.inv_freq.float().cpu()
             nothing = torch.zeros_like(each)
             return {"frequencies": torch.stack([torch.cat([each, nothing]), torch.cat([nothing, each])]).view(1, 2, 1, -1)}
-        tables = bias_tables(tower)
-        if not tables:
+        if not (tables := bias_tables(tower)):
             return {}
         own = tuple(edge // self.patch_size for edge in own_sides(tower.config))
         shape = tuple(2 * edge - 1 for edge in own)

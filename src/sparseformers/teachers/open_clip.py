@@ -59,8 +59,7 @@ RENAMED = {
     "attn.ln_k.": "attn.k_norm.",
     "mlp.c_fc.": "mlp.fc1.",
     "mlp.c_proj.": "mlp.fc2.",
-}
-"""Beginnings of a block's weight names in OpenCLIP, and ours."""
+}  # beginnings of a block's weight names in OpenCLIP, and ours
 
 
 class OpenClipTeacher(Teacher):
@@ -243,8 +242,7 @@ def _patch_size(network: Any) -> int:
 def _refuse_tower(network: nn.Module, name: str) -> None:
     if isinstance(network, TimmModel):
         refuse_module(network.trunk, name)
-        extra = [kind for kind in network.head._modules if kind not in ("drop", "proj")]
-        if extra:
+        if extra := [kind for kind in network.head._modules if kind not in ("drop", "proj")]:
             raise refuse(name, f"its head has a part '{extra[0]}' besides a linear projection")
         return
     reason = None

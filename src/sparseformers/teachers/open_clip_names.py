@@ -35,13 +35,11 @@ class Architecture:
 
 def find_architecture(name: str) -> Architecture:
     """Finds the architecture of OpenCLIP's name, or of a configuration file; raises TeacherError if there is none.
-
     The file ends in ``.json``: one of OpenCLIP's ``model_configs``, or the ``open_clip_config.json`` beside weights on a hub.
     """
     if name.endswith(".json"):
         return _read_configuration(Path(name))
-    spelt = name.replace("/", "-")
-    known = open_clip.list_models()
+    spelt, known = name.replace("/", "-"), open_clip.list_models()
     if spelt not in known:
         near = suggest(spelt, known) or "open_clip.list_models() lists them."
         raise TeacherError(f"OpenCLIP has no architecture of the name '{name}'.", near)
@@ -83,8 +81,7 @@ def find(name: str) -> tuple[Architecture, dict[str, Any]]:
     if architecture.from_file:
         problem = f"OpenCLIP has no weights for the configuration file '{architecture.name}'."
         raise TeacherError(problem, f"Name their file: open_clip:{architecture.name}@FILE.")
-    settings = get_pretrained_cfg(architecture.name, tag)
-    if not settings:
+    if not (settings := get_pretrained_cfg(architecture.name, tag)):
         known = open_clip.list_pretrained_tags_by_model(architecture.name)
         lacks = f"'{architecture.name}' lacks a tag for its weights."
         what = f"OpenCLIP has no weights '{tag}' of {architecture.name}." if tag else lacks

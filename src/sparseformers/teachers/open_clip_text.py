@@ -23,8 +23,7 @@ from sparseformers.teachers.hubs import client_errors, expect_hub
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "openai": tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
     "simple": tuple(template("{}") for template in open_clip.SIMPLE_IMAGENET_TEMPLATES),
-}
-"""OpenCLIP's prompts for ImageNet by name, with ``{}`` for the name of a class."""
+}  # OpenCLIP's prompts for ImageNet by name, with ``{}`` for the name of a class
 
 NOT_TEXT = ("visual.", "logit_scale", "logit_bias")  # beginnings of the names in a whole CLIP that are not of its text tower
 
@@ -33,7 +32,6 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 
 class TextTower(nn.Module):
     """A frozen text tower: texts to embeddings in the space of a teacher's images, ``width`` (D) wide.
-
     OpenCLIP's tokenizer makes tokens M x L of M texts, and its text tower embeddings M x D of these. It has the methods that
     OpenCLIP's ``build_zero_shot_classifier`` calls.
     """
@@ -41,9 +39,7 @@ class TextTower(nn.Module):
     def __init__(self, network: nn.Module, tokenizer: Tokenizer, *, name: str, width: int) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.name = name
-        self.width = width
+        self.tokenizer, self.name, self.width = tokenizer, name, width
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         """Embeds tokens M x L as OpenCLIP's models do: M x D, of length 1 with ``normalize``."""
@@ -118,8 +114,7 @@ def _tokenizer(name: str, architecture: open_clip_names.Architecture) -> Tokeniz
     hub = text.get("hf_tokenizer_name")
     with _from_hub("tokenizer", name, hub):
         if not architecture.from_file:
-            tokenizer: Tokenizer = open_clip.get_tokenizer(architecture.name)
-            return tokenizer
+            return open_clip.get_tokenizer(architecture.name)
         options = {"context_length": text.get("context_length", DEFAULT_CONTEXT_LENGTH), **text.get("tokenizer_kwargs", {})}
         return HFTokenizer(hub, tokenizer_mode=text.get("tokenizer_mode"), **options) if hub else SimpleTokenizer(**options)
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_SIDE = 10_000  # pixels
 KINDS = ("timm", "open_clip", "hf", "bundled")  # the beginnings of teachers' names
-
 FORMS = "timm:NAME, timm:NAME@FILE, open_clip:ARCH/TAG, open_clip:ARCH@FILE, hf:REPO or bundled"
-
 BUNDLED_SIZE = (224, 224)  # height and width in pixels that the bundled teacher runs at unless told otherwise (its own is 518)
 
 HOSTS: Mapping[str, tuple[str, str, str]] = {
@@ -31,20 +29,17 @@ HOSTS: Mapping[str, tuple[str, str, str]] = {
     "open_clip": ("open_clip", "open_clip_torch", "open-clip"),
     "open_clip_text": ("open_clip", "open_clip_torch", "open-clip"),
     "huggingface": ("transformers", "transformers", "huggingface"),
-}
-"""The host library of each adapter: its module, its package, and the extra that it comes with."""
+}  # the host library of each adapter: its module, its package, and the extra that it comes with
 
 
 def load_teacher(teacher: str | nn.Module, *, image_size: ImageSize | None = None, crop: float | None = None) -> Teacher:
     """Loads a teacher by its name, or makes one of a network that exists already.
 
-    Args:
-        teacher: ``timm:NAME``, ``timm:NAME@FILE``, ``open_clip:ARCH/TAG``, ``open_clip:ARCH@FILE``, ``hf:REPO`` (or a
-            folder in its format) or ``bundled``, with ``FILE#PLACE`` for one of several networks in a file; or a network, which
-            is copied: a vision transformer of timm, a CLIP of OpenCLIP, or a vision model of transformers; or a teacher, which
-            is returned as it is. ``sparseformers teachers`` lists what can be inherited from.
-        image_size: side in pixels, or height and width, to run it at, if not its own; its position embeddings are resampled.
-        crop: share of the shorter side that its central crop keeps, if not its own.
+    Names are ``timm:NAME``, ``timm:NAME@FILE``, ``open_clip:ARCH/TAG``, ``open_clip:ARCH@FILE``, ``hf:REPO`` (or a folder in its
+    format) or ``bundled``, with ``FILE#PLACE`` for one of several networks in a file; ``sparseformers teachers`` lists them. A
+    network is copied: a vision transformer of timm, a CLIP of OpenCLIP, or a vision model of transformers; a teacher is returned
+    as it is. ``image_size`` is the side in pixels, or height and width, to run it at, for which its position embeddings are
+    resampled, and ``crop`` the share of the shorter side that its central crop keeps; its own by default.
 
     Raises TeacherError if it is unknown, cannot be fetched, or cannot be inherited from, WeightsError if its weights cannot be
     read or do not fit, and MissingExtraError if the library that it comes from is not installed.
@@ -114,8 +109,7 @@ def absolute_name(teacher: str) -> str:
 
 def untrained_teacher(architecture: str, *, image_size: int | None = None) -> Teacher:
     """A timm architecture with random weights, to measure its cost, which does not depend on them."""
-    size = None if image_size is None else (image_size, image_size)
-    return _adapter("timm").untrained(architecture, image_size=size)
+    return _adapter("timm").untrained(architecture, image_size=None if image_size is None else (image_size, image_size))
 
 
 def huggingface_types() -> tuple[str, ...]:

@@ -36,23 +36,11 @@ from sparseformers.teachers.timm_families import (
     refuse_module,
 )
 
-TRANSFORMERS = (
-    "vision_transformer",
-    "vision_transformer_relpos",
-    "vision_transformer_hybrid",
-    "vision_transformer_sam",
-    "eva",
-    "beit",
-    "deit",
-    "naflexvit",
-    "xcit",
-    "hiera",
-    "cait",
-)
-"""timm's modules of vision transformers with one grid of tokens, or nearly."""
-
+# timm's modules of vision transformers with one grid of tokens, or nearly.
+VISION_TRANSFORMERS = ("vision_transformer", "vision_transformer_relpos", "vision_transformer_hybrid", "vision_transformer_sam")
+TRANSFORMERS = (*VISION_TRANSFORMERS, "eva", "beit", "deit", "naflexvit", "xcit", "hiera", "cait")
+# Weights by which a network is found in a file, in timm's names or in OpenAI's.
 ANCHORS = ("patch_embed.proj.weight", "embeds.proj.weight", "visual.class_embedding")
-"""Weights by which a network is found in a file, in timm's names or in OpenAI's."""
 
 
 class TimmTeacher(TimmFamilyTeacher):
@@ -88,7 +76,6 @@ def from_file(
     name: str, path: Path, *, place: str | None = None, image_size: tuple[int, int] | None = None, crop: float | None = None
 ) -> TimmTeacher:
     """A timm model with weights from a local file; its classes and position grid are read off the weights.
-
     ``place`` tells which of several networks in the file, see :func:`~sparseformers.teachers.checkpoints.read_weights`.
     """
     empty = _empty_network(name)
@@ -200,8 +187,7 @@ def _size_of(empty: Any, state: dict[str, Tensor], image_size: tuple[int, int] |
     if isinstance(empty, NaFlexVit):
         return None
     side, own = empty.patch_embed.patch_size[0], empty.patch_embed.img_size
-    tables = [value for key, value in state.items() if key.endswith("relative_position_bias_table")]
-    if tables:
+    if tables := [value for key, value in state.items() if key.endswith("relative_position_bias_table")]:
         differences = len(tables[0]) - 3 * min(1, empty.num_prefix_tokens)
         fits = [size for size in (image_size, own) if size and math.prod(2 * (edge // side) - 1 for edge in size) == differences]
         edge = side * (math.isqrt(differences) + 1) // 2

@@ -32,13 +32,10 @@ BLOCKS = {
     "ResPostBlock": True,
     "ResPostRelPosBlock": True,
     "EvaBlockPostNorm": True,
-}
-"""timm's blocks that the cortex has, and whether they norm after a branch."""
+}  # timm's blocks that the cortex has, and whether they norm after a branch
 ATTENTIONS = ("Attention", "AttentionRope", "EvaAttention", "RelPosAttention")
 POOLINGS: Mapping[str, Literal["token", "average", "attention"]] = {"token": "token", "avg": "average", "map": "attention"}
-"""timm's names of poolings, and ours."""
-BESIDE_BLOCKS = ("attn.relative_position_bias_table", "attn.rel_pos.")
-"""Beginnings of the names of what is in a block, but belongs to positions."""
+BESIDE_BLOCKS = ("attn.relative_position_bias_table", "attn.rel_pos.")  # names of what is in a block, but belongs to positions
 
 
 class TimmFamilyTeacher(Teacher):
@@ -67,8 +64,7 @@ class TimmFamilyTeacher(Teacher):
         trunk, embed = self.trunk, patch_layer(self.trunk)
         weight = embed.proj.weight
         if weight.ndim == 2:  # NaFlex: a linear layer over the pixels of a patch
-            side = self.patch_size
-            last = getattr(embed, "channels_last", True)
+            side, last = self.patch_size, getattr(embed, "channels_last", True)
             weight = weight.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2) if last else weight.unflatten(1, (3, side, side))
         rows, columns = self.grid
         positions = torch.zeros(trunk.embed_dim, rows, columns)
@@ -90,8 +86,7 @@ class TimmFamilyTeacher(Teacher):
         # NaFlex resamples them in several ways. Whatever it does, they are what a blank image has beyond blank patches.
         embed, side = self.trunk.embeds, self.patch_size
         weight = embed.proj.weight
-        blank = weight.new_zeros(1, 3, rows * side, columns * side)
-        tokens, _ = embed(blank)
+        tokens, _ = embed(weight.new_zeros(1, 3, rows * side, columns * side))
         patch = embed.norm(weight.new_zeros(len(weight)) if embed.proj.bias is None else embed.proj.bias)
         return (tokens[0, self.anatomy.prefix_tokens :] - patch).T.unflatten(1, (rows, columns)).float()
 
@@ -108,10 +103,8 @@ class TimmFamilyTeacher(Teacher):
     @property
     def _layout(self) -> dict[str, Any]:
         rope = getattr(self.trunk, "rope", None)
-        return {
-            "heads": self.anatomy.block.heads,
-            "interleaved": rope is not None and not getattr(self.trunk.blocks[0].attn, "rotate_half", False),
-        }
+        interleaved = rope is not None and not getattr(self.trunk.blocks[0].attn, "rotate_half", False)
+        return {"heads": self.anatomy.block.heads, "interleaved": interleaved}
 
 
 def refuse_module(network: Any, name: str) -> None:
@@ -175,7 +168,6 @@ def preprocessing_of(settings: Mapping[str, Any], *, size: tuple[int, int], crop
 
 def anatomy_of(network: Any, name: str, *, projects: bool, size: tuple[int, int]) -> CortexConfig:
     """The cortex that a network which :func:`refuse_module` let pass calls for; raises TeacherError as that does.
-
     ``projects`` tells whether its head, where it has one, projects the embedding rather than classifies it; ``size`` is the
     height and width of its images.
     """

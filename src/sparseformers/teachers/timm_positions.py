@@ -43,8 +43,7 @@ def positions_state(network: Any, grid: tuple[int, int]) -> dict[str, Tensor]:
     """The weights of these positions under the names of :mod:`sparseformers.model.positions`."""
     if getattr(network, "rope", None) is not None:
         return {"frequencies": frequencies(network.rope)}
-    holders = bias_holders(network, "")
-    if not holders:
+    if not (holders := bias_holders(network, "")):
         return {}
     tables, prefix = zip(*(table_on(holder, grid) for holder in holders), strict=True)
     return {"table": torch.stack(tables)} | ({"prefix_bias": torch.stack(prefix)} if network.num_prefix_tokens else {})
@@ -84,23 +83,16 @@ def _holder_in(attention: Any) -> nn.Module | None:
 @torch.no_grad()
 def table_on(holder: Any, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The bias of each difference on a grid, heads x (2 rows - 1) x (2 columns - 1), and that with prefix tokens, heads x 3.
-
     As timm itself has it at another image size: a table is resampled, a network is asked again.
     """
     if isinstance(holder, RelPosMlp):
-        on_grid = RelPosMlp(
-            grid,
-            num_heads=holder.num_heads,
-            hidden_dim=holder.mlp.fc1.out_features,
-            mode=holder.mode,
-            pretrained_window_size=holder.pretrained_window_size,
-        )
+        hidden, of = holder.mlp.fc1.out_features, holder.pretrained_window_size
+        on_grid = RelPosMlp(grid, num_heads=holder.num_heads, hidden_dim=hidden, mode=holder.mode, pretrained_window_size=of)
         on_grid.mlp = copy.deepcopy(holder.mlp).float()
         bias = on_grid.bias_act(on_grid.eval().mlp(on_grid.rel_coords_log.float())) * (on_grid.bias_gain or 1)
         return bias.permute(2, 0, 1), torch.zeros(holder.num_heads, 3)
     table, own = getattr(holder, TABLE).float(), tuple(holder.window_size)
-    extra = len(table) - math.prod(2 * side - 1 for side in own)
-    shape = tuple(2 * side - 1 for side in grid)
+    extra, shape = len(table) - math.prod(2 * side - 1 for side in own), tuple(2 * side - 1 for side in grid)
     if own != grid:
         new_shape = math.prod(shape) + extra, table.shape[1]
         known = {} if own[0] == own[1] else {"old_window_size": own}  # which not all versions of timm take

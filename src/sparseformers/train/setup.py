@@ -29,8 +29,7 @@ from sparseformers.data.sources import BadShare, FolderSource, ImageSource
 from sparseformers.errors import ConfigError, DataError, shorten
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
-from sparseformers.inheritance.fitted import fit_start
-from sparseformers.inheritance.fitted_map import fit_map
+from sparseformers.inheritance.fitted import fit_map, fit_start
 from sparseformers.model import recompute_blocks
 from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
 from sparseformers.opening import refuse_more_tokens
