@@ -121,8 +121,9 @@ class SparseFormer(CoreSparseFormer, PyTorchModelHubMixin):  # type: ignore[misc
     ) -> str:
         """Pushes what :meth:`save_pretrained` writes to a repository of the hub, made if need be, in one commit.
 
-        ``repo_id`` is OWNER/NAME, or NAME under the account of the login, whose ``token`` is the default and may have to write.
-        Returns the address of the commit; raises HubError if the hub cannot be reached, or refuses.
+        ``repo_id`` is OWNER/NAME, or NAME under the account of the login. The ``token``, by default that of the login, must allow
+        writing; a new repository is ``private`` if told so, or if that is the account's default. Returns the address of the
+        commit; raises HubError if the hub cannot be reached, or refuses.
         """
         remedy = "Check name and network, and log in by 'hf auth login' or give a token that may write; or use save_pretrained."
         problem = f"The model could not be pushed to '{repo_id}'"

@@ -95,7 +95,7 @@ class TimmSparseFormer(NetworkWithHead):
         return nn.Identity() if self.config.cortex.pool_first else self.cortex.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images B x 3 x H x W from 32 pixels a side up (else ValueError) -> B x classes, or D_out without a head."""
+        """Images B x 3 x H x W, sides from 32 up (else ValueError) -> B x classes, D_out without head, T x D without pooling."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
