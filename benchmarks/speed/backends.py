@@ -23,7 +23,7 @@ from sparseformers.exporting.config import ExportConfig, Precision
 from sparseformers.exporting.formats import trace
 from sparseformers.exporting.network import Bfloat16Linear, replace_layers
 from sparseformers.exporting.onnx_file import OnnxFile, open_onnx, write_onnx
-from sparseformers.exporting.openvino_file import OpenVinoFile, has_bfloat16, open_openvino, write_openvino
+from sparseformers.exporting.openvino_file import OpenVinoFile, open_openvino, openvino_core, write_openvino
 from sparseformers.inference import pack_weights
 from sparseformers.profiling.backends import Backend, Runner, cast_layers, compile_network, in_inference
 
@@ -117,7 +117,7 @@ def why_not(backend: Backend, precision: Precision, device: torch.device) -> str
     if backend == "onnxruntime":
         return OnnxFile.lacks.get(precision)
     if backend == "openvino":
-        if precision == "bf16" and not has_bfloat16():
+        if precision == "bf16" and "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return "OpenVINO has no bfloat16 on this processor, and would compute in float32"
         return OpenVinoFile.lacks.get(precision)
     if precision == "int8":

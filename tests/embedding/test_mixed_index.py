@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparseformers.embedding.formats import Rows, write_parquet
+from sparseformers.embedding.formats import ParquetFile, Rows
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mixed_index.py"
 
 
 def table(path: Path, names: list[str], embedding: np.ndarray) -> str:
-    write_parquet(path, Rows(tuple(names), {"embedding": embedding.astype(np.float16)}), {})
+    ParquetFile(path).write_part(path, Rows(tuple(names), {"embedding": embedding.astype(np.float16)}), {})
     return str(path)
 
 

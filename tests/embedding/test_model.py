@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparseformers.embedding import model
-from sparseformers.embedding.model import Embedder
+from sparseformers.embedding import run
+from sparseformers.embedding.run import Embedder
 from sparseformers.inference import pack_weights
 from tests.embedding.small import SIDE, settings, student
 
@@ -24,7 +24,7 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         found.append(network)
         return pack_weights(network)
 
-    monkeypatch.setattr(model, "pack_weights", noted)
+    monkeypatch.setattr(run, "pack_weights", noted)
     return found
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseformers.exporting.check import ExportCheckError, Probe, compare, require
+from sparseformers.exporting.check import ExportCheckError, Probe, compare, require_agreement
 from sparseformers.model import SparseFormer
 from tests.exporting.students import student_of
 from tests.model.small import grid_config
@@ -31,9 +31,9 @@ def test_compare__measures_the_worst_image(student: SparseFormer, probes: list[P
     assert (agreement.images, agreement.batches, agreement.sizes) == (4, (1, 3), ((48, 48), (40, 64)))
     assert agreement.greatest_error == pytest.approx(shift, rel=1e-4)
     assert agreement.lowest_cosine == pytest.approx(1, abs=1e-6)  # which does not see lengths
-    require(agreement, 0.26, what="file")
+    require_agreement(agreement, 0.26, what="file")
     with pytest.raises(ExportCheckError, match=r"differs from the student by 0.25.*tolerance of 0.2 .*Nothing was written"):
-        require(agreement, 0.2, what="file")
+        require_agreement(agreement, 0.2, what="file")
 
 
 def test_compare__refuses_what_fails_or_is_no_embedding(student: SparseFormer, probes: list[Probe]) -> None:

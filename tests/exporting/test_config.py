@@ -5,7 +5,7 @@ import pytest
 
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.exporting import ExportConfig
-from sparseformers.exporting.formats import require
+from sparseformers.exporting.formats import require_format
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.run import FORMATS
 
@@ -33,13 +33,13 @@ def test_refuses_what_is_out_of_range_and_what_a_format_does_not_have() -> None:
     for options, message in lacking:
         settings = ExportConfig(**options)
         with pytest.raises(ConfigError, match=message):
-            require(FORMATS[settings.format], settings)
+            require_format(FORMATS[settings.format], settings)
 
 
 def test_names_the_extra_of_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnnxFile, "libraries", {"no_such_library": "export"})
     with pytest.raises(MissingExtraError, match=r"'no_such_library' is not installed.*sparseformers\[export\]"):
-        require(OnnxFile(), ExportConfig(format="onnx"))
+        require_format(OnnxFile(), ExportConfig(format="onnx"))
 
 
 def test_reads_sizes() -> None:

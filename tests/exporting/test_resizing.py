@@ -8,7 +8,7 @@ from PIL import Image
 
 from sparseformers.config import PreprocessingConfig
 from sparseformers.data import evaluation_view
-from sparseformers.exporting.resizing import Filter, Preprocessing, resample, resampling_matrix
+from sparseformers.exporting.network import Filter, Preprocessing, resample, resampling_matrix
 from tests.tiny import write_images  # noqa: F401  # imports torchvision in the order that it needs
 
 PILLOWS = {

@@ -15,7 +15,7 @@ from sparseformers.config import PreprocessingConfig
 from sparseformers.errors import ConfigError
 from sparseformers.inheritance import inherit
 from sparseformers.inheritance.inheriting import FrontKind
-from sparseformers.integrations.open_clip_visual import OpenClipVisual, preprocess_cfg
+from sparseformers.integrations.public import OpenClipVisual, preprocess_cfg
 from sparseformers.model import SparseFormer
 from sparseformers.teachers import Teacher
 from sparseformers.teachers import open_clip as adapter

@@ -10,7 +10,7 @@ from sparseformers.model import SparseFormer
 from sparseformers.saving import save
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import ViewConfig
-from sparseformers.viewer.networks import Networks, ShownModel, load_networks
+from sparseformers.viewer.session import Networks, ShownModel, load_networks
 from tests.tiny import SIDE, write_images, write_teacher
 
 TOKENS = 6

@@ -20,7 +20,7 @@ from sparseformers.saving import load, save
 from sparseformers.teachers import load_teacher
 from sparseformers.viewer import Session
 from sparseformers.viewer.images import GoneError, UnreadableError
-from sparseformers.viewer.networks import load_networks
+from sparseformers.viewer.session import load_networks
 from tests.evaluation.students import original
 from tests.model.small import small_model
 from tests.tiny import SIDE, write_images, write_teacher

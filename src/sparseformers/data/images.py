@@ -30,8 +30,7 @@ class UnreadableImageError(Exception):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
         return type(self), (self.path, self.reason)
@@ -131,15 +130,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     """Grey values of any depth to 0 ... 255, by the narrowest usual range that holds them, else by their own range."""
-    integer = np.issubdtype(values.dtype, np.integer)
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())
-    usual = (65535.0,) if integer else (1.0, 255.0, 65535.0)
+    usual = (65535.0,) if np.issubdtype(values.dtype, np.integer) else (1.0, 255.0, 65535.0)
     peak = next((peak for peak in usual if low >= 0 and high <= peak), None)
     if peak is None:
         grey, peak = grey - low, max(high - low, 1e-30)
-    rounded: np.ndarray = np.rint(grey * (255.0 / peak)).astype(np.uint8)
-    return rounded
+    return np.rint(grey * (255.0 / peak)).astype(np.uint8)
 
 
 class SkippedImages:

@@ -94,9 +94,8 @@ class _Reading:
     """The processes of one iteration, until ``end``; the end of the program ends them, too."""
 
     def __init__(self, loader: DataLoader[Any], batch_bytes: int) -> None:
-        self.loader, self.batch_bytes = loader, batch_bytes
+        self.loader, self.batch_bytes, self.has_begun = loader, batch_bytes, False
         self.items: Any = None
-        self.has_begun = False
 
     def _begin(self) -> None:
         handler, others = signal.getsignal(signal.SIGCHLD), active_children()

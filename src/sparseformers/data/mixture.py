@@ -58,25 +58,20 @@ class MixedSource(DerivedSource):
 
     def _parted(self, places: Sequence[int]) -> list[tuple[ImageSource, list[int]]]:
         """Increasing places among all images by their sources, counted from the beginning of each."""
-        begins = pairwise(np.searchsorted(places, self.bounds).tolist())
-        parts = zip(self.sources, begins, self.bounds[:-1], strict=True)
+        parts = zip(self.sources, pairwise(np.searchsorted(places, self.bounds).tolist()), self.bounds[:-1], strict=True)
         return [(source, [int(place - before) for place in places[begin:end]]) for source, (begin, end), before in parts]
 
 
 def kind_of(data: str) -> Kind:
     """The kind of a name given to --data; nothing is checked."""
-    if data.startswith(PREFIX):
-        return "dataset"
-    return "shards" if is_shards(data) else "folder"
+    return "dataset" if data.startswith(PREFIX) else "shards" if is_shards(data) else "folder"
 
 
 def absolute_source(data: str) -> str:
     """The same name from any working directory; addresses and names on the hub stay what they are."""
     if data.startswith(PREFIX):
         return str(DatasetName.parse(data).absolute())
-    if is_shards(data) and not is_local(data):
-        return data
-    return str(Path(data).absolute())
+    return data if is_shards(data) and not is_local(data) else str(Path(data).absolute())
 
 
 def open_source(

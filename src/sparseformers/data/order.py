@@ -57,8 +57,7 @@ class WindowShuffle:
             if passed >= together:
                 continue
             members = [np.arange(self.bounds[group], self.bounds[group + 1]) for group in groups[first:end]]
-            order = _permuted(together, seed, number, first)
-            yield from np.concatenate(members)[order][passed:].tolist()
+            yield from np.concatenate(members)[_permuted(together, seed, number, first)][passed:].tolist()
 
 
 PassOrder: TypeAlias = FullShuffle | WindowShuffle  # the order of the passes over one source

@@ -80,13 +80,11 @@ class Found:
 
 def find(places: Sequence[Path]) -> Found:
     """All that folders, image files and shards hold; raises DataError for a place that is not there, or is none of these."""
-    visited: set[str] = set()
-    entries = [entry for place in places for entry in walk(checked(place), visited)]
-    found, seen = Found(), set[str]()
-    for entry in entries:
-        if entry.real not in seen:  # of a file with two paths the first counts
-            found.add(entry)
-        seen.add(entry.real)
+    found, visited, entries = Found(), set[str](), dict[str, Entry]()
+    for entry in (entry for place in places for entry in walk(checked(place), visited)):
+        entries.setdefault(entry.real, entry)  # of a file with two paths the first counts
+    for entry in entries.values():
+        found.add(entry)
     found.images.sort()
     found.shards.sort()
     return found

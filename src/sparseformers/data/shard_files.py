@@ -244,5 +244,4 @@ def _unpacker(path: Path) -> Callable[..., Any] | None:
 
 
 def _digest(shard: str, state: list[int] | None) -> str:
-    text = json.dumps([shard, state])
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps([shard, state]).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

@@ -46,9 +46,7 @@ class ShardSource(ImageSource):
     def __init__(
         self, shards: Sequence[str], files: ShardFiles, *, window: int, most_pixels: int = MOST_PIXELS, found: Found | None = None
     ) -> None:
-        self.files = files
-        self.found = found or Found()
-        self.window, self.most_pixels = window, most_pixels
+        self.files, self.window, self.most_pixels, self.found = files, window, most_pixels, found or Found()
         with ThreadPoolExecutor(INDEXED_AT_ONCE) as pool:
             self.shards = list(pool.map(self._summary, shards))
         self.bounds = np.concatenate([[0], np.cumsum([shard.images for shard in self.shards], dtype=np.int64)])

@@ -67,7 +67,6 @@ class ImageSource(ABC):
         return self.found.remarks()
 
     def order(self) -> PassOrder:
-        """The order of the passes over it."""
         return FullShuffle(len(self))
 
     def sample_order(self) -> Interleaved:
@@ -87,9 +86,7 @@ class FolderSource(ImageSource):
     """Image files; a missing one, or one of too many pixels, counts as unreadable."""
 
     def __init__(self, paths: Iterable[Path], *, most_pixels: int = MOST_PIXELS, found: Found | None = None) -> None:
-        self.paths = tuple(paths)
-        self.most_pixels = most_pixels
-        self.found = found or Found()
+        self.paths, self.most_pixels, self.found = tuple(paths), most_pixels, found or Found()
 
     @cached_property
     def _root(self) -> str:
@@ -127,9 +124,8 @@ class FolderSource(ImageSource):
 
 def common_folder(paths: Sequence[Path]) -> str:
     """The folder that all paths share, absolute; the root of all for none."""
-    if not paths:
-        return os.sep
-    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120 - a million
+    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]  # noqa: PTH100, PTH120 - a million
+    return os.path.commonpath(folders) if folders else os.sep
 
 
 def relative_names(paths: Sequence[Path], root: str) -> list[str]:
@@ -247,7 +243,6 @@ class BadShare:
     bad: int = 0  # samples that could not be read
 
     def count(self, *, met: int, bad: int) -> None:
-        """Adds samples, ``bad`` of which could not be read."""
         self.met += met
         self.bad += bad
 

@@ -24,8 +24,7 @@ from sparseformers.data.loading import from_bytes
 from sparseformers.errors import ConfigError, suggest
 
 Augmentation = Literal["default", "strong"]
-AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")
-"""``default`` for photographs by the thousand, ``strong`` for a handful of them."""
+AUGMENTATIONS: tuple[Augmentation, ...] = ("default", "strong")  # for photographs by the thousand, and for a handful
 SMALLEST_CROPS: Mapping[Augmentation, float] = {"default": 0.25, "strong": 0.02}  # default share of the image's area
 
 _RATIOS = (3 / 4, 4 / 3)  # width over height of random crops

@@ -27,8 +27,7 @@ NAME = "file_name"  # the column of file names
 Info = Mapping[str, Any]  # a description of how an output was made, as plain JSON values
 INFO = b"sparseformers"  # key of a Parquet file's metadata with the description of its making, as JSON
 WRITING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}  # numbers hardly repeat: a dictionary only costs
-FOLDER_SKIPPED = "_skipped.txt"
-"""The list of skipped images. Readers of Parquet folders pass over names that begin with an underscore."""
+FOLDER_SKIPPED = "_skipped.txt"  # the list of skipped images; readers of Parquet folders pass over names with an underscore
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ class Finished:
 class OutputFormat(ABC):
     """One kind of output: it writes parts, and makes a whole of them."""
 
+    part_suffix: str
+
     def __init__(self, out: Path) -> None:
         self.out = out
 
@@ -78,16 +79,15 @@ class OutputFormat(ABC):
         """All files that an output of this kind may consist of, the list of skipped images last."""
 
     @abstractmethod
-    def part_name(self, number: int) -> str:
-        """The name of a part's file."""
-
-    @abstractmethod
     def write_part(self, path: Path, rows: Rows, info: Info) -> None:
         """Writes the rows of one part, one at least, to ``path``."""
 
     @abstractmethod
     def install(self, finished: Finished, workplace: Path, info: Info) -> None:
         """Puts the output in its place, also after a stop on the way; ``workplace`` is an empty folder on the same disk."""
+
+    def part_name(self, number: int) -> str:
+        return f"part-{number:06d}{self.part_suffix}"
 
     def part_files(self, finished: Finished) -> Iterator[Path]:
         """The files of the parts that have rows, in order."""
@@ -107,6 +107,8 @@ class OutputFormat(ABC):
 class ParquetFile(OutputFormat):
     """A ``.parquet`` file, a row group a part: file_name, embedding (list of D), tokens and dense (lists of D), rois (of 4)."""
 
+    part_suffix = ".parquet"
+
     def __init__(self, out: Path) -> None:
         super().__init__(out)
         MissingExtraError.require("pyarrow", "embed")
@@ -114,11 +116,17 @@ class ParquetFile(OutputFormat):
     def files(self) -> tuple[Path, ...]:
         return self.out, self.skipped_beside()
 
-    def part_name(self, number: int) -> str:
-        return f"part-{number:06d}.parquet"
-
     def write_part(self, path: Path, rows: Rows, info: Info) -> None:
-        write_parquet(path, rows, info)
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns: dict[str, pa.Array] = {NAME: pa.array(rows.names, pa.string())}
+        for name, values in rows.columns.items():
+            columns[name] = pa.array(np.ascontiguousarray(values).reshape(-1))
+            for width in values.shape[:0:-1]:  # b x M as b lists of M numbers, b x M x K as b lists of M lists of K
+                columns[name] = pa.FixedSizeListArray.from_arrays(columns[name], width)
+        table = pa.table(columns).replace_schema_metadata({INFO: json.dumps(info, sort_keys=True)})
+        pq.write_table(table, path, row_group_size=len(rows), **WRITING)
 
     def install(self, finished: Finished, workplace: Path, info: Info) -> None:
         import pyarrow.parquet as pq
@@ -133,20 +141,6 @@ class ParquetFile(OutputFormat):
         synchronise(whole)
         os.replace(finished.skipped, self.skipped_beside())
         os.replace(whole, self.out)
-
-
-def write_parquet(path: Path, rows: Rows, info: Info) -> None:
-    """Writes rows to a file of their own, as one row group."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, pa.Array] = {NAME: pa.array(rows.names, pa.string())}
-    for name, values in rows.columns.items():
-        columns[name] = pa.array(np.ascontiguousarray(values).reshape(-1))
-        for width in values.shape[:0:-1]:  # b x M as b lists of M numbers, b x M x K as b lists of M lists of K
-            columns[name] = pa.FixedSizeListArray.from_arrays(columns[name], width)
-    table = pa.table(columns).replace_schema_metadata({INFO: json.dumps(info, sort_keys=True)})
-    pq.write_table(table, path, row_group_size=len(rows), **WRITING)
 
 
 class ParquetFolder(ParquetFile):
@@ -181,16 +175,14 @@ class NumpyFile(OutputFormat):
     (rows x T x D), ``FILE.dense.npy`` (rows x hw x D) and ``FILE.rois.npy`` (rows x N x 4).
     """
 
+    part_suffix = ".arrays"
+
     def files(self) -> tuple[Path, ...]:
-        return *(
-            self._beside(what) for what in ("npy", "tokens.npy", "dense.npy", "rois.npy", "names.txt", "json")
-        ), self.skipped_beside()
+        endings = ("npy", "tokens.npy", "dense.npy", "rois.npy", "names.txt", "json")
+        return *(self._beside(ending) for ending in endings), self.skipped_beside()
 
     def _beside(self, suffix: str) -> Path:
         return self.out.with_suffix(f".{suffix}") if suffix != "npy" else self.out
-
-    def part_name(self, number: int) -> str:
-        return f"part-{number:06d}.arrays"
 
     def write_part(self, path: Path, rows: Rows, info: Info) -> None:
         with path.open("wb") as file:

@@ -42,8 +42,7 @@ class Listing:
     def total(self) -> tuple[int, int]:
         """The number of images, and their bytes."""
         with closing(self._open()) as database:
-            images, size = database.execute("SELECT count(*), coalesce(sum(size), 0) FROM images").fetchone()
-        return images, size
+            return database.execute("SELECT count(*), coalesce(sum(size), 0) FROM images").fetchone()
 
     def images(self, start: int = 0) -> Iterator[tuple[Path, str, int]]:
         """Path, name (relative to the common root, with slashes) and the bytes of all files before, from an image on."""

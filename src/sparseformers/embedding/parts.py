@@ -67,8 +67,7 @@ class EmbeddingFolder(WorkFolder):
 
     parts = InFolder("parts")
     records = InFolder("records")
-    complete = InFolder("complete.json")
-    """Written when all parts are made; the output may be in its place already, or on its way there."""
+    complete = InFolder("complete.json")  # written when all parts are made; the output may be in its place already
     listing = InFolder("images.sqlite")  # the images of the folders
     listing_now = InFolder("images_now.sqlite")  # the same as they are now, to be compared
     skipped = InFolder("skipped.txt")

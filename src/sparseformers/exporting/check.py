@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +27,7 @@ from sparseformers.modes import evaluation_mode, inference
 from sparseformers.train.run_folder import RunFolder
 
 LARGEST_BATCH = 16  # images that a file for any number of them is checked with at once
-OTHER_SIZES = (0.75, 1.25)
-"""A file for any size is checked at these shares of the student's own height, and at their mirror images of its width."""
+OTHER_SIZES = (0.75, 1.25)  # shares of the student's height and width, both ways round, at which a file for any size is checked
 
 
 class Probe(NamedTuple):
@@ -58,8 +58,7 @@ def find_photographs(settings: ExportConfig, model: Path | None) -> CheckImages:
         except UnreadableImageError as error:
             skipped.append(str(error))
     if len(read) < (2 if calibration else 1):
-        told = f" ({skipped[0]})" if skipped else ""
-        problem = f"Of the {len(paths)} images only {len(read)} can be read{told}."
+        problem = f"Of the {len(paths)} images only {len(read)} can be read{f' ({skipped[0]})' if skipped else ''}."
         raise DataError(problem, "Name others with --data: one, or two for int8.")
     checked = min(settings.images, len(read) // 2) if calibration else settings.images
     return CheckImages(read[:checked], read[checked:])
@@ -93,17 +92,16 @@ def other_sizes(photographs: Sequence[Image.Image], settings: ExportConfig, prep
     if settings.with_preprocessing or settings.height_and_width is not None:
         return []
     found: list[Probe] = []
-    for one, other in (OTHER_SIZES, OTHER_SIZES[::-1]):
-        height, width = round(preprocessing.size[0] * one), round(preprocessing.size[1] * other)
-        size = (max(SMALLEST_SIDE, height), max(SMALLEST_SIDE, width))
-        found += batches(photographs[:1], replace(settings, size=f"{size[0]}x{size[1]}"), preprocessing)
+    for shares in (OTHER_SIZES, OTHER_SIZES[::-1]):
+        sides = zip(preprocessing.size, shares, strict=True)
+        height, width = (max(SMALLEST_SIDE, round(side * share)) for side, share in sides)
+        found += batches(photographs[:1], replace(settings, size=f"{height}x{width}"), preprocessing)
     return found
 
 
 def views(photographs: Sequence[Image.Image], preprocessing: PreprocessingConfig) -> Tensor:
     """The student's views of images, N x 3 x H x W in [0, 1]."""
-    view = evaluation_view(preprocessing)
-    return torch.stack([view(photograph) for photograph in photographs])
+    return torch.stack(list(map(evaluation_view(preprocessing), photographs)))
 
 
 def _of_bytes(photographs: Sequence[Image.Image], settings: ExportConfig, preprocessing: PreprocessingConfig) -> list[Probe]:
@@ -122,8 +120,7 @@ def _of_bytes(photographs: Sequence[Image.Image], settings: ExportConfig, prepro
 def _batches(images: Tensor, settings: ExportConfig, *, largest: int = LARGEST_BATCH) -> list[Tensor]:
     """Batches of 1, 2, ... images and then as large as may be; of a fixed size, the first images once more in the last one."""
     if isinstance(settings.batch, int):
-        missing = -len(images) % settings.batch
-        places = torch.arange(len(images) + missing) % len(images)
+        places = torch.arange(math.ceil(len(images) / settings.batch) * settings.batch) % len(images)
         return list(images[places].split(settings.batch))
     sizes: list[int] = []
     while (left := len(images) - sum(sizes)) > 0:
@@ -186,7 +183,7 @@ def _shape(values: Tensor) -> str:
     return " x ".join(str(side) for side in values.shape)
 
 
-def require(agreement: Agreement, tolerance: float, *, what: str) -> None:
+def require_agreement(agreement: Agreement, tolerance: float, *, what: str) -> None:
     """Raises ExportCheckError, which calls the file ``what``, unless the greatest error is within the tolerance."""
     if agreement.greatest_error <= tolerance:
         return

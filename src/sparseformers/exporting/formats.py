@@ -25,6 +25,9 @@ from sparseformers.model.sparseformer import SMALLEST_SIDE
 from sparseformers.saving import load, save
 
 Runner = Callable[[Tensor], Tensor]  # an exported file, opened: images to embeddings
+# The mark of linear layers in the operators that they became. int8 is for these alone: attention, RoIs and sampling cost little,
+# and RoIs need the digits.
+LINEAR = "torch.nn.modules.linear.Linear"
 LONGEST_SIDE = 65_536  # pixels; the whole numbers inside of a resize stay exact up to there
 METADATA_FILE = "sparseformers.json"  # says what it is: ``torch.export.load(path, extra_files={"sparseformers.json": ""})``
 
@@ -108,7 +111,7 @@ class SafetensorsFile(FileFormat):
         return torch.inference_mode()(lambda images: student(images).embedding)
 
 
-def require(kind: FileFormat, settings: ExportConfig) -> None:
+def require_format(kind: FileFormat, settings: ExportConfig) -> None:
     """Raises ConfigError if the format does not have what is asked for, and MissingExtraError if a library of it is missing."""
     if settings.precision in kind.lacks:
         others = {"bf16": "openvino, torch-export or safetensors", "int8": "onnx or openvino"}[settings.precision]
@@ -126,9 +129,7 @@ def trace(network: nn.Module, settings: ExportConfig, size: tuple[int, int]) -> 
     sides, black = (2, 3), torch.zeros(batch, 3, height, width)
     if settings.with_preprocessing:
         sides, black = (1, 2), torch.zeros(batch, height, width, 3, dtype=torch.uint8)
-    dynamic: dict[int, Dim] = {}
-    if settings.batch == "dynamic":
-        dynamic[0] = Dim("batch", min=1)
+    dynamic: dict[int, Dim] = {0: Dim("batch", min=1)} if settings.batch == "dynamic" else {}
     if settings.height_and_width is None:
         least = 1 if settings.with_preprocessing else SMALLEST_SIDE
         dynamic |= {sides[0]: Dim("height", min=least, max=LONGEST_SIDE), sides[1]: Dim("width", min=least, max=LONGEST_SIDE)}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -17,9 +20,12 @@ from torch.export import ExportedProgram
 from sparseformers.errors import ConfigError
 from sparseformers.evaluation import parameters
 from sparseformers.exporting.config import Precision
-from sparseformers.exporting.formats import Contents, FileFormat, Runner
-from sparseformers.exporting.quantise import only_errors, quantise_onnx
+from sparseformers.exporting.formats import LINEAR, Contents, FileFormat, Runner
 
+if TYPE_CHECKING:
+    import onnx
+
+CLASSES = "pkg.torch.onnx.class_hierarchy"  # the field in which the translation to ONNX has the mark of linear layers
 OPSET = 20  # the first one that has GELU as an operator
 MOST_BYTES = 2_000_000_000  # Protocol Buffers hold no more weights in one file
 
@@ -121,3 +127,70 @@ def _attention(
     scores = op.MatMul(op.Mul(query, op.Constant(value_float=factor)), op.Transpose(key, perm=[0, 1, 3, 2]))
     scores = scores if attn_mask is None else op.Add(scores, attn_mask)
     return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
+@contextlib.contextmanager
+def only_errors(logger: str | None) -> Iterator[None]:
+    """Keeps a logger, or that of all, from telling anything but errors."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def quantise_onnx(path: Path, calibration: Sequence[Tensor]) -> None:
+    """Quantises the linear layers of a .onnx file in place: weights by channel, activations by the ranges of the calibration.
+
+    Dynamic ranges are found anew for each batch: an image's embedding would depend on the other images of its batch. These are
+    means over the batches, so that no single outlier takes the digits of all other values. What a product gives is summed in 32
+    bits and not quantised. What was tried beside it, such as weights without a sign, is in docs/lab/inference-tried.md.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    fold_transposed_weights(model)
+    onnx.save(model, path)
+    batches = ({"images": images.numpy()} for images in calibration)
+    with only_errors(None):  # it recommends a step that the translation has done already
+        quantize_static(
+            path,
+            path,
+            SimpleNamespace(get_next=lambda: next(batches, None)),  # the interface of a CalibrationDataReader
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_quantize=linear_layers(model),
+            extra_options={"CalibMovingAverage": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+        )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
+def linear_layers(model: onnx.ModelProto) -> list[str]:
+    """The names of the products that linear layers became."""
+    weights = {weight.name for weight in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
+    marks = [next((entry.value for entry in node.metadata_props if entry.key == CLASSES), "") for node in products]
+    return [node.name for node, mark in zip(products, marks, strict=True) if LINEAR in mark]
+
+
+def fold_transposed_weights(model: onnx.ModelProto) -> None:
+    """Transposes weights for good where the file does it each time, as for layers that are used more than once."""
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        axes = next((list(entry.ints) for entry in node.attribute if entry.name == "perm"), None)
+        turned: Any = np.ascontiguousarray(np.transpose(numpy_helper.to_array(weights[node.input[0]]), axes))
+        model.graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+        model.graph.node.remove(node)
+    used = {name for node in model.graph.node for name in node.input}
+    for weight in [weight for weight in model.graph.initializer if weight.name not in used]:
+        model.graph.initializer.remove(weight)

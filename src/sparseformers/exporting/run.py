@@ -16,11 +16,9 @@ from rich.console import Console
 
 from sparseformers import __version__
 from sparseformers.errors import ConfigError, RunError
-from sparseformers.exporting.check import Agreement, batches, compare, find_photographs, other_sizes
-from sparseformers.exporting.check import require as require_agreement
+from sparseformers.exporting.check import Agreement, batches, compare, find_photographs, other_sizes, require_agreement
 from sparseformers.exporting.config import ExportConfig, Format
-from sparseformers.exporting.formats import Contents, FileFormat, SafetensorsFile, TorchExportFile
-from sparseformers.exporting.formats import require as require_format
+from sparseformers.exporting.formats import Contents, FileFormat, SafetensorsFile, TorchExportFile, require_format
 from sparseformers.exporting.network import required_read_out
 from sparseformers.exporting.onnx_file import OnnxFile
 from sparseformers.exporting.openvino_file import OpenVinoFile
@@ -61,15 +59,9 @@ def export(
 ) -> ExportSummary:
     """Writes a student as a file that others run, once it is found to compute what the student computes.
 
-    Args:
-        model: a run folder, a model file, the name of a released model, or a student.
-        out: the file, with the ending of its format.
-        settings: what kind of file, to begin with.
-        overwrite: whether to replace files that are there.
-        console: for progress; quiet by default.
-        options: settings by the words of the command's options, such as ``format`` and ``precision``.
-
-    Raises one of the kinds of SparseFormersError, with what to do; there is no file then, or the old one.
+    ``model`` is a run folder, a model file, the name of a released model, or a student; ``out`` has the ending of its format. The
+    ``options`` are the words of the command's, such as ``format`` and ``precision``, and count more than ``settings``. Raises one
+    of the kinds of SparseFormersError, with what to do; there is no file then, or the old one.
     """
     settings = with_words(ExportConfig, settings, options, where="call of export")
     kind, out = FORMATS[settings.format], Path(out)
@@ -105,13 +97,16 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
     images = "float32, batch x 3 x height x width, red-green-blue in [0, 1], resized and cropped; normalised inside"
     if settings.with_preprocessing:
         images = "uint8, batch x height x width x 3, red-green-blue, any size; resized, cropped and normalised inside"
+    shape: tuple[int, ...] = (student.config.cortex.embedding_width,)
+    if settings.output == "dense":
+        shape = (student.config.cortex.block.width, *required_read_out(student).grid)
     texts = {
         "sparseformers": __version__,
         "teacher": "unknown" if provenance is None else provenance.teacher,
         "teacher_fingerprint": "unknown" if provenance is None else provenance.teacher_fingerprint,
         "weights_digest": digest(student.state_dict()),
         "images": images,
-        settings.output: f"float32, batch x {_channels(student, settings)}",
+        settings.output: f"float32, batch x {' x '.join(map(str, shape))}",
         "image_size": json.dumps(list(preprocessing.size)),
         "crop": json.dumps(preprocessing.crop),
         "interpolation": preprocessing.interpolation,
@@ -126,13 +121,6 @@ def describe(student: SparseFormer, provenance: Provenance | None, settings: Exp
         "config": json.dumps(to_dict(student.config)),
     }
     return dict(sorted(texts.items()))
-
-
-def _channels(student: SparseFormer, settings: ExportConfig) -> str:
-    if settings.output == "embedding":
-        return f"{student.config.cortex.embedding_width}"
-    rows, columns = required_read_out(student).grid
-    return f"{student.config.cortex.block.width} x {rows} x {columns}"
 
 
 def _require_place(kind: FileFormat, out: Path, settings: ExportConfig, *, overwrite: bool) -> None:

@@ -19,9 +19,7 @@ from sparseformers.settings import from_dict, to_dict
 from sparseformers.teachers.hubs import restriction
 
 CONFIG_FILE, CARD_FILE = "config.json", "README.md"
-
-CONFIG_KEYS = ("settings", "resolved", "versions", "figures")
-"""The keys of a run's ``config.json``; that of a repository has no settings, which are nobody else's business."""
+CONFIG_KEYS = ("settings", "resolved", "versions", "figures")  # of a run; a repository has no settings: they are private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +123,6 @@ MAP_ROWS = """\
 | divergence of the map of where to look from the teacher's attention | {0.divergence:.3f} nats |
 | heaviest third of the teacher's attention that the map finds | {0.overlap:.1%} |
 """
-
-
 DENSE_ROW = "| centred cosine of each place of the feature map to the teacher's | {:.3f} |\n"
 
 
@@ -162,15 +158,13 @@ def write_config(path: Path, config: SparseFormerConfig, *, provenance: Provenan
         resolved["teacher"] = {"name": provenance.teacher}
         resolved["teacher_fingerprint"] = provenance.teacher_fingerprint
         resolved["shares"] = to_dict(provenance.shares)
-    measured = {} if figures is None else {"figures": to_dict(figures)}
-    write_json(path, {"resolved": resolved, **measured})
+    write_json(path, {"resolved": resolved} | ({} if figures is None else {"figures": to_dict(figures)}))
 
 
 def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
     """The figures in a ``config.json`` of a run or of :func:`write_config`; None where there are none, or no such file.
 
-    Raises ConfigError for unknown keys, and WeightsError if the file is damaged, or of another model than ``config``, which the
-    weights beside it carry.
+    Raises ConfigError for unknown keys, WeightsError if the file is damaged, or of another model than the weights' ``config``.
     """
     if not path.is_file():
         return None
@@ -184,8 +178,8 @@ def read_figures(path: Path, config: SparseFormerConfig) -> Figures | None:
         raise ConfigError(f"The {where} is not a mapping of names to values.", "Fetch or save the model again.")
     if unknown := [key for key in content if key not in CONFIG_KEYS]:
         named = ", ".join(f"unknown key '{key}'" for key in unknown)
-        near = suggest(unknown[0], CONFIG_KEYS)
-        raise ConfigError(f"The {where} does not fit: {named}. {near}".strip(), f"Known keys are: {', '.join(CONFIG_KEYS)}.")
+        problem = f"The {where} does not fit: {named}. {suggest(unknown[0], CONFIG_KEYS)}".strip()
+        raise ConfigError(problem, f"Known keys are: {', '.join(CONFIG_KEYS)}.")
     if "model" in resolved and read_config(resolved["model"], where=where) != config:
         raise WeightsError(f"'{path}' and the weights beside it are of two models.", "Fetch or save the model again.")
     figures = content.get("figures")

@@ -75,8 +75,7 @@ class ConfiguredNetwork(nn.Module):
         return configuration_tensor(self.config)
 
     def set_extra_state(self, state: Tensor) -> None:
-        config = self._config_for(state)
-        if config != self.config:
+        if (config := self._config_for(state)) != self.config:
             self._become(config)
         self.open_shape = False
 
@@ -102,8 +101,7 @@ class ConfiguredNetwork(nn.Module):
             raise WeightsError(f"The configuration beside the weights cannot be used: {error}", "Save them again.") from None
         if self.open_shape and not self.own_head:
             return config
-        own = self.config.cortex
-        kept = {name: getattr(own, name) for name in ("classes", "projection", "projection_bias", "pooling")}
+        kept = {name: getattr(self.config.cortex, name) for name in ("classes", "projection", "projection_bias", "pooling")}
         return dataclasses.replace(config, cortex=dataclasses.replace(config.cortex, **kept))
 
     def _remedy(self, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -137,9 +135,7 @@ class NetworkWithHead(ConfiguredNetwork):
 
     def __init__(self, student: SparseFormer, *, drop_rate: float, open_shape: bool, own_head: bool) -> None:
         super().__init__(open_shape=open_shape, own_head=own_head)
-        self.drop_rate = drop_rate
-        self.head_drop = nn.Dropout(drop_rate)
-        self.global_pool = "token"
+        self.drop_rate, self.head_drop, self.global_pool = drop_rate, nn.Dropout(drop_rate), "token"
         self.take(student)
 
     def take(self, student: SparseFormer) -> None:
@@ -166,8 +162,7 @@ class NetworkWithHead(ConfiguredNetwork):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Puts a new head on, of ``num_classes`` outputs; 0 for no head, so that ``forward`` returns what would have entered it.
 
-        ``global_pool`` is ``token``, ``avg``, ``map`` (where the teacher pools so), or empty for all tokens; as it is by default.
-        Raises ConfigError for a pooling that the network cannot have.
+        ``global_pool``: ``token``, ``avg``, ``map`` (if the teacher pools so; ConfigError), empty for all tokens, None as it is.
         """
         if global_pool is not None:
             self._set_pooling(global_pool)

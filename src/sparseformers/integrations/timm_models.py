@@ -26,25 +26,22 @@ from sparseformers.released.load import RELEASE_URL
 from sparseformers.saving import load
 from sparseformers.teachers.hubs import check_version
 
+_BLOCK = BlockConfig(width=384, heads=6, feed_forward_width=1536, layer_scale=True)
+# ``sf_run`` without a run: the default recipe's student of DINOv2's ViT-S/14 at 224 pixels.
 RUN_CONFIG = SparseFormerConfig(
-    focusing=GridConfig(tokens=64, patch_size=14),
-    cortex=CortexConfig(
-        block=BlockConfig(width=384, heads=6, feed_forward_width=1536, layer_scale=True), depth=12, prefix_from_front=True
-    ),
+    focusing=GridConfig(tokens=64, patch_size=14), cortex=CortexConfig(block=_BLOCK, depth=12, prefix_from_front=True)
 )
-"""``sf_run`` without a run: the default recipe's student of DINOv2's ViT-S/14 at 224 pixels."""
 
 RELEASED = {"license": "mit", "origin_url": "https://github.com/showlab/sparseformer"}  # where the authors' weights come from
 URLS = {name: f"{RELEASE_URL}/{file}" for name, file in RELEASES.items()}
+# timm's registry reads this name.
 default_cfgs = generate_default_cfgs(
     {name: timm_settings(config) | RELEASED | {"url": URLS[name]} for name, config in NAMED_CONFIGS.items()}
     | {"sf_run": timm_settings(RUN_CONFIG)}
 )
-"""timm's registry reads this name."""
 
 
 def _register(name: str) -> None:
-
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         source = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay"))
         elsewhere = source.file or source.state_dict or source.hf_hub_id or source.url != URLS[name]

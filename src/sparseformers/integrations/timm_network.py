@@ -32,10 +32,9 @@ UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois",
 class TimmSparseFormer(NetworkWithHead):
     """A SparseFormer that timm's scripts, and what is built on timm, take for one of timm's own vision transformers.
 
-    It takes over the modules of ``student``, which is not to be used beside it. ``drop_rate`` is dropout before the head, and
-    ``drop_path_rate`` the chance that a branch of the cortex's last block is left out for an image, both in training; the latter
-    grows evenly from 0 in the first block (None: the student's own). For ``open_shape`` and ``own_head`` see
-    :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`.
+    It takes over the modules of ``student``, which is not to be used beside it. In training, ``drop_rate`` is dropout before the
+    head, ``drop_path_rate`` the chance that a branch of the cortex's last block is left out for an image, rising evenly from 0 in
+    the first (None: the student's own). For the others see :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`.
     """
 
     output_fmt = "NLC"
@@ -51,9 +50,7 @@ class TimmSparseFormer(NetworkWithHead):
         own_head: bool = True,
     ) -> None:
         super().__init__(student, drop_rate=drop_rate, open_shape=open_shape, own_head=own_head)
-        self.in_chans = 3
-        self.grad_checkpointing = False
-        self.drop_path_rate = drop_path_rate
+        self.in_chans, self.grad_checkpointing, self.drop_path_rate = 3, False, drop_path_rate
         self._set_stochastic_depth()
 
     def take(self, student: SparseFormer) -> None:
@@ -98,10 +95,7 @@ class TimmSparseFormer(NetworkWithHead):
         return nn.Identity() if self.config.cortex.pool_first else self.cortex.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images B x 3 x H x W -> B x classes, or B x D_out without a head, or B x T x D without pooling.
-
-        H and W may be any from 32 up; raises ValueError for images of another shape.
-        """
+        """Images B x 3 x H x W, sides from 32 up (else ValueError) -> B x classes, D_out without head, T x D without pooling."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -219,11 +213,8 @@ class TimmSparseFormer(NetworkWithHead):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Groups of parameters from front to head, for rates that fall from layer to layer; ``coarse`` joins all blocks."""
-        number = "" if coarse else r"(\d+)"
-        return {
-            "stem": r"^focusing\.|^cortex\.prefix",
-            "blocks": [(rf"^cortex\.blocks\.{number}", None), (r"^cortex\.norm", (99999,))],
-        }
+        blocks = r"^cortex\.blocks\." + ("" if coarse else r"(\d+)")
+        return {"stem": r"^focusing\.|^cortex\.prefix", "blocks": [(blocks, None), (r"^cortex\.norm", (99999,))]}
 
 
 def build_network(
@@ -260,8 +251,7 @@ def build_network(
 def _chosen_blocks(blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
     """The blocks that timm's ``indices`` mean (None: all, a number: the last so many) and the largest; or ConfigError."""
     if indices is None or isinstance(indices, int):
-        count = blocks if indices is None else indices
-        wanted = list(range(blocks - count, blocks))
+        wanted = list(range(0 if indices is None else blocks - indices, blocks))
     else:
         wanted = [index + blocks if index < 0 else index for index in indices]
     if not wanted or not all(0 <= index < blocks for index in wanted):

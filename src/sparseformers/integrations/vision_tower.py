@@ -46,13 +46,12 @@ class SparseFormerVisionConfig(PretrainedConfig):  # type: ignore[misc]  # trans
         block = config.cortex.block
         self.tokens = config.focusing.tokens if tokens is None else tokens
         self.dense = dense and config.read_out is not None
-        visual = math.prod(config.read_out.grid) if dense and config.read_out is not None else self.tokens
-        self.image_seq_length = visual
+        self.image_seq_length = self.tokens if config.read_out is None or not dense else math.prod(config.read_out.grid)
         self.hidden_size, self.intermediate_size = block.width, block.feed_forward_width
         self.num_hidden_layers, self.num_attention_heads = config.cortex.depth, block.heads
         self.num_channels = 3
         self.image_size = config.preprocessing.size[0]
-        self.patch_size = max(1, self.image_size // math.isqrt(visual))
+        self.patch_size = max(1, self.image_size // math.isqrt(self.image_seq_length))
 
     def student_config(self) -> SparseFormerConfig:
         return read_config(self.sparseformer, where="configuration of the vision tower")
@@ -86,8 +85,8 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Embeds normalised images B x 3 x H x W; see :func:`sparseformers.as_vision_tower` for what it returns.
 
-        Models of transformers name the ``output_hidden_states`` that they select, and get all. Raises ValueError
-        for another number of dimensions or channels, or a smaller image than 32 pixels a side.
+        Models of transformers name the ``output_hidden_states`` that they select, and get all. ValueError for another shape of
+        images, or fewer than 32 pixels a side.
         """
         check_images(pixel_values)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states

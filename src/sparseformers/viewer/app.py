@@ -134,12 +134,10 @@ def _fail(_: Request, error: Exception) -> Response:
 
 
 LOCAL_FRAMES = "'self' http://localhost:* http://127.0.0.1:* vscode-webview:"
-
 CONTENT = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors "
 )  # the Content-Security-Policy: nothing from elsewhere, and no script or style inside of the page
-
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -175,13 +173,8 @@ class Guard(BaseHTTPMiddleware):
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "This server answers only under its own address on this machine."
-        origin = headers.get("origin")
-        if origin is not None and origin not in self.origins:
-            return "This server answers only to its own page."
         # Browsers say where a request comes from; opening the page itself, also in a notebook's frame, may come from anywhere.
-        opened = (
-            request.scope["path"] == "/" and request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
-        )
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opened:
-            return "This server answers only to its own page."
-        return None
+        origin, site, mode = headers.get("origin"), headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+        opened = request.scope["path"] == "/" and request.method in ("GET", "HEAD") and mode == "navigate"
+        foreign = origin not in (None, *self.origins) or (site not in ("same-origin", "none") and not opened)
+        return "This server answers only to its own page." if foreign else None

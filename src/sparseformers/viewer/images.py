@@ -70,8 +70,7 @@ def prepare(source: Path | BinaryIO, name: str, preprocessings: Iterable[Preproc
 
 
 def thumbnail(source: Path | BinaryIO, name: str, *, most_pixels: int) -> bytes:
-    """A small JPEG of a photograph; raises UnreadableImageError for what cannot be decoded."""
-    # A JPEG file is decoded at a fraction of its size, which is enough here and much faster.
+    """A small JPEG, from a JPEG file at a fraction of its size, which is much faster; UnreadableImageError if it is no image."""
     return jpeg(decode(source, Path(name), at_least=THUMBNAIL_SIDE, most_pixels=most_pixels), THUMBNAIL_SIDE)
 
 
@@ -147,10 +146,9 @@ class Gallery:
 
     def file(self, number: int) -> Path:
         """An image's file, links resolved; IndexError for an unknown number, UnreadableImageError if it is gone or leads out."""
-        path = self.paths[number]
-        real = os.path.realpath(path)
+        real = os.path.realpath(self.paths[number])
         if not self._within(real):
-            raise UnreadableImageError(path, "it is a link that leads out of its folder")
+            raise UnreadableImageError(self.paths[number], "it is a link that leads out of its folder")
         return Path(real)
 
     def number_of(self, real: Path) -> int | None:
@@ -189,8 +187,7 @@ class Library:
     def __init__(self, config: ViewConfig) -> None:
         self.images = Gallery(config.images)  # those named at the start
         self.neighbours = Gallery(() if config.neighbours is None else (config.neighbours,))  # those of the folder of neighbours
-        self.most_pixels = config.most_pixels
-        self.uploads_kept = config.uploads_kept
+        self.most_pixels, self.uploads_kept = config.most_pixels, config.uploads_kept
         self._galleries = {"g": self.images, "n": self.neighbours}
         self._decoding = threading.Lock()
         self._uploads: Recent[str, Photograph] = Recent(config.uploads_kept, self._decoding)
@@ -212,16 +209,12 @@ class Library:
         return key
 
     def photograph(self, key: str, preprocessings: Set[PreprocessingConfig]) -> Photograph:
-        """An image, decoded, with the inputs of networks."""
         if key.startswith("u"):
             return self._upload(key)
         with _readable():
-            most = self.most_pixels
-            return self._prepared.once(key, lambda: prepare(*self._file(key), preprocessings, most_pixels=most))
+            return self._prepared.once(key, lambda: prepare(*self._file(key), preprocessings, most_pixels=self.most_pixels))
 
     def thumbnail(self, key: str) -> bytes:
-        """A small JPEG of an image."""
-
         def source() -> tuple[Path | io.BytesIO, str]:
             return (io.BytesIO(self._upload(key).display), key) if key.startswith("u") else self._file(key)
 

@@ -34,9 +34,8 @@ def view(run: str | Path, images: str | Path | Sequence[str | Path] = (), *, por
         page.url      # its address, for a browser on the same machine
         page.close()  # or: with sparseformers.view("runs/first") as page: ...
 
-    The options are those of :class:`ViewConfig`, such as ``beside``, ``teacher`` and ``neighbours``; by default any free port is
-    taken. Raises MissingExtraError without the extra ``view``, and another SparseFormersError if a model cannot be loaded, a
-    folder holds no images, or no port is free.
+    The options are those of :class:`ViewConfig`; any free port is taken by default. Raises MissingExtraError without the extra
+    ``view``, another SparseFormersError if a model cannot be loaded, a folder holds no images, or no port is free.
     """
     words = {"run": run, "images": images, "port": port, **options}
     return serve(with_words(ViewConfig, None, words, where="call of view"), framed=True)
@@ -61,10 +60,9 @@ class Page(AbstractContextManager["Page"]):
 
         from sparseformers.viewer.app import make_app
 
-        self.session = session
+        self.session, self.asked_port = session, port
         self._socket = free_port(port)
         self.port: int = self._socket.getsockname()[1]
-        self.asked_port = port
         app = make_app(session, port=self.port, framed=framed)
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
         self._server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", timeout_graceful_shutdown=2, **quiet))
