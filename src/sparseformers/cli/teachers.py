@@ -78,6 +78,5 @@ def refused_table(rows: Sequence[CatalogueRow]) -> Table:
     reasons = Counter(row.refused for row in rows)
     table = Table("teachers", "why not", "such as")
     for reason, count in reasons.most_common():
-        examples = [row.name for row in rows if row.refused == reason]
-        table.add_row(str(count), reason, ", ".join(examples[:3]))
+        table.add_row(str(count), reason, ", ".join([row.name for row in rows if row.refused == reason][:3]))
     return table

@@ -190,9 +190,8 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
 
 def _state(run: RunFolder, beat: Beat | None, now: float) -> tuple[State, str]:
     if beat is None:
-        if run.card.is_file():  # it is written last
-            return "finished", "It is finished."
-        return "unknown", "It never gave a sign of life."
+        # The card is written last.
+        return ("finished", "It is finished.") if run.card.is_file() else ("unknown", "It never gave a sign of life.")
     when = _when(beat.at, now)
     if beat.state == "finished":
         return "finished", f"It finished {when}."

@@ -102,8 +102,7 @@ class ProgressBar(Callback):
     """A bar with rate and time left; without a terminal, one line for each measurement."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.held_out = "-"
+        self.console, self.held_out = console, "-"
         self._bar = figures_bar(console)
         self._task = self._bar.add_task("bootstrap", total=1.0, figures="starting")
 
@@ -121,13 +120,10 @@ class ProgressBar(Callback):
         alignment = measurement.alignment
         self.held_out = f"{alignment.centred_cosine:.3f}"
         dense = "" if measurement.dense_cosine is None else f"; maps {measurement.dense_cosine:.3f}"
-        line = Text.assemble(
-            (f"{state.progress:4.0%} {state.samples:>9,} images", "dim"),
-            "  held-out centred cosine ",
-            (self.held_out, "bold"),
-            f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
-            f" neighbours {alignment.neighbour_agreement:.0%}{dense})",
-        )
+        seen = (f"{state.progress:4.0%} {state.samples:>9,} images", "dim")
+        others = f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
+        others += f" neighbours {alignment.neighbour_agreement:.0%}{dense})"
+        line = Text.assemble(seen, "  held-out centred cosine ", (self.held_out, "bold"), others)
         self.console.print(line, soft_wrap=True)
 
     def on_stop(self, error: BaseException | None) -> None:
