@@ -145,9 +145,8 @@ class Trainer:
         if fitted:
             tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
             coarse = CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
-        return TrainingStep(
-            self.parts, model, optimiser, self.accelerator, objective=objective, scaler=self.scaler, coarse=coarse
-        )
+        given = (self.parts, model, optimiser, self.accelerator)
+        return TrainingStep(*given, objective=objective, scaler=self.scaler, coarse=coarse)
 
     def _batches(self) -> Generator[Batch]:
         parts = self.parts

@@ -185,8 +185,7 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
         read = _first_batches(parts, cache, min(len(parts.train), most))
         # A student that is to be sharded is not on the device yet.
         images = images_on(next(student.parameters()).device, torch.cat([batch.images for batch in read]))
-        truncated = parts.inheritance.provenance.shares.truncate
-        left = fit_start(student, parts.teacher, images, truncated=truncated, seed=seed)
+        left = fit_start(student, parts.teacher, images, truncated=parts.inheritance.provenance.shares.truncate, seed=seed)
         return f"the fitted start leaves {left:.2f} of the variance of the teacher's tokens"
     return ""
 

@@ -29,7 +29,6 @@ BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a run without a sign of life for so long is taken for dead
 RECENT = 5  # lines of the metrics that the newest figures are means of
 CURVE = 40  # losses that a curve is drawn through
-
 State = Literal["running", "finished", "stopped", "dead", "unknown"]
 
 
@@ -78,8 +77,7 @@ class Heartbeat(Callback):
         self.on_step(state, None)
 
     def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
-        place = {"samples": state.samples, "progress": state.progress, "seconds": state.seconds}
-        self._beat = dataclasses.replace(self._beat, **place)  # type: ignore[arg-type]
+        self._beat = dataclasses.replace(self._beat, samples=state.samples, progress=state.progress, seconds=state.seconds)
 
     def _repeat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):

@@ -33,7 +33,6 @@ OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
 SMALLEST_SCALE = 1.0  # of the loss: from here down float16 has the range that it has without, so an overflow is not the scaler's
 IN_A_ROW = 3  # skipped steps, one after the other, that end a run
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")  # which the errors of ``torch.compile`` come from
-
 LOGGER = logging.getLogger("sparseformers")
 
 

@@ -78,15 +78,14 @@ def summarise(
 ) -> RunSummary:
     """The summary of a training at its end, with what its folder tells; ``memory`` is the peak of this process, in GiB."""
     assert state.alignment is not None  # measured at the end, if not before
-    samples, seconds = state.samples, state.seconds
     costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     steps = [line for line in run.read_metrics() if line["kind"] == "train"]
     return RunSummary(
         path=run.path,
         alignment=state.alignment,
-        samples=samples,
-        seconds=seconds,
-        images_per_second=samples / seconds if seconds else 0.0,
+        samples=state.samples,
+        seconds=state.seconds,
+        images_per_second=state.samples / state.seconds if state.seconds else 0.0,
         data_wait=sum(line["data_wait"] for line in steps) / len(steps) if steps else 0.0,
         peak_memory_gib=max([memory, *(line["peak_memory_gib"] for line in steps)]),
         skipped=skipped,

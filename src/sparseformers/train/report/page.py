@@ -111,9 +111,8 @@ def _tiles(content: RunContent) -> tuple[Tile, ...]:
     if costs is not None:
         part = costs.student.multiply_adds / costs.teacher.multiply_adds
         gigas = f"{costs.student.multiply_adds / 1e9:.2f} G of {costs.teacher.multiply_adds / 1e9:.2f} G"
-        tiles.append(Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas))
-        tokens = tables.number(content.front.get("tokens"), 0)
-        tiles.append(Tile("latent tokens", tokens, f"of the teacher's {costs.patch_tokens:,}"))
+        tokens, patches = tables.number(content.front.get("tokens"), 0), f"of the teacher's {costs.patch_tokens:,}"
+        tiles += [Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas), Tile("latent tokens", tokens, patches)]
     return tuple(tiles)
 
 
