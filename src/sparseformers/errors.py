@@ -18,8 +18,7 @@ class SparseFormersError(Exception):
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+        self.problem, self.remedy = problem, remedy
 
     def __reduce__(self) -> tuple[type[SparseFormersError], tuple[str, str]]:
         """Data workers raise in another process, so the error has to survive pickling."""
@@ -106,5 +105,4 @@ class RunStopped(KeyboardInterrupt):
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with the run."""
         return f"sparseformers resume {shlex.quote(str(self.path))}"

@@ -17,13 +17,10 @@ from typing import Any
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # errors of a full disk, quota or file
 SECONDS_BETWEEN_ATTEMPTS = 0.1  # between two attempts to take a lock
-
 UMASK = os.umask(0o077)
 """What the user keeps others from, read when this module is imported: there is no other way than to set it."""
 os.umask(UMASK)
-
-_HELD: dict[tuple[int, str], object] = {}
-"""(process, file) of the locks that this process holds: the system would let it take them a second time."""
+_HELD: dict[tuple[int, str], object] = {}  # (process, file) of our locks: the system would let us take them a second time
 
 
 @contextmanager

@@ -46,8 +46,7 @@ def _execute_torchvision(loader: Loader, module: ModuleType) -> None:
         try:
             loader.exec_module(module)
         except RuntimeError as error:
-            missing = MISSING_OPERATOR.search(str(error))
-            if missing is None:
+            if (missing := MISSING_OPERATOR.search(str(error))) is None:
                 raise
             library = torch.library.Library("torchvision", "FRAGMENT")
             library.define(f"{missing[1]}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -56,11 +55,12 @@ def _execute_torchvision(loader: Loader, module: ModuleType) -> None:
             return
 
 
-class _Finder(MetaPathFinder):
-    """Finds one module as the other finders do, and has it executed in another way."""
+class _Finder(MetaPathFinder, Loader):
+    """Finds one module as the other finders do, and stands in for its own loader until it is executed, in another way."""
 
     def __init__(self, name: str, execute: Execute) -> None:
         self.name, self.execute = name, execute
+        self.loader: Loader
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != self.name:
@@ -68,15 +68,8 @@ class _Finder(MetaPathFinder):
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.execute)
+            self.loader, spec.loader = spec.loader, self
         return spec
-
-
-class _Loader(Loader):
-    """Stands in for a module's own loader until the module is executed."""
-
-    def __init__(self, loader: Loader, execute: Execute) -> None:
-        self.loader, self.execute = loader, execute
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)

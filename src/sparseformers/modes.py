@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
 WORTHWHILE = 1.2  # bfloat16 is chosen if it is so many times as fast as float32
 
 

@@ -74,10 +74,8 @@ def open_teacher(saved: SavedModel, teacher: GivenTeacher | None = None, *, name
         problem = f"The model '{name}' does not say which teacher it was made from."
         raise TeacherError(problem, "Use a model of a bootstrapping run, or name one with --teacher.")
     size, crop = (own.size, own.crop) if origin is None else (origin.image_size, origin.crop)
-    if isinstance(teacher, Teacher):
-        loaded = teacher
-    elif teacher is not None:
-        loaded = load_teacher(teacher, image_size=size, crop=crop)
+    if teacher is not None:
+        loaded = teacher if isinstance(teacher, Teacher) else load_teacher(teacher, image_size=size, crop=crop)
     else:
         assert origin is not None
         try:
@@ -105,8 +103,7 @@ def open_teacher_if_there(
 def open_pair(model: Model, teacher: GivenTeacher | None = None) -> Pair:
     """A student and its teacher on this process's device; raises as :func:`open_student` and :func:`open_teacher`."""
     saved, device = open_student(model), process_state().device
-    loaded = open_teacher(saved, teacher, name=model_name(model))
-    return Pair(saved.student.to(device), loaded.to(device), device)
+    return Pair(saved.student.to(device), open_teacher(saved, teacher, name=model_name(model)).to(device), device)
 
 
 def with_tokens(student: SparseFormer, tokens: int | None, name: str) -> SparseFormer | WithTokens:

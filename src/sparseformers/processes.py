@@ -18,13 +18,9 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 
 from sparseformers.errors import ConfigError
 
-LONGEST_WAIT = timedelta(minutes=30)
-"""Longest wait of processes for one that does not come; a launcher such as torchrun ends them when one of them has ended."""
-
+LONGEST_WAIT = timedelta(minutes=30)  # for a process that does not come; a launcher such as torchrun ends all when one has ended
 PATIENCE = 10.0  # seconds after which a process that is waiting for others says so
-
 ALONE = "env -u WORLD_SIZE -u RANK -u LOCAL_RANK sparseformers ..."
-
 Choice = TypeVar("Choice")
 
 
@@ -47,10 +43,8 @@ def _patience() -> Iterator[None]:
     """Says what this process is waiting for, if the others do not come soon."""
     processes = os.environ.get("WORLD_SIZE", "1")
     address = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
-    told = (
-        f"waiting for the other processes: WORLD_SIZE is {processes}, so {processes} have to meet at {address}. "
-        f"To run in one process alone: {ALONE}\n"
-    )
+    told = f"waiting for the other processes: WORLD_SIZE is {processes}, so {processes} have to meet at {address}. "
+    told += f"To run in one process alone: {ALONE}\n"
     timer = threading.Timer(PATIENCE, lambda: os.write(2, told.encode()))
     timer.daemon = True
     if processes != "1":

@@ -27,10 +27,14 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def figures_bar(console: Console) -> Progress:
     """A bar whose tasks have a text ``figures`` beside it, and tell time elapsed and left; silent without a terminal."""
-    done = (TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn())
-    figures = TextColumn("{task.fields[figures]}")
+    done = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    return Progress(*done, figures, *times, console=console, speed_estimate_period=120, disable=not console.is_terminal)
+    return Progress(*done, *times, console=console, speed_estimate_period=120, disable=not console.is_terminal)
 
 
 def duration(seconds: float) -> str:
@@ -46,8 +50,7 @@ class ImageProgress:
     def __init__(self, console: Console, name: str, *, size: int, total: int | None, images: int, reached: int) -> None:
         self.console, self.size, self.total = console, size, total
         self._images = self._images_before = images
-        self._reached_before = reached
-        self._skipped = 0
+        self._reached_before, self._skipped = reached, 0
         self._start = self._last_line = time.perf_counter()
         self._bar = figures_bar(console)
         self._task = self._bar.add_task(name, total=size or None, completed=reached, figures="starting")

@@ -25,16 +25,13 @@ from sparseformers.settings import from_dict, to_dict
 from sparseformers.teachers.base import check_fit
 
 MODEL_FILE = "model.safetensors"  # the name of a model inside a run folder
-
 CONFIGURATION = "_extra_state"
 """The name that PyTorch has for what belongs to a module besides its weights: here its configuration as JSON, in bytes.
 
 A file carries it twice: for us in the metadata, and among the tensors for hosts such as timm, which read nothing else.
 """
-
 OLD_FRONTS = {"inherited": "grid", "bootstrapped": "focusing"}  # the names of fronts in files of version 0.1
 RETIRED = {"cortex": [("position_grid", None)]}  # settings without effect in older files, by part, that are gone
-
 SCORE = "held_out_centred_cosine"  # the name in a file's metadata of how near the student was to its teacher
 
 
@@ -80,8 +77,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:  # which tells the cause in its text only
-        cause = re.search(r"\(os error (\d+)\)", str(error))
-        if cause is None:
+        if (cause := re.search(r"\(os error (\d+)\)", str(error))) is None:
             raise
         raise OSError(int(cause[1]), os.strerror(int(cause[1])), str(path)) from error
     if metadata:

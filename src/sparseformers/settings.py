@@ -242,10 +242,8 @@ def _coerce(hint: Any, value: Any, *, where: str) -> Any:
         if len(items) != len(value):
             raise TypeError(f"expected {len(items)} values but got {len(value)}")
         return tuple(_coerce(item, part, where=where) for item, part in zip(items, value, strict=True))
-    if hint is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    if hint is str and isinstance(value, Path):
-        return str(value)
+    if hint in (str, Path) and isinstance(value, (str, Path)):
+        return hint(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -260,9 +258,7 @@ def _coerce_union(arguments: tuple[Any, ...], value: Any, *, where: str) -> Any:
     if len(members) > 1 and isinstance(value, Mapping):
         return _coerce(_member(members, value, where=where), value, where=where)
     faults = []
-    for choice in arguments:
-        if choice is type(None):
-            continue
+    for choice in (each for each in arguments if each is not type(None)):
         try:
             return _coerce(choice, value, where=where)
         except _UnfitError:

@@ -49,9 +49,8 @@ class Demo:
         if self.json:
             print_json(to_dict(summary))
             return
-        console.print(summary_table(summary.run))
-        console.print(demo_table(summary))
-        console.print(HONESTLY)
+        for part in (summary_table(summary.run), demo_table(summary), HONESTLY):
+            console.print(part)
         say(console, f"How it went: {summary.run.path / 'report.html'}")
         say(console, f"Use it: sparseformers.load('{self.out}')")
 

@@ -9,6 +9,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -23,14 +24,12 @@ WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 32, 20
 """Characters of a line of names, of an option with its value, and of choices that are written out."""
 SUPPRESSED, POSITIONAL = typing.get_args(tyro.conf.Suppress[int])[1], typing.get_args(tyro.conf.Positional[int])[1]
 VALUES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
-
-GONE = {
+GONE = {  # options of version 0.1 that no command has any more, and what to do about them
     **dict.fromkeys(("--ema", "--layer-decay", "--looks", "--rois-lr-ratio"), "It brought nothing: leave it out."),
     "--start": "Use --recipe fitted for the fitted start.",
     "--dense-weight": "Use --recipe fitted, of which it is a part.",
     "--batches": "It is called --batch now.",
 }
-"""Options of version 0.1 that no command has any more, and what to do about them."""
 
 
 class _Option(NamedTuple):
@@ -93,15 +92,11 @@ def documented(kind: type) -> dict[str, str]:
 def _short_help(kind: type, prog: str, options: Sequence[_Option]) -> str:
     """Its common options by group, a line for each, then the names of the rare ones."""
     lines = [f"usage: {prog} [OPTIONS]", "", inspect.getdoc(kind) or ""]
-    group = None
-    for option in options:
-        if Mark.EXPERT in option.marks:
-            continue
-        if option.group != group:
-            group = option.group
-            lines += ["", group]
-        text = option.text.partition(". ")[0].rstrip(".")
-        lines.append(f"  {f'{flag(option.name)} {option.value}':<{VALUE_WIDTH}} {text}{_written(option.default)}")
+    for group, members in groupby((each for each in options if Mark.EXPERT not in each.marks), key=lambda each: each.group):
+        lines += ["", group]
+        for option in members:
+            text = option.text.partition(". ")[0].rstrip(".")
+            lines.append(f"  {f'{flag(option.name)} {option.value}':<{VALUE_WIDTH}} {text}{_written(option.default)}")
     rare = " ".join(flag(option.name) for option in options if Mark.EXPERT in option.marks)
     wrapped = textwrap.fill(rare, WIDTH, break_on_hyphens=False, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*lines, "", f"expert (explained by {prog} {EXPERT_HELP})", wrapped])
@@ -124,7 +119,6 @@ def _options(kind: type, group: str = "This command") -> Iterator[_Option]:
 
 
 def _value(bare: Any, marks: Sequence[Any]) -> str:
-    """The value of an option, in a word or by its choices."""
     metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
     members = [each for each in typing.get_args(bare) if each not in (type(None), Ellipsis)]
     if metavar is not None or bare in VALUES:

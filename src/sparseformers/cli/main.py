@@ -12,7 +12,7 @@ from typing import Any
 from sparseformers import __version__
 from sparseformers.errors import ConfigError, RunStopped, SparseFormersError, suggest
 
-COMMANDS: Mapping[str, Mapping[str, str]] = {
+COMMANDS: Mapping[str, Mapping[str, str]] = {  # lines on them, by group; ``sparseformers.cli.NAME`` has a class ``Name``
     "make": {
         "bootstrap": "make a SparseFormer of a teacher and align it on plain images",
         "resume": "go on with a run that was stopped or killed",
@@ -37,10 +37,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "pack": "put a folder of images into tar shards",
     },
 }
-"""A line on each command, by group; ``sparseformers.cli.NAME`` has a class ``Name`` with its options."""
-
+# Commands of earlier versions, and where they went.
 MOVED = {"bench-recipe": "make bench-recipes", "ablate": "make bench-table1", "benchmark": "make bench-speed"}
-"""Commands of earlier versions, and where they went."""
 BAD_USAGE = 2  # exit code for what the user can mend
 INTERRUPTED = 130  # exit code after Ctrl-C
 
@@ -109,8 +107,7 @@ def _run(name: str, options: Sequence[str], *, speaks: bool) -> None:
     if name not in known:
         if name in MOVED:
             raise ConfigError(f"There is no command '{name}' any more.", f"From a clone of the repository: {MOVED[name]}.")
-        near = suggest(name, known) or f"Commands are: {', '.join(known)}."
-        raise ConfigError(f"There is no command '{name}'.", near)
+        raise ConfigError(f"There is no command '{name}'.", suggest(name, known) or f"Commands are: {', '.join(known)}.")
     from sparseformers.cli.help import parse
 
     module: Any = importlib.import_module(f"sparseformers.cli.{name}")

@@ -55,7 +55,6 @@ class Rate(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The rate of late, or nothing before it is known."""
         return Text("" if task.speed is None else f"{task.speed:.0f} {self.unit}/s")
 
 

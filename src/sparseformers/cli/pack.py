@@ -32,5 +32,4 @@ class Pack:
         with going_on(console):
             summary = pack(self.settings, overwrite=self.overwrite, console=console)
         facts = {"shards": f"{summary.shards:,}, {summary.bytes / 1e6:,.1f} MB", "images": f"{summary.images:,}"}
-        skipped_list = summary.out / "skipped_images.txt"
-        report_work(summary, f"Shards {summary.out}", facts, skipped_list, as_json=self.json)
+        report_work(summary, f"Shards {summary.out}", facts, summary.out / "skipped_images.txt", as_json=self.json)

@@ -67,9 +67,8 @@ def accepted_table(rows: Iterable[AcceptedRow]) -> Table:
     table = Table(*COLUMNS)
     for row in rows:
         network = (row.name, row.family, f"{row.parameters / 1e6:,.0f}M", str(row.patch_size), row.positions)
-        cost = f"{row.multiply_adds / 1e9:,.1f}G"
-        student = f"{row.student_multiply_adds / 1e9:,.1f}G ({row.student_tokens} tokens)"
-        table.add_row(*network, "x".join(map(str, row.image_size)), cost, student, row.licence or "")
+        costs = (f"{row.multiply_adds / 1e9:,.1f}G", f"{row.student_multiply_adds / 1e9:,.1f}G ({row.student_tokens} tokens)")
+        table.add_row(*network, "x".join(map(str, row.image_size)), *costs, row.licence or "")
     return table
 
 
@@ -78,6 +77,5 @@ def refused_table(rows: Sequence[CatalogueRow]) -> Table:
     reasons = Counter(row.refused for row in rows)
     table = Table("teachers", "why not", "such as")
     for reason, count in reasons.most_common():
-        examples = [row.name for row in rows if row.refused == reason]
-        table.add_row(str(count), reason, ", ".join(examples[:3]))
+        table.add_row(str(count), reason, ", ".join([row.name for row in rows if row.refused == reason][:3]))
     return table

@@ -28,8 +28,7 @@ IMAGE_SIZE = 224  # side in pixels: the teacher's own; the student has a quarter
 BATCH_SIZE = 16  # small, for many steps in few minutes
 LEARNING_RATE = 1e-5  # gentle: at the usual rate a student of fifteen photographs forgets what the teacher knows of others
 VIEWS = 16  # fixed random crops of each held-out region and photograph to measure on
-
-TRAINING_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
+TRAINING_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {  # to learn from, by the folder inside the installed package
     "skimage/data": (
         *("astronaut.png", "brick.png", "camera.png", "clock_motion.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
         *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg"),
@@ -37,16 +36,11 @@ TRAINING_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "sklearn/datasets/images": ("china.jpg",),
     "matplotlib/mpl-data/sample_data": ("grace_hopper.jpg",),
 }
-"""Photographs to learn from, by the folder inside the installed package."""
-
 WHOLE_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {"skimage/data": ("chelsea.png",), "sklearn/datasets/images": ("flower.jpg",)}
 """Photographs that are held out whole: a cat and a flower, nothing like which is among the others."""
-
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
-
 JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
 LONGEST_SIDE = 640  # larger photographs are reduced to it, so that decoding them does not slow the training
-
 HELD_OUT_SHARE = 0.3  # share of each photograph's longer side that is held out
 
 
@@ -94,8 +88,7 @@ def _measure_whole(student: SparseFormer, teacher: Teacher, folder: Path, settin
     device, size = next(student.parameters()).device, (IMAGE_SIZE, IMAGE_SIZE)
     options: dict[str, Any] = {"seed": settings.optimisation.seed, "workers": default_workers()}
     views = fixed_views(find_images([folder]), size=size, views_per_image=VIEWS, **options)
-    autocast = autocast_dtype(resolve_precision("auto", device))
-    embedded = embed(student, teacher, views, device=device, autocast=autocast)
+    embedded = embed(student, teacher, views, device=device, autocast=autocast_dtype(resolve_precision("auto", device)))
     return measure_alignment(embedded.student, embedded.teacher)
 
 

@@ -14,11 +14,9 @@ from sparseformers.named import bootstrapped_config, original_config
 Value = TypeVar("Value")
 Variant = Literal["bootstrapped", "original"]
 Head = Literal["classifier", "projection"]
-
-FIRST_BLOCK = 3
-"""The authors' layer that is the cortex's first block; before it come the focusing layer, the widening and the last sampling."""
-
-SHARED: Mapping[str, str] = {
+OfficialActivation = Literal["gelu", "quick_gelu"]
+FIRST_BLOCK = 3  # their layer that is the cortex's first block; before it come focusing layer, widening and last sampling
+SHARED: Mapping[str, str] = {  # names, or their beginnings, that both networks have; the longest that fits counts
     "initial_roi.weight": "focusing.initial_rois",
     "initial_embedding.weight": "focusing.token",
     "feat_extractor.conv1": "focusing.stem.convolution",
@@ -26,20 +24,15 @@ SHARED: Mapping[str, str] = {
     "layers.0.roi_adjust_module": "focusing.layer.adjustment.delta",
     "norm": "cortex.norm",
 }
-"""Names, or their beginnings, that both networks have; the longest that fits counts."""
-
-SAMPLING: Mapping[str, str] = {
+SAMPLING: Mapping[str, str] = {  # parts of a layer that samples, in both networks; each has two more
     "roi_offset_bias": "sampling_points.bias",
     "roi_offset_module": "sampling_points.offsets",
     "adaptive_mixing.parameter_generator": "mixing.generator",
     "adaptive_mixing.out_proj": "mixing.projection",
 }
-"""Parts of a layer that samples, in both networks; each has two more."""
-
 BOOTSTRAPPED_SAMPLING = {**SAMPLING, "pe_transition.0": "position.norm", "pe_transition.1": "position.projection"}
 ORIGINAL_SAMPLING = {**SAMPLING, "adaptive_mixing.m_beta": "mixing.channel_bias", "adaptive_mixing.s_beta": "mixing.spatial_bias"}
-
-BOOTSTRAPPED: Mapping[str, str] = {
+BOOTSTRAPPED: Mapping[str, str] = {  # all names of the bootstrapped network but those of the cortex's blocks and head
     **SHARED,
     **{f"layers.0.{theirs}": f"focusing.layer.sampling.{ours}" for theirs, ours in BOOTSTRAPPED_SAMPLING.items()},
     **{f"layers.2.{theirs}": f"focusing.last_sampling.{ours}" for theirs, ours in BOOTSTRAPPED_SAMPLING.items()},
@@ -47,9 +40,7 @@ BOOTSTRAPPED: Mapping[str, str] = {
     "layers.1.0": "focusing.widen",
     "cls_embedding.weight": "cortex.prefix.tokens",
 }
-"""All names of the bootstrapped network but those of the cortex's blocks and head."""
-
-ORIGINAL: Mapping[str, str] = {
+ORIGINAL: Mapping[str, str] = {  # all names of v1 but those of the cortex's blocks and head
     **SHARED,
     **{f"layers.0.{theirs}": f"focusing.layer.sampling.{ours}" for theirs, ours in ORIGINAL_SAMPLING.items()},
     **{f"layers.2.{theirs}": f"focusing.last_layer.sampling.{ours}" for theirs, ours in ORIGINAL_SAMPLING.items()},
@@ -57,7 +48,6 @@ ORIGINAL: Mapping[str, str] = {
     "layers.2": "focusing.last_layer.block",
     "layers.2.roi_adjust_module": "focusing.last_layer.adjustment.delta",
 }
-"""All names of v1 but those of the cortex's blocks and head."""
 
 
 def name_table(variant: Variant, *, depth: int, head: Head) -> dict[str, str]:
@@ -86,14 +76,10 @@ def reverse(table: Mapping[str, str]) -> dict[str, str]:
     return {ours: theirs for theirs, ours in table.items()}
 
 
-OfficialActivation = Literal["gelu", "quick_gelu"]
-
-MARKS: Mapping[Variant, tuple[str, ...]] = {
+MARKS: Mapping[Variant, tuple[str, ...]] = {  # weights that only one of the two networks has
     "bootstrapped": ("cls_embedding.weight", "layers.0.stage_embedding.weight", "layers.0.pe_transition.1.weight"),
     "original": ("layers.0.adaptive_mixing.m_beta", "layers.0.adaptive_mixing.s_beta", "layers.2.adaptive_mixing.m_beta"),
 }
-"""Weights that only one of the two networks has."""
-
 TITLES: Mapping[Variant, str] = {"bootstrapped": "bootstrapped SparseFormer", "original": "original SparseFormer (v1)"}
 
 
@@ -180,8 +166,8 @@ def _front_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _cortex_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    feed_forward_width = _shape(state, f"layers.{FIRST_BLOCK}.mlp.fc1.weight")[0]
-    return {"width": _shape(state, "layers.1.0.weight")[0], "feed_forward_width": feed_forward_width}
+    names = {"feed_forward_width": f"layers.{FIRST_BLOCK}.mlp.fc1.weight", "width": "layers.1.0.weight"}
+    return {size: _shape(state, name)[0] for size, name in names.items()}
 
 
 def _bootstrapped(state: Mapping[str, Tensor], head: Head, activation: OfficialActivation) -> SparseFormerConfig:

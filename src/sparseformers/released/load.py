@@ -16,24 +16,13 @@ from sparseformers.config import FocusingConfig, SparseFormerConfig
 from sparseformers.errors import WeightsError
 from sparseformers.model import SparseFormer
 from sparseformers.named import named_config
-from sparseformers.released.form import (
-    TITLES,
-    OfficialActivation,
-    config_from_state,
-    head_of,
-    name_table,
-    rename,
-    reverse,
-    variant_of_config,
-)
+from sparseformers.released import form
 from sparseformers.teachers.base import check_fit
 from sparseformers.teachers.checkpoints import find_weights, read_weights
 
 RELEASE_URL = "https://github.com/showlab/sparseformer/releases/download/v2.0.0-refactor"
-
 CACHE_VARIABLE = "SPARSEFORMERS_CACHE"  # environment variable that names another cache folder
-
-RELEASES: Mapping[str, str] = {
+RELEASES: Mapping[str, str] = {  # files by the names of their sizes in :data:`sparseformers.named.NAMED_CONFIGS`
     "sf_v1_tiny": "sparseformer_v1_tiny_converted.pth",
     "sf_v1_small": "sparseformer_v1_small_converted.pth",
     "sf_v1_base": "sparseformer_v1_base_converted.pth",
@@ -42,7 +31,6 @@ RELEASES: Mapping[str, str] = {
     "sf_base_clip": "sparseformer_btsp_openai_clip_base_converted.pth",
     "sf_large_clip": "sparseformer_btsp_openai_clip_large_converted.pth",
 }
-"""The released files by the names of their sizes in :data:`sparseformers.named.NAMED_CONFIGS`."""
 
 
 def released_file(name: str) -> str:
@@ -72,9 +60,8 @@ def fetch_official(name: str, cache: str | Path | None = None, *, base_url: str 
     file, folder = released_file(name), cache_folder() if cache is None else Path(cache)
     url, path = f"{base_url}/{file}", folder / file
     try:
-        content = torch.hub.load_state_dict_from_url(
-            url, str(folder), map_location="cpu", progress=sys.stderr.isatty(), weights_only=True
-        )
+        options: dict[str, Any] = {"map_location": "cpu", "weights_only": True, "progress": sys.stderr.isatty()}
+        content = torch.hub.load_state_dict_from_url(url, str(folder), **options)
     except Exception as error:  # torch.hub raises what the network, the disk or the bytes of the file lead it to
         if path.is_file():
             problem = f"The file '{path}' cannot be read as weights ({type(error).__name__})."
@@ -93,26 +80,21 @@ def create_model(
     """Creates a named SparseFormer, with random or, in evaluation mode, with the authors' released weights.
 
     A bootstrapped one has the released weights' position encoding and LayerNorm epsilon then, and otherwise the appendix's and
-    the teacher's.
-
-    Args:
-        name: one of :data:`sparseformers.named.NAMED_CONFIGS`.
-        pretrained: with the weights that the authors released, fetched once and kept in a cache.
-        source: the released file, where it was fetched by hand; implies ``pretrained``.
-        cache: the folder that fetched files are kept in, if not the one in ``SPARSEFORMERS_CACHE`` or PyTorch Hub's.
-
+    the teacher's. ``name`` is one of :data:`sparseformers.named.NAMED_CONFIGS`. Released weights (``pretrained``) are those in
+    the file ``source``, or else fetched once and kept in the folder ``cache``: by default that in ``SPARSEFORMERS_CACHE``, or
+    PyTorch Hub's.
     Raises ConfigError for an unknown name, and WeightsError if the file cannot be had, is damaged, or is another model's.
     """
     if source is None and not pretrained:
         return SparseFormer(named_config(name))
     path = Path(source or released_file(name))
     state = fetch_official(name, cache) if source is None else read_official(path)
-    config = config_from_state(state, activation_of(state))
+    config = form.config_from_state(state, activation_of(state))
     _check_is(name, config, path)
     return build(config, state, what=f"'{path}'")
 
 
-def load_official(source: str | Path | Mapping[str, Any], *, activation: OfficialActivation = "gelu") -> SparseFormer:
+def load_official(source: str | Path | Mapping[str, Any], *, activation: form.OfficialActivation = "gelu") -> SparseFormer:
     """Loads weights that the authors released, in evaluation mode; names and shapes tell which network they belong to.
 
     ``source`` is a .pth file (read without running code) or .safetensors file, or a state dict; plain, or under ``model``. The
@@ -122,7 +104,7 @@ def load_official(source: str | Path | Mapping[str, Any], *, activation: Officia
     """
     state = read_official(source)
     what = "the given state dict" if isinstance(source, Mapping) else f"'{source}'"
-    return build(config_from_state(state, activation), state, what=what)
+    return build(form.config_from_state(state, activation), state, what=what)
 
 
 def read_official(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
@@ -136,19 +118,19 @@ def read_official(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     return read_weights(path).state
 
 
-def activation_of(state: Mapping[str, Tensor]) -> OfficialActivation:
+def activation_of(state: Mapping[str, Tensor]) -> form.OfficialActivation:
     """The activation that goes with released weights: OpenAI's CLIP, which ends in a projection, has quick GELU."""
-    return "quick_gelu" if head_of(state) == "projection" else "gelu"
+    return "quick_gelu" if form.head_of(state) == "projection" else "gelu"
 
 
 def build(config: SparseFormerConfig, state: Mapping[str, Tensor], *, what: str) -> SparseFormer:
     """The network of a configuration with the authors' weights; raises WeightsError if they do not fit."""
-    table = name_table(variant_of_config(config), depth=config.cortex.depth, head=head_of(state))
+    table = form.name_table(form.variant_of_config(config), depth=config.cortex.depth, head=form.head_of(state))
     with torch.device("meta"):
-        expected = rename(SparseFormer(config).state_dict(), reverse(table))
+        expected = form.rename(SparseFormer(config).state_dict(), form.reverse(table))
     check_fit(expected, state, what=what)
     student = SparseFormer(config)
-    student.load_state_dict(rename(state, table))
+    student.load_state_dict(form.rename(state, table))
     return student.eval()
 
 
@@ -160,7 +142,7 @@ def _check_is(name: str, config: SparseFormerConfig, path: Path) -> None:
     if other is not None:
         problem = f"The file '{path}' is the one of '{other}', not of '{name}'."
         raise WeightsError(problem, f"Give {released_file(name)}, or ask for '{other}'.")
-    found, wanted = TITLES[variant_of_config(config)], TITLES[variant_of_config(asked)]
+    found, wanted = form.TITLES[form.variant_of_config(config)], form.TITLES[form.variant_of_config(asked)]
     network = f"its network is the {found}, not the {wanted}" if found != wanted else "it has the sizes of no released model"
     problem = f"The file '{path}' is not the one of '{name}': {network}."
     raise WeightsError(problem, f"Give {released_file(name)}; sparseformers convert FILE OUT takes a file for what it is.")

@@ -30,8 +30,7 @@ from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
 
 LOGGER = logging.getLogger("sparseformers")
-MANIFEST = "manifest.json"
-"""Sizes and SHA-256 of the other files; written last, and without a complete one there is no checkpoint."""
+MANIFEST = "manifest.json"  # sizes and SHA-256 of the other files; written last: without a whole one there is no checkpoint
 STATE = "state.json"  # all that is no tensor
 FORMAT = 1  # version of the folder; a later one is refused by name
 
@@ -49,8 +48,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
         for file, tensors in snapshot.tensors.items():
             write_tensors(unfinished / f"{file}.safetensors", tensors)
         _write_json(unfinished / STATE, snapshot.state)
-        written = sorted(unfinished.iterdir())
-        files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
+        files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(unfinished.iterdir())}
         _write_json(unfinished / MANIFEST, {"format": FORMAT, "files": files})
         return sum(path.stat().st_size for path in unfinished.iterdir())
 
@@ -163,8 +161,7 @@ class Checkpointer:
     def __init__(self, run: RunFolder, settings: BootstrapConfig, *, images: int, accelerator: Accelerator, start: Place) -> None:
         self.run, self.settings, self.images, self.accelerator = run, settings, images, accelerator
         self.interval = Interval.parse(settings.run.checkpoint_every)
-        self.saved = start
-        self._memory = HostMemory()
+        self.saved, self._memory = start, HostMemory()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -222,10 +219,8 @@ class Checkpointer:
             if self.run.metrics.is_file():
                 synchronise(self.run.metrics)  # its lines up to here are not made again
             size = write_checkpoint(folder, snapshot)
-            took = time.perf_counter() - began
-            LOGGER.info(
-                "wrote checkpoint %s: %.1f MB, copied in %.3f s, written in %.3f s", folder.name, size / 1e6, copied, took
-            )
+            told = (folder.name, size / 1e6, copied, time.perf_counter() - began)
+            LOGGER.info("wrote checkpoint %s: %.1f MB, copied in %.3f s, written in %.3f s", *told)
             # As many of the newest ones are kept; those after the one just written are of no use any more.
             folders = self.run.checkpoint_folders()
             place = folders.index(folder)

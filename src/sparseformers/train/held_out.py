@@ -19,18 +19,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 
 from sparseformers.config import GridConfig, MixedResolutionConfig
-from sparseformers.data import (
-    Batch,
-    LoadedView,
-    Loader,
-    SkippedImages,
-    UnreadableImageError,
-    ViewKey,
-    evaluation_batches,
-    evaluation_view,
-    fixed_views,
-    images_on,
-)
+from sparseformers.data.dataset import Batch, LoadedView, ViewKey, evaluation_batches, fixed_views
+from sparseformers.data.images import SkippedImages, UnreadableImageError
+from sparseformers.data.loading import Loader, images_on
+from sparseformers.data.transforms import evaluation_view
 from sparseformers.errors import DataError
 from sparseformers.evaluation import Alignment, Drift, cosine_of_each, measure_alignment, measure_drift
 from sparseformers.evaluation.attention import AttendingTeacher, MapAgreement, measure_map
@@ -39,7 +31,6 @@ from sparseformers.files import printable
 from sparseformers.model import SparseFormer
 from sparseformers.modes import autocast_dtype, evaluation_mode, inference
 from sparseformers.rois import initial_grid
-from sparseformers.teachers import Teacher
 from sparseformers.train.processes import is_sharded
 from sparseformers.train.setup import Parts
 
@@ -58,9 +49,7 @@ class Measurement:
     centred_cosine: Tensor  # M, in [-1, 1], as seen from the teacher's mean embedding
     followed: FollowedRoIs | None = None  # on the first images; None if RoIs cannot move
     map: MapAgreement | None = None  # of a student that chooses its RoIs by a map
-    dense_cosine: float | None = (
-        None  # centred cosine of each place of its maps of features to the teacher's, the mean of the first
-    )
+    dense_cosine: float | None = None  # centred, of each place of its maps of features to the teacher's; the mean of the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +104,11 @@ class HeldOut:
         alignment, agreement = measure_alignment(ours.embedding, theirs.embedding), None
         if ours.attention_map is not None and theirs.attention_map is not None:
             agreement = measure_map(ours.attention_map, theirs.attention_map)
-        return Measurement(
-            alignment, ours.indices, cosine, centred_cosine, self._followed(student), agreement, self._dense_cosine(student)
-        )
+        followed, dense = self._followed(student), self._dense_cosine(student)
+        return Measurement(alignment, ours.indices, cosine, centred_cosine, followed, agreement, dense)
 
     def _teacher_maps(self, teacher: AttendingTeacher) -> list[tuple[Tensor, Tensor]]:
-        """The first images, and the teacher's maps of them, on the CPU, in batches."""
+        """The first images, and the teacher's maps of them, in batches on the CPU."""
         images, _ = first_views(self.parts, DENSE_IMAGES)
         seen = []
         for part in images.split(self.batch_size):
@@ -142,13 +130,10 @@ class HeldOut:
         return torch.cat(cosines).mean().item()
 
     def _followed(self, student: SparseFormer) -> FollowedRoIs | None:
-        parts, config = self.parts, student.config.focusing
+        config, device, autocast = student.config.focusing, self.parts.device, autocast_dtype(self.parts.precision)
         if not rois_move(student):
             return None
-        with (
-            evaluation_mode(student),
-            inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(student)),
-        ):
+        with evaluation_mode(student), inference(device, autocast, gradients_later=is_sharded(student)):
             focus = student.run_front(self.focus_images)
         # Leaves have no start of their own: they are compared with the cells that they were split from.
         start = None if isinstance(config, MixedResolutionConfig) else initial_grid(config.tokens).to(focus.rois.device)
@@ -166,9 +151,7 @@ class HeldOut:
         views = cast("Dataset[LoadedView]", self._batches().dataset)  # a loader is typed by what comes out
         return views[ViewKey(0, index)].image
 
-    def _embed(
-        self, model: Teacher | AttendingTeacher | SparseFormer, on_unreadable: Callable[[int, str], None] | None = None
-    ) -> Seen:
+    def _embed(self, model: nn.Module, on_unreadable: Callable[[int, str], None] | None = None) -> Seen:
         rows: list[Seen] = []
         batches = iter(self._batches())
         with evaluation_mode(model):
@@ -192,10 +175,9 @@ class HeldOut:
         return Seen(sorted_indices, torch.cat(embedding)[order], None if maps[0] is None else torch.cat(maps)[order])
 
     def _see(self, model: nn.Module, indices: Tensor, images: Tensor) -> Seen:
-        parts = self.parts
-        images = images_on(parts.device, images)
-        with inference(parts.device, autocast_dtype(parts.precision), gradients_later=is_sharded(model)):
-            output = model(images)
+        device, autocast = self.parts.device, autocast_dtype(self.parts.precision)
+        with inference(device, autocast, gradients_later=is_sharded(model)):
+            output = model(images_on(device, images))
         maps = getattr(output, "attention_map", None)
         # Ordinary tensors, not those of inference mode.
         return Seen(indices, output.embedding.float().cpu().clone(), None if maps is None else maps.float().cpu().clone())

@@ -67,10 +67,8 @@ class HeldOutRecord(Callback):
     """The files of the record in a folder, written by the main process alone; a callback that keeps each measurement."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._cosines = folder / "cosines.jsonl"
-        self._images = folder / "images.safetensors"
-        self._worst = folder / "worst.safetensors"
+        self.folder, self._cosines = folder, folder / "cosines.jsonl"
+        self._images, self._worst = folder / "images.safetensors", folder / "worst.safetensors"
 
     def on_measured(self, state: TrainingState, held_out: HeldOut, measurement: Measurement) -> None:
         """Keeps a measurement; raises OSError if it cannot be written."""
@@ -80,8 +78,8 @@ class HeldOutRecord(Callback):
             if not self._images.is_file():
                 shown = to_bytes(held_out.focus_images[:FOLLOWED_IMAGES].cpu())
                 write_pictures(self._images, list(map(Picture, held_out.focus_names, shown)))
-        columns = (measurement.indices, measurement.cosine, measurement.centred_cosine)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
+        columns = (each.tolist() for each in (measurement.indices, measurement.cosine, measurement.centred_cosine))
+        rows = zip(*columns, strict=True)
         cosines = [ViewCosine(state.samples, index, *held_out.name(index), cosine, centred) for index, cosine, centred in rows]
         self._write_cosines(cosines)
         if state.progress >= 1:
@@ -103,8 +101,7 @@ class HeldOutRecord(Callback):
     def cosines(self) -> list[ViewCosine]:
         """The cosines of all views at the newest measurement, in the order of the images; none if they cannot be read."""
         try:
-            lines = self._cosines.read_text(encoding="utf-8").splitlines()
-            return [ViewCosine(**json.loads(line)) for line in lines]
+            return [ViewCosine(**json.loads(line)) for line in self._cosines.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError, TypeError):
             return []
 
@@ -121,9 +118,8 @@ class HeldOutRecord(Callback):
         return {int(picture.title): picture.image for picture in read_pictures(self._worst) if picture.title.isdecimal()}
 
     def _rois_files(self) -> list[Path]:
-        """The kept RoIs, the newest last."""
-        named = (path for path in self.folder.glob("rois-*.safetensors") if path.stem[5:].isdecimal())
-        return sorted(named, key=_samples_of)
+        """The newest last."""
+        return sorted((path for path in self.folder.glob("rois-*.safetensors") if path.stem[5:].isdecimal()), key=_samples_of)
 
     def _write_rois(self, followed: FollowedRoIs, samples: int, progress: float) -> None:
         rois, points = followed.rois[:FOLLOWED_IMAGES].float().cpu(), _thinned(followed.points[:FOLLOWED_IMAGES]).half().cpu()
@@ -164,8 +160,7 @@ def _thinned(points: Tensor) -> Tensor:
 def write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
     """Writes small versions of pictures, whole or not at all."""
     tensors = {f"{number:03}": small(picture.image) for number, picture in enumerate(pictures)}
-    # As JSON in ASCII: file names may be no valid UTF-8.
-    titles = json.dumps([picture.title for picture in pictures])
+    titles = json.dumps([picture.title for picture in pictures])  # in ASCII: file names may be no valid UTF-8
     with replacing(path) as temporary:
         write_tensors(temporary, tensors, {"titles": titles})
 

@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple
 from sparseformers.errors import ConfigError, suggest
 
 Unit = Literal["seconds", "steps", "samples", "epochs"]
-
-SPELLINGS: Mapping[str, tuple[Unit, float]] = {
+SPELLINGS: Mapping[str, tuple[Unit, float]] = {  # names of a unit, and how many of ours it is
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), ("seconds", 1.0)),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), ("seconds", 60.0)),
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), ("seconds", 3600.0)),
@@ -20,7 +19,6 @@ SPELLINGS: Mapping[str, tuple[Unit, float]] = {
     **dict.fromkeys(("sample", "samples", "image", "images"), ("samples", 1.0)),
     **dict.fromkeys(("epoch", "epochs"), ("epochs", 1.0)),
 }
-"""Names of a unit, and how many of ours it is."""
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,7 @@ class Trainer:
         self.stateful: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
         self.identity = identity_of(parts)
         self.callbacks: Sequence[Callback] = ()
-        self.state = TrainingState()
-        if snapshot is not None:
-            self.state = restore(self, snapshot)
+        self.state = TrainingState() if snapshot is None else restore(self, snapshot)
         # A kill may have come between that file and the checkpoint that knows of it.
         score = saved_score(run.best)
         self.state.best = TrainingState.best if score is None else score
@@ -88,7 +86,6 @@ class Trainer:
             self._save_models()  # the checkpoint was the last thing that is sure to have reached the disk
         elif not self.state.evaluations:
             self._measure(held_out)
-
         with closing(self._batches()) as batches:
             self._until_spent(step, held_out, batches, signals)
         if self.meters.images == 0 and len(self.skipped):
@@ -102,7 +99,6 @@ class Trainer:
     def _until_spent(self, step: TrainingStep, held_out: HeldOut, batches: Iterator[Batch], signals: StopSignals) -> None:
         clock = time.perf_counter()
         while True:
-            # A batch, a step, and where the training is after it.
             waiting = time.perf_counter()
             batch = self._next(batches)
             if batch is None:
@@ -114,12 +110,9 @@ class Trainer:
             now = time.perf_counter()
             self.state.seconds, clock = self.state.seconds + agreed(now - clock, self.accelerator), now
             self.state.progress = self._progress()
-
-            # Tell of it, measure, save, stop.
             figures = None
             if self.meters.due():
-                rates = {f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}
-                figures = {**self.meters.read(), **rates}
+                figures = {**self.meters.read(), **{f"lr_{group['name']}": group["lr"] for group in self.optimiser.param_groups}}
             for callback in self.callbacks:
                 callback.on_step(self.state, figures)
             if self.state.progress >= self.state.evaluations / self.settings.run.evaluations:  # number 0 is before the first step
@@ -152,8 +145,8 @@ class Trainer:
         if fitted:
             tokens, depth = self.student.config.focusing.tokens, self.parts.inheritance.provenance.shares.truncate
             coarse = CoarseTokens(self.parts.teacher, tokens=tokens, depth=depth).to(self.parts.device)
-        parts, scaler = self.parts, self.scaler
-        return TrainingStep(parts, model, optimiser, self.accelerator, objective=objective, scaler=scaler, coarse=coarse)
+        given = (self.parts, model, optimiser, self.accelerator)
+        return TrainingStep(*given, objective=objective, scaler=self.scaler, coarse=coarse)
 
     def _batches(self) -> Generator[Batch]:
         parts = self.parts
@@ -169,8 +162,7 @@ class Trainer:
         # The rate at the middle of the step: at its end the last one, or the only one, would have a rate of zero.
         ahead = self._step_size() / 2 / self.parts.budget.samples if self.parts.budget.samples else 0.0
         middle = min(1.0, self.state.progress + ahead)
-        rate = rate_factor(middle, self.learning.warm_up)
-        figures = step(batch, rate=rate, samples=self.state.samples, progress=middle)
+        figures = step(batch, rate=rate_factor(middle, self.learning.warm_up), samples=self.state.samples, progress=middle)
         if figures is None:
             return
         if figures.outcome == "made":
@@ -179,8 +171,7 @@ class Trainer:
             return
         self.meters.skipped(figures.images, overflow=figures.outcome == "overflow")
         if figures.outcome == "non_finite":
-            files = [self.parts.train.name(int(index)) for index in batch.indices]
-            self.non_finite.skipped(files, samples=self.state.samples)
+            self.non_finite.skipped([self.parts.train.name(int(index)) for index in batch.indices], samples=self.state.samples)
 
     def _count(self, batch: Batch) -> None:
         """Advances by a global batch, as the stream does, and notes what could not be read."""

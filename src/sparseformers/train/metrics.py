@@ -15,23 +15,20 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate.tracking import GeneralTracker
 from torch import Tensor
 
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.files import write_json
 from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback
+from sparseformers.train.held_out import HeldOut, Measurement
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
-
-if TYPE_CHECKING:
-    from accelerate.tracking import GeneralTracker
-
-    from sparseformers.train.held_out import HeldOut, Measurement
-    from sparseformers.train.state import TrainingState
+from sparseformers.train.state import TrainingState
 
 LOGGER = logging.getLogger("sparseformers")
 
@@ -52,8 +49,7 @@ class Meters:
         self._loss, self._norm = torch.zeros(()), torch.zeros(())
         self._norms: dict[str, Tensor] = {}
         self._steps = self._images = 0
-        self._waited = 0.0
-        self._since = time.perf_counter()
+        self._waited, self._since = 0.0, time.perf_counter()
 
     def waited(self, seconds: float) -> None:
         self._waited += seconds
@@ -110,8 +106,8 @@ class Meters:
         self._loss, self._norm = torch.tensor(state["loss"]), torch.tensor(state["norm"])
         self._norms = {name: torch.tensor(value) for name, value in state["norms"].items()}
         self._steps, self._images = int(state["steps"]), int(state["images"])
-        self.images = int(state["total_images"])
-        self.non_finite, self.overflows = int(state["non_finite"]), int(state["overflows"])
+        counts = (int(state[name]) for name in ("total_images", "non_finite", "overflows"))
+        self.images, self.non_finite, self.overflows = counts
 
 
 def peak_memory(device: torch.device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,11 @@ from sparseformers.model.selector import map_divergence
 from sparseformers.teachers import TeacherOutput
 
 FLOOR = 0.1  # share of the mean variance that whitening adds along each axis
-
 MAP_WEIGHT = 0.01  # of the map's loss, which only the selector learns by: AdamW takes any, and a small one leaves clipping alone
-
 DENSE_WEIGHT = 0.02  # of the map of features: AdamW takes any for the read-out, and the embedding is to lose nothing by it
-
 COARSE_WEIGHT = 1.0  # of the coarse tokens at the start of a training with the fitted start
 COARSE_SHARE = 0.3  # of the training, over which that weight falls to zero
+AnyTeacher: TypeAlias = Callable[[Tensor], TeacherOutput | TeacherAnswer]
 
 
 class Targets(NamedTuple):
@@ -35,9 +33,7 @@ class Targets(NamedTuple):
     attention_map: Tensor | None = None  # B x rows x columns, of sum 1, its attention
 
 
-def teacher_targets(
-    teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer], images: Tensor, autocast: torch.dtype | None
-) -> Targets:
+def teacher_targets(teacher: AnyTeacher, images: Tensor, autocast: torch.dtype | None) -> Targets:
     """The teacher's answer on images B x 3 x H x W in [0, 1] of its size; an AttendingTeacher gives tokens and maps, too.
 
     ``autocast`` is the precision; None for float32.
@@ -106,7 +102,7 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of a student's output by its teacher's answer: the cosine, and more where asked for."""
+    """The loss, a float32 scalar of at least 0, of a student's output by its teacher's answer: the cosine, and more if asked."""
 
     whitening: Whitening | None = None  # of embeddings, before the cosine is taken
     coarse_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
@@ -116,11 +112,8 @@ class Objective:
         return replace(self, coarse_weight=self.coarse_weight * max(0.0, 1 - progress / COARSE_SHARE))
 
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
-        """The loss, a float32 scalar, at least 0."""
-        if self.whitening is None:
-            loss = cosine_distance(output.embedding, targets.embedding)
-        else:
-            loss = cosine_distance(self.whitening(output.embedding), self.whitening(targets.embedding))
+        embeddings = (output.embedding, targets.embedding)
+        loss = cosine_distance(*(embeddings if self.whitening is None else map(self.whitening, embeddings)))
         if output.dense is not None and targets.tokens is not None:
             loss = loss + DENSE_WEIGHT * dense_distance(output.dense, targets.tokens)
         if self.coarse_weight and targets.coarse is not None:
@@ -135,7 +128,7 @@ PLAIN = Objective()  # the paper's: the plain cosine of the embeddings
 
 def alignment_loss(
     student: Callable[..., SparseFormerOutput],
-    teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer],
+    teacher: AnyTeacher,
     images: Tensor,
     autocast: torch.dtype | None,
     targets: Targets | None = None,
@@ -157,5 +150,4 @@ def alignment_loss(
         if coarse is not None and objective.coarse_weight:
             with torch.no_grad():
                 answer = answer._replace(coarse=coarse.latent(images))
-        output = student(images, tokens) if grid is None else student(images, tokens, grid)
-        return objective(output, answer)
+        return objective(student(images, tokens) if grid is None else student(images, tokens, grid), answer)

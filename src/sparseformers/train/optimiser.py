@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from torch.optim import AdamW, Optimizer
 
 from sparseformers.inheritance import parameter_groups
 from sparseformers.model import SparseFormer
@@ -15,9 +15,7 @@ UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois",
 """Last parts of the names of parameters that weight decay would only pull towards an arbitrary zero."""
 
 
-def build_optimiser(
-    student: SparseFormer, *, lr: float, lr_ratios: Mapping[str, float], weight_decay: float
-) -> torch.optim.AdamW:
+def build_optimiser(student: SparseFormer, *, lr: float, lr_ratios: Mapping[str, float], weight_decay: float) -> AdamW:
     """AdamW over what learns, each group of parameters with and without weight decay.
 
     ``lr`` is the peak rate of the new parts, and ``lr_ratios`` that of each of :data:`sparseformers.inheritance.GROUPS` as a
@@ -32,18 +30,16 @@ def build_optimiser(
             if chosen:
                 rate = lr * lr_ratios.get(group, 1.0)
                 groups.append({"params": chosen, "name": group, "weight_decay": decay, "peak_lr": rate, "lr": 0.0})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)
+    return AdamW(groups, betas=(0.9, 0.999), fused=True)
 
 
 def rate_factor(progress: float, warm_up: float) -> float:
     """Share of the peak rate at ``progress`` in [0, 1]: a linear rise over ``warm_up`` in [0, 1), then half a cosine to zero."""
     progress = min(max(progress, 0.0), 1.0)
-    if progress < warm_up:
-        return progress / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+    return progress / warm_up if progress < warm_up else 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+def set_rates(optimiser: Optimizer, factor: float) -> None:
     """Sets every group's rate to its peak times ``factor``."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * factor

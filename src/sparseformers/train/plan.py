@@ -133,7 +133,6 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
     scale = Scale() if scale is None else scale
     settings = _checked(settings, scale)
     batch, run, data = settings.optimisation.batch_size, settings.run, settings.data
-    # Gather what is there, and train on it for some seconds.
     with tempfile.TemporaryDirectory() as folder:
         photographs = data.data or [str(write_photographs(Path(folder) / "photographs"))]
         rehearsed = settings if data.data else settings.with_(data=photographs, holdout=0.5)
@@ -158,8 +157,7 @@ def make_plan(settings: BootstrapConfig, scale: Scale | None = None, *, device: 
         checkpoint=times.saving * checkpoint / model,
         checkpoint_every=Interval.parse(run.checkpoint_every).in_seconds(step=step, batch_size=batch, images=images),
     )
-    cached = data.cache_teacher is not None
-    key = parts.cache_key
+    cached, key = data.cache_teacher is not None, parts.cache_key
     view = 0.0 if key is None else key.bytes / (key.epochs * key.images)
     per_image = view if cached else _bytes_per_image(parts, scale, given=bool(data.data))
     return TrainingPlan(

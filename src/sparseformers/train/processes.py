@@ -13,13 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint import state_dict as states
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
@@ -37,8 +31,7 @@ class StopSignals:
     """
 
     def __init__(self, *, speaks: bool) -> None:
-        self.speaks = speaks
-        self.asked = 0
+        self.speaks, self.asked = speaks, 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -82,25 +75,25 @@ def is_sharded(model: object) -> bool:
 
 def weights_of(student: nn.Module) -> dict[str, Any]:
     """A student's whole state dict, asked for by all processes; of a sharded one the main process alone has it, on its host."""
-    return get_model_state_dict(student, options=_whole(student))
+    return states.get_model_state_dict(student, options=_whole(student))
 
 
 def moments_of(student: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """The whole state of an optimiser, its parameters by name; otherwise as :func:`weights_of`."""
     if not optimiser.state:  # PyTorch would make a step to fill it
         return {"state": {}, "param_groups": []}
-    return get_optimizer_state_dict(student, optimiser, options=_whole(student))
+    return states.get_optimizer_state_dict(student, optimiser, options=_whole(student))
 
 
 def load_weights(student: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Gives a student the whole state of :func:`weights_of`, in all processes; RuntimeError if it is another network's."""
-    set_model_state_dict(student, dict(state), options=_whole(student))
+    states.set_model_state_dict(student, dict(state), options=_whole(student))
 
 
 def load_moments(student: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Gives an optimiser the whole state of :func:`moments_of`; all processes have to give the same."""
     if state["state"]:
-        set_optimizer_state_dict(student, optimiser, dict(state), options=_whole(student))
+        states.set_optimizer_state_dict(student, optimiser, dict(state), options=_whole(student))
 
 
 def unsharded(parts: Parts) -> Parts:
@@ -116,7 +109,7 @@ def unsharded(parts: Parts) -> Parts:
     return dataclasses.replace(parts, inheritance=parts.inheritance._replace(student=whole.to(parts.device)))
 
 
-def _whole(student: nn.Module) -> StateDictOptions:
+def _whole(student: nn.Module) -> states.StateDictOptions:
     """Puts a sharded student's tensors together on the main process, and leaves those of a whole one as they are."""
     sharded = is_sharded(student)
-    return StateDictOptions(full_state_dict=sharded, cpu_offload=sharded)
+    return states.StateDictOptions(full_state_dict=sharded, cpu_offload=sharded)

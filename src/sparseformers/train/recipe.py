@@ -19,19 +19,8 @@ else:
     import tomli as tomllib
 
 RECIPE_KEYS = (
-    *(
-        "front",
-        "truncate",
-        "tune",
-        "freeze",
-        "focusing_width",
-        "channels",
-        "points",
-        "iterations",
-        "start",
-        "dense",
-        "dense_layer",
-    ),
+    *("front", "truncate", "tune", "freeze", "focusing_width", "channels", "points", "iterations"),
+    *("start", "dense", "dense_layer"),
     *("batch_size", "lr", "tuned_lr_ratio", "whiten", "weight_decay", "warm_up", "clip_norm"),
     *("augment", "crop_scale"),
 )

@@ -49,21 +49,12 @@ def bootstrap(
 ) -> RunSummary:
     """Makes a SparseFormer of a teacher and aligns it on plain images, as the command ``bootstrap`` does.
 
-    ``bootstrap(teacher="bundled", data=["photos"], out="runs/first", minutes=60)``, or with a settings object.
-
-    Args:
-        settings: to begin with, what else is given counts more; or the teacher.
-        out: the run folder to make.
-        teacher: a name, or a module (a network of timm, OpenCLIP or transformers, or a
-            :class:`~sparseformers.teachers.Teacher`); a run of a module is resumed with it.
-        recipe: the name of a recipe or a TOML file; options count more than what it sets.
-        overwrite: whether to replace a run that is there.
-        console: for progress; quiet by default.
-        options: settings by the words of the command's options, such as ``lr`` and ``batch_size``.
-
-    Raises:
-        SparseFormersError: one of its kinds, with what to do, before anything is written where possible.
-        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
+    ``bootstrap(teacher="bundled", data=["photos"], out="runs/first", minutes=60)`` makes the run folder ``out``, in the place of
+    one that is there with ``overwrite``. ``settings`` are those to begin with, or the teacher: a name, or a module (a network of
+    timm, OpenCLIP or transformers, or a :class:`~sparseformers.teachers.Teacher`), which its run is resumed with. A ``recipe``,
+    by its name or its TOML file, counts more than they do, and ``options`` (settings by the words of the command's options, such
+    as ``lr`` and ``batch_size``) most. ``console`` is for progress, which is quiet by default. Raises a SparseFormersError of
+    some kind, before anything is written where possible, and RunStopped after SIGTERM or Ctrl-C, with the state saved.
     """
     if settings is not None and not isinstance(settings, BootstrapConfig):
         settings, teacher = None, settings
@@ -109,20 +100,11 @@ def resume(
 ) -> RunSummary:
     """Goes on with a run from its newest whole checkpoint, with its own settings; a finished run is left as it is.
 
-    A run that was killed before its first checkpoint starts at its beginning.
-
-    Args:
-        run: the run folder.
-        teacher: the module that the run was begun with, if it was one; or where the teacher is now, if it was moved.
-        data, eval_data: where the images are now, if they were moved.
-        console: for progress; quiet by default.
-        changes: settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them.
-
-    Raises:
-        ConfigError: if another setting was changed, here or in the run's ``config.json``.
-        RunError: if ``run`` is no run, or none of its checkpoints is whole.
-        SparseFormersError: of another kind, if teacher or images are not those of the run.
-        RunStopped: after SIGTERM or Ctrl-C, with the state saved.
+    One that was killed before its first checkpoint starts at its beginning. ``teacher`` is the module that it was begun with, if
+    it was one; or else it and ``data`` and ``eval_data`` say where teacher and images are now, if they were moved. ``changes``
+    are settings without effect on what is learnt (marked ``WITHOUT_EFFECT``), by name; the run keeps them. Raises ConfigError if
+    another setting was changed, here or in the run's ``config.json``, RunError if ``run`` is no run or none of its checkpoints is
+    whole, another SparseFormersError if teacher or images are not those of the run, and RunStopped as :func:`bootstrap` does.
     """
     folder = RunFolder.existing(as_path(run, "A run folder"))
     (there, note), content = folder.settings_and_note(), folder.read_config()
@@ -219,7 +201,6 @@ def _train(
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # which nothing changes
-        # Views to train on, the starting values of the front, and the state that a run goes on from.
         cache = prepare_cache(parts, accelerator, console)
         if snapshot is None:
             _report(console, [*parts.inheritance.report.notes, *parts.train.remarks()])
@@ -233,7 +214,6 @@ def _train(
             run.rewind_metrics(reached)
             record.rewind(reached)
         logger.info("%s from %d images seen", "resumed" if resumed else "started", trainer.state.samples)
-        # The training itself, and what is told of it.
         callbacks: list[Callback] = [heartbeat, MetricsLog(run, parts.settings), ProgressBar(console), record]
         callbacks = [*callbacks, Pictures(run), Card(run), ReportPage(run, console)] if writes else []
         with attached(callbacks):

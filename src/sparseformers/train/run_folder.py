@@ -19,9 +19,7 @@ from sparseformers.saving import MODEL_FILE
 from sparseformers.train.settings import BootstrapConfig, read_settings
 from sparseformers.work_folder import InFolder, WorkFolder
 
-LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "accelerate", "safetensors")
-"""The packages whose versions a run records."""
-
+LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "accelerate", "safetensors")  # versions recorded
 LOGGER = logging.getLogger("sparseformers")
 
 

@@ -31,14 +31,13 @@ def read_size(text: str) -> ImageSize:
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
-SIZE: Any = tyro.constructors.PrimitiveConstructorSpec(
+SIZE: Any = tyro.constructors.PrimitiveConstructorSpec(  # beside a field that is an image size: how the command line takes it
     nargs=1,
     metavar="SIDE|HxW",
     instance_from_str=lambda words: read_size(words[0]),
     is_instance=lambda value: isinstance(value, int | tuple),
     str_from_instance=lambda value: ["x".join(map(str, value)) if isinstance(value, tuple) else str(value)],
 )
-"""Beside a field that is an image size: how the command line takes it."""
 Sources = Annotated[tuple[str | Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DATA")]
 """Places of images, which the command line takes one by one: --data A --data B."""
 
@@ -207,7 +206,6 @@ class OptimisationSettings:
             raise ConfigError(problem, "Keep one of them.")
 
     def budget(self, images: int) -> Budget:
-        """The length of a training on so many images."""
         if self.minutes is not None:
             return Budget(samples=None, seconds=60 * self.minutes)
         if self.samples is not None:
@@ -291,14 +289,7 @@ class BootstrapConfig(Grouped):
         return self.network.front != "focusing" if whiten is None else whiten
 
 
-OFF: Mapping[str, float | None] = {
-    "ema": 0,
-    "layer_decay": 1,
-    "looks": 0,
-    "rois_lr_ratio": None,
-    "dense_weight": 0,
-    "token_weight": 0,
-}
+OFF = {"ema": 0, "layer_decay": 1, "looks": 0, "rois_lr_ratio": None, "dense_weight": 0, "token_weight": 0}
 """Settings of earlier versions that are gone, with the value that switched them off; None for one without effect by itself."""
 
 

@@ -13,19 +13,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sparseformers.config import MixedResolutionConfig
-from sparseformers.data import (
-    Batch,
-    ImageViews,
-    SampleStream,
-    UnreadableImageError,
-    batch_loader,
-    default_workers,
-    images_on,
-    training_view,
-)
+from sparseformers.data.dataset import Batch, ImageViews, SampleStream, batch_loader
+from sparseformers.data.images import UnreadableImageError
+from sparseformers.data.loading import default_workers, images_on
 from sparseformers.data.mixture import open_source, split_source, without_images_of
 from sparseformers.data.shard_files import ShardFiles, default_shard_folder
 from sparseformers.data.sources import BadShare, FolderSource, ImageSource
+from sparseformers.data.transforms import training_view
 from sparseformers.errors import ConfigError, DataError, shorten
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
@@ -176,8 +170,7 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
 
 def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
     """Fits the starting values of the front on the first images, or their cached views; returns how it went, for the log."""
-    student, shares = parts.inheritance.student, parts.inheritance.provenance.shares
-    seed = parts.settings.optimisation.seed
+    student, seed = parts.inheritance.student, parts.settings.optimisation.seed
     if parts.has_map:
         # No more than the training will see, or than there are seconds for it.
         most = parts.budget.samples or max(FEWEST_MAP_IMAGES // 4, round(parts.budget.seconds or 0))
@@ -191,7 +184,7 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
         read = _first_batches(parts, cache, min(len(parts.train), most))
         # A student that is to be sharded is not on the device yet.
         images = images_on(next(student.parameters()).device, torch.cat([batch.images for batch in read]))
-        left = fit_start(student, parts.teacher, images, truncated=shares.truncate, seed=seed)
+        left = fit_start(student, parts.teacher, images, truncated=parts.inheritance.provenance.shares.truncate, seed=seed)
         return f"the fitted start leaves {left:.2f} of the variance of the teacher's tokens"
     return ""
 

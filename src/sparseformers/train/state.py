@@ -55,15 +55,12 @@ class TrainingState:
 
 def identity_of(parts: Parts) -> dict[str, Any]:
     """The identity of a training as plain JSON values: settings, images, and the teacher, whose weights are not in it."""
+    train, held_out = parts.train, parts.held_out
     return {
         "settings": to_dict(parts.settings),
         "teacher": {"identity": to_dict(parts.teacher.identity), "fingerprint": parts.inheritance.provenance.teacher_fingerprint},
         # A place among the images, which is a number, means nothing among others.
-        "data": {
-            "train_images": len(parts.train),
-            "held_out_images": len(parts.held_out),
-            "digest": f"{parts.train.digest()}/{parts.held_out.digest()}",
-        },
+        "data": {"train_images": len(train), "held_out_images": len(held_out), "digest": f"{train.digest()}/{held_out.digest()}"},
     }
 
 

@@ -29,7 +29,6 @@ BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a run without a sign of life for so long is taken for dead
 RECENT = 5  # lines of the metrics that the newest figures are means of
 CURVE = 40  # losses that a curve is drawn through
-
 State = Literal["running", "finished", "stopped", "dead", "unknown"]
 
 
@@ -78,8 +77,7 @@ class Heartbeat(Callback):
         self.on_step(state, None)
 
     def on_step(self, state: TrainingState, figures: Mapping[str, float] | None) -> None:
-        place = {"samples": state.samples, "progress": state.progress, "seconds": state.seconds}
-        self._beat = dataclasses.replace(self._beat, **place)  # type: ignore[arg-type]
+        self._beat = dataclasses.replace(self._beat, samples=state.samples, progress=state.progress, seconds=state.seconds)
 
     def _repeat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
@@ -190,9 +188,8 @@ def read_status(path: Path, *, now: float | None = None) -> RunStatus:
 
 def _state(run: RunFolder, beat: Beat | None, now: float) -> tuple[State, str]:
     if beat is None:
-        if run.card.is_file():  # it is written last
-            return "finished", "It is finished."
-        return "unknown", "It never gave a sign of life."
+        # The card is written last.
+        return ("finished", "It is finished.") if run.card.is_file() else ("unknown", "It never gave a sign of life.")
     when = _when(beat.at, now)
     if beat.state == "finished":
         return "finished", f"It finished {when}."

@@ -17,14 +17,12 @@ from torch.distributed.tensor import DTensor
 
 from sparseformers.data import Batch, derived_seed, images_on
 from sparseformers.errors import ConfigError, NonFiniteLossError
-from sparseformers.evaluation.attention import TeacherAnswer
 from sparseformers.files import write_text
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.modes import autocast_dtype
 from sparseformers.processes import agreed, summed
-from sparseformers.teachers import TeacherOutput
-from sparseformers.train.objective import Objective, Targets, alignment_loss
+from sparseformers.train.objective import AnyTeacher, Objective, Targets, alignment_loss
 from sparseformers.train.optimiser import set_rates
 from sparseformers.train.setup import Parts
 
@@ -32,11 +30,9 @@ Outcome = Literal["made", "overflow", "non_finite"]
 """The outcome of a step, in all processes alike. Only ``made`` ones change weights. An ``overflow`` is float16's scaler looking
 for its scale; ``non_finite`` means that the loss or the gradient is not a finite number, which no scale would mend."""
 OUTCOMES: tuple[Outcome, ...] = ("made", "overflow", "non_finite")
-SMALLEST_SCALE = 1.0
-"""At this scale of the loss or below, float16 has the range that it has without one, so an overflow is not the scaler's."""
+SMALLEST_SCALE = 1.0  # of the loss: from here down float16 has the range that it has without, so an overflow is not the scaler's
 IN_A_ROW = 3  # skipped steps, one after the other, that end a run
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")  # which the errors of ``torch.compile`` come from
-
 LOGGER = logging.getLogger("sparseformers")
 
 
@@ -68,7 +64,7 @@ class TrainingStep:
         self.settings, self.objective, self.coarse, self.scaler = parts.settings, objective, coarse, scaler
         self.autocast = autocast_dtype(parts.precision)
         self.student: Callable[..., SparseFormerOutput] = model
-        self.teacher: Callable[[Tensor], TeacherOutput | TeacherAnswer] = parts.telling_teacher()
+        self.teacher: AnyTeacher = parts.telling_teacher()
         learning = self.settings.optimisation
         if learning.compile:
             part = -(-learning.batch_size // (accelerator.num_processes * learning.accumulate))
@@ -92,12 +88,10 @@ class TrainingStep:
 
     def learn(self, loss: Tensor, images: int) -> StepFigures:
         """Follows the backward pass: clips the gradient, makes the step, drops the gradient; ``loss`` is on the device."""
-        # Measure loss and gradient, on the host: the device is waited for once.
         self.scaler.unscale_(self.optimiser)
         loss, norms = fetched(loss, group_norms(self.optimiser))
         norm = total_norm(norms)
         outcome = self._outcome(loss, norm)
-        # Make the step, unless something is not a finite number.
         if outcome == "made":
             clip(self.optimiser, norm, self.settings.optimisation.clip_norm)
             self.scaler.step(self.optimiser)
@@ -136,23 +130,20 @@ class TrainingStep:
         return self.accelerator.reduce(total, "sum") / images
 
     def _loss(self, batch: Batch, objective: Objective, tokens: int | None) -> Tensor:
-        device = self.parts.device
-        images = images_on(device, batch.images)
-        targets = None
+        device, targets = self.parts.device, None
         if batch.targets is not None:
             others = (batch.tokens, batch.attention_maps)
             of_places, maps = (None if each is None else each.to(device, non_blocking=True) for each in others)
             targets = Targets(batch.targets.to(device, non_blocking=True), of_places, attention_map=maps)
-        networks = (self.student, self.teacher)
         asked: dict[str, Any] = {"tokens": tokens, "grid": self.parts.teacher.grid if self.settings.network.dense else None}
-        return alignment_loss(*networks, images, self.autocast, targets, objective=objective, coarse=self.coarse, **asked)
+        given = (self.student, self.teacher, images_on(device, batch.images), self.autocast, targets)
+        return alignment_loss(*given, objective=objective, coarse=self.coarse, **asked)
 
     def _tokens(self, samples: int) -> int | None:
         """The number of tokens of the step: drawn from the seed and the samples seen, so that a resumed run agrees."""
         if not self.settings.network.elastic:
             return None
-        own = self.parts.inheritance.student.config.focusing.tokens
-        choices = sorted({own, *self.settings.network.elastic})
+        choices = sorted({self.parts.inheritance.student.config.focusing.tokens, *self.settings.network.elastic})
         return choices[derived_seed(self.settings.optimisation.seed, samples) % len(choices)]
 
 
@@ -176,10 +167,8 @@ class NonFiniteSteps:
             return
         if self.accelerator.is_main_process:
             write_text(self.path, "".join(f"{file}\n" for files in self._files for file in files))
-        problem = (
-            f"The loss or its gradient was not a finite number {IN_A_ROW} steps in a row, after {samples:,} images, so training "
-        )
-        problem += "stopped; no step was made from them."
+        problem = f"The loss or its gradient was not a finite number {IN_A_ROW} steps in a row, after {samples:,} images, "
+        problem += "so training stopped; no step was made from them."
         remedy = f"Look at the images listed in '{self.path}', lower --lr, or use --precision fp32; then resume the run."
         raise NonFiniteLossError(problem, remedy)
 
@@ -244,8 +233,7 @@ class CompiledForBatches:
         self.compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
 
     def __call__(self, images: Tensor, *arguments: int | tuple[int, int] | None) -> Any:
-        run = self.compiled if len(images) == self.batch else self.network
-        return run(images, *arguments)
+        return (self.compiled if len(images) == self.batch else self.network)(images, *arguments)
 
 
 @contextmanager

@@ -78,15 +78,14 @@ def summarise(
 ) -> RunSummary:
     """The summary of a training at its end, with what its folder tells; ``memory`` is the peak of this process, in GiB."""
     assert state.alignment is not None  # measured at the end, if not before
-    samples, seconds = state.samples, state.seconds
     costs = recorded_costs(run.read_config()["resolved"]) or measure_costs(parts)
     steps = [line for line in run.read_metrics() if line["kind"] == "train"]
     return RunSummary(
         path=run.path,
         alignment=state.alignment,
-        samples=samples,
-        seconds=seconds,
-        images_per_second=samples / seconds if seconds else 0.0,
+        samples=state.samples,
+        seconds=state.seconds,
+        images_per_second=state.samples / state.seconds if state.seconds else 0.0,
         data_wait=sum(line["data_wait"] for line in steps) / len(steps) if steps else 0.0,
         peak_memory_gib=max([memory, *(line["peak_memory_gib"] for line in steps)]),
         skipped=skipped,
@@ -102,8 +101,7 @@ class ProgressBar(Callback):
     """A bar with rate and time left; without a terminal, one line for each measurement."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.held_out = "-"
+        self.console, self.held_out = console, "-"
         self._bar = figures_bar(console)
         self._task = self._bar.add_task("bootstrap", total=1.0, figures="starting")
 
@@ -121,13 +119,10 @@ class ProgressBar(Callback):
         alignment = measurement.alignment
         self.held_out = f"{alignment.centred_cosine:.3f}"
         dense = "" if measurement.dense_cosine is None else f"; maps {measurement.dense_cosine:.3f}"
-        line = Text.assemble(
-            (f"{state.progress:4.0%} {state.samples:>9,} images", "dim"),
-            "  held-out centred cosine ",
-            (self.held_out, "bold"),
-            f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
-            f" neighbours {alignment.neighbour_agreement:.0%}{dense})",
-        )
+        seen = (f"{state.progress:4.0%} {state.samples:>9,} images", "dim")
+        others = f" (cosine {alignment.cosine_mean:.3f}, constant {alignment.constant_baseline:.3f};"
+        others += f" neighbours {alignment.neighbour_agreement:.0%}{dense})"
+        line = Text.assemble(seen, "  held-out centred cosine ", (self.held_out, "bold"), others)
         self.console.print(line, soft_wrap=True)
 
     def on_stop(self, error: BaseException | None) -> None:

@@ -47,16 +47,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the cache's files; a change to what they hold raises it
 LIBRARIES = ("pillow", "torch", "torchvision")  # that views are made with: another version may draw or resize otherwise
-
 IMAGES = "images.npy"  # K x images x 3 x H x W bytes; zeros for a view that is missing
 EMBEDDINGS = "embeddings.npy"  # K x images x D_out float32; zeros for a view that is missing
 MAPS = "attention_maps.npy"  # K x images x h x w float16, where the student has a map to learn
 TOKENS = "patch_tokens.npy"  # K x images x D x h x w float16, where the student learns maps of features
 UNREADABLE = "unreadable.json"  # a list of [epoch, index, reason], one for each view that is missing
 KEY = "key.json"  # the content of the cache's key
-
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # while the other processes wait for the main one to finish the cache
-
 LOGGER = logging.getLogger("sparseformers")
 
 

@@ -30,25 +30,22 @@ from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, 
 from sparseformers.train.report.figures import Detail
 from sparseformers.train.report.page import draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
+from sparseformers.train.setup import Parts
 from sparseformers.train.status import RunStatus, read_beat, read_status
-from sparseformers.train.summary import Costs, recorded_costs
+from sparseformers.train.summary import Costs, RunSummary, recorded_costs
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from sparseformers.train.setup import Parts
-    from sparseformers.train.summary import RunSummary
-
 LOGGER = logging.getLogger("sparseformers")
 PICTURED_IMAGES = 6  # held-out images in the picture of RoIs
 MOST_BYTES = 5_000_000  # largest size of a report
-DETAILS = (
+DETAILS = (  # from the finest to no pictures at all; the first with which a report is small enough is taken
     Detail(images=4, dots_per_inch=110, worst=12, side=224, quality=84),
     Detail(images=4, dots_per_inch=80, worst=12, side=160, quality=70),
     Detail(images=2, dots_per_inch=60, worst=6, side=112, quality=55),
     Detail(images=0, dots_per_inch=1, worst=0, side=1, quality=1),
 )
-"""From the finest to no pictures at all; the first with which a report is small enough is taken."""
 TOO_LARGE = "There is no room for the pictures in a report of this size."
 
 

@@ -58,10 +58,7 @@ def rois_webp(images: Sequence[Picture], moments: Mapping[str, Moment], detail: 
 
     images, last = images[: detail.images], list(moments.values())[-1]
     rois = torch.stack([moment.rois[:, -1] for moment in moments.values()], dim=1)  # B x T x N x 4
-    pictures = [
-        RoIPicture(from_bytes(picture.image), rois[place], (last.points[place],), picture.title)
-        for place, picture in enumerate(images)
-    ]
+    pictures = [RoIPicture(from_bytes(image), rois[at], (last.points[at],), title) for at, (title, image) in enumerate(images)]
     if last.maps is None:
         sheet = _draw_sheet(pictures, ["Held-out image", *moments, "Sampling points"])
     else:

@@ -25,7 +25,6 @@ STATES = {
     "dead": "Its process ended without a word before the training was at its end.",
     "unknown": "Nothing in its folder tells whether it is at its end.",
 }
-
 MAP_NOTE = (
     "After {:,} images. The student tells from the glance where its teacher will look, and splits RoIs there; each leaf is drawn "
     "with as many pixels as are read of it."
@@ -81,8 +80,7 @@ def page_of(content: RunContent, detail: Detail, *, curves: str | None) -> dict[
 
 def draw_curves(content: RunContent) -> str | None:
     """The curves as a data address; None where nothing was measured."""
-    measured = content.steps or content.held_out
-    return _address("image/svg+xml", curves_svg(content.steps, content.held_out)) if measured else None
+    return _address("image/svg+xml", curves_svg(content.steps, content.held_out)) if content.steps or content.held_out else None
 
 
 def _missing(content: RunContent) -> dict[str, str]:
@@ -113,9 +111,8 @@ def _tiles(content: RunContent) -> tuple[Tile, ...]:
     if costs is not None:
         part = costs.student.multiply_adds / costs.teacher.multiply_adds
         gigas = f"{costs.student.multiply_adds / 1e9:.2f} G of {costs.teacher.multiply_adds / 1e9:.2f} G"
-        tiles.append(Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas))
-        tokens = tables.number(content.front.get("tokens"), 0)
-        tiles.append(Tile("latent tokens", tokens, f"of the teacher's {costs.patch_tokens:,}"))
+        tokens, patches = tables.number(content.front.get("tokens"), 0), f"of the teacher's {costs.patch_tokens:,}"
+        tiles += [Tile("of the teacher's multiply-adds", tables.share(part, 0), gigas), Tile("latent tokens", tokens, patches)]
     return tuple(tiles)
 
 
@@ -129,8 +126,7 @@ def _moments(content: RunContent) -> tuple[dict[str, Moment], str]:
         return {"": last}, MAP_NOTE.format(last.samples)
     named = [("Start" if first.samples == 0 else "Earliest", first)]
     if len(moments) > 2:
-        half = last.progress / 2
-        named.append(("Middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - half))))
+        named.append(("Middle", min(moments[1:-1], key=lambda moment: abs(moment.progress - last.progress / 2))))
     if len(moments) > 1:
         named.append(("End" if last.progress >= 1 else "Newest", last))
     titled = {f"{name}: {moment.samples:,} images": moment for name, moment in named}
@@ -163,5 +159,4 @@ def _worst_view(content: RunContent, view: ViewCosine, detail: Detail, with_pict
 
 
 def _address(kind: str, content: bytes) -> str:
-    """A data address, which nothing has to be fetched for."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

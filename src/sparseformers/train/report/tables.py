@@ -18,7 +18,7 @@ MOST_MEASUREMENTS = 40  # rows of the table of measurements
 MOST_SKIPPED = 300  # rows of the table of images that could not be read
 MOST_VALUES = 400  # rows of a table of settings
 LONGEST = 400  # letters of a name or value; of a longer one the middle is left out
-MEASURES: tuple[tuple[str, str, int | None], ...] = (
+MEASURES: tuple[tuple[str, str, int | None], ...] = (  # title, key in ``metrics.jsonl``, digits; None for a share
     ("centred cosine", "centred_cosine", 4),
     ("cosine", "cosine_mean", 4),
     ("its 5th percentile", "cosine_p05", 4),
@@ -31,8 +31,6 @@ MEASURES: tuple[tuple[str, str, int | None], ...] = (
     ("heaviest parts found", "map_overlap", None),
     ("of feature maps", "dense_cosine", 4),
 )
-"""Columns of the table of measurements: title, key in ``metrics.jsonl``, digits; None for a share."""
-
 ROI_UNITS = "RoI lengths are shares of the image's sides."
 MAP_UNITS = (
     "The map's divergence is Kullback-Leibler's from the teacher's attention, in nats; heaviest parts found: how much of the "
@@ -129,14 +127,11 @@ def cost(costs: Costs, tokens: int | None, groups: Mapping[str, int]) -> Table:
         *(Row(f"of them {name}", (number(count, 1, per=1e6), Cell(""), Cell(""))) for name, count in groups.items()),
         _compared("multiply-adds, G", student.multiply_adds, teacher.multiply_adds, 1e9, 2),
     ]
-    published = (student.published_multiply_adds, teacher.published_multiply_adds)
-    if None not in published:
+    if None not in (published := (student.published_multiply_adds, teacher.published_multiply_adds)):
         rows.append(_compared("as the papers count, G", *published, 1e9, 2))
     height, width = student.size
-    note = (
-        f"For one image of {height} x {width} pixels. Multiply-adds: matrix products, those of attention included; the papers "
-        "count layers alone. Tokens: latent ones of the student, patches of the teacher; prefix tokens come on top."
-    )
+    note = f"For one image of {height} x {width} pixels. Multiply-adds: matrix products, those of attention included; the papers "
+    note += "count layers alone. Tokens: latent ones of the student, patches of the teacher; prefix tokens come on top."
     return Table(("", "student", "teacher", "teacher / student"), tuple(rows), note)
 
 
