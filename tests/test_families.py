@@ -1,7 +1,5 @@
 """Teachers of families with positions in attention, and one of tall images, from the command line to the exported file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A folded student gives what the student gives, and one folded for its embedding gives that, with less work."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace
