@@ -132,7 +132,7 @@ def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
 
 def learn(student: SparseFormer, config: DenseConfig, known: Answers, *, dense: bool, seed: int) -> None:
     """Aligns embeddings, and maps if asked to."""
-    objective = Objective(whitening=Whitening.of(known.embedding))
+    objective = Objective(whitening=Whitening.of(known.embedding), centre=known.tokens[:400].float().mean(dim=(0, 2, 3)))
     grid = (known.tokens.shape[2], known.tokens.shape[3]) if dense else None
     student.train()
 

@@ -116,17 +116,24 @@ class HeldOut:
                 seen.append((part, teacher(part.to(self.parts.device)).tokens.half().cpu().clone()))
         return seen
 
+    @property
+    def dense_centre(self) -> Tensor:
+        """The teacher's mean patch token, D, on the CPU; where maps are learnt."""
+        return torch.cat([theirs for _, theirs in self.dense]).float().mean(dim=(0, 2, 3))
+
     def _dense_cosine(self, student: SparseFormer) -> float | None:
         """How near the student's maps are to the teacher's, as seen from the teacher's mean token; None if it learns none."""
         if not self.dense:
             return None
-        centre, cosines = torch.cat([theirs for _, theirs in self.dense]).float().mean(dim=(0, 2, 3)), []
+        centre, cosines = self.dense_centre, []
         device, autocast = self.parts.device, autocast_dtype(self.parts.precision)
         for images, theirs in self.dense:
             rows, columns = theirs.shape[-2:]
             with evaluation_mode(student), inference(device, autocast, gradients_later=is_sharded(student)):
                 ours = student(images.to(device), grid=(rows, columns)).dense
             cosines.append(dense_cosine(ours.cpu(), theirs, centre))
+        if isinstance(student, FSDPModule):
+            student.reshard()  # as above
         return torch.cat(cosines).mean().item()
 
     def _followed(self, student: SparseFormer) -> FollowedRoIs | None:

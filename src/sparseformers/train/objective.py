@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseformers.evaluation.attention import TeacherAnswer
+from sparseformers.evaluation.dense import dense_cosine
 from sparseformers.inheritance.fitted import CoarseTokens
 from sparseformers.model import SparseFormerOutput
 from sparseformers.model.selector import map_divergence
@@ -63,13 +64,6 @@ def unexplained_variance(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours.float() - wanted).square().mean() / (spread + torch.finfo(torch.float32).tiny)
 
 
-def dense_distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean over places of 1 - cosine between maps B x D x h x w, as seen from the mean of ``theirs``: a float32 scalar."""
-    ours, theirs = ours.float(), theirs.float()
-    centre = theirs.mean(dim=(0, 2, 3), keepdim=True)
-    return (1 - F.cosine_similarity(ours - centre, theirs - centre, dim=1)).mean()
-
-
 @dataclass(frozen=True, eq=False)
 class Whitening:
     """A linear map after which the embeddings that it was made from have mean 0 and nearly the unit matrix as covariance."""
@@ -105,6 +99,7 @@ class Objective:
     """The loss, a float32 scalar of at least 0, of a student's output by its teacher's answer: the cosine, and more if asked."""
 
     whitening: Whitening | None = None  # of embeddings, before the cosine is taken
+    centre: Tensor | None = None  # D, the teacher's mean patch token, which maps are seen from; without it they are not learnt
     coarse_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
 
     def at(self, progress: float) -> Objective:
@@ -114,8 +109,8 @@ class Objective:
     def __call__(self, output: SparseFormerOutput, targets: Targets) -> Tensor:
         embeddings = (output.embedding, targets.embedding)
         loss = cosine_distance(*(embeddings if self.whitening is None else map(self.whitening, embeddings)))
-        if output.dense is not None and targets.tokens is not None:
-            loss = loss + DENSE_WEIGHT * dense_distance(output.dense, targets.tokens)
+        if output.dense is not None and targets.tokens is not None and self.centre is not None:
+            loss = loss + DENSE_WEIGHT * (1 - dense_cosine(output.dense, targets.tokens, self.centre)).mean()
         if self.coarse_weight and targets.coarse is not None:
             loss = loss + self.coarse_weight * unexplained_variance(output.focused, targets.coarse)
         if output.attention_map is not None and targets.attention_map is not None:
