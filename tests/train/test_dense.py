@@ -56,7 +56,6 @@ def test_the_last_layer_but_one__is_what_leaves_that_block(settings: BootstrapCo
     left = teacher.block_inputs(images)[-2][:, teacher.anatomy.prefix_tokens :]  # what enters the last block
     answer = AttendingTeacher(teacher, attends=False, layer=-2)(images)
     torch.testing.assert_close(answer.tokens.flatten(2).mT, left, atol=1e-4, rtol=1e-4)
-    assert answer.attention_map is None
 
 
 def test_the_read_out__has_a_rate_of_its_own_and_the_rest_what_it_had(settings: BootstrapConfig) -> None:

@@ -78,11 +78,12 @@ def test_whiten__is_done_in_full_precision() -> None:
 
 def test_dense__adds_the_distance_of_the_maps_as_seen_from_the_teachers_mean_token() -> None:
     ours, maps, centre = random(3, 8), 5 + random(2, 3, 8, 4, 4), 5 + random(8, seed=1)
-    seen = maps - centre.view(8, 1, 1)
-    distance = (1 - F.cosine_similarity(seen[0], seen[1], dim=1)).mean()
+    distance = (1 - F.cosine_similarity(*(maps - centre.view(8, 1, 1)), dim=1)).mean()
     told, objective = output(ours, random(3, 5, 8))._replace(dense=maps[0]), Objective(centre=centre)
     torch.testing.assert_close(objective(told, Targets(ours, maps[1])), DENSE_WEIGHT * distance)
     assert objective(output(ours, random(3, 5, 8)), Targets(ours, maps[1])).abs() < 1e-6
+    of_layer = Objective(centre=centre, spread=4.0)(told, Targets(ours, maps[1]))  # which is not normed
+    torch.testing.assert_close(of_layer, DENSE_WEIGHT * (distance + (maps[0] - maps[1]).square().mean() / 4))
 
 
 def test_a_map__adds_its_divergence_from_the_teachers() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -116,16 +116,18 @@ class HeldOut:
                 seen.append((part, teacher(part.to(self.parts.device)).tokens.half().cpu().clone()))
         return seen
 
-    @property
-    def dense_centre(self) -> Tensor:
-        """The teacher's mean patch token, D, on the CPU; where maps are learnt."""
-        return torch.cat([theirs for _, theirs in self.dense]).float().mean(dim=(0, 2, 3))
+    def statistics_of_maps(self) -> dict[str, Any]:
+        """What the objective has to know of the teacher's maps: their mean, D, and of an inner layer their variance."""
+        tokens = torch.cat([theirs for _, theirs in self.dense]).float()
+        centre, normed = tokens.mean(dim=(0, 2, 3)), self.parts.settings.network.dense_layer == -1
+        spread = None if normed else (tokens - centre.view(-1, 1, 1)).square().mean().item()
+        return {"centre": centre.to(self.parts.device), "spread": spread}
 
     def _dense_cosine(self, student: SparseFormer) -> float | None:
         """How near the student's maps are to the teacher's, as seen from the teacher's mean token; None if it learns none."""
         if not self.dense:
             return None
-        centre, cosines = self.dense_centre, []
+        centre, cosines = self.statistics_of_maps()["centre"].cpu(), []
         device, autocast = self.parts.device, autocast_dtype(self.parts.precision)
         for images, theirs in self.dense:
             rows, columns = theirs.shape[-2:]

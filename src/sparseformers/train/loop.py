@@ -139,7 +139,7 @@ class Trainer:
         fitted = self.settings.network.start == "fitted"
         objective = Objective(
             whitening=Whitening.of(held_out.by_teacher.embedding.to(self.parts.device)) if self.settings.whitens else None,
-            centre=held_out.dense_centre.to(self.parts.device) if held_out.dense else None,
+            **(held_out.statistics_of_maps() if held_out.dense else {}),
             coarse_weight=COARSE_WEIGHT if fitted else 0.0,
         )
         coarse = None

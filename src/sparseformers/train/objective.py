@@ -100,6 +100,7 @@ class Objective:
 
     whitening: Whitening | None = None  # of embeddings, before the cosine is taken
     centre: Tensor | None = None  # D, the teacher's mean patch token, which maps are seen from; without it they are not learnt
+    spread: float | None = None  # the variance of its patch tokens, where these are not normed and their lengths count, too
     coarse_weight: float = 0.0  # of the differences between the front's tokens and the teacher's on a coarse grid
 
     def at(self, progress: float) -> Objective:
@@ -111,6 +112,8 @@ class Objective:
         loss = cosine_distance(*(embeddings if self.whitening is None else map(self.whitening, embeddings)))
         if output.dense is not None and targets.tokens is not None and self.centre is not None:
             loss = loss + DENSE_WEIGHT * (1 - dense_cosine(output.dense, targets.tokens, self.centre)).mean()
+            if self.spread is not None:
+                loss = loss + DENSE_WEIGHT * (output.dense - targets.tokens.float()).square().mean() / self.spread
         if self.coarse_weight and targets.coarse is not None:
             loss = loss + self.coarse_weight * unexplained_variance(output.focused, targets.coarse)
         if output.attention_map is not None and targets.attention_map is not None:
