@@ -24,10 +24,11 @@ WIDTH, VALUE_WIDTH, LONGEST_CHOICES = 100, 32, 20
 """Characters of a line of names, of an option with its value, and of choices that are written out."""
 SUPPRESSED, POSITIONAL = typing.get_args(tyro.conf.Suppress[int])[1], typing.get_args(tyro.conf.Positional[int])[1]
 VALUES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
-GONE = {  # options of version 0.1 that no command has any more, and what to do about them
+GONE = {  # options of earlier versions that no command has any more, and what to do about them
     **dict.fromkeys(("--ema", "--layer-decay", "--looks", "--rois-lr-ratio"), "It brought nothing: leave it out."),
     "--start": "Use --recipe fitted for the fitted start.",
     "--dense-weight": "Use --recipe fitted, of which it is a part.",
+    "--token-weight": "Use --dense, by which the feature map is learnt.",
     "--batches": "It is called --batch now.",
 }
 
