@@ -113,6 +113,7 @@ def test_commands_and_options__that_are_unknown_or_gone(command: Command) -> Non
         "profile runs/first --batches 1": "It is called --batch now.",
         "resume runs/first --sett keep=2": "Did you mean '--set'?",
         "view runs/first --browser": "Did you mean '--no-browser'",
+        "bootstrap --dense 0.5": "--dense is a switch and takes no value, such as '0.5'. Leave the value out.",
         "demo -j": "'sparseformers demo' has no option -j. 'sparseformers demo --help' lists the options.",
     }.items():
         assert told in command.refused(*words.split())

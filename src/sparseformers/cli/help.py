@@ -9,7 +9,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -76,6 +76,10 @@ def _refuse_unknown(arguments: Sequence[str], options: Sequence[_Option], prog: 
                 raise ConfigError(f"There is no option {name} any more.", GONE[name])
             near = suggest(name.lstrip("-"), [each[2:] for each in known]).replace(" '", " '--")
             raise ConfigError(f"'{prog}' has no option {name}.", near or f"'{prog} --help' lists the options.")
+    switches = [flag(each.name) for each in named if each.default is False]
+    for name, word in pairwise(arguments):
+        if len(named) == len(options) and name.replace("_", "-") in switches and not word.startswith("-"):
+            raise ConfigError(f"{name} is a switch and takes no value, such as '{word}'.", "Leave the value out.")
 
 
 def documented(kind: type) -> dict[str, str]:
