@@ -9,8 +9,8 @@ import torch
 
 from sparseformers.teachers import Teacher
 from sparseformers.train import BootstrapConfig, bootstrap, run
+from sparseformers.train.callbacks.summary import Costs, measure_costs
 from sparseformers.train.setup import Parts
-from sparseformers.train.summary import Costs, measure_costs
 from tests.train.runs import each_checkpoint_awaited, tiny_settings
 
 _COSTS: dict[object, Costs] = {}

@@ -14,7 +14,7 @@ from sparseformers.evaluation.attention import AttendingTeacher, measure_map
 from sparseformers.integrations.card import read_figures
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
-from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.callbacks.held_out_record import HeldOutRecord
 from tests.refusals import refused
 from tests.train.caches import FILES, folders_in, gathered, key_of, prepared
 from tests.train.report.parsed import decoded, parse

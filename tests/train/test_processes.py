@@ -14,7 +14,7 @@ import torch
 
 import sparseformers
 from sparseformers.train import RunFolder
-from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.callbacks.held_out_record import HeldOutRecord
 from sparseformers.train.run import _is_run_of
 from tests.train.ranks import Group, start
 from tests.train.ranks_work import Accident, command

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sparseformers.errors import ConfigError, MissingExtraError
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, metrics, resume
-from sparseformers.train.metrics import Trackers, chosen_trackers
+from sparseformers.train.callbacks.metrics import Trackers, chosen_trackers
 from tests.refusals import refused
 from tests.train.runs import entries
 

@@ -18,7 +18,7 @@ from sparseformers.progress import PlainConsole
 from sparseformers.settings import to_dict
 
 if TYPE_CHECKING:
-    from sparseformers.train.status import RunStatus
+    from sparseformers.train.callbacks.status import RunStatus
 
 WATCH_SECONDS = 2.0  # time between two readings of the folder
 BARS = "▁▂▃▄▅▆▇█"  # heights of a curve in a line of text
@@ -44,7 +44,7 @@ class Status:
             raise ConfigError("--watch and --json cannot both be had.", "Choose one of them.")
 
     def run(self) -> None:
-        from sparseformers.train.status import read_status
+        from sparseformers.train.callbacks.status import read_status
 
         status = read_status(self.run_path)
         if self.json:

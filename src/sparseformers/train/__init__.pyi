@@ -1,3 +1,4 @@
+from .callbacks.summary import RunSummary as RunSummary
 from .plan import PlanConfig as PlanConfig
 from .plan import Scale as Scale
 from .plan import TrainingPlan as TrainingPlan
@@ -8,4 +9,3 @@ from .run import bootstrap as bootstrap
 from .run import resume as resume
 from .run_folder import RunFolder as RunFolder
 from .settings import BootstrapConfig as BootstrapConfig
-from .summary import RunSummary as RunSummary

@@ -20,9 +20,9 @@ from sparseformers.modes import gradient_scaler
 from sparseformers.processes import agreed
 from sparseformers.saving import save, saved_score
 from sparseformers.train.callbacks import Callback
+from sparseformers.train.callbacks.metrics import Meters
 from sparseformers.train.checkpoint import Checkpointer, Snapshot
 from sparseformers.train.held_out import HeldOut
-from sparseformers.train.metrics import Meters
 from sparseformers.train.objective import COARSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of

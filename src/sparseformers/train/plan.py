@@ -267,8 +267,8 @@ def rehearse(parts: Parts, *, devices: int, seconds: float, folder: Path) -> Reh
     from sparseformers.data.loading import BATCHES_AHEAD
     from sparseformers.processes import make_accelerator
     from sparseformers.saving import save
+    from sparseformers.train.callbacks.metrics import peak_memory
     from sparseformers.train.loop import Trainer
-    from sparseformers.train.metrics import peak_memory
     from sparseformers.train.processes import StopSignals
     from sparseformers.train.run_folder import RunFolder
     from sparseformers.train.setup import thin

@@ -19,10 +19,12 @@ from sparseformers.processes import chosen_by_first, is_restarted, launch, make_
 from sparseformers.progress import say
 from sparseformers.settings import to_dict
 from sparseformers.train.callbacks import Callback, attached
+from sparseformers.train.callbacks.held_out_record import HeldOutRecord
+from sparseformers.train.callbacks.metrics import MetricsLog, chosen_trackers, peak_memory
+from sparseformers.train.callbacks.status import Heartbeat
+from sparseformers.train.callbacks.summary import Card, ProgressBar, RunSummary, measure_costs, summarise, summary_of_finished
 from sparseformers.train.checkpoint import Snapshot, newest_whole, read_checkpoint, remove_leftovers
-from sparseformers.train.held_out_record import HeldOutRecord
 from sparseformers.train.loop import Trainer
-from sparseformers.train.metrics import MetricsLog, chosen_trackers, peak_memory
 from sparseformers.train.processes import StopSignals, unsharded
 from sparseformers.train.recipe import MOVABLE, changed, refuse_changes, settings_of
 from sparseformers.train.report import Pictures, ReportPage
@@ -30,8 +32,6 @@ from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.settings import BootstrapConfig
 from sparseformers.train.setup import Parts, fit_front, gather_parts
 from sparseformers.train.state import random_state_of
-from sparseformers.train.status import Heartbeat
-from sparseformers.train.summary import Card, ProgressBar, RunSummary, measure_costs, summarise, summary_of_finished
 from sparseformers.train.view_cache import prepare_cache, require_room
 
 LOGGER = logging.getLogger("sparseformers")

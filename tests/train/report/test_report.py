@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from sparseformers.errors import RunError
 from sparseformers.train import RunFolder, resume, write_report
-from sparseformers.train.held_out_record import HeldOutRecord
+from sparseformers.train.callbacks.held_out_record import HeldOutRecord
 from sparseformers.train.report import ReportPage
 from sparseformers.train.report.page import draw_curves
 from tests.train.finished import HOSTILE, QUOTED

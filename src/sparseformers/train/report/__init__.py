@@ -25,14 +25,14 @@ from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.files import replacing
 from sparseformers.progress import say
 from sparseformers.train.callbacks import Callback
+from sparseformers.train.callbacks.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
+from sparseformers.train.callbacks.status import RunStatus, read_beat, read_status
+from sparseformers.train.callbacks.summary import Costs, RunSummary, recorded_costs
 from sparseformers.train.held_out import first_views, rois_move
-from sparseformers.train.held_out_record import HeldOutRecord, Moment, Picture, ViewCosine
 from sparseformers.train.report.figures import Detail
 from sparseformers.train.report.page import draw_curves, page_of
 from sparseformers.train.run_folder import RunFolder
 from sparseformers.train.setup import Parts
-from sparseformers.train.status import RunStatus, read_beat, read_status
-from sparseformers.train.summary import Costs, RunSummary, recorded_costs
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -15,7 +15,7 @@ from sparseformers.config import MixedResolutionConfig
 from sparseformers.data import from_bytes
 from sparseformers.files import cut, printable
 from sparseformers.settings import from_dict
-from sparseformers.train.held_out_record import Moment, Picture, small
+from sparseformers.train.callbacks.held_out_record import Moment, Picture, small
 from sparseformers.train.report.tables import thinned
 
 if TYPE_CHECKING:

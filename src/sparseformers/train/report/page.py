@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from sparseformers.files import cut, printable
-from sparseformers.train.held_out_record import Moment, ViewCosine, worst_of
+from sparseformers.train.callbacks.held_out_record import Moment, ViewCosine, worst_of
 from sparseformers.train.report import tables
 from sparseformers.train.report.figures import Detail, curves_svg, picture_webp, rois_webp
 from sparseformers.train.report.tables import LONGEST, Cell

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sparseformers.files import cut, printable
 from sparseformers.progress import duration
 from sparseformers.settings import to_dict
+from sparseformers.train.callbacks.summary import Costs
 from sparseformers.train.settings import BootstrapConfig
-from sparseformers.train.summary import Costs
 
 if TYPE_CHECKING:
     from sparseformers.train.report import RunContent

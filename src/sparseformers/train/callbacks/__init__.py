@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sparseformers.train.callbacks.summary import RunSummary
     from sparseformers.train.held_out import HeldOut, Measurement
     from sparseformers.train.setup import Parts
     from sparseformers.train.state import TrainingState
-    from sparseformers.train.summary import RunSummary
 
 
 class Callback:

@@ -12,9 +12,9 @@ import pytest
 from sparseformers.cli.status import curve, status_table
 from sparseformers.settings import to_dict
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
-from sparseformers.train import status as status_module
+from sparseformers.train.callbacks import status as status_module
+from sparseformers.train.callbacks.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.state import TrainingState
-from sparseformers.train.status import Beat, Heartbeat, read_beat, read_status
 from sparseformers.train.step import TrainingStep
 from tests.train.runs import entries
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseformers.train import BootstrapConfig, RunFolder, bootstrap
-from sparseformers.train.metrics import Meters, peak_memory
+from sparseformers.train.callbacks.metrics import Meters, peak_memory
 from tests.train import ranks
 from tests.train.ranks_work import command
 from tests.train.runs import TIMES, command_line, focusing, without_times

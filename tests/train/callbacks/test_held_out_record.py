@@ -12,8 +12,8 @@ from sparseformers.data import evaluation_view, fixed_views, read_image
 from sparseformers.evaluation import Drift
 from sparseformers.files import printable
 from sparseformers.train import RunFolder, bootstrap, resume
+from sparseformers.train.callbacks.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from sparseformers.train.held_out import FollowedRoIs, HeldOut, Measurement
-from sparseformers.train.held_out_record import MOST_POINTS, HeldOutRecord, ViewCosine, small, worst_of
 from tests.tiny import SIDE, write_images
 from tests.train.runs import entries, focusing, tiny_settings
 
