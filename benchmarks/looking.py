@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from benchmarks.short_training import BATCH, check_rows, train, views_of
 from benchmarks.text_table import TextTable
+from sparseformers.config import MixedResolutionConfig
 from sparseformers.evaluation import measure_alignment
 from sparseformers.evaluation.alignment import centred_cosine
-from sparseformers.evaluation.attention import AttendingTeacher, measure_map
+from sparseformers.evaluation.attention import AttendingTeacher, TeacherAttention, measure_map
 from sparseformers.evaluation.cost import measure_cost
 from sparseformers.inheritance import inherit
 from sparseformers.inheritance.fitted import fit_map
@@ -70,10 +71,20 @@ class LookingConfig:
     """How often each row is trained, with the seeds 0, 1, ..."""
     rows: str = ",".join(MAPS)
     """Which maps to split by, separated by commas."""
+    start: Annotated[tuple[int, int] | None, AtLeast(1)] = None
+    """Rows and columns of the cells that splitting starts from; this and those below as the front has them, if not given."""
+    levels: Annotated[int | None, AtLeast(1)] = None
+    """How often a cell can be split."""
+    glance: Annotated[int | None, AtLeast(0)] = None
+    """The level of the cells that the map is told from."""
+    channels: Annotated[int | None, AtLeast(1)] = None
+    """Channels of the selector."""
     sharpness: Annotated[float | None, Between(0, 1)] = None
-    """The front's, if other than its own."""
+    """Cells are split by their share of the map over their area to this power."""
     perturbation: Annotated[float | None, Between(0, 1)] = None
-    """The front's, if other than its own."""
+    """Share of the images that are split by a perturbed map in training."""
+    target: Literal["last-third", "last", "rollout"] = "last-third"
+    """The map that the teacher gives: its attention in the last third of the blocks, in the last one, or through all of them."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -82,6 +93,12 @@ class LookingConfig:
     @property
     def names(self) -> list[str]:
         return self.rows.split(",")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the mixed-resolution front has otherwise."""
+        named = ("start", "levels", "glance", "channels", "sharpness", "perturbation")
+        return {name: value for name in named if (value := getattr(self, name)) is not None}
 
 
 class Answers(NamedTuple):
@@ -104,6 +121,7 @@ class RowFigures:
     concentrated: float  # the same on the quarter of the images on which the teacher's attention is most concentrated
     neighbours: float  # share of the teacher's 10 nearest that the student finds, too
     divergence: float | None  # of its map from the teacher's
+    overlap: float | None  # share of the heaviest third of the cells in both maps
     multiply_adds: int
 
 
@@ -126,9 +144,10 @@ class GivenMap(nn.Module):
 def compare_maps(config: LookingConfig, console: Console) -> list[RowFigures]:
     """Trains and judges all rows with all seeds."""
     teacher = load_teacher(config.teacher, image_size=config.image_size)
-    to_learn = answers(teacher, config.data, config.train_images, config.out / "train.safetensors")
+    kept = config.out if config.target == "last-third" else config.out / config.target
+    to_learn = answers(teacher, config.data, config.train_images, kept / "train.safetensors", config.target)
     to_judge = {
-        folder.name: answers(teacher, folder, config.eval_images, config.out / f"eval-{folder.name}.safetensors")
+        folder.name: answers(teacher, folder, config.eval_images, kept / f"eval-{folder.name}.safetensors", config.target)
         for folder in config.eval_data
     }
     figures: list[RowFigures] = []
@@ -141,13 +160,14 @@ def compare_maps(config: LookingConfig, console: Console) -> list[RowFigures]:
 
 
 @torch.inference_mode()
-def answers(teacher: Teacher, folder: Path, most: int, path: Path) -> Answers:
+def answers(teacher: Teacher, folder: Path, most: int, path: Path, target: str) -> Answers:
     """The teacher's answers on a random choice of the images, computed once."""
     if not path.is_file():
-        attending, parts = AttendingTeacher(teacher).eval(), []
+        attending, others, parts = AttendingTeacher(teacher).eval(), TeacherAttention(teacher), []
         for views in views_of(teacher, folder, most):
             answer = attending(views)
-            parts.append(((255 * views).round().byte(), answer.embedding, answer.attention_map))
+            attention = answer.attention_map if target == "last-third" else getattr(others(views), target)
+            parts.append(((255 * views).round().byte(), answer.embedding, attention))
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(dict(zip(Answers._fields, map(torch.cat, zip(*parts, strict=True)), strict=True)), path)
     return Answers(**{name: value[:most] for name, value in load_file(path).items()})
@@ -162,14 +182,17 @@ class Row:
         self.config, self.row, self.seed, self.to_learn, self.to_judge = config, row, seed, to_learn, to_judge
         front: FrontKind = "grid" if row == "grid" else "mixed"
         self.student = inherit(teacher, front=front, tokens=config.tokens, seed=seed).student
+        own = self.student.config.focusing
+        if isinstance(own, MixedResolutionConfig) and config.changes:
+            self.student = inherit(
+                teacher, front=dataclasses.replace(own, tokens=config.tokens, **config.changes), seed=seed
+            ).student
         self.cost = measure_cost(self.student, teacher.preprocessing.size).multiply_adds
         self.given: GivenMap | None = None
         if isinstance(self.student.focusing, MixedResolutionFront):
             self._prepare(self.student.focusing)
 
     def _prepare(self, front: MixedResolutionFront) -> None:
-        changes = {name: value for name in ("sharpness", "perturbation") if (value := getattr(self.config, name)) is not None}
-        front.config = dataclasses.replace(front.config, **changes)
         if self.row in ("learnt", "other"):
             fit_map(self.student, self.to_learn.images.float() / 255, self.to_learn.attention_map, seed=self.seed)
         if self.row != "learnt":
@@ -226,9 +249,9 @@ class Row:
         cosine = centred_cosine(ours, embedding)
         shares = attention.flatten(1)
         entropy = -(shares * shares.clamp_min(1e-12).log()).sum(dim=1)
-        divergence = None
+        agreement = None
         if self.row == "learnt":
-            divergence = measure_map(torch.cat([output.attention_map for output in outputs]), attention).divergence
+            agreement = measure_map(torch.cat([output.attention_map for output in outputs]), attention)
         return RowFigures(
             row=self.row,
             seed=self.seed,
@@ -237,7 +260,8 @@ class Row:
             centred_cosine=cosine.mean().item(),
             concentrated=cosine[entropy.argsort()[: len(images) // 4]].mean().item(),
             neighbours=measure_alignment(ours, embedding).neighbour_agreement,
-            divergence=divergence,
+            divergence=None if agreement is None else agreement.divergence,
+            overlap=None if agreement is None else agreement.overlap,
             multiply_adds=self.cost,
         )
 

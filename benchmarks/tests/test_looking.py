@@ -27,8 +27,8 @@ def test_looking__judges_each_row_before_and_after(tmp_path: Path, capsys: pytes
     assert all((each["divergence"] is not None) == (each["row"] == "learnt") for each in figures)
     kept = (tmp_path / "out" / "train.safetensors").read_bytes()
     write_images(tmp_path / "others", 20, seed=2)
-    both = ["--eval-data", str(tmp_path / "eval"), str(tmp_path / "others")]
-    assert main(arguments(tmp_path, "--rows", "grid,oracle", "--samples", "0", *both)) == 0
+    both = ["--eval-data", str(tmp_path / "eval"), str(tmp_path / "others"), "--rows", "grid,oracle", "--samples", "0"]
+    assert main(arguments(tmp_path, *both, "--start", "2", "1", "--channels", "16", "--tokens", "8", "--target", "rollout")) == 0
     told = capsys.readouterr()
     assert "the teacher's own attention" in told.out + told.err
     assert "others" in told.out + told.err

@@ -34,7 +34,7 @@ def test_gather_photographs__fifteen_in_two_parts_and_two_whole(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.draws
 def test_demo__runs_through_and_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--minutes", "1"]) == 0
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--minutes", "0.5"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Held-out views" in printed
     assert "Fifteen photographs teach" in printed

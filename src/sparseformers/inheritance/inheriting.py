@@ -49,7 +49,7 @@ class Inheritance(NamedTuple):
 def inherit(
     teacher: str | nn.Module,
     *,
-    front: FrontKind = "grid",
+    front: FrontKind | GridConfig | MixedResolutionConfig | FocusingConfig = "grid",
     tokens: int | None = None,
     truncate: int | None = None,
     tune: int | None = None,
@@ -65,7 +65,7 @@ def inherit(
 
     - ``front``: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
       paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F that is by
-      default half the teacher's width, rounded up to a multiple of 64.
+      default half the teacher's width, rounded up to a multiple of 64. Or the whole config of a front, with its N in it.
     - ``tokens``: N, without class token and registers; a quarter of the teacher's patch tokens by default, rounded to a full grid
       (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number that splits of four give.
     - Leading blocks to ``truncate`` (by default a third for the paper's front, none for the others), those after them to
@@ -76,16 +76,18 @@ def inherit(
     Raises ConfigError if the shares do not add up to the teacher's depth, or a size is impossible, TeacherError if the teacher is
     unknown, or cannot be inherited from, and WeightsError if it lacks a weight that it should have.
     """
-    _check_words(front, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
+    kind: FrontKind = front if isinstance(front, str) else front.kind
+    _check_words(kind, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)
     _refuse_small_images(teacher)
-    shares = _shares(teacher.depth, front, truncate=truncate, tune=tune, freeze=freeze)
-    tokens = default_tokens(teacher, front) if tokens is None else tokens
-    if front == "focusing":
+    shares = _shares(teacher.depth, kind, truncate=truncate, tune=tune, freeze=freeze)
+    tokens = default_tokens(teacher, kind) if tokens is None else tokens
+    focusing: FrontConfig
+    if not isinstance(front, str):
+        focusing, tokens = front, front.tokens
+    elif front == "focusing":
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
-        focusing: FrontConfig = FocusingConfig(
-            tokens=tokens, width=width, channels=channels, points=points, iterations=iterations
-        )
+        focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
     else:
         focusing = (_mixed_config if front == "mixed" else _grid_config)(teacher, tokens)
     student = _student(teacher, focusing, shares, dense_layer, seed)
@@ -98,7 +100,7 @@ def inherit(
         crop=teacher.preprocessing.crop,
     )
     size = sum(parameter.numel() for parameter in teacher.parameters())
-    left_behind = ("the patch embedding", "the position embeddings") if front == "focusing" else ()
+    left_behind = ("the patch embedding", "the position embeddings") if kind == "focusing" else ()
     notes = _notes(teacher, asked=tokens, given=focusing.tokens)
     return Inheritance(student, InheritReport(shares, count_parameters(student), size, left_behind, notes), provenance)
 
