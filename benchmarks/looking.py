@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.baselines import TokenMergingTeacher, merged_for_budget, merging_multiply_adds
 from benchmarks.short_training import BATCH, check_rows, train, views_of
 from benchmarks.text_table import TextTable
 from sparseformers.config import MixedResolutionConfig
@@ -34,6 +35,7 @@ from sparseformers.settings import AtLeast, Between, check_bounds
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.objective import Objective, Targets, Whitening
 
+MERGING = "tome"
 MAPS = {
     "grid": "cells of equal size, by the grid front",
     "learnt": "the student's own map",
@@ -41,6 +43,7 @@ MAPS = {
     "random": "a random map for each image, another one each time",
     "other": "the student's map of another image",
     "oracle": "the teacher's own attention",
+    MERGING: "nothing: the teacher, merging tokens in its first blocks, untrained",
 }
 """The rows, and what each of them splits by."""
 
@@ -180,7 +183,7 @@ class Row:
         self, config: LookingConfig, teacher: Teacher, row: str, seed: int, to_learn: Answers, to_judge: dict[str, Answers]
     ) -> None:
         self.config, self.row, self.seed, self.to_learn, self.to_judge = config, row, seed, to_learn, to_judge
-        front: FrontKind = "grid" if row == "grid" else "mixed"
+        front: FrontKind = "grid" if row in ("grid", MERGING) else "mixed"
         self.student = inherit(teacher, front=front, tokens=config.tokens, seed=seed).student
         own = self.student.config.focusing
         if isinstance(own, MixedResolutionConfig) and config.changes:
@@ -188,6 +191,13 @@ class Row:
                 teacher, front=dataclasses.replace(own, tokens=config.tokens, **config.changes), seed=seed
             ).student
         self.cost = measure_cost(self.student, teacher.preprocessing.size).multiply_adds
+        self.merging: nn.Module | None = None
+        if row == MERGING:
+            early = merged_for_budget(teacher, self.cost, schedule="early")
+            self.merging, self.cost = (
+                TokenMergingTeacher(teacher, early, proportional=False),
+                merging_multiply_adds(teacher, early),
+            )
         self.given: GivenMap | None = None
         if isinstance(self.student.focusing, MixedResolutionFront):
             self._prepare(self.student.focusing)
@@ -202,7 +212,7 @@ class Row:
     def run(self) -> list[RowFigures]:
         """Judges, trains and judges again."""
         found = [self.judge(name, 0) for name in self.to_judge]
-        if self.config.samples:
+        if self.config.samples and self.row != MERGING:
             self.train()
             found += [self.judge(name, self.config.samples) for name in self.to_judge]
         return found
@@ -244,7 +254,8 @@ class Row:
         outputs = []
         for part, maps in zip(images.split(BATCH), attention.split(BATCH), strict=True):
             pixels = part.float() / 255
-            outputs.append(self(pixels, maps).eval()(pixels))
+            network = self(pixels, maps) if self.merging is None else self.merging
+            outputs.append(network.eval()(pixels))
         ours = torch.cat([output.embedding for output in outputs])
         cosine = centred_cosine(ours, embedding)
         shares = attention.flatten(1)
@@ -276,8 +287,8 @@ def looking_table(config: LookingConfig, figures: list[RowFigures]) -> TextTable
             for figure in ("centred_cosine", "concentrated"):
                 values = torch.tensor([getattr(each, figure) for each in of_row if each.samples == samples])
                 spread = f" ± {values.std():.3f}" if samples and len(values) > 1 else ""
-                cells.append(f"{values.mean():.3f}{spread}")
-        found = torch.tensor([each.neighbours for each in of_row if each.samples == config.samples])
+                cells.append(f"{values.mean():.3f}{spread}" if len(values) else "")
+        found = torch.tensor([each.neighbours for each in of_row if each.samples == max(of.samples for of in of_row)])
         lines.append((*cells, f"{found.mean():.1%}"))
     lengths = ["untrained", *([f"{config.samples:,} images"] if config.samples else [])]
     columns = [f"{length}, {what}" for length in lengths for what in ("all", "concentrated quarter")]
