@@ -13,5 +13,5 @@ from PIL import Image
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 for name in sys.argv[2:]:
     pixels = np.asarray(Image.open(name).convert("RGB"))[None]  # 1 x height x width x 3 bytes, of any size
-    (embedding,) = session.run(["embedding"], {"images": pixels})[0]
-    print(name, *np.round(embedding, 4))
+    (answer,) = session.run(None, {"images": pixels})[0]  # an embedding, or with --output dense a map D x rows x columns
+    print(name, *np.round(answer.ravel(), 4))

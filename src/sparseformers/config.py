@@ -379,7 +379,7 @@ class SparseFormerConfig:
             problem = "The prefix tokens are the front's where it starts as the teacher, and the cortex's in the papers' fronts."
             raise ConfigError(problem, "Set prefix_from_front accordingly.")
         if self.read_out is not None and -self.read_out.layer > self.cortex.depth:
-            problem = "A map can be of the blocks that the student has, not of those before."
+            problem = f"The student has {self.cortex.depth} blocks, and no layer {self.read_out.layer} for --dense-layer."
             raise ConfigError(problem, f"Use a layer from {-self.cortex.depth} to -1.")
         if isinstance(self.focusing, OriginalFocusingConfig):
             _require_heads("A cortex width", width, self.focusing.heads)

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from sparseformers.config import PreprocessingConfig
-from sparseformers.data import SkippedImages, UnreadableImageError
+from sparseformers.data import SkippedImages
 from sparseformers.errors import DataError
 from sparseformers.evaluation.segmentation import IGNORED, ClassMasks, Segmentation, linear_head, mean_iou
 from tests.refusals import refused
@@ -38,9 +38,13 @@ def test_classes__are_those_in_the_middle_of_each_place_and_are_never_blended(tm
     assert masks.classes(1, SEEN, (1, 2)).tolist() == [[0, IGNORED]]
     Image.fromarray(halves(1, 2), mode="L").convert("P").save(tmp_path / "masks" / "a.png")
     assert set(masks.classes(0, SEEN, (4, 4)).flatten().tolist()) == {1, 2}
-    Image.new("RGB", (64, 64)).save(tmp_path / "masks" / "a.png")
-    with pytest.raises(UnreadableImageError):
-        masks.classes(0, SEEN, (4, 4))
+    (tmp_path / "masks" / "a.png").unlink()
+    for mode, value in (("RGB", 0), ("F", 0.5), ("I", -1)):
+        Image.new(mode, (64, 64), value).save(tmp_path / "masks" / "a.tif")
+        with refused(DataError, "a.tif' cannot be read: a mask of classes has one whole number"):
+            ClassMasks(masks.paths[:1], tmp_path / "images", tmp_path / "masks")
+    with refused(DataError, "a.tif' is a file, and no folder of masks"):
+        ClassMasks(masks.paths[:1], tmp_path / "images", tmp_path / "masks" / "a.tif")
 
 
 def features(classes: Tensor, noise: float) -> Tensor:
@@ -68,7 +72,7 @@ def test_segmentation__is_learnt_on_the_teachers_maps_and_judges_others(tmp_path
 
 def test_segmentation__of_too_few_or_silent_masks_is_refused(tmp_path: Path) -> None:
     _, masks = write(tmp_path, {f"{number}": halves(IGNORED, IGNORED) for number in range(5)})
-    for count, problem in ((3, "Masks of 3 images are too few"), (5, "The masks say nothing")):
+    for count, problem in ((3, "3 masks are too few"), (5, "The masks say nothing")):
         segmentation = Segmentation(masks, (2, 2), SEEN)
         segmentation.add(range(count), {"teacher": torch.randn(count, 4, 2, 2)})
         with refused(DataError, problem):

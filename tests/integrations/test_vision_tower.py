@@ -277,8 +277,8 @@ def test_a_dense_tower_is_saved_loaded_and_halved(tmp_path: Path) -> None:
     place(sparseformers.as_vision_tower(student, dense=True), model).save_pretrained(tmp_path)
     again = hf.LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(say(again, PATCHES).logits, say(model, PATCHES).logits)
-    halved = model.model.vision_tower.to(torch.bfloat16)(pixels()).last_hidden_state
-    assert halved.dtype == torch.bfloat16
+    halved = model.model.vision_tower.to(torch.bfloat16)(pixels(), output_hidden_states=True).hidden_states
+    assert {state.dtype for state in halved} == {torch.bfloat16}
     with refused(ConfigError, "has no read-out", "--dense-layer -2"):
         sparseformers.as_vision_tower(student_of(clip_vision()), dense=True)
 

@@ -94,7 +94,7 @@ def test_a_map_of_an_earlier_layer__starts_from_the_tokens_there() -> None:
     latent = tokens[:, tokens.shape[1] - front.final_rois.shape[1] :]
     torch.testing.assert_close(earlier.dense(images()), splat(latent, front.final_rois, 6), atol=1e-6, rtol=0)
     assert not torch.allclose(earlier.dense(images()), last.dense(images()), atol=1e-2)
-    with pytest.raises(ConfigError, match="not of those before"):
+    with pytest.raises(ConfigError, match="2 blocks, and no layer -3 for --dense-layer"):
         reading(layer=-3)
 
 

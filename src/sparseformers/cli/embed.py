@@ -26,8 +26,8 @@ class Embed:
     settings: Annotated[EmbedConfig, tyro.conf.arg(name="")]
     out: Path
     """FILE.parquet: columns file_name, embedding, tokens, rois. FILE.npy: rows x D, and beside it FILE.names.txt (a name a line),
-    FILE.json (how it was made), FILE.tokens.npy and FILE.rois.npy. A name without an ending: a folder of Parquet files, which
-    suits very many images. What was skipped is listed in OUT.skipped.txt, in a folder in _skipped.txt."""
+    FILE.json (how it was made), FILE.tokens.npy, FILE.rois.npy, FILE.dense.npy. A name without an ending: a folder of Parquet
+    files, which suits very many images. What was skipped is listed in OUT.skipped.txt, in a folder in _skipped.txt."""
     overwrite: bool = False
     """Replace an output that is there, and what another command has begun of it."""
     json: bool = False

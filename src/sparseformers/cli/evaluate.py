@@ -55,7 +55,8 @@ class Evaluate:
     """Measure maps of features, beside the teacher itself and the teacher at a lower resolution."""
     masks: Path | None = None
     """With --focus: a folder of masks of the images' objects, at the same relative paths whatever their suffix; what is not zero
-    is foreground. With --dense: masks with the number of a class at each pixel, 0 for the background, 255 for nothing said."""
+    is foreground. With --dense: PNG masks as large as the images, with the number of a class at each
+    pixel, 0 for the background, 255 for nothing said."""
     boxes: Path | None = None
     """With --focus: boxes around the objects, in a JSON file of COCO's form; names of images are relative to DIR."""
     zero_shot: bool = False

@@ -76,7 +76,7 @@ def plan_table(plan: TrainingPlan) -> Table:
     table.add_row("memory", f"about {times.memory_gib:.1f} GiB on each device (measured)")
     table.add_row("to read", f"{_size(plan.bytes_per_second)} a second ({_size(plan.bytes_per_image)} for each image seen)")
     if plan.cache_gib:
-        table.add_row("cache of views", f"{plan.cache_gib:,.1f} GiB")
+        table.add_row("cache of views", _size(plan.cache_gib * 2**30))
     table.add_row("checkpoint", f"{_size(plan.checkpoint_bytes)}, of which the model {_size(plan.model_bytes)}")
     for line in plan.assumptions:
         table.add_row("assumed", line)

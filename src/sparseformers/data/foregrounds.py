@@ -54,6 +54,8 @@ class MaskFolder(Foregrounds):
 
     def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
         checked(folder)
+        if not folder.is_dir():
+            raise DataError(f"'{folder}' is a file, and no folder of masks.", "Give a folder with a mask for each image.")
         found: dict[str, Path] = {}
         for mask in find([folder]).images:
             stem = mask.relative_to(folder).with_suffix("").as_posix()

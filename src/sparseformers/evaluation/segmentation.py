@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from sparseformers.errors import DataError
 
 IGNORED = 255  # the value of a mask where nothing is said (as in PASCAL VOC)
 STEPS, BATCH, RATE, DECAY = 500, 4096, 1e-2, 1e-4  # of the linear head's training
+FEWEST = 4  # images with masks
 REMEMBERED = 20_000  # places that nearest ones are looked for among
 AT_ONCE = 2_048  # places that are compared with these together
 
@@ -37,7 +39,20 @@ class ProbeFigures:
 
 
 class ClassMasks(MaskFolder):
-    """Masks with the number of a class at each pixel, 0 for the background, 255 for nothing said; named as their images are."""
+    """Masks with the number of a class at each pixel, 0 for the background, 255 for nothing said; named as their images are.
+
+    Raises DataError as the other, and where not one of the first few masks can be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], data: Path, folder: Path) -> None:
+        super().__init__(paths, data, folder)
+        for path in [mask for mask in self.masks if mask is not None][:FEWEST]:
+            try:
+                decode(path, path, convert=_one_number)
+                return
+            except UnreadableImageError as error:
+                reason = error.reason
+        raise DataError(f"The mask '{path}' cannot be read: {reason}.", "Write masks as PNG, with one channel of 8 bits.")
 
     def classes(self, index: int, preprocessing: PreprocessingConfig, grid: tuple[int, int]) -> Tensor | None:
         """The class in the middle of each place of the network's view, h x w int64; None for an image without a mask.
@@ -54,9 +69,10 @@ class ClassMasks(MaskFolder):
 
 def _one_number(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    if values.ndim != 2 or image.format == "JPEG" or values.max(initial=0) > IGNORED:
-        raise ValueError("a mask of classes has one number from 0 to 255 for each pixel, and is no JPEG")
-    return Image.fromarray(values.astype(np.uint8))
+    numbers = values.astype(np.uint8)
+    if values.ndim != 2 or image.format == "JPEG" or (numbers != values).any():
+        raise ValueError("a mask of classes has one whole number from 0 to 255 for each pixel, and is no JPEG")
+    return Image.fromarray(numbers)
 
 
 class Segmentation:
@@ -90,9 +106,10 @@ class Segmentation:
         """The figures of each network's maps; notes masks that could not be read. Raises DataError for too few images."""
         for error in self.faults:
             skipped.add(error.path, error.reason)
-        if len(self.classes) < 4:
-            problem = f"Masks of {len(self.classes)} images are too few to learn a segmentation from and to judge it."
-            raise DataError(problem, "Give masks of 4 images or more, better of hundreds.")
+        if len(self.classes) < FEWEST:
+            unread = f" ({len(self.faults)} more cannot be read)" if self.faults else ""
+            problem = f"{len(self.classes)} masks{unread} are too few to learn a segmentation from and to judge it."
+            raise DataError(problem, f"Give masks of {FEWEST} images or more, better of hundreds.")
         wanted = torch.cat(self.classes[1::2])
         learnt_from, classes = torch.cat(self.maps[teacher][::2]).float(), torch.cat(self.classes[::2])
         known = classes != IGNORED
@@ -112,8 +129,12 @@ class Segmentation:
 
 
 def linear_head(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """A linear classifier (weight K x D, bias K) of features, rows x D, learnt by cross-entropy; the same for the same rows."""
-    count, scale = int(classes.max()) + 1, features.std().clamp_min(1e-6)
+    """A linear classifier (weight K x D, bias K) of features, rows x D, learnt by cross-entropy; the same for the same rows.
+
+    Channels are brought to mean 0 and variance 1 first, or those of large variance would be all that few images teach.
+    """
+    count, mean, scale = int(classes.max()) + 1, features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
+    features = (features - mean) / scale
     weight = torch.zeros(count, features.shape[1], requires_grad=True)
     bias = torch.zeros(count, requires_grad=True)
     optimiser = torch.optim.AdamW([weight, bias], lr=RATE, weight_decay=DECAY)
@@ -122,11 +143,12 @@ def linear_head(features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         for _ in range(STEPS):
             rows = torch.randint(len(features), (min(BATCH, len(features)),), generator=generator)
-            F.cross_entropy(features[rows] / scale @ weight.T + bias, classes[rows]).backward()
+            F.cross_entropy(features[rows] @ weight.T + bias, classes[rows]).backward()
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
-    return (weight / scale).detach(), bias.detach()
+    weight = (weight / scale).detach()
+    return weight, bias.detach() - weight @ mean
 
 
 def mean_iou(found: Tensor, wanted: Tensor) -> float:

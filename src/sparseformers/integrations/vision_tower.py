@@ -115,18 +115,21 @@ class SparseFormerVisionTower(PreTrainedModel):  # type: ignore[misc]  # transfo
         for place, state in states.items():
             spread = splat(state[:, prefix:], rois, settings.grid)
             if place == of_map:
-                spread = read_out(pixel_values.to(self.dtype), tokens, rois, spread)
+                spread = self._in_float32(read_out, pixel_values, tokens, rois, spread)
             on_grid[place] = torch.cat([state[:, :prefix], spread.flatten(2).mT.to(state.dtype)], dim=1)
         return on_grid
 
     def _run_front(self, pixel_values: Tensor) -> FrontOutput:
-        """Applies the front; its RoIs stay in float32 where a model has been cast to half precision."""
-        front: Any = self.student.focusing
+        front: FrontOutput = self._in_float32(self.student.focusing, pixel_values, self.config.tokens)
+        return front
+
+    def _in_float32(self, part: Any, pixel_values: Tensor, *others: Any) -> Any:
+        """Applies a part that reads pixels; RoIs and places stay in float32 where a model has been cast to half precision."""
         if self.dtype not in (torch.float16, torch.bfloat16):
-            return front(pixel_values.to(self.dtype), self.config.tokens)
-        weights = {name: value.float() for name, value in front.named_parameters()}
+            return part(pixel_values.to(self.dtype), *others)
+        weights = {name: value.float() for name, value in part.named_parameters()}
         with torch.autocast(pixel_values.device.type, dtype=self.dtype):
-            return functional_call(front, weights, (pixel_values.float(), self.config.tokens))
+            return functional_call(part, weights, (pixel_values.float(), *others))
 
     def _run(self, block: nn.Module, tokens: Tensor, places: Places) -> Tensor:
         if self.gradient_checkpointing and self.training:

@@ -139,7 +139,7 @@ class SparseFormer(nn.Module):
             ValueError: as for :meth:`forward`; for a size below 1, or none where there is no read-out.
         """
         if size is None and self.config.read_out is None:
-            raise ValueError("a student without a read-out has no grid of its own: give the size of the map")
+            raise ValueError("a student without a read-out (--dense) has no grid of its own: give the size of the map")
         own = None if self.config.read_out is None else self.config.read_out.grid
         dense = self(images, grid=own if size is None else size).dense
         assert dense is not None

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from rich import filesize
 from rich.console import Console
 
 from sparseformers.data import Batch, SampleStream, ViewKey, images_on, views_in_order
@@ -240,7 +241,7 @@ def require_room(parts: Parts) -> None:
         with tempfile.TemporaryDirectory(dir=root):
             free = shutil.disk_usage(root).free
     if free < key.bytes:
-        problem = f"The cache of views needs {key.bytes / 2**30:.1f} GiB, but '{root}' has {free / 2**30:.1f} GiB left."
+        problem = f"The cache of views needs {filesize.decimal(key.bytes)}, but '{root}' has {filesize.decimal(free)} left."
         raise RunError(problem, "Free some space, lower --cached-views, or name a folder on another disk with --cache-teacher.")
 
 
@@ -261,7 +262,7 @@ def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) 
             _remove(folder, key)
     # It is written aside and renamed; another process may do the same, and the first one counts.
     require_room(parts)
-    size = f"{key.epochs * key.images:,} views ({key.bytes / 2**30:.1f} GiB)"
+    size = f"{key.epochs * key.images:,} views ({filesize.decimal(key.bytes)})"
     say(console, f"caching {size} in '{folder}'")
     LOGGER.info("makes the cache of views '%s': %s", folder, size)
     start, cache = time.perf_counter(), ViewCacheFolder(folder)
