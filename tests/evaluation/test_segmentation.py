@@ -63,11 +63,9 @@ def test_segmentation__is_learnt_on_the_teachers_maps_and_judges_others(tmp_path
         segmentation.add(indices, maps)
     figures = segmentation.judge(SkippedImages())
     assert segmentation.annotated == len(paths)
-    assert figures["teacher"].linear > 0.95
-    assert figures["teacher"].nearest > 0.95
+    assert min(figures["teacher"].linear, figures["teacher"].nearest) > 0.95
     assert 0.3 < figures["student"].linear < figures["teacher"].linear
-    assert figures["noise"].linear < 0.3
-    assert figures["noise"].nearest < 0.3
+    assert max(figures["noise"].linear, figures["noise"].nearest) < 0.3
 
 
 def test_segmentation__of_too_few_or_silent_masks_is_refused(tmp_path: Path) -> None:
@@ -90,5 +88,8 @@ def test_mean_iou__over_the_classes_that_are_wanted__and_a_head_by_its_rows_alon
     assert mean_iou(wanted, wanted) == 1
     assert mean_iou(torch.tensor([0, 1, 1, 1, 7]), wanted) == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert mean_iou(torch.tensor([5, 5, 1, 1, 1]), wanted) == pytest.approx(1 / 2)
-    rows, classes = torch.randn(50, 4), torch.randint(3, (50,))
-    assert torch.equal(linear_head(rows, classes)[0], linear_head(rows, classes)[0])
+    classes = torch.randint(3, (50,))
+    rows = torch.cat([torch.eye(3)[classes], 1000 * torch.randn(50, 1)], dim=1)  # one loud channel that tells nothing
+    weight, bias = linear_head(rows, classes)
+    assert torch.equal((rows @ weight.T + bias).argmax(dim=1), classes)
+    assert torch.equal(linear_head(rows, classes)[0], weight)
