@@ -77,7 +77,7 @@ def test_the_student_keeps_the_teachers_zero_shot_accuracy(
     assert clip.visual.image_mean == [0.485, 0.456, 0.406]
 
     run, teacher = tmp_path / "run", f"open_clip:{out.parent / 'open_clip_config.json'}@{out}"
-    length = ["--crop", "0.875", "--tokens", "16", "--samples", "768", "--evaluations", "1", "--eval-data", str(photos / "test")]
+    length = ["--crop", "0.875", "--tokens", "16", "--samples", "640", "--evaluations", "1", "--eval-data", str(photos / "test")]
     assert main(["bootstrap", "--teacher", teacher, "--data", str(photos / "train"), "--out", str(run), *length]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(run), "--data", str(photos), "--zero-shot", "--templates", "simple", "--json"]) == 0

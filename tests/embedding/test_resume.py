@@ -120,14 +120,14 @@ def test_the_command_killed_at_random_moments__with_workers(tmp_path: Path) -> N
     out = tmp_path / "killed" / name
     records = out.with_name(f"{out.name}.partial") / "records"
     kills = 0
-    for share in (0.1, 0.4, 0.7, 0.9):
+    for share in (0.1, 0.5, 0.9):
         process = started(out)
         while process.poll() is None and (not records.is_dir() or len(list(records.iterdir())) < 38 * share):
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-    assert kills == 4
+    assert kills == 3
     assert started(out).wait() == 0
     assert files_of(out) == files_of(tmp_path / "whole" / name)
 

@@ -130,9 +130,9 @@ def test_write_photographs__are_about_as_large_as_assumed(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_plan__foretells_a_real_run(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     """Within a factor of two, for the machine may do something else meanwhile."""
-    longer = shared_settings.with_(samples=None, minutes=1 / 3, evaluations=5)
-    before = make_plan(longer, Scale(measure_seconds=4), device=CPU)
+    longer = shared_settings.with_(samples=None, minutes=1 / 6, evaluations=5)
+    before = make_plan(longer, Scale(measure_seconds=3), device=CPU)
     summary = bootstrap(longer, tmp_path / "run")
-    after = make_plan(longer, Scale(measure_seconds=4), device=CPU)
+    after = make_plan(longer, Scale(measure_seconds=3), device=CPU)
     foretold = (before.samples + after.samples) / 2
     assert foretold / 2 < summary.samples < foretold * 2
