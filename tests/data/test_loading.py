@@ -130,8 +130,7 @@ def test_too_few_open_files__are_told(photographs: list[Path]) -> None:
 import resource
 reading = iter(batches(4))
 next(reading)
-free = os.dup(0)  # the smallest number that is free; the numbers in use may have gaps below their count
-resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0),) * 2)  # the lowest free number: the numbers in use may have gaps
 told(reading)
 """
     ended = run(photographs, script)

@@ -9,7 +9,8 @@ from accelerate import tracking
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sparseformers.errors import ConfigError, MissingExtraError
-from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, metrics, resume
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
+from sparseformers.train.callbacks import metrics
 from sparseformers.train.callbacks.metrics import Trackers, chosen_trackers
 from tests.refusals import refused
 from tests.train.runs import entries
