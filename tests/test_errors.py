@@ -6,14 +6,12 @@ from sparseformers.errors import ConfigError, MissingExtraError, NonFiniteLossEr
 def test_errors_survive_pickling_with_their_kind() -> None:
     for kind in (SparseFormersError, ConfigError, NonFiniteLossError, MissingExtraError):
         returned = pickle.loads(pickle.dumps(kind("Problem.", "Remedy.")))
-        assert type(returned) is kind
-        assert (returned.problem, returned.remedy, str(returned)) == ("Problem.", "Remedy.", "Problem. Remedy.")
+        assert (type(returned), returned.problem, str(returned)) == (kind, "Problem.", "Problem. Remedy.")
 
 
 def test_missing_extra_names_the_package_and_the_command() -> None:
-    error = MissingExtraError.for_package("open_clip", "open-clip")
-    assert error.problem == "The package 'open_clip' is not installed."
-    assert error.remedy == "Install it with: pip install 'sparseformers[open-clip]'."
+    told = "The package 'open_clip' is not installed. Install it with: pip install 'sparseformers[open-clip]'."
+    assert str(MissingExtraError.for_package("open_clip", "open-clip")) == told
 
 
 def test_suggest__the_nearest_best_first_or_nothing() -> None:

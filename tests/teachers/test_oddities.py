@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from torch import nn
 
+from sparseformers.config import GridConfig
 from sparseformers.errors import ConfigError, SparseFormersError, TeacherError, WeightsError
 from sparseformers.inheritance import inherit
 from sparseformers.integrations.timm_network import build_network
@@ -118,13 +119,15 @@ def test_sizes_that_are_none__and_words_of_inherit_that_it_does_not_know() -> No
         with pytest.raises(SparseFormersError, match="An image size is a number of pixels"):
             load_teacher(network, image_size=size)  # type: ignore[arg-type]
     for words, told in (
-        ({"front": "paper"}, "There is no front 'paper'"),
+        ({"front": 5}, "There is no front '5'"),
+        ({"front": GridConfig(tokens=16), "tokens": 9}, "config has 16 tokens, and 9 are asked for"),
         ({"tokens": True}, "tokens is a whole number, not True"),
         ({"freeze": 1.5}, "freeze is a whole number, not 1.5"),
     ):
         with refused(ConfigError, told):
             inherit(network, **words)  # type: ignore[arg-type]
     assert load_teacher(network, image_size=[64, 64]).preprocessing.size == (64, 64)
+    assert inherit(network, front=GridConfig(tokens=9, patch_size=7)).student.config == inherit(network, tokens=9).student.config
 
 
 def test_images_below_what_a_student_sees__are_refused_before_a_training() -> None:

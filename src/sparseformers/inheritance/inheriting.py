@@ -65,7 +65,8 @@ def inherit(
 
     - ``front``: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
       paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F that is by
-      default half the teacher's width, rounded up to a multiple of 64. Or the whole config of a front, with its N in it.
+      default half the teacher's width, rounded up to a multiple of 64. Or the whole config of a front, with its N in it;
+      how patches are read follows the teacher.
     - ``tokens``: N, without class token and registers; a quarter of the teacher's patch tokens by default, rounded to a full grid
       (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number that splits of four give.
     - Leading blocks to ``truncate`` (by default a third for the paper's front, none for the others), those after them to
@@ -76,14 +77,18 @@ def inherit(
     Raises ConfigError if the shares do not add up to the teacher's depth, or a size is impossible, TeacherError if the teacher is
     unknown, or cannot be inherited from, and WeightsError if it lacks a weight that it should have.
     """
-    kind: FrontKind = front if isinstance(front, str) else front.kind
+    kind: Any = front if isinstance(front, str) else getattr(front, "kind", front)
     _check_words(kind, {"tokens": tokens, "truncate": truncate, "tune": tune, "freeze": freeze, "seed": seed})
     teacher = load_teacher(teacher)
     _refuse_small_images(teacher)
+    if not isinstance(front, str) and tokens is not None:
+        raise ConfigError(f"The front's config has {front.tokens} tokens, and {tokens} are asked for.", "Leave out tokens.")
     shares = _shares(teacher.depth, kind, truncate=truncate, tune=tune, freeze=freeze)
     tokens = default_tokens(teacher, kind) if tokens is None else tokens
     focusing: FrontConfig
-    if not isinstance(front, str):
+    if isinstance(front, GridConfig | MixedResolutionConfig):
+        focusing, tokens = dataclasses.replace(front, **_reading(teacher)), front.tokens
+    elif isinstance(front, FocusingConfig):
         focusing, tokens = front, front.tokens
     elif front == "focusing":
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
