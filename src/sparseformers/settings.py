@@ -78,6 +78,14 @@ def check_bounds(settings: Any, *, named: Callable[[str], str] | None = None) ->
                     raise ConfigError(f"{(named or flag)(name)} must be {must}, not {each}.", remedy)
 
 
+class Checked:
+    """A part of a configuration, which refuses values out of their bounds and names itself then."""
+
+    def __post_init__(self) -> None:
+        part = type(self).__name__.removesuffix("Config")
+        check_bounds(self, named=lambda name: f"{part}: {name.replace('_', ' ')}")
+
+
 def flag(name: str) -> str:
     """The command line's word for a setting."""
     return f"--{name.replace('_', '-')}"
