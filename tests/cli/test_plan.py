@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseformers.train.plan import Rehearsal
+from sparseformers.train.rehearsal import Rehearsal
 from tests.cli.command import Command
 from tests.tiny import SIDE
 

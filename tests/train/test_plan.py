@@ -11,7 +11,8 @@ from torch import nn
 from sparseformers.errors import ConfigError
 from sparseformers.train import BootstrapConfig, PlanConfig, Scale, TrainingPlan, bootstrap, make_plan
 from sparseformers.train.lengths import Budget
-from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, Rehearsal, checkpoint_sizes, forecast, write_photographs
+from sparseformers.train.plan import ASSUMED_BYTES_PER_IMAGE, checkpoint_sizes, forecast
+from sparseformers.train.rehearsal import Rehearsal, write_photographs
 from tests.tiny import SIDE
 
 CPU = torch.device("cpu")
