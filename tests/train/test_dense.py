@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from sparseformers.evaluation.attention import AttendingTeacher
+from sparseformers.evaluation.cost import multiply_adds
 from sparseformers.inheritance.shares import READ_OUT, parameter_groups
+from sparseformers.integrations.card import read_figures
+from sparseformers.model.sparseformer import WithTokens
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap
 from sparseformers.train.setup import gather_parts
@@ -28,8 +31,11 @@ def test_bootstrap__maps_come_nearer_and_are_measured(settings: BootstrapConfig,
     measured = [entry["dense_cosine"] for entry in entries(tmp_path / "run", "held_out")]
     assert measured[-1] > measured[0] + 0.01
     assert "lr_read_out" in entries(tmp_path / "run", "train")[0]
-    assert "feature map to the teacher's" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
-    student = load(tmp_path / "run")
+    student, card = load(tmp_path / "run"), (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert all(words in card for words in ("feature map to the teacher's", "adds with the feature map", "student.dense(images)"))
+    figures = read_figures(tmp_path / "run" / "config.json", student.config)
+    at_grid = WithTokens(student, student.config.focusing.tokens, student.config.read_out.grid)
+    assert figures.dense_multiply_adds == multiply_adds(at_grid, torch.empty(1, 3, *figures.student_cost.size))
     assert student.dense(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 

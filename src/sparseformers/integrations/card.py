@@ -39,6 +39,7 @@ class Figures:
     licence: str | None  # that of the teacher's weights, where known
     map: MapAgreement | None = None  # where the student has a map, and the teacher's attention
     dense_cosine: float | None = None  # of its maps of features, where it learnt them
+    dense_multiply_adds: int | None = None  # for an image and its map, where it learnt them
 
 
 USAGE = """```python
@@ -46,8 +47,9 @@ import sparseformers
 
 student = {loading}
 output = student(images)  # B x 3 x H x W in [0, 1] -> output.embedding, output.tokens, output.rois
-```
+{dense}```
 """
+DENSE_USAGE = "features = student.dense(images)  # B x D x h x w, the map of its teacher's features\n"
 
 
 def card_text(
@@ -57,7 +59,7 @@ def card_text(
     parts = [_opening(provenance)]
     parts += [_cost_table(config, cost)] if figures is None else [_comparison(config, figures), _alignment(figures)]
     parts += [] if provenance is None else [_making(provenance, figures)]
-    parts += [USAGE.format(loading=loading)]
+    parts += [USAGE.format(loading=loading, dense="" if config.read_out is None else DENSE_USAGE)]
     if provenance is not None:
         licence = None if figures is None else figures.licence
         told = licence or "see where the teacher comes from"
@@ -109,20 +111,21 @@ No run has recorded held-out figures of these weights.
 
 
 def _comparison(config: SparseFormerConfig, figures: Figures) -> str:
-    student, teacher = figures.student_cost, figures.teacher_cost
+    student, teacher, dense = figures.student_cost, figures.teacher_cost, figures.dense_multiply_adds
     height, width = student.size
     return f"""| | student | teacher |
 |---|---|---|
 | latent tokens / patch tokens | {config.focusing.tokens} | {figures.patch_tokens} |
 | multiply-adds at {height} x {width} | {student.multiply_adds / 1e9:.2f} G | {teacher.multiply_adds / 1e9:.2f} G |
 | parameters | {student.parameters / 1e6:.1f} M | {teacher.parameters / 1e6:.1f} M |
-"""
+{"" if dense is None else DENSE_COST_ROW.format(dense / 1e9, teacher.multiply_adds / 1e9)}"""
 
 
 MAP_ROWS = """\
 | divergence of the map of where to look from the teacher's attention | {0.divergence:.3f} nats |
 | heaviest third of the teacher's attention that the map finds | {0.overlap:.1%} |
 """
+DENSE_COST_ROW = "| multiply-adds with the feature map | {:.2f} G | {:.2f} G |\n"
 DENSE_ROW = "| centred cosine of each place of the feature map to the teacher's | {:.3f} |\n"
 
 

@@ -15,6 +15,7 @@ from sparseformers.evaluation.attention import MapAgreement
 from sparseformers.files import write_text
 from sparseformers.inheritance import InheritReport
 from sparseformers.integrations.card import Figures, card_text
+from sparseformers.model.sparseformer import WithTokens
 from sparseformers.progress import figures_bar
 from sparseformers.settings import from_dict, to_dict
 from sparseformers.train.callbacks import Callback
@@ -31,6 +32,7 @@ class Costs:
     student: Cost
     teacher: Cost
     patch_tokens: int  # that the teacher cuts such an image into
+    dense_multiply_adds: int | None = None  # of the student with its map of features, where it learns one
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,21 @@ class RunSummary:
     non_finite_steps: int  # skipped steps, whose loss or gradient was not a finite number
     student_cost: Cost
     teacher_cost: Cost
+    dense_multiply_adds: int | None  # of the student with its map of features, where it learnt one
     report: InheritReport
     view_cache: Path | None  # the cache of views that was trained on
 
 
 def measure_costs(parts: Parts) -> Costs:
     """The costs of a run, from shapes alone."""
-    student, teacher = measure_cost(parts.inheritance.student, parts.size), measure_cost(parts.teacher, parts.size)
-    return Costs(student, teacher, parts.teacher.patch_tokens)
+    student, read_out = parts.inheritance.student, parts.inheritance.student.config.read_out
+    dense = None if read_out is None else WithTokens(student, student.config.focusing.tokens, read_out.grid)
+    return Costs(
+        measure_cost(student, parts.size),
+        measure_cost(parts.teacher, parts.size),
+        parts.teacher.patch_tokens,
+        None if dense is None else measure_cost(dense, parts.size).multiply_adds,
+    )
 
 
 def recorded_costs(resolved: Mapping[str, Any]) -> Costs | None:
@@ -92,6 +101,7 @@ def summarise(
         non_finite_steps=non_finite_steps,
         student_cost=costs.student,
         teacher_cost=costs.teacher,
+        dense_multiply_adds=costs.dense_multiply_adds,
         report=parts.inheritance.report,
         view_cache=parts.cache_folder,
     )
@@ -137,6 +147,7 @@ class Card(Callback):
 
     def on_end(self, parts: Parts, summary: RunSummary) -> None:
         last = [line for line in self.run.read_metrics() if line["kind"] == "held_out"][-1]
+        student, provenance = parts.inheritance.student, parts.inheritance.provenance
         figures = Figures(
             alignment=summary.alignment,
             student_cost=summary.student_cost,
@@ -151,9 +162,9 @@ class Card(Callback):
             licence=parts.teacher.identity.licence,
             map=MapAgreement(last["map_divergence"], last["map_overlap"]) if "map_overlap" in last else None,
             dense_cosine=last.get("dense_cosine"),
+            dense_multiply_adds=summary.dense_multiply_adds,
         )
         self.run.write_manifest({**self.run.read_manifest(), "figures": to_dict(figures)})
-        student, provenance = parts.inheritance.student, parts.inheritance.provenance
         loading = f'sparseformers.load("{self.run.path.name}")'
         text = card_text(student.config, cost=figures.student_cost, provenance=provenance, figures=figures, loading=loading)
         write_text(self.run.card, text)
