@@ -28,10 +28,8 @@ def test_plan__json(teacher: str, photos: Path, command: Command) -> None:
     options = ["--samples", 16, "--bytes-per-image", "5e4", *TINY]
     plan = command.json("plan", "--teacher", teacher, "--data", photos, *options)
     assert (plan["samples"], plan["steps"], plan["bytes_per_image"]) == (16, 4, 5e4)
-    assert plan["rehearsal"]["step"] > 0
-    assert plan["multiply_adds"]["student_backward"] > 0
+    assert min(plan["rehearsal"]["step"], plan["multiply_adds"]["student_backward"], len(plan["assumptions"])) > 0
     assert plan["checkpoint_bytes"] > plan["model_bytes"]
-    assert plan["assumptions"]
 
 
 def test_plan__takes_a_recipe(teacher: str, command: Command) -> None:

@@ -21,8 +21,7 @@ from sparseformers.data.dataset import SampleStream
 from sparseformers.errors import LoadingError
 from tests.refusals import refused
 
-SECONDS = 20.0
-"""Within which a command ends; 10 on a machine that does nothing else."""
+SECONDS = 20.0  # within which a command ends; 10 on a machine that does nothing else
 BEGIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -78,8 +77,7 @@ def living(group: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            found += [process] * (os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE)
     return found
 
 

@@ -21,10 +21,8 @@ from tests.evaluation.networks import Output
 from tests.model.small import small_model
 
 TOKENS, WIDTH = 10, 32
-LINEAR = TOKENS * (WIDTH * 3 * WIDTH + WIDTH * WIDTH + 2 * WIDTH * 64)
-"""Multiply-adds of a block's linear layers."""
-PRODUCTS = 2 * TOKENS * TOKENS * WIDTH
-"""Of the two products inside its attention."""
+LINEAR = TOKENS * (WIDTH * 3 * WIDTH + WIDTH * WIDTH + 2 * WIDTH * 64)  # multiply-adds of a block's linear layers
+PRODUCTS = 2 * TOKENS * TOKENS * WIDTH  # of the two products inside its attention
 
 
 def block(*, learns: bool = True, **options: bool) -> TransformerBlock:

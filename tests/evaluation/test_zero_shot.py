@@ -11,8 +11,7 @@ from sparseformers.settings import to_dict
 from tests.evaluation.printed import printed
 from tests.refusals import refused
 
-CLASSES = torch.eye(8)[:7]
-"""Seven classes along seven of eight axes."""
+CLASSES = torch.eye(8)[:7]  # seven classes along seven of eight axes
 
 
 def looking_at(*classes: int) -> Tensor:

