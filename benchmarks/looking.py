@@ -88,6 +88,8 @@ class LookingConfig:
     """Share of the images that are split by a perturbed map in training."""
     target: Literal["last-third", "last", "rollout"] = "last-third"
     """The map that the teacher gives: its attention in the last third of the blocks, in the last one, or through all of them."""
+    selector: Literal["both", "first", "along"] = "both"
+    """When the selector of the student's own map learns: before the first step, along with the student, or both."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -203,7 +205,7 @@ class Row:
             self._prepare(self.student.focusing)
 
     def _prepare(self, front: MixedResolutionFront) -> None:
-        if self.row in ("learnt", "other"):
+        if self.row in ("learnt", "other") and self.config.selector != "along":
             fit_map(self.student, self.to_learn.images.float() / 255, self.to_learn.attention_map, seed=self.seed)
         if self.row != "learnt":
             self.mean = shares_on(self.to_learn.attention_map.mean(dim=0, keepdim=True), front.tree.map_grid)
@@ -227,7 +229,7 @@ class Row:
                     "mean": lambda: self.mean.expand_as(flat),
                     "random": flat.exponential_,
                     "oracle": lambda: shares_on(attention, front.tree.map_grid),
-                    "other": lambda: front.shares(front.patches(self.student.normalise(images))).roll(1, dims=0),
+                    "other": lambda: front.shares(front.cut(self.student.normalise(images), front.config.glance)).roll(1, dims=0),
                 }[self.row]()
             self.student.focusing = self.given
         return self.student
@@ -242,7 +244,7 @@ class Row:
         def loss_of(rows: Tensor) -> Tensor:
             pixels = images[rows].float() / 255
             student = self(pixels, attention[rows]).train()
-            maps = attention[rows] if self.row == "learnt" else None
+            maps = attention[rows] if self.row == "learnt" and self.config.selector != "first" else None
             return objective(student(pixels), Targets(embedding[rows], attention_map=maps))
 
         train(self.student, loss_of, images=len(images), samples=self.config.samples, seed=self.seed)

@@ -23,8 +23,9 @@ from sparseformers.model import FocusingTransformer, Front, OriginalFocusingTran
 from sparseformers.model.block import Attention, TransformerBlock
 from sparseformers.model.cortex import TokenPooling
 from sparseformers.model.front import FrontOutput, refuse_other_tokens
-from sparseformers.model.grid import GridFront, read_map
+from sparseformers.model.grid import CellEmbedding, GridFront, read_map
 from sparseformers.model.layers import LayerScale
+from sparseformers.model.mixed_resolution import MixedCellEmbedding, MixedResolutionFront
 from sparseformers.model.mixing import MixingMatrices
 from sparseformers.model.original import OriginalSampling
 from sparseformers.model.positions import NOWHERE, Places, rotate
@@ -51,6 +52,10 @@ class FoldedSparseFormer(nn.Module):
         ):  # all rows have as many cells
             front = FoldedGrid(front, student.normalise, tokens)
             self.normalise = nn.Identity()
+        elif isinstance(front, MixedResolutionFront):
+            weight, bias = of_unnormalised(front.embedding, student.normalise)
+            front.embedding.weight, front.embedding.bias = nn.Parameter(weight), nn.Parameter(bias)
+            self.normalise = nn.Identity()
         self.focusing = cast(Front, front)
         self.cortex = student.cortex
         fold_layer_scales(self)
@@ -69,7 +74,8 @@ def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFor
 
     That is, in the papers' fronts: the tokens, RoIs, sampling points and mixing matrices of the first sampling (in v1 after the
     first attention). In the grid front, if its rows are of equal length: RoIs, points, positions, and the normalisation, which
-    becomes part of the patch embedding. In all blocks: the factors of LayerScale. ``tokens`` is N, if other than configured.
+    becomes part of the patch embedding, as it does in the mixed-resolution front. In all blocks: the factors of LayerScale.
+    ``tokens`` is N, if other than configured.
 
     Returns it in evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
     Raises ValueError for a number of tokens that the front cannot give (those of the papers have one only).
@@ -232,12 +238,21 @@ class FoldedFocusing(nn.Module):
         return self.front.after_first(features, rois, first)
 
 
+def of_unnormalised(embedding: CellEmbedding | MixedCellEmbedding, normalise: Normalise) -> tuple[Tensor, Tensor]:
+    """Weight D x 3 x P x P and bias of a patch embedding with the normalisation inside.
+
+    Resizing may come between: it keeps sums of one, and no pixel lies outside.
+    """
+    weight = embedding.weight.detach()
+    bias = -(weight * (normalise.mean / normalise.std)).sum(dim=(1, 2, 3))
+    return weight / normalise.std, bias if embedding.bias is None else bias + embedding.bias.detach()
+
+
 class FoldedGrid(nn.Module):
     """The grid front as a resize, a convolution, and constants: images in [0, 1] to tokens, with the normalisation inside.
 
     The patches of cells of equal size are those of the image at one resolution, so that reading and patch embedding are a
-    convolution whose kernel and stride are a patch. The normalisation goes into it: a resize keeps sums of one, and no pixel lies
-    outside. Modules of the grid front become part of it.
+    convolution whose kernel and stride are a patch. Modules of the grid front become part of it.
     """
 
     cells: Tensor
@@ -252,12 +267,9 @@ class FoldedGrid(nn.Module):
         self.resize, self.patch_norm = front.resize, front.embedding.norm
         self.pre_norm, self.prefix = front.pre_norm, front.prefix
         cells = front.cells_of(tokens).unsqueeze(0)  # 1 x N x 4
-        weight = front.embedding.weight.detach()  # D x 3 x P x P
-        bias = -(weight * (normalise.mean / normalise.std)).sum(dim=(1, 2, 3))
-        bias = bias if front.embedding.bias is None else bias + front.embedding.bias.detach()
+        weight, bias = of_unnormalised(front.embedding, normalise)
         self.embedding = nn.Conv2d(3, len(weight), kernel_size=side, stride=side, device=weight.device)
-        self.embedding.weight = nn.Parameter(weight / normalise.std, requires_grad=False)
-        self.embedding.bias = nn.Parameter(bias, requires_grad=False)
+        self.embedding.weight, self.embedding.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.register_buffer("cells", cells)
         self.register_buffer("points", roi_arithmetic.regular_points(cells, side))
         self.register_buffer("positions", read_map(front.embedding.positions.detach(), cells))

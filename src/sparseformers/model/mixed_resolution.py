@@ -5,7 +5,7 @@ shares, until there are N leaves (a quadtree, as in Ronen et al., "Vision Transf
 Each leaf is read as one patch of the teacher at the leaf's own scale. A flat map splits all cells alike: a new student *is* its
 teacher on a smaller image, as with the grid front, and differs from it only as far as its map learns where to look.
 
-Legend: B batch, N latent tokens (leaves), M cells of all levels, L levels of splits, D width, R prefix tokens, P side of a patch.
+Legend: B batch, N latent tokens (leaves), G cells of the glance, L levels of splits, D width, R prefix tokens, P side of a patch.
 """
 
 from __future__ import annotations
@@ -62,35 +62,38 @@ class MixedResolutionFront(nn.Module):
         the map that they were split by; raises ValueError for an N that the start and whole splits do not give.
         """
         patches = self.patches(images.float())
-        shares = self.shares(patches)
+        shares = self.shares(patches[self.config.glance])
         leaves = self.leaves(self.perturbed(shares) if self.training else shares, tokens)
         return FrontOutput(*self.read(patches, leaves), shares)
 
-    def patches(self, images: Tensor) -> Tensor:
-        """Images B x 3 x H x W -> the pixels of all cells, each at its level's resolution: B x M x 3P²."""
-        return torch.cat([self.cut(images, level) for level in range(len(self.tree.grids))], dim=1)
+    def patches(self, images: Tensor) -> list[Tensor]:
+        """Images B x 3 x H x W -> the pixels of the cells of each level, as :meth:`cut` gives them."""
+        return [self.cut(images, level) for level in range(len(self.tree.grids))]
 
     def cut(self, images: Tensor, level: int) -> Tensor:
-        """Images B x 3 x H x W -> the pixels of the cells of a level: B x cells x 3P²."""
+        """Images B x 3 x H x W -> the pixels of a level's cells at its resolution: a view B x rows x columns x 3 x P x P."""
         side, (rows, columns) = self.patch_size, self.tree.grids[level]
         resized = self.resize(images, (rows * side, columns * side))
         cut = resized.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # B x 3 x rows x P x columns x P
-        return cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)
+        return cut.permute(0, 2, 4, 1, 3, 5)
 
     def shares(self, patches: Tensor) -> Tensor:
-        """The map: the share of the teacher's attention that the selector expects in each part, B x h x w, float32."""
-        first, end = self.tree.first[self.config.glance : self.config.glance + 2]
-        return self.selector(self.glance(patches[:, first:end])).exp()
+        """The map: the share of the teacher's attention that the selector expects in each part, B x h x w, float32.
+
+        Of the patches at the glance's level, as :meth:`cut` gives them.
+        """
+        return self.selector(self.glance(patches)).exp()
 
     def glance(self, patches: Tensor) -> Tensor:
-        """The tokens that the selector sees, of the pixels of its cells: B x G x 3P² -> B x G x D.
+        """The tokens that the selector sees, of the patches at its level: B x G x D.
 
         Without a gradient, as it is the selector alone that learns from the map.
         """
         first, end = self.tree.first[self.config.glance : self.config.glance + 2]
         cells = torch.arange(first, end, device=patches.device)
+        pixels = patches.flatten(1, 2).flatten(2)  # B x G x 3P²
         with torch.no_grad():
-            tokens: Tensor = self.pre_norm(self.embedding(patches, cells, self.tree.level[first:end]))
+            tokens: Tensor = self.pre_norm(self.embedding(pixels, cells, self.tree.level[first:end]))
         return tokens.detach()
 
     def perturbed(self, shares: Tensor) -> Tensor:
@@ -104,10 +107,22 @@ class MixedResolutionFront(nn.Module):
         claims = self.tree.claims(shares.detach(), self.config.sharpness)
         return self.tree.leaves(claims, self.config.splits_for(tokens))
 
-    def read(self, patches: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor]]:
-        """Leaves B x N, of the pixels of all cells B x M x 3P², as tokens B x (R+N) x D, RoIs and sampling points."""
-        pixels = patches.gather(1, leaves.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))  # B x N x 3P²
-        latent = self.pre_norm(self.embedding(pixels, leaves, self.tree.level[leaves]))  # B x N x D
+    def read(self, patches: list[Tensor], leaves: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor]]:
+        """Leaves B x N, of the patches of all levels, as tokens B x (R+N) x D, RoIs and sampling points."""
+        levels = self.tree.level[leaves]  # B x N
+        pixels = self.pixels(patches, leaves, levels)
+        latent = self.pre_norm(self.embedding(pixels, leaves, levels))  # B x N x D
         rois = self.tree.stages(leaves)  # B x (L+1) x N x 4
         points = roi_arithmetic.regular_points(rois[:, -1], self.patch_size)  # B x N x P² x 2
         return self.prefix(latent), rois, (points,)
+
+    def pixels(self, patches: list[Tensor], leaves: Tensor, levels: Tensor) -> Tensor:
+        """The pixels of leaves B x N at these levels: B x N x 3P².
+
+        For each leaf a cell of every level is read, which is less than all cells of the finest one.
+        """
+        image = torch.arange(leaves.shape[0], device=leaves.device).unsqueeze(1)  # B x 1
+        rows, columns = self.tree.places[:, :, leaves]  # (L+1) x B x N each
+        read = [cut[image, rows[level], columns[level]].flatten(2) for level, cut in enumerate(patches)]  # B x N x 3P² each
+        chosen = levels[:, :, None, None].expand(-1, -1, 1, read[0].shape[-1])
+        return torch.stack(read, dim=2).gather(2, chosen).squeeze(2)

@@ -20,6 +20,7 @@ class Quadtree(nn.Module):
     cells: Tensor  # M x 4, RoIs
     level: Tensor  # M, the level of each cell, int64
     ancestors: Tensor  # M x (L+1), int64: the cell of each level that a cell lies in; itself from its own level on
+    places: Tensor  # 2 x (L+1) x M, int64: row and column of the cell of each level that a cell lies in; 0 below its own
     order: Tensor  # the factors of ORDER, one for each cell that can be split
 
     def __init__(self, start: tuple[int, int], levels: int) -> None:
@@ -33,6 +34,9 @@ class Quadtree(nn.Module):
             "level", torch.cat([torch.full((size,), number) for number, size in enumerate(sizes)]), persistent=False
         )
         self.register_buffer("ancestors", torch.cat([self._ancestors(level) for level in range(levels + 1)]), persistent=False)
+        first, columns = torch.tensor(self.first[:-1]), torch.tensor([columns for _, columns in self.grids])
+        within = (self.ancestors - first).clamp(min=0)
+        self.register_buffer("places", torch.stack([within // columns, within % columns]).mT.contiguous(), persistent=False)
         self.register_buffer("order", 1 - ORDER * torch.arange(self.first[levels]) / self.first[levels], persistent=False)
 
     def _ancestors(self, level: int) -> Tensor:
