@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sparseformers.config import (
-    CLIP_MEAN,
-    CLIP_STD,
-    HALF,
-    Activation,
-    BlockConfig,
-    CortexConfig,
-    FocusingConfig,
-    OriginalFocusingConfig,
-    PreprocessingConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import CLIP_MEAN, CLIP_STD, HALF, PreprocessingConfig, SparseFormerConfig
+from sparseformers.cortex_config import Activation, BlockConfig, CortexConfig
 from sparseformers.errors import ConfigError, suggest
+from sparseformers.front_config import FocusingConfig, OriginalFocusingConfig
 
 
 def bootstrapped_config(

@@ -15,16 +15,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import (
-    CortexConfig,
-    FocusingConfig,
-    FrontConfig,
-    GridConfig,
-    MixedResolutionConfig,
-    ReadOutConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import ReadOutConfig, SparseFormerConfig
+from sparseformers.cortex_config import CortexConfig
 from sparseformers.errors import ConfigError, TeacherError, suggest
+from sparseformers.front_config import FocusingConfig, FrontConfig, GridConfig, MixedResolutionConfig
 from sparseformers.inheritance.shares import InheritReport, Provenance, Shares, count_parameters, freeze_inherited, split_depth
 from sparseformers.model import SparseFormer
 from sparseformers.model.positions import of_blocks

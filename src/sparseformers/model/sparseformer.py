@@ -7,14 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseformers.config import (
-    CortexConfig,
-    FrontConfig,
-    GridConfig,
-    MixedResolutionConfig,
-    OriginalFocusingConfig,
-    SparseFormerConfig,
-)
+from sparseformers.config import SparseFormerConfig
+from sparseformers.cortex_config import CortexConfig
+from sparseformers.front_config import FrontConfig, GridConfig, MixedResolutionConfig, OriginalFocusingConfig
 from sparseformers.model.cortex import CortexOutput, build_cortex
 from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.front import Front, FrontOutput
@@ -24,8 +19,7 @@ from sparseformers.model.original import OriginalFocusingTransformer
 from sparseformers.model.read_out import ReadOut
 from sparseformers.model.splatting import splat
 
-SMALLEST_SIDE = 32
-"""Smallest height or width of an image, in pixels."""
+SMALLEST_SIDE = 32  # smallest height or width of an image, in pixels
 
 
 class SparseFormerOutput(NamedTuple):
@@ -46,7 +40,6 @@ class SparseFormerOutput(NamedTuple):
     attention_map: Tensor | None = None
     """B x h x w, float32, of sum 1: the share of the teacher's attention that a mixed-resolution front expects in each part of
     the image, by which it chose its RoIs; None from other fronts."""
-
     dense: Tensor | None = None
     """B x D x h x w, float32: the map of the teacher's features on the grid that was asked for; None where none was."""
 

@@ -1,7 +1,4 @@
-"""A rehearsal of a training: a few of its real steps on this machine, timed.
-
-What imports PyTorch is imported where it is used: the help of ``plan`` needs no more than the settings.
-"""
+"""A rehearsal of a training: a few real steps on this machine, timed. What imports PyTorch is imported where it is used."""
 
 from __future__ import annotations
 
