@@ -28,7 +28,7 @@ from sparseformers.rois import grid_of
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.teachers.hubs import restriction
 
-SELECTOR_SHARE = 0.05  # of the multiply-adds of the student's linear layers, that the selector and its glance may cost
+SELECTOR_SHARE = 0.02  # of the student's multiply-adds, that the selector's patch embedding may cost, and again its convolutions
 FrontKind = Literal["grid", "mixed", "focusing"]
 
 
@@ -193,16 +193,11 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
             break
     first, most = math.prod(start), math.prod(start) * 4**levels
     tokens = min(first + 3 * max(1, round((tokens - first) / 3)), most)
-    # The finest glance, and then the widest selector, that cost little beside the student's linear layers.
-    width, map_cells = teacher.anatomy.block.width, first * 4 ** (levels - 1)
-    affordable = SELECTOR_SHARE * 12 * tokens * width**2 * teacher.depth
-    choices = [(glance, channels) for glance in reversed(range(min(3, levels))) for channels in (64, 32, 16)]
-    costs = [
-        first * 4**glance * width * (3 * teacher.patch_size**2 + channels) + 2 * 9 * channels**2 * map_cells
-        for glance, channels in choices
-    ]
-    fitting = (choice for choice, cost in zip(choices, costs, strict=True) if cost <= affordable)
-    glance, channels = next(fitting, choices[-1])
+    # The finest glance, and the more of two widths of the selector, that cost little beside the student's linear layers.
+    width, affordable = teacher.anatomy.block.width, SELECTOR_SHARE * 12 * tokens * teacher.anatomy.block.width**2 * teacher.depth
+    a_cell, map_cells = 3 * teacher.patch_size**2 * width, first * 4 ** (levels - 1)
+    glance = max(level for level in range(min(3, levels)) if level == 0 or first * 4**level * a_cell <= affordable)
+    channels = 64 if 2 * 9 * 64**2 * map_cells <= affordable else 32
     return MixedResolutionConfig(tokens=tokens, start=start, levels=levels, glance=glance, channels=channels, **_reading(teacher))
 
 
