@@ -36,6 +36,20 @@ def test_looking__judges_each_row_before_and_after(tmp_path: Path, capsys: pytes
     assert (tmp_path / "out" / "train.safetensors").read_bytes() == kept
 
 
+def test_looking__the_selector_learns_before_along_or_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted at the start unless it learns along alone; what it learns along, it learns from the map."""
+    monkeypatch.setattr("sparseformers.inheritance.fitted.STEPS", 30)
+    found = {}
+    for when in ("both", "first", "along"):
+        assert main(arguments(tmp_path, "--json", "--rows", "learnt", "--selector", when)) == 0
+        found[when] = [row["divergence"] for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert found["both"][0] == found["first"][0] != found["along"][0]
+    assert found["first"][1] != found["both"][1]
+    assert found["along"][1] != found["along"][0]
+
+
 def test_refuses__an_unknown_row_and_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no row 'orakle'") as refused:
         LookingConfig(data=tmp_path, eval_data=(tmp_path,), out=tmp_path, rows="grid,orakle")
