@@ -101,8 +101,8 @@ for batch in batches():
     for delay in (0.0, 0.03, 0.5):
         ended = run(photographs, script, sent=number, after=delay)
         assert ended.code in (-number, 1, 130)
-        # Of this process alone, which may have been handling another error.
-        assert ended.err.count("Traceback") <= 1 + ended.err.count("During handling of the above exception"), ended.err
+        # A reading process names itself above its traceback; this one prints several where the signal meets other errors.
+        assert "\nProcess " not in f"\n{ended.err}", ended.err
 
 
 def test_a_killed_process_and_an_error_between_two_batches(photographs: list[Path]) -> None:
