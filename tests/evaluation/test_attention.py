@@ -132,9 +132,10 @@ def test_rollout__goes_from_the_last_block_back_to_the_first() -> None:
 def by_hand(student: SparseFormer, images: Tensor) -> list[Tensor]:
     """The attention of a cortex's blocks, from the softmax of queries and keys: B x T x T each."""
     cortex: Any = student.cortex
-    tokens = cortex.prefix(student.focusing(student.normalise(images)).tokens)
-    found = []
-    for block in cortex.blocks:
+    front, found = student.focusing(student.normalise(images)), []
+    tokens = cortex.prefix(front.tokens)
+    for block, places in zip(cortex.blocks, cortex.places(front.final_rois), strict=True):
+        tokens = places.told(tokens)
         query, key, _ = block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1)
         query, key = (part.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for part in (query, key))
         found.append((query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1))

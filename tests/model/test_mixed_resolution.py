@@ -63,7 +63,7 @@ def test_leaves__are_read_as_patches_at_their_own_scale(height: int) -> None:
             cell = front.tree.first[level] + row * front.tree.grids[level][1] + column
             embedding = front.embedding
             wanted = F.linear(pixels.flatten(), embedding.weight.flatten(1), embedding.bias)
-            wanted = wanted + embedding.positions[cell] + embedding.size_tokens[level]
+            wanted = wanted + embedding.positions[cell]
             torch.testing.assert_close(output.tokens[image, 2 + number], wanted, rtol=1e-4, atol=1e-4)
 
 

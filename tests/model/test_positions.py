@@ -11,11 +11,11 @@ from timm.models.beit import RelativePositionBias
 from torch import Tensor
 from torch.testing import assert_close
 
-from sparseformers.config import BlockConfig, CortexConfig, RelativeConfig, RotaryConfig
+from sparseformers.config import BlockConfig, CortexConfig, MixedResolutionConfig, RelativeConfig, RotaryConfig
 from sparseformers.errors import ConfigError
 from sparseformers.model.block import Attention, PostNormBlock, TransformerBlock, build_block
 from sparseformers.model.cortex import build_cortex
-from sparseformers.model.positions import Places, RelativePositions, RotaryPositions, rotate
+from sparseformers.model.positions import SCALE, Places, RelativePositions, RotaryPositions, rotate
 from sparseformers.rois import cells, grid_of
 from sparseformers.teachers.timm_positions import frequencies, table_on
 from tests.model.small import scattered
@@ -149,6 +149,22 @@ def test_a_cortex_gives_each_block_its_own_places() -> None:
     moved = rois.clone()
     moved[0, 0, [0, 2]] += 0.2
     assert not torch.allclose(cortex(tokens, moved).tokens, cortex.norm(expected))
+
+
+def test_blocks_are_told_how_large_rois_are() -> None:
+    front = MixedResolutionConfig(tokens=9, start=(3, 2), levels=2)
+    cortex = build_cortex(CortexConfig(block=BLOCK, depth=3, prefix_tokens=1), front).eval()
+    scattered(cortex, scale=0.3)
+    assert cortex.sizes is not None
+    # A cell of each level, in an image of any shape: start cells are a third of its height.
+    heights = torch.tensor([1 / 3, 1 / 6, 1 / 12, 1 / 3])
+    rois = torch.stack([0 * heights, 0 * heights, 1.5 * heights, heights], dim=1)[None]
+    expected = tokens = cortex.prefix(torch.randn(2, 4, 32))
+    for block, sizes, places in zip(cortex.blocks, cortex.sizes.tokens, cortex.places(rois), strict=True):
+        told = torch.cat([expected[:, :1], expected[:, 1:] + SCALE * sizes[[0, 1, 2, 0]]], dim=1)
+        assert_close(block.attention(expected, places), block.attention(told))
+        expected = block(told)
+    assert_close(cortex(tokens[:, 1:], rois).tokens, cortex.norm(expected))
 
 
 def test_impossible_configurations() -> None:

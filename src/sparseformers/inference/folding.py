@@ -138,6 +138,7 @@ class ClassTokenBlock(nn.Module):
 
     def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """B x T x D -> B x 1 x D, the first row of what the block gave."""
+        x = places.told(x)
         token = x[:, :1] + self.ls1(self.attn(self.norm1(x), places))
         return token + self.ls2(self.mlp(self.norm2(token)))
 

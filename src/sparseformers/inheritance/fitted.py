@@ -1,11 +1,10 @@
 """A fitted start: of the papers' front in closed form, of the mixed-resolution front's selector in seconds. Beyond the papers.
 
-The papers' front is fitted to the tokens of the teacher at a lower resolution. Its own start gives the cortex tokens that are
-twenty times too large for its blocks, and say nothing of the image in its language. But on an image that is just large enough
-for N patches, the teacher itself has a token for each of the N cells at the depth where the student's blocks begin. So the RoIs
-start as those cells, the class token and registers as their mean there, the last sampling's position projection as the best
-linear map from RoIs to the mean token of their place, and its other two linear maps, from what was sampled and from the focusing
-tokens, as the ridge regression to those tokens. No gradient step is taken for it.
+The papers' front is fitted to the tokens of the teacher at a lower resolution: its own start gives tokens twenty times too large
+for the cortex. On an image that is just large enough for N patches, the teacher has a token for each of the N cells at the depth
+where the student's blocks begin. So RoIs start as those cells, prefix tokens as their mean there, the last sampling's position
+projection as the best linear map from RoIs to the mean token of their place, and its other two linear maps, from what was sampled
+and from the focusing tokens, as the ridge regression to those tokens. No gradient step is taken for it.
 
 A new selector gives a flat map. Fitted on some thousand images to the maps of the teacher's attention it tells most of where the
 teacher looks, as only the glance's tokens of each image are needed, and these are computed once. A tenth of the images is kept

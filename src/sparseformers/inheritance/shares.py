@@ -101,7 +101,9 @@ def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = N
 def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
     """Turns gradients off for all that is to stay the teacher's: the ending blocks, final norm, pooling and head."""
     student.cortex.requires_grad_(False)
-    student.cortex.prefix.requires_grad_(True)
+    for new in (student.cortex.prefix, student.cortex.sizes):
+        if new is not None:
+            new.requires_grad_(True)
     for index, block in enumerate(student.cortex.blocks):
         block.requires_grad_(index < shares.tune)
 
@@ -111,7 +113,7 @@ def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Para
     names = GROUPS if student.read_out is None else (*GROUPS, READ_OUT)
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {group: [] for group in names}
     as_teacher = isinstance(student.focusing, GridFront | MixedResolutionFront)
-    new_parts = ("cortex.prefix.", "focusing.selector." if as_teacher else "focusing.")
+    new_parts = ("cortex.prefix.", "cortex.sizes.", "focusing.selector." if as_teacher else "focusing.")
     for name, parameter in student.named_parameters():
         if name.startswith(tuple(f"{READ_OUT}.{part}." for part in ("layers", "norm"))):
             groups[READ_OUT].append((name, parameter))

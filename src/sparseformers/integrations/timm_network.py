@@ -193,6 +193,8 @@ class TimmSparseFormer(NetworkWithHead):
             kept = build_positions(positions, self.config.cortex.block, self.num_prefix_tokens)
             kept.load_state_dict(of_blocks(own.state_dict(), slice(last + 1)))
             self.cortex.positions = kept
+        if self.cortex.sizes is not None:
+            self.cortex.sizes.tokens = nn.Parameter(self.cortex.sizes.tokens[: last + 1])
         if last + 1 < self.config.cortex.depth or prune_norm:  # what a read-out reads is gone
             self.config, self.read_out = dataclasses.replace(self.config, read_out=None), None
         self.note(depth=last + 1, positions=positions)

@@ -131,7 +131,7 @@ class TransformerBlock(nn.Module):
         self.drop = stochastic_depth(left_out)
 
     def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
-        """Tokens B x T x D, and what attention is told of their places -> B x T x D."""
+        """Tokens B x T x D, and what the block is told of their RoIs -> B x T x D."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self.both_halves, x, places, use_reentrant=False)
         return self.both_halves(x, places)
@@ -142,6 +142,7 @@ class TransformerBlock(nn.Module):
 
     def attend(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """The first half, B x T x D -> B x T x D: tokens exchange."""
+        x = places.told(x)
         return x + self.drop(self.ls1(self.attn(self.norm1(x), places)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -150,20 +151,21 @@ class TransformerBlock(nn.Module):
 
     def attention(self, x: Tensor, places: Places = NOWHERE, queries: int | None = None) -> Tensor:
         """The attention weights of :meth:`attend`; see :meth:`Attention.weights`."""
-        return self.attn.weights(self.norm1(x), places, queries)
+        return self.attn.weights(self.norm1(places.told(x)), places, queries)
 
 
 class PostNormBlock(TransformerBlock):
     """x += norm(attention(x)); x += norm(feed_forward(x)) (Liu et al., "Swin Transformer V2", CVPR 2022)."""
 
     def attend(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
+        x = places.told(x)
         return x + self.drop(self.ls1(self.norm1(self.attn(x, places))))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop(self.ls2(self.norm2(self.mlp(x))))
 
     def attention(self, x: Tensor, places: Places = NOWHERE, queries: int | None = None) -> Tensor:
-        return self.attn.weights(x, places, queries)
+        return self.attn.weights(places.told(x), places, queries)
 
 
 def build_block(config: BlockConfig, *, left_out: float = 0.0) -> TransformerBlock:

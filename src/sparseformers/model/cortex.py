@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, CortexConfig
+from sparseformers.config import BlockConfig, CortexConfig, MixedResolutionConfig
 from sparseformers.model.block import FeedForward, attention_weights, build_block
 from sparseformers.model.layers import build_norm
-from sparseformers.model.positions import NOWHERE, Places, build_positions
+from sparseformers.model.positions import NOWHERE, Places, SizeTokens, build_positions
 
 
 class PrefixTokens(nn.Module):
@@ -115,15 +115,19 @@ class CortexOutput(NamedTuple):
 
 
 class CortexTransformer(nn.Module):
-    """Prefix tokens, blocks, final norm, pooling, projection and classifier, as far as the teacher has them."""
+    """Prefix tokens, blocks, final norm, pooling, projection and classifier, as far as the teacher has them.
 
-    def __init__(self, config: CortexConfig) -> None:
+    ``mixed`` is the front that RoIs of several sizes come from, where they do; blocks are told of these.
+    """
+
+    def __init__(self, config: CortexConfig, mixed: MixedResolutionConfig | None = None) -> None:
         super().__init__()
         width = config.block.width
         own_prefix = config.prefix_tokens and not config.prefix_from_front
         self.prefix = PrefixTokens(config.prefix_tokens, width) if own_prefix else nn.Identity()
         told, prefix = config.positions, config.prefix_tokens
         self.positions = None if told is None else build_positions(told, config.block, prefix)
+        self.sizes = None if mixed is None else SizeTokens(mixed, config)
         self.blocks = nn.ModuleList(
             build_block(config.block, left_out=config.stochastic_depth * (index + 1) / config.depth)
             for index in range(config.depth)
@@ -151,9 +155,10 @@ class CortexTransformer(nn.Module):
         return CortexOutput(embedding, self.classify(embedding, tokens), tokens, tokens if layer == -1 else of_layer)
 
     def places(self, rois: Tensor) -> list[Places]:
-        """What the attention of each block is told of its tokens' places; ``rois`` as for :meth:`forward`."""
+        """What each block is told of its tokens' RoIs, which are as for :meth:`forward`."""
         places: list[Places] = [NOWHERE] if self.positions is None else self.positions(rois)
-        return places * len(self.blocks) if len(places) == 1 else places
+        places = places * len(self.blocks) if len(places) == 1 else places
+        return places if self.sizes is None else self.sizes(rois, places)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens B x T x D after the last block -> the pooled one B x D, and all of them after the final norm."""
@@ -175,8 +180,8 @@ class PoolFirstCortexTransformer(CortexTransformer):
 class DistilledCortexTransformer(CortexTransformer):
     """A cortex whose class token and distillation token have a classifier each; what these say is averaged (DeiT)."""
 
-    def __init__(self, config: CortexConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: CortexConfig, mixed: MixedResolutionConfig | None = None) -> None:
+        super().__init__(config, mixed)
         self.distilled_classifier = None if config.classes is None else nn.Linear(config.block.width, config.classes)
 
     def classify(self, embedding: Tensor, tokens: Tensor) -> Tensor | None:
@@ -185,8 +190,8 @@ class DistilledCortexTransformer(CortexTransformer):
         return (self.classifier(tokens[:, 0]) + self.distilled_classifier(tokens[:, 1])) / 2
 
 
-def build_cortex(config: CortexConfig) -> CortexTransformer:
-    """The cortex that the configuration means."""
+def build_cortex(config: CortexConfig, mixed: MixedResolutionConfig | None = None) -> CortexTransformer:
+    """The cortex that the configuration means; see :class:`CortexTransformer`."""
     if config.distilled:
-        return DistilledCortexTransformer(config)
-    return PoolFirstCortexTransformer(config) if config.pool_first else CortexTransformer(config)
+        return DistilledCortexTransformer(config, mixed)
+    return (PoolFirstCortexTransformer if config.pool_first else CortexTransformer)(config, mixed)

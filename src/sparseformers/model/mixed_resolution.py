@@ -25,7 +25,7 @@ from sparseformers.model.selector import Selector
 
 
 class MixedCellEmbedding(nn.Module):
-    """The teacher's patch embedding, its positions in cells of all levels, and an embedding of a cell's size from zero on."""
+    """The teacher's patch embedding, and its positions in cells of all levels."""
 
     def __init__(self, config: MixedResolutionConfig, block: BlockConfig, tree: Quadtree) -> None:
         super().__init__()
@@ -34,12 +34,10 @@ class MixedCellEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if config.patch_bias else None
         self.norm = build_norm(block) if config.patch_norm else nn.Identity()
         self.positions = nn.Parameter(torch.zeros(len(tree.cells), width))
-        self.size_tokens = nn.Parameter(torch.zeros(len(tree.grids), width))
 
-    def forward(self, patches: Tensor, cells: Tensor, levels: Tensor) -> Tensor:
-        """Patches B x N x 3P², the numbers of their cells and these cells' levels (N or B x N) -> tokens B x N x D."""
-        patches = self.norm(F.linear(patches, self.weight.flatten(1), self.bias))
-        return patches + (self.positions[cells] + self.size_tokens[levels])
+    def forward(self, patches: Tensor, cells: Tensor) -> Tensor:
+        """Patches B x N x 3P² and the numbers of their cells (N or B x N) -> tokens B x N x D."""
+        return self.norm(F.linear(patches, self.weight.flatten(1), self.bias)) + self.positions[cells]
 
 
 class MixedResolutionFront(nn.Module):
@@ -93,7 +91,7 @@ class MixedResolutionFront(nn.Module):
         cells = torch.arange(first, end, device=patches.device)
         pixels = patches.flatten(1, 2).flatten(2)  # B x G x 3P²
         with torch.no_grad():
-            tokens: Tensor = self.pre_norm(self.embedding(pixels, cells, self.tree.level[first:end]))
+            tokens: Tensor = self.pre_norm(self.embedding(pixels, cells))
         return tokens.detach()
 
     def perturbed(self, shares: Tensor) -> Tensor:
@@ -109,20 +107,19 @@ class MixedResolutionFront(nn.Module):
 
     def read(self, patches: list[Tensor], leaves: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor]]:
         """Leaves B x N, of the patches of all levels, as tokens B x (R+N) x D, RoIs and sampling points."""
-        levels = self.tree.level[leaves]  # B x N
-        pixels = self.pixels(patches, leaves, levels)
-        latent = self.pre_norm(self.embedding(pixels, leaves, levels))  # B x N x D
+        pixels = self.pixels(patches, leaves)
+        latent = self.pre_norm(self.embedding(pixels, leaves))  # B x N x D
         rois = self.tree.stages(leaves)  # B x (L+1) x N x 4
         points = roi_arithmetic.regular_points(rois[:, -1], self.patch_size)  # B x N x P² x 2
         return self.prefix(latent), rois, (points,)
 
-    def pixels(self, patches: list[Tensor], leaves: Tensor, levels: Tensor) -> Tensor:
-        """The pixels of leaves B x N at these levels: B x N x 3P².
+    def pixels(self, patches: list[Tensor], leaves: Tensor) -> Tensor:
+        """The pixels of leaves B x N at their levels: B x N x 3P².
 
         For each leaf a cell of every level is read, which is less than all cells of the finest one.
         """
         image = torch.arange(leaves.shape[0], device=leaves.device).unsqueeze(1)  # B x 1
         rows, columns = self.tree.places[:, :, leaves]  # (L+1) x B x N each
         read = [cut[image, rows[level], columns[level]].flatten(2) for level, cut in enumerate(patches)]  # B x N x 3P² each
-        chosen = levels[:, :, None, None].expand(-1, -1, 1, read[0].shape[-1])
+        chosen = self.tree.level[leaves][:, :, None, None].expand(-1, -1, 1, read[0].shape[-1])
         return torch.stack(read, dim=2).gather(2, chosen).squeeze(2)

@@ -1,4 +1,4 @@
-"""Positions that attention is told of: rotary embedding and relative bias, as functions of the centres of RoIs.
+"""What blocks are told of RoIs: rotary embedding and relative bias, as functions of their centres, and how large they are.
 
 A teacher reads them off the indices of its patches. Here they are read at places, so that tokens may lie anywhere; at the cells
 of a grid they are what the teacher has on that grid. A token has one place, its RoI's centre, however large the RoI is.
@@ -15,18 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseformers.config import BlockConfig, RelativeConfig, RotaryConfig
+from sparseformers.config import BlockConfig, CortexConfig, MixedResolutionConfig, RelativeConfig, RotaryConfig
 from sparseformers.rois import centre_and_size, grid_of
 
 
 class Places(NamedTuple):
-    """What the attention of one block is told of the places of its tokens."""
+    """What one block is told of the RoIs of its tokens."""
 
     rotation: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of the angles, each B x 1 x T x C/2 or B x heads x T x C/2, float32; prefix tokens are not turned."""
     bias: Tensor | None = None  # B x heads x T x T, float32: added to the logits of attention, queries by rows
+    size: Tensor | None = None  # B x T x D: added to tokens as they enter the block
+
+    def told(self, tokens: Tensor) -> Tensor:
+        """Tokens B x T x D that know how large their RoIs are."""
+        return tokens if self.size is None else tokens + self.size.to(tokens.dtype)
 
 
+SCALE = 32.0  # of the tokens of sizes
 NOWHERE = Places()  # for blocks whose tokens hold their positions themselves
 
 
@@ -104,6 +110,31 @@ class RelativePositions(nn.Module):
         top = torch.cat([among.expand(-1, -1, prefix, prefix), attends.expand(-1, -1, prefix, latent)], dim=-1)
         rest = torch.cat([attended.expand(-1, -1, latent, prefix), bias], dim=-1)
         return torch.cat([top, rest], dim=-2)
+
+
+class SizeTokens(nn.Module):
+    """An embedding of a RoI's size for each block, from zero on, where RoIs of several sizes come of splits into four.
+
+    One before the first block alone does not suffice: blocks that were the teacher's know tokens of one size
+    (docs/lab/looking.md). Adam moves all numbers alike, and these have to move further: so they are kept at a scale.
+    """
+
+    edges: Tensor
+
+    def __init__(self, front: MixedResolutionConfig, cortex: CortexConfig) -> None:
+        super().__init__()
+        self.prefix_tokens = cortex.prefix_tokens
+        self.tokens = nn.Parameter(torch.zeros(cortex.depth, front.levels + 1, cortex.block.width))
+        between = torch.arange(front.levels) + 0.5  # two levels each
+        self.register_buffer("edges", 0.5**between / front.start[0], persistent=False)  # heights
+
+    def forward(self, rois: Tensor, places: list[Places]) -> list[Places]:
+        """RoIs B x N x 4, and what each block is told of their places -> what it is told of their sizes, too."""
+        _, size = centre_and_size(rois)
+        levels = (size[..., 1:] < self.edges).sum(dim=-1)  # B x N
+        # Prefix tokens have no size: the first row of a table that has one more than there are levels.
+        rows, tables = F.pad(levels + 1, (self.prefix_tokens, 0)), F.pad(SCALE * self.tokens, (0, 0, 1, 0))  # B x T
+        return [each._replace(size=table[rows]) for each, table in zip(places, tables.unbind(), strict=True)]
 
 
 def of_blocks(state: Mapping[str, Tensor], blocks: slice) -> dict[str, Tensor]:

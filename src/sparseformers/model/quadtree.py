@@ -82,11 +82,7 @@ class Quadtree(nn.Module):
         there = torch.where(self.level == 0, 1.0, split[:, parents])
         numbers = torch.arange(count, device=claims.device)
         rank = there * (1 - split) * (2 * count - numbers)  # whole numbers, of which float32 holds those up to 2^24
-        return rank.topk(self.leaf_count(splits), dim=1).indices
-
-    def leaf_count(self, splits: int) -> int:
-        """N after so many splits."""
-        return self.first[1] + 3 * splits
+        return rank.topk(self.first[1] + 3 * splits, dim=1).indices
 
     def stages(self, leaves: Tensor) -> Tensor:
         """Leaves B x N and what they were split from, as RoIs: B x (L+1) x N x 4, from the start cells to the leaves."""

@@ -68,12 +68,7 @@ class ReadOutLayer(nn.Module):
 
 
 class ReadOut(nn.Module):
-    """Places that ask a student's tokens for what the teacher has there.
-
-    Args:
-        config: its sizes, and the form of the teacher's patch embedding.
-        cortex: the form of the teacher's blocks.
-    """
+    """Places that ask a student's tokens for what the teacher, of blocks as in ``cortex``, has there."""
 
     def __init__(self, config: ReadOutConfig, cortex: CortexConfig) -> None:
         super().__init__()
@@ -86,16 +81,8 @@ class ReadOut(nn.Module):
         self.layers = nn.ModuleList(ReadOutLayer(config, block) for _ in range(config.layers))
 
     def forward(self, images: Tensor, tokens: Tensor, rois: Tensor, spread: Tensor) -> Tensor:
-        """Reads a map out of tokens.
-
-        Args:
-            images: B x 3 x H x W, normalised.
-            tokens: B x T x D, final ones.
-            rois: B x N x 4 of the last N of them, or 1 x N x 4.
-            spread: B x D x h x w, the tokens of the layer that the map is of, put back on the image.
-
-        Returns:
-            B x D x h x w, float32.
+        """Normalised images B x 3 x H x W, final tokens B x T x D, the RoIs of the last N of them, B x N x 4 or 1 x N x 4, and
+        the tokens of the layer that the map is of, put back on the image, B x D x h x w -> that map, B x D x h x w, float32.
         """
         rows, columns = spread.shape[-2:]
         cells = roi_arithmetic.cells(rows * columns, rows / columns).to(images.device).expand(images.shape[0], -1, -1)

@@ -89,22 +89,17 @@ class SparseFormer(nn.Module):
         self.config = config
         self.normalise = Normalise(config.preprocessing.mean, config.preprocessing.std)
         self.focusing = build_front(config.focusing, config.cortex) if front is None else front
-        self.cortex = build_cortex(config.cortex)
+        mixed = config.focusing if isinstance(config.focusing, MixedResolutionConfig) else None
+        self.cortex = build_cortex(config.cortex, mixed)
         self.read_out = None if config.read_out is None else ReadOut(config.read_out, config.cortex)
 
     def forward(self, images: Tensor, tokens: int | None = None, grid: int | tuple[int, int] | None = None) -> SparseFormerOutput:
-        """Embeds images.
+        """Embeds images B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
 
-        Args:
-            images: B x 3 x H x W in [0, 1], red-green-blue; any H and W from 32 up.
-            tokens: latent tokens N, if other than configured: with a grid front any number, best one of those that it
-                was trained with.
-            grid: rows and columns (h, w) of the map to give as ``dense``, or one number for both; nothing of it is computed
-                without.
+        - ``tokens``: N, if other than configured: with a grid front any number, best one of those that it was trained with.
+        - ``grid``: rows and columns (h, w) of the map to give as ``dense``, or one number for both; none is computed without.
 
-        Raises:
-            ValueError: for another number of dimensions or channels, a smaller image, or a number of tokens that the front
-                cannot give.
+        Raises ValueError for other dimensions or channels, a smaller image, or tokens that the front cannot give.
         """
         check_images(images)
         normalised = self.normalise(images)
@@ -118,18 +113,9 @@ class SparseFormer(nn.Module):
     def dense(self, images: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
         """The map of the teacher's features that the student expects: its tokens on a grid, and what its read-out adds.
 
-        Without a read-out it is :meth:`SparseFormerOutput.to_grid`.
-
-        Args:
-            images: as for :meth:`forward`.
-            size: rows and columns (h, w) of the grid, or one number for both; by default the teacher's own, where there is a
-                read-out.
-
-        Returns:
-            B x D x h x w, float32.
-
-        Raises:
-            ValueError: as for :meth:`forward`; for a size below 1, or none where there is no read-out.
+        Without a read-out it is :meth:`SparseFormerOutput.to_grid`. Images as for :meth:`forward` -> B x D x h x w, float32;
+        ``size`` is (h, w), or one number for both, by default the teacher's own where there is a read-out. Raises ValueError as
+        :meth:`forward` does, for a size below 1, and for none where there is no read-out.
         """
         if size is None and self.config.read_out is None:
             raise ValueError("a student without a read-out (--dense) has no grid of its own: give the size of the map")
