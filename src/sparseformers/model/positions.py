@@ -134,7 +134,7 @@ class SizeTokens(nn.Module):
         levels = (size[..., 1:] < self.edges).sum(dim=-1)  # B x N
         # Prefix tokens have no size: the first row of a table that has one more than there are levels.
         rows, tables = F.pad(levels + 1, (self.prefix_tokens, 0)), F.pad(SCALE * self.tokens, (0, 0, 1, 0))  # B x T
-        return [each._replace(size=table[rows]) for each, table in zip(places, tables.unbind(), strict=True)]
+        return [each._replace(size=F.embedding(rows, table)) for each, table in zip(places, tables.unbind(), strict=True)]
 
 
 def of_blocks(state: Mapping[str, Tensor], blocks: slice) -> dict[str, Tensor]:
