@@ -52,7 +52,7 @@ def test_leaves__are_those_of_greedy_splitting_and_tile_the_image(
     claims = tree.claims(shares / shares.sum(dim=(1, 2), keepdim=True), sharpness)
     splits = 1 + round(share * (tree.first[levels] - 1))
     leaves = tree.leaves(claims, splits)
-    assert leaves.shape == (2, tree.leaf_count(splits))
+    assert leaves.shape == (2, tree.first[1] + 3 * splits)
     for image in range(2):
         assert leaves[image].tolist() == greedy(tree, claims[image], splits)
         assert (depth_map(tree.cells[leaves[image]]) == 1).all()
