@@ -43,6 +43,7 @@ def test_map__is_fitted_measured_and_learns(mixed_run: RunFolder, tmp_path: Path
     bootstrap(mixed_run.settings(), tmp_path / "other")
     learnt, left = (weights(run)["focusing.selector.narrow.bias"] for run in (mixed_run.path, tmp_path / "other"))
     assert learnt != left
+    assert any(weights(mixed_run.path)["cortex.sizes.tokens"])
 
 
 def test_elastic__refuses_tokens_that_no_splits_give_before_it_writes(mixed: BootstrapConfig, tmp_path: Path) -> None:
