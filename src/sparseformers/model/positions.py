@@ -132,9 +132,10 @@ class SizeTokens(nn.Module):
         """RoIs B x N x 4, and what each block is told of their places -> what it is told of their sizes, too."""
         _, size = centre_and_size(rois)
         levels = (size[..., 1:] < self.edges).sum(dim=-1)  # B x N
-        # Prefix tokens have no size: the first row of a table that has one more than there are levels.
+        # Prefix tokens have no size: the first row of a table that has one more than there are levels. (No F.embedding:
+        # a .onnx file would have two values named "embedding".)
         rows, tables = F.pad(levels + 1, (self.prefix_tokens, 0)), F.pad(SCALE * self.tokens, (0, 0, 1, 0))  # B x T
-        return [each._replace(size=F.embedding(rows, table)) for each, table in zip(places, tables.unbind(), strict=True)]
+        return [each._replace(size=table[rows]) for each, table in zip(places, tables.unbind(), strict=True)]
 
 
 def of_blocks(state: Mapping[str, Tensor], blocks: slice) -> dict[str, Tensor]:
