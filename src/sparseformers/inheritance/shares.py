@@ -101,9 +101,9 @@ def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = N
 def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
     """Turns gradients off for all that is to stay the teacher's: the ending blocks, final norm, pooling and head."""
     student.cortex.requires_grad_(False)
-    for new in (student.cortex.prefix, student.cortex.sizes):
-        if new is not None:
-            new.requires_grad_(True)
+    student.cortex.prefix.requires_grad_(True)
+    if student.cortex.sizes is not None:
+        student.cortex.sizes.requires_grad_(True)
     for index, block in enumerate(student.cortex.blocks):
         block.requires_grad_(index < shares.tune)
 
