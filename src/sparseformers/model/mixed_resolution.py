@@ -2,7 +2,7 @@
 
 It starts from a few large cells and splits those that a small learnt map, of what the teacher would attend to, gives the largest
 shares, until there are N leaves (a quadtree, as in Ronen et al., "Vision Transformers with Mixed-Resolution Tokenization", 2023).
-Each leaf is read as one patch of the teacher at its own scale, and each block is told its size (``SizeTokens``). A flat map splits
+Each leaf is read as one patch of the teacher at its own scale, and blocks are told its size (``SizeTokens``). A flat map splits
 all cells alike: a new student *is* its teacher on a smaller image, and differs from it only as its map learns where to look.
 
 Legend: B batch, N latent tokens (leaves), G cells of the glance, L levels of splits, D width, R prefix tokens, P side of a patch.
