@@ -229,7 +229,7 @@ class Row:
                     "mean": lambda: self.mean.expand_as(flat),
                     "random": flat.exponential_,
                     "oracle": lambda: shares_on(attention, front.tree.map_grid),
-                    "other": lambda: front.shares(front.cut(self.student.normalise(images), front.config.glance)).roll(1, dims=0),
+                    "other": lambda: front.shares(front.patches(self.student.normalise(images))).roll(1, dims=0),
                 }[self.row]()
             self.student.focusing = self.given
         return self.student

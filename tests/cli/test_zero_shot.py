@@ -132,7 +132,7 @@ def test_captions__a_table_beside_that_of_zero_shot(model: str, photos: Path, co
 
 def test_bootstrap__from_a_configuration_file(teacher: str, photos: Path, tmp_path: Path, command: Command) -> None:
     run = tmp_path / "run"
-    command("bootstrap", "--teacher", teacher, "--data", photos, "--out", run, *FAST, "--tokens", 5)
+    command("bootstrap", "--teacher", teacher, "--data", photos, "--out", run, *FAST, "--front", "grid", "--tokens", 5)
     figures = command.json("evaluate", run, "--data", photos, "--zero-shot", *SIMPLE)
     assert figures["low_resolution"]["tokens"] == 4
     assert 0 <= figures["zero_shot"]["student"]["top1"] <= 1

@@ -130,7 +130,7 @@ def test_fit__learns_where_the_teacher_looks_and_nothing_else_changes() -> None:
 
 
 def test_fit__is_a_function_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitted, "STEPS", 30)
+    monkeypatch.setattr(fitted, "FEWEST_STEPS", 30)
     images, maps = bright_spots(40)
     students = [mixed_student() for _ in range(2)]
     for student in students:
@@ -140,7 +140,7 @@ def test_fit__is_a_function_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_fit__to_noise_keeps_the_flat_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitted, "STEPS", 90)
+    monkeypatch.setattr(fitted, "FEWEST_STEPS", 90)
     images = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fit = fit_map(student := mixed_student(), images, torch.full((20, 8, 8), 1 / 64))
     assert fit.divergence <= fit.flat == pytest.approx(0, abs=1e-5)

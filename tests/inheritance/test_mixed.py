@@ -31,7 +31,7 @@ def test_a_new_student__is_the_one_with_a_grid_front(options: dict[str, object])
 
 
 def test_numbers_of_tokens__are_the_nearest_that_splits_give_and_it_is_said() -> None:
-    for asked, given in ((9, 10), (16, 16), (17, 16), (48, 49), (1, 7), (500, 64)):
+    for asked, given in ((9, 10), (16, 16), (17, 16), (48, 49), (1, 4), (6, 7), (500, 64)):
         inheritance = inherit(vit(), front="mixed", tokens=asked)
         assert mixed_config(inheritance.student).tokens == given
         told = [line for line in inheritance.report.lines() if "tokens" in line]

@@ -13,6 +13,7 @@ from sparseformers.config import ReadOutConfig
 from sparseformers.errors import ConfigError
 from sparseformers.integrations.timm_network import build_network
 from sparseformers.model import SparseFormer
+from sparseformers.model.splatting import splat
 from tests.integrations.kinds import every_kind, student_of
 from tests.integrations.timm_small import images, network_of
 from tests.model.small import scattered
@@ -112,16 +113,19 @@ def test_intermediates_with_prefix_tokens_and_as_a_dictionary(kind: str) -> None
     assert set(alone) == {"image_intermediates"}
 
 
-def test_tokens_of_cells_can_be_given_as_a_map_and_those_whose_rois_move_can_not() -> None:
+def test_tokens_as_a_map__those_of_cells_as_they_are_and_others_spread() -> None:
     network = network_of("cells")  # 2 rows of 3
     _, rows = network.forward_intermediates(images(), indices=1)
     _, maps = network.forward_intermediates(images(), indices=1, output_fmt="NCHW")
     assert maps[0].shape == (2, 32, 2, 3)
     assert torch.equal(maps[0][:, :, 1, 2], rows[0][:, 5])
     assert torch.equal(maps[0][:, :, 0, 1], rows[0][:, 1])
-    for kind in ("augreg", "v1", "uneven"):
-        with refused(ConfigError, "cannot be given as NCHW: their RoIs lie on no grid", "Ask for output_fmt='NLC'."):
-            network_of(kind).forward_intermediates(images(), output_fmt="NCHW")
+    for kind in ("augreg", "v1", "uneven", "mixed"):
+        network = network_of(kind)
+        last, maps = network.forward_intermediates(images(), indices=1, norm=True, output_fmt="NCHW")
+        rois = network.focusing(images()).final_rois
+        assert torch.equal(maps[0], splat(last[:, network.num_prefix_tokens :], rois, maps[0].shape[-2:]))
+        assert math.prod(maps[0].shape[-2:]) >= network.config.focusing.tokens
         with pytest.raises(ConfigError, match="cannot be given as NHWC: only NLC and NCHW are known"):
             network_of(kind).forward_intermediates(images(), output_fmt="NHWC")
 

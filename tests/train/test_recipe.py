@@ -47,7 +47,7 @@ def test_recipe_keys__each_setting_is_of_the_method_or_is_not() -> None:
     assert not set(RECIPE_KEYS) & NO_METHOD
 
 
-def test_paper_is_the_papers_recipe_fitted_its_network_from_the_fit_and_grid_the_default(settings: BootstrapConfig) -> None:
+def test_paper_is_the_papers_recipe_fitted_its_network_from_the_fit_and_mixed_the_default(settings: BootstrapConfig) -> None:
     paper = load_recipe("paper")
     assert paper.name == "paper"
     applied = paper.apply(settings)
@@ -58,7 +58,7 @@ def test_paper_is_the_papers_recipe_fitted_its_network_from_the_fit_and_grid_the
     applied = load_recipe("fitted").apply(settings)
     assert (applied.network.front, applied.network.start, applied.whitens) == ("focusing", "fitted", False)
     plain = BootstrapConfig.of(teacher="bundled", data=(Path("photos"),))
-    assert load_recipe("grid").apply(plain) == plain.with_(whiten=True)
+    assert load_recipe("mixed").apply(plain) == plain.with_(whiten=True)
     assert plain.whitens
 
 
@@ -101,7 +101,7 @@ def test_load_recipe__unknown_name_suggests_and_lists() -> None:
         ("lr = 'fast'", "recipe 'mine' does not fit: key 'lr': expected float but got 'fast'", "Known keys"),
         ("tune = true", "recipe 'mine' does not fit: key 'tune': expected int but got True", "Known keys"),
         ("whiten = 0.5", "recipe 'mine' does not fit: key 'whiten': expected bool but got 0.5", "Known keys"),
-        ("front = 'back'", "'back' is none of 'grid', 'mixed', 'focusing'", "Known keys"),
+        ("front = 'back'", "'back' is none of 'mixed', 'grid', 'focusing'", "Known keys"),
         ("lr = -1.0", "recipe 'mine' does not fit: --lr must be above 0, not -1.0", "positive"),
     ],
 )

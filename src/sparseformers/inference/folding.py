@@ -55,6 +55,7 @@ class FoldedSparseFormer(nn.Module):
         elif isinstance(front, MixedResolutionFront):
             weight, bias = of_unnormalised(front.embedding, student.normalise)
             front.embedding.weight, front.embedding.bias = nn.Parameter(weight), nn.Parameter(bias)
+            front.selector.brightness = front.selector.brightness / student.normalise.std
             self.normalise = nn.Identity()
         self.focusing = cast(Front, front)
         self.cortex = student.cortex

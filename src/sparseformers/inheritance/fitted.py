@@ -31,14 +31,15 @@ from sparseformers.model.focusing import FocusingTransformer
 from sparseformers.model.grid import read_map
 from sparseformers.model.mixed_resolution import MixedResolutionFront
 from sparseformers.model.sampling import RoIPosition
-from sparseformers.model.selector import Selector, map_divergence, shares_on
+from sparseformers.model.selector import map_divergence, shares_on
 from sparseformers.teachers import Teacher
 
 AT_ONCE = 64  # images that are put through a network together, and images of a step
 RIDGE = 1e-2  # the ridge of the regressions, as a share of the mean variance of their inputs
 PLACES = 256  # draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too
-STEPS, STEPS_BETWEEN = 300, 30  # between two looks at the images that are kept back
-RATE, WEIGHT_DECAY = 3e-3, 0.05
+STEPS_FOR_AN_IMAGE, FEWEST_STEPS, MOST_STEPS = 0.3, 150, 600  # of the fit of a map
+LOOKS = 10  # at the images that are kept back, during it
+RATE, WEIGHT_DECAY = 3e-3, 0.5
 KEPT_BACK = 10  # one of so many images tells when to stop
 
 
@@ -190,28 +191,37 @@ def fit_map(student: SparseFormer, images: Tensor, attention_maps: Tensor, *, se
     if not isinstance(front, MixedResolutionFront):
         raise TypeError(f"a map is fitted for a mixed-resolution front, not for a {type(front).__name__}")
     selector = front.selector
+    # What the selector sees does not learn: it is computed once, of the images and of the mirrored ones.
     with torch.no_grad():
-        cells = (front.cut(student.normalise(part).float(), front.config.glance) for part in images.split(AT_ONCE))
-        glances = torch.cat([front.glance(part) for part in cells])
-    wanted = shares_on(attention_maps, selector.map_grid)
-    kept_back = torch.arange(len(glances), device=glances.device) % KEPT_BACK == min(KEPT_BACK, len(glances)) - 1
-    to_learn, generator = (~kept_back).nonzero().squeeze(1), torch.Generator().manual_seed(seed)
-    flat = best = _divergence(selector, glances[kept_back], wanted[kept_back])
+        parts = (student.normalise(part).float() for half in (images, images.flip(-1)) for part in half.split(AT_ONCE))
+        glances = ([seen.half() for seen in front.glance(front.patches(part))] for part in parts)
+        seen = [torch.cat(column) for column in zip(*glances, strict=True)]
+        wanted = shares_on(torch.cat([attention_maps, attention_maps.flip(-1)]), selector.map_grid)
+
+    def divergence(rows: Tensor) -> Tensor:
+        return map_divergence(selector(*(part[rows].float() for part in seen)).exp(), wanted[rows])
+
+    # Some images are kept back, to keep the state that is the nearest on them.
+    order, generator = torch.arange(len(images), device=images.device), torch.Generator().manual_seed(seed)
+    is_kept_back = order % KEPT_BACK == min(KEPT_BACK, len(images)) - 1
+    to_learn, kept_back = torch.cat([order, order + len(images)])[~is_kept_back.repeat(2)], order[is_kept_back]
+    with torch.no_grad():
+        flat = best = divergence(kept_back).item()
     state = copy.deepcopy(selector.state_dict())
+
+    # It learns from batches of the others.
+    steps = LOOKS * (min(max(round(STEPS_FOR_AN_IMAGE * len(images)), FEWEST_STEPS), MOST_STEPS) // LOOKS)
     optimiser = torch.optim.AdamW(selector.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS, pct_start=0.1)
-    for step in range(1, STEPS + 1):
-        rows = to_learn[torch.randint(len(to_learn), (AT_ONCE,), generator=generator)]
-        map_divergence(selector(glances[rows]).exp(), wanted[rows]).backward()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    for step in range(1, steps + 1):
+        divergence(to_learn[torch.randint(len(to_learn), (AT_ONCE,), generator=generator)]).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         schedule.step()
-        if step % STEPS_BETWEEN == 0 and (now := _divergence(selector, glances[kept_back], wanted[kept_back])) < best:
-            best, state = now, copy.deepcopy(selector.state_dict())
+        if step % (steps // LOOKS) == 0:
+            with torch.no_grad():
+                now = divergence(kept_back).item()
+            if now < best:
+                best, state = now, copy.deepcopy(selector.state_dict())
     selector.load_state_dict(state)
     return MapFit(best, flat)
-
-
-@torch.no_grad()
-def _divergence(selector: Selector, glances: Tensor, wanted: Tensor) -> float:
-    return map_divergence(torch.cat([selector(part).exp() for part in glances.split(AT_ONCE)]), wanted).item()

@@ -189,7 +189,7 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
     rows, columns = (side / teacher.patch_size for side in teacher.preprocessing.size)
     for levels in range(1, 12):
         start = (max(1, round(rows / 2**levels)), max(1, round(columns / 2**levels)))
-        if math.prod(start) <= max(tokens / 2, 4) or min(start) == 1:
+        if math.prod(start) <= max(tokens / 2, min(4, tokens - 3)) or min(start) == 1:
             break
     first, most = math.prod(start), math.prod(start) * 4**levels
     tokens = min(first + 3 * max(1, round((tokens - first) / 3)), most)

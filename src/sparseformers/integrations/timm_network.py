@@ -24,6 +24,7 @@ from sparseformers.model.layers import stochastic_depth
 from sparseformers.model.positions import Places, build_positions, of_blocks
 from sparseformers.model.sparseformer import SMALLEST_SIDE, check_images
 from sparseformers.model.splatting import splat
+from sparseformers.rois import grid_of
 
 UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois", "latent", "table", "prefix_bias", "falls")
 """Last parts of the names of embeddings and RoIs, which weight decay would only pull towards an arbitrary zero."""
@@ -131,14 +132,16 @@ class TimmSparseFormer(NetworkWithHead):
         """The latent tokens of normalised images after several blocks, B x N x D each, with the options of timm's own networks.
 
         ``indices`` are the last so many blocks, or those of these indices (all by default); with ``return_prefix_tokens`` each
-        comes in a pair with its prefix tokens B x R x D. ``output_fmt`` is ``NLC``, or ``NCHW`` where tokens stand for the cells
-        of a grid and stay there. A network with a read-out gives its map as ``NCHW`` of the block that it is of, on the teacher's
-        grid: of the last one with ``norm``, as what it learnt is normed. Raises ConfigError for a block that is not there, or a
-        format that the tokens do not have.
+        comes in a pair with its prefix tokens B x R x D. ``output_fmt`` is ``NLC``, or ``NCHW``: as the cells of a grid, or
+        spread over as many. A network with a read-out gives its map as ``NCHW`` of the block that it is of, on the
+        teacher's grid: of the last one with ``norm``, as what it learnt is normed. Raises ConfigError for a block that is not
+        there, or another format.
         """
+        if output_fmt not in ("NLC", "NCHW"):
+            problem = f"The tokens of this SparseFormer cannot be given as {output_fmt}: only NLC and NCHW are known."
+            raise ConfigError(problem, "Ask for output_fmt='NLC'.")
         taken, last = _chosen_blocks(len(self.cortex.blocks), indices)
         read = self._read_block(norm) if output_fmt == "NCHW" else None
-        grid = None if taken == [read] else self._grid_of(output_fmt)
         tokens, places, rois = self._before_blocks(x)
         outputs = []
         for index in range(last + 1 if stop_early and read not in taken else len(self.cortex.blocks)):
@@ -148,8 +151,8 @@ class TimmSparseFormer(NetworkWithHead):
         kept = dict(zip(taken, outputs, strict=True)).get(-1 if read is None else read)
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
         outputs = [output[:, self.num_prefix_tokens :] for output in outputs]
-        if grid is not None:
-            outputs = [output.transpose(1, 2).unflatten(-1, grid).contiguous() for output in outputs]
+        if output_fmt == "NCHW":
+            outputs = [self._as_map(output, rois) for output in outputs]
         if kept is not None and self.read_out is not None and self.config.read_out is not None:
             spread = splat(kept[:, self.num_prefix_tokens :], rois, self.config.read_out.grid)
             outputs = [
@@ -169,17 +172,12 @@ class TimmSparseFormer(NetworkWithHead):
         layer = None if self.config.read_out is None else self.config.read_out.layer
         return len(self.cortex.blocks) + layer if layer is not None and (layer == -1) == norm else None
 
-    def _grid_of(self, output_fmt: str) -> tuple[int, int] | None:
-        if output_fmt == "NLC":
-            return None
-        focusing, grid = self.config.focusing, None
+    def _as_map(self, tokens: Tensor, rois: Tensor) -> Tensor:
+        """Latent tokens B x N x D as a map B x D x rows x columns: as the cells that they are, or else spread."""
+        focusing, (height, width) = self.config.focusing, self.config.preprocessing.size
         if isinstance(focusing, GridConfig) and math.prod(focusing.grid) == focusing.tokens:
-            grid = focusing.grid
-        if output_fmt != "NCHW" or grid is None:
-            why = "only NLC and NCHW are known" if output_fmt != "NCHW" else "their RoIs lie on no grid"
-            problem = f"The tokens of this SparseFormer cannot be given as {output_fmt}: {why}."
-            raise ConfigError(problem, "Ask for output_fmt='NLC'.")
-        return grid
+            return tokens.transpose(1, 2).unflatten(-1, focusing.grid).contiguous()
+        return splat(tokens, rois, grid_of(focusing.tokens, height / width))
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

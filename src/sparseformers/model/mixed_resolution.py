@@ -60,7 +60,7 @@ class MixedResolutionFront(nn.Module):
         the map that they were split by; raises ValueError for an N that the start and whole splits do not give.
         """
         patches = self.patches(images.float())
-        shares = self.shares(patches[self.config.glance])
+        shares = self.shares(patches)
         leaves = self.leaves(self.perturbed(shares) if self.training else shares, tokens)
         return FrontOutput(*self.read(patches, leaves), shares)
 
@@ -75,24 +75,21 @@ class MixedResolutionFront(nn.Module):
         cut = resized.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # B x 3 x rows x P x columns x P
         return cut.permute(0, 2, 4, 1, 3, 5)
 
-    def shares(self, patches: Tensor) -> Tensor:
-        """The map: the share of the teacher's attention that the selector expects in each part, B x h x w, float32.
+    def shares(self, patches: list[Tensor]) -> Tensor:
+        """The map: the share of the teacher's attention that the selector expects in each part, B x h x w, float32."""
+        return self.selector(*self.glance(patches)).exp()
 
-        Of the patches at the glance's level, as :meth:`cut` gives them.
-        """
-        return self.selector(self.glance(patches)).exp()
-
-    def glance(self, patches: Tensor) -> Tensor:
-        """The tokens that the selector sees, of the patches at its level: B x G x D.
+    def glance(self, patches: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the selector sees of the patches of all levels: tokens B x G x D, and the detail of quarters.
 
         Without a gradient, as it is the selector alone that learns from the map.
         """
-        first, end = self.tree.first[self.config.glance : self.config.glance + 2]
-        cells = torch.arange(first, end, device=patches.device)
-        pixels = patches.flatten(1, 2).flatten(2)  # B x G x 3P²
+        level = self.config.glance
+        cells = torch.arange(*self.tree.first[level : level + 2], device=patches[level].device)
+        pixels = patches[level].flatten(1, 2).flatten(2)  # B x G x 3P²
         with torch.no_grad():
             tokens: Tensor = self.pre_norm(self.embedding(pixels, cells))
-        return tokens.detach()
+        return tokens.detach(), self.selector.detail_of(patches[level + 1])
 
     def perturbed(self, shares: Tensor) -> Tensor:
         """Shares with Gumbel noise on their logarithms in a part of the images, so that the network knows other tilings, too."""

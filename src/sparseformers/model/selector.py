@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TINY = torch.finfo(torch.float32).tiny
+FLAT = 1e-4  # a variance of normalised pixels that is as good as none
 
 
 class Selector(nn.Module):
-    """The teacher's patch embedding of the glance, and two convolutions around each place of the map. A new one gives a flat map.
+    """The teacher's patch embedding of the glance, the detail that is lost in it, and two convolutions around each place of the
+    map. A new one gives a flat map.
 
     It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them. Blocks of the teacher
     on a coarser glance tell no more (docs/lab/looking.md).
@@ -26,21 +28,35 @@ class Selector(nn.Module):
         self.glance, self.map_grid = glance, map_grid
         self.norm = nn.LayerNorm(width)
         self.narrow = nn.Linear(width, channels)
+        self.detail = nn.Conv2d(1, channels, 2, stride=2)  # from quarters of the map's places
+        self.brightness: Tensor
+        self.register_buffer("brightness", torch.full((3, 1, 1), 1 / 3), persistent=False)  # the weights of the colours
         self.places = nn.Parameter(torch.zeros(channels, *map_grid))
-        self.around = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.around = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=reach, dilation=reach) for reach in (1, 2))
         self.out = nn.Conv2d(channels, 1, 1)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, cells: Tensor) -> Tensor:
-        """Tokens of the glance's cells B x G x D -> logarithms of shares B x h x w, float32."""
+    def forward(self, cells: Tensor, detail: Tensor) -> Tensor:
+        """Tokens of the glance's cells B x G x D, and the detail of their quarters, as :meth:`detail_of` gives it, -> logarithms
+        of shares B x h x w, float32.
+        """
         seen = self.narrow(self.norm(cells)).transpose(1, 2).unflatten(2, self.glance)  # B x C x rows x columns
         if self.glance != self.map_grid:
             seen = F.interpolate(seen, size=self.map_grid, mode="bilinear", align_corners=False)
-        hidden = F.gelu(seen + self.places)
+            detail = F.interpolate(detail, size=tuple(2 * side for side in self.map_grid), mode="bilinear", align_corners=False)
+        hidden = F.gelu(seen + self.detail(detail) + self.places)
         for convolution in self.around:
             hidden = hidden + F.gelu(convolution(hidden))
         return self.out(hidden).float().flatten(1).log_softmax(dim=1).unflatten(1, self.map_grid)
+
+    def detail_of(self, quarters: Tensor) -> Tensor:
+        """The logarithms of the variance of brightness within each quarter of the cells: B x 1 x 2 rows x 2 columns.
+
+        Of their pixels, B x 2 rows x 2 columns x 3 x P x P.
+        """
+        brightness = (quarters * self.brightness).sum(dim=3).flatten(3)  # B x 2 rows x 2 columns x P²
+        return torch.log10(brightness.var(dim=3) + FLAT).unsqueeze(1)
 
 
 def shares_on(attention: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -51,8 +51,8 @@ class NetworkSettings:
     teacher_weights: Annotated[str | None, EXPERT] = None
     """Of several networks in the teacher's file the one to take, such as state_dict or student.backbone; averaged weights (EMA)
     are taken before raw ones by default. The same as '#state_dict' behind the file's name."""
-    front: Literal["grid", "mixed", "focusing"] = "grid"
-    """RoIs of one size, mixed sizes by a learnt map, or the paper's front."""
+    front: Literal["mixed", "grid", "focusing"] = "mixed"
+    """RoIs of mixed sizes by a learnt map, of one size, or the paper's."""
     tokens: Annotated[int | None, AtLeast(1)] = None
     """Latent tokens; a quarter of the teacher's patch tokens by default."""
     truncate: int | None = None
