@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseformers.errors import ConfigError
-from sparseformers.evaluation import TeacherAttention, rank_correlation
+from sparseformers.evaluation import TeacherAttention
 from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.figures import (
     DensityPicture,
@@ -118,15 +118,6 @@ class TestTrace:
         np.testing.assert_allclose(own.frame, (3 / 8, 1 / 4, 5 / 8, 3 / 4), atol=0.01)
         assert whole.frame == (0, 0, 1, 1)
         assert not torch.allclose(own.last, whole.last, atol=1e-4)
-
-
-def test_correlations_are_spearmans_of_each_stage_with_each_map_and_none_of_an_even_one() -> None:
-    one = picture(count=3)
-    assert one.with_last == tuple(rank_correlation(density, one.last) for density in one.points)
-    assert one.with_rollout == tuple(rank_correlation(density, one.rollout) for density in one.points)
-    even = torch.full((3, 4), 1 / 12)
-    for other in (picture(points=even.expand(2, -1, -1)), picture(last=even)):
-        assert all(math.isnan(value) for value in other.with_last)
 
 
 class TestHeat:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparseformers.model.selector import map_divergence, shares_on
+from sparseformers.model.selector import Selector, map_divergence, shares_on
 
 
 def random_map(rows: int, columns: int) -> torch.Tensor:
@@ -32,3 +32,15 @@ def test_map_divergence__of_a_share_of_zero_is_finite_with_a_finite_gradient() -
     assert loss.isfinite()
     assert shares.grad is not None
     assert shares.grad.isfinite().all()
+
+
+def test_detail__is_how_much_brightness_varies_in_each_quarter_and_moves_the_map() -> None:
+    selector = Selector(8, 4, glance=(1, 2), map_grid=(2, 4))
+    quarters = torch.zeros(1, 2, 4, 3, 6, 6)
+    quarters[0, 1, 2, :, :3] = 0.5
+    detail = selector.detail_of(quarters)
+    torch.testing.assert_close(10 ** detail[0, 0, 1, 2], quarters[0, 1, 2, 0].var() + 1e-4)
+    assert (detail == torch.tensor(1e-4).log10()).sum() == 7  # all others are flat
+    torch.nn.init.normal_(selector.out.weight)
+    cells = torch.rand(1, 2, 8)
+    assert not torch.allclose(selector(cells, detail), selector(cells, torch.full_like(detail, -4)))

@@ -9,7 +9,7 @@ from torch.export import Dim
 from sparseformers.model import SparseFormerOutput
 from sparseformers.model.quadtree import Quadtree
 from sparseformers.model.splatting import cell_weights, splat
-from sparseformers.rois import cells, grid_of, initial_grid
+from sparseformers.rois import cells, grid_of
 from tests.exporting.students import FRONTS, student_of
 
 CORNER = torch.tensor([0.0, 0.0, 0.25, 0.25])
@@ -144,13 +144,6 @@ def test_gradients_reach_tokens_and_rois_and_are_those_of_differences() -> None:
     assert float((rois.grad * step).sum()) == pytest.approx(float(difference), rel=0.02)
 
 
-def test_a_roi_beside_what_it_should_show_is_pulled_there() -> None:
-    tokens = torch.tensor([[[1.0], [0.0]]])
-    rois = torch.tensor([[[0.1, 0.4, 0.3, 0.6], [0.3, 0.0, 1.0, 1.0]]], requires_grad=True)
-    splat(tokens, rois, 8)[0, 0, 4, 6].backward()  # a cell to the right of the first RoI
-    assert rois.grad[0, 0, 2] > 0
-
-
 def test_float32_whatever_is_around_it() -> None:
     tokens, rois = torch.randn(1, 16, 8), cells(16)[None]
     with torch.autocast("cpu", torch.bfloat16):
@@ -209,10 +202,3 @@ def test_a_student_becomes_a_map_that_learns(front: str) -> None:
     (grid * torch.randn_like(grid)).sum().backward()
     focusing = [value.grad for value in student.focusing.parameters()]
     assert any(gradient is not None and gradient.any() for gradient in focusing)
-
-
-def test_initial_half_image_rois_are_a_smooth_map() -> None:
-    weights = cell_weights(initial_grid(16)[None], 8, 8)[0]
-    # Left upper token, right lower token: each counts most in its own corner.
-    assert weights[:, 0, 0].argmax() == 0
-    assert weights[:, 7, 7].argmax() == 15

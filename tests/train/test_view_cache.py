@@ -101,10 +101,8 @@ class TestReuse:
         # Nothing else: caches that were made before crops had a scale of their own have to be found.
         expected = {"format", "teacher", "augment", "seed", "cached_views", "precision", "libraries", "images"}
         for augment, own in (("default", 0.25), ("strong", 0.02)):
-            keys = [
-                gathered(cached_settings.with_(front="grid", augment=augment, crop_scale=scale)).cache_key
-                for scale in (None, own)
-            ]
+            options = {"front": "grid", "augment": augment}
+            keys = [gathered(cached_settings.with_(**options, crop_scale=scale)).cache_key for scale in (None, own)]
             assert keys[0] == keys[1]
             assert set(keys[0].content) == expected
             assert keys[0].content["augment"] == augment

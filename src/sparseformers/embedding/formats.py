@@ -195,7 +195,8 @@ class NumpyFile(OutputFormat):
         made = [workplace / self._beside("names.txt").name, workplace / self._beside("json").name]
         with made[0].open("w", encoding="utf-8", newline="\n") as file:
             for rows in self._parts(finished):
-                file.writelines(f"{_one_line(name)}\n" for name in rows.names)
+                for name in rows.names:  # a line each: backslashes and line breaks are written as in Python
+                    file.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
         write_json(made[1], info)
         for column in next(self._parts(finished)).columns:
             made.append(workplace / self._beside("npy" if column == "embedding" else f"{column}.npy").name)
@@ -224,11 +225,6 @@ class NumpyFile(OutputFormat):
                     described = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, described)
                 file.write(values.data)
-
-
-def _one_line(name: str) -> str:
-    """A name on a line of its own: backslashes and line breaks are written as in Python, with backslashes."""
-    return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 FORMATS: dict[str, type[OutputFormat]] = {".parquet": ParquetFile, ".npy": NumpyFile, "": ParquetFolder}  # by ending

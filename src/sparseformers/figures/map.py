@@ -69,16 +69,6 @@ class DensityPicture:
         if not self.points.shape[1:] == self.last.shape == self.rollout.shape:
             raise ValueError("the maps of a picture must have the same rows and columns")
 
-    @property
-    def with_last(self) -> tuple[float, ...]:
-        """Spearman's rank correlation of each density with the last attention, in [-1, 1]; NaN for a constant density."""
-        return tuple(rank_correlation(density, self.last) for density in self.points)
-
-    @property
-    def with_rollout(self) -> tuple[float, ...]:
-        """As :attr:`with_last`, with attention rollout."""
-        return tuple(rank_correlation(density, self.rollout) for density in self.points)
-
 
 def trace_density(
     student: SparseFormer, teacher: Teacher, photographs: Photographs, *, view: ViewKind = "whole", longest: int = LONGEST_DRAWN
@@ -144,8 +134,9 @@ def draw_density(pictures: Sequence[DensityPicture], *, columns: int | None = No
         for axes, heat in zip(panels[1:], [*picture.points, picture.last, picture.rollout], strict=True):
             draw_photograph(axes, heat_over(picture.image, heat, picture.frame))
             write_under(axes, f"at most {heat.max().item() * heat.numel():.3g} {TIMES} even")
-        for axes, last, rollout in zip(panels[1:], picture.with_last, picture.with_rollout, strict=False):
-            write_under(axes, f"{RHO} {signed(last)} last block, {signed(rollout)} rollout", line=1)
+        for axes, points in zip(panels[1:], picture.points, strict=False):
+            last, rollout = (signed(rank_correlation(points, theirs)) for theirs in (picture.last, picture.rollout))
+            write_under(axes, f"{RHO} {last} last block, {rollout} rollout", line=1)
     return sheet.figure
 
 

@@ -6,9 +6,8 @@ where the student's blocks begin. So RoIs start as those cells, prefix tokens as
 projection as the best linear map from RoIs to the mean token of their place, and its other two linear maps, from what was sampled
 and from the focusing tokens, as the ridge regression to those tokens. No gradient step is taken for it.
 
-A new selector gives a flat map. Fitted on some thousand images to the maps of the teacher's attention it tells most of where the
-teacher looks, as only the glance's tokens of each image are needed, and these are computed once. A tenth of the images is kept
-back to tell when to stop.
+A new selector gives a flat map. Fitted to the maps of the teacher's attention of some thousand images it tells most of where the
+teacher looks; what it sees of each is computed once.
 
 Legend: M images, N latent tokens, R prefix tokens, D width of the cortex.
 """

@@ -87,8 +87,10 @@ def inherit(
     elif front == "focusing":
         width = math.ceil(teacher.anatomy.block.width / 2 / 64) * 64 if focusing_width is None else focusing_width
         focusing = FocusingConfig(tokens=tokens, width=width, channels=channels, points=points, iterations=iterations)
+    elif front == "mixed":
+        focusing = _mixed_config(teacher, tokens)
     else:
-        focusing = (_mixed_config if front == "mixed" else _grid_config)(teacher, tokens)
+        focusing = GridConfig(tokens=tokens, aspect=_aspect(teacher), **_reading(teacher))
     student = _student(teacher, focusing, shares, dense_layer, seed)
     freeze_inherited(student, shares)
     provenance = Provenance(
@@ -110,7 +112,10 @@ def _student(teacher: Teacher, focusing: FrontConfig, shares: Shares, dense_laye
     grid = grid_of(focusing.tokens, aspect if reads_as_teacher else 1.0)
     anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
     cortex = dataclasses.replace(anatomy, depth=teacher.depth - shares.truncate, prefix_from_front=reads_as_teacher)
-    read_out = None if dense_layer is None else _read_out_config(teacher, dense_layer)
+    read_out = None
+    if dense_layer is not None:
+        hidden = 3 * teacher.anatomy.block.width // 2
+        read_out = ReadOutConfig(layer=dense_layer, hidden=hidden, grid=teacher.grid, **_reading(teacher))
     config = SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -180,10 +185,6 @@ def _reading(teacher: Teacher) -> dict[str, Any]:
     return {"patch_size": teacher.patch_size, "patch_bias": embedding.bias is not None, **norms}
 
 
-def _grid_config(teacher: Teacher, tokens: int) -> GridConfig:
-    return GridConfig(tokens=tokens, aspect=_aspect(teacher), **_reading(teacher))
-
-
 def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
     """Splits of large cells down to the teacher's own patches; at least half of the tokens come of splits."""
     rows, columns = (side / teacher.patch_size for side in teacher.preprocessing.size)
@@ -199,10 +200,6 @@ def _mixed_config(teacher: Teacher, tokens: int) -> MixedResolutionConfig:
     glance = max(level for level in range(min(3, levels)) if level == 0 or first * 4**level * a_cell <= affordable)
     channels = 64 if 2 * 9 * 64**2 * map_cells <= affordable else 32
     return MixedResolutionConfig(tokens=tokens, start=start, levels=levels, glance=glance, channels=channels, **_reading(teacher))
-
-
-def _read_out_config(teacher: Teacher, layer: int) -> ReadOutConfig:
-    return ReadOutConfig(layer=layer, hidden=3 * teacher.anatomy.block.width // 2, grid=teacher.grid, **_reading(teacher))
 
 
 def _without_first(anatomy: CortexConfig, skipped: int) -> CortexConfig:

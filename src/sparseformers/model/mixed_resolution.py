@@ -80,10 +80,7 @@ class MixedResolutionFront(nn.Module):
         return self.selector(*self.glance(patches)).exp()
 
     def glance(self, patches: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the selector sees of the patches of all levels: tokens B x G x D, and the detail of quarters.
-
-        Without a gradient, as it is the selector alone that learns from the map.
-        """
+        """What the selector, which alone learns from the map, sees of the patches of all levels: tokens B x G x D, and detail."""
         level = self.config.glance
         cells = torch.arange(*self.tree.first[level : level + 2], device=patches[level].device)
         pixels = patches[level].flatten(1, 2).flatten(2)  # B x G x 3P²

@@ -14,11 +14,10 @@ FLAT = 1e-4  # a variance of normalised pixels that is as good as none
 
 
 class Selector(nn.Module):
-    """The teacher's patch embedding of the glance, the detail that is lost in it, and two convolutions around each place of the
-    map. A new one gives a flat map.
+    """The teacher's patch embedding of the glance, the detail lost in it, and two convolutions around each place of a map.
 
-    It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them. Blocks of the teacher
-    on a coarser glance tell no more (docs/lab/looking.md).
+    It learns to tell the shares of the teacher's attention, by the Kullback-Leibler divergence from them; a new one gives a flat
+    map. Blocks of the teacher on a coarser glance tell no more (docs/lab/looking.md).
 
     ``width`` is D, ``channels`` C; ``glance`` has the rows and columns of the cells that it looks at, ``map_grid`` h and w.
     """
@@ -38,9 +37,7 @@ class Selector(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, detail: Tensor) -> Tensor:
-        """Tokens of the glance's cells B x G x D, and the detail of their quarters, as :meth:`detail_of` gives it, -> logarithms
-        of shares B x h x w, float32.
-        """
+        """Tokens of the glance's cells B x G x D and their :meth:`detail_of` -> logarithms of shares B x h x w, float32."""
         seen = self.narrow(self.norm(cells)).transpose(1, 2).unflatten(2, self.glance)  # B x C x rows x columns
         if self.glance != self.map_grid:
             seen = F.interpolate(seen, size=self.map_grid, mode="bilinear", align_corners=False)
@@ -51,9 +48,8 @@ class Selector(nn.Module):
         return self.out(hidden).float().flatten(1).log_softmax(dim=1).unflatten(1, self.map_grid)
 
     def detail_of(self, quarters: Tensor) -> Tensor:
-        """The logarithms of the variance of brightness within each quarter of the cells: B x 1 x 2 rows x 2 columns.
-
-        Of their pixels, B x 2 rows x 2 columns x 3 x P x P.
+        """Pixels of the quarters of cells, B x 2 rows x 2 columns x 3 x P x P -> the logarithms of how much brightness varies in
+        each: B x 1 x 2 rows x 2 columns.
         """
         brightness = (quarters * self.brightness).sum(dim=3).flatten(3)  # B x 2 rows x 2 columns x P²
         return torch.log10(brightness.var(dim=3) + FLAT).unsqueeze(1)
