@@ -53,6 +53,6 @@ class Command:
 def save_student(folder: Path, **options: Any) -> str:
     """Writes an untrained student of a tiny teacher, of 4 tokens, beside that teacher; the place of its file."""
     teacher = load_teacher(write_teacher(folder / "teacher.safetensors"), image_size=SIDE)
-    student, _, provenance = inherit(teacher, tokens=4, **options)
+    student, _, provenance = inherit(teacher, **{"tokens": 4} | options)
     save(student, folder / "model.safetensors", provenance=provenance)
     return str(folder / "model.safetensors")
