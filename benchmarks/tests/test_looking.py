@@ -36,11 +36,8 @@ def test_looking__judges_each_row_before_and_after(tmp_path: Path, capsys: pytes
     assert (tmp_path / "out" / "train.safetensors").read_bytes() == kept
 
 
-def test_looking__the_selector_learns_before_along_or_both(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking__the_selector_learns_before_along_or_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fitted at the start unless it learns along alone; what it learns along, it learns from the map."""
-    monkeypatch.setattr("sparseformers.inheritance.fitted.FEWEST_STEPS", 30)
     found = {}
     for when in ("both", "first", "along"):
         assert main(arguments(tmp_path, "--json", "--rows", "learnt", "--selector", when)) == 0

@@ -129,8 +129,7 @@ def test_fit__learns_where_the_teacher_looks_and_nothing_else_changes() -> None:
         assert new.grad is None
 
 
-def test_fit__is_a_function_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitted, "FEWEST_STEPS", 30)
+def test_fit__is_a_function_of_the_seed() -> None:
     images, maps = bright_spots(40)
     students = [mixed_student() for _ in range(2)]
     for student in students:

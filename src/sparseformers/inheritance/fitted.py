@@ -36,7 +36,7 @@ from sparseformers.teachers import Teacher
 AT_ONCE = 64  # images that are put through a network together, and images of a step
 RIDGE = 1e-2  # the ridge of the regressions, as a share of the mean variance of their inputs
 PLACES = 256  # draws of other places and sizes for each RoI, so that the position projection holds where RoIs will move, too
-STEPS_FOR_AN_IMAGE, FEWEST_STEPS, MOST_STEPS = 0.3, 150, 600  # of the fit of a map
+STEPS_FOR_AN_IMAGE, FEWEST_STEPS, MOST_STEPS = 0.6, 30, 600  # of the fit of a map
 LOOKS = 10  # at the images that are kept back, during it
 RATE, WEIGHT_DECAY = 3e-3, 0.5
 KEPT_BACK = 10  # one of so many images tells when to stop
