@@ -206,7 +206,8 @@ class Row:
 
     def _prepare(self, front: MixedResolutionFront) -> None:
         if self.row in ("learnt", "other") and self.config.selector != "along":
-            fit_map(self.student, self.to_learn.images.float() / 255, self.to_learn.attention_map, seed=self.seed)
+            batches = zip(self.to_learn.images.split(BATCH), self.to_learn.attention_map.split(BATCH), strict=True)
+            fit_map(self.student, ((images.float() / 255, maps) for images, maps in batches), seed=self.seed)
         if self.row != "learnt":
             self.mean = shares_on(self.to_learn.attention_map.mean(dim=0, keepdim=True), front.tree.map_grid)
             self.given = GivenMap(front)

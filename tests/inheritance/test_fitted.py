@@ -116,7 +116,7 @@ def mixed_student() -> SparseFormer:
 def test_fit__learns_where_the_teacher_looks_and_nothing_else_changes() -> None:
     images, maps = bright_spots(320)
     student, untouched = mixed_student(), mixed_student()
-    fit = fit_map(student, images, maps)
+    fit = fit_map(student, [(images, maps)])
     assert fit.divergence < 0.3 * fit.flat
     output = student.eval()(images[:16])
     smallest = output.rois[:, -1][:, -4:]  # the cells of the deepest level come last
@@ -133,7 +133,7 @@ def test_fit__is_a_function_of_the_seed() -> None:
     images, maps = bright_spots(40)
     students = [mixed_student() for _ in range(2)]
     for student in students:
-        fit_map(student, images, maps, seed=3)
+        fit_map(student, [(images, maps)], seed=3)
     for one, other in zip(*(student.parameters() for student in students), strict=True):
         assert torch.equal(one, other)
 
@@ -141,7 +141,7 @@ def test_fit__is_a_function_of_the_seed() -> None:
 def test_fit__to_noise_keeps_the_flat_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted, "FEWEST_STEPS", 90)
     images = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    fit = fit_map(student := mixed_student(), images, torch.full((20, 8, 8), 1 / 64))
+    fit = fit_map(student := mixed_student(), [(images, torch.full((20, 8, 8), 1 / 64))])
     assert fit.divergence <= fit.flat == pytest.approx(0, abs=1e-5)
     attention_map = student.eval()(images).attention_map
     assert attention_map is not None
@@ -153,4 +153,4 @@ def test_other_fronts_are_refused() -> None:
     with pytest.raises(TypeError, match="for the papers' front, not for a GridFront"):
         fit_start(student, cached_vit(), views(2), truncated=2)
     with pytest.raises(TypeError, match="for a mixed-resolution front, not for a GridFront"):
-        fit_map(student, *bright_spots(2))
+        fit_map(student, [bright_spots(2)])

@@ -15,7 +15,7 @@ Legend: M images, N latent tokens, R prefix tokens, D width of the cortex.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -182,34 +182,38 @@ class MapFit(NamedTuple):
     flat: float  # of a flat map, which is the start
 
 
-def fit_map(student: SparseFormer, images: Tensor, attention_maps: Tensor, *, seed: int = 0) -> MapFit:
+def fit_map(student: SparseFormer, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0) -> MapFit:
     """Fits the selector of a student with a mixed-resolution front, in place; raises TypeError if it has another front.
-    Images M x 3 x H x W in [0, 1], at least two, and the teacher's maps M x h x w; all on one device.
+    Batches have images B x 3 x H x W in [0, 1], M >= 2 in all, and the teacher's maps B x h x w; all on the student's device.
     """
     front = student.focusing
     if not isinstance(front, MixedResolutionFront):
         raise TypeError(f"a map is fitted for a mixed-resolution front, not for a {type(front).__name__}")
     selector = front.selector
     # What the selector sees does not learn: it is computed once, of the images and of the mirrored ones.
+    parts = []
     with torch.no_grad():
-        parts = (student.normalise(part).float() for half in (images, images.flip(-1)) for part in half.split(AT_ONCE))
-        glances = ([seen.half() for seen in front.glance(front.patches(part))] for part in parts)
-        seen = [torch.cat(column) for column in zip(*glances, strict=True)]
-        wanted = shares_on(torch.cat([attention_maps, attention_maps.flip(-1)]), selector.map_grid)
+        for images, maps in batches:
+            pixels, shares = student.normalise(images).float(), shares_on(maps, selector.map_grid)
+            for own, wanted in ((pixels, shares), (pixels.flip(-1), shares.flip(-1))):
+                parts.append((*(seen.half() for seen in front.glance(front.patches(own))), wanted))
+    columns = [torch.cat(column[::2] + column[1::2]) for column in zip(*parts, strict=True)]  # mirrored ones come last
 
     def divergence(rows: Tensor) -> Tensor:
-        return map_divergence(selector(*(part[rows].float() for part in seen)).exp(), wanted[rows])
+        cells, detail, wanted = (column[rows].float() for column in columns)
+        return map_divergence(selector(cells, detail).exp(), wanted)
 
     # Some images are kept back, to keep the state that is the nearest on them.
-    order, generator = torch.arange(len(images), device=images.device), torch.Generator().manual_seed(seed)
-    is_kept_back = order % KEPT_BACK == min(KEPT_BACK, len(images)) - 1
-    to_learn, kept_back = torch.cat([order, order + len(images)])[~is_kept_back.repeat(2)], order[is_kept_back]
+    count, generator = len(columns[0]) // 2, torch.Generator().manual_seed(seed)
+    order = torch.arange(count, device=columns[0].device)
+    is_kept_back = order % KEPT_BACK == min(KEPT_BACK, count) - 1
+    to_learn, kept_back = torch.cat([order, order + count])[~is_kept_back.repeat(2)], order[is_kept_back]
     with torch.no_grad():
         flat = best = divergence(kept_back).item()
     state = copy.deepcopy(selector.state_dict())
 
     # It learns from batches of the others.
-    steps = LOOKS * (min(max(round(STEPS_FOR_AN_IMAGE * len(images)), FEWEST_STEPS), MOST_STEPS) // LOOKS)
+    steps = LOOKS * (min(max(round(STEPS_FOR_AN_IMAGE * count), FEWEST_STEPS), MOST_STEPS) // LOOKS)
     optimiser = torch.optim.AdamW(selector.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     for step in range(1, steps + 1):

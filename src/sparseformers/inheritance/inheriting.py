@@ -112,10 +112,8 @@ def _student(teacher: Teacher, focusing: FrontConfig, shares: Shares, dense_laye
     grid = grid_of(focusing.tokens, aspect if reads_as_teacher else 1.0)
     anatomy = _without_first(teacher.anatomy_on(*grid), shares.truncate)
     cortex = dataclasses.replace(anatomy, depth=teacher.depth - shares.truncate, prefix_from_front=reads_as_teacher)
-    read_out = None
-    if dense_layer is not None:
-        hidden = 3 * teacher.anatomy.block.width // 2
-        read_out = ReadOutConfig(layer=dense_layer, hidden=hidden, grid=teacher.grid, **_reading(teacher))
+    reading: dict[str, Any] = {"hidden": 3 * teacher.anatomy.block.width // 2, "grid": teacher.grid, **_reading(teacher)}
+    read_out = None if dense_layer is None else ReadOutConfig(layer=dense_layer, **reading)
     config = SparseFormerConfig(focusing=focusing, cortex=cortex, preprocessing=teacher.preprocessing, read_out=read_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

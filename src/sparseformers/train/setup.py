@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +175,7 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
         # No more than the training will see, or than there are seconds for it.
         most = parts.budget.samples or max(FEWEST_MAP_IMAGES // 4, round(parts.budget.seconds or 0))
         views = min(max(len(parts.train), FEWEST_MAP_IMAGES), most, MAP_IMAGES)
-        batches = list(_with_maps(parts, _first_batches(parts, cache, views), console))
-        images, maps = (torch.cat(column) for column in zip(*batches, strict=True))
-        fit = fit_map(student, images, maps, seed=seed)
+        fit = fit_map(student, _with_maps(parts, _first_batches(parts, cache, views), views, console), seed=seed)
         return f"the fitted map is {fit.divergence:.3f} nats from the teacher's, a flat one {fit.flat:.3f}"
     if parts.settings.network.start == "fitted":
         most = math.ceil(FITTED_TOKENS / student.config.focusing.tokens)
@@ -189,22 +187,23 @@ def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
     return ""
 
 
-def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> list[Batch]:
+def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> Iterator[Batch]:
     """The batches of the first images of the training, at most so many; raises DataError if fewer than two can be read."""
     learning = parts.settings.optimisation
     stream = SampleStream(parts.train.sample_order(), batch_size=learning.batch_size, seed=learning.seed, total=most)
     batches = batch_loader(parts.training_views(), stream, workers=parts.workers) if cache is None else cache.batches(stream)
-    read = [batch for batch in batches if len(batch.images)]
-    if sum(len(batch.images) for batch in read) < 2:
+    count = 0
+    for batch in (each for each in batches if len(each.images)):
+        count += len(batch.images)
+        yield batch
+    if count < 2:
         problem = f"Fewer than two of the {most} images that the start was to be fitted on can be read."
         raise DataError(problem, "Name another folder with --data.")
-    return read
 
 
-def _with_maps(parts: Parts, batches: Sequence[Batch], console: Console) -> Iterator[tuple[Tensor, Tensor]]:
+def _with_maps(parts: Parts, batches: Iterable[Batch], total: int, console: Console) -> Iterator[tuple[Tensor, Tensor]]:
     """The images of batches in [0, 1] with the teacher's attention maps, computed where they are not known."""
-    teacher, total = AttendingTeacher(parts.teacher), sum(len(batch.images) for batch in batches)
-    device, done = next(parts.inheritance.student.parameters()).device, 0
+    teacher, device, done = AttendingTeacher(parts.teacher), next(parts.inheritance.student.parameters()).device, 0
     with ImageProgress(console, "looking at the teacher", size=total, total=total, images=0, reached=0) as bar:
         for batch in batches:
             images, maps = images_on(parts.device, batch.images), batch.attention_maps
