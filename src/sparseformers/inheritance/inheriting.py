@@ -57,10 +57,10 @@ def inherit(
 ) -> Inheritance:
     """Makes a student of a teacher: a name, a network, or a teacher; see :func:`sparseformers.load_teacher`.
 
-    - ``front``: one that starts as the teacher at a lower resolution, with RoIs of mixed sizes or as the cells of a grid, or the
-      paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F that is by
-      default half the teacher's width, rounded up to a multiple of 64. Or the whole config of a front, with its N in it;
-      how patches are read follows the teacher.
+    - ``front``: one that starts as the teacher at a lower resolution, as the cells of a grid or with RoIs of mixed sizes, or the
+      paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F, by default half
+      the teacher's width, rounded up to a multiple of 64. Or the config of a front, with its N in it; how patches are read follows
+      the teacher. It is the grid by default, as a new map of where to look is flat: a training fits it (``bootstrap``).
     - ``tokens``: N, without class token and registers; a quarter of the teacher's patch tokens by default, rounded to a full grid
       (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number that splits of four give.
     - Leading blocks to ``truncate`` (by default a third for the paper's front, none for the others), those after them to
