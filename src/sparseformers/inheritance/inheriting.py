@@ -59,7 +59,7 @@ def inherit(
 
     - ``front``: one that starts as the teacher at a lower resolution, as the cells of a grid or with RoIs of mixed sizes, or the
       paper's, of so many ``iterations``, C stem ``channels``, P ``points`` per token, and a ``focusing_width`` F, by default half
-      the teacher's width, rounded up to a multiple of 64. Or the config of a front, with its N in it; how patches are read follows
+      the teacher's width, rounded up to a multiple of 64. Or a front's config, with its N in it; how patches are read follows
       the teacher. It is the grid by default, as a new map of where to look is flat: a training fits it (``bootstrap``).
     - ``tokens``: N, without class token and registers; a quarter of the teacher's patch tokens by default, rounded to a full grid
       (for the paper's front the class token counts). With RoIs of mixed sizes the nearest number that splits of four give.
