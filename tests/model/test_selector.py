@@ -39,7 +39,7 @@ def test_detail__is_how_much_brightness_varies_in_each_quarter_and_moves_the_map
     quarters = torch.zeros(1, 2, 4, 3, 6, 6)
     quarters[0, 1, 2, :, :3] = 0.5
     detail = selector.detail_of(quarters)
-    torch.testing.assert_close(10 ** detail[0, 0, 1, 2], quarters[0, 1, 2, 0].var() + 1e-4)
+    torch.testing.assert_close(10 ** detail[0, 0, 1, 2], quarters[0, 1, 2, 0].var(correction=0) + 1e-4)
     assert (detail == torch.tensor(1e-4).log10()).sum() == 7  # all others are flat
     torch.nn.init.normal_(selector.out.weight)
     cells = torch.rand(1, 2, 8)

@@ -211,7 +211,6 @@ def fit_map(student: SparseFormer, batches: Iterable[tuple[Tensor, Tensor]], *, 
     with torch.no_grad():
         flat = best = divergence(kept_back).item()
     state = copy.deepcopy(selector.state_dict())
-
     # It learns from batches of the others.
     steps = LOOKS * (min(max(round(STEPS_FOR_AN_IMAGE * count), FEWEST_STEPS), MOST_STEPS) // LOOKS)
     optimiser = torch.optim.AdamW(selector.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
