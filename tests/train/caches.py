@@ -11,7 +11,7 @@ from sparseformers.train import BootstrapConfig
 from sparseformers.train.setup import Parts, gather_parts
 from sparseformers.train.view_cache import ViewCache, prepare_cache
 
-FILES = {"attention_maps.npy", "embeddings.npy", "images.npy", "key.json", "unreadable.json"}
+FILES = {"embeddings.npy", "images.npy", "key.json", "unreadable.json"}
 
 
 def gathered(settings: BootstrapConfig) -> Parts:

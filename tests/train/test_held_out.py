@@ -50,7 +50,7 @@ def test_measure__an_image_that_is_gone_is_left_out_the_last_one_missed(measured
 
 def test_followed_rois__only_where_they_can_move(measured_on: BootstrapConfig) -> None:
     followed = []
-    for settings in (measured_on.with_(front="grid"), focusing(measured_on)):
+    for settings in (measured_on, focusing(measured_on)):
         held_out = held_out_of(settings)
         student = held_out.parts.inheritance.student
         followed.append(held_out.measure(student).followed)

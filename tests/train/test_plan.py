@@ -59,7 +59,7 @@ def test_plan__reads_the_images_that_are_there(shared_settings: BootstrapConfig)
 def test_plan__a_cached_teacher_costs_no_step_and_fewer_bytes(shared_settings: BootstrapConfig, tmp_path: Path) -> None:
     plan = planned(shared_settings, images=1e6, cache_teacher=str(tmp_path / "cache"), cached_views=2, **WITHOUT_IMAGES)
     assert plan.multiply_adds.teacher_forward == 0
-    assert plan.bytes_per_image == 3 * SIDE * SIDE + 4 * 64 + 2 * 16
+    assert plan.bytes_per_image == 3 * SIDE * SIDE + 4 * 64
     assert plan.cache_gib == pytest.approx(2e6 * plan.bytes_per_image / 2**30)
     assert not (tmp_path / "cache").exists()
 

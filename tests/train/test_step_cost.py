@@ -29,7 +29,7 @@ SMALL = 0.2  # in units: what is kept of single numbers per token, such as those
 
 @pytest.fixture
 def settings(shared_settings: BootstrapConfig) -> BootstrapConfig:
-    return shared_settings.with_(front="grid", tokens=4, lr=1e-5)
+    return shared_settings.with_(tokens=4, lr=1e-5)
 
 
 class Operators(TorchDispatchMode):

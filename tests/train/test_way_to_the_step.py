@@ -25,8 +25,7 @@ def callers(frame: FrameType | None) -> Iterator[str]:
 
 
 def test_way_from_the_command_to_the_step__at_most_ten_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = "--front grid --batch-size 2 --samples 4 --evaluations 1 --workers 1"
-    arguments = command_line(tmp_path, *options.split())
+    arguments = command_line(tmp_path, "--batch-size", "2", "--samples", "4", "--evaluations", "1", "--workers", "1")
     entered: set[str] = set()
     ways: list[set[str]] = []
     step = torch.optim.AdamW.step

@@ -97,7 +97,7 @@ def measure_map(shares: Tensor, attention_map: Tensor) -> MapAgreement:
     count = max(1, round(ours.shape[1] / 3))
     heaviest = [torch.zeros_like(each).scatter(1, each.topk(count).indices, 1) for each in (ours, theirs)]
     overlap = (heaviest[0] * heaviest[1]).sum(dim=1).mean().item() / count
-    return MapAgreement(map_divergence(shares, attention_map).item(), overlap)
+    return MapAgreement(max(0.0, map_divergence(shares, attention_map).item()), overlap)  # by rounding it may be below 0
 
 
 def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
