@@ -133,7 +133,7 @@ class TimmSparseFormer(NetworkWithHead):
 
         ``indices`` are the last so many blocks, or those of these indices (all by default); with ``return_prefix_tokens`` each
         comes in a pair with its prefix tokens B x R x D. ``output_fmt`` is ``NLC``, or ``NCHW``: as the cells of a grid, or
-        spread over as many. A network with a read-out gives its map as ``NCHW`` of the block that it is of, on the
+        spread over one of as many. A network with a read-out gives its map as ``NCHW`` of the block that it is of, on the
         teacher's grid: of the last one with ``norm``, as what it learnt is normed. Raises ConfigError for a block that is not
         there, or another format.
         """
@@ -152,7 +152,7 @@ class TimmSparseFormer(NetworkWithHead):
         prefix = [output[:, : self.num_prefix_tokens] for output in outputs] if self.num_prefix_tokens else None
         outputs = [output[:, self.num_prefix_tokens :] for output in outputs]
         if output_fmt == "NCHW":
-            outputs = [self._as_map(output, rois) for output in outputs]
+            outputs = [out if index == read else self._as_map(out, rois) for index, out in zip(taken, outputs, strict=True)]
         if kept is not None and self.read_out is not None and self.config.read_out is not None:
             spread = splat(kept[:, self.num_prefix_tokens :], rois, self.config.read_out.grid)
             outputs = [
