@@ -13,9 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SMALLEST_RADIUS = (
-    0.012  # of the neighbourhood of a sampling point, as a share of the image: the stem sees a few pixels at a point
-)
+SMALLEST_RADIUS = 0.012  # of the neighbourhood of a sampling point, as a share of the image: the stem sees some pixels there
 
 
 def initial_grid(tokens: int) -> Tensor:

@@ -9,6 +9,7 @@ from rich.console import Console
 from sparseformers.data import SampleStream, batch_loader, images_on
 from sparseformers.errors import DataError, RunStopped
 from sparseformers.inheritance.fitted import CoarseTokens
+from sparseformers.processes import make_accelerator
 from sparseformers.saving import load
 from sparseformers.train import BootstrapConfig, bootstrap, loop, resume
 from sparseformers.train.objective import unexplained_variance
@@ -46,7 +47,7 @@ def test_fit_front__with_one_image_that_can_be_read(settings: BootstrapConfig, t
     for place in range(1, len(parts.train)):
         Path(parts.train.name(place)).write_bytes(b"no image")
     with refused(DataError, "Fewer than two of the 20 images that the start was to be fitted on", "--data"):
-        fit_front(parts, None, Console(quiet=True))
+        fit_front(parts, None, make_accelerator(), Console(quiet=True))
 
 
 def test_dense_targets__bring_it_nearer(settings: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sparseformers.data import ViewKey, images_on
+from sparseformers.data import Batch, ViewKey, images_on
 from sparseformers.errors import ConfigError, RunStopped
 from sparseformers.evaluation.attention import AttendingTeacher, measure_map
 from sparseformers.integrations.card import read_figures
 from sparseformers.saving import load
-from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume
+from sparseformers.train import BootstrapConfig, RunFolder, bootstrap, resume, run
 from sparseformers.train.callbacks.held_out_record import HeldOutRecord
+from sparseformers.train.setup import FrontFit
+from sparseformers.train.step import TrainingStep
 from tests.refusals import refused
 from tests.train.caches import FILES, folders_in, gathered, key_of, prepared
 from tests.train.report.parsed import decoded, parse
@@ -50,6 +52,40 @@ def test_elastic__refuses_tokens_that_no_splits_give_before_it_writes(mixed: Boo
     with refused(ConfigError, "--elastic 8 is impossible: this front has 7, 10, ... 16 tokens, not 8", "Name one of these"):
         bootstrap(mixed.with_(elastic=(8,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_first_steps__learn_from_the_answers_of_the_fit_and_a_resumed_run_ends_at_the_same_bytes(
+    mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, known = mixed.with_(evaluations=1), list[bool]()
+
+    def note(_step: TrainingStep, batch: Batch, _samples: int) -> None:
+        known.append(batch.targets is not None)
+        if len(known) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    at_each_step(monkeypatch, note)
+    bootstrap(settings, tmp_path / "whole")
+    with pytest.raises(RunStopped):
+        bootstrap(settings, tmp_path / "stopped")
+    resume(tmp_path / "stopped")
+    assert known == [*(6 * [True]), *(3 * [True]), *(3 * [False])]
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    bootstrap(settings.with_(accumulate=2), tmp_path / "accumulated")  # whose teacher sees half of a batch at once
+    assert known[12:] == 6 * [False]
+
+
+def test_map__is_fitted_within_the_minutes(mixed: BootstrapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = mixed.with_(samples=None, minutes=0.05, evaluations=1, log_every=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "fit_front", lambda *_: FrontFit(seconds=2.9))
+        assert bootstrap(clock, tmp_path / "late").seconds < 4
+    late = entries(tmp_path / "late", "train")
+    assert late[0]["seconds"] >= 2.9
+    assert late[0]["lr_tuned"] == 0  # the warm-up starts at the first step
+    bootstrap(clock, tmp_path / "run")
+    seen = [entries(tmp_path / name, "held_out")[-1]["samples"] for name in ("late", "run")]
+    assert seen[1] > 2 * seen[0]
 
 
 def test_resume__with_maps_of_attention_and_of_features_ends_at_the_same_bytes(

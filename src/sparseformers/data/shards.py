@@ -266,10 +266,7 @@ class ShardIndex:
 
 
 def scan(tar: Path) -> ShardIndex:
-    """Makes the index of an uncompressed tar file from its headers; raises DataError if it cannot be read.
-
-    Captions and the like are a problem only if no image has their key (the name up to the first dot).
-    """
+    """Makes the index of an uncompressed tar file from its headers; raises DataError if it cannot be read."""
     size = tar.stat().st_size
     good, problems = list[ShardMember](), list[tuple[str, str]]()
     images, others = set[str](), dict[str, str]()  # keys; of the others with a name

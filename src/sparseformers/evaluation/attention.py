@@ -46,8 +46,7 @@ class AttendingTeacher(nn.Module):
 
     The map is the mean over the heads of the last third of its blocks of what the class token attends to, or all patches in a
     teacher without one; where an attention pool makes the embedding, it is what its query attends to. It is spared by
-    ``attends=False``. On another ``grid`` of patches (rows, columns) it takes smaller images. The teacher's weights are copied,
-    on the device where they are.
+    ``attends=False``. On another ``grid`` of patches (rows, columns) it takes smaller images. The teacher's weights are copied.
     """
 
     def __init__(self, teacher: Teacher, *, attends: bool = True, layer: int = -1, grid: tuple[int, int] | None = None) -> None:
@@ -104,9 +103,8 @@ def token_influence(student: SparseFormer, images: Tensor) -> Tensor:
     """The share of each latent token in what the embedding is pooled from: B x N, float32 on the CPU; rows sum to one.
 
     With a class token: what it attends to in the cortex's last block, the mean over heads. With attention pooling (SigLIP): what
-    its query attends to. With average pooling (v1): what the pooled tokens attend to in the last block, on average. Prefix tokens
-    are left out and the rest is scaled up, so that 1/N means "no more than others" in every student. Images are B x 3 x H x W in
-    [0, 1]. Raises ConfigError for a cortex without blocks, unless it pools by attention.
+    its query attends to. With average pooling (v1): what the pooled tokens attend to in the last block, on average. Images
+    are B x 3 x H x W in [0, 1]. Raises ConfigError for a cortex without blocks, unless it pools by attention.
     """
     check_images(images)
     cortex, device = student.cortex, next(student.parameters()).device

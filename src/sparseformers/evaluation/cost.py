@@ -44,11 +44,8 @@ def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def published_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds of convolutions and linear layers alone, which is what the papers' figures amount to.
-
-    The products of two activations are left out. The authors counted with fvcore, which sees neither fused attention nor v1's
-    adaptive mixing, but counts normalisation and bilinear sampling. The figure is at most 0.9% below what was published on all
-    seven named sizes; :func:`multiply_adds` is up to 0.9% above it on the bootstrapped ones, and 4% to 6% on those of v1.
+    """Multiply-adds of convolutions and linear layers alone, which is what the papers' figures amount to: at most 0.9% below
+    what was published on all seven named sizes; :func:`multiply_adds` is up to 0.9% above it, and on those of v1 4% to 6%.
     """
     return _products_of_layers(_count_products(module, inputs))
 
@@ -118,8 +115,7 @@ def training_multiply_adds(
     module: nn.Module, *inputs: Any, result: Callable[[Any], Tensor] = lambda output: output
 ) -> tuple[int, int]:
     """Multiply-adds of a forward pass and of the backward pass that follows, counted as autograd does them.
-    A layer that learns (``requires_grad``) costs twice its forward pass on the way back, a frozen one once, and all before the
-    first that learns nothing. ``result`` takes from the output the tensor that the loss is made of.
+    ``result`` takes from the output the tensor that the loss is made of.
     """
     network = _WithBackward(module, result)
     named = [*network.named_parameters(), *network.named_buffers()]

@@ -121,9 +121,8 @@ def stage_means(rois: Tensor) -> Tensor:
 def sampled(points: Tensor, rois: Tensor, side: int = COVERAGE_SIDE) -> Tensor:
     """Share (B, in [0, 1]) of the image in the neighbourhood of at least one sampling point of a stage.
 
-    A neighbourhood is a box around the point, of the part of its RoI that falls to it: P points that fill a RoI evenly sample all
-    of it. A point outside of the image samples the border, as in the network. Points are B x N x P x 2, RoIs B x N x 4; ``side``
-    is that of the grid that is counted on.
+    A neighbourhood is a box around the point, of the part of its RoI that falls to it. A point outside of the image samples the
+    border, as in the network. Points are B x N x P x 2, RoIs B x N x 4; ``side`` is that of the grid that is counted on.
     """
     reach = neighbourhoods(rois, points.shape[-2]).unsqueeze(-2).expand_as(points)
     counts = _boxes_over_grid(points.float().clamp(0, 1).flatten(1, 2), reach.flatten(1, 2), side)
@@ -156,9 +155,8 @@ def foreground_share(density: Tensor, masks: Tensor) -> Tensor:
 class Elsewhere:
     """Sampling points of one image on the foregrounds of the others: the mean share over all pairs of two images.
 
-    Objects tend to lie in the middle, so that points that know nothing of the image score more than the foreground's share of the
-    area; a figure above this baseline is due to the image. Sums are kept and not images: the sum over i != j of d_i m_j is (sum
-    of d)(sum of m) - sum of d_i m_i.
+    Objects tend to lie in the middle, where points that know nothing of the image score, too; what is above is due to the image.
+    Sums are kept and not images: the sum over i != j of d_i m_j is (sum of d)(sum of m) - sum of d_i m_i.
     """
 
     def __init__(self) -> None:

@@ -69,11 +69,8 @@ def resampling_matrix(size: int, resized: int | Tensor, filter_: Filter, *, kept
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor, *, to_levels: bool = False) -> Tensor:
     """Images B x C x H x W by matrices to B x C x H_out x W_out; ``to_levels`` rounds after each, as Pillow does with bytes."""
-    images = images @ columns.T
-    if to_levels:
-        images = whole_levels(images)
-    images = rows @ images
-    return whole_levels(images) if to_levels else images
+    rounded = whole_levels if to_levels else torch.nn.Identity()
+    return rounded(rows @ rounded(images @ columns.T))
 
 
 def whole_levels(images: Tensor) -> Tensor:
@@ -216,25 +213,24 @@ class EmbeddingNetwork(nn.Module):
         self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False, gathers: bool = True
     ) -> None:
         super().__init__()
-        self.student = fold_embedding(student, tokens=tokens).cpu()
+        self.student, self.tokens = self._copied(student, tokens), tokens
         self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
         make_portable(self.student, gathers=gathers)
+
+    def _copied(self, student: SparseFormer, tokens: int | None) -> nn.Module:
+        return fold_embedding(student, tokens=tokens).cpu()
 
     def forward(self, images: Tensor) -> Tensor:
         """B x 3 x H x W in [0, 1], H and W from 32 up, or with preprocessing B x H x W x 3 bytes -> B x D_out, float32."""
         return self.student(self.preprocessing(images))
 
 
-class DenseNetwork(nn.Module):
-    """A copy of a student from images to maps on its own grid; the arguments are those of :class:`EmbeddingNetwork`."""
+class DenseNetwork(EmbeddingNetwork):
+    """A copy of a student from images to maps on its own grid."""
 
-    def __init__(
-        self, student: SparseFormer, *, tokens: int | None = None, with_preprocessing: bool = False, gathers: bool = True
-    ) -> None:
-        super().__init__()
-        self.student, self.tokens, self.grid = copy.deepcopy(student).cpu().eval(), tokens, required_read_out(student).grid
-        self.preprocessing = Preprocessing(student.config.preprocessing) if with_preprocessing else nn.Identity()
-        make_portable(self.student, gathers=gathers)
+    def _copied(self, student: SparseFormer, tokens: int | None) -> nn.Module:
+        self.grid = required_read_out(student).grid
+        return copy.deepcopy(student).cpu().eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images as for :class:`EmbeddingNetwork` -> B x D x h x w, float32."""

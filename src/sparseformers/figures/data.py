@@ -84,9 +84,8 @@ def check_picture(image: Tensor) -> None:
 def trace_rois(student: SparseFormer, images: Tensor, titles: Sequence[str]) -> list[RoIPicture]:
     """Runs a student on images (B x 3 x H x W in [0, 1]), one title each, and notes its RoIs and sampling points.
 
-    The student runs in evaluation mode without gradients; each of its modules is back in its own mode afterwards. To draw on a
-    finer version of an image: ``dataclasses.replace(picture, image=finer)``. Raises ValueError if titles and images differ in
-    number, or the images are none that a SparseFormer takes.
+    Its modules are back in their own mode afterwards. Raises ValueError if titles and images differ in number, or the images are
+    none that a SparseFormer takes.
     """
     if len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
@@ -155,8 +154,7 @@ def coverage(picture: RoIPicture, *, height: int, width: int) -> Tensor:
     """Coverage of each pixel by the final sampling points: H x W in [0, 1], float32.
 
     Every point covers a Gaussian neighbourhood whose radius is half the spacing of its token's points; neighbourhoods add up and
-    saturate: 0.95 right at a lone point. A point outside of what the student was given covers its border, as in the network; one
-    that is not finite covers nothing.
+    saturate. A point outside of what the student was given covers its border, as in the network.
     """
     points = picture.points[-1].float()
     radius = neighbourhoods(picture.rois[-1], points.shape[-2]).unsqueeze(-2).expand_as(points)  # N x P x 2

@@ -1,9 +1,7 @@
 """Folding: what does not depend on the image is computed once, and what is not asked for is not computed at all.
 
-Before the papers' fronts have sampled anything, a token is a learnt vector, and so are its RoI, its sampling points and the
-matrices that it mixes with. In the grid front these are RoIs, points and positions.
-Where the class token is the embedding, nobody reads what the last block of the cortex does for the other tokens: all of them give
-keys and values there, but only the class token asks, and only it goes through the rest of the block.
+Before the papers' fronts have sampled anything, all is learnt: token, RoI, points, mixing matrices. Where the class token
+is the embedding, all tokens give keys and values in the last block, but only the class token asks, and goes through the rest.
 Legend: B batch, N latent tokens, T tokens, P sampling points per token, C stem channels, F focusing width, D cortex width.
 """
 
@@ -47,9 +45,7 @@ class FoldedSparseFormer(nn.Module):
         front = cast(nn.Module, student.focusing)
         if isinstance(front, FocusingTransformer | OriginalFocusingTransformer):
             front = FoldedFocusing(front)
-        elif (
-            isinstance(front, GridFront) and math.prod(roi_arithmetic.grid_of(tokens, front.aspect)) == tokens
-        ):  # all rows have as many cells
+        elif isinstance(front, GridFront) and math.prod(roi_arithmetic.grid_of(tokens, front.aspect)) == tokens:  # full rows
             front = FoldedGrid(front, student.normalise, tokens)
             self.normalise = nn.Identity()
         elif isinstance(front, MixedResolutionFront):
@@ -73,13 +69,10 @@ class FoldedSparseFormer(nn.Module):
 def fold(student: SparseFormer, *, tokens: int | None = None) -> FoldedSparseFormer:
     """A copy of a student for inference, with everything computed beforehand that does not depend on the image.
 
-    That is, in the papers' fronts: the tokens, RoIs, sampling points and mixing matrices of the first sampling (in v1 after the
-    first attention). In the grid front, if its rows are of equal length: RoIs, points, positions, and the normalisation, which
-    becomes part of the patch embedding, as it does in the mixed-resolution front. In all blocks: the factors of LayerScale.
-    ``tokens`` is N, if other than configured.
-
-    Returns it in evaluation mode, on the student's device. Its embeddings are the student's but for the rounding of float32.
-    Raises ValueError for a number of tokens that the front cannot give (those of the papers have one only).
+    That is, in the papers' fronts: the first sampling (in v1 after the first attention). In the grid front, if its rows are of
+    equal length: RoIs, points, positions, and the normalisation, which becomes part of the patch embedding, as it does in the
+    mixed-resolution front. In all blocks: the factors of LayerScale. ``tokens`` is N, if other than configured. It is in
+    evaluation mode. Raises ValueError for a number of tokens that the front cannot give (those of the papers have one only).
     """
     if not isinstance(student, SparseFormer):
         raise ConfigError(f"A student is a SparseFormer, not {type(student).__name__}.", "Load one with sparseformers.load.")

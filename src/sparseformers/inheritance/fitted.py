@@ -2,9 +2,8 @@
 
 The papers' front is fitted to the tokens of the teacher at a lower resolution: its own start gives tokens twenty times too large
 for the cortex. On an image that is just large enough for N patches, the teacher has a token for each of the N cells at the depth
-where the student's blocks begin. So RoIs start as those cells, prefix tokens as their mean there, the last sampling's position
-projection as the best linear map from RoIs to the mean token of their place, and its other two linear maps, from what was sampled
-and from the focusing tokens, as the ridge regression to those tokens. No gradient step is taken for it.
+where the student's blocks begin. So RoIs start as those cells, prefix tokens as their mean there, and the three linear maps of
+the last sampling as ridge regressions to those tokens. No gradient step is taken for it.
 
 A new selector gives a flat map. Fitted to the maps of the teacher's attention of some thousand images it tells most of where the
 teacher looks; what it sees of each is computed once.

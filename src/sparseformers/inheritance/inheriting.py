@@ -1,8 +1,7 @@
 """Inheritance: what a student takes over from its teacher.
 
 With the papers' front (Gao et al., CVPR 2024, section 3 and appendix A.1) the teacher's leading blocks are truncated, the
-middle ones tuned, the ending ones and the head frozen. With a grid front nothing is truncated: the student starts as
-its teacher at a lower resolution. Either way what it gives lies in the teacher's embedding space from the first step on.
+middle ones tuned, the ending ones and the head frozen. With the others nothing is truncated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """SparseFormers on the Hugging Face hub: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
 
 ``sparseformers.SparseFormer`` is the core's class with huggingface_hub's ``PyTorchModelHubMixin``, which needs the hub's client
-alone; a ``PreTrainedModel`` would make everyone depend on transformers and put its configuration and starting values in the place
-of ours. The mixin's own reading and writing are replaced: they ignore unknown keys, and fall back to pickles.
+alone. The mixin's own reading and writing are replaced: they ignore unknown keys, and fall back to pickles.
 """
 
 from __future__ import annotations

@@ -81,22 +81,17 @@ def open_model(name: str | Path) -> SparseFormer:
 def as_open_clip_visual(student: CoreSparseFormer | str | Path, *, output_tokens: bool = False) -> OpenClipVisual:
     """Makes a student a drop-in for an OpenCLIP model's image tower.
 
-    After these lines the model's own functions use the student::
-
-        clip, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained="openai")
-        clip.visual = sparseformers.as_open_clip_visual("runs/clip")
-
-    The student (or the one of a name for :func:`open_model`) was bootstrapped from that model's image tower; it is not copied.
-    With ``output_tokens`` the latent tokens are returned, too.
+    After ``clip.visual = sparseformers.as_open_clip_visual("runs/clip")`` the model's own functions use the student (or the one
+    of a name for :func:`open_model`), which was bootstrapped from that tower and is not copied. With ``output_tokens`` the latent
+    tokens are returned, too.
     """
     return OpenClipVisual(open_student(student).student, output_tokens=output_tokens)
 
 
 class OpenClipVisual(nn.Module):
-    """A SparseFormer, aligned to a model's own image tower, with the interface of OpenCLIP's image towers.
+    """A SparseFormer with the interface of OpenCLIP's image towers, but for their intermediates, which are maps over a grid.
 
-    What OpenCLIP does with ``clip.visual`` goes on working, but for its intermediates, which are maps over a grid. The student
-    is inside, no copy: training one trains the other. ``output_tokens`` adds the latent tokens, as OpenCLIP's towers do for CoCa.
+    The student is inside, no copy: training one trains the other. ``output_tokens`` adds the latent tokens, as for CoCa.
     """
 
     def __init__(self, student: CoreSparseFormer, *, output_tokens: bool = False) -> None:
@@ -140,10 +135,9 @@ class OpenClipVisual(nn.Module):
         return cortex.projection(pooled), tokens
 
     def lock(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
-        """Freezes the tower, but for its last ``unlocked_groups`` (locked-image tuning).
+        """Freezes the tower, but for its last ``unlocked_groups`` (locked-image tuning), in OpenCLIP's order of groups.
 
-        OpenCLIP's order of groups from the last: the projection where there is one, the last block with final norm and pooling,
-        then block by block, and the front. There is no batch normalisation, so that ``freeze_bn_stats`` has no effect.
+        There is no batch normalisation, so that ``freeze_bn_stats`` has no effect.
         """
         self.student.requires_grad_(False)
         groups = self._groups()
@@ -199,13 +193,10 @@ def as_vision_tower(
     - ``hidden_states`` if asked for: the same before the cortex's first block and after each of its blocks, before the final
       norm. A layer selected from the end, as LLaVA does it (-2), is the one that the teacher has there.
 
-    Put it into a model with ``llava.model.vision_tower = tower`` and ``llava.config.vision_config = tower.config``. The number of
-    visual tokens is ``tower.config.image_seq_length``, N; where it is a square number, ``image_size`` and ``patch_size`` give it
-    too, as processors compute it. Tower and student (or the one of a name for :func:`open_model`) share their modules.
-
-    With ``dense`` it gives as many visual tokens as the teacher, on the teacher's grid, for a model that was trained with those.
-    The states of the layer that the student's read-out learnt are its map, those of others are the student's tokens spread over
-    the grid. LLaVA reads layer -2: bootstrap with ``--dense --dense-layer -2``.
+    Put it into a model with ``llava.model.vision_tower = tower`` and ``llava.config.vision_config = tower.config``. It has
+    ``tower.config.image_seq_length`` visual tokens, N. Tower and student (or the one of a name for :func:`open_model`) share
+    their modules. With ``dense`` it gives as many visual tokens as the teacher, on the teacher's grid: in the layer that its
+    read-out learnt the map, in others the student's tokens spread over the grid (LLaVA reads layer -2: ``--dense-layer -2``).
 
     Raises MissingExtraError without transformers, TeacherError if it is too old, and ConfigError for a number of tokens that the
     student cannot have, or ``dense`` without a read-out.

@@ -33,9 +33,8 @@ UNDECAYED = ("token", "tokens", "prefix", "positions", "stages", "initial_rois",
 class TimmSparseFormer(NetworkWithHead):
     """A SparseFormer that timm's scripts, and what is built on timm, take for one of timm's own vision transformers.
 
-    It takes over the modules of ``student``, which is not to be used beside it. In training, ``drop_rate`` is dropout before the
-    head, ``drop_path_rate`` the chance that a branch of the cortex's last block is left out for an image, rising evenly from 0 in
-    the first (None: the student's own). For the others see :class:`~sparseformers.integrations.timm_base.ConfiguredNetwork`.
+    It takes over the modules of ``student``. In training, ``drop_rate`` is dropout before the head, ``drop_path_rate`` the chance
+    that a branch of the last block is left out for an image, rising evenly from 0 in the first (None: the student's own).
     """
 
     output_fmt = "NLC"

@@ -35,9 +35,8 @@ SMALLEST_SIDE = 0.25
 def splat(tokens: Tensor, rois: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Features on a grid, a weighted mean of the tokens in each cell; differentiable in tokens and RoIs.
 
-    Tokens B x N x D, finite RoIs B x N x 4 (or 1 x N x 4), which may overlap, leave parts of the image out, or reach outside of
-    it, and rows and columns (h, w), or one number for both -> B x D x h x w, float32. Raises ValueError for a size below 1, or
-    tokens and RoIs that do not fit each other.
+    Tokens B x N x D, finite RoIs B x N x 4 (or 1 x N x 4), anywhere, and rows and columns (h, w), or one number for both ->
+    B x D x h x w, float32. Raises ValueError for a size below 1, or tokens and RoIs that do not fit each other.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
     if tokens.ndim != 3 or rois.shape[1:] != (tokens.shape[1], 4) or rois.shape[0] not in (1, tokens.shape[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from sparseformers.errors import ConfigError, suggest
@@ -34,6 +34,10 @@ class Budget:
             return min(1.0, samples / self.samples)
         assert self.seconds is not None  # one of the two is set
         return min(1.0, seconds / self.seconds)
+
+    def less(self, seconds: float) -> Budget:
+        """Its steps, where so much time passes before the first one."""
+        return self if self.seconds is None else replace(self, seconds=max(1e-3, self.seconds - seconds))
 
 
 class Place(NamedTuple):

@@ -27,7 +27,7 @@ from sparseformers.train.objective import COARSE_WEIGHT, Objective, Whitening
 from sparseformers.train.optimiser import build_optimiser, rate_factor
 from sparseformers.train.processes import StopSignals, is_sharded, shard, weights_of
 from sparseformers.train.run_folder import RunFolder
-from sparseformers.train.setup import Parts
+from sparseformers.train.setup import FrontFit, Parts
 from sparseformers.train.state import Stateful, TrainingState, collect, identity_of, restore
 from sparseformers.train.step import NonFiniteSteps, TrainingStep
 from sparseformers.train.view_cache import ViewCache
@@ -37,7 +37,7 @@ class Trainer:
     """Aligns a student to its teacher on plain images, and writes to the folder ``run``.
 
     ``snapshot`` is that of a checkpoint to go on from; None starts at the beginning. ``cache`` has views with the teacher's
-    embeddings to train on; without it views are made and the teacher runs.
+    embeddings to train on; without it views are made and the teacher runs, but for what it has answered in the ``fit``.
     """
 
     def __init__(
@@ -48,8 +48,11 @@ class Trainer:
         *,
         snapshot: Snapshot | None = None,
         cache: ViewCache | None = None,
+        fit: FrontFit | None = None,
     ) -> None:
         self.parts, self.run, self.accelerator, self.cache = parts, run, accelerator, cache
+        fit = fit or FrontFit()
+        self.answers = fit.answers
         self.settings, self.learning = parts.settings, parts.settings.optimisation
         self.student = parts.inheritance.student
         if self.learning.shard_weights:
@@ -64,7 +67,7 @@ class Trainer:
         self.stateful: dict[str, Stateful] = {"meters": self.meters, "scaler": self.scaler, "non_finite": self.non_finite}
         self.identity = identity_of(parts)
         self.callbacks: Sequence[Callback] = ()
-        self.state = TrainingState() if snapshot is None else restore(self, snapshot)
+        self.state = TrainingState(seconds=fit.seconds, fitting=fit.seconds) if snapshot is None else restore(self, snapshot)
         # A kill may have come between that file and the checkpoint that knows of it.
         score = saved_score(run.best)
         self.state.best = TrainingState.best if score is None else score
@@ -154,9 +157,16 @@ class Trainer:
         place = {"process": self.accelerator.process_index, "processes": self.accelerator.num_processes}
         place |= {"batch_size": self.learning.batch_size, "seed": self.learning.seed, "start": self.state.samples}
         stream = SampleStream(parts.train.sample_order(), total=parts.budget.samples, **place)
-        if self.cache is not None:
-            return self.cache.batches(stream)
-        return batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__()
+        loader = batch_loader(parts.training_views(), stream, workers=parts.workers).__iter__
+        answers = iter(self.answers)
+        known = next(answers, None)
+        with closing(loader() if self.cache is None else self.cache.batches(stream)) as batches:
+            for batch in batches:
+                if known is None or not torch.equal(known.indices, batch.indices):
+                    yield batch
+                else:
+                    yield batch._replace(targets=known.targets, attention_maps=known.attention_maps)
+                    known = next(answers, None)
 
     def _learn(self, step: TrainingStep, batch: Batch) -> None:
         """A step on the batch, unless no process could read any of it; NonFiniteLossError for the third skipped one in a row."""
@@ -194,7 +204,8 @@ class Trainer:
         return min(self.learning.batch_size, self.parts.budget.samples - self.state.samples)
 
     def _progress(self) -> float:
-        return self.parts.budget.progress(samples=self.state.samples, seconds=self.state.seconds)
+        budget, state = self.parts.budget.less(self.state.fitting), self.state
+        return budget.progress(samples=state.samples, seconds=state.seconds - state.fitting)
 
     def _measure(self, held_out: HeldOut) -> None:
         measured = held_out.measure(self.student)

@@ -204,9 +204,10 @@ def _train(
         cache = prepare_cache(parts, accelerator, console)
         if snapshot is None:
             _report(console, [*parts.inheritance.report.notes, *parts.train.remarks()])
-        if snapshot is None and (fitted := fit_front(parts, cache, console)):
-            logger.info(fitted)
-        trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache)
+        fit = fit_front(parts, cache, accelerator, console) if snapshot is None else None
+        if fit is not None and fit.told:
+            logger.info(fit.told)
+        trainer = Trainer(parts, run, accelerator, snapshot=snapshot, cache=cache, fit=fit)
         # What was written after that state is measured again.
         record = HeldOutRecord(run.held_out)
         if resumed and writes:

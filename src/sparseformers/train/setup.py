@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -25,18 +28,18 @@ from sparseformers.evaluation.attention import AttendingTeacher
 from sparseformers.inheritance import Inheritance, inherit
 from sparseformers.inheritance.fitted import fit_map, fit_start
 from sparseformers.model import recompute_blocks
-from sparseformers.modes import Precision, autocast_dtype, inference, resolve_precision
+from sparseformers.modes import Precision, resolve_precision
 from sparseformers.opening import refuse_more_tokens
-from sparseformers.processes import process_state
-from sparseformers.progress import ImageProgress
+from sparseformers.processes import agreed, process_state
 from sparseformers.teachers import Teacher, load_teacher
 from sparseformers.train.lengths import Budget
 from sparseformers.train.settings import BootstrapConfig
-from sparseformers.train.view_cache import CacheKey, ViewCache, make_cache_key
+from sparseformers.train.view_cache import CacheKey, ViewCache, answered, make_cache_key
 
 FITTED_TOKENS = 16_384  # latent tokens that the fitted start is fitted on, over all images
-FEWEST_MAP_IMAGES, MAP_IMAGES = 256, 2_048
-"""Views that the map of a mixed-resolution front is fitted on: as many as there are images, within these bounds."""
+FEWEST_MAP_IMAGES, MAP_IMAGES, MAP_SHARE = 256, 2_048, 0.2
+"""Views that the map of a mixed-resolution front is fitted on: as many as there are images, within these bounds, and at most this
+share of the time of a training by the clock, but for a quarter of the fewest."""
 
 
 @dataclass(frozen=True)
@@ -168,23 +171,35 @@ def thin(images: ImageSource, limit: int) -> ImageSource:
     return images if step == 1 else images.only(range(0, len(images), step))
 
 
-def fit_front(parts: Parts, cache: ViewCache | None, console: Console) -> str:
-    """Fits the starting values of the front on the first images, or their cached views; returns how it went, for the log."""
-    student, seed = parts.inheritance.student, parts.settings.optimisation.seed
+class FrontFit(NamedTuple):
+    """How fitting the start of a front went."""
+
+    told: str = ""  # for the log
+    seconds: float = 0.0
+    answers: Sequence[Batch] = ()  # first batches of the training with the teacher's answers, without their images
+
+
+def fit_front(parts: Parts, cache: ViewCache | None, accelerator: Accelerator, console: Console) -> FrontFit:
+    """Fits the starting values of the front on the first images, or their cached views."""
+    start, student, seed = time.perf_counter(), parts.inheritance.student, parts.settings.optimisation.seed
+    told, answers = "", list[Batch]()
     if parts.has_map:
-        # No more than the training will see, or than there are seconds for it.
-        most = parts.budget.samples or max(FEWEST_MAP_IMAGES // 4, round(parts.budget.seconds or 0))
-        views = min(max(len(parts.train), FEWEST_MAP_IMAGES), most, MAP_IMAGES)
-        fit = fit_map(student, _with_maps(parts, _first_batches(parts, cache, views), views, console), seed=seed)
-        return f"the fitted map is {fit.divergence:.3f} nats from the teacher's, a flat one {fit.flat:.3f}"
-    if parts.settings.network.start == "fitted":
+        views = min(max(len(parts.train), FEWEST_MAP_IMAGES), parts.budget.samples or MAP_IMAGES, MAP_IMAGES)
+        batches = answered(parts, _first_batches(parts, cache, views), "looking at the teacher", views, console)
+        fit = fit_map(student, _with_maps(parts, batches, answers, accelerator), seed=seed)
+        told = f"the fitted map is {fit.divergence:.3f} nats from the teacher's, a flat one {fit.flat:.3f}"
+    elif parts.settings.network.start == "fitted":
         most = math.ceil(FITTED_TOKENS / student.config.focusing.tokens)
         read = _first_batches(parts, cache, min(len(parts.train), most))
         # A student that is to be sharded is not on the device yet.
         images = images_on(next(student.parameters()).device, torch.cat([batch.images for batch in read]))
         left = fit_start(student, parts.teacher, images, truncated=parts.inheritance.provenance.shares.truncate, seed=seed)
-        return f"the fitted start leaves {left:.2f} of the variance of the teacher's tokens"
-    return ""
+        told = f"the fitted start leaves {left:.2f} of the variance of the teacher's tokens"
+    # A step on the same images gets the same answers to the bit where it runs the same teacher on the same batch.
+    learning = parts.settings.optimisation
+    is_same = accelerator.num_processes == learning.accumulate == 1 and not learning.compile and not parts.settings.network.dense
+    seconds = agreed(time.perf_counter() - start, accelerator)
+    return FrontFit(told, seconds, answers if is_same and cache is None else ())
 
 
 def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> Iterator[Batch]:
@@ -201,15 +216,17 @@ def _first_batches(parts: Parts, cache: ViewCache | None, most: int) -> Iterator
         raise DataError(problem, "Name another folder with --data.")
 
 
-def _with_maps(parts: Parts, batches: Iterable[Batch], total: int, console: Console) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of batches in [0, 1] with the teacher's attention maps, computed where they are not known."""
-    teacher, device, done = AttendingTeacher(parts.teacher), next(parts.inheritance.student.parameters()).device, 0
-    with ImageProgress(console, "looking at the teacher", size=total, total=total, images=0, reached=0) as bar:
+def _with_maps(
+    parts: Parts, batches: Generator[Batch], answers: list[Batch], accelerator: Accelerator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in [0, 1] and attention maps of batches, on the student's device, while there is time for it; keeps the answers."""
+    device, seen = next(parts.inheritance.student.parameters()).device, 0
+    start, most = time.perf_counter(), MAP_SHARE * (parts.budget.seconds or math.inf)
+    with closing(batches):
         for batch in batches:
-            images, maps = images_on(parts.device, batch.images), batch.attention_maps
-            if maps is None:
-                with inference(parts.device, autocast_dtype(parts.precision)):
-                    maps = teacher(images).attention_map
-            yield images.to(device), maps.clone().to(device)
-            done += len(images)
-            bar.step(len(images), 0, done)
+            assert batch.attention_maps is not None  # as the teacher was asked for them
+            yield images_on(device, batch.images), batch.attention_maps.to(device)
+            answers.append(batch._replace(images=torch.empty(0), tokens=None))
+            seen += len(batch.images)
+            if seen >= FEWEST_MAP_IMAGES // 4 and agreed(time.perf_counter() - start, accelerator) > most:
+                return

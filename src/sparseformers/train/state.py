@@ -42,6 +42,7 @@ class TrainingState:
 
     samples: int = 0  # images seen, those that could not be read counted in
     seconds: float = 0.0  # time spent training, over all resumptions
+    fitting: float = 0.0  # of these, before the first step
     progress: float = 0.0  # share of the budget that is spent, in [0, 1]
     best: float = -2.0  # highest held-out centred cosine so far
     evaluations: int = 0

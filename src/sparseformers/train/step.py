@@ -74,9 +74,8 @@ class TrainingStep:
     def __call__(self, batch: Batch, *, rate: float, samples: int, progress: float = 1.0) -> StepFigures | None:
         """One step of the optimiser on the mean over the images of all processes, or None if nobody could read any.
 
-        Where something is not finite in some process, no process changes anything; figures say so. ``batch`` is this process's
-        share, which may be empty; ``rate`` a share of the peak learning rates; ``samples`` images were seen before; ``progress``
-        is the share of the training that is behind, in [0, 1]. Raises ConfigError if the networks cannot be compiled as asked.
+        ``batch`` is this process's share, which may be empty; ``rate`` a share of the peak learning rates; ``samples`` images
+        were seen before; ``progress`` is in [0, 1]. Raises ConfigError if the networks cannot be compiled as asked.
         """
         images = int(summed(len(batch.images), self.accelerator))
         if images == 0:

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -276,25 +276,31 @@ def _found_or_made(parts: Parts, key: CacheKey, folder: Path, console: Console) 
 
 def _rows(parts: Parts, key: CacheKey, console: Console) -> Iterator[_Rows]:
     """Makes all views in order, batch by batch: rows of the key's arrays, and (epoch, index, reason) of those that are zeros."""
-    dtype, done, total = autocast_dtype(parts.precision), 0, key.epochs * key.images
-    batch_size = parts.settings.optimisation.batch_size
-    teacher = parts.telling_teacher()
+    batch_size, done = parts.settings.optimisation.batch_size, 0
     loader = views_in_order(parts.training_views(), epochs=key.epochs, batch_size=batch_size, workers=parts.workers)
-    with ImageProgress(console, "caching views", size=total, total=total, images=0, reached=0) as bar:
-        for batch in loader:
-            epoch, first = divmod(done, key.images)
-            count = len(batch.images) + len(batch.unreadable)
-            arrays = {name: np.zeros((count, *shape[2:]), kind) for name, (kind, shape) in key.arrays.items()}
-            if len(batch.images):
-                rows = (batch.indices - first).numpy()
-                arrays[IMAGES][rows] = batch.images.numpy()
-                answer = teacher_targets(teacher, images_on(parts.device, batch.images), dtype)
-                arrays[EMBEDDINGS][rows] = answer.embedding.float().cpu().numpy()
-                for name, told in ((MAPS, answer.attention_map), (TOKENS, answer.tokens)):
-                    if name in arrays and told is not None:
-                        arrays[name][rows] = told.half().cpu().numpy()
-            yield list(arrays.values()), [(epoch, index, reason) for index, reason in batch.unreadable]
-            done += count
+    for batch in answered(parts, loader, "caching views", key.epochs * key.images, console):
+        epoch, first = divmod(done, key.images)
+        count = len(batch.images) + len(batch.unreadable)
+        arrays = {name: np.zeros((count, *shape[2:]), kind) for name, (kind, shape) in key.arrays.items()}
+        told = {IMAGES: batch.images, EMBEDDINGS: batch.targets, MAPS: batch.attention_maps, TOKENS: batch.tokens}
+        for name, values in told.items():
+            if name in arrays and values is not None and len(batch.images):
+                arrays[name][(batch.indices - first).numpy()] = values.float().cpu().numpy()
+        yield list(arrays.values()), [(epoch, index, reason) for index, reason in batch.unreadable]
+        done += count
+
+
+def answered(parts: Parts, batches: Iterable[Batch], title: str, total: int, console: Console) -> Generator[Batch]:
+    """Batches of ``total`` views with the teacher's answers, computed where they are not known; their progress has a title."""
+    teacher, done = parts.telling_teacher(), 0
+    with ImageProgress(console, title, size=total, total=total, images=0, reached=0) as bar:
+        for batch in batches:
+            if batch.targets is not None or not len(batch.images):
+                yield batch
+            else:
+                told = teacher_targets(teacher, images_on(parts.device, batch.images), autocast_dtype(parts.precision))
+                yield batch._replace(targets=told.embedding.float(), attention_maps=told.attention_map, tokens=told.tokens)
+            done += len(batch.images) + len(batch.unreadable)
             bar.step(len(batch.images), len(batch.unreadable), done)
 
 
