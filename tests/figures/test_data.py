@@ -78,18 +78,6 @@ class TestCoverage:
         assert seen[16, 31] == pytest.approx(0.95, abs=1e-3)
         assert seen[0, 16] == pytest.approx(0.95, abs=1e-3)
 
-    def test_is_higher_where_more_points_look_and_wider_in_a_larger_roi(self) -> None:
-        once = coverage(looking_at([(0.5, 0.5), (0.1, 0.1)]), height=32, width=32)
-        twice = coverage(looking_at([(0.5, 0.5), (0.5, 0.5)]), height=32, width=32)
-        assert twice[16, 16] > once[16, 16]
-        assert twice[16, 16] == pytest.approx(1 - 0.05**2, abs=1e-3)
-        points = [(0.5, 0.5), (0.5, 0.5)]
-        small, large = (coverage(looking_at(points, side=side), height=64, width=64).sum() for side in (0.1, 0.4))
-        assert large > 4 * small
-        rois, points = torch.tensor([[[0.2, 0.4, 0.8, 0.5]]]), torch.full((1, 4, 2), 0.5)
-        seen = coverage(RoIPicture(torch.zeros(3, 8, 8), rois, (points,), "wide"), height=65, width=65)
-        assert (seen[32] > 0.5).sum() > 3 * (seen[:, 32] > 0.5).sum()
-
     def test_survives_points_that_are_not_finite_and_a_tiny_roi_on_coarse_pixels(self) -> None:
         seen = coverage(looking_at([(float("nan"), 0.5), (0.5, 0.5)]), height=32, width=32)
         assert torch.isfinite(seen).all()

@@ -11,7 +11,6 @@ from sparseformers.errors import ConfigError
 from sparseformers.figures import (
     ModelsPicture,
     RoIPicture,
-    centre_paths,
     draw_frames,
     draw_iterations,
     draw_models,
@@ -178,14 +177,6 @@ def moving_rois() -> torch.Tensor:
     return trace_rois(tiny_student(), images, ["a"])[0].rois  # 4 x 5 x 4
 
 
-def test_paths_lead_from_each_centre_to_the_next() -> None:
-    rois = moving_rois()
-    centres, _ = centre_and_size(rois)
-    paths = centre_paths(rois)
-    assert torch.equal(paths, torch.stack([centres[:-1], centres[1:]], dim=2))  # 3 x 5 x 2 x 2
-    assert (paths[:, :, 0] != paths[:, :, 1]).any()
-
-
 def test_a_panel_for_the_start_and_for_each_iteration_whose_paths_are_fainter_than_boxes() -> None:
     figure = draw_iterations([picture(stages=5, title="cat.png")])
     assert headings(figure) == ["Start", "Iteration 1", "Iteration 2", "Iteration 3", "Iteration 4", "cat.png"]
@@ -229,18 +220,6 @@ class TestGlide:
         assert torch.equal(gliding.rois[0], initial_grid(5))
         assert gliding.stages == (0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
         assert gliding.seconds == (PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, PAUSE, MOVING, MOVING, LAST_PAUSE)
-
-    def test_starts_and_ends_slowly_and_goes_straight(self) -> None:
-        rois = torch.tensor([[[0.0, 0.0, 0.2, 0.2]], [[0.4, 0.8, 0.8, 1.2]]])
-        centres, sizes = centre_and_size(glide(rois, frames_per_move=10).rois)
-        steps = (centres[1:, 0] - centres[:-1, 0]).norm(dim=-1)
-        assert (steps > 0).all()
-        assert steps[:5].diff().min() > 0  # ever faster to the middle
-        assert steps[5:].diff().max() < 0
-        assert steps.sum() == pytest.approx(torch.tensor([0.5, 0.9]).norm().item(), rel=1e-5)  # no detour
-        torch.testing.assert_close(steps, steps.flip(0), atol=1e-5, rtol=1e-4)
-        # Halfway a RoI that doubles is larger by the square root of two.
-        assert sizes[5, 0].tolist() == pytest.approx([0.2 * 2**0.5] * 2, rel=1e-4)
 
     def test_a_roi_without_size_and_one_stage_which_has_nothing_to_glide_to(self) -> None:
         rois = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.2, 0.2, 0.8, 0.8]]])
