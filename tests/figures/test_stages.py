@@ -22,7 +22,7 @@ from sparseformers.figures import (
     trace_rois,
 )
 from sparseformers.figures.stages import LAST_PAUSE, MOVING, PAUSE
-from sparseformers.rois import centre_and_size, initial_grid
+from sparseformers.rois import initial_grid
 from tests.figures.overlaps import check_no_overlap
 from tests.figures.pictures import boxes_by_colour, check_boxes, headings, noise, part, picture, tiny_student
 
