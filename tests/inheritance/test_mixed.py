@@ -62,11 +62,12 @@ def test_the_selector__costs_at_most_a_twentieth(tokens: int) -> None:
     assert 1 < mixed.multiply_adds / grid.multiply_adds <= 1.05
 
 
-def test_parameter_groups__selector_and_sizes_are_new_and_the_rest_is_tuned() -> None:
+def test_parameter_groups__selector_and_sizes_are_new_and_what_the_map_sees_is_frozen() -> None:
     student = inherit(vit(), front="mixed", tokens=64).student
     groups = {group: {name for name, _ in members} for group, members in parameter_groups(student).items()}
     selector = {name for name, _ in student.named_parameters() if name.startswith("focusing.selector.")}
     assert groups["new"] == {"cortex.sizes.tokens", *selector}
     assert student.cortex.sizes is not None
     assert student.cortex.sizes.tokens.requires_grad
-    assert {"focusing.embedding.weight", "focusing.embedding.positions", "cortex.blocks.0.attn.qkv.weight"} <= groups["tuned"]
+    assert {"focusing.embedding.weight", "focusing.embedding.positions"} <= groups["frozen"]
+    assert {"focusing.prefix.tokens", "cortex.blocks.0.attn.qkv.weight"} <= groups["tuned"]

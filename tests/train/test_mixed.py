@@ -45,6 +45,8 @@ def test_map__is_fitted_measured_and_learns(mixed_run: RunFolder, tmp_path: Path
     bootstrap(mixed_run.settings(), tmp_path / "other")
     learnt, left = (weights(run)["focusing.selector.narrow.bias"] for run in (mixed_run.path, tmp_path / "other"))
     assert learnt != left
+    first, *_, last = (measured["map_divergence"] for measured in entries(tmp_path / "other", "held_out"))
+    assert first == pytest.approx(last, rel=1e-3)  # as nothing that the map sees learns
     assert any(weights(mixed_run.path)["cortex.sizes.tokens"])
 
 

@@ -99,13 +99,16 @@ def split_depth(depth: int, *, truncate: int | None = None, tune: int | None = N
 
 
 def freeze_inherited(student: SparseFormer, shares: Shares) -> None:
-    """Turns gradients off for all that is to stay the teacher's: the ending blocks, final norm, pooling and head."""
+    """Turns gradients off for what stays the teacher's: ending blocks, final norm, pooling, head, and all that a map sees."""
     student.cortex.requires_grad_(False)
     student.cortex.prefix.requires_grad_(True)
     if student.cortex.sizes is not None:
         student.cortex.sizes.requires_grad_(True)
     for index, block in enumerate(student.cortex.blocks):
         block.requires_grad_(index < shares.tune)
+    if isinstance(student.focusing, MixedResolutionFront):
+        student.focusing.embedding.requires_grad_(False)
+        student.focusing.pre_norm.requires_grad_(False)
 
 
 def parameter_groups(student: SparseFormer) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -84,9 +84,7 @@ class MixedResolutionFront(nn.Module):
         level = self.config.glance
         cells = torch.arange(*self.tree.first[level : level + 2], device=patches[level].device)
         pixels = patches[level].flatten(1, 2).flatten(2)  # B x G x 3P²
-        with torch.no_grad():
-            tokens: Tensor = self.pre_norm(self.embedding(pixels, cells))
-        return tokens.detach(), self.selector.detail_of(patches[level + 1])
+        return self.pre_norm(self.embedding(pixels, cells)).detach(), self.selector.detail_of(patches[level + 1])
 
     def perturbed(self, shares: Tensor) -> Tensor:
         """Shares with Gumbel noise on their logarithms in a part of the images, so that the network knows other tilings, too."""
