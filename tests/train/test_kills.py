@@ -132,7 +132,7 @@ def same_end(whole: Path, killed: Path) -> None:
     assert all((out / "report.html").is_file() for out in (whole, killed))
     states = [json.loads((out / "checkpoints" / last / "state.json").read_text()) for out in (whole, killed)]
     for state in states:
-        state["training"].pop("seconds")
+        del state["training"]["seconds"], state["training"]["fitting"]
         state["settings"]["run"].pop("workers")
         state.pop("random")  # what the operating system seeded Python's and numpy's generators with
     assert states[0] == states[1]
