@@ -198,6 +198,7 @@ def test_resume__all_checkpoints_damaged_is_one_sentence_and_changes_nothing(sto
 def test_resume__before_the_first_checkpoint_starts_at_the_beginning(stepwise_run: Path, stopped_run: Path) -> None:
     shutil.rmtree(stopped_run / "checkpoints")
     (stopped_run / "checkpoints" / ".step-00000001.part").mkdir(parents=True)
+    (stopped_run / ".tmpaD5RIe").write_bytes(b"as safetensors writes")
     resume(stopped_run)
     assert (stopped_run / "checkpoints" / "best.safetensors").is_file()
     assert "removed what was left unfinished: .step-00000001.part" in (stopped_run / "train.log").read_text()

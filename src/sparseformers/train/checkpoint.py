@@ -142,8 +142,8 @@ def newest_whole(run: RunFolder) -> tuple[Path | None, list[str]]:
 
 def remove_leftovers(run: RunFolder) -> list[str]:
     """Removes what writing left unfinished when the run was killed, and returns the names."""
-    found = [path for folder in (run.path, run.checkpoints, run.held_out) for path in folder.glob(".*.part")]
-    found += run.checkpoints.glob(".*.old")
+    folders, kinds = (run.path, run.checkpoints, run.held_out), (".*.part", ".*.old", ".tmp*")  # the last are safetensors' own
+    found = [path for folder in folders for kind in kinds for path in folder.glob(kind)]
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return sorted(path.name for path in found)
